@@ -1,0 +1,39 @@
+"""Progress bars and one-line messages: process 0 only, and no bars where no terminal is."""
+
+import sys
+from collections.abc import Iterable, Iterator
+from typing import TypeVar
+
+import jax
+from tqdm import tqdm
+
+T = TypeVar("T")
+
+
+def say(message: str) -> None:
+    """Prints one line to standard error, on process 0, without tearing a running bar."""
+    if jax.process_index() == 0:
+        tqdm.write(message, file=sys.stderr)
+        sys.stderr.flush()
+
+
+def bar(total: int | None, description: str, unit: str = "row", initial: int = 0) -> tqdm:
+    """A bar with the time left; silent off process 0 and when standard error is no terminal."""
+    hidden = jax.process_index() != 0 or not sys.stderr.isatty()
+    return tqdm(
+        total=total,
+        initial=initial,
+        desc=description,
+        unit=unit,
+        disable=hidden,
+        leave=False,
+        dynamic_ncols=True,
+    )
+
+
+def track(items: Iterable[T], description: str, total: int | None = None) -> Iterator[T]:
+    """Yields `items`, drawing a bar while they pass."""
+    with bar(total, description) as progress:
+        for item in items:
+            yield item
+            progress.update()

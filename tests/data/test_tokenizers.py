@@ -1,0 +1,73 @@
+import json
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from zsg_jax.data.tokenizers import ByteTokenizer, from_folder, train_bpe
+from zsg_jax.errors import UserError
+
+TEXTS = ["The cat sat on the mat.", "Ein Käse für 3 €", "<|eos|> is text here", "日本語 🎉"]
+BPE = train_bpe(TEXTS * 3, 400)
+
+
+@pytest.mark.parametrize("tokenizer", [ByteTokenizer(), BPE], ids=["bytes", "bpe"])
+@given(text=st.text(max_size=40))
+def test_text_comes_back_and_spans_cover_it(tokenizer, text):
+    (encoding,) = tokenizer.encode([text])
+    assert tokenizer.decode(encoding.ids.tolist()) == text
+    assert encoding.ids.max(initial=0) < tokenizer.vocab_size
+    assert len(encoding.ids) == len(encoding.spans)
+    covered = {place for start, end in encoding.spans.tolist() for place in range(start, end)}
+    assert covered == set(range(len(text)))
+
+
+def test_byte_spans_name_the_character_of_each_byte():
+    (encoding,) = ByteTokenizer().encode(["aé€b"])
+    assert encoding.spans[:, 0].tolist() == [0, 1, 1, 2, 2, 2, 3]
+
+
+def test_special_tokens_spelled_in_a_text_are_text():
+    (encoding,) = BPE.encode(["a<|eos|>b<|bos|>"])
+    assert not {BPE.eos_id, BPE.bos_id} & set(encoding.ids.tolist())
+
+
+def test_a_trained_tokenizer_is_saved_and_read_back(tmp_path):
+    BPE.save(tmp_path / "t")
+    again = from_folder(tmp_path / "t")
+    assert again.fingerprint == BPE.fingerprint
+    assert (again.bos_id, again.eos_id, again.vocab_size) == (
+        BPE.bos_id,
+        BPE.eos_id,
+        BPE.vocab_size,
+    )
+    assert (again.encode(TEXTS)[0].ids == BPE.encode(TEXTS)[0].ids).all()
+
+
+def test_training_is_repeatable_and_keeps_to_its_size():
+    assert train_bpe(TEXTS * 3, 400).fingerprint == BPE.fingerprint
+    assert BPE.vocab_size <= 400
+    with pytest.raises(UserError, match="258"):
+        train_bpe(TEXTS, 200)
+
+
+def test_folders_that_do_not_serve_are_refused(tmp_path):
+    with pytest.raises(UserError, match="does not exist"):
+        from_folder(tmp_path)
+    BPE.save(tmp_path)
+    config = tmp_path / "tokenizer_config.json"
+    config.write_text(json.dumps({"bos_token": None}))
+    with pytest.raises(UserError, match="names no eos_token"):
+        from_folder(tmp_path)
+    config.write_text(json.dumps({"eos_token": "</nope>"}))
+    with pytest.raises(UserError, match="is not in tokenizer"):
+        from_folder(tmp_path)
+    config.write_text(json.dumps({"eos_token": {"content": "<|eos|>"}}))
+    tokenizer = from_folder(tmp_path)
+    assert tokenizer.bos_id is None
+    config.write_text("{")
+    with pytest.raises(UserError, match="is not JSON"):
+        from_folder(tmp_path)
+    (tmp_path / "tokenizer.json").write_text("{}")
+    with pytest.raises(UserError, match="is no tokenizer that can be read"):
+        from_folder(tmp_path)

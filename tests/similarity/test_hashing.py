@@ -1,0 +1,71 @@
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from zsg_jax.errors import UserError
+from zsg_jax.similarity.hashing import HashingEncoder
+
+
+def test_rows_are_unit_rows_of_float32():
+    rows = HashingEncoder(64).encode(["one text", "", "  \n", "日本語", "a"])
+    assert (rows.shape, rows.dtype) == ((5, 64), np.float32)
+    np.testing.assert_allclose(np.linalg.norm(rows, axis=1), [1, 0, 0, 1, 1], atol=1e-6)
+
+
+@settings(max_examples=50, deadline=None)
+@given(st.lists(st.text(max_size=30), max_size=6), st.randoms())
+def test_a_row_depends_on_its_own_text_only(texts, random):
+    encoder = HashingEncoder(32)
+    # More than one batch of other texts in front.
+    crowd = [*["something else"] * 300, *texts]
+    order = list(range(len(crowd)))
+    random.shuffle(order)
+    rows = encoder.encode([crowd[i] for i in order])
+    alone = [encoder.encode([text])[0] for text in texts]
+    for place, i in enumerate(order):
+        if i >= 300:
+            np.testing.assert_array_equal(rows[place], alone[i - 300])
+
+
+def test_like_texts_are_near_and_short_strings_are_told_apart():
+    rows = HashingEncoder().encode(
+        [
+            "Replace aaabbb by xyz in: qqaaabbbzz",
+            "Replace aaabbb by xyz in: ppaaabbbkk",
+            "Replace abcabc by xyz in: qqabcabczz",
+            "Is the review below positive or negative?",
+            "a",
+            "b",
+        ]
+    )
+    cosines = rows @ rows.T
+    assert cosines[0, 1] > cosines[0, 2] > cosines[0, 3]
+    assert abs(cosines[4, 5]) < 0.5
+
+
+def test_the_scheme_is_what_its_fingerprint_says():
+    # Embeddings on disk are reused by fingerprint: when this row changes, `SCHEME` has to.
+    encoder = HashingEncoder(8)
+    assert encoder.fingerprint == (
+        "hashing-1;dimension=8;characters=(2, 4);words=(1, 2);lowercase;murmur3;signed;log1p"
+    )
+    expected = [0.313196, -0.510801, -0.197605, 0.458824, -0.39521, -0.313196, 0.197605, 0.313196]
+    np.testing.assert_allclose(encoder.encode(["Turn ab into cd."])[0], expected, atol=1e-6)
+
+
+def test_the_fingerprint_tells_dimensions_apart():
+    assert HashingEncoder(8).fingerprint != HashingEncoder(16).fingerprint
+    with pytest.raises(UserError, match="dimension=0"):
+        HashingEncoder(0)
+
+
+def test_progress_counts_every_text_once():
+    counts = []
+    HashingEncoder(8).encode(["text"] * 600, counts.append)
+    assert sum(counts) == 600
+    assert len(counts) > 1
+
+
+def test_half_a_surrogate_pair_is_embedded():
+    assert HashingEncoder(8).encode(["broken \ud83d json"]).any()

@@ -1,0 +1,201 @@
+"""Every key a study has, with its default, and what a value must be; only `study` reads them."""
+
+import difflib
+from typing import Any
+
+from ml_collections import ConfigDict
+from ml_collections.config_dict import placeholder
+
+from zsg_jax.arrangement.methods import check_methods
+from zsg_jax.errors import UserError, check
+from zsg_jax.models.llama import SIZES
+from zsg_jax.training.optimizer import SCHEDULES
+
+
+def default_config() -> ConfigDict:
+    """The embedded study's settings; a file in configs/ changes what its study needs."""
+    config = ConfigDict()
+    # One run for every arrangement and seed; a seed decides the initial weights.
+    config.seeds = (0, 1, 2)
+    # "bytes", "train" (a byte-level BPE of the training rows) or a folder with tokenizer.json.
+    config.tokenizer = "bytes"
+    # Entries of the vocabulary that tokenizer="train" makes.
+    config.tokenizer_size = 4096
+
+    config.data = data = ConfigDict()
+    # A `messages` JSONL file (.gz too), or "rewrites": string rewriting, made on the spot.
+    data.train = "rewrites"
+    data.test = "rewrites"
+    # Tokens at most of a training row; longer ones are cut at the tail.
+    data.max_length = 256
+    # "refuse" stops at a bad row, "skip" leaves it out and counts it.
+    data.bad_rows = "refuse"
+
+    data.rewrites = rewrites = ConfigDict()
+    # Families of rules, as in zsg_jax/data/rewrites.py; a family is a task.
+    rewrites.train_families = (
+        "repeat-2:abcdefghijkl",
+        "mirror-1:ghijklmnopqr",
+        "period-2:mnopqrstuvwx",
+        "free-6",
+    )
+    rewrites.test_families = ("period-2:abcdefghijkl", "mirror-1:abcdefghijkl")
+    # Different rules a family, and strings a rule.
+    rewrites.rules = 100
+    rewrites.samples = 12
+    rewrites.test_rules = 24
+    rewrites.test_samples = 2
+    # Share of rows whose rule does not apply.
+    rewrites.no_ops = 0.1
+    rewrites.seed = 0
+
+    config.similarity = similarity = ConfigDict()
+    # "hashing" (hashed n-grams, nothing to download) or the folder of a BERT sentence encoder.
+    similarity.encoder = "hashing"
+    # Training rows compared with the test set at once; changes memory and speed, never a result.
+    similarity.block_rows = 8192
+
+    config.arrangement = arrangement = ConfigDict()
+    # Arrangements to compare; NAME@K is NAME with its own seed K, for methods that shuffle.
+    arrangement.methods = ("tmta-nft", "tmta-rt", "tmta-fft")
+    # Turns go on until at least this many rows are chosen; None: until the pool is empty.
+    arrangement.budget = placeholder(int)
+    # The seed of methods that shuffle.
+    arrangement.seed = 0
+
+    config.model = model = ConfigDict()
+    model.family = "llama"
+    # A name from SIZES in zsg_jax/models/llama.py; not read where init_from is given.
+    model.size = "tiny"
+    # A local Hugging Face folder to start from; "" starts from random weights.
+    model.init_from = ""
+    # Compute in "float32" or "bfloat16"; the weights themselves are always float32.
+    model.dtype = "float32"
+
+    config.mesh = mesh = ConfigDict()
+    # Devices that hold whole copies of the state, and devices it is split over; -1: all others.
+    mesh.data = -1
+    mesh.fsdp = 1
+
+    config.training = training = ConfigDict()
+    # Instances an optimizer step, and instances at once: fewer save memory, not time.
+    training.batch_size = 16
+    training.micro_batch_size = placeholder(int)
+    # None: one epoch of the arrangement.
+    training.steps = placeholder(int)
+    # The peak, and its course over the steps: "cosine" (to a tenth) or "constant".
+    training.learning_rate = 3e-3
+    training.schedule = "cosine"
+    training.warmup_steps = 0
+    # Gradients' global norm at most; 0 leaves them as they are.
+    training.clip_norm = 1.0
+    training.weight_decay = 0.0
+    training.checkpoint_every = 100
+
+    config.evaluation = evaluation = ConfigDict()
+    # Steps between measurements on the test rows; step 0 and the last are always measured.
+    evaluation.every = 10
+    evaluation.batch_size = 32
+    # Tokens at most of a test row.
+    evaluation.max_length = 256
+
+    config.report = report = ConfigDict()
+    # What the page is called; the only key that may change on a finished workdir, mesh aside.
+    report.title = "Test-centric arrangement"
+    return config
+
+
+_CHOICES: dict[str, tuple[str, ...]] = {
+    "data.bad_rows": ("refuse", "skip"),
+    "model.family": ("llama",),
+    "model.size": tuple(SIZES),
+    "model.dtype": ("float32", "bfloat16"),
+    "training.schedule": SCHEDULES,
+}
+_AT_LEAST: dict[str, float] = {
+    "tokenizer_size": 258,
+    "data.max_length": 2,
+    "data.rewrites.seed": 0,
+    "similarity.block_rows": 1,
+    "arrangement.budget": 1,
+    "arrangement.seed": 0,
+    "training.batch_size": 1,
+    "training.micro_batch_size": 1,
+    "training.steps": 1,
+    "training.learning_rate": 0,
+    "training.clip_norm": 0,
+    "training.weight_decay": 0,
+    "training.checkpoint_every": 1,
+    "evaluation.every": 1,
+    "evaluation.batch_size": 1,
+    "evaluation.max_length": 2,
+}
+
+
+def flatten(config: ConfigDict) -> dict[str, Any]:
+    """`{"training.batch_size": 16, …}`, tuples as lists, as JSON has them."""
+    flat: dict[str, Any] = {}
+    for key, value in config.items():
+        if isinstance(value, ConfigDict):
+            flat |= {f"{key}.{name}": inner for name, inner in flatten(value).items()}
+        else:
+            flat[key] = list(value) if isinstance(value, tuple | list) else value
+    return flat
+
+
+def validate(config: ConfigDict) -> None:
+    """Refuses what no stage could use: unknown or missing keys, wrong types, values out of range.
+
+    Raises:
+        UserError: naming the key, its value and what would do.
+    """
+    given, known = flatten(config), flatten(default_config())
+    for key in given:
+        if key not in known:
+            near = difflib.get_close_matches(key, known, n=1)
+            hint = f"; did you mean config.{near[0]}?" if near else ""
+            raise UserError(f"config.{key} is a key that nothing reads{hint}")
+    for key, default in known.items():
+        check(key in given, f"config.{key} is missing; start from zsg_jax.config.default_config()")
+        _check_type(key, given[key], default)
+    for key, choices in _CHOICES.items():
+        check(
+            given[key] in choices,
+            f"config.{key}={given[key]!r} is unknown; choose one of {', '.join(choices)}"
+            + _nearest(given[key], choices),
+        )
+    for key, least in _AT_LEAST.items():
+        value = given[key]
+        check(value is None or value >= least, f"config.{key}={value} must be at least {least:g}")
+    check_methods(given["arrangement.methods"])
+    seeds = given["seeds"]
+    check(
+        bool(seeds) and len(set(seeds)) == len(seeds) and all(0 <= seed < 2**32 for seed in seeds),
+        f"config.seeds={tuple(seeds)} must be different whole numbers from 0, at least one",
+    )
+    check(
+        not given["model.init_from"] or len(seeds) == 1,
+        f"config.seeds={tuple(seeds)} would train the same run {len(seeds)} times, since the "
+        "weights come from model.init_from; pass --config.seeds='(0,)'",
+    )
+    for key in ("data.train", "data.test", "tokenizer", "similarity.encoder"):
+        check(bool(given[key]), f"config.{key} is empty; give a path or a name")
+
+
+def _nearest(value: Any, choices: tuple[str, ...]) -> str:
+    near = difflib.get_close_matches(str(value), choices, n=1)
+    return f"; did you mean {near[0]!r}?" if near else ""
+
+
+def _check_type(key: str, value: Any, default: Any) -> None:
+    if default is None:
+        # A placeholder: ml_collections has already held the value to its type.
+        ok, kind = value is None or type(value) is int, "a whole number or None"
+    elif isinstance(default, list):
+        kind = "a tuple of names" if isinstance(default[0], str) else "a tuple of whole numbers"
+        ok = isinstance(value, list) and all(type(item) is type(default[0]) for item in value)
+    elif isinstance(default, float):
+        ok, kind = type(value) in (int, float) and value == value, "a number"
+    else:
+        ok, kind = type(value) is type(default), f"of type {type(default).__name__}"
+    check(ok, f"config.{key}={value!r} must be {kind}")

@@ -1,0 +1,185 @@
+"""Text to token ids: bytes, a byte-level BPE trained on the training rows, or a folder's own."""
+
+import hashlib
+import json
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple, Protocol
+
+import numpy as np
+import tokenizers
+from tokenizers import decoders, models, pre_tokenizers, trainers
+
+from zsg_jax.errors import UserError
+
+BOS, EOS = "<|bos|>", "<|eos|>"
+
+
+class Encoding(NamedTuple):
+    """Tokens of one text: ids (n,) int32, and the characters [start, end) it came from (n, 2)."""
+
+    ids: np.ndarray
+    spans: np.ndarray
+
+
+class Tokenizer(Protocol):
+    """What the pipeline needs of a tokenizer.
+
+    Attributes:
+        vocab_size: ids are below it.
+        bos_id: put before every instance; None where the tokenizer has none.
+        eos_id: closes every answer.
+        fingerprint: SHA-256 over all that decides an encoding.
+    """
+
+    vocab_size: int
+    bos_id: int | None
+    eos_id: int
+    fingerprint: str
+
+    def encode(self, texts: Sequence[str]) -> list[Encoding]:
+        """Encodes texts; special tokens spelled inside a text are plain text."""
+        ...
+
+    def decode(self, ids: Sequence[int]) -> str:
+        """Ids to text, without special tokens."""
+        ...
+
+
+class ByteTokenizer:
+    """UTF-8 bytes are the ids 0–255; then bos and eos."""
+
+    vocab_size = 258
+    bos_id: int | None = 256
+    eos_id = 257
+    fingerprint = hashlib.sha256(b"bytes, bos 256, eos 257").hexdigest()
+
+    def encode(self, texts: Sequence[str]) -> list[Encoding]:
+        """See `Tokenizer.encode`."""
+        encodings = []
+        for text in texts:
+            ids = np.frombuffer(text.encode(), np.uint8).astype(np.int32)
+            # A byte 10xxxxxx goes on with the character before it.
+            character = np.cumsum((ids & 0xC0) != 0x80) - 1
+            encodings.append(Encoding(ids, np.stack([character, character + 1], axis=1)))
+        return encodings
+
+    def decode(self, ids: Sequence[int]) -> str:
+        """See `Tokenizer.decode`."""
+        return bytes(i for i in ids if i < 256).decode(errors="replace")
+
+
+class FileTokenizer:
+    """A `tokenizers` model, with the ids of its bos and eos."""
+
+    def __init__(self, inner: tokenizers.Tokenizer, bos_id: int | None, eos_id: int) -> None:
+        # Padding and truncation are ours to do and to count; a "</s>" in a user's text is text.
+        inner.no_padding()
+        inner.no_truncation()
+        inner.encode_special_tokens = True
+        self._inner = inner
+        self.vocab_size = max(inner.get_vocab(with_added_tokens=True).values()) + 1
+        self.bos_id = bos_id
+        self.eos_id = eos_id
+        content = json.dumps([inner.to_str(), bos_id, eos_id]).encode()
+        self.fingerprint = hashlib.sha256(content).hexdigest()
+
+    def encode(self, texts: Sequence[str]) -> list[Encoding]:
+        """See `Tokenizer.encode`."""
+        return [
+            Encoding(
+                np.asarray(encoding.ids, np.int32),
+                np.asarray(encoding.offsets, np.int64).reshape(-1, 2),
+            )
+            for encoding in self._inner.encode_batch(list(texts), add_special_tokens=False)
+        ]
+
+    def decode(self, ids: Sequence[int]) -> str:
+        """See `Tokenizer.decode`."""
+        return self._inner.decode(list(ids), skip_special_tokens=True)
+
+    def save(self, folder: Path) -> None:
+        """Writes tokenizer.json and tokenizer_config.json, as `from_folder` reads them."""
+        folder.mkdir(parents=True, exist_ok=True)
+        names = {"eos_token": self._inner.id_to_token(self.eos_id)}
+        if self.bos_id is not None:
+            names["bos_token"] = self._inner.id_to_token(self.bos_id)
+        (folder / "tokenizer_config.json").write_text(json.dumps(names, indent=1) + "\n")
+        # Written last, by rename: where tokenizer.json stands, the folder is whole.
+        temporary = folder / "tokenizer.json.tmp"
+        self._inner.save(str(temporary))
+        temporary.rename(folder / "tokenizer.json")
+
+
+def train_bpe(texts: Iterable[str], vocab_size: int) -> FileTokenizer:
+    """Trains a byte-level BPE of at most `vocab_size` entries on `texts`.
+
+    Raises:
+        UserError: if `vocab_size` cannot even hold the 256 bytes, bos and eos.
+    """
+    if vocab_size < 258:
+        raise UserError(
+            f"tokenizer_size={vocab_size} is too small: 256 bytes, bos and eos need 258"
+        )
+    inner = tokenizers.Tokenizer(models.BPE())
+    inner.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    inner.decoder = decoders.ByteLevel()
+    trainer = trainers.BpeTrainer(
+        vocab_size=vocab_size,
+        special_tokens=[BOS, EOS],
+        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
+        show_progress=False,
+    )
+    inner.train_from_iterator(texts, trainer)
+    # Special tokens come first, in the order given above.
+    return FileTokenizer(inner, 0, 1)
+
+
+def from_folder(folder: str | Path) -> FileTokenizer:
+    """Reads tokenizer.json, and bos and eos from tokenizer_config.json or special_tokens_map.json.
+
+    Raises:
+        UserError: if a file is missing or broken, or no eos is named.
+    """
+    folder = Path(folder)
+    path = folder / "tokenizer.json"
+    if not path.is_file():
+        raise UserError(
+            f"tokenizer: {path} does not exist; give a folder with a tokenizer.json, "
+            '"bytes" or "train"'
+        )
+    try:
+        inner = tokenizers.Tokenizer.from_file(str(path))
+    except Exception as error:  # the library raises bare Exception
+        raise UserError(f"{path}: is no tokenizer that can be read: {error}") from None
+    names: dict[str, Any] = {}
+    for name in ("special_tokens_map.json", "tokenizer_config.json"):
+        if (folder / name).is_file():
+            try:
+                content = json.loads((folder / name).read_text())
+            except ValueError as error:
+                raise UserError(f"{folder / name}: is not JSON: {error}") from None
+            if not isinstance(content, dict):
+                raise UserError(f"{folder / name}: is not a JSON object")
+            names |= content
+    eos_id = _special(inner, names, "eos_token", folder)
+    if eos_id is None:
+        raise UserError(
+            f"{folder}: names no eos_token, which closes every answer; "
+            'add {"eos_token": …} to tokenizer_config.json'
+        )
+    return FileTokenizer(inner, _special(inner, names, "bos_token", folder), eos_id)
+
+
+def _special(
+    inner: tokenizers.Tokenizer, names: dict[str, Any], key: str, folder: Path
+) -> int | None:
+    token = names.get(key)
+    if isinstance(token, dict):
+        token = token.get("content")
+    if token is None:
+        return None
+    token_id = inner.token_to_id(token)
+    if token_id is None:
+        raise UserError(f"{folder}: {key} {token!r} is not in tokenizer.json's vocabulary")
+    return token_id

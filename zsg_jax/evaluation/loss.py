@@ -1,0 +1,97 @@
+"""The loss on the unseen tasks: a mean for every test instance, then the mean over instances."""
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import jax
+import numpy as np
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
+
+from zsg_jax.data.pipeline import lay, row_length
+from zsg_jax.data.prompts import Examples
+from zsg_jax.models.loss import answer_losses
+from zsg_jax.training.sharding import BATCH, place_batch
+from zsg_jax.training.step import Apply
+
+
+class LossEvaluation:
+    """Measures the test loss of a set of parameters; compiled once, test rows on the devices."""
+
+    def __init__(
+        self,
+        examples: Examples,
+        tasks: Sequence[str],
+        *,
+        apply: Apply,
+        abstract_params: Any,
+        mesh: Mesh,
+        batch_size: int,
+        max_length: int,
+        dropped: int = 0,
+    ) -> None:
+        """Lays the test rows into batches and compiles the evaluation step.
+
+        Args:
+            examples: test rows, each with at least one answer token.
+            tasks: the task of each row.
+            batch_size: rows a batch, rounded up to a multiple of the mesh's devices.
+            max_length: the most tokens a row has.
+            dropped: rows left out before, to be told with every measurement.
+        """
+        self._tasks = np.asarray(tasks)
+        self._count, self._dropped = len(examples), dropped
+        size = -(-min(batch_size, len(examples)) // mesh.size) * mesh.size
+        length = row_length(int(examples.lengths.max()), max_length)
+        local = size // jax.process_count()
+        first = jax.process_index() * local
+        self._batches = []
+        for start in range(0, len(examples), size):
+            rows = np.arange(start, start + size)
+            rows[rows >= len(examples)] = -1
+            part = rows[first : first + local]
+            self._batches.append(place_batch(lay(examples, part, local, length), mesh))
+        self._step = _compile(apply, abstract_params, self._batches[0], mesh)
+
+    def __call__(
+        self, params: Any, on_progress: Callable[[int], object] = lambda rows: None
+    ) -> dict[str, Any]:
+        """Evaluates `params`.
+
+        Returns:
+            loss (mean over instances of each one's mean nats per answer token), loss_by_task,
+            instances, dropped, and losses: every instance's own, in the order of the test rows.
+        """
+        losses = np.full(self._count, np.nan)
+        # All batches are under way before the first result is fetched.
+        for sums, counts, index in [self._step(params, batch) for batch in self._batches]:
+            sums, counts, index = jax.device_get((sums, counts, index))
+            real = index >= 0
+            losses[index[real]] = sums[real].astype(np.float64) / counts[real]
+            on_progress(int(real.sum()))
+        by_task = {task: float(losses[self._tasks == task].mean()) for task in self._task_names()}
+        return {
+            "loss": float(losses.mean()),
+            "loss_by_task": by_task,
+            "instances": self._count,
+            "dropped": self._dropped,
+            "losses": losses.tolist(),
+        }
+
+    def _task_names(self) -> list[str]:
+        return list(dict.fromkeys(self._tasks.tolist()))
+
+
+def _compile(apply: Apply, abstract_params: Any, batch: Any, mesh: Mesh) -> jax.stages.Compiled:
+    replicated = NamedSharding(mesh, PartitionSpec())
+    params_shardings = jax.tree.map(lambda leaf: leaf.sharding, abstract_params)
+
+    def step(params: Any, batch: Any) -> tuple[jax.Array, jax.Array, jax.Array]:
+        logits = apply(params, batch["tokens"], batch["positions"], batch["segment_ids"])
+        return (*answer_losses(logits, batch["tokens"], batch["loss_mask"]), batch["index"])
+
+    jitted = jax.jit(
+        step,
+        in_shardings=(params_shardings, NamedSharding(mesh, BATCH)),
+        out_shardings=replicated,
+    )
+    return jitted.lower(abstract_params, batch).compile()

@@ -1,0 +1,237 @@
+"""Turns the metrics rows of finished runs into the numbers that a study is compared by.
+
+Everything here is float64 NumPy on lists that come from `metrics.jsonl`; the result is plain
+JSON, in which a number that is not finite is null.
+"""
+
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from zsg_jax.errors import check
+
+Row = Mapping[str, Any]
+Runs = Mapping[str, Mapping[int, Sequence[Row]]]
+
+NEAR_FINAL = 0.05  # "within 5 % of its final value"
+FLAT = 0.05  # a task's loss that varies by less than this share of its first value does not move
+REBOUND = 0.25  # share of its range that a loss must win back to count as rising again
+EARLY = 0.25  # share of the steps that counts as early
+
+EARLY_KIND = "falls early and stays"
+LATE_KIND = "falls late"
+RISING_KIND = "rises again"
+FLAT_KIND = "does not move"
+KINDS = (EARLY_KIND, LATE_KIND, RISING_KIND, FLAT_KIND)
+
+# What the keys of an arrangement's entry mean; written into summary.json beside the numbers.
+KEYS = {
+    "steps": "optimizer steps at which every seed was evaluated; curves have one value for each",
+    "loss_mean": "test loss (nats a token, mean over instances), mean over seeds",
+    "loss_std": "sample standard deviation of the test loss over seeds; null for one seed",
+    "loss_by_seed": "test loss of every seed",
+    "loss_by_task": "test loss of every task, mean over seeds",
+    "auc": "area under the test-loss curve by the trapezoid rule, divided by the step span: "
+    "an average loss, in the units of the loss; lower is better",
+    "first_step_within_5_percent": "first evaluated step at which the loss differs from its final "
+    "value by at most 5 % of that value; of_mean_curve is taken on loss_mean",
+    "final_loss": "test loss at the last of the steps",
+    "curve_kind": "falls early and stays | falls late | rises again | does not move; "
+    "the rule stands in zsg_jax.report.summary.curve_kind",
+    "scores": "every other number of the test rows, on the steps at which all seeds have it",
+}
+
+# Numbers of a test row that are counts or clocks, not scores.
+_NOT_SCORES = {"step", "loss", "instances", "dropped", "skipped", "tokens", "seconds"}
+
+
+def area_under_curve(steps: Sequence[int], losses: Sequence[float] | np.ndarray) -> float:
+    """Trapezoid area of `losses` (S,) over `steps` (S,) divided by the step span, in loss units.
+
+    NaN for fewer than two evaluations: one point spans no area.
+    """
+    if len(steps) < 2:
+        return math.nan
+    return float(np.trapezoid(losses, steps)) / (steps[-1] - steps[0])
+
+
+def first_step_within(
+    steps: Sequence[int], losses: Sequence[float] | np.ndarray, share: float = NEAR_FINAL
+) -> int | None:
+    """First of `steps` (S,) whose loss differs from the last by at most `share` of the last.
+
+    None where the final loss is not finite. The loss may leave that band again later.
+    """
+    values = np.asarray(losses, np.float64)
+    if not values.size or not np.isfinite(values[-1]):
+        return None
+    # The last value is always within, so there is a first one; NaN compares as not within.
+    return int(steps[int(np.argmax(np.abs(values - values[-1]) <= share * abs(values[-1])))])
+
+
+def curve_kind(steps: Sequence[int], losses: Sequence[float] | np.ndarray) -> str | None:
+    """Names the kind of a loss curve, `losses` (S,) at `steps` (S,).
+
+    Applied in this order, with range = highest − lowest loss:
+
+    1. "does not move": the range is below 5 % of the first loss;
+    2. "rises again": the final loss lies above the lowest by more than a quarter of the range
+       (a curve that only rises is counted here);
+    3. "falls early and stays": after its highest value the loss gets half-way down to its lowest
+       no later than the first evaluation at or after a quarter of the steps;
+    4. "falls late": it gets there later.
+
+    None for fewer than three evaluations, which cannot tell early from late, or for a loss that
+    is not finite.
+    """
+    values = np.asarray(losses, np.float64)
+    if values.size < 3 or not np.isfinite(values).all():
+        return None
+    lowest, highest = values.min(), values.max()
+    spread = highest - lowest
+    if spread <= 0 or spread < FLAT * abs(values[0]):
+        return FLAT_KIND
+    if values[-1] - lowest > REBOUND * spread:
+        return RISING_KIND
+    top = int(np.argmax(values))
+    halved = top + int(np.argmax(values[top:] <= (highest + lowest) / 2))
+    at = np.asarray(steps)
+    limit = at[at >= at[0] + EARLY * (at[-1] - at[0])][0]
+    return EARLY_KIND if at[halved] <= limit else LATE_KIND
+
+
+def summarize(runs: Runs) -> dict[str, Any]:
+    """Summarizes `runs` (arrangement → seed → metrics rows) as a JSON-ready dict.
+
+    The result holds `arrangements` (name → an entry whose keys `KEYS` documents, besides `seeds`,
+    `instances`, `dropped` and `note`), `keys` (that documentation) and `notes` (lines on the
+    comparison as a whole). Spread over seeds is the sample standard deviation, null for one seed.
+    Seeds that were evaluated at different steps, as an unfinished run is, are compared on their
+    common steps only, and the entry's `note` says so. Of rows that repeat a step the last counts.
+
+    Raises:
+      UserError: no runs, an arrangement without seeds, or seeds without a common evaluation.
+    """
+    check(bool(runs), "there are no runs to report; train at least one arrangement first")
+    entries = {name: _entry(name, by_seed) for name, by_seed in runs.items()}
+    notes = []
+    ends = {name: entry["steps"][-1] for name, entry in entries.items()}
+    if len(set(ends.values())) > 1:
+        told = ", ".join(f"{name} at step {end}" for name, end in ends.items())
+        notes.append(
+            "The arrangements do not end at the same step, so their areas and final losses are "
+            f"not taken over the same steps: {told}."
+        )
+    return _json_ready({"arrangements": entries, "notes": notes, "keys": KEYS})
+
+
+def rows_by_step(rows: Iterable[Row], kind: str) -> dict[int, Row]:
+    """The rows of one `kind` ("train" or "test") by step, ascending; the last of a step counts."""
+    found = {int(row["step"]): row for row in rows if row.get("kind") == kind}
+    return dict(sorted(found.items()))
+
+
+def number(value: Any) -> float:
+    """`value` as a float; NaN for what is missing, no number or not finite."""
+    if isinstance(value, bool) or not isinstance(value, (int, float, np.number)):
+        return math.nan
+    return float(value) if math.isfinite(value) else math.nan
+
+
+def _entry(name: str, by_seed: Mapping[int, Sequence[Row]]) -> dict[str, Any]:
+    check(bool(by_seed), f"{name}: there is no run of any seed to report")
+    seeds = sorted(by_seed)
+    tests = {seed: rows_by_step(by_seed[seed], "test") for seed in seeds}
+    for seed in seeds:
+        check(bool(tests[seed]), f"{name}, seed {seed}: its metrics hold no test row to report")
+    steps = sorted(set.intersection(*(set(rows) for rows in tests.values())))
+    check(bool(steps), f"{name}: seeds {seeds} share no evaluated step, so they have no mean curve")
+    note = None
+    if any(len(rows) > len(steps) for rows in tests.values()):
+        told = ", ".join(f"seed {seed} at step {max(rows)}" for seed, rows in tests.items())
+        note = (
+            f"Its seeds were not all evaluated at the same steps; only the {len(steps)} common "
+            f"steps up to {steps[-1]} are used. Last evaluations: {told}."
+        )
+
+    losses = np.array([[number(tests[k][s].get("loss")) for s in steps] for k in seeds])  # (K, S)
+    mean_curve = losses.mean(axis=0)
+    nearest = [first_step_within(steps, curve) for curve in losses]
+    by_task = _task_curves(tests, seeds, steps)
+    last = tests[seeds[0]][steps[-1]]
+    return {
+        "seeds": seeds,
+        "steps": steps,
+        "loss_mean": mean_curve,
+        "loss_std": _std(losses),
+        "loss_by_seed": dict(zip(map(str, seeds), losses, strict=True)),
+        "loss_by_task": by_task,
+        "auc": _spread(seeds, [area_under_curve(steps, curve) for curve in losses]),
+        "first_step_within_5_percent": {
+            "of_mean_curve": first_step_within(steps, mean_curve),
+            **_spread(seeds, nearest),
+        },
+        "final_loss": _spread(seeds, losses[:, -1].tolist()),
+        "curve_kind": {task: curve_kind(steps, curve) for task, curve in by_task.items()},
+        "scores": _scores(tests, seeds),
+        "instances": last.get("instances"),
+        "dropped": last.get("dropped"),
+        "note": note,
+    }
+
+
+def _task_curves(
+    tests: Mapping[int, Mapping[int, Row]], seeds: Sequence[int], steps: Sequence[int]
+) -> dict[str, np.ndarray]:
+    cells = [[tests[k][s].get("loss_by_task") or {} for s in steps] for k in seeds]
+    tasks = sorted({task for row in cells for cell in row for task in cell})
+    return {
+        task: np.array([[number(c.get(task)) for c in row] for row in cells]).mean(axis=0)
+        for task in tasks
+    }
+
+
+def _scores(tests: Mapping[int, Mapping[int, Row]], seeds: Sequence[int]) -> dict[str, Any]:
+    rows = [row for by_step in tests.values() for row in by_step.values()]
+    names = {
+        key
+        for row in rows
+        for key in row
+        if key not in _NOT_SCORES and number(row[key]) == row[key]
+    }
+    scores = {}
+    for name in sorted(names):
+        steps = [s for s in tests[seeds[0]] if all(name in tests[k].get(s, {}) for k in seeds)]
+        if steps:
+            values = np.array([[number(tests[k][s][name]) for s in steps] for k in seeds])
+            scores[name] = {"steps": steps, "mean": values.mean(axis=0), "std": _std(values)}
+    return scores
+
+
+def _std(values: np.ndarray) -> np.ndarray | None:
+    """Sample standard deviation over the first axis; None for one row, which has no spread."""
+    return values.std(axis=0, ddof=1) if len(values) > 1 else None
+
+
+def _spread(seeds: Sequence[int], values: Sequence[float | None]) -> dict[str, Any]:
+    found = np.array([number(value) for value in values])
+    return {
+        "mean": found.mean(),
+        "std": _std(found),
+        "by_seed": dict(zip(map(str, seeds), values, strict=True)),
+    }
+
+
+def _json_ready(value: Any) -> Any:
+    """`value` with arrays as lists, NumPy numbers as Python's and non-finite numbers as None."""
+    if isinstance(value, Mapping):
+        return {str(key): _json_ready(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple, np.ndarray)):
+        return [_json_ready(item) for item in value]
+    if isinstance(value, np.integer):
+        return int(value)
+    if isinstance(value, (float, np.floating)):
+        return float(value) if math.isfinite(value) else None
+    return value

@@ -1,0 +1,257 @@
+"""Cosines between training and test rows: float32, in blocks, over a mesh.
+
+Orders are decided by comparing these numbers, so the cosine of one training row with one test row
+has the same bits whichever function, block size, number of devices or neighbouring rows it is
+computed with. A matrix product promises that only for one shape: XLA may sum in another order for
+another one. Hence every product here is a fixed `TILE` of training rows with all test rows; blocks
+and devices take whole tiles, and only whole tiles are ever added or left out.
+"""
+
+import functools
+import inspect
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import lax
+from jax.sharding import Mesh, NamedSharding
+from jax.sharding import PartitionSpec as P
+
+from zsg_jax.errors import check
+from zsg_jax.similarity.rows import unit_rows
+from zsg_jax.similarity.stream import TILE, Stream
+
+__all__ = ["RowStatistics", "cosine_matrix", "row_statistics", "top_k", "unit_rows"]
+
+
+class RowStatistics(NamedTuple):
+    """Cosine of each training row over the test rows; each field is (N,) float32."""
+
+    minimum: np.ndarray
+    maximum: np.ndarray
+    mean: np.ndarray
+
+
+def cosine_matrix(
+    train: np.ndarray, test: np.ndarray, *, mesh: Mesh | None = None, block_rows: int = 8192
+) -> np.ndarray:
+    """All cosines at once, for small sets.
+
+    Args:
+        train: (N, D) floats, any length of row.
+        test: (T, D) floats.
+        mesh: devices to spread the training rows over, all its axes alike; None takes one device.
+        block_rows: training rows a device takes at a time.
+
+    Returns:
+        (N, T) float32.
+
+    Raises:
+        UserError: see `unit_rows`; or the two differ in D.
+    """
+    stream = Stream(train, test, None, mesh, block_rows)
+    out = np.empty((len(train), len(test)), np.float32)
+    function = _compiled(stream, _matrix_block)
+    for step in stream:
+        result = np.asarray(function(step.rows, stream.test, mesh=stream.mesh))
+        for device, (start, stop) in enumerate(step.ranges):
+            out[start:stop] = result[device, : stop - start, : len(test)]
+    return out
+
+
+def row_statistics(
+    train: np.ndarray, test: np.ndarray, *, mesh: Mesh | None = None, block_rows: int = 8192
+) -> RowStatistics:
+    """Smallest, largest and mean cosine of every training row over the test rows.
+
+    The mean is the product with the mean test row, which equals the mean of the products.
+    Arguments and errors are those of `cosine_matrix`; an empty test set is refused too.
+    """
+    stream = Stream(train, test, None, mesh, block_rows)
+    check(len(test) > 0, "the test set is empty: it has no statistics")
+    out = np.empty((3, len(train)), np.float32)
+    function = _compiled(stream, _statistics_block)
+    for step in stream:
+        result = np.asarray(function(step.rows, stream.test, len(test), mesh=stream.mesh))
+        for device, (start, stop) in enumerate(step.ranges):
+            out[:, start:stop] = result[device, :, : stop - start]
+    return RowStatistics(*out)
+
+
+def top_k(
+    train: np.ndarray,
+    test: np.ndarray,
+    k: int,
+    *,
+    farthest: bool = False,
+    taken: np.ndarray | None = None,
+    mesh: Mesh | None = None,
+    block_rows: int = 8192,
+) -> tuple[np.ndarray, np.ndarray]:
+    """The k nearest (or farthest) training rows of every test row, best first.
+
+    Streams over the training rows and keeps a running list on each device, so that no more than
+    T × (k + block_rows) cosines exist on one at a time. Equal cosines go to the lower index.
+
+    Args:
+        train: (N, D) floats, any length of row; an all-zero row has cosine 0 with everything.
+        test: (T, D) floats.
+        k: length of the lists, at least 1.
+        farthest: smallest cosine first instead of largest first.
+        taken: (N,) bool, rows to pass over as if they were not there; the fewer the rest, the less
+            work.
+        mesh: devices to spread the training rows over, all its axes alike; None takes one device.
+        block_rows: training rows a device takes at a time.
+
+    Returns:
+        Cosines (T, k) float32 and indices (T, k) int64. Where fewer than k rows remain, the list
+        ends in index -1 with a cosine of -inf (inf if `farthest`).
+
+    Raises:
+        UserError: see `cosine_matrix`; k below 1; `taken` of another shape or dtype.
+    """
+    check(k >= 1, f"k={k}: a list needs a length of at least 1")
+    rows = None
+    if taken is not None:
+        taken = np.asarray(taken)
+        fits = taken.shape == (len(train),) and taken.dtype == bool
+        check(fits, f"taken: {taken.shape} {taken.dtype}; it must be ({len(train)},) bool")
+        rows = np.flatnonzero(~taken)
+    stream = Stream(train, test, rows, mesh, block_rows)
+    # Lists are a power of two long so that neighbouring k share one compilation.
+    length = max(8, 1 << (k - 1).bit_length())
+    shape = (stream.devices, stream.test.shape[0], length)
+    keys = stream.spread(np.full((1, *shape[1:]), -np.inf, np.float32), shape)
+    positions = stream.spread(np.full((1, *shape[1:]), -1, np.int32), shape)
+    function = _compiled(stream, _top_k_block)
+    for step in stream:
+        waiting = keys
+        keys, positions = function(
+            keys,
+            positions,
+            step.rows,
+            step.bounds,
+            stream.test,
+            mesh=stream.mesh,
+            farthest=farthest,
+        )
+        # Two blocks in flight keep host and devices busy; more would only pile up memory.
+        waiting.block_until_ready()
+    merged = _compiled(stream, _merge_devices)(keys, positions, mesh=stream.mesh)
+    keys_Txk, positions_Txk = (np.asarray(a)[: len(test), :k] for a in merged)
+    missing = np.isneginf(keys_Txk)
+    indices = positions_Txk.astype(np.int64)
+    if rows is not None and len(rows):
+        indices = rows[indices]
+    indices[missing] = -1
+    return (-keys_Txk if farthest else keys_Txk) + np.float32(0), indices
+
+
+def _compiled(stream: Stream, function: Callable) -> Callable:
+    return _jitted(function, stream.mesh.devices.flat[0].platform)
+
+
+@functools.cache
+def _jitted(function: Callable, platform: str) -> Callable:
+    # On a GPU the autotuner times several products and may settle on another one for the same
+    # tile in another program or another run.
+    options = {"xla_gpu_deterministic_ops": True} if platform == "gpu" else None
+    arguments = inspect.signature(function).parameters.values()
+    static = [a.name for a in arguments if a.kind is a.KEYWORD_ONLY]
+    return jax.jit(function, static_argnames=static, compiler_options=options)
+
+
+def _cosines(rows_BxD: jax.Array, test_TxD: jax.Array) -> jax.Array:
+    """(T, B) float32, one product a tile, without negative zeros."""
+
+    def one(tile_RxD: jax.Array) -> jax.Array:
+        product_TxR = lax.dot_general(
+            test_TxD, tile_RxD, (((1,), (1,)), ((), ())), precision=lax.Precision.HIGHEST
+        )
+        # Whatever uses the product must not be fused into it: that could change its summation.
+        return lax.optimization_barrier(product_TxR)
+
+    depth = rows_BxD.shape[1]
+    tiles_NxTxR = lax.map(one, rows_BxD.reshape(-1, TILE, depth))
+    cosines_TxB = tiles_NxTxR.transpose(1, 0, 2).reshape(test_TxD.shape[0], -1)
+    # top_k puts 0.0 before -0.0: they have to tie. (XLA drops an addition of 0.0.)
+    return jnp.where(cosines_TxB == 0, 0.0, cosines_TxB)
+
+
+def _over_devices(function: Callable, mesh: Mesh, split: int, *arrays: Any) -> Any:
+    """Runs `function` on each device's part of the first `split` arrays and all of the others."""
+    specs = tuple(P("rows") if i < split else P() for i in range(len(arrays)))
+
+    def on_one(*parts: jax.Array) -> Any:
+        result = function(*[p[0] if i < split else p for i, p in enumerate(parts)])
+        return jax.tree.map(lambda r: r[None], result)
+
+    return jax.shard_map(on_one, mesh=mesh, in_specs=specs, out_specs=P("rows"), check_vma=False)(
+        *arrays
+    )
+
+
+def _matrix_block(rows: jax.Array, test: jax.Array, *, mesh: Mesh) -> jax.Array:
+    result = _over_devices(lambda r, t: _cosines(r, t).T, mesh, 1, rows, test)
+    return lax.with_sharding_constraint(result, NamedSharding(mesh, P()))
+
+
+def _statistics_block(
+    rows: jax.Array, test: jax.Array, tests: jax.Array, *, mesh: Mesh
+) -> jax.Array:
+    def on_one(rows_BxD: jax.Array, test_TxD: jax.Array, tests: jax.Array) -> jax.Array:
+        cosines_TxB = _cosines(rows_BxD, test_TxD)
+        real_Tx1 = (jnp.arange(cosines_TxB.shape[0]) < tests)[:, None]
+        minimum = jnp.where(real_Tx1, cosines_TxB, jnp.inf).min(axis=0)
+        maximum = jnp.where(real_Tx1, cosines_TxB, -jnp.inf).max(axis=0)
+        return jnp.stack([minimum, maximum, cosines_TxB[tests]])
+
+    result = _over_devices(on_one, mesh, 1, rows, test, tests)
+    return lax.with_sharding_constraint(result, NamedSharding(mesh, P()))
+
+
+def _top_k_block(
+    keys: jax.Array,
+    positions: jax.Array,
+    rows: jax.Array,
+    bounds: jax.Array,
+    test: jax.Array,
+    *,
+    mesh: Mesh,
+    farthest: bool,
+) -> tuple[jax.Array, jax.Array]:
+    def on_one(
+        keys_Txk: jax.Array,
+        positions_Txk: jax.Array,
+        rows_BxD: jax.Array,
+        bounds_2: jax.Array,
+        test_TxD: jax.Array,
+    ) -> tuple[jax.Array, jax.Array]:
+        k = keys_Txk.shape[1]
+        cosines_TxB = _cosines(rows_BxD, test_TxD)
+        real_B = bounds_2[0] + jnp.arange(cosines_TxB.shape[1]) < bounds_2[1]
+        new_TxB = jnp.where(real_B, -cosines_TxB if farthest else cosines_TxB, -jnp.inf)
+        # The list so far comes first: its rows are the lower ones, and top_k keeps the order of
+        # equals.
+        best_Txk, at_Txk = lax.top_k(jnp.concatenate([keys_Txk, new_TxB], axis=1), k)
+        kept_Txk = jnp.take_along_axis(positions_Txk, jnp.minimum(at_Txk, k - 1), axis=1)
+        return best_Txk, jnp.where(at_Txk < k, kept_Txk, bounds_2[0] + at_Txk - k)
+
+    return _over_devices(on_one, mesh, 4, keys, positions, rows, bounds, test)
+
+
+def _merge_devices(
+    keys: jax.Array, positions: jax.Array, *, mesh: Mesh
+) -> tuple[jax.Array, jax.Array]:
+    everywhere = NamedSharding(mesh, P())
+    devices, tests, k = keys.shape
+    if devices == 1:
+        return keys[0], positions[0]
+    joined_keys, joined_positions = (
+        lax.with_sharding_constraint(a, everywhere).transpose(1, 0, 2).reshape(tests, devices * k)
+        for a in (keys, positions)
+    )
+    best_Txk, at_Txk = lax.top_k(joined_keys, k)
+    return best_Txk, jnp.take_along_axis(joined_positions, at_Txk, axis=1)

@@ -1,0 +1,201 @@
+"""Embeddings on disk: made once, in shards that survive a killed run and betray damage."""
+
+import hashlib
+import io
+import json
+import os
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, Protocol
+
+import jax
+import numpy as np
+from jax.experimental import multihost_utils
+
+from zsg_jax.errors import check
+from zsg_jax.progress import bar, say
+
+FORMAT = 1
+
+
+class Encoder(Protocol):
+    """What turns texts into rows; see `hashing.HashingEncoder` for the attributes' meaning."""
+
+    name: str
+    dimension: int
+    fingerprint: str
+
+    def encode(
+        self, texts: Sequence[str], on_progress: Callable[[int], object] | None = None
+    ) -> np.ndarray:
+        """(n, dimension) float32 unit rows, each a function of its own text."""
+
+
+def embed(
+    texts: Sequence[str],
+    encoder: Encoder,
+    folder: Path,
+    *,
+    shard_rows: int = 4096,
+    description: str = "embedding",
+) -> np.ndarray:
+    """Embeds texts, keeping every `shard_rows` rows on disk as soon as they are computed.
+
+    `folder` holds `00000.npy`, `00001.npy`, … and `manifest.json`, which tells of each shard its
+    rows, its SHA-256 and that of its texts, and by what encoder they were made. A shard for which
+    all of that agrees is read, every other one is computed (again), so a killed run goes on after
+    its last whole shard and rows added at the end leave full shards alone. With several processes
+    the first one computes and writes; `folder` must then be on a file system that all of them see.
+
+    Args:
+        texts: N strings.
+        encoder: gives the rows.
+        folder: created when missing; one for each set of texts.
+        shard_rows: rows of a shard; less is lost on a kill, more files are written.
+        description: the progress bar's label.
+
+    Returns:
+        (N, dimension) float32.
+
+    Raises:
+        UserError: the encoder gave a NaN or an infinity, or rows of another width.
+    """
+    check(shard_rows >= 1, f"shard_rows={shard_rows}: it must be at least 1")
+    folder = Path(folder)
+    if jax.process_index() == 0:
+        rows = _embed(texts, encoder, folder, shard_rows, description)
+    if jax.process_count() > 1:
+        multihost_utils.sync_global_devices(f"embedded {description}")
+        if jax.process_index() != 0:
+            # Everything is on disk by now: this reads, and would compute only what is damaged.
+            rows = _embed(texts, encoder, folder, shard_rows, description, write=False)
+    return rows
+
+
+def write_atomically(path: Path, content: bytes) -> None:
+    """Puts `content` at `path`, on disk, so that a kill leaves the old file or the new one."""
+    partial = path.with_name(path.name + ".partial")
+    with open(partial, "wb") as file:
+        file.write(content)
+        file.flush()
+        os.fsync(file.fileno())
+    os.replace(partial, path)
+    # The rename itself lies in the folder, which has to reach the disk as well.
+    directory = os.open(path.parent, os.O_RDONLY)
+    try:
+        os.fsync(directory)
+    finally:
+        os.close(directory)
+
+
+def _embed(
+    texts: Sequence[str],
+    encoder: Encoder,
+    folder: Path,
+    shard_rows: int,
+    description: str,
+    write: bool = True,
+) -> np.ndarray:
+    head = {
+        "format": FORMAT,
+        "encoder": encoder.name,
+        "fingerprint": encoder.fingerprint,
+        "dimension": encoder.dimension,
+        "dtype": "float32",
+    }
+    known = _known_shards(folder / "manifest.json", head)
+    out = np.empty((len(texts), encoder.dimension), np.float32)
+    shards: list[dict[str, Any]] = []
+    if write:
+        folder.mkdir(parents=True, exist_ok=True)
+    with bar(len(texts), description) as progress:
+        for start in range(0, len(texts), shard_rows):
+            chunk = texts[start : start + shard_rows]
+            path = folder / f"{start // shard_rows:05d}.npy"
+            entry: dict[str, Any] = {
+                "file": path.name,
+                "start": start,
+                "stop": start + len(chunk),
+                "texts_sha256": _texts_digest(chunk),
+            }
+            rows = _read(path, entry, known.get(path.name, {}), encoder.dimension)
+            if rows is None:
+                rows = _checked(encoder.encode(chunk, progress.update), encoder, entry)
+                content = _npy(rows)
+                entry["sha256"] = hashlib.sha256(content).hexdigest()
+                if write:
+                    write_atomically(path, content)
+                    # What stood behind this shard stays known, or a kill would lose it.
+                    later = [s for name, s in known.items() if name > path.name]
+                    _write_manifest(folder, head, [*shards, entry, *later])
+            else:
+                entry["sha256"] = known[path.name]["sha256"]
+                progress.update(len(chunk))
+            shards.append(entry)
+            out[start : start + len(chunk)] = rows
+    return out
+
+
+def _read(
+    path: Path, entry: dict[str, Any], known: dict[str, Any], dimension: int
+) -> np.ndarray | None:
+    """The shard's rows; None, after telling what is wrong, when they must be computed."""
+    if any(known.get(key) != value for key, value in entry.items()):
+        return None
+    if not path.is_file():
+        say(f"{path}: listed in manifest.json but missing; computed again")
+        return None
+    content = path.read_bytes()
+    if hashlib.sha256(content).hexdigest() != known.get("sha256"):
+        say(f"{path}: damaged, its checksum differs from manifest.json; computed again")
+        return None
+    rows = np.load(io.BytesIO(content), allow_pickle=False)
+    return rows if rows.shape == (entry["stop"] - entry["start"], dimension) else None
+
+
+def _known_shards(path: Path, head: dict[str, Any]) -> dict[str, dict[str, Any]]:
+    if not path.is_file():
+        return {}
+    try:
+        manifest = json.loads(path.read_bytes())
+        known = {shard["file"]: shard for shard in manifest["shards"]}
+        if not all(isinstance(name, str) for name in known):
+            raise ValueError("a shard without a file name")
+    except (ValueError, KeyError, TypeError) as error:
+        say(f"{path}: damaged ({error}); all embeddings are computed again")
+        return {}
+    if any(manifest.get(key) != value for key, value in head.items()):
+        say(f"{path}: made by another encoder; all embeddings are computed again")
+        return {}
+    return known
+
+
+def _write_manifest(folder: Path, head: dict[str, Any], shards: list[dict[str, Any]]) -> None:
+    text = json.dumps({**head, "shards": shards}, indent=1) + "\n"
+    write_atomically(folder / "manifest.json", text.encode())
+
+
+def _texts_digest(texts: Sequence[str]) -> str:
+    digest = hashlib.sha256()
+    for text in texts:
+        # surrogatepass: half a pair from broken JSON is still a text to tell from others.
+        encoded = text.encode("utf-8", "surrogatepass")
+        digest.update(len(encoded).to_bytes(8, "little"))
+        digest.update(encoded)
+    return digest.hexdigest()
+
+
+def _checked(rows: np.ndarray, encoder: Encoder, entry: dict[str, Any]) -> np.ndarray:
+    rows = np.asarray(rows, np.float32)
+    shape = (entry["stop"] - entry["start"], encoder.dimension)
+    check(rows.shape == shape, f"encoder {encoder.name}: gave {rows.shape} instead of {shape}")
+    finite = np.isfinite(rows).all(axis=1)
+    worst = entry["start"] + int(np.argmin(finite))
+    check(bool(finite.all()), f"encoder {encoder.name}: row {worst} holds a NaN or an infinity")
+    return rows
+
+
+def _npy(rows: np.ndarray) -> bytes:
+    buffer = io.BytesIO()
+    np.save(buffer, rows, allow_pickle=False)
+    return buffer.getvalue()

@@ -1,0 +1,109 @@
+"""Training rows passing in blocks over a line of devices, test rows lying on all of them."""
+
+from collections.abc import Iterator
+from typing import NamedTuple
+
+import jax
+import numpy as np
+from jax.sharding import AxisType, Mesh, NamedSharding
+from jax.sharding import PartitionSpec as P
+
+from zsg_jax.errors import check
+from zsg_jax.similarity.rows import check_pair, unit_block, unit_rows
+
+TILE = 256  # training rows of one product: the shape that fixes the bits
+TEST_MULTIPLE = 128
+DEPTH_MULTIPLE = 16
+
+
+class Step(NamedTuple):
+    """One block of every device.
+
+    Attributes:
+        rows: (devices, B, D) float32 unit rows, split over the devices; what is past the end is 0.
+        bounds: (devices, 2) int32, split alike: position of the first row, end of the device's run.
+        ranges: first and last-plus-one position of the real rows, a pair for each device.
+    """
+
+    rows: jax.Array
+    bounds: jax.Array
+    ranges: list[tuple[int, int]]
+
+
+class Stream:
+    """Training rows, block by block, on a line of devices; iterating gives each `Step` once.
+
+    `rows`, ascending, restricts the training rows to those; a position is a place in them, or in
+    all rows without it. Every device owns one contiguous run of tiles: lists joined in the order
+    of the devices are then in the order of the rows too, which is what breaks ties.
+    """
+
+    def __init__(
+        self,
+        train: np.ndarray,
+        test: np.ndarray,
+        rows: np.ndarray | None,
+        mesh: Mesh | None,
+        block_rows: int,
+    ):
+        self.train, test = check_pair(train, test)
+        check(block_rows >= 1, f"block_rows={block_rows}: it must be at least 1")
+        self.rows = rows
+        self.count = len(self.train) if rows is None else len(rows)
+        check(self.count < 2**31 - 2**24, f"{self.count} training rows: positions are int32")
+        line = np.array(jax.local_devices()[:1]) if mesh is None else mesh.devices.reshape(-1)
+        self.mesh = Mesh(line, ("rows",), axis_types=(AxisType.Auto,))
+        self.devices = len(line)
+        self.run = _ceil(-(-self.count // self.devices), TILE)
+        self.block = min(_ceil(block_rows, TILE), self.run)
+        self.depth = _ceil(test.shape[1], DEPTH_MULTIPLE)
+        # The row after the last test row is their mean, for every function: `row_statistics` needs
+        # it, and a test set must have the same shape (hence the same bits) everywhere.
+        padded = np.zeros((_ceil(len(test) + 1, TEST_MULTIPLE), self.depth), np.float32)
+        unit = unit_rows(test, "test")
+        padded[: len(test), : test.shape[1]] = unit
+        if len(test):
+            padded[len(test), : test.shape[1]] = unit.mean(axis=0, dtype=np.float64)
+        everywhere = NamedSharding(self.mesh, P())
+        self.test = jax.make_array_from_callback(padded.shape, everywhere, lambda at: padded[at])
+
+    def spread(self, one: np.ndarray, shape: tuple[int, ...]) -> jax.Array:
+        """An array of `shape`, (devices, …), that is `one` on every device."""
+        sharding = NamedSharding(self.mesh, P("rows"))
+        return jax.make_array_from_callback(shape, sharding, lambda _: one)
+
+    def __iter__(self) -> Iterator[Step]:
+        for offset in range(0, self.run, self.block or 1):
+            starts = np.arange(self.devices) * self.run + offset
+            # A device's last block may reach into the next one's run, and all may end early.
+            ends = np.minimum((np.arange(self.devices) + 1) * self.run, self.count)
+            ranges = [
+                (int(start), max(int(start), int(min(end, start + self.block))))
+                for start, end in zip(starts, ends, strict=True)
+            ]
+            bounds = np.stack([starts, ends], axis=1).astype(np.int32)
+            yield Step(self._place(ranges), _split(bounds, self.mesh), ranges)
+
+    def _place(self, ranges: list[tuple[int, int]]) -> jax.Array:
+        def load(at: tuple[slice, ...] | None) -> np.ndarray:
+            device = at[0].start if at else 0
+            return self._load(*ranges[device or 0])[None]
+
+        shape = (self.devices, self.block, self.depth)
+        return jax.make_array_from_callback(shape, NamedSharding(self.mesh, P("rows")), load)
+
+    def _load(self, start: int, stop: int) -> np.ndarray:
+        numbers = range(start, stop) if self.rows is None else self.rows[start:stop]
+        raw = self.train[start:stop] if self.rows is None else self.train[numbers]
+        out = np.zeros((self.block, self.depth), np.float32)
+        out[: len(raw), : raw.shape[1]] = unit_block(raw, "train", numbers)
+        return out
+
+
+def _split(x: np.ndarray, mesh: Mesh) -> jax.Array:
+    sharding = NamedSharding(mesh, P("rows"))
+    return jax.make_array_from_callback(x.shape, sharding, lambda at: x[at])
+
+
+def _ceil(n: int, multiple: int) -> int:
+    return -(-n // multiple) * multiple

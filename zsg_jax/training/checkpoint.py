@@ -1,0 +1,128 @@
+"""Checkpoints: state and data position together, checked by SHA-256; the only user of orbax.
+
+A checkpoint is the folder `STEP/` with `state/` (orbax), `position.json` and, written last,
+`manifest.json` with the digest of every file. A folder without a manifest was never finished;
+one whose files do not agree with it is damaged. Both are named and stepped over.
+"""
+
+import hashlib
+import json
+import os
+import shutil
+from pathlib import Path
+from typing import Any
+
+import jax
+from jax.experimental import multihost_utils
+from orbax.checkpoint import v1 as ocp
+
+from zsg_jax.errors import UserError
+from zsg_jax.progress import say
+
+MANIFEST = "manifest.json"
+POSITION = "position.json"
+
+
+class Checkpoints:
+    """The checkpoints of one run, newest kept, older ones deleted."""
+
+    def __init__(self, folder: Path, *, keep: int = 2) -> None:
+        """Takes the folder `checkpoints/` of a run; `keep` ≥ 2 leaves a spare for a damaged one."""
+        self._folder = folder.resolve()
+        self._keep = keep
+
+    def save(self, step: int, state: Any, position: dict[str, Any]) -> None:
+        """Writes `state` and `position` (JSON) as of `step`; returns when they are on disk."""
+        target = self._folder / f"{step:08d}"
+        if _first_process():
+            target.mkdir(parents=True, exist_ok=True)
+            (target / MANIFEST).unlink(missing_ok=True)
+        _barrier(f"clear {target}")
+        ocp.save(target / "state", state, overwrite=True)
+        if _first_process():
+            _write_durably(target / POSITION, json.dumps(position, indent=1))
+            _write_durably(target / MANIFEST, json.dumps(_digests(target), indent=1))
+            for old in self._steps()[: -self._keep]:
+                shutil.rmtree(self._folder / f"{old:08d}")
+        _barrier(f"saved {target}")
+
+    def restore(self, abstract_state: Any) -> tuple[int, Any, dict[str, Any]] | None:
+        """The newest checkpoint that is whole: step, state on its shardings, and position.
+
+        Returns:
+            None if there is no checkpoint yet.
+
+        Raises:
+            UserError: if there are checkpoints but every one is damaged.
+        """
+        steps = self._steps()
+        damaged = []
+        for step in reversed(steps):
+            folder = self._folder / f"{step:08d}"
+            if not (folder / MANIFEST).exists():
+                say(f"{folder}: was never finished; stepping over it")
+                continue
+            problem = _problem(folder)
+            if problem is None:
+                state = ocp.load(folder / "state", abstract_state)
+                return step, state, json.loads((folder / POSITION).read_text())
+            damaged.append(step)
+            say(f"{folder}: is damaged: {problem}; stepping over it")
+        if damaged:
+            raise UserError(
+                f"{self._folder}: every checkpoint is damaged (steps {damaged}); restore one, or "
+                f"delete {self._folder.parent} to train this run from the start"
+            )
+        return None
+
+    def _steps(self) -> list[int]:
+        if not self._folder.is_dir():
+            return []
+        return sorted(int(path.name) for path in self._folder.iterdir() if path.name.isdigit())
+
+
+def _digests(folder: Path) -> dict[str, str]:
+    return {
+        str(path.relative_to(folder)): _sha256(path)
+        for path in sorted(folder.rglob("*"))
+        if path.is_file() and path.name != MANIFEST and path.suffix != ".tmp"
+    }
+
+
+def _problem(folder: Path) -> str | None:
+    try:
+        expected = json.loads((folder / MANIFEST).read_text())
+        if not isinstance(expected, dict) or POSITION not in expected:
+            return f"{MANIFEST} is not whole"
+    except ValueError:
+        return f"{MANIFEST} is not JSON"
+    for name, digest in expected.items():
+        path = folder / name
+        if not path.is_file():
+            return f"{name} is missing"
+        if _sha256(path) != digest:
+            return f"{name} does not have the SHA-256 it was written with"
+    return None
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _write_durably(path: Path, text: str) -> None:
+    temporary = path.with_suffix(".tmp")
+    with temporary.open("w") as file:
+        file.write(text)
+        file.flush()
+        os.fsync(file.fileno())
+    temporary.rename(path)
+
+
+def _first_process() -> bool:
+    return jax.process_index() == 0
+
+
+def _barrier(name: str) -> None:
+    if jax.process_count() > 1:
+        multihost_utils.sync_global_devices(name)

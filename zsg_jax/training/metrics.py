@@ -1,0 +1,93 @@
+"""A run's metrics: JSON lines that survive a kill, and the same numbers for TensorBoard."""
+
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+import tensorboardX
+
+from zsg_jax.errors import UserError
+
+FILE = "metrics.jsonl"
+
+
+def read_rows(folder: Path) -> list[dict[str, Any]]:
+    """The rows of a run; a last line cut short by a kill is left out.
+
+    Raises:
+        UserError: for a damaged line before the last.
+    """
+    path = folder / FILE
+    if not path.exists():
+        return []
+    rows = []
+    lines = path.read_bytes().split(b"\n")
+    for number, line in enumerate(lines, start=1):
+        # Only a line that ends in a line break was written whole.
+        if not line or number == len(lines):
+            continue
+        try:
+            rows.append(json.loads(line))
+        except ValueError:
+            raise UserError(
+                f"{path}:{number}: is damaged; delete the run's folder {folder} to run it again"
+            ) from None
+    return rows
+
+
+class MetricsLog:
+    """Appends rows to a run's metrics.jsonl and TensorBoard file; a no-op off process 0."""
+
+    def __init__(self, folder: Path, *, after_step: int, active: bool = True) -> None:
+        """Opens the log, keeping rows up to `after_step`; -1 keeps none.
+
+        Rows of later steps belong to steps that are about to be taken again.
+        """
+        self._file = None
+        if not active:
+            return
+        folder.mkdir(parents=True, exist_ok=True)
+        kept = [row for row in read_rows(folder) if row["step"] <= after_step]
+        path = folder / FILE
+        temporary = path.with_suffix(".tmp")
+        with temporary.open("w") as file:
+            file.writelines(_line(row) for row in kept)
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.rename(path)
+        self._file = path.open("a")
+        self._board = tensorboardX.SummaryWriter(
+            str(folder / "tensorboard"), purge_step=after_step + 1 if after_step >= 0 else None
+        )
+
+    def write(self, row: dict[str, Any]) -> None:
+        """Writes one row; its numbers go to TensorBoard as KIND/NAME."""
+        if self._file is None:
+            return
+        self._file.write(_line(row))
+        for name, value in row.items():
+            if name != "step" and isinstance(value, int | float):
+                self._board.add_scalar(f"{row['kind']}/{name}", value, row["step"])
+            elif isinstance(value, dict):
+                for part, number in value.items():
+                    self._board.add_scalar(f"{row['kind']}/{name}/{part}", number, row["step"])
+
+    def flush(self) -> None:
+        """Makes all rows written so far durable."""
+        if self._file is not None:
+            self._file.flush()
+            os.fsync(self._file.fileno())
+            self._board.flush()
+
+    def close(self) -> None:
+        """Flushes and closes."""
+        if self._file is not None:
+            self.flush()
+            self._file.close()
+            self._board.close()
+            self._file = None
+
+
+def _line(row: dict[str, Any]) -> str:
+    return json.dumps(row, allow_nan=False) + "\n"

@@ -1,0 +1,46 @@
+"""AdamW with a learning-rate schedule and clipping, as the arrangement study sets them."""
+
+import optax
+
+from zsg_jax.errors import UserError
+
+SCHEDULES = ("cosine", "constant")
+FINAL_SHARE = 0.1
+
+
+def schedule(name: str, peak: float, steps: int, warmup_steps: int = 0) -> optax.Schedule:
+    """Learning rate by step, from 0: linear warm-up to `peak`, then the named course.
+
+    "cosine" falls to a tenth of `peak` at `steps`, as in arXiv 2406.11721; "constant" stays.
+
+    Raises:
+        UserError: for an unknown name, or a warm-up as long as the run.
+    """
+    if name not in SCHEDULES:
+        raise UserError(f"training.schedule={name!r} is unknown; choose one of {SCHEDULES}")
+    if not 0 <= warmup_steps < max(steps, 1):
+        raise UserError(
+            f"training.warmup_steps={warmup_steps} must be at least 0 and under the {steps} steps "
+            "of the run"
+        )
+    if name == "constant":
+        course = optax.constant_schedule(peak)
+    else:
+        course = optax.cosine_decay_schedule(peak, max(steps - warmup_steps, 1), FINAL_SHARE)
+    if not warmup_steps:
+        return course
+    # The first step already moves: warm-up ends, not starts, at a full division of the peak.
+    warmup = optax.linear_schedule(peak / warmup_steps, peak, warmup_steps - 1)
+    return optax.join_schedules([warmup, course], [warmup_steps])
+
+
+def adamw(
+    learning_rate: optax.Schedule, *, clip_norm: float, weight_decay: float = 0.0
+) -> optax.GradientTransformation:
+    """AdamW, β 0.9 and 0.95, ε 1e-5, after clipping the gradients' global norm to `clip_norm`.
+
+    `clip_norm` 0 leaves gradients as they are.
+    """
+    clip = optax.clip_by_global_norm(clip_norm) if clip_norm else optax.identity()
+    update = optax.adamw(learning_rate, b1=0.9, b2=0.95, eps=1e-5, weight_decay=weight_decay)
+    return optax.chain(clip, update)

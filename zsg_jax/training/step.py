@@ -1,0 +1,126 @@
+"""The train step: one jitted function from state and batch to state and metrics."""
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import optax
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
+
+from zsg_jax.models.loss import answer_losses
+from zsg_jax.training import sharding
+
+# apply(params, tokens, positions, segment_ids) -> logits (B, L, V) float32
+Apply = Callable[[Any, jax.Array, jax.Array, jax.Array], jax.Array]
+
+
+def initial_state(params: Any, optimizer: optax.GradientTransformation) -> dict[str, Any]:
+    """State before the first step: params, opt_state and step, a plain tree of arrays."""
+    return {"params": params, "opt_state": optimizer.init(params), "step": jnp.zeros((), jnp.int32)}
+
+
+def train_step(
+    state: dict[str, Any],
+    batch: dict[str, jax.Array],
+    *,
+    apply: Apply,
+    optimizer: optax.GradientTransformation,
+    learning_rate: optax.Schedule,
+    micro_batches: int,
+) -> tuple[dict[str, Any], dict[str, jax.Array]]:
+    """Takes one optimizer step on one batch.
+
+    The loss is the sum of the step's token losses over the number of its answer tokens, however
+    the rows are divided into micro-batches: every micro-batch is weighed by the step's count.
+
+    Args:
+        batch: as `data.pipeline.lay` makes it, B rows.
+        micro_batches: A, divides B; gradients of A parts are summed before the update.
+
+    Returns:
+        The new state, and metrics: loss (mean nats a token), grad_norm (before clipping),
+        learning_rate, tokens (answer tokens), and index (B,) int32, the rows this step consumed.
+    """
+    answer_tokens = batch["loss_mask"][:, 1:].sum(dtype=jnp.int32)
+    scale = 1.0 / jnp.maximum(answer_tokens, 1).astype(jnp.float32)
+
+    def loss_of(params: Any, part: dict[str, jax.Array]) -> jax.Array:
+        logits = apply(params, part["tokens"], part["positions"], part["segment_ids"])
+        sums, _ = answer_losses(logits, part["tokens"], part["loss_mask"])
+        return sums.sum() * scale
+
+    value_and_grad = jax.value_and_grad(loss_of)
+    if micro_batches == 1:
+        loss, grads = value_and_grad(state["params"], batch)
+    else:
+        # Strided parts: each takes as many rows from every device, so no row changes its device.
+        parts = {
+            name: rows.reshape(-1, micro_batches, *rows.shape[1:]).swapaxes(0, 1)
+            for name, rows in batch.items()
+        }
+
+        def add(carry: Any, part: dict[str, jax.Array]) -> tuple[Any, None]:
+            return jax.tree.map(jnp.add, carry, value_and_grad(state["params"], part)), None
+
+        zero = (jnp.zeros(()), jax.tree.map(jnp.zeros_like, state["params"]))
+        (loss, grads), _ = jax.lax.scan(add, zero, parts)
+
+    updates, opt_state = optimizer.update(grads, state["opt_state"], state["params"])
+    params = optax.apply_updates(state["params"], updates)
+    metrics = {
+        "loss": loss,
+        "grad_norm": optax.global_norm(grads),
+        "learning_rate": jnp.asarray(learning_rate(state["step"]), jnp.float32),
+        "tokens": answer_tokens,
+        "index": batch["index"],
+    }
+    return {"params": params, "opt_state": opt_state, "step": state["step"] + 1}, metrics
+
+
+def compile_init(
+    initialize: Callable[[jax.Array], Any], optimizer: optax.GradientTransformation, mesh: Mesh
+) -> tuple[Callable[[jax.Array], Any], Any]:
+    """Compiles `key -> state` so that every array is born in its shard.
+
+    Returns:
+        The function, and the state's shapes with their shardings.
+    """
+
+    def init(key: jax.Array) -> dict[str, Any]:
+        return initial_state(initialize(key), optimizer)
+
+    shapes = jax.eval_shape(init, jax.random.key(0))
+    placed = sharding.shardings(shapes, mesh)
+    abstract = jax.tree.map(
+        lambda shape, where: jax.ShapeDtypeStruct(shape.shape, shape.dtype, sharding=where),
+        shapes,
+        placed,
+    )
+    return jax.jit(init, out_shardings=placed), abstract
+
+
+def compile_train_step(
+    abstract_state: Any, abstract_batch: dict[str, jax.ShapeDtypeStruct], mesh: Mesh, **fixed: Any
+) -> jax.stages.Compiled:
+    """Compiles `train_step` once, ahead of time: a batch of any other shape is refused.
+
+    Args:
+        abstract_state: from `compile_init`.
+        abstract_batch: shapes of the global batch.
+        fixed: the keyword arguments of `train_step`.
+    """
+    replicated = NamedSharding(mesh, PartitionSpec())
+    state_shardings = jax.tree.map(lambda leaf: leaf.sharding, abstract_state)
+    batch_sharding = NamedSharding(mesh, sharding.BATCH)
+
+    def step(state: Any, batch: Any) -> Any:
+        return train_step(state, batch, **fixed)
+
+    jitted = jax.jit(
+        step,
+        in_shardings=(state_shardings, batch_sharding),
+        out_shardings=(state_shardings, replicated),
+        donate_argnums=0,
+    )
+    return jitted.lower(abstract_state, abstract_batch).compile()

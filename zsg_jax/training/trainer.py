@@ -1,0 +1,125 @@
+"""A model on a mesh, ready to train any arrangement: shapes, shardings and compiled steps."""
+
+from collections.abc import Callable
+from functools import cache
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.sharding import Mesh, NamedSharding
+
+from zsg_jax.models import huggingface, llama
+from zsg_jax.training import optimizer, sharding
+from zsg_jax.training.step import compile_init, compile_train_step, initial_state
+
+
+class TrainerOptions(NamedTuple):
+    """Plain settings of training; names and units as in `config.default_config`."""
+
+    batch_size: int
+    micro_batch_size: int
+    learning_rate: float
+    schedule: str
+    warmup_steps: int
+    clip_norm: float
+    weight_decay: float
+
+
+class Trainer:
+    """Holds what all runs of a study share, so that each shape is compiled once.
+
+    Attributes:
+        apply: (params, tokens, positions, segment_ids) -> logits.
+        mesh: where the state lies.
+        abstract_state: shapes, dtypes and shardings of the state.
+        parameters: how many numbers the model has.
+    """
+
+    def __init__(
+        self,
+        model: llama.LlamaConfig,
+        options: TrainerOptions,
+        mesh: Mesh,
+        *,
+        dtype: str = "float32",
+        init_from: str | Path | None = None,
+    ) -> None:
+        """Works out shapes and shardings; no array is made yet.
+
+        Args:
+            model: the architecture.
+            options: batch sizes and optimizer.
+            mesh: from `sharding.make_mesh`.
+            dtype: compute in "float32" or "bfloat16"; weights are float32.
+            init_from: a Hugging Face folder with the weights to start from.
+
+        Raises:
+            UserError: if rows or arrays do not divide over the mesh.
+        """
+        sharding.rows_fit(mesh, options.batch_size, options.micro_batch_size)
+        self.mesh = mesh
+        self._model, self._options, self._init_from = model, options, init_from
+        graphdef, params = llama.abstract(model, dtype=jnp.dtype(dtype))
+        self.parameters = llama.count(params)
+
+        def apply(params: Any, tokens: Any, positions: Any, segment_ids: Any) -> jax.Array:
+            return llama.apply(graphdef, params, tokens, positions, segment_ids)
+
+        self.apply = apply
+        # The state's shapes do not depend on the learning rate's course.
+        self._init, self.abstract_state = compile_init(
+            lambda key: llama.initialize(model, key), self._optimizer(1)[0], mesh
+        )
+        self.compiled_step: Callable[[int, int], jax.stages.Compiled] = cache(self._compile)
+
+    def initial_state(self, seed: int) -> Any:
+        """State before step 1: random weights by `seed`, or the weights of `init_from`."""
+        if self._init_from is None:
+            return self._init(jax.random.key(seed))
+        placed = jax.tree.map(lambda leaf: leaf.sharding, self.abstract_state)
+        params = huggingface.load_llama(self._init_from, self._model, placed["params"])
+        tx = self._optimizer(1)[0]
+        return jax.jit(lambda params: initial_state(params, tx), out_shardings=placed)(params)
+
+    def abstract_batch(self, length: int) -> dict[str, jax.ShapeDtypeStruct]:
+        """Shapes of the global batch of one step, rows of `length` tokens."""
+        rows = (self._options.batch_size, length)
+        where = NamedSharding(self.mesh, sharding.BATCH)
+
+        def shape(size: tuple[int, ...], dtype: Any) -> jax.ShapeDtypeStruct:
+            return jax.ShapeDtypeStruct(size, dtype, sharding=where)
+
+        return {
+            "tokens": shape(rows, np.int32),
+            "positions": shape(rows, np.int32),
+            "segment_ids": shape(rows, np.int32),
+            "loss_mask": shape(rows, np.bool_),
+            "index": shape(rows[:1], np.int32),
+        }
+
+    def train_step_arguments(self, total: int) -> dict[str, Any]:
+        """The fixed keyword arguments of `step.train_step` for a run of `total` steps."""
+        tx, learning_rate = self._optimizer(total)
+        return {
+            "apply": self.apply,
+            "optimizer": tx,
+            "learning_rate": learning_rate,
+            "micro_batches": self._options.batch_size // self._options.micro_batch_size,
+        }
+
+    def _compile(self, total: int, length: int) -> jax.stages.Compiled:
+        return compile_train_step(
+            self.abstract_state,
+            self.abstract_batch(length),
+            self.mesh,
+            **self.train_step_arguments(total),
+        )
+
+    def _optimizer(self, total: int) -> tuple[Any, Any]:
+        o = self._options
+        warmup = o.warmup_steps if total > 1 else 0
+        learning_rate = optimizer.schedule(o.schedule, o.learning_rate, total, warmup)
+        tx = optimizer.adamw(learning_rate, clip_norm=o.clip_norm, weight_decay=o.weight_decay)
+        return tx, learning_rate

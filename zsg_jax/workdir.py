@@ -1,42 +1,15 @@
 """A workdir belongs to one config and one data set: what it holds, and who may go on with it."""
 
-import json
-import os
 from pathlib import Path
 from typing import Any
 
+from zsg_jax.durable import read_json, write_json
 from zsg_jax.errors import UserError
 
 CONFIG = "config.json"
 DATA = "data.json"
 # Where the state lies and what the page is called change no experiment.
 MAY_CHANGE = ("mesh.", "report.")
-
-
-def write_json(path: Path, content: Any) -> None:
-    """Writes JSON so that the file is there whole or not at all."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(path.name + ".tmp")
-    with temporary.open("w") as file:
-        json.dump(content, file, indent=1, allow_nan=False)
-        file.write("\n")
-        file.flush()
-        os.fsync(file.fileno())
-    temporary.rename(path)
-
-
-def read_json(path: Path) -> Any:
-    """Reads JSON, or returns None where there is no file.
-
-    Raises:
-        UserError: if the file is not JSON.
-    """
-    if not path.exists():
-        return None
-    try:
-        return json.loads(path.read_text())
-    except (ValueError, UnicodeDecodeError) as error:
-        raise UserError(f"{path}: is damaged: {error}") from None
 
 
 def claim(workdir: Path, config: dict[str, Any], *, write: bool) -> None:

@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 
 from zsg_jax.arrangement.arrangement import Arrangement
+from zsg_jax.durable import write_bytes
 from zsg_jax.errors import UserError, check
-from zsg_jax.similarity.store import write_atomically
 
 ARRAYS: dict[str, np.dtype] = {"order": np.dtype("<i8"), "turn": np.dtype("<i4")}
 AGAIN = "make the arrangement again"
@@ -36,9 +36,9 @@ def save(arrangement: Arrangement, folder: Path, provenance: dict[str, Any]) -> 
         facts[f"{name}_sha256"] = hashlib.sha256(values.tobytes()).hexdigest()
         buffer = io.BytesIO()
         np.save(buffer, values, allow_pickle=False)
-        write_atomically(folder / f"{name}.npy", buffer.getvalue())
+        write_bytes(folder / f"{name}.npy", buffer.getvalue())
     text = json.dumps(facts, indent=2, ensure_ascii=False) + "\n"
-    write_atomically(folder / "arrangement.json", text.encode())
+    write_bytes(folder / "arrangement.json", text.encode())
 
 
 def load(folder: Path) -> tuple[Arrangement, dict[str, Any]]:

@@ -93,9 +93,7 @@ def check_methods(names: Sequence[str]) -> None:
     for name in names:
         parse(name, 0)
     if not names or len(set(names)) != len(names):
-        raise UserError(
-            f"arrangement.methods={tuple(names)} must be different names, at least one"
-        )
+        raise UserError(f"arrangement.methods={tuple(names)} must be different names, at least one")
 
 
 def arrange(name: str, turns: Turns, seed: int) -> Arrangement:

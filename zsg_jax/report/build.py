@@ -7,11 +7,12 @@ from typing import Any
 import numpy as np
 
 from zsg_jax.arrangement import files
+from zsg_jax.durable import read_json, write_json
 from zsg_jax.report.page import write_report
 from zsg_jax.similarity.trajectory import Trajectory
 from zsg_jax.training.loop import FINISHED
 from zsg_jax.training.metrics import read_rows
-from zsg_jax.workdir import CONFIG, DATA, read_json, write_json
+from zsg_jax.workdir import CONFIG, DATA
 
 TRAJECTORY = "similarity.json"
 

@@ -1,13 +1,13 @@
 """Writes a study's report: summary.json, the figures, and one page that shows them offline."""
 
 import json
-import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
+from zsg_jax.durable import write_bytes
 from zsg_jax.report import figures
 from zsg_jax.report.labels import shorten
 from zsg_jax.report.panels import looks, to_svg
@@ -47,7 +47,7 @@ def write_report(
     """
     summary = summarize(runs)
     folder.mkdir(parents=True, exist_ok=True)
-    _write(folder / "summary.json", _json(summary))
+    write_bytes(folder / "summary.json", _json(summary))
 
     drawn = {
         "loss": figures.loss_figure(summary),
@@ -62,7 +62,7 @@ def write_report(
         if figure is None:
             path.unlink(missing_ok=True)
             continue
-        _write(path, to_svg(figure))
+        write_bytes(path, to_svg(figure))
         shown.append({"file": path.name, **_caption(name, summary)})
 
     environment = Environment(
@@ -86,7 +86,7 @@ def write_report(
         notes=_notes(summary, notes),
     )
     index = folder / "index.html"
-    _write(index, page.encode())
+    write_bytes(index, page.encode())
     return index
 
 
@@ -219,16 +219,3 @@ def _number(value: float | None, digits: int = 4) -> str:
 
 def _json(value: Any) -> bytes:
     return (json.dumps(value, allow_nan=False, ensure_ascii=False, indent=1) + "\n").encode()
-
-
-def _write(path: Path, content: bytes) -> None:
-    """Writes a file whole: a reader sees the old one or the new one, never a part."""
-    part = path.with_name(f".{path.name}.tmp")
-    try:
-        with part.open("wb") as out:
-            out.write(content)
-            out.flush()
-            os.fsync(out.fileno())
-        part.replace(path)
-    finally:
-        part.unlink(missing_ok=True)

@@ -142,10 +142,9 @@ def top_k(
     merged = _compiled(stream, _merge_devices)(keys, positions, mesh=stream.mesh)
     keys_Txk, positions_Txk = (np.asarray(a)[: len(test), :k] for a in merged)
     missing = np.isneginf(keys_Txk)
-    indices = positions_Txk.astype(np.int64)
-    if rows is not None and len(rows):
-        indices = rows[indices]
-    indices[missing] = -1
+    indices = np.where(missing, -1, positions_Txk).astype(np.int64)
+    if rows is not None:
+        indices[~missing] = rows[indices[~missing]]
     return (-keys_Txk if farthest else keys_Txk) + np.float32(0), indices
 
 

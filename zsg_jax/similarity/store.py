@@ -3,7 +3,6 @@
 import hashlib
 import io
 import json
-import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, Protocol
@@ -12,6 +11,7 @@ import jax
 import numpy as np
 from jax.experimental import multihost_utils
 
+from zsg_jax.durable import write_bytes
 from zsg_jax.errors import check
 from zsg_jax.progress import bar, say
 
@@ -72,22 +72,6 @@ def embed(
     return rows
 
 
-def write_atomically(path: Path, content: bytes) -> None:
-    """Puts `content` at `path`, on disk, so that a kill leaves the old file or the new one."""
-    partial = path.with_name(path.name + ".partial")
-    with open(partial, "wb") as file:
-        file.write(content)
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(partial, path)
-    # The rename itself lies in the folder, which has to reach the disk as well.
-    directory = os.open(path.parent, os.O_RDONLY)
-    try:
-        os.fsync(directory)
-    finally:
-        os.close(directory)
-
-
 def _embed(
     texts: Sequence[str],
     encoder: Encoder,
@@ -124,7 +108,7 @@ def _embed(
                 content = _npy(rows)
                 entry["sha256"] = hashlib.sha256(content).hexdigest()
                 if write:
-                    write_atomically(path, content)
+                    write_bytes(path, content)
                     # What stood behind this shard stays known, or a kill would lose it.
                     later = [s for name, s in known.items() if name > path.name]
                     _write_manifest(folder, head, [*shards, entry, *later])
@@ -172,7 +156,7 @@ def _known_shards(path: Path, head: dict[str, Any]) -> dict[str, dict[str, Any]]
 
 def _write_manifest(folder: Path, head: dict[str, Any], shards: list[dict[str, Any]]) -> None:
     text = json.dumps({**head, "shards": shards}, indent=1) + "\n"
-    write_atomically(folder / "manifest.json", text.encode())
+    write_bytes(folder / "manifest.json", text.encode())
 
 
 def _texts_digest(texts: Sequence[str]) -> str:

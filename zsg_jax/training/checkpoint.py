@@ -7,7 +7,6 @@ one whose files do not agree with it is damaged. Both are named and stepped over
 
 import hashlib
 import json
-import os
 import shutil
 from pathlib import Path
 from typing import Any
@@ -16,6 +15,7 @@ import jax
 from jax.experimental import multihost_utils
 from orbax.checkpoint import v1 as ocp
 
+from zsg_jax.durable import PARTIAL, write_json
 from zsg_jax.errors import UserError
 from zsg_jax.progress import say
 
@@ -40,8 +40,8 @@ class Checkpoints:
         _barrier(f"clear {target}")
         ocp.save(target / "state", state, overwrite=True)
         if _first_process():
-            _write_durably(target / POSITION, json.dumps(position, indent=1))
-            _write_durably(target / MANIFEST, json.dumps(_digests(target), indent=1))
+            write_json(target / POSITION, position)
+            write_json(target / MANIFEST, _digests(target))
             for old in self._steps()[: -self._keep]:
                 shutil.rmtree(self._folder / f"{old:08d}")
         _barrier(f"saved {target}")
@@ -85,7 +85,7 @@ def _digests(folder: Path) -> dict[str, str]:
     return {
         str(path.relative_to(folder)): _sha256(path)
         for path in sorted(folder.rglob("*"))
-        if path.is_file() and path.name != MANIFEST and path.suffix != ".tmp"
+        if path.is_file() and path.name != MANIFEST and path.suffix != PARTIAL
     }
 
 
@@ -108,15 +108,6 @@ def _problem(folder: Path) -> str | None:
 def _sha256(path: Path) -> str:
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-def _write_durably(path: Path, text: str) -> None:
-    temporary = path.with_suffix(".tmp")
-    with temporary.open("w") as file:
-        file.write(text)
-        file.flush()
-        os.fsync(file.fileno())
-    temporary.rename(path)
 
 
 def _first_process() -> bool:

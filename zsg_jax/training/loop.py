@@ -12,12 +12,12 @@ import numpy as np
 from jax.sharding import Mesh
 
 from zsg_jax.data.pipeline import Steps, batches
+from zsg_jax.durable import write_json
 from zsg_jax.errors import UserError
 from zsg_jax.progress import bar, say
 from zsg_jax.training.checkpoint import Checkpoints
 from zsg_jax.training.metrics import MetricsLog
 from zsg_jax.training.sharding import place_batch
-from zsg_jax.workdir import write_json
 
 FINISHED = "finished.json"
 

@@ -7,6 +7,7 @@ from typing import Any
 
 import tensorboardX
 
+from zsg_jax.durable import write_bytes
 from zsg_jax.errors import UserError
 
 FILE = "metrics.jsonl"
@@ -47,15 +48,9 @@ class MetricsLog:
         self._file = None
         if not active:
             return
-        folder.mkdir(parents=True, exist_ok=True)
         kept = [row for row in read_rows(folder) if row["step"] <= after_step]
         path = folder / FILE
-        temporary = path.with_suffix(".tmp")
-        with temporary.open("w") as file:
-            file.writelines(_line(row) for row in kept)
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.rename(path)
+        write_bytes(path, "".join(_line(row) for row in kept).encode())
         self._file = path.open("a")
         self._board = tensorboardX.SummaryWriter(
             str(folder / "tensorboard"), purge_step=after_step + 1 if after_step >= 0 else None

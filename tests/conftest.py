@@ -1,0 +1,59 @@
+"""What several tests share: a study small enough to run in seconds, and the real assets' folder."""
+
+import json
+import os
+from pathlib import Path
+
+import pytest
+
+from zsg_jax.config import default_config
+
+
+@pytest.fixture
+def small_config():
+    """Makes the config of a study of 80 rows, 10 steps an epoch, that runs in seconds."""
+
+    def make(**overrides):
+        config = default_config()
+        config.update_from_flattened_dict(
+            {
+                "seeds": (0,),
+                "data.rewrites.train_families": ("repeat-2:abcdef", "free-4"),
+                "data.rewrites.test_families": ("period-2:abcdef", "free-3"),
+                "data.rewrites.rules": 8,
+                "data.rewrites.samples": 5,
+                "data.rewrites.test_rules": 3,
+                "data.rewrites.test_samples": 2,
+                "arrangement.methods": ("tmta-nft",),
+                "training.batch_size": 8,
+                "training.checkpoint_every": 4,
+                "evaluation.every": 3,
+            }
+        )
+        config.update_from_flattened_dict(overrides)
+        return config
+
+    return make
+
+
+@pytest.fixture
+def read_metrics():
+    """Reads a run's metrics without their clock readings."""
+
+    def read(run_folder):
+        lines = (Path(run_folder) / "metrics.jsonl").read_text().splitlines()
+        rows = [json.loads(line) for line in lines]
+        for row in rows:
+            row.pop("seconds", None)
+        return rows
+
+    return read
+
+
+@pytest.fixture(scope="session")
+def assets():
+    """The folder with real models and data that ZSG_JAX_ASSETS names; skips where there is none."""
+    folder = os.environ.get("ZSG_JAX_ASSETS")
+    if not folder or not Path(folder).is_dir():
+        pytest.skip("ZSG_JAX_ASSETS names no folder with models/ and data/")
+    return Path(folder)

@@ -1,0 +1,103 @@
+import importlib.util
+from pathlib import Path
+
+import jax
+import pytest
+
+from zsg_jax.config import default_config, flatten, validate
+from zsg_jax.errors import UserError
+from zsg_jax.models import llama
+from zsg_jax.training import sharding
+from zsg_jax.training.step import train_step
+from zsg_jax.training.trainer import Trainer, TrainerOptions
+
+CONFIGS = Path(__file__).parents[1] / "configs"
+
+
+def load(name, preset=""):
+    spec = importlib.util.spec_from_file_location(name, CONFIGS / f"{name}.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module.get_config(preset)
+
+
+@pytest.mark.parametrize("preset", ["", "p3", "llama2_7b"])
+def test_the_presets_are_valid(preset):
+    validate(load("tmta", preset))
+
+
+def test_an_unknown_preset_is_named():
+    with pytest.raises(UserError, match="no preset 'p4'; choose p3 or llama2_7b"):
+        load("tmta", "p4")
+
+
+def test_the_config_is_small_enough_to_know():
+    assert len(flatten(default_config())) <= 50
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "message"),
+    [
+        ("seeds", (), "at least one"),
+        ("seeds", (1, 1), "different"),
+        ("seeds", (-1,), "from 0"),
+        ("seeds", ("a",), "tuple of whole numbers"),
+        ("data.bad_rows", "drop", "choose one of refuse, skip"),
+        ("data.train", "", "is empty"),
+        ("data.max_length", 1, "at least 2"),
+        ("model.size", "tny", "did you mean 'tiny'"),
+        ("model.dtype", "float16", "float32, bfloat16"),
+        ("model.init_from", "folder", "would train the same run 3 times"),
+        ("arrangement.methods", (), "at least one"),
+        ("arrangement.methods", ("tmta-nft", "tmta-nft"), "different"),
+        ("arrangement.methods", ("tmta-ntf",), "did you mean 'tmta-nft'"),
+        ("arrangement.methods", ("tmta-nft@1",), "draws nothing"),
+        ("arrangement.methods", ("tmta-rt@x",), "after @"),
+        ("arrangement.budget", 0, "at least 1"),
+        ("training.batch_size", 0, "at least 1"),
+        ("training.steps", 0, "at least 1"),
+        ("training.learning_rate", -1.0, "at least 0"),
+        ("training.learning_rate", float("nan"), "must be a number"),
+        ("training.schedule", "linear", "cosine, constant"),
+        ("evaluation.every", 0, "at least 1"),
+    ],
+)
+def test_values_that_no_stage_can_use_are_refused(key, value, message):
+    config = default_config()
+    with config.unlocked():
+        config.update_from_flattened_dict({key: value})
+    with pytest.raises(UserError, match=message) as caught:
+        validate(config)
+    assert key.split(".")[-1] in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_key_that_nothing_reads_is_refused_with_the_nearest():
+    config = default_config()
+    with config.unlocked():
+        config.training.batchsize = 3
+    with pytest.raises(UserError, match=r"did you mean config.training.batch_size\?"):
+        validate(config)
+    config = default_config()
+    with config.unlocked():
+        del config.training["batch_size"]
+    with pytest.raises(UserError, match=r"training\.batch_size is missing"):
+        validate(config)
+
+
+def test_the_7b_preset_builds_in_shapes():
+    config = load("tmta", "llama2_7b")
+    model = llama.sized(config.model.size, 32_000, config.data.max_length)
+    options = TrainerOptions(16, 16, config.training.learning_rate, "cosine", 0, 1.0, 0.0)
+    # Sixteen rows over one device here; the rules that split the state are the same.
+    trainer = Trainer(model, options, sharding.make_mesh(1, 1), dtype=config.model.dtype)
+    assert trainer.parameters == 6_738_415_616
+    state, metrics = jax.eval_shape(
+        lambda state, batch: train_step(state, batch, **trainer.train_step_arguments(1875)),
+        trainer.abstract_state,
+        trainer.abstract_batch(config.data.max_length),
+    )
+    assert metrics["index"].shape == (16,)
+    assert jax.tree.map(lambda a: (a.shape, a.dtype), state) == jax.tree.map(
+        lambda a: (a.shape, a.dtype), trainer.abstract_state
+    )

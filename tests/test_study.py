@@ -1,0 +1,198 @@
+import hashlib
+import json
+
+import numpy as np
+import pytest
+
+from zsg_jax import study
+from zsg_jax.errors import UserError
+from zsg_jax.training import loop
+
+
+def run(config, workdir):
+    return study.run(config, workdir, command="python -m zsg_jax.main")
+
+
+@pytest.fixture
+def messages(tmp_path):
+    """Writes a messages file of the given answers and returns its path."""
+
+    def write(name, answers, prompt="Say it"):
+        path = tmp_path / name
+        with path.open("w") as file:
+            for number, answer in enumerate(answers):
+                turns = [("user", f"{prompt} {number}"), ("assistant", answer)]
+                row = {"messages": [{"role": role, "content": text} for role, text in turns]}
+                file.write(json.dumps(row) + "\n")
+        return str(path)
+
+    return write
+
+
+def test_a_study_holds_what_other_programs_rely_on(small_config, read_metrics, tmp_path, capsys):
+    methods = ("tmta-nft", "tmta-fft", "tmta-rt", "tmta-max")
+    config = small_config(**{"arrangement.methods": methods, "seeds": (0, 1)})
+    page = run(config, tmp_path / "w")
+    workdir = tmp_path / "w"
+    assert page == workdir / "report" / "index.html"
+    summary = json.loads((workdir / "report" / "summary.json").read_text())
+    assert list(summary["arrangements"]) == list(methods)
+
+    for name in methods:
+        folder = workdir / "arrangements" / name
+        order, turn = np.load(folder / "order.npy"), np.load(folder / "turn.npy")
+        assert (order.dtype, turn.dtype) == (np.int64, np.int32)
+        assert sorted(order) == list(range(80))
+        assert json.loads((folder / "arrangement.json").read_text())
+        ids = (folder / "ids.txt").read_text().splitlines(keepends=True)
+        for seed in (0, 1):
+            rows = read_metrics(workdir / "runs" / f"{name}-seed{seed}")
+            train = [row for row in rows if row["kind"] == "train"]
+            test = [row for row in rows if row["kind"] == "test"]
+            assert [row["step"] for row in train] == list(range(1, 11))
+            assert [row["step"] for row in test] == [0, 3, 6, 9, 10]
+            for row in train:
+                seen = "".join(ids[: 8 * row["step"]]).encode()
+                assert row["order_digest"] == hashlib.sha256(seen).hexdigest()
+                assert row.keys() >= {"loss", "learning_rate", "grad_norm", "tokens"}
+            for row in test:
+                assert row["instances"] == len(row["losses"]) == 12
+                assert row["loss"] == pytest.approx(np.mean(row["losses"]))
+                assert row["loss_by_task"].keys() == {"period-2:abcdef", "free-3"}
+            assert test[-1]["loss"] < test[0]["loss"] - 0.5
+
+    turns = {name: np.load(workdir / "arrangements" / name / "turn.npy") for name in methods}
+    assert (np.diff(turns["tmta-nft"]) >= 0).all()
+    assert (np.diff(turns["tmta-fft"]) <= 0).all()
+    capsys.readouterr()
+
+    # A finished workdir only redraws its report; nothing is computed again.
+    marks = {
+        path: path.stat().st_mtime_ns
+        for path in workdir.rglob("*")
+        if path.is_file() and not {"report", "config.json"} & {path.parent.name, path.name}
+    }
+    (workdir / "report" / "index.html").unlink()
+    run(config, workdir)
+    assert page.exists()
+    assert marks == {path: path.stat().st_mtime_ns for path in marks}
+    assert capsys.readouterr().err == ""
+
+
+def test_a_seed_decides_the_weights_and_at_decides_the_shuffle(
+    small_config, read_metrics, tmp_path
+):
+    config = small_config(
+        **{"arrangement.methods": ("tmta-rt", "tmta-rt@7"), "training.steps": 2, "seeds": (5,)}
+    )
+    run(config, tmp_path)
+    rows = [read_metrics(tmp_path / "runs" / f"{name}-seed5") for name in ("tmta-rt", "tmta-rt@7")]
+    assert rows[0][0]["losses"] == rows[1][0]["losses"]
+    assert rows[0][1]["order_digest"] != rows[1][1]["order_digest"]
+
+
+def test_rows_without_an_answer_token_are_left_out_and_counted(
+    small_config, messages, read_metrics, tmp_path, capsys
+):
+    short, long = "yes", "y" * 300
+    train = messages("train.jsonl", [short] * 20)
+    with open(train, "a") as file:
+        turns = [{"role": "user", "content": "x" * 99}, {"role": "assistant", "content": short}]
+        file.write(json.dumps({"id": "too long", "messages": turns}) + "\n")
+    test = messages("test.jsonl", [short, long, short])
+    with open(test, "a") as file:
+        file.write(json.dumps({"id": "also", "messages": turns}) + "\n")
+    config = small_config(
+        **{
+            "data.train": train,
+            "data.test": test,
+            "data.max_length": 64,
+            "evaluation.max_length": 64,
+        }
+    )
+    page = run(config, tmp_path / "w")
+    data = json.loads((tmp_path / "w" / "data.json").read_text())
+    assert data["train_dropped"] == ["too long"]
+    assert data["test_dropped"] == ["also"]
+    assert (data["test_cut"], data["train_cut"]) == (2, 1)
+    order = np.load(tmp_path / "w" / "arrangements" / "tmta-nft" / "order.npy")
+    assert sorted(order) == list(range(20))
+    rows = read_metrics(tmp_path / "w" / "runs" / "tmta-nft-seed0")
+    assert (rows[0]["instances"], rows[0]["dropped"]) == (3, 1)
+    assert "no answer token left" in capsys.readouterr().err
+    assert "no answer token left" in page.read_text()
+
+
+def test_a_trained_tokenizer_serves_and_is_kept(small_config, messages, tmp_path):
+    config = small_config(
+        **{
+            "tokenizer": "train",
+            "tokenizer_size": 300,
+            "data.train": messages("train.jsonl", ["red green", "blue"] * 8),
+            "data.test": messages("test.jsonl", ["green"]),
+            "training.steps": 1,
+        }
+    )
+    run(config, tmp_path / "w")
+    assert (tmp_path / "w" / "tokenizer" / "tokenizer.json").exists()
+
+
+def test_a_loss_that_is_no_number_stops_the_run_and_says_where(small_config, tmp_path, monkeypatch):
+    real = loop.place_batch
+    steps = []
+
+    def poisoned(batch, mesh):
+        steps.append(1)
+        if len(steps) == 6:
+            # Token ids far out of range make the gathered embedding NaN.
+            batch = {**batch, "tokens": np.full_like(batch["tokens"], 10**6)}
+        return real(batch, mesh)
+
+    monkeypatch.setattr(loop, "place_batch", poisoned)
+    with pytest.raises(UserError, match=r"tmta-nft-seed0: loss is nan at step 6; its instances"):
+        run(small_config(), tmp_path / "w")
+    monkeypatch.undo()
+    run(small_config(), tmp_path / "w")
+
+
+@pytest.mark.parametrize(
+    ("overrides", "message"),
+    [
+        ({"training.steps": 11}, "training.steps=11, but tmta-nft holds rows for 10 steps"),
+        ({"training.micro_batch_size": 3}, "sizes that fit"),
+        ({"data.train": "nowhere.jsonl"}, "nowhere.jsonl: no such file"),
+        ({"data.max_length": 8}, "no training row has an answer token left"),
+        ({"evaluation.max_length": 8}, "no test row has an answer token left"),
+        ({"tokenizer": "nowhere"}, "tokenizer.json does not exist"),
+        ({"similarity.encoder": "nowhere"}, "nowhere"),
+        ({"model.init_from": "nowhere"}, "nowhere"),
+        ({"data.rewrites.no_ops": 2.0}, "between 0 and 1"),
+    ],
+)
+def test_mistakes_end_in_one_line(small_config, tmp_path, overrides, message):
+    with pytest.raises(UserError, match=message) as caught:
+        run(small_config(**overrides), tmp_path / "w")
+    assert "\n" not in str(caught.value)
+
+
+def test_an_empty_test_set_is_refused(small_config, tmp_path):
+    empty = tmp_path / "test.jsonl"
+    empty.write_text("")
+    with pytest.raises(UserError, match=r"test\.jsonl: holds no instance"):
+        run(small_config(**{"data.test": str(empty)}), tmp_path / "w")
+
+
+def test_data_that_changed_since_are_refused(small_config, messages, tmp_path, monkeypatch):
+    test = messages("test.jsonl", ["a"])
+    config = small_config(**{"data.train": messages("train.jsonl", ["b"] * 9), "data.test": test})
+
+    def stop(*args, **kwargs):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(loop, "train", stop)
+        with pytest.raises(KeyboardInterrupt):
+            run(config, tmp_path / "w")
+    messages("test.jsonl", ["c"])
+    with pytest.raises(UserError, match="the test instances have changed"):
+        run(config, tmp_path / "w")

@@ -1,0 +1,94 @@
+import jax
+import numpy as np
+import pytest
+
+from zsg_jax.errors import UserError
+from zsg_jax.training.checkpoint import MANIFEST, Checkpoints
+
+WHERE = jax.sharding.SingleDeviceSharding(jax.devices()[0])
+
+
+def state(value):
+    return {
+        "params": {"w": jax.numpy.full((3, 4), value, jax.numpy.float32)},
+        "step": jax.numpy.asarray(value),
+    }
+
+
+ABSTRACT = jax.tree.map(
+    lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=WHERE), state(0)
+)
+
+
+@pytest.fixture
+def two(tmp_path):
+    kept = Checkpoints(tmp_path / "checkpoints")
+    for step in (10, 20, 30):
+        kept.save(step, state(step), {"step": step, "data": {"next_index": step}})
+    return kept
+
+
+def folders(path):
+    return sorted(folder.name for folder in (path / "checkpoints").iterdir())
+
+
+def test_the_newest_comes_back_with_its_position_and_few_are_kept(two, tmp_path):
+    step, tree, position = two.restore(ABSTRACT)
+    assert (step, int(tree["step"])) == (30, 30)
+    assert (np.asarray(tree["params"]["w"]) == 30).all()
+    assert position == {"step": 30, "data": {"next_index": 30}}
+    assert folders(tmp_path) == ["00000020", "00000030"]
+
+
+def test_no_checkpoint_is_none(tmp_path):
+    assert Checkpoints(tmp_path / "none").restore(ABSTRACT) is None
+
+
+def files_of(folder):
+    return sorted(path for path in folder.rglob("*") if path.is_file())
+
+
+def test_any_damaged_or_missing_file_is_named_and_stepped_over(two, tmp_path, capsys):
+    newest = tmp_path / "checkpoints" / "00000030"
+    whole = {path: path.read_bytes() for path in files_of(newest)}
+    assert len(whole) > 4
+    for path, content in whole.items():
+        harms = [None]
+        if content:
+            middle = len(content) // 2
+            harms += [
+                content[:middle] + bytes([content[middle] ^ 16]) + content[middle + 1 :],
+                content[:-1],
+            ]
+        for harm in harms:
+            if harm is None:
+                path.unlink()
+            else:
+                path.write_bytes(harm)
+            assert two.restore(ABSTRACT)[0] == 20, path
+            told = capsys.readouterr().err
+            assert str(newest) in told
+            assert "stepping over it" in told
+            path.write_bytes(content)
+    assert two.restore(ABSTRACT)[0] == 30
+
+
+def test_an_unfinished_or_empty_folder_does_not_count(two, tmp_path, capsys):
+    (tmp_path / "checkpoints" / "00000040").mkdir()
+    assert two.restore(ABSTRACT)[0] == 30
+    assert "was never finished" in capsys.readouterr().err
+    two.save(40, state(40), {"step": 40})
+    assert two.restore(ABSTRACT)[0] == 40
+
+
+def test_when_all_are_damaged_it_is_no_silent_restart(two, tmp_path):
+    for folder in (tmp_path / "checkpoints").iterdir():
+        (folder / "position.json").write_text("{}")
+    with pytest.raises(UserError, match=r"every checkpoint is damaged \(steps \[30, 20\]\)"):
+        two.restore(ABSTRACT)
+
+
+def test_a_manifest_that_is_not_whole_is_damage(two, tmp_path):
+    for content in ("", "{}", "[]", "{"):
+        (tmp_path / "checkpoints" / "00000030" / MANIFEST).write_text(content)
+        assert two.restore(ABSTRACT)[0] == 20

@@ -1,0 +1,58 @@
+import json
+
+import pytest
+
+from zsg_jax.errors import UserError
+from zsg_jax.training.metrics import FILE, MetricsLog, read_rows
+
+
+def write(folder, steps, after_step=-1):
+    log = MetricsLog(folder, after_step=after_step)
+    for step in steps:
+        log.write({"step": step, "kind": "train", "loss": step / 2})
+    log.close()
+
+
+def test_rows_come_back_and_later_steps_are_dropped_on_reopening(tmp_path):
+    write(tmp_path, range(5))
+    assert [row["step"] for row in read_rows(tmp_path)] == [0, 1, 2, 3, 4]
+    write(tmp_path, [3], after_step=2)
+    assert [row["step"] for row in read_rows(tmp_path)] == [0, 1, 2, 3]
+    write(tmp_path, [0])
+    assert [row["step"] for row in read_rows(tmp_path)] == [0]
+
+
+def test_a_last_line_cut_short_is_left_out_and_one_in_the_middle_is_refused(tmp_path):
+    write(tmp_path, range(3))
+    path = tmp_path / FILE
+    whole = path.read_bytes()
+    for size in range(len(whole)):
+        path.write_bytes(whole[:size])
+        assert len(read_rows(tmp_path)) == whole[:size].count(b"\n")
+    path.write_bytes(whole.replace(b'"step": 1', b'"step": '))
+    with pytest.raises(UserError, match=r"metrics.jsonl:2: is damaged"):
+        read_rows(tmp_path)
+
+
+def test_tensorboard_gets_the_numbers(tmp_path):
+    log = MetricsLog(tmp_path, after_step=-1)
+    log.write({"step": 1, "kind": "test", "loss": 2.0, "loss_by_task": {"a": 3.0}, "losses": [1]})
+    log.close()
+    content = b"".join(path.read_bytes() for path in (tmp_path / "tensorboard").iterdir())
+    assert b"test/loss" in content
+    assert b"test/loss_by_task/a" in content
+
+
+def test_off_process_0_nothing_is_written(tmp_path):
+    log = MetricsLog(tmp_path / "x", after_step=-1, active=False)
+    log.write({"step": 1, "kind": "train"})
+    log.flush()
+    log.close()
+    assert not (tmp_path / "x").exists()
+
+
+def test_no_number_is_written_that_json_does_not_have(tmp_path):
+    log = MetricsLog(tmp_path, after_step=-1)
+    with pytest.raises(ValueError, match="JSON"):
+        log.write({"step": 1, "kind": "train", "loss": float("nan")})
+    assert json.loads("[]") == read_rows(tmp_path)

@@ -1,0 +1,77 @@
+import re
+
+import jax
+import numpy as np
+import pytest
+
+from zsg_jax.errors import UserError
+from zsg_jax.models import llama
+from zsg_jax.training import sharding
+from zsg_jax.training.optimizer import adamw, schedule
+from zsg_jax.training.step import initial_state
+
+
+def state_shapes(tie):
+    config = llama.LlamaConfig(
+        vocab_size=50,
+        hidden_size=16,
+        intermediate_size=24,
+        num_layers=2,
+        num_heads=4,
+        num_kv_heads=2,
+        head_dim=4,
+        max_positions=32,
+        tie_embeddings=tie,
+    )
+    tx = adamw(schedule("cosine", 1e-3, 10), clip_norm=1.0)
+    return jax.eval_shape(
+        lambda key: initial_state(llama.initialize(config, key), tx), jax.random.key(0)
+    )
+
+
+@pytest.mark.parametrize("tie", [True, False])
+def test_every_array_has_a_rule_and_moments_lie_like_their_parameters(tie):
+    mesh = sharding.make_mesh()
+    placed = sharding.shardings(state_shapes(tie), mesh)
+    by_path = {
+        sharding.path_name(path): where.spec
+        for path, where in jax.tree_util.tree_leaves_with_path(placed)
+    }
+    moments = 0
+    for name, spec in by_path.items():
+        found = re.search(r"/(mu|nu)/(.+)", name)
+        if found:
+            moments += 1
+            assert spec == by_path[f"params/{found[2]}"], name
+    assert moments == 2 * sum(name.startswith("params/") for name in by_path)
+
+
+def test_a_path_without_a_rule_raises():
+    mesh = sharding.make_mesh()
+    with pytest.raises(ValueError, match="no sharding rule matches 'params/adapter/kernel'"):
+        sharding.shardings({"params": {"adapter": {"kernel": np.zeros((2, 2))}}}, mesh)
+
+
+@pytest.mark.parametrize(
+    ("data", "fsdp", "message"),
+    [
+        (-1, -1, "only one may be -1"),
+        (0, 1, "at least 1"),
+        (1, 4096, "4096 devices"),
+        (-1, 4096, "does not divide"),
+    ],
+)
+def test_meshes_that_do_not_fit_are_refused(data, fsdp, message):
+    with pytest.raises(UserError, match=message):
+        sharding.make_mesh(data, fsdp)
+
+
+def test_rows_that_do_not_divide_are_refused_with_sizes_that_fit():
+    class Eight:
+        size = 8
+
+    sharding.rows_fit(Eight, 16, 8)
+    with pytest.raises(UserError, match=r"sizes that fit: 8, 16$"):
+        sharding.rows_fit(Eight, 16, 4)
+    with pytest.raises(UserError, match="sizes that fit: none with this batch_size"):
+        sharding.rows_fit(Eight, 12, 12)

@@ -2,11 +2,17 @@
 
 import json
 import os
+import tempfile
 from pathlib import Path
 
 import pytest
 
-from zsg_jax.config import default_config
+# The same small steps are compiled by many tests and by the processes they start: once will do.
+_COMPILED = tempfile.TemporaryDirectory(prefix="zsg_jax-tests-")
+os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", _COMPILED.name)
+os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.1")
+
+from zsg_jax.config import default_config  # noqa: E402, before jax reads the environment
 
 
 @pytest.fixture

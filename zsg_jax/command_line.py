@@ -3,7 +3,9 @@
 import difflib
 import re
 import sys
-from collections.abc import Callable, Sequence
+import traceback
+from collections.abc import Callable, Collection, Sequence
+from pathlib import Path
 from typing import Any, NoReturn
 
 from absl import flags
@@ -12,21 +14,30 @@ from ml_collections import ConfigDict
 from zsg_jax.errors import UserError
 
 
-def parse(argv: Sequence[str]) -> list[str]:
-    """Parses flags, for `absl.app.run(flags_parser=…)`; what is wrong is told in one line."""
-    try:
-        rest = flags.FLAGS(list(argv))
-    except flags.UnrecognizedFlagError as error:
-        near = difflib.get_close_matches(error.flagname, list(flags.FLAGS), n=1)
-        fail(f"--{error.flagname}: unknown flag" + (f"; did you mean --{near[0]}?" if near else ""))
-    except UserError as error:
-        fail(str(error))
-    # config_flags reads the config file and walks its keys here; both raise what they like.
-    except (flags.Error, AttributeError, KeyError, TypeError, ValueError) as error:
-        fail(_config_mistake(list(argv), error))
-    if len(rest) > 1:
-        fail(f"{rest[1]!r}: unknown argument; flags are --config, --workdir and --config.KEY=VALUE")
-    return rest
+def parser(config_keys: Collection[str]) -> Callable[[Sequence[str]], list[str]]:
+    """Makes the `flags_parser` of `absl.app.run`, telling what is wrong in one line.
+
+    Args:
+        config_keys: every key that --config.KEY may set, as "training.batch_size".
+    """
+
+    def parse(argv: Sequence[str]) -> list[str]:
+        try:
+            _check_config(argv, config_keys)
+            rest = flags.FLAGS(list(argv))
+        except flags.UnrecognizedFlagError as error:
+            known = [f"--{name}" for name in flags.FLAGS]
+            fail(f"--{error.flagname}: unknown flag{_near(f'--{error.flagname}', known)}")
+        except (UserError, flags.Error) as error:
+            fail(_first_line(error))
+        # The user's config file is run here, so anything may come out of it.
+        except Exception as error:
+            fail(_not_loaded(error))
+        if len(rest) > 1:
+            fail(f"{rest[1]!r}: unknown argument; settings are given as --config.KEY=VALUE")
+        return rest
+
+    return parse
 
 
 def guard(main: Callable[[Sequence[str]], Any]) -> Callable[[Sequence[str]], Any]:
@@ -55,13 +66,11 @@ def loaded_config(value: Any) -> ConfigDict:
         return value
     try:
         # config_flags hands out a stand-in that raises the loader's error when it is touched.
-        value.seeds  # noqa: B018
-    except UserError:
-        raise
-    except FileNotFoundError as error:
-        raise UserError(f"--config {error.filename}: no such file") from None
-    except Exception as error:
-        raise UserError(f"--config: cannot be loaded: {_first_line(error)}") from None
+        _ = value.seeds
+    except OSError as error:
+        raise UserError(_not_loaded(error)) from None
+    except AttributeError:
+        pass
     raise UserError("--config: get_config() must return an ml_collections.ConfigDict")
 
 
@@ -71,18 +80,36 @@ def fail(message: str, code: int = 1) -> NoReturn:
     sys.exit(code)
 
 
-def _config_mistake(argv: list[str], error: Exception) -> str:
-    told = _first_line(error)
-    unknown = re.match(r"^'?\\?'?(?P<key>[^'\\]+)'.*", told)
-    near = re.search(r'Did you mean "(?P<near>[^"]+)" instead of "(?P<key>[^"]+)"', str(error))
-    overrides = [arg.split("=", 1)[0] for arg in argv if arg.startswith("--config.")]
-    if isinstance(error, AttributeError | KeyError):
-        key = near["key"] if near else unknown["key"] if unknown else told
-        flag = next((arg for arg in overrides if key in arg.split(".")), f"--config.{key}")
-        hint = f"; did you mean {near['near']!r}?" if near else ""
-        return f"{flag}: {key!r} is a key that nothing reads{hint}"
-    return told
+def _check_config(argv: Sequence[str], keys: Collection[str]) -> None:
+    """Checks the config's file and the overrides' keys, which config_flags tells less plainly."""
+    groups = {key.rpartition(".")[0] for key in keys}
+    for place, argument in enumerate(argv):
+        if re.fullmatch(r"--?config", argument) and place + 1 < len(argv):
+            argument = f"--config={argv[place + 1]}"
+        if match := re.match(r"--?config=([^:]+)", argument):
+            if not Path(match[1]).is_file():
+                raise UserError(f"--config {match[1]}: no such file")
+        elif match := re.match(r"--?config\.([^=]+)", argument):
+            key = match[1]
+            if key not in keys and key not in groups:
+                raise UserError(f"--config.{key}: a key that nothing reads{_near(key, keys)}")
 
 
-def _first_line(error: Exception) -> str:
+def _near(name: str, names: Collection[str]) -> str:
+    near = difflib.get_close_matches(name, names, n=1)
+    return f"; did you mean {near[0]}?" if near else ""
+
+
+def _not_loaded(error: BaseException) -> str:
+    while error.__cause__ is not None:
+        error = error.__cause__
+    if isinstance(error, UserError):
+        return str(error)
+    frames = traceback.extract_tb(error.__traceback__)
+    where = f" ({frames[-1].filename}:{frames[-1].lineno})" if frames else ""
+    told = f"{type(error).__name__}: {_first_line(error)}{where}"
+    return f"--config: the file cannot be loaded: {told}"
+
+
+def _first_line(error: BaseException) -> str:
     return next((line for line in str(error).splitlines() if line.strip()), type(error).__name__)

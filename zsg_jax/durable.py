@@ -14,11 +14,14 @@ def write_bytes(path: Path, content: bytes) -> None:
     """Puts `content` at `path`, on disk, so that a kill leaves the old file or the new one."""
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_name(path.name + PARTIAL)
-    with partial.open("wb") as file:
-        file.write(content)
-        file.flush()
-        os.fsync(file.fileno())
-    partial.replace(path)
+    try:
+        with partial.open("wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        partial.replace(path)
+    finally:
+        partial.unlink(missing_ok=True)
     # The rename itself lies in the folder, which has to reach the disk as well.
     folder = os.open(path.parent, os.O_RDONLY)
     try:

@@ -10,6 +10,7 @@ from absl import app, flags, logging
 from ml_collections import config_flags
 
 from zsg_jax import command_line, study
+from zsg_jax.config import default_config, flatten
 
 _CONFIG = config_flags.DEFINE_config_file(
     "config", help_string="A file with get_config(preset), as those in configs/; FILE:PRESET."
@@ -34,4 +35,5 @@ def main(argv: Sequence[str]) -> None:
 
 
 if __name__ == "__main__":
-    app.run(command_line.guard(main), flags_parser=command_line.parse)
+    parse = command_line.parser(flatten(default_config()))
+    app.run(command_line.guard(main), flags_parser=parse)

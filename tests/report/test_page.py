@@ -5,6 +5,7 @@ from html.parser import HTMLParser
 import numpy as np
 import pytest
 
+from zsg_jax import durable
 from zsg_jax.errors import UserError
 from zsg_jax.report import page
 from zsg_jax.report.page import write_report
@@ -220,7 +221,7 @@ def test_a_write_that_fails_leaves_the_old_file_and_no_part(tmp_path, monkeypatc
     def full(*_):
         raise OSError("No space left on device")
 
-    monkeypatch.setattr(page.os, "fsync", full)
+    monkeypatch.setattr(durable.os, "fsync", full)
     with pytest.raises(OSError, match="No space"):
         write_report(tmp_path, make_runs(seeds=(0,)), {}, FACTS)
     assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == before

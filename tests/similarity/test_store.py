@@ -10,7 +10,6 @@ import numpy as np
 import pytest
 
 from zsg_jax.errors import UserError
-from zsg_jax.similarity import store
 from zsg_jax.similarity.store import embed
 
 TEXTS = [f"text {i}" for i in range(23)]
@@ -198,9 +197,3 @@ def test_a_killed_run_goes_on_where_it_stopped(tmp_path, where):
     left = contents(killed)
     # A partial file is overwritten by the next write of the same name, which has come by now.
     assert left == contents(whole)
-
-
-def test_atomic_writes_leave_nothing_beside(tmp_path):
-    store.write_atomically(tmp_path / "a.json", b"1")
-    store.write_atomically(tmp_path / "a.json", b"2")
-    assert contents(tmp_path) == {"a.json": b"2"}

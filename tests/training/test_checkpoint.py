@@ -58,7 +58,7 @@ def test_any_damaged_or_missing_file_is_named_and_stepped_over(two, tmp_path, ca
             middle = len(content) // 2
             harms += [
                 content[:middle] + bytes([content[middle] ^ 16]) + content[middle + 1 :],
-                content[:-1],
+                content[:-2],
             ]
         for harm in harms:
             if harm is None:

@@ -10,6 +10,7 @@ import numpy as np
 import tokenizers
 from tokenizers import decoders, models, pre_tokenizers, trainers
 
+from zsg_jax.durable import write_bytes, write_json
 from zsg_jax.errors import UserError
 
 BOS, EOS = "<|bos|>", "<|eos|>"
@@ -100,15 +101,12 @@ class FileTokenizer:
 
     def save(self, folder: Path) -> None:
         """Writes tokenizer.json and tokenizer_config.json, as `from_folder` reads them."""
-        folder.mkdir(parents=True, exist_ok=True)
         names = {"eos_token": self._inner.id_to_token(self.eos_id)}
         if self.bos_id is not None:
             names["bos_token"] = self._inner.id_to_token(self.bos_id)
-        (folder / "tokenizer_config.json").write_text(json.dumps(names, indent=1) + "\n")
-        # Written last, by rename: where tokenizer.json stands, the folder is whole.
-        temporary = folder / "tokenizer.json.tmp"
-        self._inner.save(str(temporary))
-        temporary.rename(folder / "tokenizer.json")
+        write_json(folder / "tokenizer_config.json", names)
+        # Written last: where tokenizer.json stands, the folder is whole.
+        write_bytes(folder / "tokenizer.json", self._inner.to_str(pretty=True).encode())
 
 
 def train_bpe(texts: Iterable[str], vocab_size: int) -> FileTokenizer:

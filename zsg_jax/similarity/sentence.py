@@ -48,8 +48,8 @@ class SentenceEncoder:
         name: the folder's name.
         dimension: D, the length of an embedding.
         fingerprint: SHA-256 over everything that decides an embedding: weights, config,
-            tokenizer, token limit, pooling and this module's version; not the device, whose
-            kernels may differ in the last digits.
+            tokenizer, token limit, pooling and this module's version; not the machine: another
+            kind of device or number of cores may change the last digits (4e-8 seen).
         max_tokens: longer texts are cut to this many, special tokens counted.
 
     Raises:
@@ -97,8 +97,8 @@ class SentenceEncoder:
     ) -> np.ndarray:
         """The embeddings of `texts`, (n, D) float32 with unit rows, in the order given.
 
-        A row is the same bit for bit whatever other texts are given with it, and in whatever
-        order. On several hosts every process gives the same texts and gets all rows.
+        On one machine a row is the same bit for bit whatever other texts are given with it, and
+        in whatever order. On several hosts every process gives the same texts and gets all rows.
 
         Args:
             texts: any strings; the empty one has an embedding too.

@@ -1,0 +1,103 @@
+"""The command as a user types it: what it prints, where it ends, and how it refuses."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+SMALL = [
+    "--config=configs/tmta.py",
+    "--config.seeds=(0,)",
+    "--config.arrangement.methods=('tmta-nft',)",
+    "--config.data.rewrites.rules=4",
+    "--config.data.rewrites.samples=4",
+    "--config.data.rewrites.test_rules=2",
+    "--config.training.steps=2",
+]
+
+
+def command(*arguments):
+    return subprocess.run(
+        [sys.executable, "-m", "zsg_jax.main", *map(str, arguments)],
+        capture_output=True,
+        text=True,
+        cwd=ROOT,
+        env={**os.environ, "JAX_PLATFORMS": "cpu", "PYTHONPATH": str(ROOT)},
+        check=False,
+    )
+
+
+def test_it_runs_resumes_and_refuses_another_config(tmp_path):
+    workdir = tmp_path / "w"
+    first = command(*SMALL, f"--workdir={workdir}")
+    assert first.returncode == 0, first.stderr
+    assert first.stdout.startswith("report: ")
+    assert (ROOT / first.stdout.removeprefix("report: ").strip()).exists()
+    assert "\r" not in first.stderr  # no bars where there is no terminal
+    assert "--config=configs/tmta.py" in (workdir / "report" / "index.html").read_text()
+
+    again = command(*SMALL, f"--workdir={workdir}")
+    assert (again.returncode, again.stderr, again.stdout) == (0, "", first.stdout)
+
+    other = command(*SMALL, f"--workdir={workdir}", "--config.training.steps=1")
+    assert other.returncode == 1
+    assert other.stderr.splitlines() == [
+        f"zsg_jax: --workdir {workdir}: belongs to another config (training.steps is 2 there, "
+        "1 here); give another --workdir, or the config it was made with"
+    ]
+
+
+MISTAKES = {
+    "no config": ([], "--config is missing"),
+    "no such config": (["--config=configs/nope.py"], "configs/nope.py: no such file"),
+    "unknown preset": (["--config=configs/tmta.py:p4"], "no preset 'p4'"),
+    "unknown key": (
+        ["--config=configs/tmta.py", "--config.training.batchsize=3"],
+        "--config.training.batchsize: a key that nothing reads; did you mean training.batch_size?",
+    ),
+    "unknown group": (
+        ["--config=configs/tmta.py", "--config.trainin.batch_size=3"],
+        "did you mean training.batch_size?",
+    ),
+    "key of nothing": (
+        ["--config=configs/tmta.py", "--config.xyzzy=3"],
+        "--config.xyzzy: a key that",
+    ),
+    "broken config": (["--config=broken.py"], "the file cannot be loaded: ZeroDivisionError: di"),
+    "config of nothing": (["--config=nothing.py"], "must return an ml_collections.ConfigDict"),
+    "not a number": (
+        ["--config=configs/tmta.py", "--config.training.batch_size=many"],
+        "--config.training.batch_size=many",
+    ),
+    "unknown flag": (["--workdri=x"], "--workdri: unknown flag; did you mean --workdir?"),
+    "stray argument": (["--config=configs/tmta.py", "p3"], "'p3': unknown argument"),
+    "bad value": (
+        ["--config=configs/tmta.py", "--config.data.bad_rows=drop"],
+        "choose one of refuse, skip",
+    ),
+    "missing file": (
+        ["--config=configs/tmta.py", "--config.data.train=nope.jsonl"],
+        "nope.jsonl: no such file",
+    ),
+}
+
+
+@pytest.mark.parametrize("name", MISTAKES)
+def test_a_mistake_is_one_line_and_exit_code_1(name, tmp_path):
+    arguments, message = MISTAKES[name]
+    (tmp_path / "broken.py").write_text("1 / 0\n")
+    (tmp_path / "nothing.py").write_text("def get_config():\n    return {'a': 1}\n")
+    here = [
+        argument.replace("--config=", f"--config={tmp_path}/")
+        if name in ("broken config", "config of nothing")
+        else argument
+        for argument in arguments
+    ]
+    result = command(*here, f"--workdir={tmp_path / 'w'}")
+    assert result.returncode == 1, result.stdout
+    (line,) = result.stderr.splitlines()
+    assert line.startswith("zsg_jax: ")
+    assert message in line

@@ -1,0 +1,155 @@
+"""The same study on 1, 2 and 8 simulated devices: the same order, losses within rounding."""
+
+import json
+import os
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+
+# Losses near 5 after 10 steps; sums over devices round differently in the last digits.
+TOLERANCE = 2e-4
+
+CHILD = """
+import json, sys
+from pathlib import Path
+import jax
+from zsg_jax import study
+from zsg_jax.config import default_config
+from zsg_jax.training import checkpoint, loop, sharding, trainer
+
+assert jax.device_count() == 8
+folder, cases, base = Path(sys.argv[1]), json.loads(sys.argv[2]), json.loads(sys.argv[3])
+as_tuples = lambda flat: {k: tuple(v) if isinstance(v, list) else v for k, v in flat.items()}
+
+def config(overrides):
+    one = default_config()
+    one.update_from_flattened_dict(as_tuples({**base, **overrides}))
+    return one
+
+states, compiles = {}, {}
+real_save, real_compile = checkpoint.Checkpoints.save, trainer.compile_train_step
+
+def save(self, step, state, position):
+    name = self._folder.parents[2].name
+    states[name] = {
+        sharding.path_name(path): [str(leaf.sharding.spec), len(leaf.sharding.device_set)]
+        for path, leaf in jax.tree_util.tree_leaves_with_path(state)
+    }
+    real_save(self, step, state, position)
+    if name == "moved" and step == 4 and jax.tree.leaves(state)[0].sharding.num_devices == 2:
+        raise KeyboardInterrupt
+
+def compile_train_step(*args, **kwargs):
+    compiles[current] = compiles.get(current, 0) + 1
+    return real_compile(*args, **kwargs)
+
+checkpoint.Checkpoints.save, trainer.compile_train_step = save, compile_train_step
+for current, overrides in cases.items():
+    study.run(config(overrides), folder / current, command="test")
+
+# A run that is stopped on two devices and goes on on eight.
+current = "moved"
+try:
+    study.run(config({"mesh.data": 2}), folder / current, command="test")
+except KeyboardInterrupt:
+    study.run(config({"mesh.data": 4, "mesh.fsdp": 2}), folder / current, command="test")
+print(json.dumps({"states": states, "compiles": compiles}))
+"""
+
+CASES = {
+    "one": {"mesh.data": 1},
+    "two": {"mesh.data": 2},
+    "two fsdp": {"mesh.data": 1, "mesh.fsdp": 2, "training.micro_batch_size": 4},
+    "eight": {"mesh.data": 8},
+    "eight fsdp": {"mesh.data": 1, "mesh.fsdp": 8},
+    "eight mixed": {"mesh.data": 2, "mesh.fsdp": 4, "training.micro_batch_size": 8},
+}
+
+
+@pytest.fixture(scope="module")
+def studies(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("devices")
+    base = {
+        "seeds": [0],
+        "data.rewrites.train_families": ["repeat-2:abcdef", "free-4"],
+        "data.rewrites.test_families": ["period-2:abcdef", "free-3"],
+        "data.rewrites.rules": 9,
+        "data.rewrites.samples": 9,
+        "data.rewrites.test_rules": 3,
+        "data.rewrites.test_samples": 3,
+        "arrangement.methods": ["tmta-rt"],
+        "training.batch_size": 16,
+        "training.learning_rate": 1e-3,
+        "training.checkpoint_every": 4,
+        "evaluation.every": 5,
+    }
+    result = subprocess.run(
+        [sys.executable, "-c", CHILD, str(folder), json.dumps(CASES), json.dumps(base)],
+        capture_output=True,
+        text=True,
+        env={
+            **os.environ,
+            "JAX_PLATFORMS": "cpu",
+            "XLA_FLAGS": "--xla_force_host_platform_device_count=8",
+        },
+        check=False,
+    )
+    assert result.returncode == 0, result.stderr
+    return folder, json.loads(result.stdout.splitlines()[-1])
+
+
+def train_rows(read_metrics, folder, name):
+    return [
+        row
+        for row in read_metrics(folder / name / "runs" / "tmta-rt-seed0")
+        if row["kind"] == "train"
+    ]
+
+
+@pytest.mark.parametrize("name", [*CASES, "moved"])
+def test_the_order_is_the_same_on_every_mesh(studies, read_metrics, name):
+    folder, _ = studies
+    one = train_rows(read_metrics, folder, "one")
+    rows = train_rows(read_metrics, folder, name)
+    # 162 rows, 16 a step: the eleventh step is not full.
+    assert len(rows) == 11
+    digests = [[row["order_digest"] for row in some] for some in (one, rows)]
+    assert digests[0] == digests[1]
+    assert len(set(digests[0])) == 11
+    assert [row["tokens"] for row in rows] == [row["tokens"] for row in one]
+
+
+@pytest.mark.parametrize("name", [*CASES, "moved"])
+def test_losses_agree_within_rounding(studies, read_metrics, name):
+    folder, _ = studies
+    rows = [read_metrics(folder / case / "runs" / "tmta-rt-seed0") for case in ("one", name)]
+    losses = [[row["loss"] for row in some] for some in rows]
+    np.testing.assert_allclose(losses[0], losses[1], atol=TOLERANCE)
+    tests = [[row["losses"] for row in some if row["kind"] == "test"] for some in rows]
+    np.testing.assert_allclose(tests[0], tests[1], atol=TOLERANCE * 5)
+    assert losses[0][-1] < losses[0][0] - 0.5
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_moments_lie_like_their_parameters_and_one_compile_served(studies, name):
+    _, told = studies
+    assert told["compiles"][name] == 1
+    states = told["states"][name]
+    parameters = {
+        path.removeprefix("params/"): where
+        for path, where in states.items()
+        if path.startswith("params/")
+    }
+    for moment in ("mu", "nu"):
+        moments = {
+            path.split(f"/{moment}/")[1]: where
+            for path, where in states.items()
+            if f"/{moment}/" in path
+        }
+        assert moments == parameters
+    split = [spec for path, (spec, _) in states.items() if "kernel" in path]
+    assert all("fsdp" in spec for spec in split)
+    devices = np.prod([CASES[name].get(f"mesh.{axis}", 1) for axis in ("data", "fsdp")])
+    assert {count for _, count in states.values()} == {devices}

@@ -34,6 +34,7 @@ def _p3(config: ConfigDict) -> None:
     config.tokenizer = "stories260k"
     config.model.init_from = "stories260k"
     config.arrangement.budget = 4800
+    config.training.micro_batch_size = 4
     config.training.learning_rate = 1e-3
     config.report.title = "Test-centric arrangement on P3"
 

@@ -268,8 +268,11 @@ def test_a_config_that_makes_no_model_is_refused_in_one_line(call, message):
     assert "\n" not in str(caught.value)
 
 
-@pytest.mark.parametrize("length", [129, 300, 1100])
-def test_attention_in_blocks_is_attention(length):
+@pytest.mark.parametrize("length", [5, 9, 37])
+def test_attention_in_blocks_is_attention(length, monkeypatch):
+    # Blocks of 4 queries, but no more than 3 of them: 5 → 4 + 1, 9 → 4 + 4 + 1, 37 → 13 + 13 + 11.
+    monkeypatch.setattr(llama, "QUERY_BLOCK", 4)
+    monkeypatch.setattr(llama, "MOST_BLOCKS", 3)
     rng = np.random.default_rng(length)
     q = jnp.asarray(rng.normal(size=(2, length, 2, 3, 4)), jnp.float32)
     k, v, out = (jnp.asarray(rng.normal(size=(2, length, 2, 4)), jnp.float32) for _ in range(3))

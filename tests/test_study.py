@@ -161,7 +161,7 @@ def test_a_loss_that_is_no_number_stops_the_run_and_says_where(small_config, tmp
         ({"training.steps": 11}, "training.steps=11, but tmta-nft holds rows for 10 steps"),
         ({"training.micro_batch_size": 3}, "sizes that fit"),
         ({"data.train": "nowhere.jsonl"}, "nowhere.jsonl: no such file"),
-        ({"data.max_length": 8}, "no training row has an answer token left"),
+        ({"data.max_length": 8}, "no train row has an answer token left"),
         ({"evaluation.max_length": 8}, "no test row has an answer token left"),
         ({"tokenizer": "nowhere"}, "tokenizer.json does not exist"),
         ({"similarity.encoder": "nowhere"}, "nowhere"),

@@ -3,49 +3,26 @@
 import time
 from functools import partial
 from pathlib import Path
-from typing import NamedTuple
 
 import jax
-import numpy as np
 from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
+from zsg_jax import arranging
 from zsg_jax import workdir as workdirs
 from zsg_jax.arrangement import Arrangement, files
-from zsg_jax.arrangement.methods import Turns, arrange
 from zsg_jax.config import flatten, validate
-from zsg_jax.data import prompts, sources, tokenizers
-from zsg_jax.data.instance import Instance, instances_digest
+from zsg_jax.data import sources
 from zsg_jax.data.pipeline import Steps, row_length
+from zsg_jax.data.pool import Pool, choose_tokenizer, make_pool
+from zsg_jax.data.tokenizers import Tokenizer
 from zsg_jax.errors import UserError
 from zsg_jax.evaluation.loss import LossEvaluation
 from zsg_jax.models import huggingface, llama
 from zsg_jax.progress import bar, say
 from zsg_jax.report import build as report
-from zsg_jax.similarity.hashing import HashingEncoder
-from zsg_jax.similarity.sentence import SentenceEncoder
-from zsg_jax.similarity.store import embed
-from zsg_jax.similarity.trajectory import trajectory
 from zsg_jax.training import loop, sharding
 from zsg_jax.training.trainer import Trainer, TrainerOptions
-
-
-class Pool(NamedTuple):
-    """Instances with their tokens.
-
-    Attributes:
-        train, test: instances; test rows without an answer token are already gone.
-        train_examples, test_examples: their tokens, row for row.
-        usable: (n,) int64 training rows that have an answer token left.
-        test_dropped: test rows that had none.
-    """
-
-    train: list[Instance]
-    test: list[Instance]
-    train_examples: prompts.Examples
-    test_examples: prompts.Examples
-    usable: np.ndarray
-    test_dropped: int
 
 
 def run(config: ConfigDict, workdir: Path, *, command: str) -> Path:
@@ -90,7 +67,7 @@ def _compute(config: ConfigDict, workdir: Path) -> None:
         mesh=mesh,
         batch_size=config.evaluation.batch_size,
         max_length=config.evaluation.max_length,
-        dropped=pool.test_dropped,
+        dropped=len(pool.facts["test_dropped"]),
     )
     ids = [instance.id for instance in pool.train]
     for name, arrangement in arrangements.items():
@@ -134,7 +111,7 @@ def _compute(config: ConfigDict, workdir: Path) -> None:
             say(f"{folder.name}: {total} steps, test loss {loss:.4f}, {seconds:.0f} s")
 
 
-def _pool(config: ConfigDict, workdir: Path) -> tuple[tokenizers.Tokenizer, Pool]:
+def _pool(config: ConfigDict, workdir: Path) -> tuple[Tokenizer, Pool]:
     train, test, skipped = sources.load(
         config.data.train,
         config.data.test,
@@ -145,73 +122,31 @@ def _pool(config: ConfigDict, workdir: Path) -> tuple[tokenizers.Tokenizer, Pool
         say(f"skipped {row.path}:{row.line}: {row.reason}")
     if len(skipped) > 5:
         say(f"skipped {len(skipped) - 5} more rows; all are listed in {workdir / workdirs.DATA}")
-    tokenizer = _tokenizer(config, workdir, train)
+    tokenizer = choose_tokenizer(
+        config.tokenizer,
+        train=train,
+        size=config.tokenizer_size,
+        folder=workdir / "tokenizer",
+    )
     with bar(len(train) + len(test), "tokens") as progress:
-        train_examples = prompts.encode(train, tokenizer, config.data.max_length, progress.update)
-        test_examples = prompts.encode(
-            test, tokenizer, config.evaluation.max_length, progress.update
+        pool = make_pool(
+            train,
+            test,
+            skipped,
+            tokenizer,
+            train_length=config.data.max_length,
+            test_length=config.evaluation.max_length,
+            on_progress=progress.update,
         )
-    usable = np.flatnonzero(train_examples.answer_tokens)
-    scored = np.flatnonzero(test_examples.answer_tokens)
-    for side, rows, kept, key in (
-        ("training", train, usable, "data.max_length"),
-        ("test", test, scored, "evaluation.max_length"),
-    ):
-        if not len(kept):
-            raise UserError(f"no {side} row has an answer token left; raise --config.{key}")
-        if len(kept) < len(rows):
-            say(
-                f"{len(rows) - len(kept)} {side} rows have no answer token left after the cut to "
-                f"{key}; they are left out"
-            )
-    facts = {
-        "train_rows": len(train),
-        "train_tasks": len({instance.task for instance in train}),
-        "train_cut": int((train_examples.cut > 0).sum()),
-        "train_dropped": [train[row].id for row in _others(usable, len(train))],
-        "test_rows": len(test),
-        "test_tasks": len({instance.task for instance in test}),
-        "test_cut": int((test_examples.cut > 0).sum()),
-        "test_dropped": [test[row].id for row in _others(scored, len(test))],
-        "test_ids": [test[row].id for row in scored],
-        "skipped": [row._asdict() for row in skipped],
-        "train_digest": instances_digest(train),
-        "test_digest": instances_digest(test),
-        "tokenizer_digest": tokenizer.fingerprint,
-    }
-    workdirs.claim_data(workdir, facts, write=jax.process_index() == 0)
+    workdirs.claim_data(workdir, pool.facts, write=jax.process_index() == 0)
     say(
-        f"data: {len(usable)} training rows of {facts['train_tasks']} tasks, "
-        f"{len(scored)} test rows of {facts['test_tasks']} tasks"
+        f"data: {len(pool.usable):,} training rows of {pool.facts['train_tasks']:,} tasks, "
+        f"{len(pool.test):,} test rows of {pool.facts['test_tasks']:,} tasks"
     )
-    return tokenizer, Pool(
-        train,
-        [test[row] for row in scored],
-        train_examples,
-        test_examples.select(scored),
-        usable,
-        len(test) - len(scored),
-    )
+    return tokenizer, pool
 
 
-def _others(rows: np.ndarray, count: int) -> list[int]:
-    return np.setdiff1d(np.arange(count), rows).tolist()
-
-
-def _tokenizer(config: ConfigDict, workdir: Path, train: list[Instance]) -> tokenizers.Tokenizer:
-    if config.tokenizer == "bytes":
-        return tokenizers.ByteTokenizer()
-    if config.tokenizer != "train":
-        return tokenizers.from_folder(config.tokenizer)
-    folder = workdir / "tokenizer"
-    if not (folder / "tokenizer.json").exists():
-        say(f"tokenizer: training a byte-level BPE on {len(train)} rows")
-        trained = tokenizers.train_bpe((i.text for i in train), config.tokenizer_size)
-        trained.save(folder)
-    return tokenizers.from_folder(folder)
-
-
-def _trainer(config: ConfigDict, tokenizer: tokenizers.Tokenizer, mesh: Mesh) -> Trainer:
+def _trainer(config: ConfigDict, tokenizer: Tokenizer, mesh: Mesh) -> Trainer:
     longest = max(config.data.max_length, config.evaluation.max_length)
     if config.model.init_from:
         model = huggingface.read_llama_config(config.model.init_from)
@@ -254,64 +189,26 @@ def _model_name(config: ConfigDict, trainer: Trainer) -> str:
 def _arrangements(
     config: ConfigDict, workdir: Path, pool: Pool, mesh: Mesh
 ) -> dict[str, Arrangement]:
-    """Loads the arrangements that are there and makes the others."""
+    """Makes the arrangements that are not there yet, and loads all."""
     folders = {name: workdir / "arrangements" / name for name in config.arrangement.methods}
-    missing = [name for name in folders if not (folders[name] / report.TRAJECTORY).exists()]
+    missing = {name: folder for name, folder in folders.items() if not arranging.is_made(folder)}
     if missing:
-        _arrange(config, workdir, pool, mesh, {name: folders[name] for name in missing})
-    return {name: files.load(folder)[0] for name, folder in folders.items()}
-
-
-def _arrange(
-    config: ConfigDict, workdir: Path, pool: Pool, mesh: Mesh, folders: dict[str, Path]
-) -> None:
-    similarity = config.similarity
-    if similarity.encoder == "hashing":
-        encoder: HashingEncoder | SentenceEncoder = HashingEncoder()
-    else:
-        encoder = SentenceEncoder(similarity.encoder)
-    embeddings = workdir / "embeddings"
-    texts = [pool.train[row].text for row in pool.usable]
-    train = embed(texts, encoder, embeddings / "train", description="embedding train")
-    texts = [instance.text for instance in pool.test]
-    test = embed(texts, encoder, embeddings / "test", description="embedding test")
-    started = time.perf_counter()
-    turns = Turns(
-        train,
-        test,
-        budget=config.arrangement.budget,
-        mesh=mesh,
-        block_rows=similarity.block_rows,
-    )
-    for name, folder in folders.items():
-        part = arrange(name, turns, config.arrangement.seed)
-        points = trajectory(
-            train,
-            test,
-            part.order,
+        arranging.make_arrangements(
+            missing,
+            pool.train,
+            pool.test,
+            pool.usable,
+            encoder=config.similarity.encoder,
+            embeddings=workdir / "embeddings",
+            budget=config.arrangement.budget,
+            seed=config.arrangement.seed,
             batch_size=config.training.batch_size,
             every=config.evaluation.every,
+            block_rows=config.similarity.block_rows,
             mesh=mesh,
-            block_rows=similarity.block_rows,
+            provenance={key: pool.facts[key] for key in ("train_digest", "test_digest")},
         )
-        # Rows without an answer token were no candidates; the saved order counts all rows.
-        whole = Arrangement(pool.usable[part.order], part.turn)
-        seconds = time.perf_counter() - started
-        say(f"{name}: {len(whole.order)} rows in {len(whole.turn_sizes)} turns, {seconds:.1f} s")
-        if jax.process_index() == 0:
-            provenance = {
-                "name": name,
-                "budget": config.arrangement.budget,
-                "seed": config.arrangement.seed,
-                "encoder": encoder.name,
-                "encoder_digest": encoder.fingerprint,
-                "train_digest": instances_digest(pool.train),
-                "test_digest": instances_digest(pool.test),
-            }
-            files.save(whole, folder, provenance)
-            ids = "".join(f"{pool.train[row].id}\n" for row in whole.order)
-            (folder / "ids.txt").write_text(ids)
-            report.save_trajectory(folder, points)
+    return {name: files.load(folder)[0] for name, folder in folders.items()}
 
 
 def _total_steps(wanted: int | None, steps: Steps, name: str) -> int:

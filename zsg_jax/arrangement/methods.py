@@ -24,8 +24,10 @@ class Turns:
         budget: int | None,
         mesh: Mesh | None = None,
         block_rows: int = 8192,
+        on_progress: Callable[[int, int], object] | None = None,
     ) -> None:
         """Takes embeddings (N, D) and (T, D) float32, and the arguments of `tmta`."""
+        self._on_progress = on_progress
         self._train, self._test = train, test
         self._budget, self._mesh, self._block_rows = budget, mesh, block_rows
 
@@ -47,6 +49,7 @@ class Turns:
             farthest=farthest,
             mesh=self._mesh,
             block_rows=self._block_rows,
+            on_progress=self._on_progress,
         )
 
 

@@ -1,5 +1,7 @@
 """Test-centric Multi-turn Arrangement (arXiv 2406.11721) without its N × T matrix."""
 
+from collections.abc import Callable
+
 import numpy as np
 from jax.sharding import Mesh
 
@@ -21,6 +23,7 @@ def tmta(
     mesh: Mesh | None = None,
     block_rows: int = 8192,
     k: int | None = None,
+    on_progress: Callable[[int, int], object] | None = None,
 ) -> Arrangement:
     """Arranges training rows by turns, in each of which every test row names its nearest one left.
 
@@ -45,6 +48,8 @@ def tmta(
         mesh: devices to spread the training rows over; None takes one.
         block_rows: training rows a device takes at a time.
         k: length of the first lists; None picks it from budget, N and T. Affects the time only.
+        on_progress: told, while lists are made, how many rows a block had and how many the pass
+            goes over.
 
     Returns:
         The chosen rows by turn.
@@ -77,6 +82,7 @@ def tmta(
                 taken=taken if chosen else None,
                 mesh=mesh,
                 block_rows=block_rows,
+                on_progress=on_progress,
             )[1]
             place[:] = 0
             # Lists that ran dry overlap more than was guessed.

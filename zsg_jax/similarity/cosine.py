@@ -89,6 +89,7 @@ def top_k(
     taken: np.ndarray | None = None,
     mesh: Mesh | None = None,
     block_rows: int = 8192,
+    on_progress: Callable[[int, int], object] | None = None,
 ) -> tuple[np.ndarray, np.ndarray]:
     """The k nearest (or farthest) training rows of every test row, best first.
 
@@ -104,6 +105,7 @@ def top_k(
             work.
         mesh: devices to spread the training rows over, all its axes alike; None takes one device.
         block_rows: training rows a device takes at a time.
+        on_progress: told after every block how many rows it had, and how many there are in all.
 
     Returns:
         Cosines (T, k) float32 and indices (T, k) int64. Where fewer than k rows remain, the list
@@ -139,6 +141,8 @@ def top_k(
         )
         # Two blocks in flight keep host and devices busy; more would only pile up memory.
         waiting.block_until_ready()
+        if on_progress is not None:
+            on_progress(sum(stop - start for start, stop in step.ranges), stream.count)
     merged = _compiled(stream, _merge_devices)(keys, positions, mesh=stream.mesh)
     keys_Txk, positions_Txk = (np.asarray(a)[: len(test), :k] for a in merged)
     missing = np.isneginf(keys_Txk)

@@ -93,7 +93,7 @@ class SentenceEncoder:
         self._embed = jax.jit(mapped, out_shardings=everywhere)
 
     def encode(
-        self, texts: Sequence[str], on_progress: Callable[[int], None] | None = None
+        self, texts: Sequence[str], on_progress: Callable[[int], object] | None = None
     ) -> np.ndarray:
         """The embeddings of `texts`, (n, D) float32 with unit rows, in the order given.
 

@@ -1,0 +1,116 @@
+"""From instances to arrangements on disk: embeds, compares, orders, and says how it was done."""
+
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+from jax.sharding import Mesh
+
+from zsg_jax.arrangement import Arrangement, files
+from zsg_jax.arrangement.methods import Turns, arrange
+from zsg_jax.data.instance import Instance
+from zsg_jax.durable import write_bytes
+from zsg_jax.progress import bar, say
+from zsg_jax.report.build import TRAJECTORY, save_trajectory
+from zsg_jax.similarity.hashing import HashingEncoder
+from zsg_jax.similarity.sentence import SentenceEncoder
+from zsg_jax.similarity.store import Encoder, embed
+from zsg_jax.similarity.trajectory import trajectory
+
+
+def choose_encoder(name: str, mesh: Mesh) -> Encoder:
+    """The encoder that `name` stands for: "hashing", or a BERT sentence encoder's folder."""
+    return HashingEncoder() if name == "hashing" else SentenceEncoder(name, mesh=mesh)
+
+
+def is_made(folder: Path) -> bool:
+    """Whether `make_arrangements` has written everything of the arrangement in `folder`."""
+    return (folder / TRAJECTORY).exists()
+
+
+def make_arrangements(
+    folders: dict[str, Path],
+    train: Sequence[Instance],
+    test: Sequence[Instance],
+    usable: np.ndarray,
+    *,
+    encoder: str,
+    embeddings: Path,
+    budget: int | None,
+    seed: int,
+    batch_size: int,
+    every: int,
+    block_rows: int,
+    mesh: Mesh,
+    provenance: dict[str, Any],
+) -> None:
+    """Makes every arrangement named and writes it, with its ids and its trajectory.
+
+    Args:
+        folders: arrangement (as in `methods.METHODS`) → where to write it.
+        train: all training instances; orders are written as rows of these.
+        test: the test instances to arrange toward.
+        usable: (n,) int64 ascending rows of `train` that may be chosen.
+        encoder: as `choose_encoder` takes it.
+        embeddings: the folder that keeps embeddings.
+        budget, seed: as `methods` takes them.
+        batch_size, every: rows a step, and steps between points of the trajectory.
+        block_rows: training rows compared at once.
+        mesh: devices to compute on.
+        provenance: facts about the inputs, kept with each arrangement.
+    """
+    chosen = choose_encoder(encoder, mesh)
+    texts = [train[row].text for row in usable]
+    train_rows = embed(texts, chosen, embeddings / "train", description="embedding train")
+    texts = [instance.text for instance in test]
+    test_rows = embed(texts, chosen, embeddings / "test", description="embedding test")
+
+    with bar(None, "similarity") as progress:
+
+        def compared(rows: int, of: int) -> None:
+            if progress.total is None or progress.n >= progress.total:
+                progress.reset(of)
+            progress.update(rows)
+
+        turns = Turns(
+            train_rows,
+            test_rows,
+            budget=budget,
+            mesh=mesh,
+            block_rows=block_rows,
+            on_progress=compared,
+        )
+        for name, folder in folders.items():
+            started = time.perf_counter()
+            part = arrange(name, turns, seed)
+            points = trajectory(
+                train_rows,
+                test_rows,
+                part.order,
+                batch_size=batch_size,
+                every=every,
+                mesh=mesh,
+                block_rows=block_rows,
+            )
+            # Rows that may not be chosen were never compared; the order counts all rows.
+            whole = Arrangement(usable[part.order], part.turn)
+            seconds = time.perf_counter() - started
+            say(f"{name}: {len(whole):,} rows in {len(whole.turn_sizes):,} turns, {seconds:.1f} s")
+            if jax.process_index() == 0:
+                facts = {
+                    "name": name,
+                    "budget": budget,
+                    "seed": seed,
+                    "encoder": chosen.name,
+                    "encoder_digest": chosen.fingerprint,
+                    "similarity": "cosine, float32",
+                    "seconds": round(seconds, 3),
+                }
+                files.save(whole, folder, {**facts, **provenance})
+                ids = "".join(f"{train[row].id}\n" for row in whole.order)
+                write_bytes(folder / "ids.txt", ids.encode())
+                # Written last: where it stands, the folder is whole.
+                save_trajectory(folder, points)

@@ -1,0 +1,116 @@
+"""The instances of a study with their tokens, and an account of what was left out."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from zsg_jax.data import prompts, tokenizers
+from zsg_jax.data.instance import Instance, instances_digest
+from zsg_jax.data.messages import BadRow
+from zsg_jax.errors import UserError
+from zsg_jax.progress import say
+
+
+class Pool(NamedTuple):
+    """Both sides of a study.
+
+    Attributes:
+        train, test: instances; test rows without an answer token are already gone.
+        train_examples, test_examples: their tokens, row for row.
+        usable: (n,) int64 training rows that have an answer token left, ascending.
+        facts: counts, ids of dropped rows and digests, JSON-ready.
+    """
+
+    train: list[Instance]
+    test: list[Instance]
+    train_examples: prompts.Examples
+    test_examples: prompts.Examples
+    usable: np.ndarray
+    facts: dict[str, Any]
+
+
+def choose_tokenizer(
+    name: str, *, train: list[Instance], size: int, folder: Path
+) -> tokenizers.Tokenizer:
+    """The tokenizer that `name` stands for.
+
+    Args:
+        name: "bytes", "train" or a folder with tokenizer.json.
+        train: what "train" learns from.
+        size: entries that "train" makes at most.
+        folder: where "train" keeps what it made, and finds it again.
+    """
+    if name == "bytes":
+        return tokenizers.ByteTokenizer()
+    if name != "train":
+        return tokenizers.from_folder(name)
+    if not (folder / "tokenizer.json").exists():
+        say(f"tokenizer: training a byte-level BPE on {len(train):,} rows")
+        tokenizers.train_bpe((instance.text for instance in train), size).save(folder)
+    return tokenizers.from_folder(folder)
+
+
+def make_pool(
+    train: list[Instance],
+    test: list[Instance],
+    skipped: list[BadRow],
+    tokenizer: tokenizers.Tokenizer,
+    *,
+    train_length: int,
+    test_length: int,
+    on_progress: Callable[[int], object],
+) -> Pool:
+    """Tokenizes both sides and sets aside rows that the cut leaves without an answer token.
+
+    Args:
+        train, test, skipped: as `sources.load` gives them.
+        tokenizer: for both sides.
+        train_length, test_length: tokens at most of a row.
+        on_progress: told how many rows more are tokenized.
+
+    Raises:
+        UserError: if a side has no row left.
+    """
+    train_examples = prompts.encode(train, tokenizer, train_length, on_progress)
+    test_examples = prompts.encode(test, tokenizer, test_length, on_progress)
+    usable = np.flatnonzero(train_examples.answer_tokens)
+    scored = np.flatnonzero(test_examples.answer_tokens)
+    facts: dict[str, Any] = {
+        **_facts("train", train, train_examples, usable),
+        **_facts("test", test, test_examples, scored),
+        "test_ids": [test[row].id for row in scored],
+        "skipped": [row._asdict() for row in skipped],
+        "tokenizer_digest": tokenizer.fingerprint,
+    }
+    for side, kept, key in (
+        ("train", usable, "data.max_length"),
+        ("test", scored, "evaluation.max_length"),
+    ):
+        dropped = len(facts[f"{side}_dropped"])
+        if not len(kept):
+            raise UserError(f"no {side} row has an answer token left; raise --config.{key}")
+        if dropped:
+            say(f"{dropped:,} {side} rows have no answer token left after {key}; they are left out")
+    return Pool(
+        train,
+        [test[row] for row in scored],
+        train_examples,
+        test_examples.select(scored),
+        usable,
+        facts,
+    )
+
+
+def _facts(
+    side: str, instances: list[Instance], examples: prompts.Examples, kept: np.ndarray
+) -> dict[str, Any]:
+    dropped = np.setdiff1d(np.arange(len(instances)), kept)
+    return {
+        f"{side}_rows": len(instances),
+        f"{side}_tasks": len({instance.task for instance in instances}),
+        f"{side}_cut": int((examples.cut > 0).sum()),
+        f"{side}_dropped": [instances[row].id for row in dropped],
+        f"{side}_digest": instances_digest(instances),
+    }

@@ -1,7 +1,7 @@
 import pytest
 
 from zsg_jax.errors import UserError
-from zsg_jax.workdir import CONFIG, claim, claim_data
+from zsg_jax.workdir import CONFIG, claim, claim_data, locked
 
 CONFIG_A = {"seeds": [0, 1], "training.batch_size": 16, "mesh.data": 1, "report.title": "a"}
 
@@ -43,3 +43,15 @@ def test_data_that_changed_are_refused(tmp_path):
     for side in ("train", "test"):
         with pytest.raises(UserError, match=f"the {side} instances have changed"):
             claim_data(tmp_path, {**facts, f"{side}_digest": "c"}, write=True)
+
+
+def test_two_processes_do_not_share_a_workdir(tmp_path):
+    with (
+        locked(tmp_path),
+        locked(tmp_path, active=False),
+        pytest.raises(UserError, match="another process is at work there"),
+        locked(tmp_path),
+    ):
+        pass
+    with locked(tmp_path):
+        pass

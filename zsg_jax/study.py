@@ -3,6 +3,7 @@
 import time
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import jax
 from jax.sharding import Mesh
@@ -42,9 +43,10 @@ def run(config: ConfigDict, workdir: Path, *, command: str) -> Path:
     validate(config)
     workdirs.claim(workdir, flatten(config), write=jax.process_index() == 0)
     names = [(name, seed) for name in config.arrangement.methods for seed in config.seeds]
-    if not all(loop.is_finished(run_folder(workdir, *name)) for name in names):
-        _compute(config, workdir)
-    return report.build(workdir, title=config.report.title, command=command, runs=names)
+    with workdirs.locked(workdir, active=jax.process_index() == 0):
+        if not all(loop.is_finished(run_folder(workdir, *name)) for name in names):
+            _compute(config, workdir)
+        return report.build(workdir, title=config.report.title, command=command, runs=names)
 
 
 def run_folder(workdir: Path, name: str, seed: int) -> Path:
@@ -69,6 +71,11 @@ def _compute(config: ConfigDict, workdir: Path) -> None:
         max_length=config.evaluation.max_length,
         dropped=len(pool.facts["test_dropped"]),
     )
+
+    def measure(params: Any) -> dict[str, Any]:
+        with bar(len(pool.test), "evaluation") as progress:
+            return evaluate(params, progress.update)
+
     ids = [instance.id for instance in pool.train]
     for name, arrangement in arrangements.items():
         steps = Steps(
@@ -94,7 +101,7 @@ def _compute(config: ConfigDict, workdir: Path) -> None:
                 initial_state=partial(trainer.initial_state, seed),
                 abstract_state=trainer.abstract_state,
                 step=trainer.compiled_step(total, length),
-                evaluate=evaluate,
+                evaluate=measure,
             )
             loss = loop.train(
                 one,

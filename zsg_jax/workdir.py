@@ -1,5 +1,8 @@
 """A workdir belongs to one config and one data set: what it holds, and who may go on with it."""
 
+import fcntl
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -8,8 +11,37 @@ from zsg_jax.errors import UserError
 
 CONFIG = "config.json"
 DATA = "data.json"
+LOCK = ".lock"
 # Where the state lies and what the page is called change no experiment.
 MAY_CHANGE = ("mesh.", "report.")
+
+
+@contextmanager
+def locked(workdir: Path, *, active: bool = True) -> Iterator[None]:
+    """Keeps other processes out of `workdir`; a lock ends with its process, however that ends.
+
+    Args:
+        workdir: an existing folder.
+        active: whether this process speaks for its study (process 0); else nothing is locked.
+
+    Raises:
+        UserError: if another process is at work there.
+    """
+    if not active:
+        yield
+        return
+    with (workdir / LOCK).open("a") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise UserError(
+                f"--workdir {workdir}: another process is at work there; wait for it, or give "
+                "another --workdir"
+            ) from None
+        except OSError:
+            # Some network and bucket file systems have no locks; there, care is the user's.
+            pass
+        yield
 
 
 def claim(workdir: Path, config: dict[str, Any], *, write: bool) -> None:

@@ -62,12 +62,21 @@ class LossEvaluation:
             instances, dropped, and losses: every instance's own, in the order of the test rows.
         """
         losses = np.full(self._count, np.nan)
-        # All batches are under way before the first result is fetched.
-        for sums, counts, index in [self._step(params, batch) for batch in self._batches]:
-            sums, counts, index = jax.device_get((sums, counts, index))
+        under_way: list[Any] = []
+
+        def fetch() -> None:
+            sums, counts, index = jax.device_get(under_way.pop(0))
             real = index >= 0
             losses[index[real]] = sums[real].astype(np.float64) / counts[real]
             on_progress(int(real.sum()))
+
+        # Two batches under way keep the devices busy; more would only take memory.
+        for batch in self._batches:
+            under_way.append(self._step(params, batch))
+            if len(under_way) == 2:
+                fetch()
+        while under_way:
+            fetch()
         by_task = {task: float(losses[self._tasks == task].mean()) for task in self._task_names()}
         return {
             "loss": float(losses.mean()),

@@ -1,8 +1,27 @@
 """Test-centric Multi-turn Arrangement: the same rows nearest first, shuffled, and farthest first.
 
-python -m zsg_jax.main --config configs/tmta.py
-python -m zsg_jax.main --config configs/tmta.py:p3 --config.data.train=… --config.data.test=…
-python -m zsg_jax.main --config configs/tmta.py:llama2_7b …
+    python -m zsg_jax.main --config configs/tmta.py
+
+The embedded default: 4,800 string-rewriting rows of four families, of which only some share letters
+with the two families of unseen test rules; a Llama of 127,552 parameters, 300 steps, 3 seeds. It
+takes 80 seconds on 2 cores. Measured test loss, nats per answer token, mean ± standard deviation
+over seeds (jax 0.10.2, CPU):
+
+    order                        at step 30   area under curve    final loss
+    tmta-nft (nearest first)     2.58         2.873 ± 0.223       2.939 ± 0.633
+    tmta-rt  (shuffled)          2.89         2.427 ± 0.017       2.134 ± 0.060
+    tmta-fft (farthest first)    7.23         3.331 ± 0.145       2.247 ± 0.022
+
+Nearest first falls soonest, then forgets as the pool runs out of similar rows.
+
+    python -m zsg_jax.main --config configs/tmta.py:p3 --config.data.train=FILE …
+
+A pretrained Llama of 260,032 parameters on P3 with all-MiniLM-L6-v2; 20 minutes on 2 cores. Final
+loss 2.534, 2.339 and 2.160 in the order above (one seed); at step 20 it is 4.57, 5.24 and 5.76.
+
+    python -m zsg_jax.main --config configs/tmta.py:llama2_7b …
+
+The study's own settings, for a pod; shapes and shardings are tested, the training was not run.
 """
 
 from ml_collections import ConfigDict

@@ -14,15 +14,15 @@ def test_a_file_is_replaced_whole_and_nothing_is_left_beside(tmp_path):
 
 def test_a_write_that_fails_leaves_the_old_file(tmp_path, monkeypatch):
     path = tmp_path / "a.json"
-    durable.write_json(path, 1)
+    durable.write_json(path, {"a": 1})
 
     def full(_):
         raise OSError("No space left on device")
 
     monkeypatch.setattr(durable.os, "fsync", full)
     with pytest.raises(OSError, match="No space"):
-        durable.write_json(path, 2)
-    assert durable.read_json(path) == 1
+        durable.write_json(path, {"a": 2})
+    assert durable.read_json(path) == {"a": 1}
     assert [one.name for one in tmp_path.iterdir()] == ["a.json"]
 
 

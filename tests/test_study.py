@@ -70,7 +70,7 @@ def test_a_study_holds_what_other_programs_rely_on(small_config, read_metrics, t
     marks = {
         path: path.stat().st_mtime_ns
         for path in workdir.rglob("*")
-        if path.is_file() and not {"report", "config.json"} & {path.parent.name, path.name}
+        if path.is_file() and not {"report", "config.json", ".lock"} & {path.parent.name, path.name}
     }
     (workdir / "report" / "index.html").unlink()
     run(config, workdir)
@@ -137,7 +137,9 @@ def test_a_trained_tokenizer_serves_and_is_kept(small_config, messages, tmp_path
     assert (tmp_path / "w" / "tokenizer" / "tokenizer.json").exists()
 
 
-def test_a_loss_that_is_no_number_stops_the_run_and_says_where(small_config, tmp_path, monkeypatch):
+def test_a_loss_that_is_no_number_stops_the_run_and_says_where(
+    small_config, read_metrics, tmp_path, monkeypatch
+):
     real = loop.place_batch
     steps = []
 
@@ -152,13 +154,19 @@ def test_a_loss_that_is_no_number_stops_the_run_and_says_where(small_config, tmp
     with pytest.raises(UserError, match=r"tmta-nft-seed0: loss is nan at step 6; its instances"):
         run(small_config(), tmp_path / "w")
     monkeypatch.undo()
+    # What it had is not lost: the run goes on after step 4 to where a run without harm ends.
     run(small_config(), tmp_path / "w")
+    run(small_config(), tmp_path / "unharmed")
+    runs = [read_metrics(tmp_path / name / "runs" / "tmta-nft-seed0") for name in ("w", "unharmed")]
+    assert runs[0] == runs[1]
 
 
 @pytest.mark.parametrize(
     ("overrides", "message"),
     [
-        ({"training.steps": 11}, "training.steps=11, but tmta-nft holds rows for 10 steps"),
+        ({"training.steps": 11}, "training.steps=11, but 80 training rows make 10 steps"),
+        ({"training.warmup_steps": 10}, "training.warmup_steps=10 must be .* under the 10 steps"),
+        ({"training.warmup_steps": 9, "training.steps": 9}, "under the 9 steps"),
         ({"training.micro_batch_size": 3}, "sizes that fit"),
         ({"data.train": "nowhere.jsonl"}, "nowhere.jsonl: no such file"),
         ({"data.max_length": 8}, "no train row has an answer token left"),
@@ -194,5 +202,5 @@ def test_data_that_changed_since_are_refused(small_config, messages, tmp_path, m
         with pytest.raises(KeyboardInterrupt):
             run(config, tmp_path / "w")
     messages("test.jsonl", ["c"])
-    with pytest.raises(UserError, match="the test instances have changed"):
+    with pytest.raises(UserError, match="the test instances changed since"):
         run(config, tmp_path / "w")

@@ -1,19 +1,19 @@
 import pytest
 
 from zsg_jax.errors import UserError
-from zsg_jax.workdir import CONFIG, claim, claim_data, locked
+from zsg_jax.workdir import CONFIG, DIGESTS, claim, claim_data, locked, refuse_foreign
 
 CONFIG_A = {"seeds": [0, 1], "training.batch_size": 16, "mesh.data": 1, "report.title": "a"}
 
 
 def test_a_workdir_belongs_to_one_config(tmp_path):
     folder = tmp_path / "w"
-    claim(folder, CONFIG_A, write=True)
-    claim(folder, CONFIG_A, write=True)
-    claim(folder, {**CONFIG_A, "mesh.data": 8, "report.title": "b"}, write=True)
+    claim(folder, CONFIG_A)
+    claim(folder, CONFIG_A)
+    claim(folder, {**CONFIG_A, "mesh.data": 8, "report.title": "b"})
     other = {**CONFIG_A, "seeds": [0], "training.batch_size": 8}
     with pytest.raises(UserError) as caught:
-        claim(folder, other, write=True)
+        claim(folder, other)
     message = str(caught.value)
     assert "seeds is [0, 1] there, [0] here" in message
     assert "training.batch_size is 16 there, 8 here" in message
@@ -24,31 +24,57 @@ def test_a_workdir_belongs_to_one_config(tmp_path):
 def test_folders_that_are_not_ours_are_left_alone(tmp_path):
     (tmp_path / "thesis.txt").write_text("years of work")
     with pytest.raises(UserError, match=f"holds files but no {CONFIG}"):
-        claim(tmp_path, CONFIG_A, write=True)
+        refuse_foreign(tmp_path)
     with pytest.raises(UserError, match="is a file"):
-        claim(tmp_path / "thesis.txt", CONFIG_A, write=True)
+        refuse_foreign(tmp_path / "thesis.txt")
+    assert [path.name for path in tmp_path.iterdir()] == ["thesis.txt"]
+
+
+def test_a_workdir_killed_while_it_was_made_is_still_ours(tmp_path):
+    (tmp_path / ".lock").touch()
+    (tmp_path / f"{CONFIG}.partial").write_text("{")
+    refuse_foreign(tmp_path)
+    refuse_foreign(tmp_path / "not there yet")
+    claim(tmp_path, CONFIG_A)
+    refuse_foreign(tmp_path)
 
 
 def test_a_damaged_config_is_named(tmp_path):
-    claim(tmp_path, CONFIG_A, write=True)
-    (tmp_path / CONFIG).write_text("{")
+    claim(tmp_path, CONFIG_A)
+    for content in ("{", "[]", "3", "null", ""):
+        (tmp_path / CONFIG).write_text(content)
+        with pytest.raises(UserError, match=r"config\.json: is damaged"):
+            claim(tmp_path, CONFIG_A)
+    (tmp_path / CONFIG).unlink()
+    (tmp_path / CONFIG).mkdir()
     with pytest.raises(UserError, match=r"config\.json: is damaged"):
-        claim(tmp_path, CONFIG_A, write=True)
+        claim(tmp_path, CONFIG_A)
 
 
-def test_data_that_changed_are_refused(tmp_path):
-    facts = {"train_digest": "a", "test_digest": "b", "train_rows": 3}
-    claim_data(tmp_path, facts, write=True)
-    claim_data(tmp_path, facts, write=True)
-    for side in ("train", "test"):
-        with pytest.raises(UserError, match=f"the {side} instances have changed"):
-            claim_data(tmp_path, {**facts, f"{side}_digest": "c"}, write=True)
+def test_inputs_that_changed_are_refused(tmp_path):
+    facts = {key: key for key in DIGESTS} | {"train_rows": 3}
+    claim_data(tmp_path, facts)
+    claim_data(tmp_path, facts)
+    for key, what in DIGESTS.items():
+        with pytest.raises(UserError, match=f"{what} changed since"):
+            claim_data(tmp_path, {**facts, key: "other"})
+    (tmp_path / "data.json").write_text("{}")
+    with pytest.raises(UserError, match="is damaged: it holds no train_digest"):
+        claim_data(tmp_path, facts)
+
+
+def test_a_workdir_that_cannot_be_made_is_refused(tmp_path):
+    (tmp_path / "file").touch()
+    with (
+        pytest.raises(UserError, match="cannot be written"),
+        locked(tmp_path / "file" / "w"),
+    ):
+        pass
 
 
 def test_two_processes_do_not_share_a_workdir(tmp_path):
     with (
         locked(tmp_path),
-        locked(tmp_path, active=False),
         pytest.raises(UserError, match="another process is at work there"),
         locked(tmp_path),
     ):

@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -13,17 +14,21 @@ from zsg_jax.arrangement import Arrangement, files
 from zsg_jax.arrangement.methods import Turns, arrange
 from zsg_jax.data.instance import Instance
 from zsg_jax.durable import write_bytes
+from zsg_jax.processes import once
 from zsg_jax.progress import bar, say
-from zsg_jax.report.build import TRAJECTORY, save_trajectory
 from zsg_jax.similarity.hashing import HashingEncoder
 from zsg_jax.similarity.sentence import SentenceEncoder
 from zsg_jax.similarity.store import Encoder, embed
-from zsg_jax.similarity.trajectory import trajectory
+from zsg_jax.similarity.trajectory import FILE as TRAJECTORY
+from zsg_jax.similarity.trajectory import Trajectory, save_trajectory, trajectory
 
 
-def choose_encoder(name: str, mesh: Mesh) -> Encoder:
+def choose_encoder(name: str) -> Encoder:
     """The encoder that `name` stands for: "hashing", or a BERT sentence encoder's folder."""
-    return HashingEncoder() if name == "hashing" else SentenceEncoder(name, mesh=mesh)
+    if name == "hashing":
+        return HashingEncoder()
+    # One process embeds for all, so the devices of others would wait for ever.
+    return SentenceEncoder(name, mesh=Mesh(np.asarray(jax.local_devices()), ("rows",)))
 
 
 def is_made(folder: Path) -> bool:
@@ -62,7 +67,7 @@ def make_arrangements(
         mesh: devices to compute on.
         provenance: facts about the inputs, kept with each arrangement.
     """
-    chosen = choose_encoder(encoder, mesh)
+    chosen = choose_encoder(encoder)
     texts = [train[row].text for row in usable]
     train_rows = embed(texts, chosen, embeddings / "train", description="embedding train")
     texts = [instance.text for instance in test]
@@ -86,6 +91,7 @@ def make_arrangements(
         for name, folder in folders.items():
             started = time.perf_counter()
             part = arrange(name, turns, seed)
+            progress.reset(len(part))
             points = trajectory(
                 train_rows,
                 test_rows,
@@ -94,23 +100,30 @@ def make_arrangements(
                 every=every,
                 mesh=mesh,
                 block_rows=block_rows,
+                on_progress=progress.update,
             )
             # Rows that may not be chosen were never compared; the order counts all rows.
             whole = Arrangement(usable[part.order], part.turn)
             seconds = time.perf_counter() - started
             say(f"{name}: {len(whole):,} rows in {len(whole.turn_sizes):,} turns, {seconds:.1f} s")
-            if jax.process_index() == 0:
-                facts = {
-                    "name": name,
-                    "budget": budget,
-                    "seed": seed,
-                    "encoder": chosen.name,
-                    "encoder_digest": chosen.fingerprint,
-                    "similarity": "cosine, float32",
-                    "seconds": round(seconds, 3),
-                }
-                files.save(whole, folder, {**facts, **provenance})
-                ids = "".join(f"{train[row].id}\n" for row in whole.order)
-                write_bytes(folder / "ids.txt", ids.encode())
-                # Written last: where it stands, the folder is whole.
-                save_trajectory(folder, points)
+            facts = {
+                "name": name,
+                "budget": budget,
+                "seed": seed,
+                "encoder": chosen.name,
+                "encoder_digest": chosen.fingerprint,
+                "similarity": "cosine, float32",
+                "seconds": round(seconds, 3),
+                **provenance,
+            }
+            ids = "".join(f"{train[row].id}\n" for row in whole.order)
+            once(f"write {folder}", partial(_write, folder, whole, facts, ids, points))
+
+
+def _write(
+    folder: Path, arrangement: Arrangement, facts: dict[str, Any], ids: str, points: Trajectory
+) -> None:
+    files.save(arrangement, folder, facts)
+    write_bytes(folder / "ids.txt", ids.encode())
+    # Written last: where it stands, the folder is whole.
+    save_trajectory(folder / TRAJECTORY, points)

@@ -1,6 +1,6 @@
 """Flags and exits for every command: a user's mistake is one line on standard error, and exit 1."""
 
-import difflib
+import errno
 import re
 import sys
 import traceback
@@ -11,7 +11,7 @@ from typing import Any, NoReturn
 from absl import flags
 from ml_collections import ConfigDict
 
-from zsg_jax.errors import UserError
+from zsg_jax.errors import UserError, nearest
 
 
 def parser(config_keys: Collection[str]) -> Callable[[Sequence[str]], list[str]]:
@@ -27,7 +27,7 @@ def parser(config_keys: Collection[str]) -> Callable[[Sequence[str]], list[str]]
             rest = flags.FLAGS(list(argv))
         except flags.UnrecognizedFlagError as error:
             known = [f"--{name}" for name in flags.FLAGS]
-            fail(f"--{error.flagname}: unknown flag{_near(f'--{error.flagname}', known)}")
+            fail(f"--{error.flagname}: unknown flag{nearest(f'--{error.flagname}', known)}")
         except (UserError, flags.Error) as error:
             fail(_first_line(error))
         # The user's config file is run here, so anything may come out of it.
@@ -48,6 +48,14 @@ def guard(main: Callable[[Sequence[str]], Any]) -> Callable[[Sequence[str]], Any
             main(argv)
         except UserError as error:
             fail(str(error))
+        except OSError as error:
+            # A full disk, a folder that may not be written: the user's to mend, like the above.
+            if error.filename is None and error.errno != errno.ENOSPC:
+                raise
+            fail(
+                f"{error.filename or 'disk'}: {error.strerror}; mend it, then the same command "
+                "goes on where it stopped"
+            )
         except KeyboardInterrupt:
             fail("stopped; the same command goes on from the last checkpoint", code=130)
 
@@ -92,12 +100,7 @@ def _check_config(argv: Sequence[str], keys: Collection[str]) -> None:
         elif match := re.match(r"--?config\.([^=]+)", argument):
             key = match[1]
             if key not in keys and key not in groups:
-                raise UserError(f"--config.{key}: a key that nothing reads{_near(key, keys)}")
-
-
-def _near(name: str, names: Collection[str]) -> str:
-    near = difflib.get_close_matches(name, names, n=1)
-    return f"; did you mean {near[0]}?" if near else ""
+                raise UserError(f"--config.{key}: a key that nothing reads{nearest(key, keys)}")
 
 
 def _not_loaded(error: BaseException) -> str:

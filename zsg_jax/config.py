@@ -1,13 +1,13 @@
 """Every key a study has, with its default, and what a value must be; only `study` reads them."""
 
-import difflib
+import math
 from typing import Any
 
 from ml_collections import ConfigDict
 from ml_collections.config_dict import placeholder
 
 from zsg_jax.arrangement.methods import check_methods
-from zsg_jax.errors import UserError, check
+from zsg_jax.errors import UserError, check, nearest
 from zsg_jax.models.llama import SIZES
 from zsg_jax.training.optimizer import SCHEDULES
 
@@ -69,6 +69,8 @@ def default_config() -> ConfigDict:
     model.size = "tiny"
     # A local Hugging Face folder to start from; "" starts from random weights.
     model.init_from = ""
+    # Whether the backward pass computes each layer again instead of keeping what is inside it.
+    model.remat = False
     # Compute in "float32" or "bfloat16"; the weights themselves are always float32.
     model.dtype = "float32"
 
@@ -78,7 +80,7 @@ def default_config() -> ConfigDict:
     mesh.fsdp = 1
 
     config.training = training = ConfigDict()
-    # Instances an optimizer step, and instances at once: fewer save memory, not time.
+    # Instances an optimizer step, and instances at once (None: all): fewer save memory.
     training.batch_size = 16
     training.micro_batch_size = placeholder(int)
     # None: one epoch of the arrangement.
@@ -124,6 +126,7 @@ _AT_LEAST: dict[str, float] = {
     "training.steps": 1,
     "training.learning_rate": 0,
     "training.clip_norm": 0,
+    "training.warmup_steps": 0,
     "training.weight_decay": 0,
     "training.checkpoint_every": 1,
     "evaluation.every": 1,
@@ -152,9 +155,7 @@ def validate(config: ConfigDict) -> None:
     given, known = flatten(config), flatten(default_config())
     for key in given:
         if key not in known:
-            near = difflib.get_close_matches(key, known, n=1)
-            hint = f"; did you mean config.{near[0]}?" if near else ""
-            raise UserError(f"config.{key} is a key that nothing reads{hint}")
+            raise UserError(f"config.{key} is a key that nothing reads{nearest(key, known)}")
     for key, default in known.items():
         check(key in given, f"config.{key} is missing; start from zsg_jax.config.default_config()")
         _check_type(key, given[key], default)
@@ -162,7 +163,7 @@ def validate(config: ConfigDict) -> None:
         check(
             given[key] in choices,
             f"config.{key}={given[key]!r} is unknown; choose one of {', '.join(choices)}"
-            + _nearest(given[key], choices),
+            + nearest(str(given[key]), choices),
         )
     for key, least in _AT_LEAST.items():
         value = given[key]
@@ -182,11 +183,6 @@ def validate(config: ConfigDict) -> None:
         check(bool(given[key]), f"config.{key} is empty; give a path or a name")
 
 
-def _nearest(value: Any, choices: tuple[str, ...]) -> str:
-    near = difflib.get_close_matches(str(value), choices, n=1)
-    return f"; did you mean {near[0]!r}?" if near else ""
-
-
 def _check_type(key: str, value: Any, default: Any) -> None:
     if default is None:
         # A placeholder: ml_collections has already held the value to its type.
@@ -195,7 +191,11 @@ def _check_type(key: str, value: Any, default: Any) -> None:
         kind = "a tuple of names" if isinstance(default[0], str) else "a tuple of whole numbers"
         ok = isinstance(value, list) and all(type(item) is type(default[0]) for item in value)
     elif isinstance(default, float):
-        ok, kind = type(value) in (int, float) and value == value, "a number"
+        ok, kind = type(value) in (int, float) and math.isfinite(value), "a number"
     else:
         ok, kind = type(value) is type(default), f"of type {type(default).__name__}"
     check(ok, f"config.{key}={value!r} must be {kind}")
+    try:
+        str(value).encode()
+    except UnicodeEncodeError:
+        raise UserError(f"config.{key}={value!a} is not UTF-8; rename what it names") from None

@@ -2,6 +2,7 @@
 
 import json
 import os
+from collections.abc import Collection
 from pathlib import Path
 from typing import Any
 
@@ -36,15 +37,33 @@ def write_json(path: Path, content: Any) -> None:
     write_bytes(path, f"{text}\n".encode())
 
 
-def read_json(path: Path) -> Any:
-    """Reads JSON, or returns None where there is no file.
+def read_json(path: Path, required: Collection[str] = ()) -> dict[str, Any] | None:
+    """Reads a JSON object, or returns None where there is no file.
 
     Raises:
-        UserError: if the file is not JSON.
+        UserError: if the file cannot be read, is no JSON object, or lacks a required key.
     """
-    if not path.exists():
-        return None
     try:
-        return json.loads(path.read_bytes())
-    except ValueError as error:
+        content = json.loads(path.read_bytes())
+    except FileNotFoundError:
+        return None
+    except (OSError, ValueError) as error:
         raise UserError(f"{path}: is damaged: {error}") from None
+    if not isinstance(content, dict):
+        raise UserError(f"{path}: is damaged: it holds no JSON object")
+    missing = [key for key in required if key not in content]
+    if missing:
+        raise UserError(f"{path}: is damaged: it holds no {', '.join(missing)}")
+    return content
+
+
+def need_json(path: Path, required: Collection[str] = ()) -> dict[str, Any]:
+    """`read_json` of a file that must be there.
+
+    Raises:
+        UserError: also if there is no such file.
+    """
+    content = read_json(path, required)
+    if content is None:
+        raise UserError(f"{path}: is missing; delete {path.parent} to make it again")
+    return content

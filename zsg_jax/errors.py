@@ -1,5 +1,8 @@
 """The one exception a user is meant to read."""
 
+import difflib
+from collections.abc import Collection
+
 
 class UserError(Exception):
     """A mistake in the user's input, told in one line: the thing, the value and the way out.
@@ -13,3 +16,9 @@ def check(condition: bool, message: str) -> None:
     """Raises `UserError(message)` unless `condition` holds."""
     if not condition:
         raise UserError(message)
+
+
+def nearest(name: str, names: Collection[str], cutoff: float = 0.6) -> str:
+    """ "; did you mean NAME?" for the nearest of `names`, or nothing where none is near."""
+    near = difflib.get_close_matches(name, names, n=1, cutoff=cutoff)
+    return f"; did you mean {near[0]}?" if near else ""

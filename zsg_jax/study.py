@@ -1,6 +1,7 @@
 """Runs a study's stages in order going on where it was stopped; the only config reader."""
 
 import time
+from contextlib import ExitStack
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -15,14 +16,16 @@ from zsg_jax.arrangement import Arrangement, files
 from zsg_jax.config import flatten, validate
 from zsg_jax.data import sources
 from zsg_jax.data.pipeline import Steps, row_length
-from zsg_jax.data.pool import Pool, choose_tokenizer, make_pool
+from zsg_jax.data.pool import Pool, choose_tokenizer, keep_trained, make_pool
 from zsg_jax.data.tokenizers import Tokenizer
 from zsg_jax.errors import UserError
 from zsg_jax.evaluation.loss import LossEvaluation
 from zsg_jax.models import huggingface, llama
+from zsg_jax.processes import once
 from zsg_jax.progress import bar, say
 from zsg_jax.report import build as report
 from zsg_jax.training import loop, sharding
+from zsg_jax.training.optimizer import schedule
 from zsg_jax.training.trainer import Trainer, TrainerOptions
 
 
@@ -41,17 +44,22 @@ def run(config: ConfigDict, workdir: Path, *, command: str) -> Path:
         UserError: for every mistake that a user can mend.
     """
     validate(config)
-    workdirs.claim(workdir, flatten(config), write=jax.process_index() == 0)
+    workdir = Path(workdir)
     names = [(name, seed) for name in config.arrangement.methods for seed in config.seeds]
-    with workdirs.locked(workdir, active=jax.process_index() == 0):
-        if not all(loop.is_finished(run_folder(workdir, *name)) for name in names):
+    with ExitStack() as stack:
+
+        def take() -> None:
+            workdirs.refuse_foreign(workdir)
+            stack.enter_context(workdirs.locked(workdir))
+            workdirs.claim(workdir, flatten(config))
+
+        once(f"claim {workdir}", take)
+        if not all(loop.finished(workdirs.run_folder(workdir, *name)) for name in names):
             _compute(config, workdir)
-        return report.build(workdir, title=config.report.title, command=command, runs=names)
-
-
-def run_folder(workdir: Path, name: str, seed: int) -> Path:
-    """Where the run of one arrangement and seed is kept."""
-    return workdir / "runs" / f"{name}-seed{seed}"
+        page = workdir / "report" / "index.html"
+        title = config.report.title
+        once("report", lambda: report.build(workdir, title=title, command=command, runs=names))
+    return page
 
 
 def _compute(config: ConfigDict, workdir: Path) -> None:
@@ -59,6 +67,8 @@ def _compute(config: ConfigDict, workdir: Path) -> None:
     tokenizer, pool = _pool(config, workdir)
     # Shapes and sizes are worked out before the hours of embedding and training.
     trainer = _trainer(config, tokenizer, mesh)
+    _check_steps(config, len(pool.usable))
+    once("claim data", partial(_claim_data, config, workdir, pool))
     arrangements = _arrangements(config, workdir, pool, mesh)
     length = row_length(int(pool.train_examples.lengths[pool.usable].max()), config.data.max_length)
     evaluate = LossEvaluation(
@@ -88,8 +98,8 @@ def _compute(config: ConfigDict, workdir: Path) -> None:
         )
         total = _total_steps(config.training.steps, steps, name)
         for seed in config.seeds:
-            folder = run_folder(workdir, name, seed)
-            if loop.is_finished(folder):
+            folder = workdirs.run_folder(workdir, name, seed)
+            if loop.finished(folder):
                 continue
             started = time.perf_counter()
             one = loop.Run(
@@ -98,6 +108,7 @@ def _compute(config: ConfigDict, workdir: Path) -> None:
                 steps=steps,
                 order=arrangement.order,
                 ids=ids,
+                test_ids=pool.facts["test_ids"],
                 initial_state=partial(trainer.initial_state, seed),
                 abstract_state=trainer.abstract_state,
                 step=trainer.compiled_step(total, length),
@@ -129,12 +140,10 @@ def _pool(config: ConfigDict, workdir: Path) -> tuple[Tokenizer, Pool]:
         say(f"skipped {row.path}:{row.line}: {row.reason}")
     if len(skipped) > 5:
         say(f"skipped {len(skipped) - 5} more rows; all are listed in {workdir / workdirs.DATA}")
-    tokenizer = choose_tokenizer(
-        config.tokenizer,
-        train=train,
-        size=config.tokenizer_size,
-        folder=workdir / "tokenizer",
-    )
+    folder = workdir / "tokenizer"
+    if config.tokenizer == "train":
+        once("tokenizer", lambda: keep_trained(folder, train, config.tokenizer_size))
+    tokenizer = choose_tokenizer(config.tokenizer, folder)
     with bar(len(train) + len(test), "tokens") as progress:
         pool = make_pool(
             train,
@@ -145,12 +154,38 @@ def _pool(config: ConfigDict, workdir: Path) -> tuple[Tokenizer, Pool]:
             test_length=config.evaluation.max_length,
             on_progress=progress.update,
         )
-    workdirs.claim_data(workdir, pool.facts, write=jax.process_index() == 0)
     say(
         f"data: {len(pool.usable):,} training rows of {pool.facts['train_tasks']:,} tasks, "
         f"{len(pool.test):,} test rows of {pool.facts['test_tasks']:,} tasks"
     )
     return tokenizer, pool
+
+
+def _claim_data(config: ConfigDict, workdir: Path, pool: Pool) -> None:
+    digest = ""
+    if config.model.init_from:
+        # Weights that do not fit are refused here, before anything is embedded.
+        folder = config.model.init_from
+        digest = huggingface.check_llama(folder, huggingface.read_llama_config(folder))
+    workdirs.claim_data(workdir, {**pool.facts, "weights_digest": digest})
+
+
+def _check_steps(config: ConfigDict, rows: int) -> None:
+    """Refuses numbers of steps that no arrangement can serve, before any is made."""
+    training = config.training
+    most = -(-rows // training.batch_size)
+    least = -(-min(config.arrangement.budget or rows, rows) // training.batch_size)
+    if training.steps is not None and training.steps > most:
+        raise UserError(
+            f"training.steps={training.steps}, but {rows} training rows make {most} steps; give "
+            "more rows or leave training.steps out"
+        )
+    schedule(
+        training.schedule,
+        training.learning_rate,
+        training.steps or least,
+        training.warmup_steps,
+    )
 
 
 def _trainer(config: ConfigDict, tokenizer: Tokenizer, mesh: Mesh) -> Trainer:
@@ -181,7 +216,12 @@ def _trainer(config: ConfigDict, tokenizer: Tokenizer, mesh: Mesh) -> Trainer:
         weight_decay=training.weight_decay,
     )
     trainer = Trainer(
-        model, options, mesh, dtype=config.model.dtype, init_from=config.model.init_from or None
+        model,
+        options,
+        mesh,
+        dtype=config.model.dtype,
+        remat=config.model.remat,
+        init_from=config.model.init_from or None,
     )
     shape = " ".join(f"{axis}={size}" for axis, size in mesh.shape.items())
     say(f"model: llama, {trainer.parameters:,} parameters; mesh {shape} on {jax.default_backend()}")
@@ -197,7 +237,10 @@ def _arrangements(
     config: ConfigDict, workdir: Path, pool: Pool, mesh: Mesh
 ) -> dict[str, Arrangement]:
     """Makes the arrangements that are not there yet, and loads all."""
-    folders = {name: workdir / "arrangements" / name for name in config.arrangement.methods}
+    folders = {
+        name: workdirs.arrangement_folder(workdir, name) for name in config.arrangement.methods
+    }
+    digests = {key: pool.facts[key] for key in ("train_digest", "test_digest")}
     missing = {name: folder for name, folder in folders.items() if not arranging.is_made(folder)}
     if missing:
         arranging.make_arrangements(
@@ -213,9 +256,16 @@ def _arrangements(
             every=config.evaluation.every,
             block_rows=config.similarity.block_rows,
             mesh=mesh,
-            provenance={key: pool.facts[key] for key in ("train_digest", "test_digest")},
+            provenance=digests,
         )
-    return {name: files.load(folder)[0] for name, folder in folders.items()}
+    arrangements = {}
+    for name, folder in folders.items():
+        arrangements[name], provenance = files.load(folder)
+        if any(provenance.get(key) != digest for key, digest in digests.items()):
+            raise UserError(
+                f"{folder}: was made from other instances; delete the folder to make it again"
+            )
+    return arrangements
 
 
 def _total_steps(wanted: int | None, steps: Steps, name: str) -> int:

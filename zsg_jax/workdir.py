@@ -6,7 +6,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from zsg_jax.durable import read_json, write_json
+from zsg_jax.durable import PARTIAL, read_json, write_json
 from zsg_jax.errors import UserError
 
 CONFIG = "config.json"
@@ -14,23 +14,50 @@ DATA = "data.json"
 LOCK = ".lock"
 # Where the state lies and what the page is called change no experiment.
 MAY_CHANGE = ("mesh.", "report.")
+# Facts of data.json that decide the numbers.
+DIGESTS = {
+    "train_digest": "the training instances",
+    "test_digest": "the test instances",
+    "tokenizer_digest": "the tokenizer",
+    "weights_digest": "the weights of model.init_from",
+}
+
+
+def run_folder(workdir: Path, name: str, seed: int) -> Path:
+    """Where the run of one arrangement and seed is kept."""
+    return workdir / "runs" / f"{name}-seed{seed}"
+
+
+def arrangement_folder(workdir: Path, name: str) -> Path:
+    """Where an arrangement is kept."""
+    return workdir / "arrangements" / name
+
+
+def refuse_foreign(workdir: Path) -> None:
+    """Refuses a file, and a folder that holds files but no config of ours."""
+    if workdir.exists() and not workdir.is_dir():
+        raise UserError(f"--workdir {workdir}: is a file; give a folder")
+    if workdir.is_dir() and not (workdir / CONFIG).exists():
+        ours = (LOCK, CONFIG + PARTIAL)
+        if any(path.name not in ours for path in workdir.iterdir()):
+            raise UserError(
+                f"--workdir {workdir}: holds files but no {CONFIG}; give an empty or a new folder"
+            )
 
 
 @contextmanager
-def locked(workdir: Path, *, active: bool = True) -> Iterator[None]:
-    """Keeps other processes out of `workdir`; a lock ends with its process, however that ends.
-
-    Args:
-        workdir: an existing folder.
-        active: whether this process speaks for its study (process 0); else nothing is locked.
+def locked(workdir: Path) -> Iterator[None]:
+    """Keeps other studies out of `workdir`, making it if need be; a kill ends the lock too.
 
     Raises:
-        UserError: if another process is at work there.
+        UserError: if another process is at work there, or it cannot be written.
     """
-    if not active:
-        yield
-        return
-    with (workdir / LOCK).open("a") as file:
+    try:
+        workdir.mkdir(parents=True, exist_ok=True)
+        file = (workdir / LOCK).open("a")
+    except OSError as error:
+        raise UserError(f"--workdir {workdir}: cannot be written: {error.strerror}") from None
+    with file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
@@ -44,26 +71,18 @@ def locked(workdir: Path, *, active: bool = True) -> Iterator[None]:
         yield
 
 
-def claim(workdir: Path, config: dict[str, Any], *, write: bool) -> None:
+def claim(workdir: Path, config: dict[str, Any]) -> None:
     """Makes `workdir` this config's own, or checks that it already is.
 
     Args:
-        workdir: made if it is not there.
+        workdir: a folder that `refuse_foreign` has let pass.
         config: flat, as `config.flatten` gives it.
-        write: whether this process may write (process 0).
 
     Raises:
-        UserError: naming every key whose value differs, or saying that the folder is not ours.
+        UserError: naming every key whose value differs.
     """
-    if workdir.exists() and not workdir.is_dir():
-        raise UserError(f"--workdir {workdir}: is a file; give a folder")
     known = read_json(workdir / CONFIG)
-    if known is None:
-        if workdir.is_dir() and any(workdir.iterdir()):
-            raise UserError(
-                f"--workdir {workdir}: holds files but no {CONFIG}; give an empty or a new folder"
-            )
-    else:
+    if known is not None:
         different = [
             f"{key} is {known.get(key)!r} there, {config.get(key)!r} here"
             for key in sorted(known.keys() | config.keys())
@@ -74,29 +93,23 @@ def claim(workdir: Path, config: dict[str, Any], *, write: bool) -> None:
                 f"--workdir {workdir}: belongs to another config ({'; '.join(different)}); "
                 "give another --workdir, or the config it was made with"
             )
-    if write:
-        try:
-            write_json(workdir / CONFIG, config)
-        except OSError as error:
-            raise UserError(f"--workdir {workdir}: cannot be written: {error.strerror}") from None
+    write_json(workdir / CONFIG, config)
 
 
-def claim_data(workdir: Path, facts: dict[str, Any], *, write: bool) -> None:
-    """Records what the data were, or checks that they are still the same.
+def claim_data(workdir: Path, facts: dict[str, Any]) -> None:
+    """Records what the inputs were, or checks that they are still the same.
 
     Args:
-        facts: counts and digests; "train_digest" and "test_digest" must not change.
+        facts: counts, and the digests that `DIGESTS` names.
 
     Raises:
-        UserError: naming the side that has changed since.
+        UserError: naming the input that has changed since.
     """
-    known = read_json(workdir / DATA)
-    if known is not None:
-        for side in ("train", "test"):
-            if known[f"{side}_digest"] != facts[f"{side}_digest"]:
-                raise UserError(
-                    f"--workdir {workdir}: the {side} instances have changed since it was made; "
-                    "give another --workdir, or the data it was made with"
-                )
-    if write:
-        write_json(workdir / DATA, facts)
+    known = read_json(workdir / DATA, required=DIGESTS)
+    for key, what in DIGESTS.items():
+        if known is not None and known[key] != facts[key]:
+            raise UserError(
+                f"--workdir {workdir}: {what} changed since it was made; give another --workdir, "
+                "or the inputs it was made with"
+            )
+    write_json(workdir / DATA, facts)

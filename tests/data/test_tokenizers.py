@@ -62,6 +62,10 @@ def test_folders_that_do_not_serve_are_refused(tmp_path):
     config.write_text(json.dumps({"eos_token": "</nope>"}))
     with pytest.raises(UserError, match="is not in tokenizer"):
         from_folder(tmp_path)
+    for odd in (2, ["</s>"], {"content": 3}):
+        config.write_text(json.dumps({"eos_token": odd}))
+        with pytest.raises(UserError, match="not the text of a token"):
+            from_folder(tmp_path)
     config.write_text(json.dumps({"eos_token": {"content": "<|eos|>"}}))
     tokenizer = from_folder(tmp_path)
     assert tokenizer.bos_id is None

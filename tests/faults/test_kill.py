@@ -10,11 +10,12 @@ import pytest
 from zsg_jax import study
 
 # Runs the study in `sys.argv[1]` and kills itself at the place that the other arguments name:
+# "writing K": in its K-th write of a whole file, which is then half written beside its place;
 # "row K": before the K-th metrics row of this process is written; "saving K": in the K-th save,
 # with the state on disk but not yet its manifest; "saved K": after the K-th save; "mid-row K":
 # with half a row written.
 CHILD = """
-import json, os, signal, sys
+import json, os, signal, stat, sys
 from pathlib import Path
 from ml_collections import ConfigDict
 from zsg_jax import study
@@ -36,6 +37,19 @@ def die_here(name):
         if left == 0:
             os.kill(os.getpid(), signal.SIGKILL)
 
+fsync = os.fsync
+
+def sync(descriptor):
+    # Of a whole file's write only: the others are a log's or a folder's.
+    if sys._getframe(1).f_code.co_name == "write_bytes" and not stat.S_ISDIR(
+        os.fstat(descriptor).st_mode
+    ):
+        if place == "writing" and left == 1:
+            os.truncate(descriptor, os.fstat(descriptor).st_size // 2)
+        die_here("writing")
+    fsync(descriptor)
+
+os.fsync = sync
 write, digests, save = metrics.MetricsLog.write, checkpoint._digests, checkpoint.Checkpoints.save
 
 def write_row(self, row):
@@ -80,7 +94,11 @@ def whole(small_config, tmp_path, read_metrics):
     return config_file, read_metrics(tmp_path / "whole" / "runs" / "tmta-nft-seed0")
 
 
-def check(tmp_path, whole, places, read_metrics):
+# 10 steps, a test row at 0, 3, 6, 9 and 10, a checkpoint at 4, 8 and 10.
+LOOP = [("row", 3), ("saving", 1), ("saved", 1), ("mid-row", 5), ("saving", 2), ("saved", 1)]
+
+
+def check(tmp_path, whole, places, read_metrics, told=""):
     config_file, expected = whole
     workdir = tmp_path / "killed"
     for place, count in places:
@@ -88,16 +106,20 @@ def check(tmp_path, whole, places, read_metrics):
         assert result.returncode == -signal.SIGKILL, (place, count, result.stderr)
     result = child(workdir, config_file, "none", 0)
     assert result.returncode == 0, result.stderr
+    assert told in result.stderr
     assert read_metrics(workdir / "runs" / "tmta-nft-seed0") == expected
     assert (workdir / "report" / "index.html").exists()
-    return result
 
 
 def test_killed_again_and_again_the_metrics_are_the_same_bit_for_bit(whole, tmp_path, read_metrics):
-    # 10 steps, a test row at 0, 3, 6, 9 and 10, a checkpoint at 4, 8 and 10.
-    places = [("row", 3), ("saving", 1), ("saved", 1), ("mid-row", 5), ("saving", 2), ("saved", 1)]
-    result = check(tmp_path, whole, places, read_metrics)
-    assert "going on after step 10" in result.stderr
+    # Files come first: config.json, data.json, shards and manifests, the arrangement's, metrics.
+    files = [("writing", count) for count in (1, 2, 4, 6, 9)]
+    check(tmp_path, whole, [*files, *LOOP], read_metrics, "going on after step 10")
+
+
+def test_killed_at_the_end_the_report_is_still_drawn(whole, tmp_path, read_metrics):
+    # After the last checkpoint come finished.json, summary.json, figures and the page.
+    check(tmp_path, whole, [("saved", 3), ("writing", 3), ("writing", 4)], read_metrics)
 
 
 @pytest.mark.slow

@@ -81,6 +81,14 @@ def test_an_unfinished_or_empty_folder_does_not_count(two, tmp_path, capsys):
     assert two.restore(ABSTRACT)[0] == 40
 
 
+def test_unfinished_folders_do_not_count_as_spares(two, tmp_path):
+    for name in ("00000025", "00000035", "00000040"):
+        (tmp_path / "checkpoints" / name).mkdir()
+    two.save(30, state(30), {"step": 30})
+    assert folders(tmp_path) == ["00000020", "00000030"]
+    assert two.restore(ABSTRACT)[0] == 30
+
+
 def test_when_all_are_damaged_it_is_no_silent_restart(two, tmp_path):
     for folder in (tmp_path / "checkpoints").iterdir():
         (folder / "position.json").write_text("{}")

@@ -38,7 +38,7 @@ def save(self, step, state, position):
         for path, leaf in jax.tree_util.tree_leaves_with_path(state)
     }
     real_save(self, step, state, position)
-    if name == "moved" and step == 4 and jax.tree.leaves(state)[0].sharding.num_devices == 2:
+    if name == "moved" and jax.tree.leaves(state)[0].sharding.num_devices == 2:
         raise KeyboardInterrupt
 
 def compile_train_step(*args, **kwargs):
@@ -79,7 +79,7 @@ def studies(tmp_path_factory):
         "data.rewrites.samples": 9,
         "data.rewrites.test_rules": 3,
         "data.rewrites.test_samples": 3,
-        "arrangement.methods": ["tmta-rt"],
+        "arrangement.methods": ["tmta-rt", "tmta-nft"],
         "training.batch_size": 16,
         "training.learning_rate": 1e-3,
         "training.checkpoint_every": 4,
@@ -97,7 +97,11 @@ def studies(tmp_path_factory):
         check=False,
     )
     assert result.returncode == 0, result.stderr
-    return folder, json.loads(result.stdout.splitlines()[-1])
+    # The run that was stopped on two devices went on, and on eight.
+    assert "tmta-rt-seed0: going on after step 4" in result.stderr
+    told = json.loads(result.stdout.splitlines()[-1])
+    assert {count for _, count in told["states"]["moved"].values()} == {8}
+    return folder, told
 
 
 def train_rows(read_metrics, folder, name):
@@ -135,6 +139,7 @@ def test_losses_agree_within_rounding(studies, read_metrics, name):
 @pytest.mark.parametrize("name", CASES)
 def test_moments_lie_like_their_parameters_and_one_compile_served(studies, name):
     _, told = studies
+    # Two arrangements of one length, so two runs.
     assert told["compiles"][name] == 1
     states = told["states"][name]
     parameters = {

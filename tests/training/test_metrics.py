@@ -1,6 +1,8 @@
 import json
+import struct
 
 import pytest
+from tensorboardX.proto import event_pb2
 
 from zsg_jax.errors import UserError
 from zsg_jax.training.metrics import FILE, MetricsLog, read_rows
@@ -29,18 +31,36 @@ def test_a_last_line_cut_short_is_left_out_and_one_in_the_middle_is_refused(tmp_
     for size in range(len(whole)):
         path.write_bytes(whole[:size])
         assert len(read_rows(tmp_path)) == whole[:size].count(b"\n")
-    path.write_bytes(whole.replace(b'"step": 1', b'"step": '))
-    with pytest.raises(UserError, match=r"metrics.jsonl:2: is damaged"):
-        read_rows(tmp_path)
+    for bad in (b'{"step": , "kind": "train"}', b"1", b"{}", b'{"step": "1", "kind": "train"}'):
+        lines = whole.split(b"\n")
+        path.write_bytes(b"\n".join([lines[0], bad, *lines[2:]]))
+        with pytest.raises(UserError, match=r"metrics.jsonl:2: is damaged"):
+            read_rows(tmp_path)
+
+
+def scalars(folder):
+    """(step, tag) → value of all TensorBoard files in a run's folder."""
+    found = {}
+    for path in sorted((folder / "tensorboard").iterdir()):
+        data = path.read_bytes()
+        while data:
+            (size,) = struct.unpack("<Q", data[:8])
+            event = event_pb2.Event.FromString(data[12 : 12 + size])
+            found |= {(event.step, v.tag): v.simple_value for v in event.summary.value}
+            data = data[16 + size :]
+    return found
 
 
 def test_tensorboard_gets_the_numbers(tmp_path):
     log = MetricsLog(tmp_path, after_step=-1)
-    log.write({"step": 1, "kind": "test", "loss": 2.0, "loss_by_task": {"a": 3.0}, "losses": [1]})
+    log.write({"step": 4, "kind": "test", "loss": 2.5, "loss_by_task": {"a": 3.5}, "losses": [1]})
+    log.write({"step": 5, "kind": "train", "loss": 1.5, "order_digest": "x"})
     log.close()
-    content = b"".join(path.read_bytes() for path in (tmp_path / "tensorboard").iterdir())
-    assert b"test/loss" in content
-    assert b"test/loss_by_task/a" in content
+    assert scalars(tmp_path) == {
+        (4, "test/loss"): 2.5,
+        (4, "test/loss_by_task/a"): 3.5,
+        (5, "train/loss"): 1.5,
+    }
 
 
 def test_off_process_0_nothing_is_written(tmp_path):

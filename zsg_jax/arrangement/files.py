@@ -13,7 +13,7 @@ from zsg_jax.durable import write_bytes
 from zsg_jax.errors import UserError, check
 
 ARRAYS: dict[str, np.dtype] = {"order": np.dtype("<i8"), "turn": np.dtype("<i4")}
-AGAIN = "make the arrangement again"
+AGAIN = "delete the folder to make the arrangement again"
 
 
 def save(arrangement: Arrangement, folder: Path, provenance: dict[str, Any]) -> None:

@@ -1,6 +1,5 @@
 """The arrangements a study can name, and how each is made from the embeddings."""
 
-import difflib
 from collections.abc import Callable, Sequence
 from functools import cached_property
 
@@ -10,7 +9,7 @@ from jax.sharding import Mesh
 from zsg_jax.arrangement.arrangement import Arrangement
 from zsg_jax.arrangement.permutations import farthest_first, nearest_first, shuffled
 from zsg_jax.arrangement.tmta import tmta
-from zsg_jax.errors import UserError
+from zsg_jax.errors import UserError, nearest
 
 
 class Turns:
@@ -73,10 +72,9 @@ def parse(name: str, seed: int) -> tuple[str, int]:
     """
     method, at, own = name.partition("@")
     if method not in METHODS:
-        near = difflib.get_close_matches(method, METHODS, n=1)
-        hint = f"; did you mean {near[0]!r}?" if near else ""
         raise UserError(
-            f"arrangement.methods: {name!r} is unknown; choose from {', '.join(METHODS)}{hint}"
+            f"arrangement.methods: {name!r} is unknown; choose from {', '.join(METHODS)}"
+            f"{nearest(method, METHODS)}"
         )
     if not at:
         return method, seed

@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 
 from zsg_jax.data.instance import Instance, Turn
 from zsg_jax.errors import UserError
+from zsg_jax.progress import bar
 
 NO_TASK = "(no task)"
 
@@ -74,8 +75,14 @@ def _lines(path: Path) -> Iterator[tuple[int, bytes]]:
         raise UserError(f"{path}: no such file")
     number = 0
     try:
-        with gzip.open(path) if path.suffix == ".gz" else path.open("rb") as file:
+        with (
+            path.open("rb") as stored,
+            gzip.open(stored) if path.suffix == ".gz" else stored as file,
+            bar(path.stat().st_size, f"reading {path.name}", "B") as progress,
+        ):
             for number, raw in enumerate(file, start=1):
+                if number % 1000 == 0:
+                    progress.update(stored.tell() - progress.n)
                 if number == 1:
                     raw = raw.removeprefix(b"\xef\xbb\xbf")
                 if raw.strip():

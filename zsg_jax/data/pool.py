@@ -31,25 +31,18 @@ class Pool(NamedTuple):
     facts: dict[str, Any]
 
 
-def choose_tokenizer(
-    name: str, *, train: list[Instance], size: int, folder: Path
-) -> tokenizers.Tokenizer:
-    """The tokenizer that `name` stands for.
-
-    Args:
-        name: "bytes", "train" or a folder with tokenizer.json.
-        train: what "train" learns from.
-        size: entries that "train" makes at most.
-        folder: where "train" keeps what it made, and finds it again.
-    """
-    if name == "bytes":
-        return tokenizers.ByteTokenizer()
-    if name != "train":
-        return tokenizers.from_folder(name)
+def keep_trained(folder: Path, train: list[Instance], size: int) -> None:
+    """Trains a byte-level BPE of `size` entries on `train`, unless `folder` holds one already."""
     if not (folder / "tokenizer.json").exists():
         say(f"tokenizer: training a byte-level BPE on {len(train):,} rows")
         tokenizers.train_bpe((instance.text for instance in train), size).save(folder)
-    return tokenizers.from_folder(folder)
+
+
+def choose_tokenizer(name: str, trained: Path) -> tokenizers.Tokenizer:
+    """The tokenizer for "bytes", for "train" (kept in the folder `trained`), or for a folder."""
+    if name == "bytes":
+        return tokenizers.ByteTokenizer()
+    return tokenizers.from_folder(trained if name == "train" else name)
 
 
 def make_pool(

@@ -177,6 +177,8 @@ def _special(
         token = token.get("content")
     if token is None:
         return None
+    if not isinstance(token, str):
+        raise UserError(f"{folder}: {key} is {token!r}, not the text of a token")
     token_id = inner.token_to_id(token)
     if token_id is None:
         raise UserError(f"{folder}: {key} {token!r} is not in tokenizer.json's vocabulary")

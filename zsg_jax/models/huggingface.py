@@ -5,6 +5,7 @@ The layout is a folder with `config.json` and either `model.safetensors` or shar
 config would change the computation without this project computing it is refused by name.
 """
 
+import hashlib
 import re
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -187,6 +188,34 @@ def load_llama(
     Raises:
         UserError: a file or tensor is missing, damaged, of another shape, or one too many.
     """
+    weights, names, shapes = _open_llama(folder, config)
+    return load(weights, names, shapes, shardings)
+
+
+def check_llama(folder: str | Path, config: llama.LlamaConfig) -> str:
+    """Looks at every tensor's name, shape and dtype, reads none, and fingerprints the files.
+
+    Returns:
+        SHA-256 over config.json and the weight files.
+
+    Raises:
+        UserError: as `load_llama`, but before any work is done.
+    """
+    weights, names, shapes = _open_llama(folder, config)
+    for path, leaf in traverse_util.flatten_dict(shapes, sep=".").items():
+        weights.reader(names[path], leaf.shape, path.endswith(".kernel"))
+    digest = hashlib.sha256()
+    for path in sorted(
+        {Path(folder) / "config.json", *(file for file, _ in weights.where.values())}
+    ):
+        with path.open("rb") as file:
+            digest.update(hashlib.file_digest(file, "sha256").digest())
+    return digest.hexdigest()
+
+
+def _open_llama(
+    folder: str | Path, config: llama.LlamaConfig
+) -> tuple[Weights, dict[str, str], Params]:
     weights = Weights(folder)
     _, shapes = llama.abstract(config)
     names = _names(shapes, _LLAMA_MODULES)
@@ -201,7 +230,7 @@ def load_llama(
             )
             harmless += r"|lm_head\.weight" if np.array_equal(copy, table) else ""
     weights.refuse_others(set(names.values()), harmless)
-    return load(weights, names, shapes, shardings)
+    return weights, names, shapes
 
 
 def load_bert(folder: str | Path, config: bert.BertConfig) -> Params:

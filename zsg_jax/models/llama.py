@@ -5,7 +5,6 @@ K key-value heads, G query heads for each of them, H head width, F width of the 
 Rotary embeddings turn halves, not pairs, as Hugging Face does, so its weights load unpermuted.
 """
 
-import difflib
 import math
 from dataclasses import dataclass
 from typing import Any
@@ -14,7 +13,7 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
-from zsg_jax.errors import UserError, check
+from zsg_jax.errors import UserError, check, nearest
 
 Params = dict[str, Any]
 
@@ -114,8 +113,7 @@ def sized(
             own and none were given.
     """
     if name not in SIZES:
-        nearest = difflib.get_close_matches(name, SIZES, n=1, cutoff=0.3)
-        hint = f"; did you mean {nearest[0]!r}?" if nearest else ""
+        hint = nearest(name, SIZES, cutoff=0.3)
         raise UserError(f"Llama size {name!r} is not one of {', '.join(SIZES)}{hint}")
     values = dict(SIZES[name])
     for key, value in (("vocab_size", vocab_size), ("max_positions", max_positions)):

@@ -4,29 +4,16 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from zsg_jax.arrangement import files
-from zsg_jax.durable import read_json, write_json
+from zsg_jax.durable import need_json
+from zsg_jax.errors import UserError
 from zsg_jax.report.page import write_report
-from zsg_jax.similarity.trajectory import Trajectory
-from zsg_jax.training.loop import FINISHED
-from zsg_jax.training.metrics import read_rows
-from zsg_jax.workdir import CONFIG, DATA
+from zsg_jax.similarity.trajectory import FILE as TRAJECTORY
+from zsg_jax.similarity.trajectory import Trajectory, load_trajectory
+from zsg_jax.training import loop, metrics
+from zsg_jax.workdir import CONFIG, DATA, arrangement_folder, run_folder
 
-TRAJECTORY = "similarity.json"
-
-
-def save_trajectory(folder: Path, points: Trajectory) -> None:
-    """Keeps a trajectory beside its arrangement, as lists by field."""
-    write_json(
-        folder / TRAJECTORY,
-        {
-            "step": points.step.tolist(),
-            "mean_similarity": points.mean_similarity.tolist(),
-            "best_similarity": points.best_similarity.tolist(),
-        },
-    )
+_FACTS = ("rows", "tasks", "cut", "dropped")
 
 
 def build(workdir: Path, *, title: str, command: str, runs: Sequence[tuple[str, int]]) -> Path:
@@ -45,22 +32,25 @@ def build(workdir: Path, *, title: str, command: str, runs: Sequence[tuple[str, 
     trajectories: dict[str, Trajectory] = {}
     turns: dict[str, int] = {}
     facts: dict[str, str] = {"title": title, "command": command}
-    data, config = read_json(workdir / DATA), read_json(workdir / CONFIG)
-    facts |= _data_facts(data, config)
+    sides = [f"{side}_{fact}" for side in ("train", "test") for fact in _FACTS]
+    data = need_json(workdir / DATA, [*sides, "skipped"])
+    facts |= _data_facts(data, need_json(workdir / CONFIG))
     seconds = 0.0
     for name, seed in runs:
-        folder = workdir / "runs" / f"{name}-seed{seed}"
-        rows.setdefault(name, {})[seed] = read_rows(folder)
+        folder = run_folder(workdir, name, seed)
+        ended = loop.finished(folder)
+        if ended is None:
+            raise UserError(f"{folder}: has not finished; run the study again to go on with it")
+        rows.setdefault(name, {})[seed] = metrics.read_rows(folder)
         seconds += sum(row.get("seconds", 0.0) for row in rows[name][seed])
+        # What the model was and where it ran; of several runs, the last one's.
+        facts |= {label: str(value) for label, value in ended["facts"].items()}
     for name in rows:
-        folder = workdir / "arrangements" / name
+        folder = arrangement_folder(workdir, name)
         arrangement, _ = files.load(folder)
-        turns[name] = len(np.unique(arrangement.turn))
-        points = read_json(folder / TRAJECTORY)
-        trajectories[name] = Trajectory(*(np.asarray(points[field]) for field in points))
-        facts[f"Rows of {name}"] = f"{len(arrangement.order):,} in {turns[name]:,} turns"
-    machine = read_json(workdir / "runs" / f"{runs[-1][0]}-seed{runs[-1][1]}" / FINISHED)
-    facts |= {label: str(value) for label, value in machine.get("facts", {}).items()}
+        turns[name] = len(arrangement.turn_sizes)
+        trajectories[name] = load_trajectory(folder / TRAJECTORY)
+        facts[f"Rows of {name}"] = f"{len(arrangement):,} in {turns[name]:,} turns"
     facts["Seconds in training steps"] = f"{seconds:,.1f} over {len(runs)} runs"
     return write_report(workdir / "report", rows, trajectories, facts, _notes(data), turns=turns)
 

@@ -7,12 +7,11 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
-import jax
 import numpy as np
-from jax.experimental import multihost_utils
 
 from zsg_jax.durable import write_bytes
 from zsg_jax.errors import check
+from zsg_jax.processes import is_first, wait_for_all
 from zsg_jax.progress import bar, say
 
 FORMAT = 1
@@ -62,13 +61,12 @@ def embed(
     """
     check(shard_rows >= 1, f"shard_rows={shard_rows}: it must be at least 1")
     folder = Path(folder)
-    if jax.process_index() == 0:
+    if is_first():
         rows = _embed(texts, encoder, folder, shard_rows, description)
-    if jax.process_count() > 1:
-        multihost_utils.sync_global_devices(f"embedded {description}")
-        if jax.process_index() != 0:
-            # Everything is on disk by now: this reads, and would compute only what is damaged.
-            rows = _embed(texts, encoder, folder, shard_rows, description, write=False)
+    wait_for_all(f"embedded {folder}")
+    if not is_first():
+        # Everything is on disk by now: this reads, and would compute only what is damaged.
+        rows = _embed(texts, encoder, folder, shard_rows, description, write=False)
     return rows
 
 

@@ -11,12 +11,11 @@ import shutil
 from pathlib import Path
 from typing import Any
 
-import jax
-from jax.experimental import multihost_utils
 from orbax.checkpoint import v1 as ocp
 
 from zsg_jax.durable import PARTIAL, write_json
 from zsg_jax.errors import UserError
+from zsg_jax.processes import once
 from zsg_jax.progress import say
 
 MANIFEST = "manifest.json"
@@ -34,17 +33,19 @@ class Checkpoints:
     def save(self, step: int, state: Any, position: dict[str, Any]) -> None:
         """Writes `state` and `position` (JSON) as of `step`; returns when they are on disk."""
         target = self._folder / f"{step:08d}"
-        if _first_process():
+
+        def clear() -> None:
             target.mkdir(parents=True, exist_ok=True)
             (target / MANIFEST).unlink(missing_ok=True)
-        _barrier(f"clear {target}")
-        ocp.save(target / "state", state, overwrite=True)
-        if _first_process():
+
+        def finish() -> None:
             write_json(target / POSITION, position)
             write_json(target / MANIFEST, _digests(target))
-            for old in self._steps()[: -self._keep]:
-                shutil.rmtree(self._folder / f"{old:08d}")
-        _barrier(f"saved {target}")
+            self._delete_old(step)
+
+        once(f"clear {target}", clear)
+        ocp.save(target / "state", state, overwrite=True)
+        once(f"finish {target}", finish)
 
     def restore(self, abstract_state: Any) -> tuple[int, Any, dict[str, Any]] | None:
         """The newest checkpoint that is whole: step, state on its shardings, and position.
@@ -74,6 +75,17 @@ class Checkpoints:
                 f"delete {self._folder.parent} to train this run from the start"
             )
         return None
+
+    def _delete_old(self, step: int) -> None:
+        """Keeps `step` and the newest finished ones before it; what came after is void."""
+        finished = [
+            other
+            for other in self._steps()
+            if other <= step and (self._folder / f"{other:08d}" / MANIFEST).exists()
+        ]
+        for other in self._steps():
+            if other not in finished[-self._keep :]:
+                shutil.rmtree(self._folder / f"{other:08d}")
 
     def _steps(self) -> list[int]:
         if not self._folder.is_dir():
@@ -108,12 +120,3 @@ def _problem(folder: Path) -> str | None:
 def _sha256(path: Path) -> str:
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-def _first_process() -> bool:
-    return jax.process_index() == 0
-
-
-def _barrier(name: str) -> None:
-    if jax.process_count() > 1:
-        multihost_utils.sync_global_devices(name)

@@ -12,11 +12,12 @@ import numpy as np
 from jax.sharding import Mesh
 
 from zsg_jax.data.pipeline import Steps, batches
-from zsg_jax.durable import write_json
+from zsg_jax.durable import read_json, write_json
 from zsg_jax.errors import UserError
+from zsg_jax.processes import is_first, once
 from zsg_jax.progress import bar, say
+from zsg_jax.training import metrics
 from zsg_jax.training.checkpoint import Checkpoints
-from zsg_jax.training.metrics import MetricsLog
 from zsg_jax.training.sharding import place_batch
 
 FINISHED = "finished.json"
@@ -52,6 +53,7 @@ class Run(NamedTuple):
         steps: the batches, by step.
         order: (n,) int64 training rows in the order they are to be met.
         ids: the id of every training row.
+        test_ids: the id of every test row.
         initial_state: makes the state before step 1.
         abstract_state: its shapes and shardings.
         step: compiled (state, batch) -> (state, metrics).
@@ -63,15 +65,26 @@ class Run(NamedTuple):
     steps: Steps
     order: np.ndarray
     ids: Sequence[str]
+    test_ids: Sequence[str]
     initial_state: Callable[[], Any]
     abstract_state: Any
     step: Callable[[Any, Any], Any]
     evaluate: Callable[[Any], dict[str, Any]]
 
 
-def is_finished(folder: Path) -> bool:
-    """Whether the run in `folder` has taken all its steps."""
-    return (folder / FINISHED).exists()
+def finished(folder: Path) -> dict[str, Any] | None:
+    """What finished.json says of the run in `folder`, or None if it still has steps to take.
+
+    Raises:
+        UserError: if the metrics are no longer those the run finished with.
+    """
+    facts = read_json(folder / FINISHED, required=("steps", "metrics_sha256", "facts"))
+    if facts is not None and metrics.digest(folder) != facts["metrics_sha256"]:
+        raise UserError(
+            f"{folder / metrics.FILE}: is not what the run finished with; restore it, or delete "
+            f"{folder} to train this run again"
+        )
+    return facts
 
 
 def train(
@@ -93,23 +106,25 @@ def train(
         The last test loss.
 
     Raises:
-        UserError: if the loss or a gradient is not finite (step and instances named), or if what
-            a checkpoint consumed is not what the arrangement now lists.
+        UserError: if a loss or a gradient is not finite (step and instances named), if what a
+            checkpoint consumed is not what the arrangement now lists, or if checkpoints or metrics
+            that were written before are gone.
     """
-    first_process = jax.process_index() == 0
     checkpoints = Checkpoints(run.folder / "checkpoints")
     digest = OrderDigest(run.ids)
     iterator = batches(run.steps)
     restored = checkpoints.restore(run.abstract_state)
-    log = MetricsLog(run.folder, after_step=restored[0] if restored else -1, active=first_process)
+    rows = metrics.read_rows(run.folder)
     if restored is None:
+        _check_new(run, rows, checkpoint_every)
+        log = metrics.MetricsLog(run.folder, after_step=-1, active=is_first())
         at, state = 0, run.initial_state()
-        test: dict[str, Any] = run.evaluate(state["params"])
-        log.write({"step": 0, "kind": "test", **test})
-        log.flush()
+        test = _measure(run, 0, state, log)
     else:
         at, state, position = restored
         _check_consumed(run, digest, position)
+        _check_rows(run, rows, position, evaluate_every, total)
+        log = metrics.MetricsLog(run.folder, after_step=at, active=is_first())
         iterator.set_state(position["data"])
         say(f"{run.name}: going on after step {at}")
         if at == total:
@@ -123,36 +138,34 @@ def train(
         nonlocal clock, pending
         if pending is None:
             return
-        number, metrics = pending[0], jax.device_get(pending[1])
-        rows = metrics["index"]
-        _check_finite(run, number, metrics)
+        number, taken = pending[0], jax.device_get(pending[1])
+        _check_finite(run, number, taken)
         now = time.perf_counter()
         row = {
             "step": number,
             "kind": "train",
-            "loss": float(metrics["loss"]),
-            "learning_rate": float(metrics["learning_rate"]),
-            "grad_norm": float(metrics["grad_norm"]),
-            "tokens": int(metrics["tokens"]),
+            "loss": float(taken["loss"]),
+            "learning_rate": float(taken["learning_rate"]),
+            "grad_norm": float(taken["grad_norm"]),
+            "tokens": int(taken["tokens"]),
             "seconds": round(now - clock, 6),
-            "order_digest": digest.feed(rows.tolist()),
+            "order_digest": digest.feed(taken["index"].tolist()),
         }
         log.write(row)
         clock, pending = now, None
 
-    # Every transfer in the loop is asked for by name; one that slips in raises.
-    with bar(total, run.name, "step", initial=at) as progress, jax.transfer_guard("disallow"):
+    with bar(total, run.name, "step", initial=at) as progress:
         for number in range(at + 1, total + 1):
-            batch = place_batch(next(iterator), mesh)
-            state, metrics = run.step(state, batch)
-            # The row of the step before is written while the devices are at work on this one.
-            settle()
-            pending = number, metrics
+            # Every transfer of a step is asked for by name; one that slips in raises.
+            with jax.transfer_guard("disallow"):
+                batch = place_batch(next(iterator), mesh)
+                state, taken = run.step(state, batch)
+                # The row of the step before is written while the devices are at work on this one.
+                settle()
+            pending = number, taken
             if number % evaluate_every == 0 or number == total:
                 settle()
-                test = run.evaluate(state["params"])
-                log.write({"step": number, "kind": "test", **test})
-                log.flush()
+                test = _measure(run, number, state, log)
                 clock = time.perf_counter()
             if number % checkpoint_every == 0 or number == total:
                 settle()
@@ -167,10 +180,68 @@ def train(
                 clock = time.perf_counter()
             progress.update()
     log.close()
-    if first_process:
-        summary = {"steps": total, "instances": digest.instances, "order_digest": digest.feed(())}
-        write_json(run.folder / FINISHED, {**summary, "facts": facts})
+
+    def finish() -> None:
+        summary = {
+            "steps": total,
+            "instances": digest.instances,
+            "order_digest": digest.feed(()),
+            "metrics_sha256": metrics.digest(run.folder),
+            "facts": facts,
+        }
+        write_json(run.folder / FINISHED, summary)
+
+    once(f"finish {run.name}", finish)
     return test["loss"]
+
+
+def _measure(run: Run, step: int, state: Any, log: metrics.MetricsLog) -> dict[str, Any]:
+    """Evaluates, and writes the test row of `step`."""
+    test = run.evaluate(state["params"])
+    if not math.isfinite(test["loss"]):
+        pairs = zip(run.test_ids, test["losses"], strict=True)
+        bad = [name for name, loss in pairs if not math.isfinite(loss)]
+        raise UserError(
+            f"{run.name}: the test loss is {test['loss']} at step {step}, by {len(bad)} of "
+            f"{len(run.test_ids)} test rows, such as {', '.join(bad[:4])}; look at the weights the "
+            "run starts from, or lower --config.training.learning_rate"
+        )
+    log.write({"step": step, "kind": "test", **test})
+    log.flush()
+    return test
+
+
+def _check_new(run: Run, rows: list[dict[str, Any]], checkpoint_every: int) -> None:
+    """A run without a checkpoint is a new one, unless its metrics went past the first."""
+    last = max((row["step"] for row in rows if row["kind"] == "train"), default=0)
+    if last > checkpoint_every:
+        raise UserError(
+            f"{run.folder / 'checkpoints'}: holds no whole checkpoint, although the run had taken "
+            f"step {last}; restore one, or delete {run.folder} to train this run from the start"
+        )
+
+
+def _check_rows(
+    run: Run, rows: list[dict[str, Any]], position: dict[str, Any], every: int, total: int
+) -> None:
+    """What was written up to a checkpoint must still be there, as it was."""
+    at = position["step"]
+    steps = {
+        kind: [row["step"] for row in rows if row["kind"] == kind and row["step"] <= at]
+        for kind in ("train", "test")
+    }
+    due = [step for step in range(at + 1) if step % every == 0 or step == total]
+    digests = [row.get("order_digest") for row in rows if row["kind"] == "train"]
+    if (
+        steps["train"] != list(range(1, at + 1))
+        or steps["test"] != due
+        or digests[at - 1] != position["order_digest"]
+    ):
+        raise UserError(
+            f"{run.folder / metrics.FILE}: does not hold the rows of steps 0 to {at} that the "
+            f"checkpoint of step {at} follows; restore it, or delete {run.folder} to train this "
+            "run from the start"
+        )
 
 
 def _check_consumed(run: Run, digest: OrderDigest, position: dict[str, Any]) -> None:
@@ -182,11 +253,11 @@ def _check_consumed(run: Run, digest: OrderDigest, position: dict[str, Any]) -> 
         )
 
 
-def _check_finite(run: Run, number: int, metrics: dict[str, Any]) -> None:
+def _check_finite(run: Run, number: int, taken: dict[str, Any]) -> None:
     for name in ("loss", "grad_norm"):
-        value = float(metrics[name])
+        value = float(taken[name])
         if not math.isfinite(value):
-            ids = [run.ids[row] for row in metrics["index"].tolist() if row >= 0]
+            ids = [run.ids[row] for row in taken["index"].tolist() if row >= 0]
             raise UserError(
                 f"{run.name}: {name} is {value} at step {number}; its instances are "
                 f"{', '.join(ids[:4])} and {max(0, len(ids) - 4)} more; a lower "

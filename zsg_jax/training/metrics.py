@@ -1,5 +1,6 @@
 """A run's metrics: JSON lines that survive a kill, and the same numbers for TensorBoard."""
 
+import hashlib
 import json
 import os
 from pathlib import Path
@@ -29,12 +30,22 @@ def read_rows(folder: Path) -> list[dict[str, Any]]:
         if not line or number == len(lines):
             continue
         try:
-            rows.append(json.loads(line))
-        except ValueError:
+            row = json.loads(line)
+            whole = isinstance(row["step"], int) and row["kind"] in ("train", "test")
+        except (ValueError, TypeError, KeyError):
+            whole = False
+        if not whole:
             raise UserError(
                 f"{path}:{number}: is damaged; delete the run's folder {folder} to run it again"
-            ) from None
+            )
+        rows.append(row)
     return rows
+
+
+def digest(folder: Path) -> str | None:
+    """SHA-256 of a run's metrics file, or None where there is none."""
+    path = folder / FILE
+    return hashlib.sha256(path.read_bytes()).hexdigest() if path.exists() else None
 
 
 class MetricsLog:

@@ -1,7 +1,7 @@
 """A model on a mesh, ready to train any arrangement: shapes, shardings and compiled steps."""
 
 from collections.abc import Callable
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -44,6 +44,7 @@ class Trainer:
         mesh: Mesh,
         *,
         dtype: str = "float32",
+        remat: bool = False,
         init_from: str | Path | None = None,
     ) -> None:
         """Works out shapes and shardings; no array is made yet.
@@ -53,6 +54,7 @@ class Trainer:
             options: batch sizes and optimizer.
             mesh: from `sharding.make_mesh`.
             dtype: compute in "float32" or "bfloat16"; weights are float32.
+            remat: compute each layer again in the backward pass, to save memory.
             init_from: a Hugging Face folder with the weights to start from.
 
         Raises:
@@ -61,16 +63,17 @@ class Trainer:
         sharding.rows_fit(mesh, options.batch_size, options.micro_batch_size)
         self.mesh = mesh
         self._model, self._options, self._init_from = model, options, init_from
-        graphdef, params = llama.abstract(model, dtype=jnp.dtype(dtype))
+        graphdef, params = llama.abstract(model, dtype=jnp.dtype(dtype), remat=remat)
         self.parameters = llama.count(params)
 
         def apply(params: Any, tokens: Any, positions: Any, segment_ids: Any) -> jax.Array:
             return llama.apply(graphdef, params, tokens, positions, segment_ids)
 
         self.apply = apply
-        # The state's shapes do not depend on the learning rate's course.
+        # The state does not depend on the length of the learning rate's course.
+        self._any_optimizer = self._optimizer(options.warmup_steps + 1)[0]
         self._init, self.abstract_state = compile_init(
-            lambda key: llama.initialize(model, key), self._optimizer(1)[0], mesh
+            lambda key: llama.initialize(model, key), self._any_optimizer, mesh
         )
         self.compiled_step: Callable[[int, int], jax.stages.Compiled] = cache(self._compile)
 
@@ -80,8 +83,8 @@ class Trainer:
             return self._init(jax.random.key(seed))
         placed = jax.tree.map(lambda leaf: leaf.sharding, self.abstract_state)
         params = huggingface.load_llama(self._init_from, self._model, placed["params"])
-        tx = self._optimizer(1)[0]
-        return jax.jit(lambda params: initial_state(params, tx), out_shardings=placed)(params)
+        state = partial(initial_state, optimizer=self._any_optimizer)
+        return jax.jit(state, out_shardings=placed)(params)
 
     def abstract_batch(self, length: int) -> dict[str, jax.ShapeDtypeStruct]:
         """Shapes of the global batch of one step, rows of `length` tokens."""
@@ -119,7 +122,6 @@ class Trainer:
 
     def _optimizer(self, total: int) -> tuple[Any, Any]:
         o = self._options
-        warmup = o.warmup_steps if total > 1 else 0
-        learning_rate = optimizer.schedule(o.schedule, o.learning_rate, total, warmup)
+        learning_rate = optimizer.schedule(o.schedule, o.learning_rate, total, o.warmup_steps)
         tx = optimizer.adamw(learning_rate, clip_norm=o.clip_norm, weight_decay=o.weight_decay)
         return tx, learning_rate

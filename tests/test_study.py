@@ -111,10 +111,19 @@ def test_orders_by_task_distance_and_turn_in_one_study(small_config, read_metric
     assert "Weights of distances in wsd-fft" in page.read_text()
 
 
-def test_an_arrangement_too_short_is_refused_before_any_is_trained_on(small_config, tmp_path):
-    methods = ("random", "tmta-turns-1-2")
-    config = small_config(**{"arrangement.methods": methods, "training.steps": 3})
-    with pytest.raises(UserError, match=r"tmta-turns-1-2 holds rows for . steps"):
+@pytest.mark.parametrize(
+    ("overrides", "message"),
+    [
+        ({"training.steps": 3}, "tmta-turns-1-2 holds rows for . steps"),
+        ({"training.warmup_steps": 3}, "training.warmup_steps=3 must be .* under the . steps"),
+        ({"arrangement.methods": ("random", "tmta-turns-80-81")}, "ends with turn 80, but there"),
+    ],
+)
+def test_an_arrangement_too_short_is_refused_before_any_is_trained_on(
+    small_config, tmp_path, overrides, message
+):
+    config = small_config(**{"arrangement.methods": ("random", "tmta-turns-1-2"), **overrides})
+    with pytest.raises(UserError, match=message):
         run(config, tmp_path)
     assert not list(tmp_path.glob("runs/*/metrics.jsonl"))
 

@@ -99,9 +99,9 @@ def _compute(config: ConfigDict, workdir: Path) -> None:
         for name, arrangement in arrangements.items()
     }
     # Arrangements differ in length: one that is too short is refused before any is trained on.
-    totals = {
-        name: _total_steps(config.training.steps, steps, name) for name, steps in all_steps.items()
-    }
+    training = config.training
+    totals = {name: _total_steps(training.steps, steps, name) for name, steps in all_steps.items()}
+    schedule(training.schedule, training.learning_rate, min(totals.values()), training.warmup_steps)
     for name, arrangement in arrangements.items():
         steps, total = all_steps[name], totals[name]
         for seed in config.seeds:

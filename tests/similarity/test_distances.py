@@ -94,3 +94,10 @@ def test_group_means_agree_with_a_loop(n):
 def test_what_has_no_distance_is_refused(call, message):
     with pytest.raises(UserError, match=message):
         call()
+
+
+def test_a_bad_row_is_named_wherever_it_stands():
+    rows = np.ones((HOST_ROWS + 7, 2))
+    rows[HOST_ROWS + 3] = np.nan
+    with pytest.raises(UserError, match=f"train: row {HOST_ROWS + 3} holds a NaN"):
+        centroid_distance(rows, rows[:1])

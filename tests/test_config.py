@@ -20,14 +20,33 @@ def load(name, preset=""):
     return module.get_config(preset)
 
 
-@pytest.mark.parametrize("preset", ["", "p3", "llama2_7b"])
-def test_the_presets_are_valid(preset):
-    validate(load("tmta", preset))
+STUDIES = sorted(path.stem for path in CONFIGS.glob("*.py"))
 
 
-def test_an_unknown_preset_is_named():
-    with pytest.raises(UserError, match="no preset 'p4'; choose p3 or llama2_7b"):
-        load("tmta", "p4")
+@pytest.mark.parametrize(
+    ("name", "preset"),
+    [*((name, preset) for name in STUDIES for preset in ("", "p3")), ("tmta", "llama2_7b")],
+)
+def test_the_presets_are_valid(name, preset):
+    config = load(name, preset)
+    validate(config)
+    assert (config.data.train == "rewrites") == (not preset)
+    # The docstring tells how to run it, as it is called.
+    text = (CONFIGS / f"{name}.py").read_text()
+    assert f"--config configs/{name}.py{':' * bool(preset)}{preset}" in text
+
+
+@pytest.mark.parametrize("name", STUDIES)
+def test_an_unknown_preset_is_named(name):
+    with pytest.raises(UserError, match=rf"configs/{name}\.py has no preset 'p4'; choose p3"):
+        load(name, "p4")
+
+
+def test_groups_of_turns_lie_side_by_side():
+    methods = load("turns").arrangement.methods
+    assert methods[:2] == ("tmta-turns-1-11", "tmta-turns-11-21")
+    assert (methods[-1], len(methods)) == ("tmta-turns-41-51", 5)
+    assert load("turns", "p3").arrangement.methods[-1] == "tmta-turns-21-26"
 
 
 def test_the_config_is_small_enough_to_know():

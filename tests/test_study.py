@@ -91,6 +91,43 @@ def test_a_seed_decides_the_weights_and_at_decides_the_shuffle(
     assert rows[0][1]["order_digest"] != rows[1][1]["order_digest"]
 
 
+def test_orders_by_task_distance_and_turn_in_one_study(small_config, read_metrics, tmp_path):
+    methods = ("round-robin", "coarse-nft", "wsd-fft", "tmta-turns-1-3")
+    page = run(small_config(**{"arrangement.methods": methods}), tmp_path)
+    orders = {name: np.load(tmp_path / "arrangements" / name / "order.npy") for name in methods}
+    # Two families of 40 rows: dealt in turn, one after the other, and mixed by distance.
+    family = {name: order // 40 for name, order in orders.items()}
+    assert family["round-robin"].tolist() == [0, 1] * 40
+    assert np.count_nonzero(np.diff(family["coarse-nft"])) == 1
+    assert np.count_nonzero(np.diff(family["wsd-fft"])) > 1
+    assert 2 <= len(orders["tmta-turns-1-3"]) <= 2 * 12
+    summary = json.loads((tmp_path / "report" / "summary.json").read_text())
+    assert list(summary["arrangements"]) == list(methods)
+    for name, order in orders.items():
+        rows = read_metrics(tmp_path / "runs" / f"{name}-seed0")
+        assert rows[-1]["step"] == -(-len(order) // 8)
+        facts = json.loads((tmp_path / "arrangements" / name / "arrangement.json").read_text())
+        assert ("w_avg" in facts["provenance"]) == (name in ("coarse-nft", "wsd-fft"))
+    assert "Weights of distances in wsd-fft" in page.read_text()
+
+
+@pytest.mark.parametrize(
+    ("overrides", "message"),
+    [
+        ({"training.steps": 3}, "tmta-turns-1-2 holds rows for . steps"),
+        ({"training.warmup_steps": 3}, "training.warmup_steps=3 must be .* under the . steps"),
+        ({"arrangement.methods": ("random", "tmta-turns-80-81")}, "ends with turn 80, but there"),
+    ],
+)
+def test_an_arrangement_too_short_is_refused_before_any_is_trained_on(
+    small_config, tmp_path, overrides, message
+):
+    config = small_config(**{"arrangement.methods": ("random", "tmta-turns-1-2"), **overrides})
+    with pytest.raises(UserError, match=message):
+        run(config, tmp_path)
+    assert not list(tmp_path.glob("runs/*/metrics.jsonl"))
+
+
 def test_rows_without_an_answer_token_are_left_out_and_counted(
     small_config, messages, read_metrics, tmp_path, capsys
 ):

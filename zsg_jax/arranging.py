@@ -11,7 +11,7 @@ import numpy as np
 from jax.sharding import Mesh
 
 from zsg_jax.arrangement import Arrangement, files
-from zsg_jax.arrangement.methods import Turns, arrange
+from zsg_jax.arrangement.methods import Inputs, arrange, made_with
 from zsg_jax.data.instance import Instance
 from zsg_jax.durable import write_bytes
 from zsg_jax.processes import once
@@ -80,9 +80,10 @@ def make_arrangements(
                 progress.reset(of)
             progress.update(rows)
 
-        turns = Turns(
+        inputs = Inputs(
             train_rows,
             test_rows,
+            [train[row].task for row in usable],
             budget=budget,
             mesh=mesh,
             block_rows=block_rows,
@@ -90,7 +91,7 @@ def make_arrangements(
         )
         for name, folder in folders.items():
             started = time.perf_counter()
-            part = arrange(name, turns, seed)
+            part = arrange(name, inputs, seed)
             progress.reset(len(part))
             points = trajectory(
                 train_rows,
@@ -105,7 +106,8 @@ def make_arrangements(
             # Rows that may not be chosen were never compared; the order counts all rows.
             whole = Arrangement(usable[part.order], part.turn)
             seconds = time.perf_counter() - started
-            say(f"{name}: {len(whole):,} rows in {len(whole.turn_sizes):,} turns, {seconds:.1f} s")
+            turns = len(np.unique(whole.turn))
+            say(f"{name}: {len(whole):,} rows in {turns:,} turns, {seconds:.1f} s")
             facts = {
                 "name": name,
                 "budget": budget,
@@ -114,6 +116,7 @@ def make_arrangements(
                 "encoder_digest": chosen.fingerprint,
                 "similarity": "cosine, float32",
                 "seconds": round(seconds, 3),
+                **made_with(name, inputs),
                 **provenance,
             }
             ids = "".join(f"{train[row].id}\n" for row in whole.order)

@@ -56,9 +56,11 @@ def default_config() -> ConfigDict:
     similarity.block_rows = 8192
 
     config.arrangement = arrangement = ConfigDict()
-    # Arrangements to compare; NAME@K is NAME with its own seed K, for methods that shuffle.
+    # Arrangements to compare, from METHODS in zsg_jax/arrangement/methods.py, or tmta-turns-A-B for
+    # the turns [A, B) alone; NAME@K is NAME with its own seed K, for methods that shuffle.
     arrangement.methods = ("tmta-nft", "tmta-rt", "tmta-fft")
-    # Turns go on until at least this many rows are chosen; None: until the pool is empty.
+    # TMTA's turns go on until at least this many rows are chosen, other methods keep the first so
+    # many; None: until the pool is empty, and all.
     arrangement.budget = placeholder(int)
     # The seed of methods that shuffle.
     arrangement.seed = 0

@@ -87,8 +87,8 @@ def _compute(config: ConfigDict, workdir: Path) -> None:
             return evaluate(params, progress.update)
 
     ids = [instance.id for instance in pool.train]
-    for name, arrangement in arrangements.items():
-        steps = Steps(
+    all_steps = {
+        name: Steps(
             pool.train_examples,
             arrangement.order,
             batch_size=config.training.batch_size,
@@ -96,7 +96,14 @@ def _compute(config: ConfigDict, workdir: Path) -> None:
             process_index=jax.process_index(),
             process_count=jax.process_count(),
         )
-        total = _total_steps(config.training.steps, steps, name)
+        for name, arrangement in arrangements.items()
+    }
+    # Arrangements differ in length: one that is too short is refused before any is trained on.
+    training = config.training
+    totals = {name: _total_steps(training.steps, steps, name) for name, steps in all_steps.items()}
+    schedule(training.schedule, training.learning_rate, min(totals.values()), training.warmup_steps)
+    for name, arrangement in arrangements.items():
+        steps, total = all_steps[name], totals[name]
         for seed in config.seeds:
             folder = workdirs.run_folder(workdir, name, seed)
             if loop.finished(folder):

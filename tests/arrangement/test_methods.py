@@ -2,41 +2,190 @@ import numpy as np
 import pytest
 
 from zsg_jax.arrangement import tmta
-from zsg_jax.arrangement.methods import METHODS, Turns, arrange, parse
+from zsg_jax.arrangement.methods import METHODS, SHUFFLING, Inputs, arrange, made_with, parse
 from zsg_jax.errors import UserError
 
 RNG = np.random.default_rng(0)
 TRAIN, TEST = RNG.normal(size=(60, 8)), RNG.normal(size=(7, 8))
+TASKS = [f"task {number}" for number in RNG.integers(0, 5, size=60)]
+OF_TURNS = {"tmta-min", "tmta-max", "tmta-nft", "tmta-fft", "tmta-rt"}
 
 
-def test_every_method_orders_the_rows_it_should():
-    turns = Turns(TRAIN, TEST, budget=25)
+def inputs(budget=None, tasks=TASKS):
+    return Inputs(TRAIN, TEST, tasks, budget=budget)
+
+
+def unit(x):
+    return x / np.linalg.norm(x, axis=1, keepdims=True)
+
+
+def test_every_method_of_turns_orders_the_rows_it_should():
+    given = inputs(25)
     low, high = tmta(TRAIN, TEST, budget=25), tmta(TRAIN, TEST, budget=25, farthest=True)
     assert set(low.order.tolist()) != set(high.order.tolist())
-    for name in METHODS:
-        made = arrange(name, turns, 3)
+    for name in OF_TURNS:
+        made = arrange(name, given, 3)
         rows = high if name == "tmta-max" else low
         assert sorted(made.order) == sorted(rows.order)
         turn_of = dict(zip(rows.order.tolist(), rows.turn.tolist(), strict=True))
         assert [turn_of[row] for row in made.order.tolist()] == made.turn.tolist()
-    assert arrange("tmta-nft", turns, 0).order.tolist() == low.order.tolist()
-    backward = arrange("tmta-fft", turns, 0)
+    assert arrange("tmta-nft", given, 0).order.tolist() == low.order.tolist()
+    backward = arrange("tmta-fft", given, 0)
     assert (np.diff(backward.turn) <= 0).all()
     for turn in np.unique(backward.turn):
         assert (np.diff(backward.order[backward.turn == turn]) > 0).all()
 
 
-def test_the_seed_after_at_wins():
-    turns = Turns(TRAIN, TEST, budget=None)
+def naive_distances(rows):
+    """Minimum, maximum, average and WSD with the study's weights, in float64 with the matrix."""
+    every = np.array([[-np.dot(a, b) for b in unit(TEST)] for a in unit(rows)])
+    low, average = every.min(axis=1), every.mean(axis=1)
+    return {
+        "min": low,
+        "max": every.max(axis=1),
+        "avg": average,
+        "wsd": low + low.mean() / average.mean() * average,
+    }
+
+
+def apart(values):
+    assert np.diff(np.sort(values)).min() > 1e-6
+    return values
+
+
+@pytest.mark.parametrize("budget", [None, 1, 25, 90])
+@pytest.mark.parametrize("measure", ["min", "max", "avg", "wsd"])
+def test_fine_grain_sorts_rows_by_the_distance_named(measure, budget):
+    nearest_first = np.argsort(apart(naive_distances(TRAIN)[measure])).tolist()
+    given = inputs(budget)
+    assert arrange(f"{measure}-nft", given, 0).order.tolist() == nearest_first[:budget]
+    assert arrange(f"{measure}-fft", given, 0).order.tolist() == nearest_first[::-1][:budget]
+
+
+@pytest.mark.parametrize("budget", [None, 25])
+def test_coarse_grain_sorts_tasks_by_the_wsd_of_their_mean_row(budget):
+    groups = {t: [i for i in range(60) if TASKS[i] == t] for t in dict.fromkeys(TASKS)}
+    means = np.array([unit(TRAIN)[rows].mean(axis=0) for rows in groups.values()])
+    distance = dict(zip(groups, apart(naive_distances(means)["wsd"]), strict=True))
+    near = sorted(groups, key=distance.__getitem__)
+    for name, tasks in (("coarse-nft", near), ("coarse-fft", near[::-1])):
+        expected = [row for task in tasks for row in groups[task]]
+        assert arrange(name, inputs(budget), 0).order.tolist() == expected[:budget]
+
+
+@pytest.mark.parametrize("budget", [None, 2, 25, 90])
+def test_min_max_is_half_of_either_without_repeats(budget):
+    wanted = min(budget or 60, 60)
+    low = tmta(TRAIN, TEST).order.tolist()
+    high = tmta(TRAIN, TEST, farthest=True).order.tolist()
+    for name, first, second in (("tmta-min-max", low, high), ("tmta-max-min", high, low)):
+        start = first[: (wanted + 1) // 2]
+        end = [row for row in second[: wanted // 2] if row not in start][::-1]
+        assert arrange(name, inputs(budget), 0).order.tolist() == start + end
+    rows = arrange("tmta-min-max", inputs(budget), 0)
+    mixed = arrange("tmta-random", inputs(budget), 4)
+    assert sorted(mixed.order) == sorted(rows.order)
+    if len(rows) > 9:
+        assert mixed.order.tolist() != rows.order.tolist()
+
+
+def test_methods_blind_to_the_test_set():
+    budget = 25
+    rows = np.random.Generator(np.random.PCG64(3)).permutation(60)[:budget]
+    assert arrange("random", inputs(budget), 3).order.tolist() == rows.tolist()
+    seen = dict.fromkeys(TASKS, 0)
+    keys = []
+    for row, task in enumerate(TASKS):
+        keys.append((seen[task], list(seen).index(task), row))
+        seen[task] += 1
+    dealt = [row for *_, row in sorted(keys)]
+    assert arrange("round-robin", inputs(budget), 0).order.tolist() == dealt[:budget]
+    clustered = [row for _, row in sorted((list(seen).index(t), i) for i, t in enumerate(TASKS))]
+    assert arrange("cluster", inputs(budget), 0).order.tolist() == clustered[:budget]
+
+
+def test_a_range_of_turns():
+    low = tmta(TRAIN, TEST)
+    there = len(low.turn_sizes)
+    made = arrange("tmta-turns-2-5", inputs(), 0)
+    rows = [row for row, turn in zip(low.order, low.turn, strict=True) if 2 <= turn < 5]
+    assert made.order.tolist() == rows
+    assert set(made.turn.tolist()) == {2, 3, 4}
+    assert arrange(f"tmta-turns-1-{there + 1}", inputs(), 0).order.tolist() == low.order.tolist()
+    with pytest.raises(UserError, match=f"ends with turn {there + 1}, but there are {there}") as e:
+        arrange(f"tmta-turns-1-{there + 2}", inputs(), 0)
+    assert "budget" not in str(e.value)
+    with pytest.raises(UserError, match=r"there are 2; .* or raise arrangement\.budget"):
+        arrange("tmta-turns-3-4", inputs(8), 0)
+
+
+@pytest.mark.parametrize("tasks", [["all"] * 60, [str(row) for row in range(60)]])
+def test_one_task_and_a_task_for_every_row(tasks):
+    given = inputs(tasks=tasks)
+    for name in METHODS:
+        order = arrange(name, given, 0).order.tolist()
+        half = name in {"tmta-min-max", "tmta-max-min", "tmta-random"}
+        assert half or sorted(order) == list(range(60))
+    assert arrange("round-robin", given, 0).order.tolist() == list(range(60))
+    assert arrange("cluster", given, 0).order.tolist() == list(range(60))
+    coarse = arrange("coarse-nft", given, 0).order.tolist()
+    fine = list(range(60)) if len(set(tasks)) == 1 else arrange("wsd-nft", given, 0).order.tolist()
+    assert coarse == fine
+
+
+def test_the_weights_used_are_told():
+    given = inputs()
+    found = naive_distances(TRAIN)
+    told = made_with("wsd-fft", given)
+    assert told["w_min"] == 1.0
+    assert told["w_avg"] == pytest.approx(found["min"].mean() / found["avg"].mean(), rel=1e-4)
+    assert made_with("coarse-nft", given)["w_avg"] != told["w_avg"]
+    assert made_with("random", given) == made_with("min-nft", given) == {}
+
+
+def test_as_many_tasks_as_rows_are_needed():
+    with pytest.raises(UserError, match="60 training rows, but 59 tasks"):
+        inputs(tasks=TASKS[1:])
+
+
+@pytest.mark.parametrize("method", sorted(SHUFFLING))
+def test_the_seed_after_at_wins(method):
+    given = inputs()
     orders = [
-        arrange(name, turns, seed).order.tolist()
-        for name, seed in [("tmta-rt", 5), ("tmta-rt@5", 0), ("tmta-rt", 0)]
+        arrange(name, given, seed).order.tolist()
+        for name, seed in [(method, 5), (f"{method}@5", 0), (method, 0)]
     ]
     assert orders[0] == orders[1] != orders[2]
-    assert parse("tmta-rt@12", 0) == ("tmta-rt", 12)
+    assert parse(f"{method}@12", 0) == (method, 12)
 
 
-@pytest.mark.parametrize("name", ["tmta", "tmta-rt@-1", "tmta-rt@01", "tmta-rt@", "tmta-max@1"])
-def test_names_that_stand_for_nothing_are_refused(name):
-    with pytest.raises(UserError, match=r"arrangement\.methods"):
+@pytest.mark.parametrize("method", [*sorted(set(METHODS) - SHUFFLING), "tmta-turns-1-3"])
+def test_a_seed_changes_nothing_else(method):
+    given = inputs(30)
+    assert arrange(method, given, 0).order.tolist() == arrange(method, given, 1).order.tolist()
+    with pytest.raises(UserError, match="draws nothing"):
+        parse(f"{method}@1", 0)
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("tmta", "choose from tmta-min, .*tmta-turns-A-B"),
+        ("tmta-rt@-1", "after @"),
+        ("tmta-rt@01", "after @"),
+        ("tmta-rt@", "after @"),
+        ("tmta-max@1", "draws nothing"),
+        ("round_robin", r"did you mean round-robin\?"),
+        ("wsd-ntf", r"did you mean wsd-nft\?"),
+        ("tmta-turn-1-6", r"did you mean tmta-turns-A-B\?"),
+        ("tmta-turns-6-6", "1 ≤ A < B"),
+        ("tmta-turns-0-6", "1 ≤ A < B"),
+        ("tmta-turns-1", "1 ≤ A < B"),
+        ("tmta-turns-1-6@2", "draws nothing"),
+    ],
+)
+def test_names_that_stand_for_nothing_are_refused(name, message):
+    with pytest.raises(UserError, match=message) as caught:
         parse(name, 0)
+    assert "arrangement.methods" in str(caught.value)
+    assert "\n" not in str(caught.value)

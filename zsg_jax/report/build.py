@@ -47,10 +47,13 @@ def build(workdir: Path, *, title: str, command: str, runs: Sequence[tuple[str, 
         facts |= {label: str(value) for label, value in ended["facts"].items()}
     for name in rows:
         folder = arrangement_folder(workdir, name)
-        arrangement, _ = files.load(folder)
-        turns[name] = len(arrangement.turn_sizes)
+        arrangement, made = files.load(folder)
+        turns[name] = int((arrangement.turn_sizes > 0).sum())
         trajectories[name] = load_trajectory(folder / TRAJECTORY)
         facts[f"Rows of {name}"] = f"{len(arrangement):,} in {turns[name]:,} turns"
+        if "w_avg" in made:
+            weights = f"{made['w_min']:.4g} (minimum), {made['w_avg']:.4g} (average)"
+            facts[f"Weights of distances in {name}"] = weights
     facts["Seconds in training steps"] = f"{seconds:,.1f} over {len(runs)} runs"
     return write_report(workdir / "report", rows, trajectories, facts, _notes(data), turns=turns)
 

@@ -79,7 +79,7 @@ MISTAKES = {
         "choose one of refuse, skip",
     ),
     "missing file": (
-        ["--config=configs/tmta.py", "--config.data.train=nope.jsonl"],
+        ["--config=configs/tmta.py", "--config.data.train=nope.jsonl", "--config.data.test=x"],
         "nope.jsonl: no such file",
     ),
 }

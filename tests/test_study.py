@@ -160,6 +160,28 @@ def test_rows_without_an_answer_token_are_left_out_and_counted(
     assert "no answer token left" in page.read_text()
 
 
+def test_what_makes_a_comparison_void_is_told(small_config, messages, tmp_path, capsys):
+    rows = messages("rows.jsonl", ["yes", "no", "maybe"])
+    with open(rows, "a") as file:
+        turns = [{"role": "user", "content": "x"}, {"role": "assistant", "content": "y"}]
+        file.write(json.dumps({"task": "quiz", "messages": turns}) + "\n")
+    config = small_config(**{"data.train": rows, "data.test": rows, "arrangement.budget": 9})
+    page = run(config, tmp_path / "w").read_text()
+    told = capsys.readouterr().err
+    assert "1 of 2 test tasks stand in the training data too, such as 'quiz'" in told
+    assert "arrangement.budget=9 is more than the 4 usable rows" in told
+    assert "4 rows make one step" in told
+    assert "2 tasks, 1 of them in the training data too" in page
+    assert "4 in 1 steps" in page
+
+
+def test_a_run_of_fewer_steps_shows_only_what_it_saw(small_config, tmp_path):
+    run(small_config(**{"training.steps": 5}), tmp_path)
+    points = json.loads((tmp_path / "arrangements" / "tmta-nft" / "similarity.json").read_text())
+    assert points["step"] == [3, 5]
+    assert "40 in 5 steps" in (tmp_path / "report" / "index.html").read_text()
+
+
 def test_a_trained_tokenizer_serves_and_is_kept(small_config, messages, tmp_path):
     config = small_config(
         **{
@@ -205,7 +227,7 @@ def test_a_loss_that_is_no_number_stops_the_run_and_says_where(
         ({"training.warmup_steps": 10}, "training.warmup_steps=10 must be .* under the 10 steps"),
         ({"training.warmup_steps": 9, "training.steps": 9}, "under the 9 steps"),
         ({"training.micro_batch_size": 3}, "sizes that fit"),
-        ({"data.train": "nowhere.jsonl"}, "nowhere.jsonl: no such file"),
+        ({"data.train": "nowhere.jsonl", "data.test": "x"}, "nowhere.jsonl: no such file"),
         ({"data.max_length": 8}, "no train row has an answer token left"),
         ({"evaluation.max_length": 8}, "no test row has an answer token left"),
         ({"tokenizer": "nowhere"}, "tokenizer.json does not exist"),
@@ -220,11 +242,14 @@ def test_mistakes_end_in_one_line(small_config, tmp_path, overrides, message):
     assert "\n" not in str(caught.value)
 
 
-def test_an_empty_test_set_is_refused(small_config, tmp_path):
+def test_an_empty_test_set_is_refused(small_config, messages, tmp_path):
     empty = tmp_path / "test.jsonl"
     empty.write_text("")
     with pytest.raises(UserError, match=r"test\.jsonl: holds no instance"):
-        run(small_config(**{"data.test": str(empty)}), tmp_path / "w")
+        run(
+            small_config(**{"data.train": messages("a.jsonl", ["b"]), "data.test": str(empty)}),
+            tmp_path / "w",
+        )
 
 
 def test_data_that_changed_since_are_refused(small_config, messages, tmp_path, monkeypatch):

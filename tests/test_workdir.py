@@ -12,6 +12,7 @@ def test_a_workdir_belongs_to_one_config(tmp_path):
     claim(folder, CONFIG_A)
     claim(folder, {**CONFIG_A, "mesh.data": 8, "report.title": "b"})
     other = {**CONFIG_A, "seeds": [0], "training.batch_size": 8}
+    (folder / "embeddings").mkdir()
     with pytest.raises(UserError) as caught:
         claim(folder, other)
     message = str(caught.value)
@@ -28,6 +29,18 @@ def test_folders_that_are_not_ours_are_left_alone(tmp_path):
     with pytest.raises(UserError, match="is a file"):
         refuse_foreign(tmp_path / "thesis.txt")
     assert [path.name for path in tmp_path.iterdir()] == ["thesis.txt"]
+
+
+def test_a_first_try_that_made_nothing_binds_nobody(tmp_path):
+    claim(tmp_path, CONFIG_A)
+    claim_data(tmp_path, dict.fromkeys(DIGESTS, "a"))
+    (tmp_path / "tokenizer").mkdir()
+    other = {**CONFIG_A, "seeds": [5]}
+    claim(tmp_path, other)
+    assert sorted(path.name for path in tmp_path.iterdir()) == [CONFIG]
+    claim_data(tmp_path, dict.fromkeys(DIGESTS, "b"))
+    claim(tmp_path, other)
+    assert (tmp_path / "data.json").exists()
 
 
 def test_a_workdir_killed_while_it_was_made_is_still_ours(tmp_path):

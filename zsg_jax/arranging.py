@@ -47,6 +47,7 @@ def make_arrangements(
     budget: int | None,
     seed: int,
     batch_size: int,
+    steps: int | None,
     every: int,
     block_rows: int,
     mesh: Mesh,
@@ -62,17 +63,22 @@ def make_arrangements(
         encoder: as `choose_encoder` takes it.
         embeddings: the folder that keeps embeddings.
         budget, seed: as `methods` takes them.
-        batch_size, every: rows a step, and steps between points of the trajectory.
+        batch_size, steps: rows a step, and how many steps will be taken; None for all.
+        every: steps between points of the trajectory.
         block_rows: training rows compared at once.
         mesh: devices to compute on.
         provenance: facts about the inputs, kept with each arrangement.
     """
     chosen = choose_encoder(encoder)
+    started = time.perf_counter()
     texts = [train[row].text for row in usable]
     train_rows = embed(texts, chosen, embeddings / "train", description="embedding train")
     texts = [instance.text for instance in test]
     test_rows = embed(texts, chosen, embeddings / "test", description="embedding test")
 
+    seconds = time.perf_counter() - started
+    count = len(train_rows) + len(test_rows)
+    say(f"embeddings: {count:,} rows by {chosen.name}, {seconds:.1f} s")
     with bar(None, "similarity") as progress:
 
         def compared(rows: int, of: int) -> None:
@@ -96,7 +102,7 @@ def make_arrangements(
             points = trajectory(
                 train_rows,
                 test_rows,
-                part.order,
+                part.order if steps is None else part.order[: steps * batch_size],
                 batch_size=batch_size,
                 every=every,
                 mesh=mesh,

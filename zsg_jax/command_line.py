@@ -57,7 +57,7 @@ def guard(main: Callable[[Sequence[str]], Any]) -> Callable[[Sequence[str]], Any
                 "goes on where it stopped"
             )
         except KeyboardInterrupt:
-            fail("stopped; the same command goes on from the last checkpoint", code=130)
+            fail("stopped; the same command goes on from what is kept", code=130)
 
     return guarded
 

@@ -7,6 +7,7 @@ from ml_collections import ConfigDict
 from ml_collections.config_dict import placeholder
 
 from zsg_jax.arrangement.methods import check_methods
+from zsg_jax.data.sources import REWRITES
 from zsg_jax.errors import UserError, check, nearest
 from zsg_jax.models.llama import SIZES
 from zsg_jax.training.optimizer import SCHEDULES
@@ -183,6 +184,12 @@ def validate(config: ConfigDict) -> None:
     )
     for key in ("data.train", "data.test", "tokenizer", "similarity.encoder"):
         check(bool(given[key]), f"config.{key} is empty; give a path or a name")
+    made = [given[f"data.{side}"] == REWRITES for side in ("train", "test")]
+    check(
+        made[0] == made[1],
+        f"config.data.train={given['data.train']!r} but data.test={given['data.test']!r}: give "
+        "both files, or neither",
+    )
 
 
 def _check_type(key: str, value: Any, default: Any) -> None:

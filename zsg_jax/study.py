@@ -147,7 +147,7 @@ def _pool(config: ConfigDict, workdir: Path) -> tuple[Tokenizer, Pool]:
         say(f"skipped {row.path}:{row.line}: {row.reason}")
     if len(skipped) > 5:
         say(f"skipped {len(skipped) - 5} more rows; all are listed in {workdir / workdirs.DATA}")
-    folder = workdir / "tokenizer"
+    folder = workdir / workdirs.TOKENIZER
     if config.tokenizer == "train":
         once("tokenizer", lambda: keep_trained(folder, train, config.tokenizer_size))
     tokenizer = choose_tokenizer(config.tokenizer, folder)
@@ -160,6 +160,12 @@ def _pool(config: ConfigDict, workdir: Path) -> tuple[Tokenizer, Pool]:
             train_length=config.data.max_length,
             test_length=config.evaluation.max_length,
             on_progress=progress.update,
+        )
+    shared = pool.facts["shared_tasks"]
+    if shared:
+        say(
+            f"{len(shared)} of {pool.facts['test_tasks']} test tasks stand in the training data "
+            f"too, such as {shared[0]!r}: they are not unseen"
         )
     say(
         f"data: {len(pool.usable):,} training rows of {pool.facts['train_tasks']:,} tasks, "
@@ -179,9 +185,16 @@ def _claim_data(config: ConfigDict, workdir: Path, pool: Pool) -> None:
 
 def _check_steps(config: ConfigDict, rows: int) -> None:
     """Refuses numbers of steps that no arrangement can serve, before any is made."""
-    training = config.training
+    training, budget = config.training, config.arrangement.budget
     most = -(-rows // training.batch_size)
-    least = -(-min(config.arrangement.budget or rows, rows) // training.batch_size)
+    least = -(-min(budget or rows, rows) // training.batch_size)
+    if budget is not None and budget > rows:
+        say(f"arrangement.budget={budget:,} is more than the {rows:,} usable rows: all are taken")
+    if most == 1:
+        say(
+            f"{rows:,} rows make one step of training.batch_size={training.batch_size}, in which "
+            "their order cannot matter; a smaller batch makes more steps"
+        )
     if training.steps is not None and training.steps > most:
         raise UserError(
             f"training.steps={training.steps}, but {rows} training rows make {most} steps; give "
@@ -260,6 +273,7 @@ def _arrangements(
             budget=config.arrangement.budget,
             seed=config.arrangement.seed,
             batch_size=config.training.batch_size,
+            steps=config.training.steps,
             every=config.evaluation.every,
             block_rows=config.similarity.block_rows,
             mesh=mesh,

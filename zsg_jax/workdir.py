@@ -1,6 +1,7 @@
 """A workdir belongs to one config and one data set: what it holds, and who may go on with it."""
 
 import fcntl
+import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -12,6 +13,9 @@ from zsg_jax.errors import UserError
 CONFIG = "config.json"
 DATA = "data.json"
 LOCK = ".lock"
+TOKENIZER = "tokenizer"
+# What costs time to make; from then on a workdir is bound to its config.
+MADE = ("embeddings", "arrangements", "runs")
 # Where the state lies and what the page is called change no experiment.
 MAY_CHANGE = ("mesh.", "report.")
 # Facts of data.json that decide the numbers.
@@ -88,11 +92,15 @@ def claim(workdir: Path, config: dict[str, Any]) -> None:
             for key in sorted(known.keys() | config.keys())
             if known.get(key) != config.get(key) and not key.startswith(MAY_CHANGE)
         ]
-        if different:
+        if different and any((workdir / part).exists() for part in MADE):
             raise UserError(
                 f"--workdir {workdir}: belongs to another config ({'; '.join(different)}); "
                 "give another --workdir, or the config it was made with"
             )
+        if different:
+            # A first try that failed before anything was made binds nobody.
+            (workdir / DATA).unlink(missing_ok=True)
+            shutil.rmtree(workdir / TOKENIZER, ignore_errors=True)
     write_json(workdir / CONFIG, config)
 
 

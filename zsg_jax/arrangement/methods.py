@@ -154,6 +154,12 @@ def parse(name: str, seed: int) -> tuple[str, int]:
     Raises:
         UserError: for an unknown method, or a seed on a method that draws nothing.
     """
+    if "," in name:
+        example = ", ".join(f"'{part.strip()}'" for part in name.split(","))
+        raise UserError(
+            f"arrangement.methods: several names are written as a tuple, in quotes for the shell: "
+            f'--config.arrangement.methods="({example})"'
+        )
     method, at, own = name.partition("@")
     if method.startswith(TURNS):
         check(

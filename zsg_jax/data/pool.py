@@ -8,7 +8,7 @@ import numpy as np
 
 from zsg_jax.data import prompts, tokenizers
 from zsg_jax.data.instance import Instance, instances_digest
-from zsg_jax.data.messages import BadRow
+from zsg_jax.data.messages import NO_TASK, BadRow
 from zsg_jax.errors import UserError
 from zsg_jax.progress import say
 
@@ -76,6 +76,9 @@ def make_pool(
         "test_ids": [test[row].id for row in scored],
         "skipped": [row._asdict() for row in skipped],
         "tokenizer_digest": tokenizer.fingerprint,
+        "shared_tasks": sorted(
+            {one.task for one in train} & {one.task for one in test} - {NO_TASK}
+        ),
     }
     for side, kept, key in (
         ("train", usable, "data.max_length"),
@@ -85,7 +88,10 @@ def make_pool(
         if not len(kept):
             raise UserError(f"no {side} row has an answer token left; raise --config.{key}")
         if dropped:
-            say(f"{dropped:,} {side} rows have no answer token left after {key}; they are left out")
+            say(
+                f"{dropped:,} of {dropped + len(kept):,} {side} rows have no answer token left "
+                f"within {key} and are left out; a larger --config.{key} keeps more"
+            )
     return Pool(
         train,
         [test[row] for row in scored],

@@ -33,8 +33,9 @@ def build(workdir: Path, *, title: str, command: str, runs: Sequence[tuple[str, 
     turns: dict[str, int] = {}
     facts: dict[str, str] = {"title": title, "command": command}
     sides = [f"{side}_{fact}" for side in ("train", "test") for fact in _FACTS]
-    data = need_json(workdir / DATA, [*sides, "skipped"])
-    facts |= _data_facts(data, need_json(workdir / CONFIG))
+    data = need_json(workdir / DATA, [*sides, "skipped", "shared_tasks"])
+    config = need_json(workdir / CONFIG)
+    facts |= _data_facts(data, config)
     seconds = 0.0
     for name, seed in runs:
         folder = run_folder(workdir, name, seed)
@@ -50,7 +51,10 @@ def build(workdir: Path, *, title: str, command: str, runs: Sequence[tuple[str, 
         arrangement, made = files.load(folder)
         turns[name] = int((arrangement.turn_sizes > 0).sum())
         trajectories[name] = load_trajectory(folder / TRAJECTORY)
+        trained = max(row["step"] for one in rows[name].values() for row in one)
+        met = min(len(arrangement), trained * config["training.batch_size"])
         facts[f"Rows of {name}"] = f"{len(arrangement):,} in {turns[name]:,} turns"
+        facts[f"Rows trained on in {name}"] = f"{met:,} in {trained:,} steps"
         if "w_avg" in made:
             weights = f"{made['w_min']:.4g} (minimum), {made['w_avg']:.4g} (average)"
             facts[f"Weights of distances in {name}"] = weights
@@ -60,11 +64,13 @@ def build(workdir: Path, *, title: str, command: str, runs: Sequence[tuple[str, 
 
 def _data_facts(data: dict[str, Any], config: dict[str, Any]) -> dict[str, str]:
     budget = config["arrangement.budget"]
+    count = len(data["shared_tasks"])
+    shared = f"{count:,} of them in the training data too" if count else "none of them trained on"
     return {
         "Training data": f"{config['data.train']}: {data['train_rows']:,} rows of "
         f"{data['train_tasks']:,} tasks",
         "Test data": f"{config['data.test']}: {data['test_rows']:,} rows of "
-        f"{data['test_tasks']:,} unseen tasks",
+        f"{data['test_tasks']:,} tasks, {shared}",
         "Tokenizer": config["tokenizer"],
         "Encoder": config["similarity.encoder"],
         "Similarity": "cosine, float32",

@@ -164,7 +164,7 @@ def _caption(name: str, summary: Mapping[str, Any]) -> dict[str, str]:
     texts = {
         "loss": (
             "Test loss",
-            "Mean loss on the unseen tasks against optimizer step. A line that falls further left "
+            "Mean loss on the test rows against optimizer step. A line that falls further left "
             "learned sooner; a line that ends lower learned more."
             + (" The band is ±1 sample standard deviation over seeds." if several else ""),
             f"Line chart of test loss against step for {len(entries)} arrangements: {finals}.",

@@ -17,7 +17,7 @@ Runs = Mapping[str, Mapping[int, Sequence[Row]]]
 
 NEAR_FINAL = 0.05  # "within 5 % of its final value"
 FLAT = 0.05  # a task's loss that varies by less than this share of its first value does not move
-REBOUND = 0.25  # share of its range that a loss must win back to count as rising again
+REBOUND = 0.1  # share of its range that a loss must win back to count as rising again
 EARLY = 0.25  # share of the steps that counts as early
 
 EARLY_KIND = "falls early and stays"
@@ -77,7 +77,7 @@ def curve_kind(steps: Sequence[int], losses: Sequence[float] | np.ndarray) -> st
     Applied in this order, with range = highest − lowest loss:
 
     1. "does not move": the range is below 5 % of the first loss;
-    2. "rises again": the final loss lies above the lowest by more than a quarter of the range
+    2. "rises again": the final loss lies above the lowest by more than a tenth of the range
        (a curve that only rises is counted here);
     3. "falls early and stays": after its highest value the loss gets half-way down to its lowest
        no later than the first evaluation at or after a quarter of the steps;

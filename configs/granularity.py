@@ -25,6 +25,7 @@ A pretrained Llama of 260,032 parameters on P3 with all-MiniLM-L6-v2; it has not
 
 from ml_collections import ConfigDict
 
+from zsg_jax import presets
 from zsg_jax.config import default_config
 from zsg_jax.errors import UserError
 
@@ -42,15 +43,5 @@ def get_config(preset: str = "") -> ConfigDict:
 
 
 def _p3(config: ConfigDict) -> None:
-    """A small pretrained Llama on P3: the whole pool, 7,168 rows, one epoch."""
-    config.seeds = (0,)
-    config.data.train = "p3/train.jsonl.gz"
-    config.data.test = "p3/test.jsonl.gz"
-    config.data.max_length = 512
-    config.evaluation.max_length = 512
-    config.similarity.encoder = "all-MiniLM-L6-v2"
-    config.tokenizer = "stories260k"
-    config.model.init_from = "stories260k"
-    config.training.micro_batch_size = 4
-    config.training.learning_rate = 1e-3
-    config.report.title = "Fine and coarse grain on P3"
+    """The whole pool, 7,168 rows, one epoch."""
+    presets.p3(config, "Fine and coarse grain on P3")

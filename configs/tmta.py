@@ -26,6 +26,7 @@ The study's own settings, for a pod; shapes and shardings are tested, the traini
 
 from ml_collections import ConfigDict
 
+from zsg_jax import presets
 from zsg_jax.config import default_config
 from zsg_jax.errors import UserError
 
@@ -43,19 +44,9 @@ def get_config(preset: str = "") -> ConfigDict:
 
 
 def _p3(config: ConfigDict) -> None:
-    """A small pretrained Llama on P3: 4,800 rows, one epoch, 300 steps."""
-    config.seeds = (0,)
-    config.data.train = "p3/train.jsonl.gz"
-    config.data.test = "p3/test.jsonl.gz"
-    config.data.max_length = 512
-    config.evaluation.max_length = 512
-    config.similarity.encoder = "all-MiniLM-L6-v2"
-    config.tokenizer = "stories260k"
-    config.model.init_from = "stories260k"
+    """4,800 rows, one epoch, 300 steps."""
+    presets.p3(config, "Test-centric arrangement on P3")
     config.arrangement.budget = 4800
-    config.training.micro_batch_size = 4
-    config.training.learning_rate = 1e-3
-    config.report.title = "Test-centric arrangement on P3"
 
 
 def _llama2_7b(config: ConfigDict) -> None:

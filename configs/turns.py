@@ -23,6 +23,7 @@ A pretrained Llama of 260,032 parameters on P3 with all-MiniLM-L6-v2; it has not
 
 from ml_collections import ConfigDict
 
+from zsg_jax import presets
 from zsg_jax.config import default_config
 from zsg_jax.errors import UserError
 
@@ -48,19 +49,9 @@ def _ranges(turns: int, ranges: int) -> tuple[str, ...]:
 
 
 def _p3(config: ConfigDict) -> None:
-    """A small pretrained Llama on P3: 5 turns a group as in the study, one epoch of each."""
-    config.seeds = (0,)
-    config.data.train = "p3/train.jsonl.gz"
-    config.data.test = "p3/test.jsonl.gz"
-    config.data.max_length = 512
-    config.evaluation.max_length = 512
-    config.similarity.encoder = "all-MiniLM-L6-v2"
-    config.tokenizer = "stories260k"
-    config.model.init_from = "stories260k"
+    """5 turns a group as in the study, one epoch of each."""
+    presets.p3(config, "Turns apart on P3")
     # 4,800 rows make 29 turns.
     config.arrangement.methods = _ranges(5, 5)
     config.arrangement.budget = 4800
     config.training.steps = None
-    config.training.micro_batch_size = 4
-    config.training.learning_rate = 1e-3
-    config.report.title = "Turns apart on P3"

@@ -1,6 +1,6 @@
 """From what the config names to instances: a file, or rewrites made on the spot."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from zsg_jax.data.instance import Instance
@@ -24,31 +24,24 @@ def load(
     Returns:
         Training instances, test instances, and the rows that were skipped.
     """
-    options = rewrites_options
     skipped: list[BadRow] = []
-    if train == REWRITES:
-        train_set = rewrites(
-            options["train_families"],
-            rules=options["rules"],
-            samples=options["samples"],
-            no_ops=options["no_ops"],
-            seed=options["seed"],
-            split="train",
+
+    def side(path: str, split: str, prefix: str, unlike: Sequence[Instance]) -> list[Instance]:
+        if path != REWRITES:
+            instances, bad = read_messages(path, bad_rows)
+            skipped.extend(bad)
+            return instances
+        return rewrites(
+            rewrites_options[f"{split}_families"],
+            rules=rewrites_options[f"{prefix}rules"],
+            samples=rewrites_options[f"{prefix}samples"],
+            no_ops=rewrites_options["no_ops"],
+            seed=rewrites_options["seed"],
+            split=split,
+            unlike=unlike,
         )
-    else:
-        train_set, bad = read_messages(train, bad_rows)
-        skipped += bad
-    if test == REWRITES:
-        test_set = rewrites(
-            options["test_families"],
-            rules=options["test_rules"],
-            samples=options["test_samples"],
-            no_ops=options["no_ops"],
-            seed=options["seed"],
-            split="test",
-            unlike=train_set if train == REWRITES else (),
-        )
-    else:
-        test_set, bad = read_messages(test, bad_rows)
-        skipped += bad
+
+    train_set = side(train, "train", "", ())
+    # Only made rows have rules that could come again.
+    test_set = side(test, "test", "test_", train_set if train == REWRITES else ())
     return train_set, test_set, skipped

@@ -1,9 +1,11 @@
-"""What several processes of one study do once, and where they wait for each other."""
+"""What several processes of one study do once, what they share, and where they wait."""
 
 from collections.abc import Callable
 
 import jax
+import numpy as np
 from jax.experimental import multihost_utils
+from jax.sharding import Mesh
 
 
 def is_first() -> bool:
@@ -22,3 +24,12 @@ def once(name: str, work: Callable[[], object]) -> None:
     if is_first():
         work()
     wait_for_all(name)
+
+
+def from_all(part: np.ndarray, mesh: Mesh) -> list[np.ndarray]:
+    """The part of each process that computes on `mesh`, all of one shape and of 32 or 64 bits."""
+    if len({device.process_index for device in mesh.devices.flat}) == 1:
+        return [part]
+    # JAX would make 32 bits of 64.
+    parts = multihost_utils.process_allgather(np.ascontiguousarray(part).view(np.int32))
+    return [np.asarray(one).view(part.dtype) for one in parts]

@@ -22,7 +22,7 @@ from zsg_jax.errors import UserError
 from zsg_jax.evaluation.loss import LossEvaluation
 from zsg_jax.models import huggingface, llama
 from zsg_jax.processes import once
-from zsg_jax.progress import bar, say
+from zsg_jax.progress import bar, passes, say
 from zsg_jax.report import build as report
 from zsg_jax.training import loop, sharding
 from zsg_jax.training.optimizer import schedule
@@ -264,7 +264,7 @@ def _arrangements(
     folders = {
         name: workdirs.arrangement_folder(workdir, name) for name in config.arrangement.methods
     }
-    digests = {key: pool.facts[key] for key in ("train_digest", "test_digest")}
+    digests = _digests(pool)
     missing = {name: folder for name, folder in folders.items() if not arranging.is_made(folder)}
     looked = (workdir / workdirs.LEAKAGE).exists()
     if missing or not looked:
@@ -275,28 +275,7 @@ def _arrangements(
             workdir / "embeddings",
             dtype=config.similarity.dtype,
         )
-    if not looked:
-        block_rows = config.similarity.block_rows
-        numbers = (pool.usable, pool.answered)
-        arranging.look_for_leaks(workdir, sides, numbers, block_rows=block_rows, mesh=mesh)
-    if missing:
-        arranging.make_arrangements(
-            missing,
-            sides.toward(pool.aimed),
-            pool.usable,
-            metric=config.similarity.distance,
-            w_min=config.arrangement.w_min,
-            w_avg=config.arrangement.w_avg,
-            budget=config.arrangement.budget,
-            seed=config.arrangement.seed,
-            batch_size=config.training.batch_size,
-            steps=config.training.steps,
-            every=config.evaluation.every,
-            block_rows=config.similarity.block_rows,
-            measures=config.similarity.trajectory,
-            mesh=mesh,
-            provenance=digests,
-        )
+        _make(config, workdir, pool, sides, missing, leaks=not looked, mesh=mesh)
     arrangements: dict[str, Arrangement] = {}
     encoders: dict[str, str | None] = {}
     for name, folder in folders.items():
@@ -314,6 +293,66 @@ def _arrangements(
             "back and delete what the other one made"
         )
     return arrangements
+
+
+def _digests(pool: Pool) -> dict[str, Any]:
+    return {key: pool.facts[key] for key in ("train_digest", "test_digest")}
+
+
+def _make(
+    config: ConfigDict,
+    workdir: Path,
+    pool: Pool,
+    sides: arranging.Sides,
+    missing: dict[str, Path],
+    *,
+    leaks: bool,
+    mesh: Mesh,
+) -> None:
+    """Looks for leaks if asked to, and makes the arrangements that are `missing`."""
+    block_rows = config.similarity.block_rows
+    aimed = sides.toward(pool.aimed)
+    # Of a part of the test rows the statistics tell nothing about leaks of the others.
+    shared = leaks and aimed is sides
+    with bar(None, "similarity") as progress:
+        inputs = arranging.make_inputs(
+            aimed,
+            missing,
+            config.similarity.trajectory if missing else (),
+            leaks=shared,
+            metric=config.similarity.distance,
+            w_min=config.arrangement.w_min,
+            w_avg=config.arrangement.w_avg,
+            budget=config.arrangement.budget,
+            block_rows=block_rows,
+            mesh=mesh,
+            on_progress=passes(progress),
+        )
+        if leaks:
+            arranging.look_for_leaks(
+                workdir,
+                sides,
+                (pool.usable, pool.answered),
+                largest=inputs.cosines.maximum if shared else None,
+                block_rows=block_rows,
+                mesh=mesh,
+            )
+        if missing:
+            arranging.make_arrangements(
+                missing,
+                aimed,
+                inputs,
+                pool.usable,
+                seed=config.arrangement.seed,
+                batch_size=config.training.batch_size,
+                steps=config.training.steps,
+                every=config.evaluation.every,
+                block_rows=block_rows,
+                measures=config.similarity.trajectory,
+                mesh=mesh,
+                provenance=_digests(pool),
+                progress=progress,
+            )
 
 
 def _total_steps(wanted: int | None, steps: Steps, name: str) -> int:

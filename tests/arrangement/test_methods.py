@@ -10,11 +10,13 @@ from zsg_jax.arrangement.methods import (
     arrange,
     caution,
     made_with,
+    needs,
     parse,
     row_distance,
     shuffles,
 )
 from zsg_jax.errors import UserError
+from zsg_jax.similarity.scan import scan
 
 RNG = np.random.default_rng(0)
 TRAIN, TEST = RNG.normal(size=(60, 8)), RNG.normal(size=(7, 8))
@@ -292,3 +294,39 @@ def test_odd_weights_are_told(w_avg, told):
     assert told in said
     assert bool(told) == bool(said)
     assert caution(made_with("tmta-nft", given)) == ""
+
+
+@pytest.mark.parametrize("metric", ["cosine", "euclidean"])
+def test_what_methods_announce_is_all_they_need_and_one_pass_gives_it(metric, monkeypatch):
+    names = [*METHODS, "tmta-turns-1-2", "polar-4", "uniform-3"]
+    names = [name for name in names if not name.startswith("ot-")]
+    # The mean rows of tasks are few, and compared on their own.
+    wide = np.concatenate([TRAIN] * 80) + RNG.normal(size=(4800, 8))
+    tasks = TASKS * 80
+    alone = {}
+    for name in names:
+        given = Inputs(wide, TEST, tasks, budget=900, metric=metric)
+        alone[name] = arrange(name, given, 1)
+    passes = []
+
+    def spied(train, *rest, **options):
+        passes.append(len(train))
+        return scan(train, *rest, **options)
+
+    monkeypatch.setattr("zsg_jax.arrangement.inputs.scan", spied)
+    monkeypatch.setattr("zsg_jax.similarity.cosine.scan", spied)
+    for group in ([name] for name in names), [names]:
+        for some in group:
+            passes.clear()
+            given = Inputs(wide, TEST, tasks, budget=900, metric=metric, needs=needs(some))
+            for name in some:
+                made = arrange(name, given, 1)
+                np.testing.assert_array_equal(made.order, alone[name].order)
+                np.testing.assert_array_equal(made.turn, alone[name].turn)
+            assert passes.count(len(wide)) <= 1, some
+
+
+def test_methods_that_look_at_no_embedding_announce_nothing():
+    assert not any(needs(["random", "round-robin", "cluster"]))
+    assert needs(["tmta-nft"]) == (False, True, False, False)
+    assert needs(["tmta-max", "coarse-fft", "uniform-3"]) == (True, False, True, True)

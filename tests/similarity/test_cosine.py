@@ -12,8 +12,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from zsg_jax.errors import UserError
-from zsg_jax.similarity import cosine, running_lists, tiles
-from zsg_jax.similarity.cosine import cosine_matrix, row_statistics, top_k, unit_rows
+from zsg_jax.similarity import device_pass, host_pass, matrix, running_lists, tiles
+from zsg_jax.similarity.cosine import cosine_matrix, row_statistics, scan, top_k, unit_rows
 from zsg_jax.similarity.stream import Stream
 
 BLOCKS = st.sampled_from([1, 300, 512, 8192])
@@ -120,15 +120,20 @@ def test_every_product_has_the_one_shape_and_the_highest_precision():
     for rows, block_rows in ((10, 8192), (3000, 512), (3000, 8192)):
         stream = Stream(gaussians(rows, 20), gaussians(9, 20), None, None, block_rows)
         step = next(iter(stream))
-        lists = jax.tree.map(stream.spread, running_lists.empty(128, 8))
-        programs += [
-            jax.jit(cosine._matrix_block, static_argnames="mesh").lower(
-                step.rows, stream.test, mesh=stream.mesh
-            ),
-            jax.jit(cosine._top_k_block, static_argnames=("mesh", "farthest")).lower(
-                lists, step.rows, step.bounds, stream.test, mesh=stream.mesh, farthest=False
-            ),
-        ]
+        lists = {False: jax.tree.map(stream.spread, running_lists.empty(128, 8))}
+        for statistics in (False, True):
+            options = {"mesh": stream.mesh, "statistics": statistics}
+            programs += [
+                tiles._jitted(device_pass._block, "cpu").lower(
+                    lists, step.rows, step.bounds, stream.test, 9, **options
+                ),
+                tiles._jitted(host_pass._span, "cpu").lower(
+                    step.rows, 0, stream.test, 9, tiles=1, **options
+                ),
+            ]
+        programs.append(
+            tiles._jitted(matrix._block, "cpu").lower(step.rows, stream.test, mesh=stream.mesh)
+        )
     for program in programs:
         (product,) = [line for line in program.as_text().splitlines() if "dot_general" in line]
         assert "precision = [HIGHEST, HIGHEST]" in product
@@ -233,14 +238,59 @@ def test_what_cannot_be_compared_is_refused():
         top_k(rows, rows, 1, block_rows=0)
 
 
-def test_one_compile_for_one_shape():
-    function = tiles._jitted(cosine._top_k_block, "cpu")
+@pytest.mark.parametrize(
+    ("on_host", "function"), [(True, host_pass._span), (False, device_pass._block)]
+)
+def test_one_compile_for_one_shape(on_host, function):
+    function = tiles._jitted(function, "cpu")
     train, test = gaussians(1300, 20), gaussians(9, 20, 1)
-    top_k(train, test, 5, block_rows=512)
+    scan(train, test, nearest=5, block_rows=512, on_host=on_host)
     before = function._cache_size()
     # Another number of rows, of test rows, of columns and another k, with a last block half full.
-    top_k(train[:1100, :19], test[:4, :19], 7, block_rows=400)
+    scan(train[:1100, :19], test[:4, :19], nearest=7, block_rows=400, on_host=on_host)
     assert function._cache_size() == before
+
+
+@pytest.mark.parametrize("on_host", [True, False])
+@settings(max_examples=40, deadline=None)
+@given(
+    n=st.sampled_from([1, 300, 700]),
+    t=st.integers(1, 130),
+    lengths=st.tuples(st.integers(0, 300), st.integers(0, 300)),
+    statistics=st.booleans(),
+    repeats=st.booleans(),
+    block_rows=BLOCKS,
+    seed=st.integers(0, 2**32 - 1),
+)
+def test_one_pass_gives_what_each_of_several_would(
+    on_host, n, t, lengths, statistics, repeats, block_rows, seed
+):
+    make = with_repeats if repeats else gaussians
+    train, test = make(n, 12, seed), make(t, 12, seed + 1)
+    taken = np.random.default_rng(seed).random(n) < 0.3
+    left = np.flatnonzero(~taken)
+    options = {"taken": taken, "block_rows": block_rows, "on_host": on_host}
+    found = scan(
+        train, test, nearest=lengths[0], farthest=lengths[1], statistics=statistics, **options
+    )
+    matrix = cosine_matrix(train[left], test)
+    for lists, k, sign in ((found.nearest, lengths[0], -1), (found.farthest, lengths[1], 1)):
+        if not k:
+            assert lists is None
+            continue
+        order = np.argsort(sign * matrix, axis=0, kind="stable")[:k].T
+        np.testing.assert_array_equal(lists[1][:, : order.shape[1]], left[order])
+        np.testing.assert_array_equal(
+            lists[0][:, : order.shape[1]], np.take_along_axis(matrix.T, order, axis=1)
+        )
+        assert lists[1].shape == (t, k)
+        assert (lists[1][:, order.shape[1] :] == -1).all()
+    assert (found.statistics is not None) == statistics
+    if statistics:
+        for field, expected in zip(
+            found.statistics, row_statistics(train[left], test), strict=True
+        ):
+            np.testing.assert_array_equal(field, expected)
 
 
 ON_MESHES = textwrap.dedent("""
@@ -248,7 +298,7 @@ ON_MESHES = textwrap.dedent("""
     import jax, numpy as np
     from jax.sharding import Mesh
     from zsg_jax.arrangement import tmta
-    from zsg_jax.similarity.cosine import cosine_matrix, row_statistics, top_k
+    from zsg_jax.similarity.cosine import cosine_matrix, row_statistics, scan, top_k
 
     def digest(arrays):
         parts = [np.ascontiguousarray(a).tobytes() for a in arrays]
@@ -268,6 +318,11 @@ ON_MESHES = textwrap.dedent("""
             for farthest in (False, True):
                 lists = top_k(train, test, 30, farthest=farthest, taken=taken, **options)
                 out[f"top_k {n} {farthest}"] = digest(lists)
+            for on_host in (False, True):
+                found = scan(train, test, nearest=30, farthest=7, statistics=True, **options,
+                    taken=taken, on_host=on_host)
+                out[f"scan {n} {on_host}"] = digest([a for part in found[:3] for a in part])
+            for farthest in (False, True):
                 a = tmta(train, test, farthest=farthest, k=20, budget=n // 2, **options)
                 out[f"tmta {n} {farthest}"] = digest([a.order, a.turn])
         return out

@@ -4,7 +4,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from zsg_jax.errors import UserError
-from zsg_jax.similarity.distances import centroid_distance, distances, group_means, wsd
+from zsg_jax.similarity.distances import centroid_distance, distances, wsd
 from zsg_jax.similarity.rows import HOST_ROWS
 
 SEEDS = st.integers(0, 2**32 - 1)
@@ -128,14 +128,6 @@ def test_euclidean_centroids_are_the_means_as_they_are(seed, n, t):
     assert centroid_distance(test, test, metric="euclidean") == 0.0
 
 
-@pytest.mark.parametrize("n", [1, 50, HOST_ROWS + 7])
-def test_group_means_agree_with_a_loop(n):
-    rows = np.random.default_rng(n).normal(size=(n, 4))
-    groups = np.arange(n) % min(n, 3)
-    expected = [unit(rows[groups == group]).mean(0) for group in range(min(n, 3))]
-    np.testing.assert_allclose(group_means(rows, groups), expected, atol=1e-6)
-
-
 @pytest.mark.parametrize(
     ("call", "message"),
     [
@@ -145,7 +137,6 @@ def test_group_means_agree_with_a_loop(n):
         (lambda: distances(np.eye(3), np.eye(2)), "3 columns and test has 2"),
         (lambda: centroid_distance(np.eye(3), np.zeros((0, 3))), "test is empty"),
         (lambda: centroid_distance(np.zeros((0, 3)), np.eye(3)), "train is empty"),
-        (lambda: group_means(np.eye(3), np.zeros(2, int)), r"3 rows, but groups are \(2,\)"),
         (lambda: wsd(np.zeros(3), np.zeros(2)), r"must be \(N,\)"),
         (lambda: wsd(np.array([np.nan]), np.zeros(1)), "NaN"),
         (lambda: wsd(np.zeros(1), np.zeros(1), w_avg=np.inf), "must be finite"),

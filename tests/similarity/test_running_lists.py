@@ -4,7 +4,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from zsg_jax.similarity import running_lists
-from zsg_jax.similarity.cosine import cosine_matrix, top_k
+from zsg_jax.similarity.cosine import cosine_matrix, scan
 
 
 def rows_of_tasks(rows, columns, generator, *, repeats, sorted_by_task):
@@ -35,7 +35,9 @@ def test_lists_are_right_however_little_may_wait(
     matrix = cosine_matrix(train, test)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(running_lists, "WAITING", waiting)
-        values, indices = top_k(train, test, k, farthest=farthest, block_rows=1024)
+        which = "farthest" if farthest else "nearest"
+        found = scan(train, test, **{which: k}, block_rows=1024, on_host=False)
+    values, indices = getattr(found, which)
     for j in range(len(test)):
         expected = np.argsort(matrix[:, j] if farthest else -matrix[:, j], kind="stable")[:k]
         np.testing.assert_array_equal(indices[j], expected)

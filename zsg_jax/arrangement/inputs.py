@@ -2,29 +2,39 @@
 
 from collections.abc import Callable
 from functools import cached_property, partial
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from jax.sharding import Mesh
 
 from zsg_jax.arrangement.arrangement import Arrangement
 from zsg_jax.arrangement.permutations import Tasks, number_tasks
 from zsg_jax.arrangement.subsets import halves
-from zsg_jax.arrangement.tmta import tmta
+from zsg_jax.arrangement.tmta import first_length, tmta
 from zsg_jax.errors import check
-from zsg_jax.similarity.cosine import RowStatistics, row_statistics
+from zsg_jax.similarity.cosine import RowStatistics, row_statistics, scan
 from zsg_jax.similarity.distances import (
     Distances,
     WeightedDistance,
     check_metric,
     distances,
-    group_means,
     of_statistics,
     wsd,
 )
+from zsg_jax.similarity.groups import group_means
+from zsg_jax.similarity.scan import Found
 from zsg_jax.similarity.stored import Rows
 
 if TYPE_CHECKING:
     from zsg_jax.similarity.transport import Transport
+
+
+class Needs(NamedTuple):
+    """What will be asked of `Inputs`, so that one pass over the training rows gives all of it."""
+
+    statistics: bool = False
+    nearest: bool = False
+    farthest: bool = False
+    task_means: bool = False
 
 
 class Inputs:
@@ -46,7 +56,7 @@ class Inputs:
         metric: str = "cosine",
         w_min: float = 1.0,
         w_avg: float | None = None,
-        cosines: RowStatistics | None = None,
+        needs: Needs | None = None,
         mesh: Mesh | None = None,
         block_rows: int = 8192,
         on_progress: Callable[[int, int], object] | None = None,
@@ -60,7 +70,8 @@ class Inputs:
             budget: as methods take it.
             metric: "cosine" or "euclidean".
             w_min, w_avg: WSD's weights; None for the study's default, over rows or over tasks.
-            cosines: what `row_statistics` gives for `train` and `test`, where it has been run.
+            needs: what is going to be asked for, as `methods.needs` tells; anything else takes a
+                pass of its own.
             mesh, block_rows, on_progress: as `tmta` takes them.
 
         Raises:
@@ -73,8 +84,7 @@ class Inputs:
         self._on_progress = on_progress
         self._train, self._test, self.tasks = train, test, number_tasks(tasks)
         self.budget, self.metric = budget, metric
-        if cosines is not None:
-            self.cosines = cosines  # in the place of what would be computed
+        self._needs = needs or Needs()
         self._wsd = partial(wsd, w_min=w_min, w_avg=w_avg)
         self._mesh, self._block_rows = mesh, block_rows
 
@@ -96,6 +106,9 @@ class Inputs:
     @cached_property
     def cosines(self) -> RowStatistics:
         """Each training row's cosines over the test rows."""
+        if self._needs.statistics:
+            assert self._first.statistics is not None
+            return self._first.statistics
         return row_statistics(self._train, self._test, mesh=self._mesh, block_rows=self._block_rows)
 
     @cached_property
@@ -111,8 +124,9 @@ class Inputs:
     @cached_property
     def task_wsd(self) -> WeightedDistance:
         """The WSD of each task's mean embedding, tasks in order of first appearance."""
+        means = self._first.means if self._needs.task_means else None
         of_tasks = distances(
-            group_means(self._train, self.tasks, "train"),
+            group_means(self._train, self.tasks, "train") if means is None else means,
             self._test,
             metric=self.metric,
             mesh=self._mesh,
@@ -140,7 +154,26 @@ class Inputs:
     def _wanted(self) -> int:
         return self.rows if self.budget is None else min(self.budget, self.rows)
 
+    @cached_property
+    def _first(self) -> Found:
+        """All that was announced, of one pass."""
+        length = first_length(self.rows, max(1, len(self._test)), self.budget)
+        return scan(
+            self._train,
+            self._test,
+            nearest=length if self._needs.nearest else 0,
+            farthest=length if self._needs.farthest else 0,
+            statistics=self._needs.statistics,
+            groups=self.tasks if self._needs.task_means else None,
+            mesh=self._mesh,
+            block_rows=self._block_rows,
+            on_progress=self._on_progress,
+        )
+
     def _turns(self, *, farthest: bool) -> Arrangement:
+        lists = None
+        if self._needs.farthest if farthest else self._needs.nearest:
+            lists = self._first.farthest if farthest else self._first.nearest
         return tmta(
             self._train,
             self._test,
@@ -148,5 +181,6 @@ class Inputs:
             farthest=farthest,
             mesh=self._mesh,
             block_rows=self._block_rows,
+            first=None if lists is None else lists[1],
             on_progress=self._on_progress,
         )

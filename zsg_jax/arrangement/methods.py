@@ -1,14 +1,14 @@
 """The arrangements a study can name, and how each is made from the embeddings."""
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import numpy as np
 
 from zsg_jax.arrangement import permutations as orders
 from zsg_jax.arrangement.arrangement import Arrangement
-from zsg_jax.arrangement.inputs import Inputs
+from zsg_jax.arrangement.inputs import Inputs, Needs
 from zsg_jax.arrangement.subsets import polar, turn_range, uniform
 from zsg_jax.errors import UserError, check, nearest
 
@@ -18,6 +18,7 @@ __all__ = [
     "arrange",
     "caution",
     "made_with",
+    "needs",
     "parse",
     "row_distance",
     "shuffles",
@@ -147,6 +148,22 @@ def arrange(name: str, inputs: Inputs, seed: int) -> Arrangement:
         f"for earlier turns{more}",
     )
     return turn_range(inputs.nearest, *turns)
+
+
+def needs(names: Iterable[str]) -> Needs:
+    """What the arrangements `names` will ask of `Inputs`.
+
+    Raises:
+        UserError: for a name that `parse` refuses.
+    """
+    methods = [parse(name, 0)[0] for name in names]
+    both = ("tmta-min-max", "tmta-max-min", "tmta-random")
+    return Needs(
+        statistics=any(_measure(one) in ("wsd", *_FIELDS) for one in methods),
+        nearest=any(one.startswith("tmta-") and one != "tmta-max" for one in methods),
+        farthest=any(one in ("tmta-max", *both) for one in methods),
+        task_means=any(_measure(one) == "coarse" for one in methods),
+    )
 
 
 def made_with(name: str, inputs: Inputs) -> dict[str, Any]:

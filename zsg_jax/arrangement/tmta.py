@@ -24,6 +24,7 @@ def tmta(
     mesh: Mesh | None = None,
     block_rows: int = 8192,
     k: int | None = None,
+    first: np.ndarray | None = None,
     on_progress: Callable[[int, int], object] | None = None,
 ) -> Arrangement:
     """Arranges training rows by turns, in each of which every test row names its nearest one left.
@@ -51,6 +52,8 @@ def tmta(
         mesh: devices to spread the training rows over; None takes one.
         block_rows: training rows a device takes at a time.
         k: length of the first lists; None picks it from budget, N and T. Affects the time only.
+        first: (T, k) int64, the first lists where a pass has made them already, as `top_k` gives
+            them for these rows.
         on_progress: told, while lists are made, how many rows a block had and how many the pass
             goes over.
 
@@ -66,12 +69,12 @@ def tmta(
     check(budget is None or budget >= 0, f"TMTA: budget={budget}; it must not be negative")
     check(k is None or k >= 1, f"TMTA: k={k}; it must be at least 1")
     wanted = len(train) if budget is None else min(budget, len(train))
-    longest = max(64, LIST_ENTRIES // len(test))
-    length = k if k is not None else _first_length(len(train), len(test), wanted, longest)
+    longest = _longest(len(test))
+    length = k if k is not None else first_length(len(train), len(test), budget)
 
     taken = np.zeros(len(train), bool)
     everyone = np.arange(len(test))
-    lists = np.empty((len(test), 0), np.int64)
+    lists = np.empty((len(test), 0), np.int64) if first is None else first
     place = np.zeros(len(test), np.int64)
     subsets: list[np.ndarray] = []
     chosen = 0
@@ -114,10 +117,17 @@ def _advance(lists: np.ndarray, place: np.ndarray, taken: np.ndarray) -> bool:
     return True
 
 
-def _first_length(train: int, test: int, wanted: int, longest: int) -> int:
+def first_length(train: int, test: int, budget: int | None) -> int:
+    """How long the first lists of `tmta` are for so many rows, unless it is told."""
+    wanted = train if budget is None else min(budget, train)
+    longest = _longest(test)
     if train <= min(FULL_SORT_ROWS, longest):
         return max(train, 1)
     # A list of 16 times its fair share lasts, unless test rows are much alike. A longer one than
     # 1024 is made only when it is needed, from the fewer rows that then remain.
     length = max(256, min(1024, 16 * -(-wanted // test)))
     return max(1, min(train, longest, 1 << (length - 1).bit_length()))
+
+
+def _longest(test: int) -> int:
+    return max(64, LIST_ENTRIES // test)

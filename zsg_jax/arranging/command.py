@@ -6,7 +6,7 @@ optimal transport holds all embeddings.
 
 import dataclasses
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
@@ -14,7 +14,14 @@ from typing import Any
 import numpy as np
 
 from zsg_jax.arrangement import Arrangement, files
-from zsg_jax.arrangement.methods import Inputs, arrange, caution, made_with, row_distance
+from zsg_jax.arrangement.methods import (
+    Inputs,
+    arrange,
+    caution,
+    made_with,
+    needs,
+    row_distance,
+)
 from zsg_jax.arranging.both import Both, embedded
 from zsg_jax.arranging.outfolder import AIMED, LINES, PAGE, SCORED, OutFolder, claimed
 from zsg_jax.arranging.request import Request, check_request
@@ -26,7 +33,6 @@ from zsg_jax.errors import check
 from zsg_jax.leakage import Leakage, find_leaks
 from zsg_jax.progress import bar, count, passes, say
 from zsg_jax.report.explain import explain
-from zsg_jax.similarity.cosine import RowStatistics, row_statistics
 from zsg_jax.similarity.stored import SelectedRows
 
 ADVICE = "pass --bad-rows=skip to go on without such rows"
@@ -66,16 +72,16 @@ def run(request: Request) -> Path:
             _tell(request, train, test)
         with _timed(seconds, "embedding"):
             inputs = embedded(request, train, test, folder)
-        with _timed(seconds, "leakage"):
-            cosines = row_statistics(
-                inputs.train_rows,
-                inputs.test_rows,
-                mesh=inputs.mesh,
-                block_rows=request.block_rows,
-            )
-            leaks = _leaks(request, inputs, cosines.maximum, folder)
-        with _timed(seconds, "arranging"):
-            arrangement, distance, facts = _arranged(request, inputs, leaks, cosines)
+        with bar(None, "similarity") as progress:
+            with _timed(seconds, "similarity"):
+                whole = _comparison(request, inputs, None, passes(progress))
+                largest = whole.cosines.maximum
+            with _timed(seconds, "leakage"):
+                leaks = _leaks(request, inputs, largest, folder)
+            with _timed(seconds, "arranging"):
+                arrangement, distance, facts = _arranged(
+                    request, inputs, whole, leaks, passes(progress)
+                )
         with _timed(seconds, "writing"):
             written = _write(request, inputs, arrangement, distance, folder.new)
         facts = {
@@ -139,37 +145,60 @@ def _leaks(request: Request, inputs: Both, largest: np.ndarray, folder: OutFolde
     return leaks
 
 
+def _comparison(
+    request: Request,
+    inputs: Both,
+    pool: np.ndarray | None,
+    on_progress: Callable[[int, int], object],
+) -> Inputs:
+    """What methods need: of the training rows `pool` toward the test rows aimed at; None for all.
+
+    Leaks are looked for in all rows of either side, so all are compared first. Where that is also
+    what is arranged, the one pass gives the lists of TMTA too.
+    """
+    train_rows, test_rows, task = inputs.train_rows, inputs.test_rows, inputs.train.task
+    first = pool is None
+    if pool is not None and len(pool) < len(train_rows):
+        train_rows, task = SelectedRows(train_rows, pool), task[pool]
+    if pool is not None and inputs.scored.any():
+        test_rows = SelectedRows(test_rows, np.flatnonzero(~inputs.scored))
+    wanted = needs([request.method])
+    if first and (inputs.scored.any() or request.drop_leaks):
+        wanted = needs([])
+    return Inputs(
+        train_rows,
+        test_rows,
+        task,
+        budget=request.budget,
+        metric=request.distance,
+        w_min=request.w_min,
+        w_avg=request.w_avg,
+        needs=wanted._replace(statistics=True),
+        mesh=inputs.mesh,
+        block_rows=request.block_rows,
+        on_progress=on_progress,
+    )
+
+
 def _arranged(
-    request: Request, inputs: Both, leaks: Leakage, cosines: RowStatistics
+    request: Request,
+    inputs: Both,
+    chosen: Inputs,
+    leaks: Leakage,
+    on_progress: Callable[[int, int], object],
 ) -> tuple[Arrangement, np.ndarray, dict[str, Any]]:
-    """The order, the distance of each of its rows, and how both were made."""
+    """The order, the distance of each of its rows, and how both were made.
+
+    `chosen` compares all rows with all test rows, which serves where nothing is left out.
+    """
     pool = np.arange(len(inputs.train))
-    train_rows, test_rows = inputs.train_rows, inputs.test_rows
     if request.drop_leaks:
         pool = np.flatnonzero(~leaks.rows_to_drop)
         check(len(pool) > 0, "--drop-leaks: every training row leaks; nothing is left to arrange")
-    if len(pool) < len(train_rows):
-        train_rows = SelectedRows(train_rows, pool)
-    whole_test = not inputs.scored.any()
-    if not whole_test:
-        test_rows = SelectedRows(test_rows, np.flatnonzero(~inputs.scored))
-    with bar(None, "similarity") as progress:
-        chosen = Inputs(
-            train_rows,
-            test_rows,
-            inputs.train.task[pool],
-            budget=request.budget,
-            metric=request.distance,
-            w_min=request.w_min,
-            w_avg=request.w_avg,
-            # Of all rows on either side; a part's own are computed where they are needed.
-            cosines=cosines if len(pool) == len(inputs.train) and whole_test else None,
-            mesh=inputs.mesh,
-            block_rows=request.block_rows,
-            on_progress=passes(progress),
-        )
-        part = arrange(request.method, chosen, request.seed)
-        distance, meaning = row_distance(request.method, chosen)
+    if len(pool) < len(inputs.train) or inputs.scored.any():
+        chosen = _comparison(request, inputs, pool, on_progress)
+    part = arrange(request.method, chosen, request.seed)
+    distance, meaning = row_distance(request.method, chosen)
     whole = Arrangement(pool[part.order], part.turn)
     sizes = whole.turn_sizes[whole.turn_sizes > 0]
     shown = ", ".join(f"{size:,}" for size in sizes[:10]) + (", …" if len(sizes) > 10 else "")

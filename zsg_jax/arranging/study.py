@@ -1,16 +1,17 @@
 """A study's arrangements: embeds, looks for leaks, orders, and writes how it was done."""
 
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 from jax.sharding import Mesh
+from tqdm import tqdm
 
 from zsg_jax.arrangement import Arrangement, files
-from zsg_jax.arrangement.methods import Inputs, arrange, caution, made_with
+from zsg_jax.arrangement.methods import Inputs, arrange, caution, made_with, needs
 from zsg_jax.arranging.encoders import choose_encoder
 from zsg_jax.data.instance import Instance
 from zsg_jax.durable import write_bytes, write_json
@@ -77,17 +78,57 @@ def embed_sides(
     return Sides(train, test, train_rows, test_rows, facts)
 
 
+def make_inputs(
+    sides: Sides,
+    methods: Iterable[str],
+    measures: Sequence[str],
+    *,
+    leaks: bool,
+    metric: str,
+    w_min: float,
+    w_avg: float | None,
+    budget: int | None,
+    block_rows: int,
+    mesh: Mesh,
+    on_progress: Callable[[int, int], object],
+) -> Inputs:
+    """What the arrangements `methods` are made from; one pass gives all that they share.
+
+    Args:
+        sides: what may be chosen, and what to arrange toward.
+        methods: names as in `methods.METHODS`.
+        measures: of the trajectory, from `trajectory.MEASURES`.
+        leaks: whether `look_for_leaks` is going to ask for the statistics.
+        metric, w_min, w_avg, budget, block_rows, mesh, on_progress: as `Inputs` takes them.
+    """
+    wanted = needs(methods)
+    return Inputs(
+        sides.train_rows,
+        sides.test_rows,
+        [instance.task for instance in sides.train],
+        budget=budget,
+        metric=metric,
+        w_min=w_min,
+        w_avg=w_avg,
+        needs=wanted._replace(statistics=wanted.statistics or leaks or "wsd" in measures),
+        mesh=mesh,
+        block_rows=block_rows,
+        on_progress=on_progress,
+    )
+
+
 def look_for_leaks(
     folder: Path,
     sides: Sides,
     numbers: tuple[np.ndarray, np.ndarray],
     *,
+    largest: np.ndarray | None,
     block_rows: int,
     mesh: Mesh,
 ) -> None:
     """Writes `leakage.jsonl` and `leakage.json`, the pairs and their summary, and says it.
 
-    `numbers` are those of `find_leaks`.
+    `numbers` and `largest` are those of `find_leaks`.
     """
     with bar(None, "leakage") as progress:
         found = find_leaks(
@@ -97,6 +138,7 @@ def look_for_leaks(
             sides.test_rows,
             folder=folder,
             numbers=numbers,
+            largest=largest,
             mesh=mesh,
             block_rows=block_rows,
             on_progress=passes(progress),
@@ -114,12 +156,9 @@ def is_made(folder: Path) -> bool:
 def make_arrangements(
     folders: dict[str, Path],
     sides: Sides,
+    inputs: Inputs,
     usable: np.ndarray,
     *,
-    metric: str,
-    w_min: float,
-    w_avg: float | None,
-    budget: int | None,
     seed: int,
     batch_size: int,
     steps: int | None,
@@ -128,80 +167,69 @@ def make_arrangements(
     measures: Sequence[str],
     mesh: Mesh,
     provenance: dict[str, Any],
+    progress: tqdm,
 ) -> None:
     """Makes every arrangement named and writes it, with its ids and its trajectory.
 
     Args:
         folders: arrangement (as in `methods.METHODS`) → where to write it.
         sides: what may be chosen, and what to arrange toward.
+        inputs: `make_inputs` of these sides.
         usable: (n,) int64, which row of all training rows each instance of `sides.train` is;
             orders are written as rows of all.
-        metric, w_min, w_avg: as `Inputs` takes them.
-        budget, seed: as `methods` takes them.
+        seed: as `methods` takes it.
         batch_size, steps: rows a step, and how many steps will be taken; None for all.
         every: steps between points of the trajectory.
         block_rows: training rows compared at once.
         measures: of the trajectory, from `trajectory.MEASURES`.
         mesh: devices to compute on.
-        provenance: facts about the inputs, kept with each arrangement.
+        provenance: facts about the data, kept with each arrangement.
+        progress: the bar that shows how far it is.
     """
-    with bar(None, "similarity") as progress:
-        inputs = Inputs(
+    # The weights that orders by WSD use, for all arrangements alike.
+    weights = inputs.wsd if "wsd" in measures else None
+    texts = None
+    if "divergence" in measures:
+        texts = ([one.text for one in sides.train], [one.text for one in sides.test])
+    for name, folder in folders.items():
+        started = time.perf_counter()
+        part = arrange(name, inputs, seed)
+        progress.reset(len(part))
+        points = trajectory(
             sides.train_rows,
             sides.test_rows,
-            [instance.task for instance in sides.train],
-            budget=budget,
-            metric=metric,
-            w_min=w_min,
-            w_avg=w_avg,
+            part.order if steps is None else part.order[: steps * batch_size],
+            batch_size=batch_size,
+            every=every,
+            measures=measures,
+            metric=inputs.metric,
+            tasks=[instance.task for instance in sides.test],
+            texts=texts,
+            w_min=weights.w_min if weights else 1.0,
+            w_avg=weights.w_avg if weights else None,
             mesh=mesh,
             block_rows=block_rows,
-            on_progress=passes(progress),
+            on_progress=progress.update,
         )
-        # The weights that orders by WSD use, for all arrangements alike.
-        weights = inputs.wsd if "wsd" in measures else None
-        texts = None
-        if "divergence" in measures:
-            texts = ([one.text for one in sides.train], [one.text for one in sides.test])
-        for name, folder in folders.items():
-            started = time.perf_counter()
-            part = arrange(name, inputs, seed)
-            progress.reset(len(part))
-            points = trajectory(
-                sides.train_rows,
-                sides.test_rows,
-                part.order if steps is None else part.order[: steps * batch_size],
-                batch_size=batch_size,
-                every=every,
-                measures=measures,
-                metric=metric,
-                tasks=[instance.task for instance in sides.test],
-                texts=texts,
-                w_min=weights.w_min if weights else 1.0,
-                w_avg=weights.w_avg if weights else None,
-                mesh=mesh,
-                block_rows=block_rows,
-                on_progress=progress.update,
-            )
-            # Rows that may not be chosen were never compared; the order counts all rows.
-            whole = Arrangement(usable[part.order], part.turn)
-            seconds = time.perf_counter() - started
-            turns = len(np.unique(whole.turn))
-            say(f"{name}: {count(len(whole), 'row')} in {count(turns, 'turn')}, {seconds:.1f} s")
-            made = made_with(name, inputs)
-            if odd := caution(made):
-                say(f"{name}: {odd}")
-            facts = {
-                "name": name,
-                "budget": budget,
-                "seed": seed,
-                **sides.encoder,
-                "seconds": round(seconds, 3),
-                **made,
-                **provenance,
-            }
-            ids = "".join(f"{sides.train[row].id}\n" for row in part.order)
-            once(f"write {folder}", partial(_write, folder, whole, facts, ids, points))
+        # Rows that may not be chosen were never compared; the order counts all rows.
+        whole = Arrangement(usable[part.order], part.turn)
+        seconds = time.perf_counter() - started
+        turns = len(np.unique(whole.turn))
+        say(f"{name}: {count(len(whole), 'row')} in {count(turns, 'turn')}, {seconds:.1f} s")
+        made = made_with(name, inputs)
+        if odd := caution(made):
+            say(f"{name}: {odd}")
+        facts = {
+            "name": name,
+            "budget": inputs.budget,
+            "seed": seed,
+            **sides.encoder,
+            "seconds": round(seconds, 3),
+            **made,
+            **provenance,
+        }
+        ids = "".join(f"{sides.train[row].id}\n" for row in part.order)
+        once(f"write {folder}", partial(_write, folder, whole, facts, ids, points))
 
 
 def _write(

@@ -14,7 +14,8 @@ from jax.sharding import Mesh
 
 from zsg_jax.errors import check, nearest
 from zsg_jax.similarity.cosine import RowStatistics, row_statistics
-from zsg_jax.similarity.rows import HOST_ROWS, check_pair, checked, unit_block
+from zsg_jax.similarity.groups import group_means
+from zsg_jax.similarity.rows import check_pair
 from zsg_jax.similarity.stored import Rows
 
 METRICS = ("cosine", "euclidean")
@@ -163,28 +164,3 @@ def centroid_distance(train: Rows, test: Rows, *, metric: str = "cosine") -> flo
         return float(np.linalg.norm(means[0] - means[1]))
     lengths = np.linalg.norm(means[0]) * np.linalg.norm(means[1])
     return float(0 - means[0] @ means[1] / lengths) if lengths else 0.0
-
-
-def group_means(rows: Rows, groups: np.ndarray, what: str = "rows") -> np.ndarray:
-    """Mean of the unit rows of each group.
-
-    Args:
-        rows: (N, D) floats, any length of row.
-        groups: (N,) int64, each row's group, numbered from 0 without gaps.
-        what: the array's name in error messages.
-
-    Returns:
-        (groups, D) float64, not of unit length.
-
-    Raises:
-        UserError: lengths that differ, a NaN or an infinity, wrong rank or dtype.
-    """
-    rows = checked(rows, what)
-    check(groups.shape == (len(rows),), f"{what}: {len(rows)} rows, but groups are {groups.shape}")
-    counts = np.bincount(groups)
-    sums = np.zeros((len(counts), rows.shape[1]))
-    for start in range(0, len(rows), HOST_ROWS):
-        block = rows[start : start + HOST_ROWS]
-        unit = unit_block(block, what, range(start, len(rows)))
-        np.add.at(sums, groups[start : start + len(block)], unit)
-    return sums / counts[:, None]

@@ -7,6 +7,7 @@ than the last one of a full list, whose rows all have lower positions, which win
 """
 
 import math
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
@@ -51,26 +52,40 @@ def empty(tests: int, k: int) -> Lists:
 
 
 def add(
-    lists: Lists, rows_BxD: jax.Array, bounds_2: jax.Array, test_TxD: jax.Array, farthest: bool
-) -> Lists:
-    """Takes in a block of rows: `bounds_2` is its first position and the end of all."""
+    lists: dict[bool, Lists],
+    rows_BxD: jax.Array,
+    bounds_2: jax.Array,
+    test_TxD: jax.Array,
+    of_tile: Callable[[jax.Array], jax.Array] | None,
+) -> tuple[dict[bool, Lists], jax.Array]:
+    """Takes in a block of rows: `bounds_2` is its first position and the end of all.
+
+    `lists` holds those of the farthest (True) and of the nearest (False), or one of them, or none.
+
+    Returns:
+        The lists, and what `of_tile` makes of the products (T, R) of each tile, tiles first.
+    """
     span = math.gcd(len(rows_BxD), SPAN) // TILE
     tiles_SxNxRxD = rows_BxD.reshape(-1, span, TILE, rows_BxD.shape[1])
     starts_S = bounds_2[0] + span * TILE * jnp.arange(len(tiles_SxNxRxD))
     products_NxTxR = jnp.zeros((span, len(test_TxD), TILE), jnp.float32)
 
     def one(
-        state: tuple[Lists, jax.Array], here: tuple[jax.Array, jax.Array]
-    ) -> tuple[tuple[Lists, jax.Array], None]:
+        state: tuple[dict[bool, Lists], jax.Array], here: tuple[jax.Array, jax.Array]
+    ) -> tuple[tuple[dict[bool, Lists], jax.Array], jax.Array]:
         lists, products_NxTxR = state
         tiles_NxRxD, start = here
-        products_NxTxR, maxima_NxTxM = _multiply(
-            products_NxTxR, tiles_NxRxD, test_TxD, start, bounds_2[1], farthest
+        products_NxTxR, maxima, others = _multiply(
+            products_NxTxR, tiles_NxRxD, test_TxD, start, bounds_2[1], list(lists), of_tile
         )
-        lists = _choose(lists, products_NxTxR, maxima_NxTxM, start, bounds_2[1], farthest)
-        return (lists, products_NxTxR), None
+        lists = {
+            farthest: _choose(one, products_NxTxR, maxima[farthest], start, bounds_2[1], farthest)
+            for farthest, one in lists.items()
+        }
+        return (lists, products_NxTxR), others
 
-    return lax.scan(one, (lists, products_NxTxR), (tiles_SxNxRxD, starts_S))[0][0]
+    (lists, _), others = lax.scan(one, (lists, products_NxTxR), (tiles_SxNxRxD, starts_S))
+    return lists, jax.tree.map(lambda a: a.reshape(-1, *a.shape[2:]), others)
 
 
 def _multiply(
@@ -79,21 +94,32 @@ def _multiply(
     test_TxD: jax.Array,
     start: jax.Array,
     end: jax.Array,
-    farthest: bool,
-) -> tuple[jax.Array, jax.Array]:
+    directions: list[bool],
+    of_tile: Callable[[jax.Array], jax.Array] | None,
+) -> tuple[jax.Array, dict[bool, jax.Array], Any]:
     """Products of a span, written over those of the last one, and the best key of each group."""
 
-    def one(number: jax.Array, state: tuple[jax.Array, jax.Array]) -> tuple[jax.Array, jax.Array]:
-        products_NxTxR, maxima_NxTxM = state
+    def one(number: jax.Array, state: Any) -> Any:
+        products_NxTxR, maxima, others = state
         product_TxR = product(tiles_NxRxD[number], test_TxD)
-        keys_TxR = -product_TxR if farthest else product_TxR
         real_R = start + number * TILE + jnp.arange(TILE) < end
-        keys_TxR = jnp.where(real_R, keys_TxR, -jnp.inf)
-        maxima_TxM = keys_TxR.reshape(len(test_TxD), -1, GROUP).max(axis=2)
-        return products_NxTxR.at[number].set(product_TxR), maxima_NxTxM.at[number].set(maxima_TxM)
+        for farthest in directions:
+            keys_TxR = jnp.where(real_R, -product_TxR if farthest else product_TxR, -jnp.inf)
+            maxima_TxM = keys_TxR.reshape(len(test_TxD), -1, GROUP).max(axis=2)
+            maxima = {**maxima, farthest: maxima[farthest].at[number].set(maxima_TxM)}
+        if of_tile is not None:
+            others = others.at[number].set(of_tile(product_TxR))
+        if directions:
+            products_NxTxR = products_NxTxR.at[number].set(product_TxR)
+        return products_NxTxR, maxima, others
 
-    maxima_NxTxM = jnp.zeros((*products_NxTxR.shape[:2], TILE // GROUP), jnp.float32)
-    return lax.fori_loop(0, len(tiles_NxRxD), one, (products_NxTxR, maxima_NxTxM))
+    tiles, tests, _ = products_NxTxR.shape
+    maxima = {far: jnp.zeros((tiles, tests, TILE // GROUP), jnp.float32) for far in directions}
+    others: Any = ()
+    if of_tile is not None:
+        each = jax.eval_shape(of_tile, products_NxTxR[0])
+        others = jnp.zeros((tiles, *each.shape), each.dtype)
+    return lax.fori_loop(0, tiles, one, (products_NxTxR, maxima, others))
 
 
 def _choose(

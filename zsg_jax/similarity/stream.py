@@ -1,6 +1,7 @@
 """Training rows passing in blocks over a line of devices, test rows lying on all of them."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from typing import NamedTuple
 
 import jax
@@ -9,6 +10,7 @@ from jax.sharding import AxisType, Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 
 from zsg_jax.errors import check
+from zsg_jax.similarity.groups import GroupSums
 from zsg_jax.similarity.rows import check_pair, unit_block, unit_rows
 from zsg_jax.similarity.stored import Rows
 
@@ -22,7 +24,7 @@ class Step(NamedTuple):
 
     Attributes:
         rows: (devices, B, D) float32 unit rows, split over the devices; what is past the end is 0.
-        bounds: (devices, 2) int32, split alike: position of the first row, end of the device's run.
+        bounds: (devices, 2) int32, split alike: position of the first row, end of all the device's.
         ranges: first and last-plus-one position of the real rows, a pair for each device.
     """
 
@@ -30,13 +32,26 @@ class Step(NamedTuple):
     bounds: jax.Array
     ranges: list[tuple[int, int]]
 
+    @property
+    def rows_in_all(self) -> int:
+        """How many real rows the blocks hold."""
+        return sum(stop - start for start, stop in self.ranges)
+
+
+Progress = Callable[[int, int], object]  # told how many rows a block had, and of how many in all
+
 
 class Stream:
     """Training rows, block by block, on a line of devices; iterating gives each `Step` once.
 
     `rows`, ascending, restricts the training rows to those; a position is a place in them, or in
-    all rows without it. Every device owns one contiguous run of tiles: lists joined in the order
-    of the devices are then in the order of the rows too, which is what breaks ties.
+    all rows without it. Every device owns one contiguous run of all rows, the same in every pass,
+    and reads no others: what a host needs is in its own few files. Lists joined in the order of the
+    devices are then in the order of the rows too, which is what breaks ties.
+
+    `groups` is given every row that this process reads, at length one, when they pass first.
+
+    The next block is read and brought to length one while the devices work on the one before.
     """
 
     def __init__(
@@ -46,17 +61,22 @@ class Stream:
         rows: np.ndarray | None,
         mesh: Mesh | None,
         block_rows: int,
+        groups: GroupSums | None = None,
     ):
         self.train, test = check_pair(train, test)
         check(block_rows >= 1, f"block_rows={block_rows}: it must be at least 1")
-        self.rows = rows
+        self.rows, self._groups = rows, groups
         self.count = len(self.train) if rows is None else len(rows)
         check(self.count < 2**31 - 2**24, f"{self.count} training rows: positions are int32")
         line = np.array(jax.local_devices()[:1]) if mesh is None else mesh.devices.reshape(-1)
         self.mesh = Mesh(line, ("rows",), axis_types=(AxisType.Auto,))
         self.devices = len(line)
-        self.run = _ceil(-(-self.count // self.devices), TILE)
-        self.block = min(_ceil(block_rows, TILE), self.run)
+        run = _ceil(-(-len(self.train) // self.devices), TILE)
+        owned = np.minimum(np.arange(self.devices + 1) * run, len(self.train))
+        # Position of each device's first row, and at last the number of rows.
+        self.starts = owned if rows is None else np.searchsorted(rows, owned)
+        self.longest = int(np.diff(self.starts).max())
+        self.block = min(_ceil(block_rows, TILE), _ceil(self.longest, TILE))
         self.depth = _ceil(test.shape[1], DEPTH_MULTIPLE)
         # The row after the last test row is their mean, for every function: `row_statistics` needs
         # it, and a test set must have the same shape (hence the same bits) everywhere.
@@ -75,16 +95,26 @@ class Stream:
         return jax.make_array_from_callback(shape, sharding, lambda _: one[None])
 
     def __iter__(self) -> Iterator[Step]:
-        for offset in range(0, self.run, self.block or 1):
-            starts = np.arange(self.devices) * self.run + offset
-            # A device's last block may reach into the next one's run, and all may end early.
-            ends = np.minimum((np.arange(self.devices) + 1) * self.run, self.count)
-            ranges = [
-                (int(start), max(int(start), int(min(end, start + self.block))))
-                for start, end in zip(starts, ends, strict=True)
-            ]
-            bounds = np.stack([starts, ends], axis=1).astype(np.int32)
-            yield Step(self._place(ranges), _split(bounds, self.mesh), ranges)
+        with ThreadPoolExecutor(1) as reader:
+            coming = None
+            for offset in range(0, self.longest, self.block or 1):
+                step = reader.submit(self._step, offset)
+                if coming is not None:
+                    yield coming.result()
+                coming = step
+            if coming is not None:
+                yield coming.result()
+            self._groups = None
+
+    def _step(self, offset: int) -> Step:
+        first, ends = self.starts[:-1] + offset, self.starts[1:]
+        # Devices own different numbers of rows, so some end early.
+        ranges = [
+            (int(start), max(int(start), int(min(end, start + self.block))))
+            for start, end in zip(first, ends, strict=True)
+        ]
+        bounds = np.stack([first, ends], axis=1).astype(np.int32)
+        return Step(self._place(ranges), _split(bounds, self.mesh), ranges)
 
     def _place(self, ranges: list[tuple[int, int]]) -> jax.Array:
         def load(at: tuple[slice, ...] | None) -> np.ndarray:
@@ -98,7 +128,9 @@ class Stream:
         numbers = np.arange(start, stop) if self.rows is None else self.rows[start:stop]
         raw = self.train[start:stop] if self.rows is None else self.train[numbers]
         out = np.zeros((self.block, self.depth), np.float32)
-        unit_block(raw, "train", numbers, out[: len(raw), : raw.shape[1]])
+        unit = unit_block(raw, "train", numbers, out[: len(raw), : raw.shape[1]])
+        if self._groups is not None:
+            self._groups.add(unit, numbers)
         return out
 
 

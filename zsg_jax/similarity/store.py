@@ -2,12 +2,14 @@
 
 import hashlib
 import io
+import itertools
 import json
 from collections.abc import Callable, Iterable, Sequence, Sized
 from itertools import islice
 from pathlib import Path
 from typing import Any, Protocol
 
+import jax
 import numpy as np
 
 from zsg_jax.durable import need_json, npy_bytes, write_bytes
@@ -50,8 +52,8 @@ def embed(
     rows, its SHA-256 and that of its texts, by what encoder and in what dtype they were made, and
     how many `rows` the texts of the last call have. A shard for which all of that agrees is read,
     every other one is computed (again), so a killed run goes on after its last whole shard and rows
-    added at the end leave full shards alone. With several processes the first one computes and
-    writes; `folder` must then be on a file system that all of them see.
+    added at the end leave full shards alone. Of several processes each computes every so-manieth
+    shard, and the first one joins what they made; `folder` must be on a file system that all see.
 
     NumPy's files know no bfloat16: such shards are uint16 files, and `StoredRows` tells the dtype.
 
@@ -77,9 +79,25 @@ def embed(
     folder = Path(folder)
     if total is None and isinstance(texts, Sized):
         total = len(texts)
-    if is_first():
-        _embed(texts, encoder, folder, np.dtype(dtype), shard_rows, description, total)
-    wait_for_all(f"embedded {folder}")
+    head = {
+        "format": FORMAT,
+        "encoder": encoder.name,
+        "fingerprint": encoder.fingerprint,
+        "dimension": encoder.dimension,
+        "dtype": np.dtype(dtype).name,
+    }
+    folder.mkdir(parents=True, exist_ok=True)
+    shards, others, rows = _embed(texts, encoder, folder, head, shard_rows, description, total)
+    if jax.process_count() == 1:
+        _finish(folder, head, shards, others, rows)
+    else:
+        _write_manifest(folder / _part(jax.process_index()), head, shards, rows)
+        wait_for_all(f"embedded {folder}")
+        if is_first():
+            parts = [folder / _part(number) for number in range(jax.process_count())]
+            made = [shard for part in parts for shard in need_json(part, ("shards",))["shards"]]
+            _finish(folder, head, sorted(made, key=lambda shard: shard["start"]), others, rows)
+        wait_for_all(f"joined {folder}")
     return _stored(folder)
 
 
@@ -100,47 +118,72 @@ def _embed(
     texts: Iterable[str],
     encoder: Encoder,
     folder: Path,
-    dtype: np.dtype,
+    head: dict[str, Any],
     shard_rows: int,
     description: str,
     total: int | None,
-) -> None:
-    head = {
-        "format": FORMAT,
-        "encoder": encoder.name,
-        "fingerprint": encoder.fingerprint,
-        "dimension": encoder.dimension,
-        "dtype": dtype.name,
-    }
-    known = _known_shards(folder / MANIFEST, head)
+) -> tuple[list[dict[str, Any]], list[dict[str, Any]], int]:
+    """Makes this process's shards; gives them, all that was known before, and the rows in all."""
+    known = _known_shards(folder, head)
+    index, count = jax.process_index(), jax.process_count()
+    own = folder / (MANIFEST if count == 1 else _part(index))
     shards: list[dict[str, Any]] = []
-    folder.mkdir(parents=True, exist_ok=True)
     remaining, start = iter(texts), 0
     with bar(total, description) as progress:
-        while chunk := list(islice(remaining, shard_rows)):
-            path = folder / f"{start // shard_rows:05d}.npy"
-            entry: dict[str, Any] = {
-                "file": path.name,
-                "start": start,
-                "stop": start + len(chunk),
-                "texts_sha256": _texts_digest(chunk),
-            }
-            if _is_whole(path, entry, known.get(path.name, {}), encoder.dimension):
-                entry["sha256"] = known[path.name]["sha256"]
-                progress.update(len(chunk))
+        for number in itertools.count():
+            chunk = list(islice(remaining, shard_rows))
+            if not chunk:
+                break
+            stop = start + len(chunk)
+            if number % count == index:
+                entry: dict[str, Any] = {
+                    "file": f"{number:05d}.npy",
+                    "start": start,
+                    "stop": stop,
+                    "texts_sha256": _texts_digest(chunk),
+                }
+                before = known.get(entry["file"], {})
+                if _is_whole(folder / entry["file"], entry, before, encoder.dimension):
+                    entry["sha256"] = before["sha256"]
+                    progress.update(len(chunk))
+                else:
+                    rows = _checked(encoder.encode(chunk, progress.update), encoder, entry)
+                    entry["sha256"] = _write_shard(folder / entry["file"], rows, head["dtype"])
+                    # What was known of other shards stays so, or a kill would lose it.
+                    made = {shard["file"] for shard in (*shards, entry)}
+                    others = [shard for name, shard in known.items() if name not in made]
+                    _write_manifest(own, head, [*shards, entry, *others], stop)
+                shards.append(entry)
             else:
-                rows = _checked(encoder.encode(chunk, progress.update), encoder, entry)
-                stored = rows.astype(dtype)
-                content = npy_bytes(stored.view(file_dtype(stored.dtype)))
-                entry["sha256"] = hashlib.sha256(content).hexdigest()
-                write_bytes(path, content)
-                # What stood behind this shard stays known, or a kill would lose it.
-                later = [s for name, s in known.items() if name > path.name]
-                _write_manifest(folder, head, [*shards, entry, *later], entry["stop"])
-            shards.append(entry)
-            start += len(chunk)
-    later = [s for name, s in known.items() if not shards or name > shards[-1]["file"]]
-    _write_manifest(folder, head, [*shards, *later], start)
+                progress.update(len(chunk))
+            start = stop
+    return shards, list(known.values()), start
+
+
+def _part(process: int | str) -> str:
+    """What one of several processes knows while they are at it."""
+    return f"manifest.{process}.json"
+
+
+def _finish(
+    folder: Path,
+    head: dict[str, Any],
+    shards: list[dict[str, Any]],
+    known: list[dict[str, Any]],
+    rows: int,
+) -> None:
+    """Writes the manifest of all shards, behind which those of more rows stay known."""
+    later = [one for one in known if not shards or one["file"] > shards[-1]["file"]]
+    _write_manifest(folder / MANIFEST, head, [*shards, *later], rows)
+    for part in folder.glob(_part("*")):
+        part.unlink()
+
+
+def _write_shard(path: Path, rows: np.ndarray, dtype: str) -> str:
+    stored = rows.astype(np.dtype(dtype))
+    content = npy_bytes(stored.view(file_dtype(stored.dtype)))
+    write_bytes(path, content)
+    return hashlib.sha256(content).hexdigest()
 
 
 def _is_whole(path: Path, entry: dict[str, Any], known: dict[str, Any], dimension: int) -> bool:
@@ -158,14 +201,22 @@ def _is_whole(path: Path, entry: dict[str, Any], known: dict[str, Any], dimensio
     return rows.shape == (entry["stop"] - entry["start"], dimension)
 
 
-def _known_shards(path: Path, head: dict[str, Any]) -> dict[str, dict[str, Any]]:
-    if not path.is_file():
-        return {}
+def _known_shards(folder: Path, head: dict[str, Any]) -> dict[str, dict[str, Any]]:
+    """What the manifest tells of each file, and those that a killed run of several left behind."""
+    known: dict[str, dict[str, Any]] = {}
+    for path in (folder / MANIFEST, *sorted(folder.glob(_part("*")))):
+        known |= _known_to(path, head)
+    return dict(sorted(known.items()))
+
+
+def _known_to(path: Path, head: dict[str, Any]) -> dict[str, dict[str, Any]]:
     try:
         manifest = json.loads(path.read_bytes())
         known = {shard["file"]: shard for shard in manifest["shards"]}
         if not all(isinstance(name, str) for name in known):
             raise ValueError("a shard without a file name")
+    except FileNotFoundError:
+        return {}
     except (ValueError, KeyError, TypeError) as error:
         say(f"{path}: damaged ({error}); all embeddings are computed again")
         return {}
@@ -176,12 +227,12 @@ def _known_shards(path: Path, head: dict[str, Any]) -> dict[str, dict[str, Any]]
 
 
 def _write_manifest(
-    folder: Path, head: dict[str, Any], shards: list[dict[str, Any]], rows: int
+    path: Path, head: dict[str, Any], shards: list[dict[str, Any]], rows: int
 ) -> None:
     content = {**head, "rows": rows, "shards": shards}
     text = json.dumps(content, indent=1) + "\n"
-    if not (folder / MANIFEST).is_file() or (folder / MANIFEST).read_text() != text:
-        write_bytes(folder / MANIFEST, text.encode())
+    if not path.is_file() or path.read_text() != text:
+        write_bytes(path, text.encode())
 
 
 def _texts_digest(texts: Sequence[str]) -> str:

@@ -23,7 +23,6 @@ from zsg_jax.evaluation.loss import LossEvaluation
 from zsg_jax.models import huggingface, llama
 from zsg_jax.processes import once
 from zsg_jax.progress import bar, passes, say
-from zsg_jax.report import build as report
 from zsg_jax.training import loop, sharding
 from zsg_jax.training.optimizer import schedule
 from zsg_jax.training.trainer import Trainer, TrainerOptions
@@ -56,6 +55,9 @@ def run(config: ConfigDict, workdir: Path, *, command: str) -> Path:
         once(f"claim {workdir}", take)
         if not all(loop.finished(workdirs.run_folder(workdir, *name)) for name in names):
             _compute(config, workdir)
+        # Imported here: a mistake in the config is told before Matplotlib has been imported.
+        from zsg_jax.report import build as report
+
         page = workdir / "report" / "index.html"
         title = config.report.title
         once("report", lambda: report.build(workdir, title=title, command=command, runs=names))

@@ -32,7 +32,6 @@ from zsg_jax.durable import npy_bytes, replacing, write_bytes
 from zsg_jax.errors import check
 from zsg_jax.leakage import Leakage, find_leaks
 from zsg_jax.progress import bar, count, passes, say
-from zsg_jax.report.explain import explain
 from zsg_jax.similarity.stored import SelectedRows
 
 ADVICE = "pass --bad-rows=skip to go on without such rows"
@@ -267,6 +266,9 @@ def _explain(
     facts: dict[str, Any],
     page: Path,
 ) -> None:
+    # Imported here: Matplotlib takes a second, and most runs draw nothing.
+    from zsg_jax.report.explain import explain
+
     aimed = np.flatnonzero(~inputs.scored)
     told = {
         "Method": request.method,

@@ -4,14 +4,17 @@ import jax
 import numpy as np
 from jax.sharding import Mesh
 
-from zsg_jax.similarity.hashing import HashingEncoder
-from zsg_jax.similarity.sentence import SentenceEncoder
 from zsg_jax.similarity.store import Encoder
 
 
 def choose_encoder(name: str) -> Encoder:
     """The encoder that `name` stands for: "hashing", or a BERT sentence encoder's folder."""
+    # Imported here: what either needs takes seconds to import.
     if name == "hashing":
+        from zsg_jax.similarity.hashing import HashingEncoder
+
         return HashingEncoder()
-    # One process embeds for all, so the devices of others would wait for ever.
+    from zsg_jax.similarity.sentence import SentenceEncoder
+
+    # Each process embeds a share of its own, so the devices of others would wait for ever.
     return SentenceEncoder(name, mesh=Mesh(np.asarray(jax.local_devices()), ("rows",)))

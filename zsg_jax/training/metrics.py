@@ -6,8 +6,6 @@ import os
 from pathlib import Path
 from typing import Any
 
-import tensorboardX
-
 from zsg_jax.durable import write_bytes
 from zsg_jax.errors import UserError
 
@@ -63,6 +61,9 @@ class MetricsLog:
         path = folder / FILE
         write_bytes(path, "".join(_line(row) for row in kept).encode())
         self._file = path.open("a")
+        # Imported here: it imports PyTorch, where that is installed, which takes seconds.
+        import tensorboardX
+
         self._board = tensorboardX.SummaryWriter(
             str(folder / "tensorboard"), purge_step=after_step + 1 if after_step >= 0 else None
         )

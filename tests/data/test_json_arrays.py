@@ -132,3 +132,9 @@ def test_damaged_gzip_is_told_with_its_last_row(tmp_path):
 @pytest.mark.parametrize("text", ["", " \n", '{"a": 1}', ' "x"', "\ufeff{}"])
 def test_other_files_are_no_arrays(tmp_path, text):
     assert not begins_array(write(tmp_path / "x.json", text))
+
+
+def test_one_object_over_many_lines_is_no_source(tmp_path):
+    path = write(tmp_path / "x.json", json.dumps({"data": [{"question": "x"}]}, indent=2))
+    with pytest.raises(UserError, match=r"x\.json: holds one object over several lines; give an "):
+        begins_array(path)

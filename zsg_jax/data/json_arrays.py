@@ -26,13 +26,18 @@ def begins_array(path: Path) -> bool:
     """Whether the first character of a file is `[`; told apart from JSON lines by it.
 
     Raises:
-        UserError: for a missing, damaged or unreadable file.
+        UserError: for a missing, damaged or unreadable file, and for one object over many lines.
     """
     with opened(path, lambda: "") as (file, _):
         refuse_unnamed_gzip(path, file.peek(2))  # type: ignore[attr-defined]
         while chunk := file.read(4096):
             start = chunk.removeprefix(MARK).lstrip()
             if start:
+                check(
+                    start.split(b"\n")[0].strip() != b"{",
+                    f"{path}: holds one object over several lines; give an array of objects, "
+                    "`[{…}, {…}]`, or one object a line",
+                )
                 return start.startswith(b"[")
     return False
 

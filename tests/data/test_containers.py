@@ -363,3 +363,18 @@ def test_a_library_that_is_missing_is_named(tmp_path, monkeypatch, name, library
 
 def test_every_kind_was_written(tmp_path):
     assert {kind for kind, *_ in WRITTEN_AS} == set(KINDS)
+
+
+@pytest.mark.parametrize("write", CONTAINERS)
+def test_real_rows_have_one_digest_in_every_container(assets, tmp_path, write):
+    source = assets / "data" / "p3" / "test.jsonl.gz"
+    if not source.exists():
+        pytest.skip("no data/p3 in ZSG_JAX_ASSETS")
+    rows = [json.loads(line) for line in gzip.decompress(source.read_bytes()).splitlines()]
+    path = write(rows, tmp_path)
+    with (
+        open_corpus(source, scratch=tmp_path / "a", advice=ADVICE) as one,
+        open_corpus(path, scratch=tmp_path / "b", advice=ADVICE) as other,
+    ):
+        assert len(one) == len(other) == 200
+        assert one.digest == other.digest

@@ -49,7 +49,7 @@ def write(path, text):
 
 
 def test_a_broken_row_stays_alone(tmp_path):
-    text = '[{"a": 1}, {"a": }, {"a" 2}, , {"b": "x\ny"},\n3, {"c" "}", {"d": 4]}, {"e": 5}]'
+    text = '[{"a": 1}, {"a": }, {"a" 2}, , {"b": "x\ny"},\n3, {"c" "}", {"d": 4]}, {"e": 5}}, 6]'
     rows = list(array_rows(write(tmp_path / "x.json", text)))
     assert [row.raw for row in rows] == [
         b'{"a": 1}',
@@ -59,7 +59,8 @@ def test_a_broken_row_stays_alone(tmp_path):
         b'{"b": "x\ny"}',
         b"3",
         b'{"c" "}", {"d": 4]}',
-        b'{"e": 5}',
+        b'{"e": 5}}',
+        b"6",
     ]
 
 

@@ -128,6 +128,17 @@ def test_a_file_cut_anywhere_is_refused(tmp_path_factory, write, share):
         assert "\n" not in str(caught.value)
 
 
+def test_a_stream_that_stops_between_two_batches_is_refused(tmp_path):
+    """To pyarrow alone it looks like one that ends there."""
+    path = stream(tmp_path)
+    content = path.read_bytes()
+    path.write_bytes(content[:-8])
+    with pa.OSFile(str(path)) as file:
+        assert pa.ipc.open_stream(file).read_all().num_rows == 3000
+    with pytest.raises(UserError, match=r"x\.arrow: the Arrow file is damaged, .* cut off, or not"):
+        read_messages(path)
+
+
 @pytest.mark.parametrize("write", [parquet, stream])
 def test_flipped_bytes_end_in_a_refusal_or_in_rows(tmp_path, write):
     options = {"write_page_checksum": True} if write is parquet else {}
@@ -217,6 +228,8 @@ def test_a_saved_folder_that_is_not_whole_names_the_file(tmp_path):
     for changed, reason in (
         ({"_indices_data_files": [{"filename": "i.arrow"}]}, "save it again"),
         ({"_data_files": []}, "names no Arrow file"),
+        ({"_data_files": ["data-00000-of-00003.arrow"]}, "names no Arrow file"),
+        ({"_data_files": {"filename": None}}, "names no Arrow file"),
     ):
         (path / "state.json").write_text(json.dumps(state | changed))
         with pytest.raises(UserError, match=reason):

@@ -11,7 +11,7 @@ from typing import BinaryIO
 
 import numpy as np
 
-from zsg_jax.data.containers import LINES, container
+from zsg_jax.data.containers import LINES, TASKS, container
 from zsg_jax.data.instance import Instance, InstancesDigest
 from zsg_jax.data.kinds import AUTO, FLAG
 from zsg_jax.data.kinds.checks import Refused
@@ -55,7 +55,8 @@ def open_corpus(
         UserError: as `messages.read_messages` does, and if `scratch` cannot hold the rows.
     """
     path = Path(path)
-    in_place = path.is_file() and path.suffix != ".gz" and container(path) == LINES
+    held = container(path)
+    in_place = held == LINES and path.is_file() and path.suffix != ".gz"
     try:
         file = path.open("rb") if in_place else _unnamed_file(Path(scratch))
     except OSError as error:
@@ -64,7 +65,7 @@ def open_corpus(
     corpus = Corpus(path, file, in_place, None if full_account else SKIPPED_KEPT)
     try:
         corpus.kind, rows = open_rows(path, format, flag)
-        if format == AUTO:
+        if format == AUTO and held != TASKS:
             say(f"{path}: read as rows of {corpus.kind}")
         accepted = read_rows(
             path, corpus.kind, rows, bad_rows=bad_rows, advice=advice, on_skipped=corpus._skip

@@ -36,7 +36,9 @@ class Instances(Sequence[Instance]):
     @property
     def digest(self) -> str:
         """What `instances_digest` gives for these rows."""
-        return self._digest or instances_digest(self)
+        if not self._digest:
+            self._digest = instances_digest(self)
+        return self._digest
 
     @property
     def task_names(self) -> list[str]:

@@ -53,7 +53,7 @@ def dataset_rows(path: Path) -> Iterator[Row]:
             it; and where pyarrow is not installed.
     """
     if (path / SPLITS).exists():
-        names = _read_json(path / SPLITS).get("splits") or []
+        names = list(_read_json(path / SPLITS).get("splits") or [])
         raise UserError(
             f"{path}: holds the splits {', '.join(map(str, names))}; give the folder of one, as "
             f"{path / str(names[0] if names else 'train')}"
@@ -65,11 +65,18 @@ def dataset_rows(path: Path) -> Iterator[Row]:
         f"{path}: keeps its rows' order in a file of its own, as old versions of datasets did; "
         "load it with datasets and save it again",
     )
-    files = [one.get("filename") for one in state.get("_data_files") or []]
-    check(bool(files) and all(files), f"{path / STATE}: names no Arrow file; save the folder again")
+    listed = state.get("_data_files")
+    files = [
+        one.get("filename") if isinstance(one, dict) else None
+        for one in (listed if isinstance(listed, list) else ())
+    ]
+    check(
+        bool(files) and all(isinstance(name, str) for name in files),
+        f"{path / STATE}: names no Arrow file; save the folder again",
+    )
     number = 0
     for name in files:
-        for row in arrow_rows(path / name):
+        for row in arrow_rows(path / str(name)):
             number += 1
             yield row._replace(path=path, number=number)
 

@@ -162,7 +162,7 @@ def write_folder(rows, folder):
     for number, row in enumerate(rows):
         (folder / "one").mkdir(exist_ok=True)
         path = (write_lines, write_parquet, write_packed_array)[number % 3]([row], folder / "one")
-        path.rename(folder / "many" / f"{number:02}{''.join(path.suffixes)}")
+        path.rename(folder / "many" / f"{number:03}{''.join(path.suffixes)}")
     (folder / "many" / "README.md").write_text("about")
     (folder / "many" / ".hidden.jsonl").write_text("{")
     (folder / "many" / "dataset_info.json").write_text("{}")
@@ -224,7 +224,7 @@ def test_what_a_row_lacks_is_filled_in_by_file_and_number(tmp_path, write):
         assert found == read_messages(path)[0]
     names = [f"{path.name}:2", f"{path.name}:3"]
     if write is write_folder:
-        names = ["01.parquet:1", "02.json.gz:1"]
+        names = ["001.parquet:1", "002.json.gz:1"]
     assert [one.id for one in found] == ["a", *names]
     assert [one.task for one in found] == ["t", "(no task)", "(no task)"]
     assert [one.references for one in found] == [("ok",), ("ok",), ("ok", "fine")]
@@ -242,7 +242,7 @@ def test_what_a_row_lacks_is_filled_in_by_file_and_number(tmp_path, write):
 )
 def test_a_bad_row_is_named_by_file_row_and_reason(tmp_path, write, bad, reason):
     path = write([BARE | {"id": "a"}, bad, BARE | {"id": "c"}], tmp_path)
-    file, number = (path / "01.parquet", 1) if write is write_folder else (path, 2)
+    file, number = (path / "001.parquet", 1) if write is write_folder else (path, 2)
     lines = path.name.startswith("x.json") and write not in (write_array, write_packed_array)
     place = f"{file}:{number}" if lines else f"{file}, row {number}"
     with pytest.raises(UserError) as caught:

@@ -4,7 +4,11 @@ import subprocess
 import sys
 from pathlib import Path
 
+import datasets
+import grain
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from zsg_jax import arrange as arrange_command
@@ -13,6 +17,7 @@ from zsg_jax.arrangement import files, tmta
 from zsg_jax.arrangement.methods import Inputs, arrange, row_distance
 from zsg_jax.arranging import command
 from zsg_jax.arranging.request import Request
+from zsg_jax.data.export.examples import Example
 from zsg_jax.data.instance import instances_digest
 from zsg_jax.data.messages import read_messages
 from zsg_jax.errors import UserError
@@ -108,6 +113,86 @@ def test_every_method_goes_by_the_file_s_tasks_and_embeddings(run, sides, method
     )
     expected = arrange(method, inputs, 0).order
     assert [row["id"] for row in rows] == [train[at].id for at in expected]
+
+
+def as_alpaca(path):
+    """The rows of a messages file as other people have them."""
+    rows = []
+    for line in Path(path).read_text().splitlines():
+        row = json.loads(line)
+        prompt, answer = (turn["content"] for turn in row.pop("messages"))
+        rows.append(row | {"instruction": prompt, "input": "", "output": answer})
+    return rows
+
+
+def write_rows(rows, folder, container):
+    """Writes rows in a container and returns its path."""
+    datasets.disable_progress_bars()
+    table = pa.Table.from_pylist(rows)
+    path = folder / f"rows.{container}"
+    if container == "json":
+        path.write_text(json.dumps(rows, indent=2, ensure_ascii=False), "utf-8")
+    elif container == "parquet":
+        pq.write_table(table, path, row_group_size=7)
+    elif container == "saved":
+        datasets.Dataset(table).save_to_disk(str(path), num_shards=2)
+    else:
+        path.mkdir()
+        for start in range(0, len(rows), 25):
+            part = path / f"{start:03}.jsonl"
+            part.write_text("\n".join(map(json.dumps, rows[start : start + 25])))
+    return str(path)
+
+
+@pytest.mark.parametrize("container", ["json", "parquet", "saved", "folder"])
+@pytest.mark.parametrize("format", ["jsonl", "parquet", "arrow", "arrayrecord"])
+def test_rows_of_any_source_come_out_in_any_format(sides, tmp_path, container, format):
+    rows = as_alpaca(sides["train"])
+    train = write_rows(rows, tmp_path, container)
+    request = Request(
+        train=train, test=sides["test"], output=tmp_path / "out", budget=20, format=format
+    )
+    written = command.run(request)
+    facts = json.loads((tmp_path / "out" / "arrangement.json").read_text())["provenance"]
+    assert (facts["train"]["format"], facts["test"]["format"]) == ("alpaca", "messages")
+    # The same instances as in the file of messages, so the same order.
+    order = tmta(embedded(sides["train"]), embedded(sides["test"]), budget=20).order
+    np.testing.assert_array_equal(np.load(tmp_path / "out" / "order.npy"), order)
+    expected = [rows[row] for row in order]
+    if format == "arrayrecord":
+        source = grain.sources.ArrayRecordDataSource([str(written)])
+        for record, row in zip(source, expected, strict=True):
+            example = Example.FromString(record).features.feature
+            texts = {"prompt": row["instruction"], "completion": row["output"], "id": row["id"]}
+            texts["text"] = f"{row['instruction']} {row['output']}"
+            for name, text in texts.items():
+                assert example[name].bytes_list.value[0].decode() == text
+        return
+    if format == "jsonl":
+        found = [json.loads(line) for line in written.read_text().splitlines()]
+    elif format == "parquet":
+        found = pq.read_table(written).to_pylist()
+    else:
+        found = datasets.load_from_disk(str(written)).to_list()
+    for row in found:
+        assert row.pop("zsg_turn") >= 1
+        assert -1 <= row.pop("zsg_distance") <= 1
+    assert found == expected
+    lines = np.load(tmp_path / "out" / "line.npy")
+    per_file = 25 if container == "folder" else len(rows)
+    np.testing.assert_array_equal(lines, order % per_file + 1)
+
+
+def test_the_format_of_the_rows_can_be_given(run, sides, tmp_path):
+    both = [row | {"question": "q?", "answer": "a"} for row in as_alpaca(sides["train"])]
+    train = write_rows(both, tmp_path, "json")
+    with pytest.raises(UserError, match=r"row 1: could be a row of .*--data-format=KIND$"):
+        run(train=train)
+    test = write_rows(as_alpaca(sides["test"]), tmp_path, "parquet")
+    rows, facts = run(train=train, test=test, data_format="alpaca")
+    order = tmta(embedded(sides["train"]), embedded(sides["test"])).order
+    assert [row["source"]["page"] for row in rows] == order.tolist()
+    assert facts["provenance"]["arguments"]["data_format"] == "alpaca"
 
 
 def test_ready_embeddings_decide(run, tmp_path):
@@ -411,6 +496,7 @@ def test_a_folder_of_other_things_is_left_alone(run, tmp_path):
         ({"train": "nowhere.jsonl"}, r"nowhere\.jsonl: no such file"),
         ({"encoder": "nowhere"}, "nowhere"),
         ({"format": "csv"}, "csv"),
+        ({"data_format": "alpacka"}, "--data-format='alpacka' is unknown.*did you mean alpaca"),
     ],
 )
 def test_requests_that_nothing_can_serve(run, tmp_path, options, message):
@@ -443,6 +529,7 @@ def test_the_command(sides, tmp_path):
         (["stray"], "unrecognized arguments: stray"),
         (["--budget", "many"], "argument --budget: invalid int value: 'many'"),
         (["--format", "csv"], "argument --format: invalid choice: 'csv'"),
+        (["--data-format", "csv"], "argument --data-format: invalid choice: 'csv'"),
         (["--method", "tmta-mni"], "--method: 'tmta-mni' is unknown"),
     ],
 )

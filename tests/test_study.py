@@ -4,6 +4,8 @@ import shutil
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from zsg_jax import study
@@ -293,6 +295,40 @@ def test_an_empty_test_set_is_refused(small_config, messages, tmp_path):
             small_config(**{"data.train": messages("a.jsonl", ["b"]), "data.test": str(empty)}),
             tmp_path / "w",
         )
+
+
+def test_a_study_is_the_same_whatever_its_rows_are_written_in(
+    small_config, messages, read_metrics, tmp_path
+):
+    """Messages as JSON lines; the same as an array, and as a Parquet table of questions."""
+    answers = [f"word {n} and {n % 5} more" for n in range(24)]
+    paths = messages("train.jsonl", answers), messages("test.jsonl", answers[3:9], prompt="Tell")
+    rows = [[json.loads(x) for x in Path(path).read_text().splitlines()] for path in paths]
+    for side, name in zip(rows, ("train", "test"), strict=True):
+        for number, row in enumerate(side, start=1):
+            row["id"] = f"{name}.jsonl:{number}"
+        (tmp_path / f"{name}.json").write_text(json.dumps(side, indent=1))
+        columns = {"id": [row["id"] for row in side]}
+        for at, field in enumerate(("question", "answer")):
+            columns[field] = [row["messages"][at]["content"] for row in side]
+        pq.write_table(pa.table(columns), tmp_path / f"{name}.parquet")
+    made = []
+    for suffix in ("jsonl", "json", "parquet"):
+        workdir = tmp_path / suffix
+        sides = {f"data.{name}": str(tmp_path / f"{name}.{suffix}") for name in ("train", "test")}
+        config = small_config(**sides, **{"tokenizer": "train", "tokenizer_size": 300})
+        run(config, workdir)
+        assert not (workdir / "scratch").exists()
+        made.append(
+            (
+                (workdir / "arrangements" / "tmta-nft" / "ids.txt").read_text(),
+                (workdir / "leakage.jsonl").read_text(),
+                json.loads((workdir / "data.json").read_text()),
+                read_metrics(workdir / "runs" / "tmta-nft-seed0"),
+            )
+        )
+    assert made[0] == made[1] == made[2]
+    assert made[0][2]["train_rows"] == 24
 
 
 def test_data_that_changed_since_are_refused(small_config, messages, tmp_path, monkeypatch):

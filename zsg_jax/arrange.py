@@ -13,6 +13,7 @@ from zsg_jax.arrangement.methods import METHODS
 from zsg_jax.arranging import command
 from zsg_jax.arranging.request import Request
 from zsg_jax.data.export import FORMATS
+from zsg_jax.data.kinds import AUTO, KINDS
 from zsg_jax.errors import nearest
 from zsg_jax.similarity.distances import METRICS
 from zsg_jax.similarity.store import DTYPES
@@ -47,7 +48,10 @@ def _parser() -> argparse.ArgumentParser:
                 options.setdefault("default", default)
         parser.add_argument(flag, help=text, **options)  # type: ignore[arg-type]
 
-    source = "messages rows as JSONL (.gz too), or a Natural Instructions task list (.txt)"
+    source = (
+        "JSON lines or a JSON array (.gz too), .parquet, a folder of these or of a data set of "
+        "datasets, a Natural Instructions task list (.txt), or hub:OWNER/NAME[:SPLIT]"
+    )
     add("--train", f"training rows: {source}", metavar="FILE", required=True)
     add("--test", f"test rows to arrange toward: {source}", metavar="FILE", required=True)
     add("--output", "folder to write to", metavar="DIR", required=True)
@@ -75,6 +79,8 @@ def _parser() -> argparse.ArgumentParser:
     add("--leak-similarity", "cosine from which a row is a near duplicate", type=float, metavar="X")
     add("--leak-words", "length of word n-grams that count as shared", type=int, metavar="N")
     add("--report-split", "share of test rows kept for scoring only", type=float, metavar="F")
+    text = "what the rows of both files look like; auto tells it by the first of each"
+    add("--data-format", text, choices=(AUTO, *KINDS))
     add("--bad-rows", "stop at a bad row, or leave it out", choices=("refuse", "skip"))
     add(
         "--block-rows",

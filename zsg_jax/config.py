@@ -7,6 +7,7 @@ from ml_collections import ConfigDict
 from ml_collections.config_dict import placeholder
 
 from zsg_jax.arrangement.methods import parse
+from zsg_jax.data.kinds import AUTO, KINDS
 from zsg_jax.data.sources import REWRITES
 from zsg_jax.errors import UserError, check, nearest
 from zsg_jax.models.llama import SIZES
@@ -27,10 +28,14 @@ def default_config() -> ConfigDict:
     config.tokenizer_size = 4096
 
     config.data = data = ConfigDict()
-    # A `messages` JSONL file (.gz too), a list of Natural Instructions tasks (.txt), or "rewrites":
-    # string rewriting, made on the spot.
+    # JSON lines or a JSON array (.gz too), .parquet, a folder of these or of a data set of
+    # `datasets`, a list of Natural Instructions tasks (.txt), hub:OWNER/NAME[:SPLIT], or
+    # "rewrites": string rewriting, made on the spot.
     data.train = "rewrites"
     data.test = "rewrites"
+    # What the rows of both look like, from KINDS in zsg_jax/data/kinds; "auto" tells it by the
+    # first rows of each.
+    data.format = "auto"
     # Tokens at most of a training row; longer ones are cut at the tail.
     data.max_length = 256
     # "refuse" stops at a bad row, "skip" leaves it out and counts it.
@@ -134,6 +139,7 @@ def default_config() -> ConfigDict:
 
 _CHOICES: dict[str, tuple[str, ...]] = {
     "data.bad_rows": ("refuse", "skip"),
+    "data.format": (AUTO, *KINDS),
     "similarity.dtype": DTYPES,
     "similarity.distance": METRICS,
     "model.family": ("llama",),

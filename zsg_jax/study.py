@@ -66,7 +66,12 @@ def run(config: ConfigDict, workdir: Path, *, command: str) -> Path:
 
 def _compute(config: ConfigDict, workdir: Path) -> None:
     mesh = sharding.make_mesh(config.mesh.data, config.mesh.fsdp)
-    tokenizer, pool = _pool(config, workdir)
+    with ExitStack() as stack:
+        tokenizer, pool = _pool(config, workdir, stack)
+        _train(config, workdir, tokenizer, pool, mesh)
+
+
+def _train(config: ConfigDict, workdir: Path, tokenizer: Tokenizer, pool: Pool, mesh: Mesh) -> None:
     # Shapes and sizes are worked out before the hours of embedding and training.
     trainer = _trainer(config, tokenizer, mesh)
     _check_steps(config, len(pool.usable))
@@ -75,7 +80,7 @@ def _compute(config: ConfigDict, workdir: Path) -> None:
     length = row_length(int(pool.train_examples.lengths[pool.usable].max()), config.data.max_length)
     evaluate = LossEvaluation(
         pool.test_examples.select(pool.scored),
-        [pool.test[row].task for row in pool.scored],
+        pool.test.select(pool.scored).task_names,
         apply=trainer.apply,
         abstract_params=trainer.abstract_state["params"],
         mesh=mesh,
@@ -88,7 +93,6 @@ def _compute(config: ConfigDict, workdir: Path) -> None:
         with bar(len(pool.scored), "evaluation") as progress:
             return evaluate(params, progress.update)
 
-    ids = [instance.id for instance in pool.train]
     all_steps = {
         name: Steps(
             pool.train_examples,
@@ -116,7 +120,7 @@ def _compute(config: ConfigDict, workdir: Path) -> None:
                 folder=folder,
                 steps=steps,
                 order=arrangement.order,
-                ids=ids,
+                ids=pool.train.ids,
                 test_ids=pool.facts["test_ids"],
                 initial_state=partial(trainer.initial_state, seed),
                 abstract_state=trainer.abstract_state,
@@ -138,12 +142,15 @@ def _compute(config: ConfigDict, workdir: Path) -> None:
             say(f"{folder.name}: {total} steps, test loss {loss:.4f}, {seconds:.0f} s")
 
 
-def _pool(config: ConfigDict, workdir: Path) -> tuple[Tokenizer, Pool]:
+def _pool(config: ConfigDict, workdir: Path, stack: ExitStack) -> tuple[Tokenizer, Pool]:
     train, test, skipped = sources.load(
         config.data.train,
         config.data.test,
         bad_rows=config.data.bad_rows,
         rewrites_options=config.data.rewrites.to_dict(),
+        format=config.data.format,
+        scratch=workdir / workdirs.SCRATCH,
+        stack=stack,
     )
     for row in skipped[:5]:
         say(f"skipped {row.path}:{row.line}: {row.reason}")
@@ -271,7 +278,7 @@ def _arrangements(
     looked = (workdir / workdirs.LEAKAGE).exists()
     if missing or not looked:
         sides = arranging.embed_sides(
-            [pool.train[row] for row in pool.usable],
+            pool.train.select(pool.usable),
             pool.test,
             config.similarity.encoder,
             workdir / "embeddings",

@@ -15,6 +15,7 @@ DATA = "data.json"
 LEAKAGE = "leakage.json"
 LOCK = ".lock"
 TOKENIZER = "tokenizer"
+SCRATCH = "scratch"
 # What costs time to make; from then on a workdir is bound to its config.
 MADE = ("embeddings", "arrangements", "runs")
 # Where the state lies and what the page is called change no experiment.

@@ -212,3 +212,25 @@ def test_natural_instructions_are_a_corpus(tmp_path):
         assert corpus.task.tolist() == [0, 0, 1, 1]
         assert list(corpus.instances()) == read_messages(listed)[0]
         assert json.loads(corpus.raw(3))["references"] == ["y", "z"]
+
+
+def test_a_full_account_keeps_ids_and_every_row_left_out(tmp_path):
+    path = tmp_path / "x.jsonl"
+    rows = [json.dumps(row(id=str(k), task=f"t{k % 2}")) for k in range(5)]
+    path.write_text("\n".join([*rows, *["{"] * (SKIPPED_KEPT + 5)]))
+    with open_corpus(
+        path, scratch=tmp_path, bad_rows="skip", advice=ADVICE, full_account=True
+    ) as corpus:
+        assert corpus.ids == ["0", "1", "2", "3", "4"]
+        assert len(corpus.skipped) == corpus.skipped_count == SKIPPED_KEPT + 5
+    with corpus_of(path, "skip") as corpus:
+        assert corpus.ids == []
+
+
+def test_a_json_file_of_lines_is_read_in_place(tmp_path):
+    path = tmp_path / "x.json"
+    path.write_text("\n" + json.dumps(row(id="a")) + "\n" + json.dumps(row(id="b")))
+    with open_corpus(path, scratch=tmp_path / "unused", advice=ADVICE) as corpus:
+        assert [one.id for one in corpus.instances([1, 0])] == ["b", "a"]
+        assert corpus.number.tolist() == [2, 3]
+    assert not (tmp_path / "unused").exists()

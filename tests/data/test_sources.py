@@ -1,7 +1,14 @@
 import json
+import os
+from contextlib import ExitStack
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
 
 from zsg_jax.config import default_config
 from zsg_jax.data.sources import load
+from zsg_jax.errors import UserError
 
 OPTIONS = default_config().data.rewrites.to_dict()
 
@@ -23,3 +30,30 @@ def test_no_rule_of_the_test_set_stands_in_the_pool():
     train, test, _ = load("rewrites", "rewrites", bad_rows="refuse", rewrites_options=OPTIONS)
     rules = [{one.turns[0].content.split(" ")[0] for one in side} for side in (train, test)]
     assert not rules[0] & rules[1]
+
+
+def test_sides_may_be_of_different_kinds_and_the_format_holds_for_both(tmp_path):
+    pq.write_table(pa.table({"question": ["a"], "answer": ["b"]}), tmp_path / "x.parquet")
+    (tmp_path / "y.json").write_text(json.dumps([{"instruction": "c", "output": "d"}]))
+    paths = str(tmp_path / "x.parquet"), str(tmp_path / "y.json")
+    train, test, _ = load(*paths, bad_rows="refuse", rewrites_options=OPTIONS)
+    assert [[one.text for one in side] for side in (train, test)] == [["a b"], ["c d"]]
+    with pytest.raises(UserError, match=r'y\.json, row 1: "question" is missing'):
+        load(*paths, bad_rows="refuse", rewrites_options=OPTIONS, format="question_answer")
+
+
+def test_files_are_open_until_the_stack_is_left_and_leave_nothing(tmp_path):
+    (tmp_path / "y.json").write_text(json.dumps([{"instruction": "c", "output": "d"}]))
+    before = set(os.listdir("/proc/self/fd"))
+    with ExitStack() as stack:
+        train, test, _ = load(
+            *[str(tmp_path / "y.json")] * 2,
+            bad_rows="refuse",
+            rewrites_options=OPTIONS,
+            scratch=tmp_path / "scratch",
+            stack=stack,
+        )
+        assert train[0] == test[0]
+        assert (tmp_path / "scratch").is_dir()
+    assert set(os.listdir("/proc/self/fd")) == before
+    assert not (tmp_path / "scratch").exists()

@@ -64,6 +64,8 @@ def run(request: Request) -> Path:
                         scratch=folder.scratch / side,
                         bad_rows=request.bad_rows,
                         advice=ADVICE,
+                        format=request.data_format,
+                        flag="--data-format",
                     )
                 )
                 for side, path in (("train", request.train), ("test", request.test))
@@ -228,7 +230,8 @@ def _write(
             raw = inputs.train.raw(int(row))
             yield export.with_fields(raw, int(turn), float(far))
 
-    written = export.write(rows, folder, request.format, total=len(arrangement))
+    kind = inputs.train.kind
+    written = export.write(rows, folder, request.format, total=len(arrangement), kind=kind)
     write_bytes(folder / LINES, npy_bytes(inputs.train.number[arrangement.order]))
     if request.report_split:
         for name, part in ((AIMED, ~inputs.scored), (SCORED, inputs.scored)):
@@ -243,6 +246,7 @@ def _facts(request: Request, inputs: Both) -> dict[str, Any]:
     sides = {
         side: {
             "path": str(corpus.path),
+            "format": corpus.kind,
             "rows": len(corpus),
             "digest": corpus.digest,
             "skipped": corpus.skipped_count,

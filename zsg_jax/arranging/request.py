@@ -7,6 +7,7 @@ import numpy as np
 
 from zsg_jax.arrangement.methods import parse
 from zsg_jax.data.export import check_format
+from zsg_jax.data.kinds import AUTO, check_kind
 from zsg_jax.errors import UserError, check
 
 
@@ -35,6 +36,7 @@ class Request:
     leak_words: int = 13
     report_split: float = 0.0
     bad_rows: str = "refuse"
+    data_format: str = AUTO
     block_rows: int = 8192
 
 
@@ -93,3 +95,4 @@ def check_request(request: Request) -> None:
             "arrangement replaces; give another --output",
         )
     check_format(request.format)
+    check_kind(request.data_format, "--data-format")

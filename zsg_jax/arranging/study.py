@@ -13,7 +13,7 @@ from tqdm import tqdm
 from zsg_jax.arrangement import Arrangement, files
 from zsg_jax.arrangement.methods import Inputs, arrange, caution, made_with, needs
 from zsg_jax.arranging.encoders import choose_encoder
-from zsg_jax.data.instance import Instance
+from zsg_jax.data.instances import Instances
 from zsg_jax.durable import write_bytes, write_json
 from zsg_jax.leakage import FILE as PAIRS
 from zsg_jax.leakage import find_leaks
@@ -36,8 +36,8 @@ class Sides(NamedTuple):
         encoder: the encoder's name and digest, and the embeddings' dtype.
     """
 
-    train: Sequence[Instance]
-    test: Sequence[Instance]
+    train: Instances
+    test: Instances
     train_rows: Rows
     test_rows: Rows
     encoder: dict[str, str]
@@ -46,13 +46,13 @@ class Sides(NamedTuple):
         """The same with the test rows `aimed` alone, (n,) int64 ascending."""
         if len(aimed) == len(self.test):
             return self
-        test = [self.test[row] for row in aimed]
+        test = self.test.select(aimed)
         return self._replace(test=test, test_rows=SelectedRows(self.test_rows, aimed))
 
 
 def embed_sides(
-    train: Sequence[Instance],
-    test: Sequence[Instance],
+    train: Instances,
+    test: Instances,
     encoder: str,
     folder: Path,
     *,
@@ -63,7 +63,7 @@ def embed_sides(
     started = time.perf_counter()
     train_rows, test_rows = (
         embed(
-            [instance.text for instance in side],
+            side.texts,
             chosen,
             folder / name,
             dtype=dtype,
@@ -105,7 +105,7 @@ def make_inputs(
     return Inputs(
         sides.train_rows,
         sides.test_rows,
-        [instance.task for instance in sides.train],
+        sides.train.task,
         budget=budget,
         metric=metric,
         w_min=w_min,
@@ -133,7 +133,7 @@ def look_for_leaks(
     with bar(None, "leakage") as progress:
         found = find_leaks(
             sides.train,
-            sides.test,
+            list(sides.test),
             sides.train_rows,
             sides.test_rows,
             folder=folder,
@@ -188,9 +188,9 @@ def make_arrangements(
     """
     # The weights that orders by WSD use, for all arrangements alike.
     weights = inputs.wsd if "wsd" in measures else None
-    texts = None
+    texts: tuple[Sequence[str], Sequence[str]] | None = None
     if "divergence" in measures:
-        texts = ([one.text for one in sides.train], [one.text for one in sides.test])
+        texts = (sides.train.texts, sides.test.texts)
     for name, folder in folders.items():
         started = time.perf_counter()
         part = arrange(name, inputs, seed)
@@ -203,7 +203,7 @@ def make_arrangements(
             every=every,
             measures=measures,
             metric=inputs.metric,
-            tasks=[instance.task for instance in sides.test],
+            tasks=sides.test.task_names,
             texts=texts,
             w_min=weights.w_min if weights else 1.0,
             w_avg=weights.w_avg if weights else None,
@@ -228,7 +228,7 @@ def make_arrangements(
             **made,
             **provenance,
         }
-        ids = "".join(f"{sides.train[row].id}\n" for row in part.order)
+        ids = "".join(f"{sides.train.ids[row]}\n" for row in part.order)
         once(f"write {folder}", partial(_write, folder, whole, facts, ids, points))
 
 

@@ -7,45 +7,70 @@ from collections.abc import Iterable, Iterator, Sequence
 from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
-from typing import BinaryIO, overload
+from typing import BinaryIO
 
 import numpy as np
 
+from zsg_jax.data.containers import LINES, TASKS, container
 from zsg_jax.data.instance import Instance, InstancesDigest
-from zsg_jax.data.messages import BadRow, Refused, parse, read_rows
+from zsg_jax.data.kinds import AUTO, FLAG
+from zsg_jax.data.kinds.checks import Refused
+from zsg_jax.data.messages import BadRow, open_rows, parse, read_rows
+from zsg_jax.data.rows import Row
+from zsg_jax.data.texts import Texts
 from zsg_jax.errors import UserError
+from zsg_jax.progress import say
 
 SKIPPED_KEPT = 1000
 
 
 def open_corpus(
-    path: str | Path, *, scratch: Path, bad_rows: str = "refuse", advice: str
+    path: str | Path,
+    *,
+    scratch: Path,
+    bad_rows: str = "refuse",
+    advice: str,
+    format: str = AUTO,
+    flag: str = FLAG,
+    full_account: bool = False,
 ) -> "Corpus":
     """Reads a source once, checks every row as `messages.read_messages` does, and opens it.
 
     A plain .jsonl file is read in place; it must stay as it is while the corpus is open. Anything
-    else (.gz, a list of Natural Instructions tasks, a pipe) is unpacked in the same pass into a
-    file under `scratch` without a name, which is gone when the corpus is closed or killed.
+    else (.gz, an array, a table, a folder, a list of Natural Instructions tasks, a pipe) is
+    unpacked in the same pass into a file under `scratch` without a name, which is gone when the
+    corpus is closed or killed.
 
     Args:
         path: as `messages.read_messages` takes it.
         scratch: a folder for what must be unpacked; made when needed.
         bad_rows: "refuse" raises at the first bad row, "skip" leaves bad rows out.
         advice: the way out that a refusal tells, as "pass --bad-rows=skip to go on without …".
+        format: the kind of its rows, a name from `kinds.KINDS`, or "auto", which tells it by the
+            first rows and says it.
+        flag: what a user gives `format` by.
+        full_account: whether the ids, and all rows that are left out, stay in memory too.
 
     Raises:
         UserError: as `messages.read_messages` does, and if `scratch` cannot hold the rows.
     """
     path = Path(path)
-    in_place = path.is_file() and path.suffix not in (".gz", ".txt")
+    held = container(path)
+    in_place = held == LINES and path.is_file() and path.suffix != ".gz"
     try:
         file = path.open("rb") if in_place else _unnamed_file(Path(scratch))
     except OSError as error:
         where = path if in_place else scratch
         raise UserError(f"{where}: cannot be opened: {error.strerror or error}") from None
-    corpus = Corpus(path, file, in_place)
+    corpus = Corpus(path, file, in_place, None if full_account else SKIPPED_KEPT)
     try:
-        corpus._scan(bad_rows, advice, Path(scratch))
+        corpus.kind, rows = open_rows(path, format, flag)
+        if format == AUTO and held != TASKS:
+            say(f"{path}: read as rows of {corpus.kind}")
+        accepted = read_rows(
+            path, corpus.kind, rows, bad_rows=bad_rows, advice=advice, on_skipped=corpus._skip
+        )
+        corpus._take(accepted, Path(scratch), full_account)
     except BaseException:
         corpus.close()
         raise
@@ -57,18 +82,24 @@ class Corpus:
 
     Attributes:
         path: the source.
+        kind: what kind of rows they are, a name from `kinds.KINDS`.
         tasks: names of the tasks, in the order they first come in.
         task: (N,) int32 index into `tasks` of each row.
-        number: (N,) int64 line of each row, from 1; where rows stand in one file a task, the row's
-            number in that file.
+        number: (N,) int64 line of each row, from 1; or the row's number in its array, table or
+            task. Of a folder's files each counts from 1.
+        ids: of each row, if they were to be kept.
         digest: what `instance.instances_digest` gives for all instances.
-        skipped: the first 1,000 rows that were left out.
+        skipped: the first 1,000 rows that were left out, or all if they were to be kept.
         skipped_count: how many were left out.
     """
 
-    def __init__(self, path: Path, file: BinaryIO, in_place: bool) -> None:
+    def __init__(
+        self, path: Path, file: BinaryIO, in_place: bool, skipped_kept: int | None
+    ) -> None:
         """For `open_corpus`, which also scans."""
         self.path = path
+        self.kind = ""
+        self.ids: list[str] = []
         self.tasks: list[str] = []
         self.task = np.empty(0, np.int32)
         self.digest = ""
@@ -76,17 +107,22 @@ class Corpus:
         self.skipped_count = 0
         self._file = file
         self._in_place = in_place
+        self._skipped_kept = skipped_kept
         self._stamp = _stamp(os.fstat(file.fileno()))
         self._starts = self._sizes = self.number = np.empty(0, np.int64)
+        # Of every file: its name, and whether it is a table.
+        self._files: list[tuple[str, bool]] = []
+        self._of_file = np.empty(0, np.int32)
 
-    def _scan(self, bad_rows: str, advice: str, scratch: Path) -> None:
-        starts, sizes, numbers, task = array("q"), array("q"), array("q"), array("i")
+    def _take(
+        self, accepted: Iterator[tuple[Row, Instance]], scratch: Path, full_account: bool
+    ) -> None:
+        starts, sizes, numbers = array("q"), array("q"), array("q")
+        task, file = array("i"), array("i")
         task_number: dict[str, int] = {}
         digest = InstancesDigest()
         written = 0
-        for row, instance in read_rows(
-            self.path, bad_rows=bad_rows, advice=advice, on_skipped=self._skip
-        ):
+        for row, instance in accepted:
             raw = row.raw.strip()
             if self._in_place:
                 starts.append(row.offset + len(row.raw) - len(row.raw.lstrip()))
@@ -95,7 +131,12 @@ class Corpus:
                 written += self._write(raw, scratch)
             sizes.append(len(raw))
             numbers.append(row.number)
+            if not self._files or self._files[-1] != (row.path.name, row.cells):
+                self._files.append((row.path.name, row.cells))
+            file.append(len(self._files) - 1)
             task.append(task_number.setdefault(instance.task, len(task_number)))
+            if full_account:
+                self.ids.append(instance.id)
             digest.update(instance)
         if not self._in_place:
             self._write(b"", scratch, flush=True)
@@ -103,7 +144,7 @@ class Corpus:
         elif _stamp(self.path.stat()) != self._stamp:
             raise self._changed()
         self.tasks = list(task_number)
-        self.task = np.frombuffer(task, np.int32)
+        self.task, self._of_file = (np.frombuffer(column, np.int32) for column in (task, file))
         self.digest = digest.hexdigest()
         self._starts, self._sizes, self.number = (
             np.frombuffer(column, np.int64) for column in (starts, sizes, numbers)
@@ -111,7 +152,7 @@ class Corpus:
 
     def _skip(self, row: BadRow) -> None:
         self.skipped_count += 1
-        if len(self.skipped) < SKIPPED_KEPT:
+        if self._skipped_kept is None or len(self.skipped) < self._skipped_kept:
             self.skipped.append(row)
 
     def _write(self, raw: bytes, scratch: Path, flush: bool = False) -> int:
@@ -128,7 +169,9 @@ class Corpus:
         return len(self.task)
 
     def raw(self, row: int) -> bytes:
-        """The JSON object of a row, byte for byte as it stands in the source.
+        """The JSON object of a row: byte for byte as it stands in the source, if it stands there.
+
+        Of a JSON array, line breaks between its parts are spaces; of a table it is made.
 
         Raises:
             UserError: if the file has changed since it was opened.
@@ -145,8 +188,9 @@ class Corpus:
     def instance(self, row: int) -> Instance:
         """The instance of a row; raises as `raw` does."""
         raw = self.raw(row)
+        name, cells = self._files[self._of_file[row]]
         try:
-            return parse(raw, f"{self.path.name}:{self.number[row]}")
+            return parse(raw, f"{name}:{self.number[row]}", self.kind, cells)
         except Refused:
             raise self._changed() from None
 
@@ -154,7 +198,7 @@ class Corpus:
         """The instances of `rows`, or of all, one at a time."""
         return (self.instance(row) for row in (range(len(self)) if rows is None else rows))
 
-    def texts(self, rows: Sequence[int] | np.ndarray | None = None) -> "Texts":
+    def texts(self, rows: Sequence[int] | np.ndarray | None = None) -> Texts:
         """The texts of `rows`, or of all, read as they are asked for."""
         return Texts(self, range(len(self)) if rows is None else rows)
 
@@ -179,26 +223,6 @@ class Corpus:
         return UserError(
             f"{self.path}: changed while it was in use; leave it alone and start again"
         )
-
-
-class Texts(Sequence[str]):
-    """`Instance.text` of rows of a corpus: a sequence that holds none of them."""
-
-    def __init__(self, corpus: Corpus, rows: Sequence[int] | np.ndarray) -> None:
-        self._corpus = corpus
-        self._rows = rows
-
-    def __len__(self) -> int:
-        return len(self._rows)
-
-    @overload
-    def __getitem__(self, index: int) -> str: ...
-    @overload
-    def __getitem__(self, index: slice) -> list[str]: ...
-    def __getitem__(self, index: int | slice) -> str | list[str]:
-        if isinstance(index, slice):
-            return [one.text for one in self._corpus.instances(self._rows[index])]
-        return self._corpus.instance(self._rows[index]).text
 
 
 def _unnamed_file(scratch: Path) -> BinaryIO:

@@ -1,13 +1,14 @@
 """The instances of a study with their tokens, and an account of what was left out."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from zsg_jax.data import prompts, tokenizers
-from zsg_jax.data.instance import Instance, instances_digest
+from zsg_jax.data.instance import Instance
+from zsg_jax.data.instances import Instances, of_list
 from zsg_jax.data.messages import NO_TASK, BadRow
 from zsg_jax.data.splits import report_split
 from zsg_jax.errors import UserError
@@ -18,7 +19,8 @@ class Pool(NamedTuple):
     """Both sides of a study.
 
     Attributes:
-        train, test: instances; test rows without an answer token are already gone.
+        train, test: instances, read as they are asked for; test rows without an answer token are
+            already gone.
         train_examples, test_examples: their tokens, row for row.
         usable: (n,) int64 training rows that have an answer token left, ascending.
         answered: (T,) int64, the numbers that `test` has among all test rows read, ascending.
@@ -27,8 +29,8 @@ class Pool(NamedTuple):
         facts: counts, ids of dropped rows and digests, JSON-ready.
     """
 
-    train: list[Instance]
-    test: list[Instance]
+    train: Instances
+    test: Instances
     train_examples: prompts.Examples
     test_examples: prompts.Examples
     usable: np.ndarray
@@ -38,7 +40,7 @@ class Pool(NamedTuple):
     facts: dict[str, Any]
 
 
-def keep_trained(folder: Path, train: list[Instance], size: int) -> None:
+def keep_trained(folder: Path, train: Sequence[Instance], size: int) -> None:
     """Trains a byte-level BPE of `size` entries on `train`, unless `folder` holds one already."""
     if not (folder / "tokenizer.json").exists():
         say(f"tokenizer: training a byte-level BPE on {len(train):,} rows")
@@ -53,8 +55,8 @@ def choose_tokenizer(name: str, trained: Path) -> tokenizers.Tokenizer:
 
 
 def make_pool(
-    train: list[Instance],
-    test: list[Instance],
+    train: Sequence[Instance],
+    test: Sequence[Instance],
     skipped: list[BadRow],
     tokenizer: tokenizers.Tokenizer,
     *,
@@ -67,7 +69,7 @@ def make_pool(
     """Tokenizes both sides and sets aside rows that the cut leaves without an answer token.
 
     Args:
-        train, test, skipped: as `sources.load` gives them.
+        train, test, skipped: as `sources.load` gives them, or lists.
         tokenizer: for both sides.
         train_length, test_length: tokens at most of a row.
         report_fraction, seed: as `report_split` takes them; 0 arranges toward every test row and
@@ -77,6 +79,7 @@ def make_pool(
     Raises:
         UserError: if a side has no row left.
     """
+    train, test = of_list(train), of_list(test)
     train_examples = prompts.encode(train, tokenizer, train_length, on_progress)
     test_examples = prompts.encode(test, tokenizer, test_length, on_progress)
     usable = np.flatnonzero(train_examples.answer_tokens)
@@ -86,9 +89,7 @@ def make_pool(
         **_facts("test", test, test_examples, answered),
         "skipped": [row._asdict() for row in skipped],
         "tokenizer_digest": tokenizer.fingerprint,
-        "shared_tasks": sorted(
-            {one.task for one in train} & {one.task for one in test} - {NO_TASK}
-        ),
+        "shared_tasks": sorted(set(train.task_names) & set(test.task_names) - {NO_TASK}),
     }
     for side, kept, key in (
         ("train", usable, "data.max_length"),
@@ -102,14 +103,14 @@ def make_pool(
                 f"{dropped:,} of {dropped + len(kept):,} {side} rows have no answer token left "
                 f"within {key} and are left out; a larger --config.{key} keeps more"
             )
-    test = [test[row] for row in answered]
+    test = test.select(answered)
     aimed = scored = np.arange(len(test))
     if report_fraction:
-        tasks = np.unique([instance.task for instance in test], return_inverse=True)[1]
+        tasks = np.unique(test.task_names, return_inverse=True)[1]
         kept = report_split(tasks, report_fraction, seed)
         aimed, scored = np.flatnonzero(~kept), np.flatnonzero(kept)
     facts |= {
-        "test_ids": [test[row].id for row in scored],
+        "test_ids": [test.ids[row] for row in scored],
         "aimed_rows": len(aimed),
         "scored_rows": len(scored),
         "split": bool(report_fraction),
@@ -128,13 +129,13 @@ def make_pool(
 
 
 def _facts(
-    side: str, instances: list[Instance], examples: prompts.Examples, kept: np.ndarray
+    side: str, instances: Instances, examples: prompts.Examples, kept: np.ndarray
 ) -> dict[str, Any]:
     dropped = np.setdiff1d(np.arange(len(instances)), kept)
     return {
         f"{side}_rows": len(instances),
-        f"{side}_tasks": len({instance.task for instance in instances}),
+        f"{side}_tasks": len(set(instances.task_names)),
         f"{side}_cut": int((examples.cut > 0).sum()),
-        f"{side}_dropped": [instances[row].id for row in dropped],
-        f"{side}_digest": instances_digest(instances),
+        f"{side}_dropped": [instances.ids[row] for row in dropped],
+        f"{side}_digest": instances.digest,
     }

@@ -4,14 +4,16 @@ import gzip
 import hashlib
 import zlib
 from array import array
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from typing import NamedTuple
+from typing import BinaryIO, NamedTuple, cast
 
 from zsg_jax.errors import UserError
 from zsg_jax.progress import bar
 
 GZIP = b"\x1f\x8b"  # how every gzip file begins
+MARK = b"\xef\xbb\xbf"  # a byte order mark
 
 
 class Row(NamedTuple):
@@ -19,11 +21,12 @@ class Row(NamedTuple):
 
     Attributes:
         path: the file it stands in.
-        number: its line, or in a file with one task its instance, from 1.
+        number: its line, or its place among the rows or instances of the file, from 1.
         raw: the JSON object, perhaps with white space around it; empty where `refusal` tells why.
-        offset: where `raw` begins in the unpacked file, in bytes.
-        unit: what `number` counts, "line" or "instance".
+        offset: of lines, where `raw` begins in the unpacked file, in bytes.
+        unit: what `number` counts, "line", "row" or "instance".
         refusal: why there is no row.
+        cells: whether it is of a table, where null stands for what is missing.
     """
 
     path: Path
@@ -32,6 +35,7 @@ class Row(NamedTuple):
     offset: int = 0
     unit: str = "line"
     refusal: str = ""
+    cells: bool = False
 
     @property
     def place(self) -> str:
@@ -41,8 +45,13 @@ class Row(NamedTuple):
         return f"{self.path}, {self.unit} {self.number}"
 
 
-def lines(path: Path) -> Iterator[Row]:
-    """The lines of a JSONL file, plain or gzip, that are not blank; a byte order mark is no text.
+@contextmanager
+def opened(path: Path, reached: Callable[[], str]) -> Iterator[tuple[BinaryIO, Callable[[], int]]]:
+    """Opens a file that may be gzip: its content, and how many stored bytes have been read.
+
+    Args:
+        path: read as gzip if its name ends in .gz.
+        reached: tells the last sound place, as "line 3", or "" where nothing was read.
 
     Raises:
         UserError: for a missing, damaged or unreadable file.
@@ -52,31 +61,50 @@ def lines(path: Path) -> Iterator[Row]:
     if not path.exists():
         raise UserError(f"{path}: no such file")
     zipped = path.suffix == ".gz"
-    number = offset = 0
     try:
-        with (
-            path.open("rb") as stored,
-            gzip.open(stored) if zipped else stored as file,
-            bar(path.stat().st_size, f"reading {path.name}", "B") as progress,
-        ):
-            for number, raw in enumerate(file, start=1):
-                size = len(raw)
-                if number % 1000 == 0:
-                    progress.update((stored.tell() if zipped else offset) - progress.n)
-                if number == 1:
-                    if raw.startswith(GZIP):
-                        raise UserError(f"{path}: is gzip; give it a name that ends in .gz")
-                    raw = raw.removeprefix(b"\xef\xbb\xbf")
-                if not raw.isspace() and raw:
-                    yield Row(path, number, raw, offset + size - len(raw))
-                offset += size
-    except gzip.BadGzipFile as error:
-        plain = "; if it is plain, take .gz from its name" if not number else ""
-        raise UserError(f"{path}: damaged gzip after line {number}: {error}{plain}") from None
-    except (EOFError, zlib.error) as error:
-        raise UserError(f"{path}: damaged gzip after line {number}: {error}") from None
+        with path.open("rb") as stored:
+            if not zipped:
+                yield stored, lambda: 0
+                return
+            with gzip.open(stored) as file:
+                yield cast(BinaryIO, file), stored.tell
+    except (EOFError, zlib.error, gzip.BadGzipFile) as error:
+        plain = ""
+        if not reached() and isinstance(error, gzip.BadGzipFile):
+            plain = "; if it is plain, take .gz from its name"
+        where = reached() or "its beginning"
+        raise UserError(f"{path}: damaged gzip after {where}: {error}{plain}") from None
     except OSError as error:
         raise UserError(f"{path}: cannot be read: {error.strerror or error}") from None
+
+
+def refuse_unnamed_gzip(path: Path, start: bytes) -> None:
+    """Raises UserError where a file begins as gzip does but is not read as such."""
+    if start.startswith(GZIP):
+        raise UserError(f"{path}: is gzip; give it a name that ends in .gz")
+
+
+def lines(path: Path) -> Iterator[Row]:
+    """The lines of a JSONL file, plain or gzip, that are not blank; a byte order mark is no text.
+
+    Raises:
+        UserError: for a missing, damaged or unreadable file.
+    """
+    number = offset = 0
+    with (
+        opened(path, lambda: f"line {number}") as (file, stored),
+        bar(path.stat().st_size, f"reading {path.name}", "B") as progress,
+    ):
+        for number, raw in enumerate(file, start=1):
+            size = len(raw)
+            if number % 1000 == 0:
+                progress.update((stored() or offset) - progress.n)
+            if number == 1:
+                refuse_unnamed_gzip(path, raw)
+                raw = raw.removeprefix(MARK)
+            if not raw.isspace() and raw:
+                yield Row(path, number, raw, offset + size - len(raw))
+            offset += size
 
 
 class SeenIds:

@@ -1,48 +1,82 @@
-"""From what the config names to instances: a file, or rewrites made on the spot."""
+"""From what the config names to instances: read from files as needed, or made on the spot."""
 
-from collections.abc import Mapping, Sequence
+import tempfile
+from collections.abc import Mapping
+from contextlib import ExitStack, suppress
+from pathlib import Path
 from typing import Any
 
-from zsg_jax.data.instance import Instance
-from zsg_jax.data.messages import BadRow, read_messages
+from zsg_jax.data.corpus import open_corpus
+from zsg_jax.data.instances import Instances, of_corpus, of_list
+from zsg_jax.data.kinds import AUTO
+from zsg_jax.data.messages import ADVICE, BadRow
 from zsg_jax.data.rewrites import rewrites
 
 REWRITES = "rewrites"
 
 
 def load(
-    train: str, test: str, *, bad_rows: str, rewrites_options: Mapping[str, Any]
-) -> tuple[list[Instance], list[Instance], list[BadRow]]:
-    """Loads both sides of a study.
+    train: str,
+    test: str,
+    *,
+    bad_rows: str,
+    rewrites_options: Mapping[str, Any],
+    format: str = AUTO,
+    scratch: Path | None = None,
+    stack: ExitStack | None = None,
+) -> tuple[Instances, Instances, list[BadRow]]:
+    """Opens both sides of a study, checking every row.
 
     Args:
-        train, test: a `messages` JSONL path (.gz too), a list of Natural Instructions tasks (.txt),
-            or "rewrites".
+        train, test: a source as `messages.read_messages` takes it, or "rewrites".
         bad_rows: "refuse" or "skip".
         rewrites_options: train_families, test_families, rules, samples, test_rules, test_samples,
             no_ops and seed; read only where a side is "rewrites".
+        format: the kind of both sides' rows, or "auto".
+        scratch: a folder for what must be unpacked to be read in any order; None: the system's.
+        stack: closes the files; without it they stay open while the instances are there.
 
     Returns:
         Training instances, test instances, and the rows that were skipped.
     """
     skipped: list[BadRow] = []
+    unpacked = scratch or Path(tempfile.gettempdir())
+    if scratch is not None and stack is not None:
+        stack.callback(_remove_empty, scratch)
 
-    def side(path: str, split: str, prefix: str, unlike: Sequence[Instance]) -> list[Instance]:
+    def side(path: str, split: str, prefix: str, unlike: Instances | None) -> Instances:
         if path != REWRITES:
-            instances, bad = read_messages(path, bad_rows)
-            skipped.extend(bad)
-            return instances
-        return rewrites(
-            rewrites_options[f"{split}_families"],
-            rules=rewrites_options[f"{prefix}rules"],
-            samples=rewrites_options[f"{prefix}samples"],
-            no_ops=rewrites_options["no_ops"],
-            seed=rewrites_options["seed"],
-            split=split,
-            unlike=unlike,
+            corpus = open_corpus(
+                path,
+                scratch=unpacked,
+                bad_rows=bad_rows,
+                advice=ADVICE,
+                format=format,
+                full_account=True,
+            )
+            if stack is not None:
+                stack.enter_context(corpus)
+            skipped.extend(corpus.skipped)
+            return of_corpus(corpus)
+        return of_list(
+            rewrites(
+                rewrites_options[f"{split}_families"],
+                rules=rewrites_options[f"{prefix}rules"],
+                samples=rewrites_options[f"{prefix}samples"],
+                no_ops=rewrites_options["no_ops"],
+                seed=rewrites_options["seed"],
+                split=split,
+                unlike=unlike or (),
+            )
         )
 
-    train_set = side(train, "train", "", ())
+    train_set = side(train, "train", "", None)
     # Only made rows have rules that could come again.
-    test_set = side(test, "test", "test_", train_set if train == REWRITES else ())
+    test_set = side(test, "test", "test_", train_set if train == REWRITES else None)
     return train_set, test_set, skipped
+
+
+def _remove_empty(folder: Path) -> None:
+    # Files without a name leave nothing in it; another process may still be at work there.
+    with suppress(OSError):
+        folder.rmdir()

@@ -13,7 +13,8 @@ from typing import Any
 from array_record.python.array_record_module import ArrayRecordWriter
 from google.protobuf import descriptor_pb2, descriptor_pool, message_factory
 
-from zsg_jax.data.messages import Refused, parse_turns
+from zsg_jax.data.kinds import KINDS
+from zsg_jax.data.kinds.checks import Refused
 from zsg_jax.durable import replacing
 from zsg_jax.errors import UserError
 from zsg_jax.progress import track
@@ -24,21 +25,24 @@ _CONVERT: dict[str, Callable[[Any], Any]] = {BYTES: str.encode, INTEGERS: int, F
 _FLOAT32_MAX = float.fromhex("0x1.fffffep127")
 
 
-def write_array_record(rows: Callable[[], Iterable[bytes]], path: Path, total: int) -> Path:
+def write_array_record(
+    rows: Callable[[], Iterable[bytes]], path: Path, total: int, kind: str = "messages"
+) -> Path:
     """Writes one record a row, each in a group of its own so that access by index is exact.
 
     A column is text (bytes_list), integers and booleans (int64_list) or fractions, perhaps with
     integers among them (float_list: float32), or a list of one of these. Any other column, nested
     or of mixed kinds, is the JSON text of its values as bytes. Null and missing are left out.
     `text` is added (prompt, space, answer), and, for rows with a single user turn, `prompt`
-    (a system turn before it, with a blank line) and `completion`; fields of the row stay.
+    (a system turn before it, with a blank line) and `completion`; fields of the row stay. `kind`,
+    a name from `kinds.KINDS`, tells where a row has its turns.
 
     Raises:
         UserError: for a field whose name is no text.
     """
     kinds: dict[str, str | None] = {}
     for number, raw in enumerate(track(rows(), f"types for {path.name}", total), start=1):
-        for name, value in _with_texts(json.loads(raw)).items():
+        for name, value in _with_texts(json.loads(raw), kind).items():
             if name not in kinds:
                 _check_name(name, number)
             if kinds.get(name) != JSON:
@@ -47,10 +51,8 @@ def write_array_record(rows: Callable[[], Iterable[bytes]], path: Path, total: i
         writer = ArrayRecordWriter(str(partial), "group_size:1")
         try:
             for raw in track(rows(), f"writing {path.name}", total):
-                record = example(_with_texts(json.loads(raw)), kinds).SerializeToString(
-                    deterministic=True
-                )
-                _do(writer.write, record)
+                record = example(_with_texts(json.loads(raw), kind), kinds)
+                _do(writer.write, record.SerializeToString(deterministic=True))
         finally:
             _do(writer.close)
     return path
@@ -82,9 +84,9 @@ def _do(call: Callable[..., object], *arguments: Any) -> None:
         raise OSError(str(error)) from None
 
 
-def _with_texts(row: dict[str, Any]) -> dict[str, Any]:
+def _with_texts(row: dict[str, Any], kind: str) -> dict[str, Any]:
     try:
-        turns = parse_turns(row.get("messages"))
+        turns = KINDS[kind].turns(row)
     except Refused:
         return row
     contents = [turn.content for turn in turns]

@@ -33,7 +33,14 @@ def check_format(format: str) -> None:
             raise UserError(f"format {format!r} needs {library}: pip install 'zsg_jax[export]'")
 
 
-def write(rows: Callable[[], Iterable[bytes]], folder: Path, format: str, *, total: int) -> Path:
+def write(
+    rows: Callable[[], Iterable[bytes]],
+    folder: Path,
+    format: str,
+    *,
+    total: int,
+    kind: str = "messages",
+) -> Path:
     """Writes rows into `folder`; a kill leaves what was there before.
 
     Args:
@@ -44,6 +51,7 @@ def write(rows: Callable[[], Iterable[bytes]], folder: Path, format: str, *, tot
             `arranged.parquet`; "arrow" a folder `arranged` for `datasets.load_from_disk`;
             "arrayrecord" `arranged.array_record`, see `examples`.
         total: how many rows there are, for the progress bars.
+        kind: what kind of rows they are, a name from `kinds.KINDS`; read for "arrayrecord".
 
     Returns:
         What was written: a file, or for "arrow" a folder.
@@ -55,12 +63,14 @@ def write(rows: Callable[[], Iterable[bytes]], folder: Path, format: str, *, tot
     check_format(format)
     folder = Path(folder)
     try:
-        return _write(rows, folder / FORMATS[format], format, total)
+        return _write(rows, folder / FORMATS[format], format, total, kind)
     except OSError as error:
         raise UserError(f"{folder}: cannot be written: {error.strerror or error}") from None
 
 
-def _write(rows: Callable[[], Iterable[bytes]], path: Path, format: str, total: int) -> Path:
+def _write(
+    rows: Callable[[], Iterable[bytes]], path: Path, format: str, total: int, kind: str
+) -> Path:
     # The libraries are asked for only by the formats that need them.
     if format == "parquet":
         from zsg_jax.data.export import tables
@@ -73,7 +83,7 @@ def _write(rows: Callable[[], Iterable[bytes]], path: Path, format: str, total: 
     if format == "arrayrecord":
         from zsg_jax.data.export import examples
 
-        return examples.write_array_record(rows, path, total)
+        return examples.write_array_record(rows, path, total, kind)
     return _write_jsonl(rows, path, total)
 
 

@@ -19,6 +19,14 @@ def line(identity, task, answer):
     return json.dumps({"id": identity, "task": task, "messages": turns, "more": [1]}) + "\n"
 
 
+def opened(path, scratch, kind="messages"):
+    """A corpus that knows its ids and its kind of rows."""
+    corpus = open_corpus(path, scratch=scratch, advice="mend it")
+    corpus.ids = [one.id for one in corpus.instances()]
+    corpus.kind = kind
+    return corpus
+
+
 @pytest.fixture
 def mixed(tmp_path):
     """Opens a mixture of two files that share their ids and a task."""
@@ -29,13 +37,14 @@ def mixed(tmp_path):
         gzip.compress("".join(line(f"i{k}", "bc"[k % 2], f"two {k}") for k in range(4)).encode())
     )
 
-    def make(**changes):
+    def make(kinds=("messages", "messages"), **changes):
         sources = [{"path": "one.jsonl", "cap": 4}, {"path": "two.jsonl.gz"}]
         path = tmp_path / "m.mix.json"
         path.write_text(json.dumps({"sources": sources} | changes))
 
         def open_entry(entry):
-            return open_corpus(entry.path, scratch=tmp_path / entry.name, advice="mend it")
+            kind = kinds[entry.name == "two"]
+            return opened(entry.path, tmp_path / entry.name, kind)
 
         return open_mixture(read_mixture(path), open_entry)
 
@@ -47,6 +56,7 @@ def test_a_mixture_has_the_rows_of_its_sources(mixed, tmp_path, capsys):
         assert len(rows) == len(rows.task) == 8
         instances = list(rows.instances())
         assert len({one.id for one in instances}) == 8
+        assert rows.ids == [one.id for one in instances]
         for number, one in enumerate(instances):
             name, identity = one.id.split("/")
             file = tmp_path / {"one": "one.jsonl", "two": "two.jsonl.gz"}[name]
@@ -71,6 +81,20 @@ def test_a_mixture_has_the_rows_of_its_sources(mixed, tmp_path, capsys):
     assert "m.mix.json: 8 rows mixed: one 4 of 6, two 4 of 4" in capsys.readouterr().err
 
 
+def test_kinds_that_differ_become_messages_with_what_an_instance_has(mixed, tmp_path):
+    with mixed(kinds=("messages", "other")) as rows:
+        assert rows.kind == "messages"
+        again = tmp_path / "again.jsonl"
+        again.write_bytes(b"".join(rows.raw(row) + b"\n" for row in range(8)))
+        assert read_messages(again)[0] == list(rows.instances())
+        assert [one.startswith("one") for one in rows.ids] == [
+            "more" in json.loads(rows.raw(row)) for row in range(8)
+        ]
+    with mixed(kinds=("other", "other")) as rows:
+        assert rows.kind == "other"
+        assert all(json.loads(rows.raw(row))["id"] == rows.ids[row] for row in range(8))
+
+
 def test_an_error_names_the_mixture_and_the_entry(mixed, tmp_path):
     (tmp_path / "bad.jsonl").write_text("{\n")
     for path, reason in (
@@ -88,9 +112,9 @@ def test_a_part_of_a_file_is_a_source(tmp_path_factory, rows):
     path = folder / "rows.jsonl"
     lines = [line(f"i{k}", "abc"[k // 2], f"answer {k}") for k in range(6)]
     path.write_text("".join(lines))
-    with selected(
-        open_corpus(path, scratch=folder, advice=""), np.array(sorted(rows), np.int64)
-    ) as part:
+    with selected(opened(path, folder), np.array(sorted(rows), np.int64)) as part:
+        assert part.kind == "messages"
+        assert part.ids == [f"i{k}" for k in sorted(rows)]
         assert [one.id for one in part.instances()] == [f"i{k}" for k in sorted(rows)]
         assert [part.tasks[task] for task in part.task] == ["abc"[k // 2] for k in sorted(rows)]
         assert set(part.tasks) == {"abc"[k // 2] for k in rows}

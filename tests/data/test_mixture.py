@@ -51,6 +51,8 @@ def test_a_file_says_what_is_mixed(tmp_path):
     assert (two.name, str(two.path), two.weight, two.cap) == ("other", "/abs/b.jsonl", 2, None)
     assert two.format == "auto"
     assert read_mixture(path)[2:] == (10, 3)
+    hub = write(tmp_path, {"sources": [{"path": "hub:owner/name:train"}]})
+    assert str(read_mixture(hub).entries[0].path) == "hub:owner/name:train"
 
 
 BAD = {

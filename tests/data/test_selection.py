@@ -2,13 +2,14 @@ import hashlib
 import json
 from collections import Counter
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from zsg_jax.data.corpus import open_corpus
+from zsg_jax.data.messages import read_messages
 from zsg_jax.data.selection import select, select_sides
 from zsg_jax.errors import UserError
 
@@ -29,7 +30,7 @@ def selected(rows, **options):
 def pick(pairs, **options):
     tasks = list(dict.fromkeys(name for name, _ in pairs))
     task = np.array([tasks.index(name) for name, _ in pairs], np.int32)
-    taken = select(tasks, task, lambda row: pairs[row][1], **options)
+    taken = select(tasks, task, [identity for _, identity in pairs], **options)
     assert taken.dtype == np.int64
     assert (np.diff(taken) > 0).all()
     return [pairs[row][1] for row in taken]
@@ -75,8 +76,17 @@ def test_the_seed_decides():
     assert selected(rows, per_task=40, seed=0) == [f"a-{number}" for number in range(40)]
 
 
-def corpus(path, scratch):
-    return open_corpus(path, scratch=scratch, advice="mend it")
+class Side(NamedTuple):
+    tasks: list[str]
+    task: np.ndarray
+    ids: list[str]
+
+
+def side(path):
+    instances = read_messages(path)[0]
+    tasks = list(dict.fromkeys(one.task for one in instances))
+    task = np.array([tasks.index(one.task) for one in instances], np.int32)
+    return Side(tasks, task, [one.id for one in instances])
 
 
 def write(folder, tasks, per_task):
@@ -95,37 +105,35 @@ def test_one_file_gives_both_sides_of_flan_mini(tmp_path, capsys):
     path = write(tmp_path, "abcde", 30)
     lists = {"train_key_list": ["a", "b", "c"], "eval_key_list": ["d", "e"]}
     (tmp_path / "split.json").write_text(json.dumps(lists))
-    with corpus(path, tmp_path) as train, corpus(path, tmp_path) as test:
-        rows = select_sides(
-            train,
-            test,
-            split=str(tmp_path / "split.json"),
-            train_per_task=20,
-            test_per_task=5,
-            seed=0,
-        )
-        tasks = [Counter(test.instance(row).task for row in side) for side in rows]
-        assert tasks == [{"a": 20, "b": 20, "c": 20}, {"d": 5, "e": 5}]
-        assert "train: 60 of 150 rows and 3 of 5 tasks of" in capsys.readouterr().err
-        whole = select_sides(train, test)
-        assert [len(side) for side in whole] == [150, 150]
-        assert not capsys.readouterr().err
-        held = select_sides(train, test, split="held-out:2", seed=4)
-        assert [len(side) for side in held] == [90, 60]
-        with pytest.raises(UserError, match="hold out fewer"):
-            select_sides(train, test, split="held-out:5")
+    both = side(path)
+    rows = select_sides(
+        both,
+        both,
+        split=str(tmp_path / "split.json"),
+        train_per_task=20,
+        test_per_task=5,
+        seed=0,
+    )
+    tasks = [Counter(both.ids[row][0] for row in one) for one in rows]
+    assert tasks == [{"a": 20, "b": 20, "c": 20}, {"d": 5, "e": 5}]
+    assert "train: 60 of 150 rows and 3 of 5 tasks are used" in capsys.readouterr().err
+    whole = select_sides(both, both)
+    assert [len(one) for one in whole] == [150, 150]
+    assert not capsys.readouterr().err
+    held = select_sides(both, both, split="held-out:2", seed=4)
+    assert [len(one) for one in held] == [90, 60]
+    with pytest.raises(UserError, match="hold out fewer"):
+        select_sides(both, both, split="held-out:5")
 
 
-def test_the_real_tasks_are_split_and_sampled(assets, tmp_path):
+def test_the_real_tasks_are_split_and_sampled(assets):
     path = assets / "data" / "p3" / "train.jsonl.gz"
     if not Path(path).exists():
         pytest.skip("no data/p3 in ZSG_JAX_ASSETS")
-    with corpus(path, tmp_path) as rows:
-        train, test = select_sides(
-            rows, rows, split="held-out:0.1", train_per_task=20, test_per_task=5
-        )
-        sides = [{rows.tasks[task] for task in rows.task[side]} for side in (train, test)]
-        assert not sides[0] & sides[1]
-        assert (len(sides[0]), len(sides[1])) == (248, 28)
-        assert np.bincount(rows.task[train]).max() == 20
-        assert np.bincount(rows.task[test]).max() == 5
+    rows = side(path)
+    train, test = select_sides(rows, rows, split="held-out:0.1", train_per_task=20, test_per_task=5)
+    sides = [{rows.tasks[task] for task in rows.task[one]} for one in (train, test)]
+    assert not sides[0] & sides[1]
+    assert (len(sides[0]), len(sides[1])) == (248, 28)
+    assert np.bincount(rows.task[train]).max() == 20
+    assert np.bincount(rows.task[test]).max() == 5

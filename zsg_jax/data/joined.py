@@ -23,8 +23,10 @@ class Opened(Protocol):
     """What of a corpus is needed; see `corpus.Corpus`."""
 
     path: Path
+    kind: str
     tasks: list[str]
     task: np.ndarray
+    ids: list[str]
     number: np.ndarray
     skipped: list[BadRow]
     skipped_count: int
@@ -40,8 +42,9 @@ class Joined:
 
     Attributes:
         path: what the user named.
-        tasks, task, number, skipped, skipped_count: as a corpus has them; a task of two sources is
-            one task.
+        kind: of the rows that `raw` gives: the sources', or "messages" where theirs differ.
+        tasks, task, ids, number, skipped, skipped_count: as a corpus has them; a task of two
+            sources is one task.
         shares: for each source its "name", "path", and how many "rows" it gives "of" how many.
     """
 
@@ -64,6 +67,8 @@ class Joined:
         """
         self.path = path
         self._parts, self._source, self._row, self._names = parts, source, row, names
+        kinds = {part.kind for part in parts}
+        self.kind = kinds.pop() if len(kinds) == 1 else "messages"
         numbers: dict[str, int] = {}
         self.task = np.empty(len(row), np.int32)
         self.number = np.empty(len(row), np.int64)
@@ -77,6 +82,10 @@ class Joined:
                 new[old] = numbers.setdefault(part.tasks[old], len(numbers))
             self.task[own] = new[task]
         self.tasks = list(numbers)
+        self.ids = [
+            self._named(part, parts[part].ids[own])
+            for part, own in zip(source.tolist(), row.tolist(), strict=True)
+        ]
         self.skipped = [bad for part in parts for bad in part.skipped]
         self.skipped_count = sum(part.skipped_count for part in parts)
         self.shares: list[dict[str, Any]] = [
@@ -98,20 +107,29 @@ class Joined:
         return instances_digest(self.instances())
 
     def raw(self, row: int) -> bytes:
-        """The JSON object of a row as it stands in its source, of a mixture with the new id."""
+        """The JSON object of a row.
+
+        As it stands in its source, but of a mixture with the new id; where a mixture's sources
+        hold several kinds of rows, a `messages` row with what the instance has and no more.
+        """
         part, own = self._at(row)
         if not self._names:
             return part.raw(own)
-        return json.dumps(json.loads(part.raw(own)) | {"id": self.instance(row).id}).encode()
+        if part.kind == self.kind:
+            return json.dumps(json.loads(part.raw(own)) | {"id": self.ids[row]}).encode()
+        instance = self.instance(row)
+        made = {
+            "id": instance.id,
+            "task": instance.task,
+            "messages": [turn._asdict() for turn in instance.turns],
+            "references": instance.references,
+        }
+        return json.dumps(made).encode()
 
     def instance(self, row: int) -> Instance:
         """The instance of a row."""
         part, own = self._at(row)
-        instance = part.instance(own)
-        if not self._names:
-            return instance
-        name = self._names[self._source[row]]
-        return dataclasses.replace(instance, id=f"{name}/{instance.id}")
+        return dataclasses.replace(part.instance(own), id=self.ids[row])
 
     def instances(self, rows: Iterable[int] | None = None) -> Iterator[Instance]:
         """The instances of `rows`, or of all, one at a time."""
@@ -138,6 +156,9 @@ class Joined:
         trace: TracebackType | None,
     ) -> None:
         self.close()
+
+    def _named(self, part: int, identity: str) -> str:
+        return f"{self._names[part]}/{identity}" if self._names else identity
 
     def _at(self, row: int) -> tuple[Opened, int]:
         if not 0 <= row < len(self):

@@ -1,39 +1,35 @@
 """Which rows of each side a study uses: of the tasks a split gives it, at most so many each."""
 
-from collections.abc import Callable, Collection, Sequence
-from pathlib import Path
+from collections.abc import Collection, Sequence
 from typing import Protocol
 
 import numpy as np
 
 from zsg_jax.data.drawing import sample
-from zsg_jax.data.instance import Instance
 from zsg_jax.data.splits import choose_split
 from zsg_jax.progress import count, say
 
 
 class Source(Protocol):
-    """What is asked of a source here: N rows, their tasks, and any one of them.
+    """What is asked of a source here: of N rows their tasks and ids."""
 
-    Attributes:
-        path: for messages.
-        tasks: names of the tasks.
-        task: (N,) int32 index into `tasks` of each row.
-    """
+    @property
+    def tasks(self) -> Sequence[str]:
+        """Names of the tasks."""
 
-    path: Path
-    tasks: list[str]
-    task: np.ndarray
+    @property
+    def task(self) -> np.ndarray:
+        """(N,) int32 index into `tasks` of each row."""
 
-    def instance(self, row: int) -> Instance:
-        """The instance of a row."""
-        ...
+    @property
+    def ids(self) -> Sequence[str]:
+        """Of each row."""
 
 
 def select(
     tasks: Sequence[str],
     task: np.ndarray,
-    identity: Callable[[int], str],
+    ids: Sequence[str],
     *,
     keep: Collection[str] | None = None,
     per_task: int | None = None,
@@ -47,7 +43,7 @@ def select(
     Args:
         tasks: names of the tasks.
         task: (N,) int32 index into `tasks` of each row.
-        identity: the id of a row; asked only for rows of a task with more than `per_task`.
+        ids: of each row; read only for rows of a task with more than `per_task`.
         keep: the tasks to take rows of; None: all.
         per_task: rows at most of a task; None: all.
         seed: the draw.
@@ -65,8 +61,8 @@ def select(
     drawn = [np.empty(0, np.int64)]
     for own in np.split(rows, starts[1:]):
         if len(own) > per_task:
-            ids = [identity(int(row)) for row in own]
-            own = own[sample(ids, per_task, seed, "row", tasks[task[own[0]]])]
+            name = tasks[task[own[0]]]
+            own = own[sample([ids[row] for row in own], per_task, seed, "row", name)]
         drawn.append(own)
     return np.sort(np.concatenate(drawn))
 
@@ -103,7 +99,7 @@ def select_sides(
         rows = select(
             source.tasks,
             source.task,
-            _identities(source),
+            source.ids,
             keep=keep,
             per_task=most,
             seed=seed,
@@ -112,11 +108,7 @@ def select_sides(
             left = len(np.unique(source.task[rows]))
             say(
                 f"{side}: {len(rows):,} of {count(len(source.task), 'row')} and {left:,} of "
-                f"{count(len(source.tasks), 'task')} of {source.path} are used"
+                f"{count(len(source.tasks), 'task')} are used"
             )
         sides.append(rows)
     return sides[0], sides[1]
-
-
-def _identities(source: Source) -> Callable[[int], str]:
-    return lambda row: source.instance(row).id

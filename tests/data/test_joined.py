@@ -19,12 +19,19 @@ def line(identity, task, answer):
     return json.dumps({"id": identity, "task": task, "messages": turns, "more": [1]}) + "\n"
 
 
-def opened(path, scratch, kind="messages"):
-    """A corpus that knows its ids and its kind of rows."""
-    corpus = open_corpus(path, scratch=scratch, advice="mend it")
-    corpus.ids = [one.id for one in corpus.instances()]
-    corpus.kind = kind
-    return corpus
+class Source:
+    """A corpus that is said to hold some kind of rows."""
+
+    def __init__(self, path, scratch, kind="messages"):
+        self._corpus = open_corpus(path, scratch=scratch, advice="mend it")
+        self.ids = [one.id for one in self._corpus.instances()]
+        self.kind = kind
+
+    def __len__(self):
+        return len(self._corpus)
+
+    def __getattr__(self, name):
+        return getattr(self._corpus, name)
 
 
 @pytest.fixture
@@ -44,7 +51,7 @@ def mixed(tmp_path):
 
         def open_entry(entry):
             kind = kinds[entry.name == "two"]
-            return opened(entry.path, tmp_path / entry.name, kind)
+            return Source(entry.path, tmp_path / entry.name, kind)
 
         return open_mixture(read_mixture(path), open_entry)
 
@@ -112,7 +119,7 @@ def test_a_part_of_a_file_is_a_source(tmp_path_factory, rows):
     path = folder / "rows.jsonl"
     lines = [line(f"i{k}", "abc"[k // 2], f"answer {k}") for k in range(6)]
     path.write_text("".join(lines))
-    with selected(opened(path, folder), np.array(sorted(rows), np.int64)) as part:
+    with selected(Source(path, folder), np.array(sorted(rows), np.int64)) as part:
         assert part.kind == "messages"
         assert part.ids == [f"i{k}" for k in sorted(rows)]
         assert [one.id for one in part.instances()] == [f"i{k}" for k in sorted(rows)]

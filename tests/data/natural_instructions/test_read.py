@@ -83,6 +83,11 @@ def test_a_side_takes_its_share_of_every_task(tmp_path):
     assert [row["task"] for row in train] == ["a"] * 7 + ["b"] * 6 + ["c"] * 5
     numbers = [int(row["id"][1:]) for row in train[:7]]
     assert numbers == sorted(numbers) != list(range(7))
+    # The same ids in another task are another draw.
+    again = write(tmp_path, {"a": task(*MANY), "d": task(*MANY)}, "splits/again/train_tasks.txt")
+    drawn = [row["id"] for row in read(again, FREE)]
+    assert drawn[:7] == [f"i{number}" for number in numbers]
+    assert drawn[7:] != drawn[:7]
     other = read(listed, Options(max_source=0, train_per_task=7, seed=1))
     assert [row["id"] for row in other[:7]] != [row["id"] for row in train[:7]]
 
@@ -120,7 +125,7 @@ def test_sources_are_held_within_the_limit_and_it_is_said(tmp_path, capsys):
     assert [len(prompt) for prompt in prompts] == [178, 250, 230]
     assert prompts[1].startswith("Definition: Add the numbers.\n\nNow complete")
     assert "of 3 prompts 2 lost examples and 1 were cut" in capsys.readouterr().err
-    with pytest.raises(UserError, match="max_source=250 counts tokens"):
+    with pytest.raises(UserError, match=r"max_source=250 counts tokens, .* max_source=0"):
         read(listed, options)
 
 

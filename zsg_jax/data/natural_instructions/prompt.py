@@ -91,9 +91,8 @@ def _shortened(prompt: Parts, limit: int, encode: Encode) -> Fitted:
 def _cut(text: str, limit: int, encode: Encode) -> str:
     """The longest run of whole characters from the start that stays within `limit` tokens."""
     while len(spans := encode([text])[0].spans) > limit:
-        # A character that is several tokens goes with the first of them that is too much; what is
-        # left may be encoded otherwise, hence once more.
-        text = text[: min(int(spans[limit - 1, 1]), int(spans[limit, 0]), len(text) - 1)]
+        # What is left may be encoded otherwise, and a character may be several tokens: once more.
+        text = text[: min(int(spans[limit - 1, 1]), len(text) - 1)]
     return text
 
 

@@ -43,7 +43,7 @@ def rows(
     check(
         not options.max_source or encode is not None,
         f"data.natural_instructions.max_source={options.max_source} counts tokens, but there is no "
-        "tokenizer yet that could; give a tokenizer's folder or bytes, or max_source=0 for no limit",
+        "tokenizer yet that could; give a tokenizer's folder, or max_source=0 for no limit",
     )
     names = task_names(path)
     folder = task_folder(path)

@@ -1,3 +1,4 @@
+import dataclasses
 import importlib.util
 from pathlib import Path
 
@@ -6,6 +7,7 @@ import pytest
 
 from zsg_jax import study
 from zsg_jax.config import default_config, flatten, validate
+from zsg_jax.data.natural_instructions import Options
 from zsg_jax.errors import UserError
 from zsg_jax.training import sharding
 from zsg_jax.training.step import train_step
@@ -50,7 +52,11 @@ def test_groups_of_turns_lie_side_by_side():
 
 
 def test_the_config_is_small_enough_to_know():
-    assert len(flatten(default_config())) <= 50
+    # A source's own keys are read only by those who use it.
+    keys = flatten(default_config())
+    sources = ("data.rewrites.", "data.natural_instructions.")
+    assert len([key for key in keys if not key.startswith(sources)]) <= 50
+    assert len(keys) <= 75
 
 
 @pytest.mark.parametrize(
@@ -63,6 +69,15 @@ def test_the_config_is_small_enough_to_know():
         ("data.bad_rows", "drop", "choose one of refuse, skip"),
         ("data.train", "", "is empty"),
         ("data.max_length", 1, "at least 2"),
+        ("data.split", "held-out:none", "neither a number of tasks nor a share"),
+        ("data.split", "split.json", "is for files"),
+        ("data.train_per_task", 0, "at least 1"),
+        ("data.test_per_task", 5, "is for files"),
+        ("data.seed", -1, "at least 0"),
+        ("data.natural_instructions.schema", "randm", "did you mean random"),
+        ("data.natural_instructions.reference", "last", "choose one of drawn, first"),
+        ("data.natural_instructions.positive_examples", -1, "at least 0"),
+        ("data.natural_instructions.max_source", None, "of type int"),
         ("data.train", "mine.jsonl", "give both files, or neither"),
         ("data.test", "mine.jsonl", "give both files, or neither"),
         ("arrangement.methods", ("tmta-nft,tmta-rt",), "written as a tuple"),
@@ -102,6 +117,13 @@ def test_values_that_no_stage_can_use_are_refused(key, value, message):
         validate(config)
     assert key.split(".")[-1] in str(caught.value)
     assert "\n" not in str(caught.value)
+
+
+def test_the_defaults_of_natural_instructions_are_the_readers():
+    config = default_config()
+    given = config.data.natural_instructions.to_dict()
+    assert Options(**given, seed=config.data.seed) == Options()
+    assert {*given, "seed"} == {field.name for field in dataclasses.fields(Options)}
 
 
 def test_weights_are_any_numbers_or_left_to_the_study_but_not_both_zero():

@@ -8,7 +8,9 @@ from ml_collections.config_dict import placeholder
 
 from zsg_jax.arrangement.methods import parse
 from zsg_jax.data.kinds import AUTO, KINDS
+from zsg_jax.data.natural_instructions.options import REFERENCES, SCHEMAS
 from zsg_jax.data.sources import REWRITES
+from zsg_jax.data.splits import check_split
 from zsg_jax.errors import UserError, check, nearest
 from zsg_jax.models.llama import SIZES
 from zsg_jax.similarity.distances import METRICS
@@ -29,8 +31,8 @@ def default_config() -> ConfigDict:
 
     config.data = data = ConfigDict()
     # JSON lines or a JSON array (.gz too), .parquet, a folder of these or of a data set of
-    # `datasets`, a list of Natural Instructions tasks (.txt), hub:OWNER/NAME[:SPLIT], or
-    # "rewrites": string rewriting, made on the spot.
+    # `datasets`, a list of Natural Instructions tasks (.txt), hub:OWNER/NAME[:SPLIT], a mixture of
+    # such (.mix.json), or "rewrites": string rewriting, made on the spot.
     data.train = "rewrites"
     data.test = "rewrites"
     # What the rows of both look like, from KINDS in zsg_jax/data/kinds; "auto" tells it by the
@@ -43,6 +45,36 @@ def default_config() -> ConfigDict:
     # Share of the test rows, of each task and by arrangement.seed, that only the loss is measured
     # on, the rest being arranged toward; 0, as in the study, does both with all of them.
     data.report_fraction = 0.0
+
+    # Which tasks are trained on and which are unseen: a JSON file with "train_key_list" and
+    # "eval_key_list", or "held-out:N" for N of the test rows' tasks by seed, "held-out:0.1" for a
+    # tenth of them; data.train and data.test may then be the same file. "": all tasks of each.
+    data.split = ""
+    # Rows at most of a task, by seed (Flan-mini in the study: 20 and 5); None: all.
+    data.train_per_task = placeholder(int)
+    data.test_per_task = placeholder(int)
+    # The seed of what the three keys above and data.natural_instructions draw.
+    data.seed = 0
+
+    data.natural_instructions = natural_instructions = ConfigDict()
+    # The examples a prompt shows, where the task has so many, whether their explanations stand
+    # beside them, and whether the task's name and its definition stand before them.
+    natural_instructions.positive_examples = 2
+    natural_instructions.negative_examples = 0
+    natural_instructions.explanation = False
+    natural_instructions.task_name = False
+    natural_instructions.definition = True
+    # "fixed" shows what is said above, "random" one of Tk-Instruct's five forms, drawn for every
+    # instance: definition; 2 positive; both; both and 2 negative; both and explanations.
+    natural_instructions.schema = "fixed"
+    # Tokens at most of a prompt: examples that would pass it are left out, and what is longer still
+    # is cut at the tail; 0: no limit.
+    natural_instructions.max_source = 1024
+    # Which of several accepted outputs is the answer: "drawn", or the "first".
+    natural_instructions.reference = "drawn"
+    # Instances at most of a training task, drawn, and of a test task, its first; 0: all.
+    natural_instructions.train_per_task = 100
+    natural_instructions.test_per_task = 100
 
     data.rewrites = rewrites = ConfigDict()
     # Families of rules, as in zsg_jax/data/rewrites.py; a family is a task.
@@ -140,6 +172,8 @@ def default_config() -> ConfigDict:
 _CHOICES: dict[str, tuple[str, ...]] = {
     "data.bad_rows": ("refuse", "skip"),
     "data.format": (AUTO, *KINDS),
+    "data.natural_instructions.schema": SCHEMAS,
+    "data.natural_instructions.reference": REFERENCES,
     "similarity.dtype": DTYPES,
     "similarity.distance": METRICS,
     "model.family": ("llama",),
@@ -151,6 +185,14 @@ _AT_LEAST: dict[str, float] = {
     "tokenizer_size": 258,
     "data.max_length": 2,
     "data.report_fraction": 0,
+    "data.train_per_task": 1,
+    "data.test_per_task": 1,
+    "data.seed": 0,
+    "data.natural_instructions.positive_examples": 0,
+    "data.natural_instructions.negative_examples": 0,
+    "data.natural_instructions.max_source": 0,
+    "data.natural_instructions.train_per_task": 0,
+    "data.natural_instructions.test_per_task": 0,
     "data.rewrites.seed": 0,
     "similarity.block_rows": 1,
     "arrangement.budget": 1,
@@ -232,6 +274,12 @@ def validate(config: ConfigDict) -> None:
         f"config.data.train={given['data.train']!r} but data.test={given['data.test']!r}: give "
         "both files, or neither",
     )
+    check_split(given["data.split"])
+    for key in ("data.split", "data.train_per_task", "data.test_per_task"):
+        check(
+            not given[key] or not made[0],
+            f"config.{key}={given[key]!r} is for files; data.rewrites says which rewrites are made",
+        )
 
 
 def _held_type(config: ConfigDict, key: str) -> type:

@@ -1,3 +1,4 @@
+import json
 from collections import defaultdict
 from fractions import Fraction
 
@@ -6,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from zsg_jax.data.splits import report_split
+from zsg_jax.data.splits import Split, check_split, choose_split, read_split, report_split
 from zsg_jax.errors import UserError
 
 TASKS = st.lists(st.integers(0, 6), min_size=2, max_size=60).filter(
@@ -60,3 +61,100 @@ def test_what_cannot_be_split_is_refused():
     for fraction in (0.0, 1.0, -0.1, 1.5, float("nan")):
         with pytest.raises(UserError, match="between 0 and 1"):
             report_split(np.zeros(4, np.int32), fraction, 0)
+
+
+def write(folder, content):
+    path = folder / "split.json"
+    path.write_text(content if isinstance(content, str) else json.dumps(content))
+    return str(path)
+
+
+def test_a_file_says_which_tasks_are_unseen(tmp_path):
+    lists = {"train_key_list": ["b", "a", "b"], "eval_key_list": ["c"], "seed": 1}
+    path = write(tmp_path, lists)
+    chosen = choose_split(path, ["a", "b", "c"], ["d", "c"], 0)
+    assert chosen == Split(frozenset("ab"), frozenset("c"))
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ("{", "is not JSON"),
+        ([], '"train_key_list" must be a list'),
+        ({"train_key_list": ["a"]}, '"eval_key_list" must be a list'),
+        ({"train_key_list": [], "eval_key_list": ["b"]}, '"train_key_list" .* at least one'),
+        (
+            {"train_key_list": ["a", 3], "eval_key_list": ["b"]},
+            r"train_key_list\[1\]=3 is no string",
+        ),
+        (
+            {"train_key_list": list("abcdefgh"), "eval_key_list": list("bcdefghi")},
+            "'b', 'c', 'd', 'e', 'f' and 2 more in both lists",
+        ),
+    ],
+)
+def test_a_split_file_that_cannot_be_used_is_refused(tmp_path, content, message):
+    path = write(tmp_path, content)
+    with pytest.raises(UserError, match=message) as caught:
+        read_split(path)
+    assert path in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_missing_split_file_is_named(tmp_path):
+    with pytest.raises(UserError, match=r"none\.json: No such file .* held-out:N"):
+        read_split(tmp_path / "none.json")
+
+
+def test_a_key_that_no_row_has_is_named(tmp_path):
+    path = write(tmp_path, {"train_key_list": ["alpha", "beta"], "eval_key_list": ["gamma"]})
+    with pytest.raises(
+        UserError, match=r"train_key_list: no row of data\.train .* 'beta'; .*bet_a\?"
+    ):
+        choose_split(path, ["alpha", "bet_a"], ["gamma"], 0)
+    with pytest.raises(UserError, match=r"eval_key_list: no row of data\.test .* 'gamma'"):
+        choose_split(path, ["alpha", "beta"], ["alpha"], 0)
+
+
+NAMES = st.sets(st.text(st.characters(codec="utf-8"), min_size=1, max_size=3), min_size=2)
+
+
+@given(NAMES, st.data(), st.integers(0, 9), st.randoms(use_true_random=False))
+def test_tasks_are_held_out_by_seed(names, data, seed, random):
+    size = data.draw(st.integers(1, len(names) - 1))
+    tasks = sorted(names)
+    chosen = choose_split(f"held-out:{size}", tasks, tasks, seed)
+    assert len(chosen.test) == size
+    assert chosen.train | chosen.test == names
+    assert not chosen.train & chosen.test
+    # Neither the order of the tasks nor one that is not drawn has a say; one more adds to them.
+    random.shuffle(tasks)
+    assert choose_split(f"held-out:{size}", tasks, tasks, seed) == chosen
+    others = [name for name in tasks if name != min(chosen.train)]
+    if len(chosen.train) > 1:
+        assert choose_split(f"held-out:{size}", others, others, seed).test == chosen.test
+        more = choose_split(f"held-out:{size + 1}", tasks, tasks, seed)
+        assert chosen.test < more.test
+
+
+def test_a_share_of_the_tasks_is_held_out_of_another_file_too():
+    tasks = [f"t{number}" for number in range(40)]
+    chosen = choose_split("held-out:0.1", [*tasks[:30], "own", "(no task)"], [*tasks], 0)
+    assert len(chosen.test) == 4
+    assert chosen.train == {*tasks[:30], "own", "(no task)"} - chosen.test
+    assert len(choose_split("held-out:0.001", tasks, tasks, 0).test) == 1
+    # Rows without a task are never the unseen ones.
+    only = choose_split("held-out:1", ["a", "(no task)"], ["a", "(no task)"], 0)
+    assert only == Split(frozenset(["(no task)"]), frozenset(["a"]))
+
+
+def test_what_cannot_be_held_out_is_refused():
+    for split in ("held-out:", "held-out:0", "held-out:1.5", "held-out:-1", "held-out:x"):
+        with pytest.raises(UserError, match="neither a number of tasks nor a share"):
+            check_split(split)
+    check_split("held-out:1")
+    check_split("any/file.json")
+    with pytest.raises(UserError, match="hold out 3 tasks: the test rows have 2 with a name"):
+        choose_split("held-out:3", ["a", "b"], ["c", "d"], 0)
+    with pytest.raises(UserError, match=r"2 tasks: .* 0 would be left to train on"):
+        choose_split("held-out:2", ["a", "b"], ["a", "b"], 0)

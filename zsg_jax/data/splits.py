@@ -1,8 +1,140 @@
-"""Which rows of a test set are kept for scoring only, so that no arrangement has seen them."""
+"""Which tasks are trained on and which are unseen, and which test rows are for scoring only."""
+
+import json
+from collections.abc import Collection, Sequence
+from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 
-from zsg_jax.errors import check
+from zsg_jax.data.drawing import sample
+from zsg_jax.data.messages import NO_TASK
+from zsg_jax.errors import UserError, check, nearest
+
+HELD_OUT = "held-out:"
+KEYS = ("train_key_list", "eval_key_list")
+
+
+class Split(NamedTuple):
+    """Names of the tasks to train on and of those to test on; no name is in both."""
+
+    train: frozenset[str]
+    test: frozenset[str]
+
+
+def check_split(split: str) -> None:
+    """Refuses what `choose_split` could not read; a path is looked into only there.
+
+    Raises:
+        UserError: for "held-out:…" with neither a number of tasks nor a share of them.
+    """
+    if split.startswith(HELD_OUT):
+        _held_out_size(split, 2)
+
+
+def choose_split(
+    split: str, train_tasks: Sequence[str], test_tasks: Sequence[str], seed: int
+) -> Split:
+    """The tasks of either side: as a file lists them, or some of the test's held out by seed.
+
+    Args:
+        split: the path of a JSON file with the lists "train_key_list" and "eval_key_list" (P3's
+            and Flan-mini's), or "held-out:N" for N tasks, "held-out:0.1" for a tenth of them. The
+            tasks drawn stay the same when rows, or tasks that are not drawn, come or go.
+        train_tasks, test_tasks: the tasks that each side's rows have.
+        seed: the draw.
+
+    Raises:
+        UserError: for a file that cannot be used, a task on both sides, a key that no row has, and
+            for a side without a task.
+    """
+    if not split.startswith(HELD_OUT):
+        return _checked(split, read_split(split), train_tasks, test_tasks)
+    # Rows without a task cannot be kept apart by task.
+    named = sorted(set(test_tasks) - {NO_TASK})
+    size = _held_out_size(split, len(named))
+    test = frozenset(named[place] for place in sample(named, size, seed, "held out"))
+    train = frozenset(train_tasks) - test
+    check(
+        size <= len(named) and bool(train),
+        f"data.split={split!r} would hold out {size:,} tasks: the test rows have {len(named):,} "
+        f"with a name, and {len(train):,} would be left to train on; hold out fewer",
+    )
+    return Split(train, test)
+
+
+def read_split(path: str | Path) -> Split:
+    """Reads a split file.
+
+    Raises:
+        UserError: naming the file and what is wrong with it.
+    """
+    try:
+        content = json.loads(Path(path).read_bytes())
+    except OSError as error:
+        raise UserError(
+            f"data.split: {path}: {error.strerror or error}; give a JSON file with {KEYS[0]} and "
+            f"{KEYS[1]}, or {HELD_OUT}N"
+        ) from None
+    except (ValueError, RecursionError) as error:
+        raise UserError(f"data.split: {path}: is not JSON: {error}") from None
+    sides = []
+    for key in KEYS:
+        listed = content.get(key) if isinstance(content, dict) else None
+        if not isinstance(listed, list) or not listed:
+            raise UserError(
+                f'data.split: {path}: "{key}" must be a list of task names, at least one'
+            )
+        for place, name in enumerate(listed):
+            check(
+                isinstance(name, str), f"data.split: {path}: {key}[{place}]={name!r} is no string"
+            )
+        sides.append(frozenset(listed))
+    both = sides[0] & sides[1]
+    check(
+        not both,
+        f"data.split: {path}: {_named(both)} in both lists, so not unseen; take each out of one",
+    )
+    return Split(*sides)
+
+
+def _checked(
+    path: str, split: Split, train_tasks: Collection[str], test_tasks: Collection[str]
+) -> Split:
+    for key, side, wanted, tasks in (
+        (KEYS[0], "train", split.train, train_tasks),
+        (KEYS[1], "test", split.test, test_tasks),
+    ):
+        missing = wanted.difference(tasks)
+        near = nearest(min(missing), tasks) if missing else ""
+        check(
+            not missing,
+            f"data.split: {path}: {key}: no row of data.{side} has the task of {_named(missing)}; "
+            f"take it out of the list, or give the rows{near}",
+        )
+    return split
+
+
+def _held_out_size(split: str, tasks: int) -> int:
+    """How many of so many tasks are held out."""
+    text = split.removeprefix(HELD_OUT)
+    try:
+        share = float(text)
+    except ValueError:
+        share = 0.0
+    if text.isascii() and text.isdigit() and int(text):
+        return int(text)
+    check(
+        0 < share < 1,
+        f"data.split={split!r}: {text!r} is neither a number of tasks nor a share between 0 and "
+        f"1; write {HELD_OUT}20 or {HELD_OUT}0.1",
+    )
+    return max(1, round(share * tasks))
+
+
+def _named(names: Collection[str]) -> str:
+    shown = ", ".join(map(repr, sorted(names)[:5]))
+    return shown + (f" and {len(names) - 5:,} more" if len(names) > 5 else "")
 
 
 def report_split(task: np.ndarray, fraction: float, seed: int) -> np.ndarray:

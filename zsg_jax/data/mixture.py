@@ -1,0 +1,215 @@
+"""Several sources as one: a `.mix.json` file says how many rows of each, and a seed says which."""
+
+import json
+from collections.abc import Collection, Sequence
+from decimal import Decimal
+from fractions import Fraction
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from zsg_jax.data.drawing import draw, sample
+from zsg_jax.errors import UserError, check, nearest
+
+SUFFIX = ".mix.json"
+HUB = "hub:"  # begins the name of a data set that is not on disk
+
+
+class Entry(NamedTuple):
+    """One source of a mixture.
+
+    Attributes:
+        name: what its rows' ids begin with; different from the other entries'.
+        path: the source.
+        weight: its share of the rows, in proportion to the other weights; None: it has none.
+        cap: rows at most; None: all.
+        format: as `data.format` takes it.
+        place: for messages.
+    """
+
+    name: str
+    path: Path
+    weight: Fraction | None
+    cap: int | None
+    format: str
+    place: str
+
+
+class Mixture(NamedTuple):
+    """What a `.mix.json` file says; `rows` is how many there are in all, None: as many as fit."""
+
+    path: Path
+    entries: tuple[Entry, ...]
+    rows: int | None
+    seed: int
+
+
+def is_mixture(path: str | Path) -> bool:
+    """Whether a path names a mixture."""
+    return str(path).endswith(SUFFIX)
+
+
+def read_mixture(path: str | Path) -> Mixture:
+    """Reads `{"sources": [{"path", "name", "weight", "cap", "format"}, …], "rows", "seed"}`.
+
+    A source needs "path", from the file's own folder or "hub:…"; its name is by default the path's
+    without suffixes. Either every source has a weight or none has.
+
+    Raises:
+        UserError: naming the file, the entry and what is wrong with it.
+    """
+    path = Path(path)
+    try:
+        # Weights as they are written: 0.1 and 0.3 are one to three, exactly.
+        content = json.loads(path.read_bytes(), parse_float=Decimal)
+    except OSError as error:
+        raise UserError(f"{path}: cannot be read: {error.strerror or error}") from None
+    except (ValueError, RecursionError) as error:
+        raise UserError(f"{path}: is not JSON: {error}") from None
+    check(isinstance(content, dict), f'{path}: must be an object with "sources"')
+    _check_keys(str(path), content, ("sources", "rows", "seed"))
+    listed = content.get("sources")
+    check(
+        isinstance(listed, list) and bool(listed),
+        f'{path}: "sources" must be a list of {{"path": …}}, at least one',
+    )
+    entries = tuple(_entry(path, number, one) for number, one in enumerate(listed))
+    named: dict[str, Entry] = {}
+    for entry in entries:
+        check(
+            entry.name not in named,
+            f"{entry.place}: goes by the name of another source, which ids begin with; give it a "
+            '"name" of its own',
+        )
+        named[entry.name] = entry
+        check(
+            (entry.weight is None) == (entries[0].weight is None),
+            f'{entry.place}: either every source has a "weight" or none has; give every one '
+            "a weight",
+        )
+    return Mixture(
+        path,
+        entries,
+        _whole(str(path), "rows", content.get("rows"), 1),
+        _whole(str(path), "seed", content.get("seed"), 0) or 0,
+    )
+
+
+def shares(mixture: Mixture, counts: Sequence[int]) -> list[int]:
+    """How many rows each source gives.
+
+    With weights the rows stand in their proportion: `rows` of them in all, shared out by largest
+    remainders, or as many as the scarcest source allows. Without weights every source gives all its
+    rows up to its cap, or where `rows` is given, its share of these by its size.
+
+    Args:
+        mixture: what is wanted.
+        counts: rows of each source.
+
+    Raises:
+        UserError: naming the source that has too few rows, or would give none.
+    """
+    caps = [
+        count if entry.cap is None else min(entry.cap, count)
+        for entry, count in zip(mixture.entries, counts, strict=True)
+    ]
+    weights = [
+        Fraction(cap) if entry.weight is None else entry.weight
+        for entry, cap in zip(mixture.entries, caps, strict=True)
+    ]
+    for entry, cap in zip(mixture.entries, caps, strict=True):
+        check(cap > 0, f"{entry.place}: has no row")
+    if mixture.rows is None:
+        scale = min(cap / weight for cap, weight in zip(caps, weights, strict=True))
+        sizes = [int(weight * scale) for weight in weights]
+    else:
+        quotas = [weight * mixture.rows / sum(weights) for weight in weights]
+        sizes = [int(quota) for quota in quotas]
+        by_remainder = sorted(range(len(quotas)), key=lambda one: sizes[one] - quotas[one])
+        for one in by_remainder[: mixture.rows - sum(sizes)]:
+            sizes[one] += 1
+    for entry, size, cap in zip(mixture.entries, sizes, caps, strict=True):
+        check(
+            size <= cap,
+            f"{entry.place}: would give {size:,} rows but has {cap:,}; give it a smaller weight, "
+            'or the mixture fewer "rows"',
+        )
+        check(
+            size > 0,
+            f"{entry.place}: would give no row; give it a larger weight, or the mixture more rows",
+        )
+    return sizes
+
+
+def mix(mixture: Mixture, counts: Sequence[int]) -> tuple[np.ndarray, np.ndarray]:
+    """The rows of a mixture: each source's in its own order, spread evenly among the others'.
+
+    Args:
+        mixture: what is wanted.
+        counts: rows of each source.
+
+    Returns:
+        (n,) int32 source and (n,) int64 row in it, of each row of the mixture. Among the first m of
+        n rows, a source of k rows has m·k/n, give or take 1 + S·k/n, where S sources are mixed.
+
+    Raises:
+        UserError: as `shares` does.
+    """
+    sources, rows, places = [], [], []
+    for number, (entry, size) in enumerate(
+        zip(mixture.entries, shares(mixture, counts), strict=True)
+    ):
+        sources.append(np.full(size, number, np.int32))
+        drawn = sample(range(counts[number]), size, mixture.seed, "mixture", entry.name)
+        rows.append(np.asarray(drawn, np.int64))
+        # Every source starts at a place of its own, or small ones would meet again and again.
+        start = draw(mixture.seed, "place", entry.name) / 2**64
+        places.append((np.arange(size) + start) / size)
+    order = np.argsort(np.concatenate(places), kind="stable")
+    return np.concatenate(sources)[order], np.concatenate(rows)[order]
+
+
+def _entry(path: Path, number: int, given: Any) -> Entry:
+    place = f"{path}: sources[{number}]"
+    check(isinstance(given, dict), f'{place}: must be an object with "path"')
+    _check_keys(place, given, ("path", "name", "weight", "cap", "format"))
+    for key in ("path", "name", "format"):
+        value = given.get(key, "" if key == "path" else "one")
+        check(isinstance(value, str) and bool(value.strip()), f'{place}: "{key}" must be a string')
+    named = given["path"]
+    source = Path(named) if named.startswith(HUB) else path.parent / named
+    check(not is_mixture(source), f"{place}: {source} is a mixture itself; list its sources here")
+    name = given.get("name", source.name.partition(".")[0] or source.name)
+    place = f"{place} ({name!r})"
+    check("/" not in name and name.isprintable(), f'{place}: "name" must be plain, without "/"')
+    weight = given.get("weight")
+    check(
+        weight is None or (type(weight) in (int, Decimal) and weight > 0),
+        f'{place}: "weight" must be a number above 0',
+    )
+    return Entry(
+        name,
+        source,
+        None if weight is None else Fraction(weight),
+        _whole(place, "cap", given.get("cap"), 1),
+        given.get("format", "auto"),
+        place,
+    )
+
+
+def _whole(place: str, key: str, value: Any, least: int) -> int | None:
+    check(
+        value is None or (type(value) is int and value >= least),
+        f'{place}: "{key}" must be a whole number from {least}',
+    )
+    return value
+
+
+def _check_keys(place: str, given: dict[str, Any], known: Collection[str]) -> None:
+    for key in given:
+        check(
+            key in known,
+            f"{place}: {key!r} is a key that nothing reads; there are {', '.join(known)}"
+            + nearest(key, known),
+        )

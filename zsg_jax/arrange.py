@@ -81,6 +81,12 @@ def _parser() -> argparse.ArgumentParser:
     add("--report-split", "share of test rows kept for scoring only", type=float, metavar="F")
     text = "what the rows of both files look like; auto tells it by the first of each"
     add("--data-format", text, choices=(AUTO, *KINDS))
+    add(
+        "--natural-instructions",
+        "what prompts of a task list show and which instances are taken, as "
+        "negative_examples=2,explanation=true,train_per_task=100; all of them without it",
+        metavar="OPTIONS",
+    )
     add("--bad-rows", "stop at a bad row, or leave it out", choices=("refuse", "skip"))
     add(
         "--block-rows",

@@ -15,6 +15,7 @@ from zsg_jax.arrangement import Arrangement, files
 from zsg_jax.arranging import study as arranging
 from zsg_jax.config import flatten, validate
 from zsg_jax.data import sources
+from zsg_jax.data.natural_instructions import Options
 from zsg_jax.data.pipeline import Steps, row_length
 from zsg_jax.data.pool import Pool, choose_tokenizer, keep_trained, make_pool
 from zsg_jax.data.tokenizers import Tokenizer
@@ -143,12 +144,21 @@ def _train(config: ConfigDict, workdir: Path, tokenizer: Tokenizer, pool: Pool, 
 
 
 def _pool(config: ConfigDict, workdir: Path, stack: ExitStack) -> tuple[Tokenizer, Pool]:
+    folder = workdir / workdirs.TOKENIZER
+    # A tokenizer that is trained on the rows cannot count their tokens before they are there.
+    ready = None if config.tokenizer == "train" else choose_tokenizer(config.tokenizer, folder)
     train, test, skipped = sources.load(
         config.data.train,
         config.data.test,
         bad_rows=config.data.bad_rows,
         rewrites_options=config.data.rewrites.to_dict(),
         format=config.data.format,
+        tasks_options=Options(**config.data.natural_instructions.to_dict(), seed=config.data.seed),
+        encode=ready.encode if ready else None,
+        split=config.data.split,
+        train_per_task=config.data.train_per_task,
+        test_per_task=config.data.test_per_task,
+        seed=config.data.seed,
         scratch=workdir / workdirs.SCRATCH,
         stack=stack,
     )
@@ -156,10 +166,9 @@ def _pool(config: ConfigDict, workdir: Path, stack: ExitStack) -> tuple[Tokenize
         say(f"skipped {row.path}:{row.line}: {row.reason}")
     if len(skipped) > 5:
         say(f"skipped {len(skipped) - 5} more rows; all are listed in {workdir / workdirs.DATA}")
-    folder = workdir / workdirs.TOKENIZER
     if config.tokenizer == "train":
         once("tokenizer", lambda: keep_trained(folder, train, config.tokenizer_size))
-    tokenizer = choose_tokenizer(config.tokenizer, folder)
+    tokenizer = ready or choose_tokenizer(config.tokenizer, folder)
     with bar(len(train) + len(test), "tokens") as progress:
         pool = make_pool(
             train,

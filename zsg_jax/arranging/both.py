@@ -13,6 +13,7 @@ from zsg_jax.arranging.encoders import choose_encoder
 from zsg_jax.arranging.outfolder import OutFolder
 from zsg_jax.arranging.request import Request
 from zsg_jax.data.corpus import Corpus
+from zsg_jax.data.joined import Joined
 from zsg_jax.data.splits import report_split
 from zsg_jax.durable import file_digest
 from zsg_jax.errors import check
@@ -35,8 +36,8 @@ class Both:
         mesh: the devices to compute on.
     """
 
-    train: Corpus
-    test: Corpus
+    train: Corpus | Joined
+    test: Corpus | Joined
     train_rows: Rows
     test_rows: Rows
     encoder: dict[str, Any]
@@ -44,7 +45,9 @@ class Both:
     mesh: Mesh
 
 
-def embedded(request: Request, train: Corpus, test: Corpus, folder: OutFolder) -> Both:
+def embedded(
+    request: Request, train: Corpus | Joined, test: Corpus | Joined, folder: OutFolder
+) -> Both:
     """Embeds both sides, or opens the embeddings given, and splits the test rows if asked to.
 
     Raises:
@@ -85,7 +88,7 @@ def embedded(request: Request, train: Corpus, test: Corpus, folder: OutFolder) -
     return Both(train, test, train_rows, test_rows, encoder, scored, mesh)
 
 
-def _given(flag: str, path: str, corpus: Corpus) -> tuple[Rows, str]:
+def _given(flag: str, path: str, corpus: Corpus | Joined) -> tuple[Rows, str]:
     rows = open_rows(path)
     skipped = f" without the {corpus.skipped_count:,} skipped" if corpus.skipped_count else ""
     check(

@@ -8,6 +8,7 @@ import dataclasses
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -25,9 +26,12 @@ from zsg_jax.arrangement.methods import (
 from zsg_jax.arranging.both import Both, embedded
 from zsg_jax.arranging.outfolder import AIMED, LINES, PAGE, SCORED, OutFolder, claimed
 from zsg_jax.arranging.request import Request, check_request
-from zsg_jax.data import export
-from zsg_jax.data.corpus import Corpus, open_corpus
+from zsg_jax.data import export, natural_instructions
+from zsg_jax.data.corpus import Corpus
+from zsg_jax.data.joined import Joined
 from zsg_jax.data.messages import NO_TASK
+from zsg_jax.data.natural_instructions.options import from_text
+from zsg_jax.data.sources import open_source
 from zsg_jax.durable import npy_bytes, replacing, write_bytes
 from zsg_jax.errors import check
 from zsg_jax.leakage import Leakage, find_leaks
@@ -58,16 +62,7 @@ def run(request: Request) -> Path:
         folder = stack.enter_context(claimed(request.output))
         with _timed(seconds, "reading"):
             train, test = (
-                stack.enter_context(
-                    open_corpus(
-                        path,
-                        scratch=folder.scratch / side,
-                        bad_rows=request.bad_rows,
-                        advice=ADVICE,
-                        format=request.data_format,
-                        flag="--data-format",
-                    )
-                )
+                _opened(stack, request, path, side, folder.scratch / side)
                 for side, path in (("train", request.train), ("test", request.test))
             )
             _tell(request, train, test)
@@ -101,6 +96,26 @@ def run(request: Request) -> Path:
     return folder.root / written.name
 
 
+def _opened(
+    stack: ExitStack, request: Request, path: str, side: str, scratch: Path
+) -> Corpus | Joined:
+    source = open_source(
+        path,
+        scratch=scratch,
+        bad_rows=request.bad_rows,
+        advice=ADVICE,
+        format=request.data_format,
+        flag="--data-format",
+        read_tasks=partial(
+            natural_instructions.rows,
+            options=from_text(request.natural_instructions),
+            side=side,
+        ),
+    )
+    stack.callback(source.close)
+    return source
+
+
 @contextmanager
 def _timed(seconds: dict[str, float], stage: str) -> Iterator[None]:
     started = time.perf_counter()
@@ -108,7 +123,7 @@ def _timed(seconds: dict[str, float], stage: str) -> Iterator[None]:
     seconds[stage] = round(time.perf_counter() - started, 3)
 
 
-def _tell(request: Request, train: Corpus, test: Corpus) -> None:
+def _tell(request: Request, train: Corpus | Joined, test: Corpus | Joined) -> None:
     for corpus in (train, test):
         for row in corpus.skipped[:5]:
             say(f"skipped {row.path}:{row.line}: {row.reason}")

@@ -8,6 +8,7 @@ import numpy as np
 from zsg_jax.arrangement.methods import parse
 from zsg_jax.data.export import check_format
 from zsg_jax.data.kinds import AUTO, check_kind
+from zsg_jax.data.natural_instructions.options import from_text
 from zsg_jax.errors import UserError, check
 
 
@@ -37,6 +38,7 @@ class Request:
     report_split: float = 0.0
     bad_rows: str = "refuse"
     data_format: str = AUTO
+    natural_instructions: str = ""
     block_rows: int = 8192
 
 
@@ -95,4 +97,5 @@ def check_request(request: Request) -> None:
             "arrangement replaces; give another --output",
         )
     check_format(request.format)
+    from_text(request.natural_instructions)
     check_kind(request.data_format, "--data-format")

@@ -1,6 +1,6 @@
 """What a path given as a source is, by its name and its first bytes, and the rows it holds."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from zsg_jax.data import natural_instructions
@@ -19,12 +19,12 @@ from zsg_jax.data.tables import (
 from zsg_jax.errors import UserError
 
 LINES, TASKS = "lines", "tasks"
+ReadTasks = Callable[[Path], Iterator[Row]]
 SUFFIXES = (".jsonl", ".jsonl.gz", ".json", ".json.gz", ".parquet", ".arrow")
 # Files of other programs that lie beside data and are none.
 _NO_DATA = (STATE, INFO, "dataset_infos.json")
 _READERS = {
     LINES: lines,
-    TASKS: natural_instructions.rows,
     "array": array_rows,
     "parquet": parquet_rows,
     "arrow": arrow_rows,
@@ -56,13 +56,20 @@ def container(path: Path) -> str:
     return {".txt": TASKS, ".parquet": "parquet", ".arrow": "arrow"}.get(path.suffix, LINES)
 
 
-def rows(path: Path) -> Iterator[Row]:
+def rows(path: Path, read_tasks: ReadTasks = natural_instructions.rows) -> Iterator[Row]:
     """The rows of a source, those of a folder file by file.
+
+    Args:
+        path: the source.
+        read_tasks: reads a list of Natural Instructions tasks.
 
     Raises:
         UserError: for what cannot be read, naming the file.
     """
     held = container(path)
+    if held == TASKS:
+        yield from read_tasks(path)
+        return
     if held != "folder":
         yield from _READERS[held](path)
         return

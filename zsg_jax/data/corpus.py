@@ -11,7 +11,8 @@ from typing import BinaryIO
 
 import numpy as np
 
-from zsg_jax.data.containers import LINES, TASKS, container
+from zsg_jax.data import natural_instructions
+from zsg_jax.data.containers import LINES, TASKS, ReadTasks, container
 from zsg_jax.data.instance import Instance, InstancesDigest
 from zsg_jax.data.kinds import AUTO, FLAG
 from zsg_jax.data.kinds.checks import Refused
@@ -33,6 +34,7 @@ def open_corpus(
     format: str = AUTO,
     flag: str = FLAG,
     full_account: bool = False,
+    read_tasks: ReadTasks = natural_instructions.rows,
 ) -> "Corpus":
     """Reads a source once, checks every row as `messages.read_messages` does, and opens it.
 
@@ -50,6 +52,7 @@ def open_corpus(
             first rows and says it.
         flag: what a user gives `format` by.
         full_account: whether the ids, and all rows that are left out, stay in memory too.
+        read_tasks: reads a list of Natural Instructions tasks.
 
     Raises:
         UserError: as `messages.read_messages` does, and if `scratch` cannot hold the rows.
@@ -64,7 +67,7 @@ def open_corpus(
         raise UserError(f"{where}: cannot be opened: {error.strerror or error}") from None
     corpus = Corpus(path, file, in_place, None if full_account else SKIPPED_KEPT)
     try:
-        corpus.kind, rows = open_rows(path, format, flag)
+        corpus.kind, rows = open_rows(path, format, flag, read_tasks)
         if format == AUTO and held != TASKS:
             say(f"{path}: read as rows of {corpus.kind}")
         accepted = read_rows(

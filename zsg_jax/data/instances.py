@@ -7,6 +7,7 @@ import numpy as np
 
 from zsg_jax.data.corpus import Corpus
 from zsg_jax.data.instance import Instance, instances_digest
+from zsg_jax.data.joined import Joined
 from zsg_jax.data.texts import Reader, Texts
 
 
@@ -81,7 +82,7 @@ class _Listed:
         return self._instances[row]
 
 
-def of_corpus(corpus: Corpus) -> Instances:
+def of_corpus(corpus: Corpus | Joined) -> Instances:
     """All rows of a corpus opened with `full_account`, which must stay open while they are read."""
     rows = np.arange(len(corpus))
     return Instances(corpus, rows, corpus.ids, corpus.tasks, corpus.task, corpus.digest)

@@ -7,14 +7,14 @@ from contextlib import ExitStack
 from functools import cached_property
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Protocol, cast
+from typing import Any, Protocol
 
 import numpy as np
 
-from zsg_jax.data.corpus import Corpus, Texts
 from zsg_jax.data.instance import Instance, instances_digest
 from zsg_jax.data.messages import BadRow
 from zsg_jax.data.mixture import Entry, Mixture, mix
+from zsg_jax.data.texts import Texts
 from zsg_jax.errors import UserError
 from zsg_jax.progress import count, say
 
@@ -137,8 +137,7 @@ class Joined:
 
     def texts(self, rows: Sequence[int] | np.ndarray | None = None) -> Texts:
         """The texts of `rows`, or of all, read as they are asked for."""
-        # They ask for `instance` and `instances` alone.
-        return Texts(cast(Corpus, self), range(len(self)) if rows is None else rows)
+        return Texts(self, range(len(self)) if rows is None else rows)
 
     def close(self) -> None:
         """Closes the sources."""

@@ -4,7 +4,8 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from zsg_jax.data.containers import TASKS, container, rows
+from zsg_jax.data import natural_instructions
+from zsg_jax.data.containers import TASKS, ReadTasks, container, rows
 from zsg_jax.data.instance import Instance
 from zsg_jax.data.kinds import AUTO, FLAG, KINDS, Kind, check_kind, recognize
 from zsg_jax.data.kinds.checks import Refused, check_text, json_object, json_type
@@ -55,20 +56,26 @@ def read_messages(
     return [instance for _, instance in accepted], skipped
 
 
-def open_rows(path: Path, format: str = AUTO, flag: str = FLAG) -> tuple[str, Iterator[Row]]:
+def open_rows(
+    path: Path,
+    format: str = AUTO,
+    flag: str = FLAG,
+    read_tasks: ReadTasks = natural_instructions.rows,
+) -> tuple[str, Iterator[Row]]:
     """The kind of a source's rows, and the rows, which nobody has looked into yet.
 
     Args:
         path: as `read_messages` takes it.
         format: a kind, or "auto".
         flag: what a user gives `format` by.
+        read_tasks: reads a list of Natural Instructions tasks.
 
     Raises:
         UserError: as `kinds.recognize` does, and for a source whose beginning cannot be read.
     """
     check_kind(format, flag)
     if container(path) == TASKS:
-        return "messages", rows(path)
+        return "messages", rows(path, read_tasks)
     if format != AUTO:
         return format, rows(path)
     return recognize(rows(path), flag)

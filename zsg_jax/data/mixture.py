@@ -10,10 +10,10 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from zsg_jax.data.drawing import draw, sample
+from zsg_jax.data.tables import HUB
 from zsg_jax.errors import UserError, check, nearest
 
 SUFFIX = ".mix.json"
-HUB = "hub:"  # begins the name of a data set that is not on disk
 
 
 class Entry(NamedTuple):

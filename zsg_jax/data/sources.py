@@ -3,14 +3,20 @@
 import tempfile
 from collections.abc import Mapping
 from contextlib import ExitStack, suppress
+from functools import partial
 from pathlib import Path
 from typing import Any
 
-from zsg_jax.data.corpus import open_corpus
+from zsg_jax.data import natural_instructions
+from zsg_jax.data.corpus import Corpus, open_corpus
 from zsg_jax.data.instances import Instances, of_corpus, of_list
+from zsg_jax.data.joined import Joined, open_mixture
 from zsg_jax.data.kinds import AUTO
 from zsg_jax.data.messages import ADVICE, BadRow
+from zsg_jax.data.mixture import Entry, is_mixture, read_mixture
+from zsg_jax.data.natural_instructions.prompt import Encode
 from zsg_jax.data.rewrites import rewrites
+from zsg_jax.data.selection import select_sides
 
 REWRITES = "rewrites"
 
@@ -22,6 +28,12 @@ def load(
     bad_rows: str,
     rewrites_options: Mapping[str, Any],
     format: str = AUTO,
+    tasks_options: natural_instructions.Options = natural_instructions.WHOLE,
+    encode: Encode | None = None,
+    split: str = "",
+    train_per_task: int | None = None,
+    test_per_task: int | None = None,
+    seed: int = 0,
     scratch: Path | None = None,
     stack: ExitStack | None = None,
 ) -> tuple[Instances, Instances, list[BadRow]]:
@@ -33,6 +45,8 @@ def load(
         rewrites_options: train_families, test_families, rules, samples, test_rules, test_samples,
             no_ops and seed; read only where a side is "rewrites".
         format: the kind of both sides' rows, or "auto".
+        tasks_options, encode: as `natural_instructions.rows` takes them.
+        split, train_per_task, test_per_task, seed: as `selection.select_sides` takes them.
         scratch: a folder for what must be unpacked to be read in any order; None: the system's.
         stack: closes the files; without it they stay open while the instances are there.
 
@@ -44,15 +58,18 @@ def load(
     if scratch is not None and stack is not None:
         stack.callback(_remove_empty, scratch)
 
-    def side(path: str, split: str, prefix: str, unlike: Instances | None) -> Instances:
+    def side(path: str, split_name: str, prefix: str, unlike: Instances | None) -> Instances:
         if path != REWRITES:
-            corpus = open_corpus(
+            corpus = open_source(
                 path,
                 scratch=unpacked,
                 bad_rows=bad_rows,
                 advice=ADVICE,
                 format=format,
                 full_account=True,
+                read_tasks=partial(
+                    natural_instructions.rows, options=tasks_options, side=split_name, encode=encode
+                ),
             )
             if stack is not None:
                 stack.enter_context(corpus)
@@ -60,12 +77,12 @@ def load(
             return of_corpus(corpus)
         return of_list(
             rewrites(
-                rewrites_options[f"{split}_families"],
+                rewrites_options[f"{split_name}_families"],
                 rules=rewrites_options[f"{prefix}rules"],
                 samples=rewrites_options[f"{prefix}samples"],
                 no_ops=rewrites_options["no_ops"],
                 seed=rewrites_options["seed"],
-                split=split,
+                split=split_name,
                 unlike=unlike or (),
             )
         )
@@ -73,7 +90,32 @@ def load(
     train_set = side(train, "train", "", None)
     # Only made rows have rules that could come again.
     test_set = side(test, "test", "test_", train_set if train == REWRITES else None)
+    if split or train_per_task or test_per_task:
+        train_rows, test_rows = select_sides(
+            train_set,
+            test_set,
+            split=split,
+            train_per_task=train_per_task,
+            test_per_task=test_per_task,
+            seed=seed,
+        )
+        train_set, test_set = train_set.select(train_rows), test_set.select(test_rows)
     return train_set, test_set, skipped
+
+
+def open_source(path: str | Path, *, format: str, **options: Any) -> Corpus | Joined:
+    """Opens a source as `open_corpus` does, or every source of a mixture."""
+    if not is_mixture(path):
+        return open_corpus(path, format=format, **options)
+
+    def open_entry(entry: Entry) -> Corpus:
+        return open_corpus(
+            entry.path,
+            format=format if entry.format == AUTO else entry.format,
+            **options | {"full_account": True},
+        )
+
+    return open_mixture(read_mixture(path), open_entry)
 
 
 def _remove_empty(folder: Path) -> None:

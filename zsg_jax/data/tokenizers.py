@@ -2,7 +2,8 @@
 
 import hashlib
 import json
-from collections.abc import Iterable, Sequence
+import re
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
@@ -14,6 +15,7 @@ from zsg_jax.durable import write_bytes, write_json
 from zsg_jax.errors import UserError
 
 BOS, EOS = "<|bos|>", "<|eos|>"
+Span = tuple[int, int]
 
 
 class Encoding(NamedTuple):
@@ -31,15 +33,28 @@ class Tokenizer(Protocol):
         bos_id: put before every instance; None where the tokenizer has none.
         eos_id: closes every answer.
         fingerprint: SHA-256 over all that decides an encoding.
+        special_tokens: their texts by the names that chat templates use, as {"bos_token": "<s>"}.
+        special_texts: the texts of all special tokens, named or not.
     """
 
     vocab_size: int
     bos_id: int | None
     eos_id: int
     fingerprint: str
+    special_tokens: Mapping[str, str]
+    special_texts: Sequence[str]
 
     def encode(self, texts: Sequence[str]) -> list[Encoding]:
         """Encodes texts; special tokens spelled inside a text are plain text."""
+        ...
+
+    def encode_rendered(
+        self, texts: Sequence[str], plain: Sequence[Sequence[Span]]
+    ) -> list[Encoding]:
+        """Encodes texts in which special tokens are spelled, each as its one id; adds none.
+
+        `plain` holds the characters [start, end) of each text where a special token is only text.
+        """
         ...
 
     def decode(self, ids: Sequence[int]) -> str:
@@ -54,6 +69,8 @@ class ByteTokenizer:
     bos_id: int | None = 256
     eos_id = 257
     fingerprint = hashlib.sha256(b"bytes, bos 256, eos 257").hexdigest()
+    special_tokens: Mapping[str, str] = {"bos_token": BOS, "eos_token": EOS}
+    special_texts: Sequence[str] = (BOS, EOS)
 
     def encode(self, texts: Sequence[str]) -> list[Encoding]:
         """See `Tokenizer.encode`."""
@@ -65,6 +82,23 @@ class ByteTokenizer:
             encodings.append(Encoding(ids, np.stack([character, character + 1], axis=1)))
         return encodings
 
+    def encode_rendered(
+        self, texts: Sequence[str], plain: Sequence[Sequence[Span]]
+    ) -> list[Encoding]:
+        """See `Tokenizer.encode_rendered`."""
+        encodings = []
+        for text, kept in zip(texts, plain, strict=True):
+            parts, read = [], 0
+            for found in re.finditer("|".join(map(re.escape, self.special_texts)), text):
+                if not _overlaps(found.span(), kept):
+                    token = self.bos_id if found[0] == BOS else self.eos_id
+                    parts.append(_moved(self.encode([text[read : found.start()]])[0], read))
+                    parts.append(Encoding(np.asarray([token], np.int32), np.array([found.span()])))
+                    read = found.end()
+            parts.append(_moved(self.encode([text[read:]])[0], read))
+            encodings.append(_joined(parts))
+        return encodings
+
     def decode(self, ids: Sequence[int]) -> str:
         """See `Tokenizer.decode`."""
         return bytes(i for i in ids if i < 256).decode(errors="replace")
@@ -73,7 +107,14 @@ class ByteTokenizer:
 class FileTokenizer:
     """A `tokenizers` model, with the ids of its bos and eos."""
 
-    def __init__(self, inner: tokenizers.Tokenizer, bos_id: int | None, eos_id: int) -> None:
+    def __init__(
+        self,
+        inner: tokenizers.Tokenizer,
+        bos_id: int | None,
+        eos_id: int,
+        special_tokens: Mapping[str, str] | None = None,
+    ) -> None:
+        """Takes a model; `special_tokens` are all it names, by default bos and eos."""
         # Padding and truncation are ours to do and to count; a "</s>" in a user's text is text.
         inner.no_padding()
         inner.no_truncation()
@@ -84,16 +125,71 @@ class FileTokenizer:
         self.eos_id = eos_id
         content = json.dumps([inner.to_str(), bos_id, eos_id]).encode()
         self.fingerprint = hashlib.sha256(content).hexdigest()
+        if special_tokens is None:
+            ids = {"bos_token": bos_id, "eos_token": eos_id}
+            special_tokens = {
+                name: str(inner.id_to_token(i)) for name, i in ids.items() if i is not None
+            }
+        self.special_tokens = special_tokens
+        added = inner.get_added_tokens_decoder()
+        self._special_ids = np.asarray([i for i, one in added.items() if one.special], np.int32)
+        self.special_texts: Sequence[str] = [added[i].content for i in self._special_ids.tolist()]
+        self._rendered: tokenizers.Tokenizer | None = None
 
     def encode(self, texts: Sequence[str]) -> list[Encoding]:
         """See `Tokenizer.encode`."""
         return [
-            Encoding(
-                np.asarray(encoding.ids, np.int32),
-                np.asarray(encoding.offsets, np.int64).reshape(-1, 2),
-            )
+            _encoding(encoding)
             for encoding in self._inner.encode_batch(list(texts), add_special_tokens=False)
         ]
+
+    def encode_rendered(
+        self, texts: Sequence[str], plain: Sequence[Sequence[Span]]
+    ) -> list[Encoding]:
+        """See `Tokenizer.encode_rendered`."""
+        if self._rendered is None:
+            self._rendered = tokenizers.Tokenizer.from_str(self._inner.to_str())
+            # It may take white space out of the spans, which are all that shows a token's borders.
+            self._rendered.post_processor = None
+            self._rendered.encode_special_tokens = False
+        batch = self._rendered.encode_batch(list(texts), add_special_tokens=False)
+        return [
+            self._with_plain(text, _encoding(one), kept)
+            for text, one, kept in zip(texts, batch, plain, strict=True)
+        ]
+
+    def _with_plain(self, text: str, whole: Encoding, plain: Sequence[Span]) -> Encoding:
+        """`whole` with the stretches encoded anew in which a special token is only text."""
+        special = np.flatnonzero(np.isin(whole.ids, self._special_ids)).tolist()
+        real = [i for i in special if not _overlaps(whole.spans[i].tolist(), plain)]
+        if len(real) == len(special):
+            return whole
+        parts, read = [], 0
+        for place in [*real, None]:
+            stretch = slice(read, place)
+            if any(i in special for i in range(len(whole.ids))[stretch]):
+                start = int(whole.spans[read - 1, 1]) if read else 0
+                end = len(text) if place is None else int(whole.spans[place, 0])
+                parts.append(_moved(self._encode_plain(text[start:end], start > 0), start))
+            else:
+                parts.append(Encoding(whole.ids[stretch], whole.spans[stretch]))
+            if place is not None:
+                read = place + 1
+                parts.append(Encoding(whole.ids[place:read], whole.spans[place:read]))
+        return _joined(parts)
+
+    def _encode_plain(self, text: str, inside: bool) -> Encoding:
+        assert self._rendered is not None
+        self._rendered.encode_special_tokens = True
+        # Inside a text nothing is put before its first word; a line break keeps that away.
+        shift = int(inside)
+        one = _encoding(self._rendered.encode("\n" * shift + text, add_special_tokens=False))
+        if (one.spans[:, 0] < shift)[one.spans[:, 1] > shift].any():
+            shift = 0
+            one = _encoding(self._rendered.encode(text, add_special_tokens=False))
+        self._rendered.encode_special_tokens = False
+        own = one.spans[:, 1] > shift
+        return Encoding(one.ids[own], one.spans[own] - shift)
 
     def decode(self, ids: Sequence[int]) -> str:
         """See `Tokenizer.decode`."""
@@ -166,7 +262,32 @@ def from_folder(folder: str | Path) -> FileTokenizer:
             f"{folder}: names no eos_token, which closes every answer; "
             'add {"eos_token": …} to tokenizer_config.json'
         )
-    return FileTokenizer(inner, _special(inner, names, "bos_token", folder), eos_id)
+    bos_id = _special(inner, names, "bos_token", folder)
+    special = {}
+    for key, token in names.items():
+        text = token.get("content") if isinstance(token, dict) else token
+        if key.endswith("_token") and isinstance(text, str):
+            special[key] = text
+    return FileTokenizer(inner, bos_id, eos_id, special)
+
+
+def _encoding(encoding: tokenizers.Encoding) -> Encoding:
+    return Encoding(
+        np.asarray(encoding.ids, np.int32), np.asarray(encoding.offsets, np.int64).reshape(-1, 2)
+    )
+
+
+def _moved(encoding: Encoding, by: int) -> Encoding:
+    return Encoding(encoding.ids, encoding.spans + by)
+
+
+def _joined(parts: Sequence[Encoding]) -> Encoding:
+    ids, spans = zip(*parts, strict=True)
+    return Encoding(np.concatenate(ids), np.concatenate(spans))
+
+
+def _overlaps(span: Sequence[int], others: Sequence[Span]) -> bool:
+    return any(start < span[1] and span[0] < end for start, end in others)
 
 
 def _special(

@@ -2,27 +2,25 @@
 
 import hashlib
 import json
-import re
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple, Protocol
+from typing import Any, Protocol
 
 import numpy as np
 import tokenizers
 from tokenizers import decoders, models, pre_tokenizers, trainers
 
+from zsg_jax.data.special_tokens import (
+    Encoding,
+    RenderedEncoder,
+    Span,
+    encode_spelled,
+    to_encoding,
+)
 from zsg_jax.durable import write_bytes, write_json
 from zsg_jax.errors import UserError
 
 BOS, EOS = "<|bos|>", "<|eos|>"
-Span = tuple[int, int]
-
-
-class Encoding(NamedTuple):
-    """Tokens of one text: ids (n,) int32, and the characters [start, end) it came from (n, 2)."""
-
-    ids: np.ndarray
-    spans: np.ndarray
 
 
 class Tokenizer(Protocol):
@@ -86,18 +84,11 @@ class ByteTokenizer:
         self, texts: Sequence[str], plain: Sequence[Sequence[Span]]
     ) -> list[Encoding]:
         """See `Tokenizer.encode_rendered`."""
-        encodings = []
-        for text, kept in zip(texts, plain, strict=True):
-            parts, read = [], 0
-            for found in re.finditer("|".join(map(re.escape, self.special_texts)), text):
-                if not _overlaps(found.span(), kept):
-                    token = self.bos_id if found[0] == BOS else self.eos_id
-                    parts.append(_moved(self.encode([text[read : found.start()]])[0], read))
-                    parts.append(Encoding(np.asarray([token], np.int32), np.array([found.span()])))
-                    read = found.end()
-            parts.append(_moved(self.encode([text[read:]])[0], read))
-            encodings.append(_joined(parts))
-        return encodings
+        ids = {BOS: 256, EOS: self.eos_id}
+        return [
+            encode_spelled(text, ids, lambda part: self.encode([part])[0], kept)
+            for text, kept in zip(texts, plain, strict=True)
+        ]
 
     def decode(self, ids: Sequence[int]) -> str:
         """See `Tokenizer.decode`."""
@@ -132,14 +123,13 @@ class FileTokenizer:
             }
         self.special_tokens = special_tokens
         added = inner.get_added_tokens_decoder()
-        self._special_ids = np.asarray([i for i, one in added.items() if one.special], np.int32)
-        self.special_texts: Sequence[str] = [added[i].content for i in self._special_ids.tolist()]
-        self._rendered: tokenizers.Tokenizer | None = None
+        self.special_texts: Sequence[str] = [one.content for one in added.values() if one.special]
+        self._rendered: RenderedEncoder | None = None
 
     def encode(self, texts: Sequence[str]) -> list[Encoding]:
         """See `Tokenizer.encode`."""
         return [
-            _encoding(encoding)
+            to_encoding(encoding)
             for encoding in self._inner.encode_batch(list(texts), add_special_tokens=False)
         ]
 
@@ -148,48 +138,8 @@ class FileTokenizer:
     ) -> list[Encoding]:
         """See `Tokenizer.encode_rendered`."""
         if self._rendered is None:
-            self._rendered = tokenizers.Tokenizer.from_str(self._inner.to_str())
-            # It may take white space out of the spans, which are all that shows a token's borders.
-            self._rendered.post_processor = None
-            self._rendered.encode_special_tokens = False
-        batch = self._rendered.encode_batch(list(texts), add_special_tokens=False)
-        return [
-            self._with_plain(text, _encoding(one), kept)
-            for text, one, kept in zip(texts, batch, plain, strict=True)
-        ]
-
-    def _with_plain(self, text: str, whole: Encoding, plain: Sequence[Span]) -> Encoding:
-        """`whole` with the stretches encoded anew in which a special token is only text."""
-        special = np.flatnonzero(np.isin(whole.ids, self._special_ids)).tolist()
-        real = [i for i in special if not _overlaps(whole.spans[i].tolist(), plain)]
-        if len(real) == len(special):
-            return whole
-        parts, read = [], 0
-        for place in [*real, None]:
-            stretch = slice(read, place)
-            if any(i in special for i in range(len(whole.ids))[stretch]):
-                start = int(whole.spans[read - 1, 1]) if read else 0
-                end = len(text) if place is None else int(whole.spans[place, 0])
-                parts.append(_moved(self._encode_plain(text[start:end], start > 0), start))
-            else:
-                parts.append(Encoding(whole.ids[stretch], whole.spans[stretch]))
-            if place is not None:
-                read = place + 1
-                parts.append(Encoding(whole.ids[place:read], whole.spans[place:read]))
-        return _joined(parts)
-
-    def _encode_plain(self, text: str, inside: bool) -> Encoding:
-        assert self._rendered is not None
-        self._rendered.encode_special_tokens = True
-        # Inside a text nothing is put before its first word; a line break keeps that away.
-        shift = int(inside)
-        one = _encoding(self._rendered.encode("\n" * shift + text, add_special_tokens=False))
-        if (one.spans[:, 0] < shift)[one.spans[:, 1] > shift].any():
-            shift = 0
-            one = _encoding(self._rendered.encode(text, add_special_tokens=False))
-        self._rendered.encode_special_tokens = False
-        own = one.spans[:, 1] > shift
-        return Encoding(one.ids[own], one.spans[own] - shift)
+            self._rendered = RenderedEncoder(self._inner)
+        return self._rendered.encode(texts, plain)
 
     def decode(self, ids: Sequence[int]) -> str:
         """See `Tokenizer.decode`."""
@@ -269,25 +219,6 @@ def from_folder(folder: str | Path) -> FileTokenizer:
         if key.endswith("_token") and isinstance(text, str):
             special[key] = text
     return FileTokenizer(inner, bos_id, eos_id, special)
-
-
-def _encoding(encoding: tokenizers.Encoding) -> Encoding:
-    return Encoding(
-        np.asarray(encoding.ids, np.int32), np.asarray(encoding.offsets, np.int64).reshape(-1, 2)
-    )
-
-
-def _moved(encoding: Encoding, by: int) -> Encoding:
-    return Encoding(encoding.ids, encoding.spans + by)
-
-
-def _joined(parts: Sequence[Encoding]) -> Encoding:
-    ids, spans = zip(*parts, strict=True)
-    return Encoding(np.concatenate(ids), np.concatenate(spans))
-
-
-def _overlaps(span: Sequence[int], others: Sequence[Span]) -> bool:
-    return any(start < span[1] and span[0] < end for start, end in others)
 
 
 def _special(

@@ -104,19 +104,22 @@ def _find_answer(
 def _find_words(
     messages: list[dict[str, str]], template: ChatTemplate, text: str
 ) -> list[tuple[int, int, int]] | None:
-    """Where the turns' own words, white space around them aside, stand in `text`."""
-    signed = []
-    for number, message in enumerate(messages):
-        content = message["content"]
-        core = content.strip()
-        sign = f"{_OPEN}{number}{_NUMBER_END}{core}{_CLOSE}"
-        signed.append({**message, "content": content.replace(core, sign, 1)})
-    try:
-        plain, _, words = _take_signs(template.render(signed))
-    except Unfit:
-        return None
-    # A template that looks into the contents may write another text when signs stand in them.
-    return words if plain == text else None
+    """Where the turns' own words stand in `text`, without white space that was trimmed."""
+    for trim in (False, True):
+        signed = []
+        for number, message in enumerate(messages):
+            content = message["content"]
+            own = content.strip() if trim else content
+            sign = f"{_OPEN}{number}{_NUMBER_END}{own}{_CLOSE}"
+            signed.append({**message, "content": content.replace(own, sign, 1)})
+        try:
+            plain, _, words = _take_signs(template.render(signed))
+        except Unfit:
+            return None
+        # A template that looks into the contents may write another text when signs stand in them.
+        if plain == text:
+            return words
+    return None
 
 
 def _take_signs(

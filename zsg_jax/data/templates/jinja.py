@@ -77,17 +77,22 @@ class ChatTemplate:
                 add_generation_prompt=prompt,
                 **self._variables,
             )
-        except jinja2.UndefinedError as error:
-            if "strftime_now" in str(error):
-                raise Unfit(
-                    "it asks for today's date (strftime_now), so that no run could be repeated; "
-                    "put a fixed date into a copy of it"
-                ) from None
-            raise Unfit(f"it fails: {error}") from None
-        except jinja2.TemplateError as error:
-            raise Unfit(f"it says: {error}") from None
         except Exception as error:  # whatever the template's own expressions raise
-            raise Unfit(f"it fails: {type(error).__name__}: {error}") from None
+            raise Unfit(_reason(error)) from None
+
+
+def _reason(error: Exception) -> str:
+    told = " ".join(str(error).split())
+    if "strftime_now" in told:
+        return (
+            "it asks for today's date (strftime_now), so that no run could be repeated; put a "
+            "fixed date into a copy of it"
+        )
+    if isinstance(error, jinja2.TemplateRuntimeError):
+        return f"it fails: {told}"
+    if isinstance(error, jinja2.TemplateError):
+        return f"it says: {told}"
+    return f"it fails: {type(error).__name__}: {told}"
 
 
 def load(

@@ -9,8 +9,11 @@ from ml_collections.config_dict import placeholder
 from zsg_jax.arrangement.methods import parse
 from zsg_jax.data.kinds import AUTO, KINDS
 from zsg_jax.data.natural_instructions.options import REFERENCES, SCHEMAS
+from zsg_jax.data.prompts import ANSWERS
 from zsg_jax.data.sources import REWRITES
 from zsg_jax.data.splits import check_split
+from zsg_jax.data.templates.jinja import CHAT
+from zsg_jax.data.templates.truncation import TRUNCATIONS
 from zsg_jax.errors import UserError, check, nearest
 from zsg_jax.models.llama import SIZES
 from zsg_jax.similarity.distances import METRICS
@@ -38,8 +41,19 @@ def default_config() -> ConfigDict:
     # What the rows of both look like, from KINDS in zsg_jax/data/kinds; "auto" tells it by the
     # first rows of each.
     data.format = "auto"
-    # Tokens at most of a training row; longer ones are cut at the tail.
+    # How rows become text: "study" (User: … / Assistant: …), "chat" (the chat template of the
+    # tokenizer's folder) or a Jinja file. A row that a template does not fit is a bad row.
+    data.template = "study"
+    # Which answers of a conversation carry loss: "all" or the "last".
+    data.answers = "all"
+    # Tokens at most of a training row.
     data.max_length = 256
+    # What a longer row loses: its "tail", as in the study, or prompt words from the "head" or the
+    # "middle" of each turn, oldest turns first; see zsg_jax/data/templates/truncation.py. Test rows
+    # are cut the same way, to evaluation.max_length.
+    data.truncation = "tail"
+    # Tokens at most of an answer; the rest is cut off. None: as many as fit the row.
+    data.max_answer = placeholder(int)
     # "refuse" stops at a bad row, "skip" leaves it out and counts it.
     data.bad_rows = "refuse"
     # Share of the test rows, of each task and by arrangement.seed, that only the loss is measured
@@ -174,6 +188,8 @@ _CHOICES: dict[str, tuple[str, ...]] = {
     "data.format": (AUTO, *KINDS),
     "data.natural_instructions.schema": SCHEMAS,
     "data.natural_instructions.reference": REFERENCES,
+    "data.answers": ANSWERS,
+    "data.truncation": TRUNCATIONS,
     "similarity.dtype": DTYPES,
     "similarity.distance": METRICS,
     "model.family": ("llama",),
@@ -184,6 +200,7 @@ _CHOICES: dict[str, tuple[str, ...]] = {
 _AT_LEAST: dict[str, float] = {
     "tokenizer_size": 258,
     "data.max_length": 2,
+    "data.max_answer": 1,
     "data.report_fraction": 0,
     "data.train_per_task": 1,
     "data.test_per_task": 1,
@@ -266,8 +283,13 @@ def validate(config: ConfigDict) -> None:
         f"config.seeds={tuple(seeds)} would train the same run {len(seeds)} times, since the "
         "weights come from model.init_from; pass --config.seeds='(0,)'",
     )
-    for key in ("data.train", "data.test", "tokenizer", "similarity.encoder"):
+    for key in ("data.train", "data.test", "data.template", "tokenizer", "similarity.encoder"):
         check(bool(given[key]), f"config.{key} is empty; give a path or a name")
+    check(
+        given["data.template"] != CHAT or given["tokenizer"] not in ("bytes", "train"),
+        f'config.data.template="{CHAT}" takes the template of a tokenizer\'s folder, but '
+        f"tokenizer={given['tokenizer']!r} has none; give a folder, or a Jinja file as template",
+    )
     made = [given[f"data.{side}"] == REWRITES for side in ("train", "test")]
     check(
         made[0] == made[1],

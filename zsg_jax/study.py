@@ -14,10 +14,11 @@ from zsg_jax import workdir as workdirs
 from zsg_jax.arrangement import Arrangement, files
 from zsg_jax.arranging import study as arranging
 from zsg_jax.config import flatten, validate
-from zsg_jax.data import sources
+from zsg_jax.data import prompts, sources
 from zsg_jax.data.natural_instructions import Options
 from zsg_jax.data.pipeline import Steps, row_length
 from zsg_jax.data.pool import Pool, choose_tokenizer, keep_trained, make_pool
+from zsg_jax.data.templates import jinja
 from zsg_jax.data.tokenizers import Tokenizer
 from zsg_jax.errors import UserError
 from zsg_jax.evaluation.loss import LossEvaluation
@@ -169,6 +170,12 @@ def _pool(config: ConfigDict, workdir: Path, stack: ExitStack) -> tuple[Tokenize
     if config.tokenizer == "train":
         once("tokenizer", lambda: keep_trained(folder, train, config.tokenizer_size))
     tokenizer = ready or choose_tokenizer(config.tokenizer, folder)
+    form = prompts.Form(
+        template=jinja.load(config.data.template, config.tokenizer, tokenizer.special_tokens),
+        answers=config.data.answers,
+        truncation=config.data.truncation,
+        max_answer=config.data.max_answer,
+    )
     with bar(len(train) + len(test), "tokens") as progress:
         pool = make_pool(
             train,
@@ -179,6 +186,8 @@ def _pool(config: ConfigDict, workdir: Path, stack: ExitStack) -> tuple[Tokenize
             test_length=config.evaluation.max_length,
             report_fraction=config.data.report_fraction,
             seed=config.arrangement.seed,
+            form=form,
+            bad_rows=config.data.bad_rows,
             on_progress=progress.update,
         )
     shared = pool.facts["shared_tasks"]

@@ -25,6 +25,7 @@ DIGESTS = {
     "train_digest": "the training instances",
     "test_digest": "the test instances",
     "tokenizer_digest": "the tokenizer",
+    "template_digest": "the chat template",
     "weights_digest": "the weights of model.init_from",
 }
 

@@ -1,9 +1,14 @@
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
 from zsg_jax.data.instance import Instance, Turn
 from zsg_jax.data.pool import make_pool
+from zsg_jax.data.prompts import Form
+from zsg_jax.data.templates.jinja import ChatTemplate
 from zsg_jax.data.tokenizers import ByteTokenizer
+from zsg_jax.errors import UserError
 
 
 def instances(tasks, answer="yes"):
@@ -45,3 +50,53 @@ def test_rows_without_an_answer_token_are_gone_before_the_split():
     assert [row.id for row in made.test] == [row.id for row in short]
     assert len(made.aimed) == len(made.scored) == 2
     assert len(made.test_examples) == 4
+
+
+GEMMA_LIKE = ChatTemplate(
+    "{% for t in messages %}{% if t.role == 'system' %}{{ raise_exception('no system') }}"
+    "{% endif %}<{{ t.role }}>{{ t.content }}{{ eos_token }}{% endfor %}"
+    "{% if add_generation_prompt %}<assistant>{% endif %}",
+    "mine.jinja",
+    ByteTokenizer.special_tokens,
+)
+
+
+def with_system(rows):
+    return [replace(row, turns=(Turn("system", "s"), *row.turns)) for row in rows]
+
+
+def test_rows_that_the_template_does_not_fit_are_refused_or_skipped_and_told(capsys):
+    form = Form(GEMMA_LIKE)
+    good = instances("aa")
+    bad = [replace(row, id=f"bad {n}") for n, row in enumerate(with_system(instances("aa")))]
+    with pytest.raises(UserError, match=r"mine\.jinja does not fit test row 'bad 0': it says: no"):
+        pool([*good, *bad], form=form)
+    made = pool([*good, *bad], form=form, bad_rows="skip")
+    assert made.test == good
+    reason = "it says: no system"
+    assert made.facts["test_refused"] == [
+        {"id": "bad 0", "reason": reason},
+        {"id": "bad 1", "reason": reason},
+    ]
+    assert made.facts["test_dropped"] == ["bad 0", "bad 1"]
+    told = capsys.readouterr().err
+    assert "skipped 2 of 4 test rows, as mine.jinja does not fit test row 'bad 0'" in told
+    assert "no answer token" not in told
+    for bad_rows in ("refuse", "skip"):
+        with pytest.raises(UserError, match="nor does it fit any other: give another"):
+            pool(bad, form=form, bad_rows=bad_rows)
+    assert pool(good, form=form).facts["template_digest"] == GEMMA_LIKE.fingerprint
+    assert pool(good).facts["template_digest"] == "study"
+
+
+def test_what_was_cut_is_counted_by_kind_and_told(capsys):
+    long = Instance("p", "a", (Turn("user", "x" * 50), Turn("assistant", "yes")), ("yes",))
+    wordy = Instance("w", "a", (Turn("user", "x"), Turn("assistant", "y" * 70)), ("y" * 70,))
+    # bos, "User: ", line break, "Assistant: ", answer, eos: 64 tokens hold 41 of the 50 letters.
+    facts = pool([*instances("a"), long, wordy], form=Form(truncation="head")).facts
+    assert (facts["test_prompt_cut"], facts["test_prompt_cut_tokens"]) == (2, 9 + 1)
+    assert (facts["test_answer_cut"], facts["test_answer_cut_tokens"]) == (1, 71 - 45)
+    assert facts["test_cut"] == 2
+    told = capsys.readouterr().err
+    assert "of 3 test rows: 2 lost 10 tokens of the prompt; 1 lost 26 tokens of an answer" in told
+    assert "train rows" not in told

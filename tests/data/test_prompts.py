@@ -4,7 +4,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from zsg_jax.data.instance import Instance, Turn
-from zsg_jax.data.prompts import encode, exchanges
+from zsg_jax.data.prompts import encode
+from zsg_jax.data.templates.study import exchanges
 from zsg_jax.data.tokenizers import ByteTokenizer, train_bpe
 
 BYTES = ByteTokenizer()

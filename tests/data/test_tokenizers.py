@@ -75,3 +75,47 @@ def test_folders_that_do_not_serve_are_refused(tmp_path):
     (tmp_path / "tokenizer.json").write_text("{}")
     with pytest.raises(UserError, match="is no tokenizer that can be read"):
         from_folder(tmp_path)
+
+
+@pytest.mark.parametrize("tokenizer", [ByteTokenizer(), BPE], ids=["bytes", "bpe"])
+@given(
+    parts=st.lists(
+        st.tuples(st.sampled_from(["text", "plain", "special"]), st.text(max_size=5)), max_size=8
+    )
+)
+def test_rendered_texts_hold_special_tokens_but_not_those_that_are_only_spelled(tokenizer, parts):
+    text, plain, wanted = "", [], []
+    for kind, letters in parts:
+        piece = letters if kind == "text" else "<|eos|>"
+        if kind == "plain":
+            plain.append((len(text), len(text) + len(piece)))
+        if kind == "special":
+            wanted.append("")
+        else:
+            wanted = [*wanted[:-1], (wanted or [""])[-1] + piece]
+        text += piece
+    (encoding,) = tokenizer.encode_rendered([text], [plain])
+    special = encoding.ids == tokenizer.eos_id
+    assert special.sum() == sum(kind == "special" for kind, _ in parts)
+    assert tokenizer.decode(encoding.ids.tolist()) == "".join(
+        "" if kind == "special" else letters if kind == "text" else "<|eos|>"
+        for kind, letters in parts
+    )
+    for span in encoding.spans[special].tolist():
+        assert text[slice(*span)] == "<|eos|>"
+        assert span not in [list(one) for one in plain]
+    covered = {place for start, end in encoding.spans.tolist() for place in range(start, end)}
+    assert covered == set(range(len(text)))
+
+
+def test_a_spelled_token_does_not_put_a_space_into_a_text(assets):
+    tokenizer = from_folder(assets / "models" / "stories260k")
+    text = "<s>Once a</s>pon a time</s>"
+    (spelled,) = tokenizer.encode_rendered([text], [[(3, 23)]])
+    assert (spelled.ids[0], spelled.ids[-1]) == (tokenizer.bos_id, tokenizer.eos_id)
+    assert (spelled.ids == tokenizer.eos_id).sum() == 1
+    assert tokenizer.decode(spelled.ids.tolist()) == "Once a</s>pon a time"
+    assert (tokenizer.special_tokens["unk_token"], tokenizer.special_tokens["bos_token"]) == (
+        "<unk>",
+        "<s>",
+    )

@@ -9,7 +9,7 @@ import numpy as np
 from zsg_jax.data import prompts, tokenizers
 from zsg_jax.data.instance import Instance
 from zsg_jax.data.instances import Instances, of_list
-from zsg_jax.data.messages import NO_TASK, BadRow
+from zsg_jax.data.messages import ADVICE, NO_TASK, BadRow
 from zsg_jax.data.splits import report_split
 from zsg_jax.errors import UserError
 from zsg_jax.progress import say
@@ -64,6 +64,8 @@ def make_pool(
     test_length: int,
     report_fraction: float = 0.0,
     seed: int = 0,
+    form: prompts.Form = prompts.STUDY_FORM,
+    bad_rows: str = "refuse",
     on_progress: Callable[[int], object] = lambda rows: None,
 ) -> Pool:
     """Tokenizes both sides and sets aside rows that the cut leaves without an answer token.
@@ -74,14 +76,22 @@ def make_pool(
         train_length, test_length: tokens at most of a row.
         report_fraction, seed: as `report_split` takes them; 0 arranges toward every test row and
             scores on it too.
+        form: how rows are put into tokens and cut.
+        bad_rows: "refuse" raises at a row that the chat template does not fit, "skip" drops it.
         on_progress: told how many rows more are tokenized.
 
     Raises:
-        UserError: if a side has no row left.
+        UserError: if a side has no row left, or a row is refused.
     """
     train, test = of_list(train), of_list(test)
-    train_examples = prompts.encode(train, tokenizer, train_length, on_progress)
-    test_examples = prompts.encode(test, tokenizer, test_length, on_progress)
+    train_examples = prompts.encode(train, tokenizer, train_length, on_progress, form)
+    test_examples = prompts.encode(test, tokenizer, test_length, on_progress, form)
+    for side, instances, examples in (
+        ("train", train, train_examples),
+        ("test", test, test_examples),
+    ):
+        _tell_refused(side, instances, examples, form, bad_rows)
+        _tell_cut(side, examples)
     usable = np.flatnonzero(train_examples.answer_tokens)
     answered = np.flatnonzero(test_examples.answer_tokens)
     facts: dict[str, Any] = {
@@ -89,18 +99,19 @@ def make_pool(
         **_facts("test", test, test_examples, answered),
         "skipped": [row._asdict() for row in skipped],
         "tokenizer_digest": tokenizer.fingerprint,
+        "template_digest": form.fingerprint,
         "shared_tasks": sorted(set(train.task_names) & set(test.task_names) - {NO_TASK}),
     }
     for side, kept, key in (
         ("train", usable, "data.max_length"),
         ("test", answered, "evaluation.max_length"),
     ):
-        dropped = len(facts[f"{side}_dropped"])
+        dropped = len(facts[f"{side}_dropped"]) - len(facts[f"{side}_refused"])
         if not len(kept):
             raise UserError(f"no {side} row has an answer token left; raise --config.{key}")
         if dropped:
             say(
-                f"{dropped:,} of {dropped + len(kept):,} {side} rows have no answer token left "
+                f"{dropped:,} of {facts[f'{side}_rows']:,} {side} rows have no answer token left "
                 f"within {key} and are left out; a larger --config.{key} keeps more"
             )
     test = test.select(answered)
@@ -128,6 +139,46 @@ def make_pool(
     )
 
 
+def _tell_refused(
+    side: str,
+    instances: Instances,
+    examples: prompts.Examples,
+    form: prompts.Form,
+    bad_rows: str,
+) -> None:
+    if not examples.refused or form.template is None:
+        return
+    row, reason = next(iter(examples.refused.items()))
+    told = f"{form.template.name} does not fit {side} row {instances.ids[row]!r}: {reason}"
+    if len(examples.refused) == len(instances):
+        raise UserError(f"{told}; nor does it fit any other: give another data.template")
+    if bad_rows == "refuse":
+        raise UserError(f"{told}; {ADVICE}")
+    say(f"skipped {len(examples.refused):,} of {len(instances):,} {side} rows, as {told}")
+
+
+def _tell_cut(side: str, examples: prompts.Examples) -> None:
+    counts = _cut(side, examples)
+    parts = [
+        f"{counts[f'{side}_{part}_cut']:,} lost {counts[f'{side}_{part}_cut_tokens']:,} tokens of "
+        f"{what}"
+        for part, what in (("prompt", "the prompt"), ("answer", "an answer"))
+        if counts[f"{side}_{part}_cut"]
+    ]
+    if parts:
+        say(f"cut to fit, of {len(examples):,} {side} rows: {'; '.join(parts)}")
+
+
+def _cut(side: str, examples: prompts.Examples) -> dict[str, int]:
+    """Rows and tokens that the limits took, by what they were taken from."""
+    facts = {f"{side}_cut": int((examples.cut > 0).sum())}
+    taken = {"prompt": examples.cut - examples.answer_cut, "answer": examples.answer_cut}
+    for part, tokens in taken.items():
+        facts[f"{side}_{part}_cut"] = int((tokens > 0).sum())
+        facts[f"{side}_{part}_cut_tokens"] = int(tokens.sum())
+    return facts
+
+
 def _facts(
     side: str, instances: Instances, examples: prompts.Examples, kept: np.ndarray
 ) -> dict[str, Any]:
@@ -135,7 +186,10 @@ def _facts(
     return {
         f"{side}_rows": len(instances),
         f"{side}_tasks": len(set(instances.task_names)),
-        f"{side}_cut": int((examples.cut > 0).sum()),
+        **_cut(side, examples),
+        f"{side}_refused": [
+            {"id": instances.ids[row], "reason": reason} for row, reason in examples.refused.items()
+        ],
         f"{side}_dropped": [instances.ids[row] for row in dropped],
         f"{side}_digest": instances.digest,
     }

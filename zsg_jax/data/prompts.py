@@ -1,38 +1,44 @@
-"""Instances to tokens and loss masks, in the study's conversation form (arXiv 2406.11721).
+"""Instances to tokens and loss masks: a form renders them, a limit cuts them."""
 
-    bos "User: …\\nAssistant: answer" eos "\\nUser: …\\nAssistant: answer" eos …
-
-A system turn, where there is one, comes first as "System: …" and a line break. Only answer tokens
-and the eos that closes each answer carry loss.
-"""
-
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import NamedTuple
 
 import numpy as np
 
 from zsg_jax.data.instance import Instance
+from zsg_jax.data.templates import chat, study
+from zsg_jax.data.templates.jinja import ChatTemplate
+from zsg_jax.data.templates.rows import TokenRow, Unfit
+from zsg_jax.data.templates.truncation import Fitted, fit
 from zsg_jax.data.tokenizers import Tokenizer
+from zsg_jax.errors import UserError
+
+ANSWERS = ("all", "last")
 
 
-class Exchange(NamedTuple):
-    """One prompt with its answer; `text[answer_start:]` is the answer, closed by eos."""
+class Form(NamedTuple):
+    """How instances are put into tokens.
 
-    text: str
-    answer_start: int
+    Attributes:
+        template: as `templates.jinja.load` gives it; None for the study's own form.
+        answers: which of a conversation's answers carry loss, "all" or "last".
+        truncation: one of `templates.truncation.TRUNCATIONS`.
+        max_answer: tokens at most of an answer with what closes it; None: as many as there are.
+    """
+
+    template: ChatTemplate | None = None
+    answers: str = "all"
+    truncation: str = "tail"
+    max_answer: int | None = None
+
+    @property
+    def fingerprint(self) -> str:
+        """The template's digest; "study" for the study's form."""
+        return self.template.fingerprint if self.template else "study"
 
 
-def exchanges(instance: Instance) -> list[Exchange]:
-    """Renders the turns of an instance; every exchange ends where an eos stands."""
-    turns = list(instance.turns)
-    head = f"System: {turns.pop(0).content}\n" if turns[0].role == "system" else ""
-    rendered = []
-    for user, assistant in zip(turns[::2], turns[1::2], strict=True):
-        prompt = f"{head}User: {user.content}\nAssistant: "
-        rendered.append(Exchange(prompt + assistant.content, len(prompt)))
-        head = "\n"
-    return rendered
+STUDY_FORM = Form()
 
 
 @dataclass(frozen=True)
@@ -43,13 +49,17 @@ class Examples:
         tokens: (sum of lengths,) int32.
         loss_mask: (sum of lengths,) bool, true on answer tokens and their eos.
         offsets: (N + 1,) int64; row i is [offsets[i], offsets[i + 1]).
-        cut: (N,) int64, tokens that the length limit took from the row's tail.
+        cut: (N,) int64, tokens that the limits took from the row, as `truncation.fit` counts them.
+        answer_cut: (N,) int64, those of them that carried loss; may be left out.
+        refused: why the template does not fit, for the rows it does not fit; these hold no token.
     """
 
     tokens: np.ndarray
     loss_mask: np.ndarray
     offsets: np.ndarray
     cut: np.ndarray
+    answer_cut: np.ndarray = field(default_factory=lambda: np.zeros(0, np.int64))
+    refused: Mapping[int, str] = field(default_factory=dict)
 
     def __len__(self) -> int:
         return len(self.cut)
@@ -72,7 +82,14 @@ class Examples:
 
     def select(self, rows: np.ndarray) -> "Examples":
         """The given rows, in the given order."""
-        return _pack([self[row] for row in rows], self.cut[rows])
+        chosen = _pack([self[row] for row in rows])
+        numbers = enumerate(np.arange(len(self))[rows].tolist())
+        return replace(
+            chosen,
+            cut=self.cut[rows],
+            answer_cut=self.answer_cut[rows] if len(self.answer_cut) else self.answer_cut,
+            refused={new: self.refused[old] for new, old in numbers if old in self.refused},
+        )
 
 
 def encode(
@@ -80,39 +97,67 @@ def encode(
     tokenizer: Tokenizer,
     max_length: int,
     on_progress: Callable[[int], object] = lambda rows: None,
+    form: Form = STUDY_FORM,
 ) -> Examples:
-    """Tokenizes instances and marks what is learned; rows over `max_length` are cut at the tail.
+    """Tokenizes instances, marks what is learned and cuts rows to `max_length` tokens.
 
-    A token that holds any character of an answer belongs to it, so a token that joins the space
-    before the answer with its first letters carries loss.
+    Rows that the template does not fit hold no token and are listed in `Examples.refused`.
     """
-    rows: list[tuple[np.ndarray, np.ndarray]] = []
-    cut: list[int] = []
+    rows: list[Fitted] = []
+    refused: dict[int, str] = {}
     for start in range(0, len(instances), 1024):
         chunk = instances[start : start + 1024]
-        rendered = [exchanges(instance) for instance in chunk]
-        flat = [exchange for one in rendered for exchange in one]
-        encodings = iter(tokenizer.encode([exchange.text for exchange in flat]))
-        bos = [] if tokenizer.bos_id is None else [tokenizer.bos_id]
-        for one in rendered:
-            tokens, mask = [np.asarray(bos, np.int32)], [np.zeros(len(bos), bool)]
-            for exchange in one:
-                ids, spans = next(encodings)
-                tokens += [ids, np.asarray([tokenizer.eos_id], np.int32)]
-                mask += [spans[:, 1] > exchange.answer_start, np.ones(1, bool)]
-            row = np.concatenate(tokens)
-            rows.append((row[:max_length], np.concatenate(mask)[:max_length]))
-            cut.append(max(0, len(row) - max_length))
+        for instance, row in zip(chunk, _token_rows(chunk, tokenizer, form), strict=True):
+            if isinstance(row, Unfit):
+                refused[len(rows)] = str(row)
+                row = TokenRow(*[np.zeros(0, np.int32)] * 3)
+            rows.append(fit(row, instance.turns, max_length, form.truncation, form.max_answer))
         on_progress(len(chunk))
-    return _pack(rows, np.asarray(cut, np.int64))
+    return replace(
+        _pack([(row.ids, row.loss_mask) for row in rows]),
+        cut=np.asarray([row.prompt_cut + row.answer_cut for row in rows], np.int64),
+        answer_cut=np.asarray([row.answer_cut for row in rows], np.int64),
+        refused=refused,
+    )
 
 
-def _pack(rows: Sequence[tuple[np.ndarray, np.ndarray]], cut: np.ndarray) -> Examples:
+def prompt_tokens(
+    instance: Instance,
+    tokenizer: Tokenizer,
+    form: Form = STUDY_FORM,
+    max_length: int | None = None,
+) -> np.ndarray:
+    """What a model is given to answer the last prompt: (n,) int32, the row before that answer.
+
+    With `max_length` these are the first tokens of the row that `encode` makes with it, otherwise
+    of the whole row. In the study's form a tokenizer may join the space after "Assistant:" with
+    the answer's first word; it is then the answer's.
+
+    Raises:
+        UserError: if the template does not fit.
+    """
+    (row,) = _token_rows([instance], tokenizer, form)
+    if isinstance(row, Unfit):
+        raise UserError(f"row {instance.id!r}: the chat template does not fit: {row}")
+    limit = len(row.ids) if max_length is None else max_length
+    fitted = fit(row, instance.turns, limit, form.truncation, form.max_answer)
+    return fitted.ids[: fitted.prompt]
+
+
+def _token_rows(
+    instances: Sequence[Instance], tokenizer: Tokenizer, form: Form
+) -> Sequence[TokenRow | Unfit]:
+    if form.template is None:
+        return study.token_rows(instances, tokenizer, form.answers)
+    return chat.token_rows(instances, tokenizer, form.template, form.answers)
+
+
+def _pack(rows: Sequence[tuple[np.ndarray, np.ndarray]]) -> Examples:
     offsets = np.zeros(len(rows) + 1, np.int64)
     np.cumsum([len(tokens) for tokens, _ in rows], out=offsets[1:])
     return Examples(
         tokens=np.concatenate([tokens for tokens, _ in rows] or [np.zeros(0, np.int32)]),
         loss_mask=np.concatenate([mask for _, mask in rows] or [np.zeros(0, bool)]),
         offsets=offsets,
-        cut=cut,
+        cut=np.zeros(len(rows), np.int64),
     )

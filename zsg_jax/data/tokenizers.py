@@ -2,25 +2,25 @@
 
 import hashlib
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple, Protocol
+from typing import Any, Protocol
 
 import numpy as np
 import tokenizers
 from tokenizers import decoders, models, pre_tokenizers, trainers
 
+from zsg_jax.data.special_tokens import (
+    Encoding,
+    RenderedEncoder,
+    Span,
+    encode_spelled,
+    to_encoding,
+)
 from zsg_jax.durable import write_bytes, write_json
 from zsg_jax.errors import UserError
 
 BOS, EOS = "<|bos|>", "<|eos|>"
-
-
-class Encoding(NamedTuple):
-    """Tokens of one text: ids (n,) int32, and the characters [start, end) it came from (n, 2)."""
-
-    ids: np.ndarray
-    spans: np.ndarray
 
 
 class Tokenizer(Protocol):
@@ -31,15 +31,28 @@ class Tokenizer(Protocol):
         bos_id: put before every instance; None where the tokenizer has none.
         eos_id: closes every answer.
         fingerprint: SHA-256 over all that decides an encoding.
+        special_tokens: their texts by the names that chat templates use, as {"bos_token": "<s>"}.
+        special_texts: the texts of all special tokens, named or not.
     """
 
     vocab_size: int
     bos_id: int | None
     eos_id: int
     fingerprint: str
+    special_tokens: Mapping[str, str]
+    special_texts: Sequence[str]
 
     def encode(self, texts: Sequence[str]) -> list[Encoding]:
         """Encodes texts; special tokens spelled inside a text are plain text."""
+        ...
+
+    def encode_rendered(
+        self, texts: Sequence[str], plain: Sequence[Sequence[Span]]
+    ) -> list[Encoding]:
+        """Encodes texts in which special tokens are spelled, each as its one id; adds none.
+
+        `plain` holds the characters [start, end) of each text where a special token is only text.
+        """
         ...
 
     def decode(self, ids: Sequence[int]) -> str:
@@ -54,6 +67,8 @@ class ByteTokenizer:
     bos_id: int | None = 256
     eos_id = 257
     fingerprint = hashlib.sha256(b"bytes, bos 256, eos 257").hexdigest()
+    special_tokens: Mapping[str, str] = {"bos_token": BOS, "eos_token": EOS}
+    special_texts: Sequence[str] = (BOS, EOS)
 
     def encode(self, texts: Sequence[str]) -> list[Encoding]:
         """See `Tokenizer.encode`."""
@@ -65,6 +80,16 @@ class ByteTokenizer:
             encodings.append(Encoding(ids, np.stack([character, character + 1], axis=1)))
         return encodings
 
+    def encode_rendered(
+        self, texts: Sequence[str], plain: Sequence[Sequence[Span]]
+    ) -> list[Encoding]:
+        """See `Tokenizer.encode_rendered`."""
+        ids = {BOS: 256, EOS: self.eos_id}
+        return [
+            encode_spelled(text, ids, lambda part: self.encode([part])[0], kept)
+            for text, kept in zip(texts, plain, strict=True)
+        ]
+
     def decode(self, ids: Sequence[int]) -> str:
         """See `Tokenizer.decode`."""
         return bytes(i for i in ids if i < 256).decode(errors="replace")
@@ -73,7 +98,14 @@ class ByteTokenizer:
 class FileTokenizer:
     """A `tokenizers` model, with the ids of its bos and eos."""
 
-    def __init__(self, inner: tokenizers.Tokenizer, bos_id: int | None, eos_id: int) -> None:
+    def __init__(
+        self,
+        inner: tokenizers.Tokenizer,
+        bos_id: int | None,
+        eos_id: int,
+        special_tokens: Mapping[str, str] | None = None,
+    ) -> None:
+        """Takes a model; `special_tokens` are all it names, by default bos and eos."""
         # Padding and truncation are ours to do and to count; a "</s>" in a user's text is text.
         inner.no_padding()
         inner.no_truncation()
@@ -84,16 +116,30 @@ class FileTokenizer:
         self.eos_id = eos_id
         content = json.dumps([inner.to_str(), bos_id, eos_id]).encode()
         self.fingerprint = hashlib.sha256(content).hexdigest()
+        if special_tokens is None:
+            ids = {"bos_token": bos_id, "eos_token": eos_id}
+            special_tokens = {
+                name: str(inner.id_to_token(i)) for name, i in ids.items() if i is not None
+            }
+        self.special_tokens = special_tokens
+        added = inner.get_added_tokens_decoder()
+        self.special_texts: Sequence[str] = [one.content for one in added.values() if one.special]
+        self._rendered: RenderedEncoder | None = None
 
     def encode(self, texts: Sequence[str]) -> list[Encoding]:
         """See `Tokenizer.encode`."""
         return [
-            Encoding(
-                np.asarray(encoding.ids, np.int32),
-                np.asarray(encoding.offsets, np.int64).reshape(-1, 2),
-            )
+            to_encoding(encoding)
             for encoding in self._inner.encode_batch(list(texts), add_special_tokens=False)
         ]
+
+    def encode_rendered(
+        self, texts: Sequence[str], plain: Sequence[Sequence[Span]]
+    ) -> list[Encoding]:
+        """See `Tokenizer.encode_rendered`."""
+        if self._rendered is None:
+            self._rendered = RenderedEncoder(self._inner)
+        return self._rendered.encode(texts, plain)
 
     def decode(self, ids: Sequence[int]) -> str:
         """See `Tokenizer.decode`."""
@@ -166,7 +212,13 @@ def from_folder(folder: str | Path) -> FileTokenizer:
             f"{folder}: names no eos_token, which closes every answer; "
             'add {"eos_token": …} to tokenizer_config.json'
         )
-    return FileTokenizer(inner, _special(inner, names, "bos_token", folder), eos_id)
+    bos_id = _special(inner, names, "bos_token", folder)
+    special = {}
+    for key, token in names.items():
+        text = token.get("content") if isinstance(token, dict) else token
+        if key.endswith("_token") and isinstance(text, str):
+            special[key] = text
+    return FileTokenizer(inner, bos_id, eos_id, special)
 
 
 def _special(

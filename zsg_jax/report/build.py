@@ -111,10 +111,18 @@ def _notes(data: dict[str, Any]) -> list[str]:
             f"{first['line']}: {first['reason']}. All are listed in {DATA}."
         )
     for side, key in (("train", "data.max_length"), ("test", "evaluation.max_length")):
+        refused = data.get(f"{side}_refused", [])
+        if refused:
+            notes.append(
+                f"{len(refused):,} of {data[f'{side}_rows']:,} {side} rows do not fit the chat "
+                f"template and were left out; the first is {refused[0]['id']}: "
+                f"{refused[0]['reason']}. All are listed in {DATA}."
+            )
         if data[f"{side}_cut"]:
+            empty = len(data[f"{side}_dropped"]) - len(refused)
             notes.append(
                 f"{data[f'{side}_cut']:,} of {data[f'{side}_rows']:,} {side} rows were longer than "
-                f"{key} and were cut at the tail; {len(data[f'{side}_dropped']):,} of them had no "
-                "answer token left and were left out."
+                f"{key} or an answer's limit and were cut; {empty:,} of them had no answer token "
+                "left and were left out."
             )
     return notes

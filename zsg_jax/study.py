@@ -15,12 +15,13 @@ from zsg_jax.arrangement import Arrangement, files
 from zsg_jax.arranging import study as arranging
 from zsg_jax.config import flatten, validate
 from zsg_jax.data import sources
-from zsg_jax.data.pipeline import Steps, row_length
+from zsg_jax.data.pipeline import RowsAtOnce, Steps, row_length
 from zsg_jax.data.pool import Pool, choose_tokenizer, keep_trained, make_pool
 from zsg_jax.data.tokenizers import Tokenizer
 from zsg_jax.errors import UserError
 from zsg_jax.evaluation.loss import LossEvaluation
-from zsg_jax.models import huggingface, llama
+from zsg_jax.models import huggingface
+from zsg_jax.models.families import FAMILIES
 from zsg_jax.processes import once
 from zsg_jax.progress import bar, say
 from zsg_jax.report import build as report
@@ -80,6 +81,7 @@ def _compute(config: ConfigDict, workdir: Path) -> None:
         batch_size=config.evaluation.batch_size,
         max_length=config.evaluation.max_length,
         dropped=len(pool.facts["test_dropped"]),
+        packing=config.training.packing,
     )
 
     def measure(params: Any) -> dict[str, Any]:
@@ -87,6 +89,7 @@ def _compute(config: ConfigDict, workdir: Path) -> None:
             return evaluate(params, progress.update)
 
     ids = [instance.id for instance in pool.train]
+    at_once = RowsAtOnce(mesh.size, config.training.micro_batch_size or config.training.batch_size)
     all_steps = {
         name: Steps(
             pool.train_examples,
@@ -95,6 +98,7 @@ def _compute(config: ConfigDict, workdir: Path) -> None:
             length=length,
             process_index=jax.process_index(),
             process_count=jax.process_count(),
+            packing=at_once if config.training.packing else None,
         )
         for name, arrangement in arrangements.items()
     }
@@ -118,7 +122,7 @@ def _compute(config: ConfigDict, workdir: Path) -> None:
                 test_ids=pool.facts["test_ids"],
                 initial_state=partial(trainer.initial_state, seed),
                 abstract_state=trainer.abstract_state,
-                step=trainer.compiled_step(total, length),
+                step=trainer.compiled_step(total, length, steps.shapes(total)),
                 evaluate=measure,
             )
             loss = loop.train(
@@ -130,10 +134,12 @@ def _compute(config: ConfigDict, workdir: Path) -> None:
                 facts={
                     "Model": _model_name(config, trainer),
                     "Devices": f"{mesh.size} × {jax.devices()[0].device_kind}",
+                    "Rows of a step": _rows_of_a_step(config, steps, total),
                 },
             )
             seconds = time.perf_counter() - started
-            say(f"{folder.name}: {total} steps, test loss {loss:.4f}, {seconds:.0f} s")
+            full = f"rows {steps.fill(total):.0%} full"
+            say(f"{folder.name}: {total} steps, {full}, test loss {loss:.4f}, {seconds:.0f} s")
 
 
 def _pool(config: ConfigDict, workdir: Path) -> tuple[Tokenizer, Pool]:
@@ -228,7 +234,8 @@ def _trainer(config: ConfigDict, tokenizer: Tokenizer, mesh: Mesh) -> Trainer:
                 f"of the model in {config.model.init_from}"
             )
     else:
-        model = llama.sized(config.model.size, tokenizer.vocab_size, longest)
+        family = FAMILIES[config.model.family]
+        model = family.sized(config.model.size, tokenizer.vocab_size, longest)
     training = config.training
     options = TrainerOptions(
         batch_size=training.batch_size,
@@ -238,6 +245,7 @@ def _trainer(config: ConfigDict, tokenizer: Tokenizer, mesh: Mesh) -> Trainer:
         warmup_steps=training.warmup_steps,
         clip_norm=training.clip_norm,
         weight_decay=training.weight_decay,
+        packing=training.packing,
     )
     trainer = Trainer(
         model,
@@ -248,13 +256,24 @@ def _trainer(config: ConfigDict, tokenizer: Tokenizer, mesh: Mesh) -> Trainer:
         init_from=config.model.init_from or None,
     )
     shape = " ".join(f"{axis}={size}" for axis, size in mesh.shape.items())
-    say(f"model: llama, {trainer.parameters:,} parameters; mesh {shape} on {jax.default_backend()}")
+    say(
+        f"model: {config.model.family}, {trainer.parameters:,} parameters; mesh {shape} on "
+        f"{jax.default_backend()}"
+    )
     return trainer
 
 
 def _model_name(config: ConfigDict, trainer: Trainer) -> str:
     origin = config.model.init_from or f"{config.model.size}, from random weights"
     return f"{config.model.family}, {trainer.parameters:,} parameters ({origin})"
+
+
+def _rows_of_a_step(config: ConfigDict, steps: Steps, total: int) -> str:
+    counts = steps.counts[:total]
+    rows = (
+        f"{counts.mean():.4g} of {steps.length} tokens for {config.training.batch_size} instances"
+    )
+    return f"{rows}, {steps.fill(total):.1%} of them real tokens"
 
 
 def _arrangements(

@@ -15,7 +15,15 @@ from typing import Any, NamedTuple
 from zsg_jax.errors import UserError
 
 WORK = Path(__file__).with_name("work.py")
-LIBRARIES = ("jax", "jaxlib", "numpy", "faiss-cpu", "torch", "sentence-transformers")
+LIBRARIES = (
+    "jax",
+    "jaxlib",
+    "numpy",
+    "faiss-cpu",
+    "torch",
+    "transformers",
+    "sentence-transformers",
+)
 
 
 class Measured(NamedTuple):
@@ -27,14 +35,14 @@ class Measured(NamedTuple):
     result: dict[str, Any]
 
 
-def child(what: str, name: str, **arguments: Any) -> Measured:
-    """Runs `work.name(**arguments)` in a process of its own.
+def child(what: str, name: str, script: Path = WORK, **arguments: Any) -> Measured:
+    """Runs the function `name(**arguments)` of `script` in a process of its own.
 
     Raises:
         UserError: the child failed; what it said stands above.
     """
     print(f"… {what}", file=sys.stderr, flush=True)
-    command = [sys.executable, str(WORK), name, json.dumps(arguments)]
+    command = [sys.executable, str(script), name, json.dumps(arguments)]
     run = subprocess.run(command, stdout=subprocess.PIPE, text=True)
     if run.returncode != 0:
         raise UserError(f"{what}: the measuring process ended with exit code {run.returncode}")

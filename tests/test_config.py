@@ -88,6 +88,7 @@ def test_the_config_is_small_enough_to_know():
         ("arrangement.methods", ("tmta-nft,tmta-rt",), "written as a tuple"),
         ("model.size", "tny", "did you mean tiny"),
         ("model.dtype", "float16", "float32, bfloat16"),
+        ("model.family", "gpt", "choose one of llama, gpt2; did you mean gpt2"),
         ("model.init_from", "folder", "would train the same run 3 times"),
         ("arrangement.methods", (), "at least one"),
         ("arrangement.methods", ("tmta-nft", "tmta-nft"), "different"),
@@ -129,6 +130,25 @@ def test_the_defaults_of_natural_instructions_are_the_readers():
     given = config.data.natural_instructions.to_dict()
     assert Options(**given, seed=config.data.seed) == Options()
     assert {*given, "seed"} == {field.name for field in dataclasses.fields(Options)}
+
+
+def test_a_size_belongs_to_its_family():
+    config = default_config()
+    config.model.family, config.model.size = "gpt2", "diversity"
+    validate(config)
+    config.model.size = "llama2_7b"
+    with pytest.raises(UserError, match="choose one of tiny, diversity, gpt2"):
+        validate(config)
+    config.model.family, config.model.size = "llama", "diversity"
+    with pytest.raises(UserError, match="choose one of tiny, small, llama2_7b"):
+        validate(config)
+
+
+def test_gpt2_starts_from_random_weights_alone():
+    config = default_config()
+    config.seeds, config.model.family, config.model.init_from = (0,), "gpt2", "folder"
+    with pytest.raises(UserError, match="leave it out to train a gpt2 from random"):
+        validate(config)
 
 
 def test_weights_are_any_numbers_or_left_to_the_study_but_not_both_zero():
@@ -176,7 +196,8 @@ def test_the_7b_preset_builds_in_shapes():
         trainer.abstract_state,
         trainer.abstract_batch(config.data.max_length),
     )
-    assert metrics["index"].shape == (16,)
+    # Which instance each of 16 rows holds, 16 at most.
+    assert metrics["index"].shape == metrics["place"].shape == (16, 16)
     assert jax.tree.map(lambda a: (a.shape, a.dtype), state) == jax.tree.map(
         lambda a: (a.shape, a.dtype), trainer.abstract_state
     )

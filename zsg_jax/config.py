@@ -15,7 +15,7 @@ from zsg_jax.data.splits import check_split
 from zsg_jax.data.templates.jinja import CHAT
 from zsg_jax.data.templates.truncation import TRUNCATIONS
 from zsg_jax.errors import UserError, check, nearest
-from zsg_jax.models.llama import SIZES
+from zsg_jax.models.families import FAMILIES
 from zsg_jax.similarity.distances import METRICS
 from zsg_jax.similarity.store import DTYPES
 from zsg_jax.similarity.trajectory import check_measures
@@ -140,8 +140,9 @@ def default_config() -> ConfigDict:
     arrangement.w_avg = placeholder(float)
 
     config.model = model = ConfigDict()
+    # "llama", or "gpt2", which starts from random weights alone.
     model.family = "llama"
-    # A name from SIZES in zsg_jax/models/llama.py; not read where init_from is given.
+    # A name from SIZES in zsg_jax/models/FAMILY.py; not read where init_from is given.
     model.size = "tiny"
     # A local Hugging Face folder to start from; "" starts from random weights.
     model.init_from = ""
@@ -159,6 +160,9 @@ def default_config() -> ConfigDict:
     # Instances an optimizer step, and instances at once (None: all): fewer save memory.
     training.batch_size = 16
     training.micro_batch_size = placeholder(int)
+    # Whether the instances of a step, and the test rows, share rows as long as the longest of them:
+    # the same losses but for rounding, sooner. micro_batch_size then counts rows.
+    training.packing = True
     # None: one epoch of the arrangement.
     training.steps = placeholder(int)
     # The peak, and its course over the steps: "cosine" (to a tenth) or "constant".
@@ -192,8 +196,7 @@ _CHOICES: dict[str, tuple[str, ...]] = {
     "data.truncation": TRUNCATIONS,
     "similarity.dtype": DTYPES,
     "similarity.distance": METRICS,
-    "model.family": ("llama",),
-    "model.size": tuple(SIZES),
+    "model.family": tuple(FAMILIES),
     "model.dtype": ("float32", "bfloat16"),
     "training.schedule": SCHEDULES,
 }
@@ -253,7 +256,7 @@ def validate(config: ConfigDict) -> None:
     for key, default in known.items():
         check(key in given, f"config.{key} is missing; start from zsg_jax.config.default_config()")
         _check_type(key, given[key], default, _held_type(start, key))
-    for key, choices in _CHOICES.items():
+    for key, choices in (_CHOICES | _model_choices(given["model.family"])).items():
         check(
             given[key] in choices,
             f"config.{key}={given[key]!r} is unknown; choose one of {', '.join(choices)}"
@@ -283,6 +286,12 @@ def validate(config: ConfigDict) -> None:
         f"config.seeds={tuple(seeds)} would train the same run {len(seeds)} times, since the "
         "weights come from model.init_from; pass --config.seeds='(0,)'",
     )
+    check(
+        not given["model.init_from"] or given["model.family"] == "llama",
+        f"config.model.init_from={given['model.init_from']!r}, but weights are read for "
+        f"model.family=llama only; leave it out to train a {given['model.family']} from random "
+        "weights",
+    )
     for key in ("data.train", "data.test", "data.template", "tokenizer", "similarity.encoder"):
         check(bool(given[key]), f"config.{key} is empty; give a path or a name")
     check(
@@ -302,6 +311,11 @@ def validate(config: ConfigDict) -> None:
             not given[key] or not made[0],
             f"config.{key}={given[key]!r} is for files; data.rewrites says which rewrites are made",
         )
+
+
+def _model_choices(family: str) -> dict[str, tuple[str, ...]]:
+    """The sizes of a family; an unknown family is named before."""
+    return {"model.size": tuple(FAMILIES[family].SIZES)} if family in FAMILIES else {}
 
 
 def _held_type(config: ConfigDict, key: str) -> type:

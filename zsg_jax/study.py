@@ -16,13 +16,14 @@ from zsg_jax.arranging import study as arranging
 from zsg_jax.config import flatten, validate
 from zsg_jax.data import prompts, sources
 from zsg_jax.data.natural_instructions import Options
-from zsg_jax.data.pipeline import Steps, row_length
+from zsg_jax.data.pipeline import RowsAtOnce, Steps, row_length
 from zsg_jax.data.pool import Pool, choose_tokenizer, keep_trained, make_pool
 from zsg_jax.data.templates import jinja
 from zsg_jax.data.tokenizers import Tokenizer
 from zsg_jax.errors import UserError
 from zsg_jax.evaluation.loss import LossEvaluation
-from zsg_jax.models import huggingface, llama
+from zsg_jax.models import huggingface
+from zsg_jax.models.families import FAMILIES
 from zsg_jax.processes import once
 from zsg_jax.progress import bar, passes, say
 from zsg_jax.training import loop, sharding
@@ -89,12 +90,14 @@ def _train(config: ConfigDict, workdir: Path, tokenizer: Tokenizer, pool: Pool, 
         batch_size=config.evaluation.batch_size,
         max_length=config.evaluation.max_length,
         dropped=len(pool.facts["test_dropped"]),
+        packing=config.training.packing,
     )
 
     def measure(params: Any) -> dict[str, Any]:
         with bar(len(pool.scored), "evaluation") as progress:
             return evaluate(params, progress.update)
 
+    at_once = RowsAtOnce(mesh.size, config.training.micro_batch_size or config.training.batch_size)
     all_steps = {
         name: Steps(
             pool.train_examples,
@@ -103,6 +106,7 @@ def _train(config: ConfigDict, workdir: Path, tokenizer: Tokenizer, pool: Pool, 
             length=length,
             process_index=jax.process_index(),
             process_count=jax.process_count(),
+            packing=at_once if config.training.packing else None,
         )
         for name, arrangement in arrangements.items()
     }
@@ -126,7 +130,7 @@ def _train(config: ConfigDict, workdir: Path, tokenizer: Tokenizer, pool: Pool, 
                 test_ids=pool.facts["test_ids"],
                 initial_state=partial(trainer.initial_state, seed),
                 abstract_state=trainer.abstract_state,
-                step=trainer.compiled_step(total, length),
+                step=trainer.compiled_step(total, length, steps.shapes(total)),
                 evaluate=measure,
             )
             loss = loop.train(
@@ -138,10 +142,12 @@ def _train(config: ConfigDict, workdir: Path, tokenizer: Tokenizer, pool: Pool, 
                 facts={
                     "Model": _model_name(config, trainer),
                     "Devices": f"{mesh.size} × {jax.devices()[0].device_kind}",
+                    "Rows of a step": _rows_of_a_step(config, steps, total),
                 },
             )
             seconds = time.perf_counter() - started
-            say(f"{folder.name}: {total} steps, test loss {loss:.4f}, {seconds:.0f} s")
+            full = f"rows {steps.fill(total):.0%} full"
+            say(f"{folder.name}: {total} steps, {full}, test loss {loss:.4f}, {seconds:.0f} s")
 
 
 def _pool(config: ConfigDict, workdir: Path, stack: ExitStack) -> tuple[Tokenizer, Pool]:
@@ -255,7 +261,8 @@ def _trainer(config: ConfigDict, tokenizer: Tokenizer, mesh: Mesh) -> Trainer:
                 f"of the model in {config.model.init_from}"
             )
     else:
-        model = llama.sized(config.model.size, tokenizer.vocab_size, longest)
+        family = FAMILIES[config.model.family]
+        model = family.sized(config.model.size, tokenizer.vocab_size, longest)
     training = config.training
     options = TrainerOptions(
         batch_size=training.batch_size,
@@ -265,6 +272,7 @@ def _trainer(config: ConfigDict, tokenizer: Tokenizer, mesh: Mesh) -> Trainer:
         warmup_steps=training.warmup_steps,
         clip_norm=training.clip_norm,
         weight_decay=training.weight_decay,
+        packing=training.packing,
     )
     trainer = Trainer(
         model,
@@ -275,13 +283,24 @@ def _trainer(config: ConfigDict, tokenizer: Tokenizer, mesh: Mesh) -> Trainer:
         init_from=config.model.init_from or None,
     )
     shape = " ".join(f"{axis}={size}" for axis, size in mesh.shape.items())
-    say(f"model: llama, {trainer.parameters:,} parameters; mesh {shape} on {jax.default_backend()}")
+    say(
+        f"model: {config.model.family}, {trainer.parameters:,} parameters; mesh {shape} on "
+        f"{jax.default_backend()}"
+    )
     return trainer
 
 
 def _model_name(config: ConfigDict, trainer: Trainer) -> str:
     origin = config.model.init_from or f"{config.model.size}, from random weights"
     return f"{config.model.family}, {trainer.parameters:,} parameters ({origin})"
+
+
+def _rows_of_a_step(config: ConfigDict, steps: Steps, total: int) -> str:
+    counts = steps.counts[:total]
+    rows = (
+        f"{counts.mean():.4g} of {steps.length} tokens for {config.training.batch_size} instances"
+    )
+    return f"{rows}, {steps.fill(total):.1%} of them real tokens"
 
 
 def _arrangements(

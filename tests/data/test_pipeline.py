@@ -53,5 +53,5 @@ def test_rows_are_no_longer_than_the_data_asks():
 
 
 def test_a_batch_that_does_not_divide_is_refused():
-    with pytest.raises(ValueError, match="does not divide"):
+    with pytest.raises(ValueError, match="do not divide"):
         Steps(examples([3]), np.asarray([0]), batch_size=4, length=8, process_count=3)

@@ -5,13 +5,15 @@ import numpy as np
 import pytest
 
 from zsg_jax.errors import UserError
-from zsg_jax.models import llama
+from zsg_jax.models import gpt2, llama
 from zsg_jax.training import sharding
 from zsg_jax.training.optimizer import adamw, schedule
 from zsg_jax.training.step import initial_state
 
 
-def state_shapes(tie):
+def state_shapes(kind):
+    if kind == "gpt2":
+        return shapes_of(gpt2, gpt2.sized("tiny", 50, 32))
     config = llama.LlamaConfig(
         vocab_size=50,
         hidden_size=16,
@@ -21,18 +23,22 @@ def state_shapes(tie):
         num_kv_heads=2,
         head_dim=4,
         max_positions=32,
-        tie_embeddings=tie,
+        tie_embeddings=kind == "tied llama",
     )
+    return shapes_of(llama, config)
+
+
+def shapes_of(family, config):
     tx = adamw(schedule("cosine", 1e-3, 10), clip_norm=1.0)
     return jax.eval_shape(
-        lambda key: initial_state(llama.initialize(config, key), tx), jax.random.key(0)
+        lambda key: initial_state(family.initialize(config, key), tx), jax.random.key(0)
     )
 
 
-@pytest.mark.parametrize("tie", [True, False])
-def test_every_array_has_a_rule_and_moments_lie_like_their_parameters(tie):
+@pytest.mark.parametrize("kind", ["tied llama", "llama", "gpt2"])
+def test_every_array_has_a_rule_and_moments_lie_like_their_parameters(kind):
     mesh = sharding.make_mesh()
-    placed = sharding.shardings(state_shapes(tie), mesh)
+    placed = sharding.shardings(state_shapes(kind), mesh)
     by_path = {
         sharding.path_name(path): where.spec
         for path, where in jax.tree_util.tree_leaves_with_path(placed)

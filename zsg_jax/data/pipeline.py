@@ -1,13 +1,12 @@
 """Arrangement to batches: a grain pipeline whose step s holds exactly the rows listed for it."""
 
-from typing import Any
+from typing import Any, NamedTuple
 
 import grain
 import numpy as np
 
+from zsg_jax.data.packing import Batch, lay_packed, pack, row_counts, spread
 from zsg_jax.data.prompts import Examples
-
-Batch = dict[str, np.ndarray]
 
 
 def row_length(longest: int, max_length: int) -> int:
@@ -45,8 +44,20 @@ def lay(examples: Examples, rows: np.ndarray, batch_size: int, length: int) -> B
     return batch
 
 
+class RowsAtOnce(NamedTuple):
+    """How the rows of a packed step are divided: over `unit` devices, `at_once` at a time."""
+
+    unit: int
+    at_once: int
+
+
 class Steps:
-    """Random access to steps: item s is this process's slice of the batch of step s + 1."""
+    """Random access to steps: item s is this process's slice of the batch of step s + 1.
+
+    Attributes:
+        length: tokens a row.
+        counts: (steps,) int64, the rows each step computes, on all processes together.
+    """
 
     def __init__(
         self,
@@ -57,29 +68,68 @@ class Steps:
         length: int,
         process_index: int = 0,
         process_count: int = 1,
+        packing: RowsAtOnce | None = None,
     ) -> None:
         """Takes `order` (n,) int64 rows of `examples`; each step holds the next `batch_size`.
 
+        Args:
+            packing: None lays one example a row; else as many as fit, into a number of rows that
+                `packing.row_counts` allows. Every process works out the same rows from the lengths
+                alone, and takes its part of them.
+
         Raises:
-            ValueError: if `batch_size` does not divide over the processes.
+            ValueError: if the rows do not divide over the processes.
         """
-        if batch_size % process_count:
-            raise ValueError(f"batch_size={batch_size} does not divide over {process_count}")
-        self._examples = examples
-        self._order = order
-        self._batch_size = batch_size
-        self._length = length
-        self._local = batch_size // process_count
-        self._offset = process_index * self._local
+        unit = batch_size if packing is None else packing.unit
+        if unit % process_count:
+            raise ValueError(f"{unit} rows do not divide over {process_count} processes")
+        self._examples, self._lengths = examples, examples.lengths
+        self._order, self._batch_size = order, batch_size
+        self._process, self._processes = process_index, process_count
+        self._packing, self.length = packing, length
+        self.counts = np.full(len(self), batch_size, np.int64)
+        if packing is not None:
+            allowed = np.asarray(row_counts(batch_size, packing.unit, packing.at_once))
+            needed = [len(self._pack(self._of(step))) for step in range(len(self))]
+            self.counts = allowed[np.searchsorted(allowed, needed)]
 
     def __len__(self) -> int:
         return -(-len(self._order) // self._batch_size)
 
     def __getitem__(self, step: Any) -> Batch:
-        first = int(step) * self._batch_size
-        rows = self._order[first : first + self._batch_size]
-        local = rows[self._offset : self._offset + self._local]
-        return lay(self._examples, local, self._local, self._length)
+        step = int(step)
+        index, count = self._of(step), self._laid(step)
+        local = count // self._processes
+        mine = slice(self._process * local, (self._process + 1) * local)
+        if self._packing is None:
+            return lay(self._examples, index[mine], local, self.length)
+        return lay_packed(
+            self._examples,
+            index,
+            spread(self._pack(index), count, min(count, self._packing.at_once))[mine],
+            length=self.length,
+            segments=self._batch_size,
+        )
+
+    def shapes(self, total: int) -> list[int]:
+        """The numbers of rows that the batches of steps 1 to `total` have, ascending."""
+        return sorted({self._laid(step) for step in range(total)})
+
+    def fill(self, total: int) -> float:
+        """The share of the places in the rows of steps 1 to `total` that hold a token."""
+        tokens = self._lengths[self._order[: total * self._batch_size]].sum()
+        return float(tokens / (self.counts[:total].sum() * self.length))
+
+    def _laid(self, step: int) -> int:
+        """Rows of the batch of step + 1; what is over those computed is empty."""
+        in_parts = self._packing is not None and self._packing.at_once < self._batch_size
+        return self._batch_size if in_parts else int(self.counts[step])
+
+    def _of(self, step: int) -> np.ndarray:
+        return self._order[step * self._batch_size : (step + 1) * self._batch_size]
+
+    def _pack(self, index: np.ndarray) -> list[list[int]]:
+        return pack(self._lengths[index], self.length)
 
 
 def batches(steps: Steps, *, threads: int = 1, buffer: int = 8) -> grain.DatasetIterator:

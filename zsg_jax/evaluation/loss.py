@@ -1,15 +1,16 @@
 """The loss on the unseen tasks: a mean for every test instance, then the mean over instances."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import jax
 import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
+from zsg_jax.data.packing import Batch, lay_packed, pack, spread
 from zsg_jax.data.pipeline import lay, row_length
 from zsg_jax.data.prompts import Examples
-from zsg_jax.models.loss import answer_losses
+from zsg_jax.models.loss import answer_losses, segment_losses
 from zsg_jax.training.sharding import BATCH, place_batch
 from zsg_jax.training.step import Apply
 
@@ -28,6 +29,7 @@ class LossEvaluation:
         batch_size: int,
         max_length: int,
         dropped: int = 0,
+        packing: bool = False,
     ) -> None:
         """Lays the test rows into batches and compiles the evaluation step.
 
@@ -37,19 +39,13 @@ class LossEvaluation:
             batch_size: rows a batch, rounded up to a multiple of the mesh's devices.
             max_length: the most tokens a row has.
             dropped: rows left out before, to be told with every measurement.
+            packing: lay as many test rows into one as fit, instead of one.
         """
         self._tasks = np.asarray(tasks)
         self._count, self._dropped = len(examples), dropped
-        size = -(-min(batch_size, len(examples)) // mesh.size) * mesh.size
         length = row_length(int(examples.lengths.max()), max_length)
-        local = size // jax.process_count()
-        first = jax.process_index() * local
-        self._batches = []
-        for start in range(0, len(examples), size):
-            rows = np.arange(start, start + size)
-            rows[rows >= len(examples)] = -1
-            part = rows[first : first + local]
-            self._batches.append(place_batch(lay(examples, part, local, length), mesh))
+        laid = (_packed if packing else _unpacked)(examples, batch_size, mesh.size, length)
+        self._batches = [place_batch(batch, mesh) for batch in laid]
         self._step = _compile(apply, abstract_params, self._batches[0], mesh)
 
     def __call__(
@@ -90,13 +86,43 @@ class LossEvaluation:
         return list(dict.fromkeys(self._tasks.tolist()))
 
 
+def _unpacked(examples: Examples, batch_size: int, unit: int, length: int) -> Iterator[Batch]:
+    """This process's part of every batch, one test row a row."""
+    size = -(-min(batch_size, len(examples)) // unit) * unit
+    local = size // jax.process_count()
+    first = jax.process_index() * local
+    for start in range(0, len(examples), size):
+        rows = np.arange(start, start + size)
+        rows[rows >= len(examples)] = -1
+        yield lay(examples, rows[first : first + local], local, length)
+
+
+def _packed(examples: Examples, batch_size: int, unit: int, length: int) -> Iterator[Batch]:
+    """This process's part of every batch, as many test rows a row as fit; all of one shape."""
+    rows = pack(examples.lengths, length)
+    most = -(-batch_size // unit) * unit
+    count = -(-len(rows) // most)
+    # As many rows in each batch, so that the last is no emptier than the others.
+    size = -(-len(rows) // (count * unit)) * unit
+    local = size // jax.process_count()
+    first = jax.process_index() * local
+    index, segments = np.arange(len(examples)), max(map(len, rows))
+    for start in range(0, len(rows), size):
+        part = spread(rows[start : start + size], size, size)[first : first + local]
+        yield lay_packed(examples, index, part, length=length, segments=segments)
+
+
 def _compile(apply: Apply, abstract_params: Any, batch: Any, mesh: Mesh) -> jax.stages.Compiled:
     replicated = NamedSharding(mesh, PartitionSpec())
     params_shardings = jax.tree.map(lambda leaf: leaf.sharding, abstract_params)
 
     def step(params: Any, batch: Any) -> tuple[jax.Array, jax.Array, jax.Array]:
         logits = apply(params, batch["tokens"], batch["positions"], batch["segment_ids"])
-        return (*answer_losses(logits, batch["tokens"], batch["loss_mask"]), batch["index"])
+        answers = (logits, batch["tokens"], batch["loss_mask"])
+        if "place" not in batch:
+            return (*answer_losses(*answers), batch["index"])
+        segments = batch["index"].shape[1]
+        return (*segment_losses(*answers, batch["segment_ids"], segments), batch["index"])
 
     jitted = jax.jit(
         step,

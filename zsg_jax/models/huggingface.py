@@ -65,7 +65,13 @@ class _Config:
         self.path = Path(folder) / "config.json"
         self.values = read_json(self.path)
         check(isinstance(self.values, dict), f"{self.path}: holds no JSON object; fetch it again")
-        self.refuse_unless("model_type", self.take("model_type"), model_type)
+        found = self.take("model_type")
+        check(
+            found != "gpt2",
+            f"{self.path}: is a GPT-2, whose weights are not read; take a Llama, or train from"
+            " random weights with model.family=gpt2 and no model.init_from",
+        )
+        self.refuse_unless("model_type", found, model_type)
         self.only("quantization_config", None)
 
     def take(self, key: str, default: Any = None) -> Any:

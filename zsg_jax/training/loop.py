@@ -11,6 +11,7 @@ import jax
 import numpy as np
 from jax.sharding import Mesh
 
+from zsg_jax.data.packing import consumed
 from zsg_jax.data.pipeline import Steps, batches
 from zsg_jax.durable import read_json, write_json
 from zsg_jax.errors import UserError
@@ -148,8 +149,9 @@ def train(
             "learning_rate": float(taken["learning_rate"]),
             "grad_norm": float(taken["grad_norm"]),
             "tokens": int(taken["tokens"]),
+            "fill": round(float(taken["fill"]), 4),
             "seconds": round(now - clock, 6),
-            "order_digest": digest.feed(taken["index"].tolist()),
+            "order_digest": digest.feed(consumed(taken)),
         }
         log.write(row)
         clock, pending = now, None
@@ -245,8 +247,8 @@ def _check_rows(
 
 
 def _check_consumed(run: Run, digest: OrderDigest, position: dict[str, Any]) -> None:
-    consumed = digest.feed(run.order[: position["instances"]].tolist())
-    if consumed != position["order_digest"]:
+    met = digest.feed(run.order[: position["instances"]].tolist())
+    if met != position["order_digest"]:
         raise UserError(
             f"{run.name}: the checkpoint of step {position['step']} has consumed other instances "
             f"than its arrangement lists; delete {run.folder} to train this run from the start"
@@ -257,7 +259,7 @@ def _check_finite(run: Run, number: int, taken: dict[str, Any]) -> None:
     for name in ("loss", "grad_norm"):
         value = float(taken[name])
         if not math.isfinite(value):
-            ids = [run.ids[row] for row in taken["index"].tolist() if row >= 0]
+            ids = [run.ids[row] for row in consumed(taken)]
             raise UserError(
                 f"{run.name}: {name} is {value} at step {number}; its instances are "
                 f"{', '.join(ids[:4])} and {max(0, len(ids) - 4)} more; a lower "

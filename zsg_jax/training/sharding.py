@@ -15,13 +15,14 @@ AXES = ("data", "fsdp")
 # The first pattern found in an array's path decides. Adam's moments carry their parameter's path,
 # so they lie as it does. Only the model's width is split, the one size all these arrays share.
 RULES: tuple[tuple[str, PartitionSpec], ...] = (
-    (r"embed/embedding$", PartitionSpec(None, "fsdp")),
+    (r"(embed|position)/embedding$", PartitionSpec(None, "fsdp")),
     (r"attention/(q|k|v)/kernel$", PartitionSpec("fsdp", None)),
     (r"attention/o/kernel$", PartitionSpec(None, "fsdp")),
     (r"mlp/(gate|up)/kernel$", PartitionSpec("fsdp", None)),
     (r"mlp/down/kernel$", PartitionSpec(None, "fsdp")),
     (r"lm_head/kernel$", PartitionSpec("fsdp", None)),
-    (r"norm/scale$", PartitionSpec()),
+    (r"norm/(scale|bias)$", PartitionSpec()),
+    (r"(attention|mlp)/\w+/bias$", PartitionSpec()),
     (r"(^|/)(step|count)$", PartitionSpec()),
 )
 

@@ -35,12 +35,14 @@ def train_step(
     the rows are divided into micro-batches: every micro-batch is weighed by the step's count.
 
     Args:
-        batch: as `data.pipeline.lay` makes it, B rows.
-        micro_batches: A, divides B; gradients of A parts are summed before the update.
+        batch: as `data.pipeline.lay` or `data.packing.lay_packed` makes it, B rows.
+        micro_batches: A, divides B; gradients of A parts are summed before the update. Of a packed
+            batch, the parts after the last that holds a token are not computed.
 
     Returns:
         The new state, and metrics: loss (mean nats a token), grad_norm (before clipping),
-        learning_rate, tokens (answer tokens), and index (B,) int32, the rows this step consumed.
+        learning_rate, tokens (answer tokens), fill (the share of the rows' places that hold a
+        token), and the batch's own index (and place), which say what this step consumed.
     """
     answer_tokens = batch["loss_mask"][:, 1:].sum(dtype=jnp.int32)
     scale = 1.0 / jnp.maximum(answer_tokens, 1).astype(jnp.float32)
@@ -51,6 +53,8 @@ def train_step(
         return sums.sum() * scale
 
     value_and_grad = jax.value_and_grad(loss_of)
+    taken: int | jax.Array = micro_batches
+    part_size = batch["tokens"].size // micro_batches
     if micro_batches == 1:
         loss, grads = value_and_grad(state["params"], batch)
     else:
@@ -64,16 +68,25 @@ def train_step(
             return jax.tree.map(jnp.add, carry, value_and_grad(state["params"], part)), None
 
         zero = (jnp.zeros(()), jax.tree.map(jnp.zeros_like, state["params"]))
-        (loss, grads), _ = jax.lax.scan(add, zero, parts)
+        if "place" in batch:
+            # How many parts there are is a number, no shape: one compile serves every step.
+            taken = (parts["segment_ids"] != 0).any((1, 2)).sum(dtype=jnp.int32)
+            loss, grads = jax.lax.fori_loop(
+                0, taken, lambda i, carry: add(carry, jax.tree.map(lambda x: x[i], parts))[0], zero
+            )
+        else:
+            (loss, grads), _ = jax.lax.scan(add, zero, parts)
 
     updates, opt_state = optimizer.update(grads, state["opt_state"], state["params"])
     params = optax.apply_updates(state["params"], updates)
+    said: dict[str, jax.Array] = {name: batch[name] for name in ("index", "place") if name in batch}
     metrics = {
         "loss": loss,
         "grad_norm": optax.tree.norm(grads),
         "learning_rate": jnp.asarray(learning_rate(state["step"]), jnp.float32),
         "tokens": answer_tokens,
-        "index": batch["index"],
+        "fill": (batch["segment_ids"] != 0).sum(dtype=jnp.int32) / (taken * part_size),
+        **said,
     }
     return {"params": params, "opt_state": opt_state, "step": state["step"] + 1}, metrics
 

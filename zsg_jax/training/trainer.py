@@ -1,6 +1,6 @@
 """A model on a mesh, ready to train any arrangement: shapes, shardings and compiled steps."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from functools import cache, partial
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -11,6 +11,7 @@ import numpy as np
 from jax.sharding import Mesh, NamedSharding
 
 from zsg_jax.models import huggingface, llama
+from zsg_jax.models.families import ModelConfig, family_of
 from zsg_jax.training import optimizer, sharding
 from zsg_jax.training.step import compile_init, compile_train_step, initial_state
 
@@ -25,6 +26,7 @@ class TrainerOptions(NamedTuple):
     warmup_steps: int
     clip_norm: float
     weight_decay: float
+    packing: bool = False
 
 
 class Trainer:
@@ -39,7 +41,7 @@ class Trainer:
 
     def __init__(
         self,
-        model: llama.LlamaConfig,
+        model: ModelConfig,
         options: TrainerOptions,
         mesh: Mesh,
         *,
@@ -63,44 +65,72 @@ class Trainer:
         sharding.rows_fit(mesh, options.batch_size, options.micro_batch_size)
         self.mesh = mesh
         self._model, self._options, self._init_from = model, options, init_from
-        graphdef, params = llama.abstract(model, dtype=jnp.dtype(dtype), remat=remat)
-        self.parameters = llama.count(params)
+        family = family_of(model)
+        graphdef, params = family.abstract(model, dtype=jnp.dtype(dtype), remat=remat)
+        self.parameters = family.count(params)
 
         def apply(params: Any, tokens: Any, positions: Any, segment_ids: Any) -> jax.Array:
-            return llama.apply(graphdef, params, tokens, positions, segment_ids)
+            return family.apply(graphdef, params, tokens, positions, segment_ids)
 
         self.apply = apply
         # The state does not depend on the length of the learning rate's course.
         self._any_optimizer = self._optimizer(options.warmup_steps + 1)[0]
         self._init, self.abstract_state = compile_init(
-            lambda key: llama.initialize(model, key), self._any_optimizer, mesh
+            lambda key: family.initialize(model, key), self._any_optimizer, mesh
         )
-        self.compiled_step: Callable[[int, int], jax.stages.Compiled] = cache(self._compile)
+        self._compiled: Callable[[int, int, int], jax.stages.Compiled] = cache(self._compile)
 
     def initial_state(self, seed: int) -> Any:
         """State before step 1: random weights by `seed`, or the weights of `init_from`."""
         if self._init_from is None:
             return self._init(jax.random.key(seed))
+        if not isinstance(self._model, llama.LlamaConfig):
+            raise ValueError("init_from reads Llama folders only")
         placed = jax.tree.map(lambda leaf: leaf.sharding, self.abstract_state)
         params = huggingface.load_llama(self._init_from, self._model, placed["params"])
         state = partial(initial_state, optimizer=self._any_optimizer)
         return jax.jit(state, out_shardings=placed)(params)
 
-    def abstract_batch(self, length: int) -> dict[str, jax.ShapeDtypeStruct]:
-        """Shapes of the global batch of one step, rows of `length` tokens."""
-        rows = (self._options.batch_size, length)
+    def compiled_step(
+        self, total: int, length: int, shapes: Iterable[int] | None = None
+    ) -> Callable[[Any, Any], Any]:
+        """The step of a run of `total` steps, compiled for every shape it will meet.
+
+        Args:
+            total: steps of the run, which set the learning rate's course.
+            length: tokens a row.
+            shapes: the numbers of rows of the batches to come; None: one an instance.
+
+        Returns:
+            (state, batch) -> (state, metrics); a batch of any other shape is refused.
+        """
+        wanted = sorted(set(shapes or [self._options.batch_size]))
+        if len(wanted) == 1:
+            return self._compiled(total, length, wanted[0])
+        by_rows = {rows: self._compiled(total, length, rows) for rows in wanted}
+        return lambda state, batch: by_rows[len(batch["tokens"])](state, batch)
+
+    def abstract_batch(
+        self, length: int, rows: int | None = None
+    ) -> dict[str, jax.ShapeDtypeStruct]:
+        """Shapes of the global batch of one step, `rows` (default: one an instance) of `length`."""
+        count = self._options.batch_size if rows is None else rows
         where = NamedSharding(self.mesh, sharding.BATCH)
 
         def shape(size: tuple[int, ...], dtype: Any) -> jax.ShapeDtypeStruct:
             return jax.ShapeDtypeStruct(size, dtype, sharding=where)
 
-        return {
-            "tokens": shape(rows, np.int32),
-            "positions": shape(rows, np.int32),
-            "segment_ids": shape(rows, np.int32),
-            "loss_mask": shape(rows, np.bool_),
-            "index": shape(rows[:1], np.int32),
+        batch = {
+            "tokens": shape((count, length), np.int32),
+            "positions": shape((count, length), np.int32),
+            "segment_ids": shape((count, length), np.int32),
+            "loss_mask": shape((count, length), np.bool_),
+            "index": shape((count,), np.int32),
         }
+        if self._options.packing:
+            segments = shape((count, self._options.batch_size), np.int32)
+            batch |= {"index": segments, "place": segments}
+        return batch
 
     def train_step_arguments(self, total: int) -> dict[str, Any]:
         """The fixed keyword arguments of `step.train_step` for a run of `total` steps."""
@@ -112,10 +142,10 @@ class Trainer:
             "micro_batches": self._options.batch_size // self._options.micro_batch_size,
         }
 
-    def _compile(self, total: int, length: int) -> jax.stages.Compiled:
+    def _compile(self, total: int, length: int, rows: int) -> jax.stages.Compiled:
         return compile_train_step(
             self.abstract_state,
-            self.abstract_batch(length),
+            self.abstract_batch(length, rows),
             self.mesh,
             **self.train_step_arguments(total),
         )

@@ -19,6 +19,7 @@ from pathlib import Path
 import made_up
 from measuring import Measured, child, load, machine, table, verdict
 
+from zsg_jax.arrangement.tmta import first_length
 from zsg_jax.errors import UserError
 
 
@@ -36,8 +37,7 @@ class Sizes:
     @property
     def k(self) -> int:
         """Length of faiss's and torch's lists: that of `tmta`'s first ones."""
-        share = -(-(self.budget or self.rows) // self.tests)
-        return min(self.rows, 1 << (max(256, min(1024, 16 * share)) - 1).bit_length())
+        return first_length(self.rows, self.tests, self.budget)
 
 
 def make(folder: Path, sizes: Sizes) -> dict[str, str]:

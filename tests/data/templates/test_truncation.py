@@ -96,6 +96,20 @@ def test_older_prompts_go_first_and_the_form_stays(answers, less, text):
     assert learned == first + text[text.rindex("<a>") :].removeprefix("<a>").strip()
 
 
+def test_white_space_of_a_turn_is_its_own_unless_the_template_trims_it():
+    spaced = instance("  abc  ", "yes")
+    text = "^<u>  \n<a>yes$"
+    assert cut(spaced, len(text), template=TEMPLATE, truncation="head") == (text, "yes$")
+    trimming = ChatTemplate(
+        "<{% for t in messages %} {{ t.content | trim }}{{ eos_token }} {% endfor %}",
+        "trimming.jinja",
+        BYTES.special_tokens,
+    )
+    # The spaces around the words are the template's, though they look like the turn's.
+    text = "< c$  yes$"
+    assert cut(spaced, len(text), template=trimming, truncation="head") == (text, " yes$")
+
+
 CONTENTS = st.lists(
     st.text("abc é", min_size=1, max_size=9).filter(str.strip), min_size=1, max_size=3
 ).map(lambda texts: [part for text in texts for part in (text, text[::-1])])

@@ -258,6 +258,16 @@ def test_a_token_that_joins_prompt_and_answer_is_refused():
     assert not isinstance(bytes_row(source, [("user", "a"), ("assistant", "> b")]), Unfit)
 
 
+def test_a_token_that_joins_an_answers_end_with_the_next_turn_is_refused():
+    source = "{% for t in messages %}>{{ t.content }}#{% endfor %}"
+    source += "{% if add_generation_prompt %}>{% endif %}"
+    joining = train_bpe(["#> #>"] * 9, 300)
+    reason = "a token joins the end of an answer with what follows"
+    assert reason in str(bytes_row(source, tokenizer=joining))
+    assert not isinstance(bytes_row(source, TALK[:2], tokenizer=joining), Unfit)
+    assert not isinstance(bytes_row(source), Unfit)
+
+
 def test_blocks_that_do_not_pair_with_answers():
     source = (
         "{% for t in messages %}{% if t.role == 'user' %}{{ t.content }}{% else %}"

@@ -1,6 +1,6 @@
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from zsg_jax.data.instance import Instance, Turn
@@ -66,6 +66,9 @@ def test_an_answer_is_cut_to_its_own_limit_and_an_earlier_one_keeps_its_end():
     text, learned = cut(TWO, 999, max_answer=3, answers="last")
     assert text.endswith("Assistant: first$\nUser: ABCDEFGH\nAssistant: sec")
     assert learned == "sec"
+    # Nothing follows an answer that breaks off, though the template goes on after one.
+    text, _ = cut(TWO, 999, template=TEMPLATE, max_answer=3)
+    assert text == "^<s>system\n<u>abcdefgh\n<a>fir$\n<u>ABCDEFGH\n<a>sec"
     assert cut(TWO, 999, max_answer=6)[1] == "first$second"
     assert cut(TWO, 999, max_answer=7) == cut(TWO, 999)
 
@@ -96,12 +99,27 @@ def test_older_prompts_go_first_and_the_form_stays(answers, less, text):
     assert learned == first + text[text.rindex("<a>") :].removeprefix("<a>").strip()
 
 
+def test_white_space_of_a_turn_is_its_own_unless_the_template_trims_it():
+    spaced = instance("  abc  ", "yes")
+    text = "^<u>  \n<a>yes$"
+    assert cut(spaced, len(text), template=TEMPLATE, truncation="head") == (text, "yes$")
+    trimming = ChatTemplate(
+        "<{% for t in messages %} {{ t.content | trim }}{{ eos_token }} {% endfor %}",
+        "trimming.jinja",
+        BYTES.special_tokens,
+    )
+    # The spaces around the words are the template's, though they look like the turn's.
+    text = "< c$  yes$"
+    assert cut(spaced, len(text), template=trimming, truncation="head") == (text, " yes$")
+
+
 CONTENTS = st.lists(
     st.text("abc é", min_size=1, max_size=9).filter(str.strip), min_size=1, max_size=3
 ).map(lambda texts: [part for text in texts for part in (text, text[::-1])])
 
 
 @pytest.mark.parametrize("name", FORMS)
+@settings(deadline=None)
 @given(
     contents=CONTENTS,
     system=st.none() | st.just("be so"),
@@ -170,6 +188,7 @@ def naive_words(contents, over, truncation):
     return left, over
 
 
+@settings(deadline=None)
 @given(
     prompts=st.lists(st.text("xyz", min_size=1, max_size=8), min_size=1, max_size=3),
     over=st.integers(0, 30),

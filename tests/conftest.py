@@ -42,6 +42,23 @@ def small_config():
     return make
 
 
+@pytest.fixture(scope="session")
+def uneven(tmp_path_factory):
+    """A training and a test file whose rows differ much in length, so that several share a row."""
+    folder = tmp_path_factory.mktemp("uneven")
+    paths = {}
+    for side, count in (("train", 162), ("test", 18)):
+        paths[f"data.{side}"] = str(folder / f"{side}.jsonl")
+        with open(paths[f"data.{side}"], "w") as file:
+            for number in range(count):
+                words = ["red", "green", "blue"][: number * 7 % 3 + 1] * (number * 5 % 4 + 1)
+                turns = [("user", f"Say {number}: {' '.join(words)}"), ("assistant", words[-1])]
+                row = {"messages": [{"role": role, "content": text} for role, text in turns]}
+                row |= {"id": f"{side} {number}", "task": f"{side} {number % 3}"}
+                file.write(json.dumps(row) + "\n")
+    return paths
+
+
 @pytest.fixture
 def read_metrics():
     """Reads a run's metrics without their clock readings."""

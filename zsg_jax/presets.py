@@ -17,6 +17,6 @@ def p3(config: ConfigDict, title: str) -> None:
     config.similarity.encoder = "all-MiniLM-L6-v2"
     config.tokenizer = "stories260k"
     config.model.init_from = "stories260k"
-    config.training.micro_batch_size = 4
+    config.training.micro_batch_size = 2
     config.training.learning_rate = 1e-3
     config.report.title = title

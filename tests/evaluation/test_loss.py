@@ -26,8 +26,9 @@ def examples(lengths, rng):
     )
 
 
+@pytest.mark.parametrize("packing", [False, True])
 @pytest.mark.parametrize("batch_size", [1, 2, 3, 7, 50])
-def test_every_instance_is_counted_once_whatever_the_batch(batch_size):
+def test_every_instance_is_counted_once_whatever_the_batch(batch_size, packing):
     rng = np.random.default_rng(0)
     rows = examples(rng.integers(2, 30, 7), rng)
     tasks = ["b", "a", "b", "b", "c", "a", "b"]
@@ -45,6 +46,7 @@ def test_every_instance_is_counted_once_whatever_the_batch(batch_size):
         batch_size=batch_size,
         max_length=40,
         dropped=3,
+        packing=packing,
     )
     counted = []
     result = evaluate(params, counted.append)

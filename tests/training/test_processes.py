@@ -1,9 +1,11 @@
-"""Two real processes on loopback run one study: the same order, losses within rounding."""
+"""Two processes on loopback, packed, run one study as one does with an instance a row."""
 
+import json
 import os
 import socket
 import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
 
@@ -29,10 +31,18 @@ study.run(config, Path(workdir), command="test")
 """
 
 
-def test_two_processes_train_as_one(small_config, read_metrics, tmp_path):
-    config = small_config(**{"tokenizer": "train", "tokenizer_size": 280, "mesh.fsdp": 1})
+def test_two_processes_train_as_one(small_config, uneven, read_metrics, tmp_path):
+    changes = {"tokenizer": "train", "tokenizer_size": 280, "mesh.fsdp": 1}
+    changes |= {"training.steps": 10, "training.packing": False}
+    # One row is long, so that several of the others share one.
+    turns = [("user", "Say all: " + "red green blue " * 9), ("assistant", "blue")]
+    row = {"messages": [{"role": role, "content": text} for role, text in turns]}
+    train = tmp_path / "train.jsonl"
+    train.write_text(Path(uneven["data.train"]).read_text() + json.dumps(row) + "\n")
+    config = small_config(**changes, **uneven | {"data.train": str(train)})
     study.run(config, tmp_path / "one", command="test")
-    flat = (tmp_path / "one" / "config.json").read_text()
+    flat = json.loads((tmp_path / "one" / "config.json").read_text())
+    flat = json.dumps(flat | {"training.packing": True})
     with socket.socket() as one:
         one.bind(("127.0.0.1", 0))
         port = one.getsockname()[1]
@@ -55,6 +65,8 @@ def test_two_processes_train_as_one(small_config, read_metrics, tmp_path):
     )
     digests = [[row.get("order_digest") for row in rows] for rows in (one, two)]
     assert digests[0] == digests[1]
+    fills = [np.mean([row["fill"] for row in rows if "fill" in row]) for rows in (one, two)]
+    assert fills[1] > fills[0]
     np.testing.assert_allclose(
         [row["loss"] for row in one], [row["loss"] for row in two], atol=2e-4
     )

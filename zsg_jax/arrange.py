@@ -50,7 +50,8 @@ def _parser() -> argparse.ArgumentParser:
 
     source = (
         "JSON lines or a JSON array (.gz too), .parquet, a folder of these or of a data set of "
-        "datasets, a Natural Instructions task list (.txt), or hub:OWNER/NAME[:SPLIT]"
+        "datasets, a Natural Instructions task list (.txt), hub:OWNER/NAME[:SPLIT], or of TFDS "
+        "FOLDER[:SPLIT] or tfds:NAME[/CONFIG][:VERSION][:SPLIT][@DATA_DIR]"
     )
     add("--train", f"training rows: {source}", metavar="FILE", required=True)
     add("--test", f"test rows to arrange toward: {source}", metavar="FILE", required=True)
@@ -81,6 +82,8 @@ def _parser() -> argparse.ArgumentParser:
     add("--report-split", "share of test rows kept for scoring only", type=float, metavar="F")
     text = "what the rows of both files look like; auto tells it by the first of each"
     add("--data-format", text, choices=(AUTO, *KINDS))
+    text = "other names of fields, NEW=OLD,…, as prompt=question,completion=answers.text.0"
+    add("--data-fields", text, metavar="FIELDS")
     add(
         "--natural-instructions",
         "what prompts of a task list show and which instances are taken, as "

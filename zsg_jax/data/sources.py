@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from zsg_jax.data import natural_instructions
-from zsg_jax.data.corpus import Corpus, open_corpus
+from zsg_jax.data.corpus import NO_FIELDS, Corpus, open_corpus
 from zsg_jax.data.instances import Instances, of_corpus, of_list
 from zsg_jax.data.joined import Joined, open_mixture
 from zsg_jax.data.kinds import AUTO
@@ -28,6 +28,7 @@ def load(
     bad_rows: str,
     rewrites_options: Mapping[str, Any],
     format: str = AUTO,
+    fields: Mapping[str, str] = NO_FIELDS,
     tasks_options: natural_instructions.Options = natural_instructions.WHOLE,
     encode: Encode | None = None,
     split: str = "",
@@ -45,6 +46,7 @@ def load(
         rewrites_options: train_families, test_families, rules, samples, test_rules, test_samples,
             no_ops and seed; read only where a side is "rewrites".
         format: the kind of both sides' rows, or "auto".
+        fields: new names of fields and their old ones, as `fields.parse_fields` reads them.
         tasks_options, encode: as `natural_instructions.rows` takes them.
         split, train_per_task, test_per_task, seed: as `selection.select_sides` takes them.
         scratch: a folder for what must be unpacked to be read in any order; None: the system's.
@@ -66,6 +68,7 @@ def load(
                 bad_rows=bad_rows,
                 advice=ADVICE,
                 format=format,
+                fields=fields,
                 full_account=True,
                 read_tasks=partial(
                     natural_instructions.rows, options=tasks_options, side=split_name, encode=encode

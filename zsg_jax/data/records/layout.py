@@ -34,9 +34,9 @@ def features() -> dict[str, Any]:
 
 
 def info(name: str, version: str, splits: list[Split]) -> dict[str, Any]:
-    """What TFDS saves of a data set with these splits; numbers of 64 bits are texts there."""
+    """What TFDS saves of a data set with these splits; its 64-bit numbers are texts."""
     return {
-        "description": "Instances arranged by zsg_jax: id, task, messages and references.",
+        "description": "Instances prepared by zsg_jax: id, task, messages and references.",
         "fileFormat": FORMAT,
         "name": name,
         "splits": [

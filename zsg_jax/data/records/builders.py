@@ -76,7 +76,7 @@ def _plain(tfds: Any, feature: Any, value: Any, name: str) -> Any:
                 for place in range(_length(value))
             ]
         return [_plain(tfds, feature.feature, one, name) for one in value]
-    if isinstance(feature, kinds.ClassLabel) and feature._str2int:
+    if isinstance(feature, kinds.ClassLabel):
         return None if value < 0 else feature.int2str(int(value))
     if isinstance(value, bytes):
         try:

@@ -80,8 +80,8 @@ class Shards:
                     self._readers.pop(next(iter(self._readers))).close()
                 return reader.read(numbers)
             except (RuntimeError, ValueError, IndexError) as error:
-                reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-                raise UserError(f"{part.path}: is damaged: {reason}; {WAY_OUT}") from None
+                reason = f": {str(error).splitlines()[0]}" if str(error) else ""
+                raise UserError(f"{part.path}: is damaged{reason}; {WAY_OUT}") from None
 
 
 def _opened(part: Part) -> Any:

@@ -143,6 +143,17 @@ def test_damage_is_named_by_its_file(three):
     first.write_bytes(flipped)
     with pytest.raises(UserError, match=f"{first.name}: is damaged: .*hash mismatch"):
         read_messages(three)
+    records = open_records(three)
+
+    def read(number):
+        try:
+            return json.loads(records.raw(number))["id"]
+        except UserError as error:
+            return str(error).partition(first.name)[2][:13]
+
+    found = [read(number) for number in range(340)]
+    (bad,) = (number for number in range(340) if found[number] != f"i{number}")
+    assert found[bad] == ": is damaged:"
     first.unlink()
     with pytest.raises(UserError, match=f"{first.name}: cannot be read: No such file"):
         read_messages(three)
@@ -184,7 +195,7 @@ def test_records_are_read_some_at_a_time(three, monkeypatch):
     asked = []
     plain = Shards._read
     monkeypatch.setattr(
-        Shards, "_read", lambda self, place, k: asked.append(len(k)) or plain(self, place, k)
+        Shards, "_read", lambda self, *of: asked.append(of[2] - of[1]) or plain(self, *of)
     )
     rows = open_records(three).rows()
     next(rows)

@@ -50,13 +50,14 @@ class Shards:
         place = bisect_right(self._ends, number)
         part = self._parts[place]
         first = self._ends[place] - part.take
-        return self._read(place, [part.skip + number - first])[0]
+        own = part.skip + number - first
+        return self._read(place, own, own + 1)[0]
 
     def __iter__(self) -> Iterator[bytes]:
         for place, part in enumerate(self._parts):
             stop = part.skip + part.take
             for start in range(part.skip, stop, AT_ONCE):
-                yield from self._read(place, list(range(start, min(start + AT_ONCE, stop))))
+                yield from self._read(place, start, min(start + AT_ONCE, stop))
 
     def close(self) -> None:
         """Closes the files."""
@@ -65,7 +66,7 @@ class Shards:
                 reader.close()
             self._readers.clear()
 
-    def _read(self, place: int, numbers: list[int]) -> list[bytes]:
+    def _read(self, place: int, start: int, stop: int) -> list[bytes]:
         part = self._parts[place]
         with self._lock:
             if _stamp(part.path) != self._stamps[place]:
@@ -78,15 +79,21 @@ class Shards:
                 self._readers[place] = reader
                 if len(self._readers) > OPEN:
                     self._readers.pop(next(iter(self._readers))).close()
-                return reader.read(numbers)
+                if stop - start > 1:
+                    return reader.read(start, stop)
+                # A list of one number takes the reader's pool of threads, and fifty times as long.
+                reader.seek(start)
+                return [reader.read()]
             except (RuntimeError, ValueError, IndexError) as error:
+                # A reader that has failed once fails at sound records too.
+                self._readers.pop(place, None)
                 reason = f": {str(error).splitlines()[0]}" if str(error) else ""
                 raise UserError(f"{part.path}: is damaged{reason}; {WAY_OUT}") from None
 
 
 def _opened(part: Part) -> Any:
     # Reading ahead would read far more than the one record that is wanted.
-    reader = ArrayRecordReader(str(part.path), "readahead_buffer_size:0")
+    reader = ArrayRecordReader(str(part.path), "readahead_buffer_size:0,max_parallelism:0")
     held = reader.num_records()
     if held != part.length:
         reader.close()

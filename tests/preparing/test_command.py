@@ -12,6 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from zsg_jax import command_line, prepare
+from zsg_jax.arranging import command as arranging
 from zsg_jax.data.corpus import open_corpus
 from zsg_jax.data.export.examples import Example
 from zsg_jax.data.instance import instances_digest
@@ -321,6 +322,23 @@ def test_a_mixture_is_written(make, tmp_path):
     found, _ = read_messages(make(train=str(path), test=""))
     assert len(found) == 14
     assert {one.id.partition("/")[0] for one in found} == {"train", "test"}
+
+
+def test_what_was_prepared_is_arranged_alike(make, tmp_path):
+    folder = make()
+    orders = []
+    for number, (train, test) in enumerate(
+        [
+            (tmp_path / "train.jsonl", tmp_path / "test.jsonl.gz"),
+            (f"{folder}:train", f"tfds:made:1.0.0:test@{tmp_path}"),
+        ]
+    ):
+        output = tmp_path / f"arranged{number}"
+        arranging.run(arranging.Request(str(train), str(test), output))
+        ids = [json.loads(line)["id"] for line in (output / "arranged.jsonl").open()]
+        orders.append((np.load(output / "order.npy").tolist(), ids))
+    assert orders[0] == orders[1]
+    assert len(orders[0][0]) == 50
 
 
 @pytest.mark.parametrize(

@@ -1,5 +1,6 @@
 import json
 import shutil
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
@@ -66,6 +67,17 @@ def test_rows_are_numbered_through_all_shards(three):
         assert records.raw(int(number)) == rows[number].raw
     with pytest.raises(IndexError):
         records.raw(340)
+
+
+def test_threads_read_what_they_ask_for(three):
+    records = open_records(three)
+
+    def read(seed):
+        numbers = np.random.default_rng(seed).integers(0, 340, 400)
+        return [json.loads(records.raw(int(k)))["id"] == f"i{k}" for k in numbers]
+
+    with ThreadPoolExecutor(4) as threads:
+        assert all(all(found) for found in threads.map(read, range(4)))
 
 
 @pytest.mark.parametrize("skip", [0, 3, 299])

@@ -6,7 +6,6 @@ import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import NoReturn
 
 from zsg_jax import command_line
 from zsg_jax.arrangement.methods import METHODS
@@ -14,25 +13,14 @@ from zsg_jax.arranging import command
 from zsg_jax.arranging.request import Request
 from zsg_jax.data.export import FORMATS
 from zsg_jax.data.kinds import AUTO, KINDS
-from zsg_jax.errors import nearest
 from zsg_jax.similarity.distances import METRICS
 from zsg_jax.similarity.store import DTYPES
 
 _DEFAULTS = {field.name: field.default for field in dataclasses.fields(Request)}
 
 
-class _Parser(argparse.ArgumentParser):
-    """Tells a wrong flag in one line, as every other mistake is told."""
-
-    def error(self, message: str) -> NoReturn:
-        flags = [flag for flag in self._option_string_actions if flag.startswith("--")]
-        unknown = message.removeprefix("unrecognized arguments: ").split()[0].partition("=")[0]
-        known = nearest(unknown, flags) if unknown.startswith("--") else ""
-        command_line.fail(f"{message}{known}; --help lists all flags")
-
-
 def _parser() -> argparse.ArgumentParser:
-    parser = _Parser(
+    parser = command_line.Parser(
         prog="python -m zsg_jax.arrange",
         description="Arranges training rows by their similarity to test rows and writes them in "
         "that order, for any trainer. Nothing is downloaded.",
@@ -50,7 +38,8 @@ def _parser() -> argparse.ArgumentParser:
 
     source = (
         "JSON lines or a JSON array (.gz too), .parquet, a folder of these or of a data set of "
-        "datasets, a Natural Instructions task list (.txt), or hub:OWNER/NAME[:SPLIT]"
+        "datasets, a Natural Instructions task list (.txt), hub:OWNER/NAME[:SPLIT], or of TFDS "
+        "FOLDER[:SPLIT] or tfds:NAME[/CONFIG][:VERSION][:SPLIT][@DATA_DIR]"
     )
     add("--train", f"training rows: {source}", metavar="FILE", required=True)
     add("--test", f"test rows to arrange toward: {source}", metavar="FILE", required=True)
@@ -81,6 +70,8 @@ def _parser() -> argparse.ArgumentParser:
     add("--report-split", "share of test rows kept for scoring only", type=float, metavar="F")
     text = "what the rows of both files look like; auto tells it by the first of each"
     add("--data-format", text, choices=(AUTO, *KINDS))
+    text = "other names of fields, NEW=OLD,…, as prompt=question,completion=answers.text.0"
+    add("--data-fields", text, metavar="FIELDS")
     add(
         "--natural-instructions",
         "what prompts of a task list show and which instances are taken, as "

@@ -7,6 +7,7 @@ from ml_collections import ConfigDict
 from ml_collections.config_dict import placeholder
 
 from zsg_jax.arrangement.methods import parse
+from zsg_jax.data.fields import parse_fields
 from zsg_jax.data.kinds import AUTO, KINDS
 from zsg_jax.data.natural_instructions.options import REFERENCES, SCHEMAS
 from zsg_jax.data.prompts import ANSWERS
@@ -34,13 +35,17 @@ def default_config() -> ConfigDict:
 
     config.data = data = ConfigDict()
     # JSON lines or a JSON array (.gz too), .parquet, a folder of these or of a data set of
-    # `datasets`, a list of Natural Instructions tasks (.txt), hub:OWNER/NAME[:SPLIT], a mixture of
-    # such (.mix.json), or "rewrites": string rewriting, made on the spot.
+    # `datasets`, a list of Natural Instructions tasks (.txt), hub:OWNER/NAME[:SPLIT], a data set of
+    # TFDS (FOLDER[:SPLIT] or tfds:NAME[/CONFIG][:VERSION][:SPLIT][@DATA_DIR]), a mixture of such
+    # (.mix.json), or "rewrites": string rewriting, made on the spot.
     data.train = "rewrites"
     data.test = "rewrites"
     # What the rows of both look like, from KINDS in zsg_jax/data/kinds; "auto" tells it by the
     # first rows of each.
     data.format = "auto"
+    # Other names of fields, as "prompt=question,completion=answers.text.0": the first name is the
+    # one that a kind of row knows, the second the one in the rows of both.
+    data.fields = ""
     # How rows become text: "study" (User: … / Assistant: …), "chat" (the chat template of the
     # tokenizer's folder) or a Jinja file. A row that a template does not fit is a bad row.
     data.template = "study"
@@ -306,6 +311,7 @@ def validate(config: ConfigDict) -> None:
         "both files, or neither",
     )
     check_split(given["data.split"])
+    parse_fields(given["data.fields"])
     for key in ("data.split", "data.train_per_task", "data.test_per_task"):
         check(
             not given[key] or not made[0],

@@ -39,6 +39,12 @@ def replacing(path: Path) -> Iterator[Path]:
     _sync(path.parent)
 
 
+def move(source: Path, target: Path) -> None:
+    """Gives a file or folder another name in the same folder, on disk when this returns."""
+    source.rename(target)
+    _sync(target.parent)
+
+
 def write_bytes(path: Path, content: bytes) -> None:
     """Puts `content` at `path`, on disk, so that a kill leaves the old file or the new one."""
     with replacing(path) as partial:

@@ -15,6 +15,7 @@ from zsg_jax.arrangement import Arrangement, files
 from zsg_jax.arranging import study as arranging
 from zsg_jax.config import flatten, validate
 from zsg_jax.data import prompts, sources
+from zsg_jax.data.fields import parse_fields
 from zsg_jax.data.natural_instructions import Options
 from zsg_jax.data.pipeline import RowsAtOnce, Steps, row_length
 from zsg_jax.data.pool import Pool, choose_tokenizer, keep_trained, make_pool
@@ -160,6 +161,7 @@ def _pool(config: ConfigDict, workdir: Path, stack: ExitStack) -> tuple[Tokenize
         bad_rows=config.data.bad_rows,
         rewrites_options=config.data.rewrites.to_dict(),
         format=config.data.format,
+        fields=parse_fields(config.data.fields),
         tasks_options=Options(**config.data.natural_instructions.to_dict(), seed=config.data.seed),
         encode=ready.encode if ready else None,
         split=config.data.split,

@@ -194,7 +194,7 @@ def test_a_full_disk_is_told(tmp_path, monkeypatch):
     packed = tmp_path / "x.jsonl.gz"
     packed.write_bytes(gzip.compress(json.dumps(row()).encode()))
     full = Path("/dev/full").open("wb")  # noqa: SIM115, the corpus closes it
-    monkeypatch.setattr("zsg_jax.data.corpus._unnamed_file", lambda _: full)
+    monkeypatch.setattr("zsg_jax.data.stored._unnamed_file", lambda _: full)
     with pytest.raises(UserError, match=r"cannot hold the rows of .*No space left"):
         corpus_of(packed)
 

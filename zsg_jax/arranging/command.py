@@ -28,6 +28,7 @@ from zsg_jax.arranging.outfolder import AIMED, LINES, PAGE, SCORED, OutFolder, c
 from zsg_jax.arranging.request import Request, check_request
 from zsg_jax.data import export, natural_instructions
 from zsg_jax.data.corpus import Corpus
+from zsg_jax.data.fields import parse_fields
 from zsg_jax.data.joined import Joined
 from zsg_jax.data.messages import NO_TASK
 from zsg_jax.data.natural_instructions.options import from_text
@@ -105,6 +106,7 @@ def _opened(
         bad_rows=request.bad_rows,
         advice=ADVICE,
         format=request.data_format,
+        fields=parse_fields(request.data_fields),
         flag="--data-format",
         read_tasks=partial(
             natural_instructions.rows,

@@ -7,6 +7,7 @@ import numpy as np
 
 from zsg_jax.arrangement.methods import parse
 from zsg_jax.data.export import check_format
+from zsg_jax.data.fields import parse_fields
 from zsg_jax.data.kinds import AUTO, check_kind
 from zsg_jax.data.natural_instructions.options import from_text
 from zsg_jax.errors import UserError, check
@@ -38,6 +39,7 @@ class Request:
     report_split: float = 0.0
     bad_rows: str = "refuse"
     data_format: str = AUTO
+    data_fields: str = ""
     natural_instructions: str = ""
     block_rows: int = 8192
 
@@ -99,3 +101,4 @@ def check_request(request: Request) -> None:
     check_format(request.format)
     from_text(request.natural_instructions)
     check_kind(request.data_format, "--data-format")
+    parse_fields(request.data_fields, "--data-fields")

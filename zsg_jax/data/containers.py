@@ -5,6 +5,7 @@ from pathlib import Path
 
 from zsg_jax.data import natural_instructions
 from zsg_jax.data.json_arrays import array_rows, begins_array
+from zsg_jax.data.records import is_records, record_rows
 from zsg_jax.data.rows import Row, lines
 from zsg_jax.data.tables import (
     HUB,
@@ -18,7 +19,7 @@ from zsg_jax.data.tables import (
 )
 from zsg_jax.errors import UserError
 
-LINES, TASKS = "lines", "tasks"
+LINES, TASKS, RECORDS = "lines", "tasks", "records"
 ReadTasks = Callable[[Path], Iterator[Row]]
 SUFFIXES = (".jsonl", ".jsonl.gz", ".json", ".json.gz", ".parquet", ".arrow")
 # Files of other programs that lie beside data and are none.
@@ -30,6 +31,7 @@ _READERS = {
     "arrow": arrow_rows,
     "dataset": dataset_rows,
     "hub": lambda path: hub_rows(str(path)),
+    RECORDS: record_rows,
 }
 
 
@@ -44,6 +46,8 @@ def container(path: Path) -> str:
     """
     if str(path).startswith(HUB):
         return "hub"
+    if is_records(path):
+        return RECORDS
     if path.is_dir():
         saved = (path / SPLITS).exists() or ((path / STATE).exists() and (path / INFO).exists())
         return "dataset" if saved else "folder"

@@ -1,28 +1,26 @@
 """A source of a million rows in bounded memory: one pass checks all, then any row can be read."""
 
-import os
-import tempfile
 from array import array
-from collections.abc import Iterable, Iterator, Sequence
-from contextlib import suppress
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from types import TracebackType
-from typing import BinaryIO
+from types import MappingProxyType, TracebackType
 
 import numpy as np
 
 from zsg_jax.data import natural_instructions
-from zsg_jax.data.containers import LINES, TASKS, ReadTasks, container
+from zsg_jax.data.containers import LINES, RECORDS, TASKS, ReadTasks, container
 from zsg_jax.data.instance import Instance, InstancesDigest
 from zsg_jax.data.kinds import AUTO, FLAG
 from zsg_jax.data.kinds.checks import Refused
 from zsg_jax.data.messages import BadRow, open_rows, parse, read_rows
 from zsg_jax.data.rows import Row
+from zsg_jax.data.stored import Changed, InPlace, Recorded, Stored, Unpacked
 from zsg_jax.data.texts import Texts
 from zsg_jax.errors import UserError
 from zsg_jax.progress import say
 
 SKIPPED_KEPT = 1000
+NO_FIELDS: Mapping[str, str] = MappingProxyType({})
 
 
 def open_corpus(
@@ -33,15 +31,16 @@ def open_corpus(
     advice: str,
     format: str = AUTO,
     flag: str = FLAG,
+    fields: Mapping[str, str] = NO_FIELDS,
     full_account: bool = False,
     read_tasks: ReadTasks = natural_instructions.rows,
 ) -> "Corpus":
     """Reads a source once, checks every row as `messages.read_messages` does, and opens it.
 
-    A plain .jsonl file is read in place; it must stay as it is while the corpus is open. Anything
-    else (.gz, an array, a table, a folder, a list of Natural Instructions tasks, a pipe) is
-    unpacked in the same pass into a file under `scratch` without a name, which is gone when the
-    corpus is closed or killed.
+    A plain .jsonl file and the records of a TFDS data set are read in place; they must stay as they
+    are while the corpus is open. Anything else (.gz, an array, a table, a folder, a list of Natural
+    Instructions tasks, a pipe), and lines whose fields are renamed, is unpacked in the same pass
+    into a file under `scratch` without a name, which is gone when the corpus is closed or killed.
 
     Args:
         path: as `messages.read_messages` takes it.
@@ -51,6 +50,7 @@ def open_corpus(
         format: the kind of its rows, a name from `kinds.KINDS`, or "auto", which tells it by the
             first rows and says it.
         flag: what a user gives `format` by.
+        fields: new names of fields and their old ones, as `fields.parse_fields` reads them.
         full_account: whether the ids, and all rows that are left out, stay in memory too.
         read_tasks: reads a list of Natural Instructions tasks.
 
@@ -59,21 +59,22 @@ def open_corpus(
     """
     path = Path(path)
     held = container(path)
-    in_place = held == LINES and path.is_file() and path.suffix != ".gz"
+    stored: Stored
+    if held == RECORDS:
+        stored = Recorded(path, fields)
+    elif held == LINES and path.is_file() and path.suffix != ".gz" and not fields:
+        stored = InPlace(path)
+    else:
+        stored = Unpacked(path, Path(scratch))
+    corpus = Corpus(path, stored, None if full_account else SKIPPED_KEPT)
     try:
-        file = path.open("rb") if in_place else _unnamed_file(Path(scratch))
-    except OSError as error:
-        where = path if in_place else scratch
-        raise UserError(f"{where}: cannot be opened: {error.strerror or error}") from None
-    corpus = Corpus(path, file, in_place, None if full_account else SKIPPED_KEPT)
-    try:
-        corpus.kind, rows = open_rows(path, format, flag, read_tasks)
+        corpus.kind, rows = open_rows(path, format, flag, read_tasks, fields)
         if format == AUTO and held != TASKS:
             say(f"{path}: read as rows of {corpus.kind}")
         accepted = read_rows(
             path, corpus.kind, rows, bad_rows=bad_rows, advice=advice, on_skipped=corpus._skip
         )
-        corpus._take(accepted, Path(scratch), full_account)
+        corpus._take(accepted, full_account)
     except BaseException:
         corpus.close()
         raise
@@ -96,9 +97,7 @@ class Corpus:
         skipped_count: how many were left out.
     """
 
-    def __init__(
-        self, path: Path, file: BinaryIO, in_place: bool, skipped_kept: int | None
-    ) -> None:
+    def __init__(self, path: Path, stored: Stored, skipped_kept: int | None) -> None:
         """For `open_corpus`, which also scans."""
         self.path = path
         self.kind = ""
@@ -108,31 +107,22 @@ class Corpus:
         self.digest = ""
         self.skipped: list[BadRow] = []
         self.skipped_count = 0
-        self._file = file
-        self._in_place = in_place
+        self._stored = stored
         self._skipped_kept = skipped_kept
-        self._stamp = _stamp(os.fstat(file.fileno()))
         self._starts = self._sizes = self.number = np.empty(0, np.int64)
         # Of every file: its name, and whether it is a table.
         self._files: list[tuple[str, bool]] = []
         self._of_file = np.empty(0, np.int32)
 
-    def _take(
-        self, accepted: Iterator[tuple[Row, Instance]], scratch: Path, full_account: bool
-    ) -> None:
+    def _take(self, accepted: Iterator[tuple[Row, Instance]], full_account: bool) -> None:
         starts, sizes, numbers = array("q"), array("q"), array("q")
         task, file = array("i"), array("i")
         task_number: dict[str, int] = {}
         digest = InstancesDigest()
-        written = 0
         for row, instance in accepted:
-            raw = row.raw.strip()
-            if self._in_place:
-                starts.append(row.offset + len(row.raw) - len(row.raw.lstrip()))
-            else:
-                starts.append(written)
-                written += self._write(raw, scratch)
-            sizes.append(len(raw))
+            start, size = self._stored.take(row)
+            starts.append(start)
+            sizes.append(size)
             numbers.append(row.number)
             if not self._files or self._files[-1] != (row.path.name, row.cells):
                 self._files.append((row.path.name, row.cells))
@@ -141,11 +131,10 @@ class Corpus:
             if full_account:
                 self.ids.append(instance.id)
             digest.update(instance)
-        if not self._in_place:
-            self._write(b"", scratch, flush=True)
-            self._stamp = _stamp(os.fstat(self._file.fileno()))
-        elif _stamp(self.path.stat()) != self._stamp:
-            raise self._changed()
+        try:
+            self._stored.seal()
+        except Changed:
+            raise self._changed() from None
         self.tasks = list(task_number)
         self.task, self._of_file = (np.frombuffer(column, np.int32) for column in (task, file))
         self.digest = digest.hexdigest()
@@ -158,23 +147,13 @@ class Corpus:
         if self._skipped_kept is None or len(self.skipped) < self._skipped_kept:
             self.skipped.append(row)
 
-    def _write(self, raw: bytes, scratch: Path, flush: bool = False) -> int:
-        try:
-            if flush:
-                self._file.flush()
-            return self._file.write(raw)
-        except OSError as error:
-            raise UserError(
-                f"{scratch}: cannot hold the rows of {self.path}: {error.strerror or error}"
-            ) from None
-
     def __len__(self) -> int:
         return len(self.task)
 
     def raw(self, row: int) -> bytes:
         """The JSON object of a row: byte for byte as it stands in the source, if it stands there.
 
-        Of a JSON array, line breaks between its parts are spaces; of a table it is made.
+        Of a JSON array, line breaks between its parts are spaces; of tables and records it is made.
 
         Raises:
             UserError: if the file has changed since it was opened.
@@ -182,11 +161,10 @@ class Corpus:
         """
         if not 0 <= row < len(self):
             raise IndexError(f"row {row} of {len(self)}")
-        size = int(self._sizes[row])
-        raw = os.pread(self._file.fileno(), size, int(self._starts[row]))
-        if len(raw) != size or _stamp(os.fstat(self._file.fileno())) != self._stamp:
-            raise self._changed()
-        return raw
+        try:
+            return self._stored.read(int(self._starts[row]), int(self._sizes[row]))
+        except Changed:
+            raise self._changed() from None
 
     def instance(self, row: int) -> Instance:
         """The instance of a row; raises as `raw` does."""
@@ -207,9 +185,7 @@ class Corpus:
 
     def close(self) -> None:
         """Lets go of the file; what was unpacked is gone."""
-        # On a full disk the rest of what was unpacked cannot be written: it is not needed either.
-        with suppress(OSError):
-            self._file.close()
+        self._stored.close()
 
     def __enter__(self) -> "Corpus":
         return self
@@ -226,12 +202,3 @@ class Corpus:
         return UserError(
             f"{self.path}: changed while it was in use; leave it alone and start again"
         )
-
-
-def _unnamed_file(scratch: Path) -> BinaryIO:
-    scratch.mkdir(parents=True, exist_ok=True)
-    return tempfile.TemporaryFile(dir=scratch)
-
-
-def _stamp(status: os.stat_result) -> tuple[int, int, int, int]:
-    return status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns

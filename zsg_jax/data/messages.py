@@ -6,6 +6,7 @@ from typing import Any, NamedTuple
 
 from zsg_jax.data import natural_instructions
 from zsg_jax.data.containers import TASKS, ReadTasks, container, rows
+from zsg_jax.data.fields import rename_rows
 from zsg_jax.data.instance import Instance
 from zsg_jax.data.kinds import AUTO, FLAG, KINDS, Kind, check_kind, recognize
 from zsg_jax.data.kinds.checks import Refused, check_text, json_object, json_type
@@ -40,7 +41,8 @@ def read_messages(
     Args:
         path: JSON lines or a JSON array (.json), either as gzip if its name ends in .gz; .parquet,
             .arrow; the folder of a data set of `datasets`, or of files of these; a list of Natural
-            Instructions tasks (.txt); or "hub:OWNER/NAME[:SPLIT]".
+            Instructions tasks (.txt); "hub:OWNER/NAME[:SPLIT]"; or a data set of TFDS, by folder
+            or name, as `records.address` reads it.
         bad_rows: "refuse" raises at the first bad row, "skip" leaves bad rows out and lists them.
         advice: the way out that a refusal tells.
         format: a name from `kinds.KINDS`, or "auto" to tell it by the first rows.
@@ -61,6 +63,7 @@ def open_rows(
     format: str = AUTO,
     flag: str = FLAG,
     read_tasks: ReadTasks = natural_instructions.rows,
+    fields: Mapping[str, str] | None = None,
 ) -> tuple[str, Iterator[Row]]:
     """The kind of a source's rows, and the rows, which nobody has looked into yet.
 
@@ -68,7 +71,8 @@ def open_rows(
         path: as `read_messages` takes it.
         format: a kind, or "auto".
         flag: what a user gives `format` by.
-        read_tasks: reads a list of Natural Instructions tasks.
+        read_tasks: reads a list of Natural Instructions tasks, whose fields have their names.
+        fields: new names of fields and their old ones, as `fields.parse_fields` reads them.
 
     Raises:
         UserError: as `kinds.recognize` does, and for a source whose beginning cannot be read.
@@ -76,9 +80,10 @@ def open_rows(
     check_kind(format, flag)
     if container(path) == TASKS:
         return "messages", rows(path, read_tasks)
+    found = rename_rows(rows(path), fields) if fields else rows(path)
     if format != AUTO:
-        return format, rows(path)
-    return recognize(rows(path), flag)
+        return format, found
+    return recognize(found, flag)
 
 
 def read_rows(

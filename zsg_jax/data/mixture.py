@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from zsg_jax.data.drawing import draw, sample
+from zsg_jax.data.records import PREFIX
 from zsg_jax.data.tables import HUB
 from zsg_jax.errors import UserError, check, nearest
 
@@ -53,8 +54,8 @@ def is_mixture(path: str | Path) -> bool:
 def read_mixture(path: str | Path) -> Mixture:
     """Reads `{"sources": [{"path", "name", "weight", "cap", "format"}, …], "rows", "seed"}`.
 
-    A source needs "path", from the file's own folder or "hub:…"; its name is by default the path's
-    without suffixes. Either every source has a weight or none has.
+    A source needs "path", from the file's own folder, "hub:…" or "tfds:…"; its name is by default
+    the path's without suffixes. Either every source has a weight or none has.
 
     Raises:
         UserError: naming the file, the entry and what is wrong with it.
@@ -178,7 +179,7 @@ def _entry(path: Path, number: int, given: Any) -> Entry:
         value = given.get(key, "" if key == "path" else "one")
         check(isinstance(value, str) and bool(value.strip()), f'{place}: "{key}" must be a string')
     named = given["path"]
-    source = Path(named) if named.startswith(HUB) else path.parent / named
+    source = Path(named) if named.startswith((HUB, PREFIX)) else path.parent / named
     check(not is_mixture(source), f"{place}: {source} is a mixture itself; list its sources here")
     name = given.get("name", source.name.partition(".")[0] or source.name)
     place = f"{place} ({name!r})"

@@ -8,10 +8,10 @@ from pathlib import Path
 from typing import Any
 
 from zsg_jax.data import natural_instructions
-from zsg_jax.data.corpus import Corpus, open_corpus
+from zsg_jax.data.corpus import NO_FIELDS, Corpus, open_corpus
 from zsg_jax.data.instances import Instances, of_corpus, of_list
 from zsg_jax.data.joined import Joined, open_mixture
-from zsg_jax.data.kinds import AUTO
+from zsg_jax.data.kinds import AUTO, FLAG
 from zsg_jax.data.messages import ADVICE, BadRow
 from zsg_jax.data.mixture import Entry, is_mixture, read_mixture
 from zsg_jax.data.natural_instructions.prompt import Encode
@@ -27,7 +27,10 @@ def load(
     *,
     bad_rows: str,
     rewrites_options: Mapping[str, Any],
+    advice: str = ADVICE,
     format: str = AUTO,
+    flag: str = FLAG,
+    fields: Mapping[str, str] = NO_FIELDS,
     tasks_options: natural_instructions.Options = natural_instructions.WHOLE,
     encode: Encode | None = None,
     split: str = "",
@@ -40,11 +43,15 @@ def load(
     """Opens both sides of a study, checking every row.
 
     Args:
-        train, test: a source as `messages.read_messages` takes it, or "rewrites".
+        train, test: a source as `messages.read_messages` takes it, or "rewrites"; as test also "",
+            which gives no instance.
         bad_rows: "refuse" or "skip".
         rewrites_options: train_families, test_families, rules, samples, test_rules, test_samples,
             no_ops and seed; read only where a side is "rewrites".
+        advice: the way out that a refusal of a row tells.
         format: the kind of both sides' rows, or "auto".
+        flag: what a user gives `format` by.
+        fields: new names of fields and their old ones, as `fields.parse_fields` reads them.
         tasks_options, encode: as `natural_instructions.rows` takes them.
         split, train_per_task, test_per_task, seed: as `selection.select_sides` takes them.
         scratch: a folder for what must be unpacked to be read in any order; None: the system's.
@@ -59,13 +66,17 @@ def load(
         stack.callback(_remove_empty, scratch)
 
     def side(path: str, split_name: str, prefix: str, unlike: Instances | None) -> Instances:
+        if not path:
+            return of_list([])
         if path != REWRITES:
             corpus = open_source(
                 path,
                 scratch=unpacked,
                 bad_rows=bad_rows,
-                advice=ADVICE,
+                advice=advice,
                 format=format,
+                flag=flag,
+                fields=fields,
                 full_account=True,
                 read_tasks=partial(
                     natural_instructions.rows, options=tasks_options, side=split_name, encode=encode

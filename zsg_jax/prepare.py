@@ -1,0 +1,65 @@
+"""The command: `python -m zsg_jax.prepare --train SOURCE [--test SOURCE] --output DIR`."""
+
+import argparse
+import dataclasses
+import os
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from zsg_jax import command_line
+from zsg_jax.data.kinds import AUTO, KINDS
+from zsg_jax.preparing import command
+from zsg_jax.preparing.request import Request
+
+_DEFAULTS = {field.name: field.default for field in dataclasses.fields(Request)}
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = command_line.Parser(
+        prog="python -m zsg_jax.prepare",
+        description="Writes sources as a versioned data set of TFDS, in ArrayRecord shards that "
+        "can be read in any order. Killed, the same command goes on after the last whole shard and "
+        "writes the same bytes. Nothing is downloaded.",
+        allow_abbrev=False,
+        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
+    )
+
+    def add(flag: str, text: str, **options: object) -> None:
+        default = _DEFAULTS[flag.removeprefix("--").replace("-", "_")]
+        if default is not dataclasses.MISSING:
+            options.setdefault("default", default)
+        parser.add_argument(flag, help=text, **options)  # type: ignore[arg-type]
+
+    source = "any source that data.train of a study may be, also a mixture (.mix.json)"
+    add("--train", f"rows of the split train: {source}", metavar="SOURCE", required=True)
+    add("--test", "rows of the split test, likewise; none without it", metavar="SOURCE")
+    text = "folder of the data set; its last name is the data set's"
+    add("--output", text, metavar="DIR", required=True)
+    add("--version", "three numbers; each version has a folder of its own", metavar="X.Y.Z")
+    add("--shard-mb", "text of a shard at most, in megabytes", type=float, metavar="MB")
+    add("--shard-rows", "rows of a shard at most, instead", type=int, metavar="N")
+    text = "tasks to train on and unseen ones: a task split file, held-out:N or held-out:SHARE"
+    add("--split", text, metavar="SPLIT")
+    add("--train-per-task", "training rows at most of a task, drawn", type=int, metavar="N")
+    add("--test-per-task", "test rows at most of a task, drawn", type=int, metavar="N")
+    add("--seed", "of what is drawn", type=int, metavar="K")
+    text = "what the rows of both look like; auto tells it by the first of each"
+    add("--data-format", text, choices=(AUTO, *KINDS))
+    text = "other names of fields, NEW=OLD,…, as prompt=question,completion=answers.text.0"
+    add("--data-fields", text, metavar="FIELDS")
+    text = "what prompts of a task list show and which instances are taken; all without it"
+    add("--natural-instructions", text, metavar="OPTIONS")
+    add("--bad-rows", "stop at a bad row, or leave it out", choices=("refuse", "skip"))
+    return parser
+
+
+def main(argv: Sequence[str]) -> None:
+    """Writes what the flags name."""
+    given = vars(_parser().parse_args(list(argv[1:])))
+    written = command.run(Request(**{**given, "output": Path(given["output"])}))
+    print(f"prepared: {os.path.relpath(written)}")
+
+
+if __name__ == "__main__":
+    command_line.guard(main)(sys.argv)

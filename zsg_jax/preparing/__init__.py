@@ -1,0 +1,1 @@
+"""Sources written as a versioned data set of TFDS: sharded, resumed after a kill, checked."""

@@ -6,7 +6,6 @@ import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import NoReturn
 
 from zsg_jax import command_line
 from zsg_jax.arrangement.methods import METHODS
@@ -14,25 +13,14 @@ from zsg_jax.arranging import command
 from zsg_jax.arranging.request import Request
 from zsg_jax.data.export import FORMATS
 from zsg_jax.data.kinds import AUTO, KINDS
-from zsg_jax.errors import nearest
 from zsg_jax.similarity.distances import METRICS
 from zsg_jax.similarity.store import DTYPES
 
 _DEFAULTS = {field.name: field.default for field in dataclasses.fields(Request)}
 
 
-class _Parser(argparse.ArgumentParser):
-    """Tells a wrong flag in one line, as every other mistake is told."""
-
-    def error(self, message: str) -> NoReturn:
-        flags = [flag for flag in self._option_string_actions if flag.startswith("--")]
-        unknown = message.removeprefix("unrecognized arguments: ").split()[0].partition("=")[0]
-        known = nearest(unknown, flags) if unknown.startswith("--") else ""
-        command_line.fail(f"{message}{known}; --help lists all flags")
-
-
 def _parser() -> argparse.ArgumentParser:
-    parser = _Parser(
+    parser = command_line.Parser(
         prog="python -m zsg_jax.arrange",
         description="Arranges training rows by their similarity to test rows and writes them in "
         "that order, for any trainer. Nothing is downloaded.",

@@ -1,5 +1,6 @@
 """Flags and exits for every command: a user's mistake is one line on standard error, and exit 1."""
 
+import argparse
 import errno
 import re
 import sys
@@ -14,6 +15,17 @@ from ml_collections import ConfigDict
 from zsg_jax.errors import UserError, nearest
 
 FULL = (errno.ENOSPC, errno.EFBIG, errno.EDQUOT)  # the disk, a file's limit, a user's share
+
+
+class Parser(argparse.ArgumentParser):
+    """Tells a wrong flag in one line, as every other mistake is told."""
+
+    def error(self, message: str) -> NoReturn:
+        """Called by argparse."""
+        options = [flag for flag in self._option_string_actions if flag.startswith("--")]
+        unknown = message.removeprefix("unrecognized arguments: ").split()[0].partition("=")[0]
+        known = nearest(unknown, options) if unknown.startswith("--") else ""
+        fail(f"{message}{known}; --help lists all flags")
 
 
 def parser(config_keys: Collection[str]) -> Callable[[Sequence[str]], list[str]]:

@@ -1,6 +1,7 @@
 """A run's checkpoint as a folder: what transformers computes with it is what was measured."""
 
 import json
+import os
 import shutil
 import subprocess
 import sys
@@ -48,6 +49,16 @@ def test_examples(path, tokenizer, length):
 test_examples.__test__ = False
 
 
+def command(*arguments):
+    return subprocess.run(
+        [sys.executable, "-m", "zsg_jax.export", *map(str, arguments)],
+        capture_output=True,
+        text=True,
+        env={**os.environ, "JAX_PLATFORMS": "cpu", "PYTHONPATH": str(ROOT)},
+        check=False,
+    )
+
+
 def last_losses(workdir, run):
     rows = [json.loads(x) for x in (workdir / "runs" / run / "metrics.jsonl").open()]
     return [row for row in rows if row["kind"] == "test"][-1]["losses"]
@@ -92,7 +103,7 @@ def test_a_pretrained_llama_trained_and_exported_gives_the_losses_that_were_writ
     for request, message in {
         Request(work, run, out): "out: exists already; give a new folder",
         Request(work, "tmta-nft-seed1", tmp_path / "x"): r"has tmta-nft-seed0; did you mean tmta-n",
-        Request(work, run, tmp_path / "x", step=3): "no checkpoint of step 3; kept are 4, 5",
+        Request(work, run, tmp_path / "x", step=3): "no whole checkpoint of step 3; kept are 4, 5",
         Request(tmp_path / "no", run, tmp_path / "x"): "config.json: is missing; give the --workd",
         Request(work, run, tmp_path / "x", dtype="int8"): "--dtype int8: choose one of same, fl",
     }.items():
@@ -143,6 +154,17 @@ def test_an_export_that_fails_leaves_nothing(uneven, small_config, tmp_path, mon
     with pytest.raises(OSError, match="No space"):
         exporting.run(Request(work, "tmta-nft-seed0", tmp_path / "out"))
     assert [path.name for path in tmp_path.iterdir() if path != work] == []
+    arguments = ["--workdir", work, "--run", "tmta-nft-seed0", "--output", tmp_path / "out"]
+    done = command(*arguments, "--dtype", "bfloat16")
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.startswith("exported: ")
+    found = load_file(tmp_path / "out" / "model.safetensors")
+    assert {str(tensor.dtype) for tensor in found.values()} == {"bfloat16"}
+    config = json.loads((tmp_path / "out" / "config.json").read_text())
+    assert (config["torch_dtype"], config["model_type"]) == ("bfloat16", "llama")
+    shutil.rmtree(work / "runs" / "tmta-nft-seed0" / "checkpoints")
+    with pytest.raises(UserError, match="no whole checkpoint, train the run first"):
+        exporting.run(Request(work, "tmta-nft-seed0", tmp_path / "x"))
 
 
 def test_the_command_tells_a_mistake_in_one_line(tmp_path):
@@ -151,13 +173,7 @@ def test_the_command_tells_a_mistake_in_one_line(tmp_path):
         ("--workdir", "nope", "--run", "a", "--output", str(tmp_path)): "exists already",
         ("--workdir", "w", "--run", "a", "--output", "x", "--sep", "3"): "did you mean --step?",
     }.items():
-        done = subprocess.run(
-            [sys.executable, "-m", "zsg_jax.export", *arguments],
-            capture_output=True,
-            text=True,
-            cwd=ROOT,
-            check=False,
-        )
+        done = command(*arguments)
         assert done.returncode == 1, done.stderr
         (line,) = done.stderr.splitlines()
         assert line.startswith("zsg_jax: ")

@@ -13,10 +13,10 @@ from tokenizers import decoders, models, pre_tokenizers
 from zsg_jax import workdir as workdirs
 from zsg_jax.data.pool import choose_tokenizer
 from zsg_jax.data.tokenizers import BOS, EOS, ByteTokenizer, FileTokenizer
-from zsg_jax.durable import need_json, replacing, write_json
+from zsg_jax.durable import file_digest, need_json, replacing, write_json
 from zsg_jax.errors import UserError, check, nearest
 from zsg_jax.models import huggingface
-from zsg_jax.models.choose import choose
+from zsg_jax.models.choose import choose, is_file
 from zsg_jax.models.families import ModelConfig
 from zsg_jax.models.huggingface.write import DTYPES, SAME, write
 from zsg_jax.models.parts import Params
@@ -99,6 +99,9 @@ def run(request: Request) -> Path:
     if source:
         digest = huggingface.check_folder(source, model)
         _check_same(source, digest, facts["weights_digest"], "model.init_from")
+    elif is_file(config["model.size"]):
+        digest = file_digest(Path(config["model.size"]))
+        _check_same(config["model.size"], digest, facts["weights_digest"], "model.size")
     step, params = Checkpoints(folder / "checkpoints").parameters(request.step)
     model = _padded_as(model, params)
     ids = {"bos_token_id": tokenizer.bos_id, "eos_token_id": tokenizer.eos_id}

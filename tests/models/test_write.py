@@ -1,4 +1,4 @@
-"""Folders written: the same bytes as were read, the same logits in transformers, one plain error."""
+"""Folders written: the same bytes as were read, the same logits in transformers."""
 
 import dataclasses
 import json

@@ -93,8 +93,9 @@ class Checkpoints:
         steps = [at for at in self._steps() if (self._folder / f"{at:08d}" / MANIFEST).exists()]
         wanted = steps[::-1] if step is None else [step]
         if not steps or wanted[0] not in steps:
-            kept = ", ".join(map(str, steps)) or "none"
-            raise UserError(f"{self._folder}: no checkpoint of step {step}; kept are {kept}")
+            which = "" if step is None else f" of step {step}"
+            kept = f"; kept are {', '.join(map(str, steps))}" if steps else ", train the run first"
+            raise UserError(f"{self._folder}: no whole checkpoint{which}{kept}")
         for at in wanted:
             folder = self._folder / f"{at:08d}"
             problem = _problem(folder)

@@ -21,10 +21,9 @@ class Parser(argparse.ArgumentParser):
     """Tells a wrong flag in one line, as every other mistake is told."""
 
     def error(self, message: str) -> NoReturn:
-        """Called by argparse."""
-        options = [flag for flag in self._option_string_actions if flag.startswith("--")]
+        flags = [flag for flag in self._option_string_actions if flag.startswith("--")]
         unknown = message.removeprefix("unrecognized arguments: ").split()[0].partition("=")[0]
-        known = nearest(unknown, options) if unknown.startswith("--") else ""
+        known = nearest(unknown, flags) if unknown.startswith("--") else ""
         fail(f"{message}{known}; --help lists all flags")
 
 

@@ -55,7 +55,7 @@ def ours(
     lengths = work.examples.lengths
     length = length or row_length(int(lengths[work.order].max()), LONGEST)
     options = TrainerOptions(BATCH, micro, RATE, "cosine", 0, CLIP, 0.0, packing)
-    config = huggingface.read_llama_config(work.model)
+    config = huggingface.read_config(work.model)
     trainer = Trainer(config, options, mesh, init_from=work.model)
     at_once = RowsAtOnce(1, micro) if packing else None
     laid = Steps(work.examples, work.order, batch_size=BATCH, length=length, packing=at_once)

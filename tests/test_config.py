@@ -9,6 +9,7 @@ from zsg_jax import study
 from zsg_jax.config import default_config, flatten, validate
 from zsg_jax.data.natural_instructions import Options
 from zsg_jax.errors import UserError
+from zsg_jax.models.families import FAMILIES
 from zsg_jax.training import sharding
 from zsg_jax.training.step import train_step
 
@@ -88,7 +89,11 @@ def test_the_config_is_small_enough_to_know():
         ("arrangement.methods", ("tmta-nft,tmta-rt",), "written as a tuple"),
         ("model.size", "tny", "did you mean tiny"),
         ("model.dtype", "float16", "float32, bfloat16"),
-        ("model.family", "gpt", "choose one of llama, gpt2; did you mean gpt2"),
+        (
+            "model.family",
+            "gpt",
+            "choose one of llama, mistral, qwen2, qwen3, gpt2; did you mean gpt2",
+        ),
         ("model.init_from", "folder", "would train the same run 3 times"),
         ("arrangement.methods", (), "at least one"),
         ("arrangement.methods", ("tmta-nft", "tmta-nft"), "different"),
@@ -140,14 +145,21 @@ def test_a_size_belongs_to_its_family():
     with pytest.raises(UserError, match="choose one of tiny, diversity, gpt2"):
         validate(config)
     config.model.family, config.model.size = "llama", "diversity"
-    with pytest.raises(UserError, match="choose one of tiny, small, llama2_7b"):
+    with pytest.raises(UserError, match="choose one of tiny, small, llama2_7b, llama3_8b"):
         validate(config)
 
 
-def test_gpt2_starts_from_random_weights_alone():
+def test_a_family_need_not_be_given_and_a_size_may_be_a_file():
     config = default_config()
-    config.seeds, config.model.family, config.model.init_from = (0,), "gpt2", "folder"
-    with pytest.raises(UserError, match="leave it out to train a gpt2 from random"):
+    assert config.model.family == ""
+    config.model.size = "small"
+    validate(config)
+    config.model.size = "mine/config.json"
+    validate(config)
+    config.seeds, config.model.init_from, config.model.size = (0,), "folder", "unread"
+    validate(config)
+    for family in FAMILIES:
+        config.model.family, config.model.size, config.model.init_from = family, "tiny", ""
         validate(config)
 
 

@@ -16,6 +16,7 @@ from zsg_jax.data.splits import check_split
 from zsg_jax.data.templates.jinja import CHAT
 from zsg_jax.data.templates.truncation import TRUNCATIONS
 from zsg_jax.errors import UserError, check, nearest
+from zsg_jax.models.choose import DEFAULT, is_file
 from zsg_jax.models.families import FAMILIES
 from zsg_jax.similarity.distances import METRICS
 from zsg_jax.similarity.store import DTYPES
@@ -145,11 +146,14 @@ def default_config() -> ConfigDict:
     arrangement.w_avg = placeholder(float)
 
     config.model = model = ConfigDict()
-    # "llama", or "gpt2", which starts from random weights alone.
-    model.family = "llama"
-    # A name from SIZES in zsg_jax/models/FAMILY.py; not read where init_from is given.
+    # "llama" (1 to 3), "mistral", "qwen2" (2 and 2.5), "qwen3" or "gpt2"; "": that of init_from or
+    # of the file in size, or else "llama".
+    model.family = ""
+    # A name from SIZES in zsg_jax/models/FAMILY.py, or a file like config.json, which gives any
+    # other; not read where init_from is given.
     model.size = "tiny"
-    # A local Hugging Face folder to start from; "" starts from random weights.
+    # A local Hugging Face folder of one of these families to start from; "" starts from random
+    # weights.
     model.init_from = ""
     # Whether the backward pass computes each layer again instead of keeping what is inside it.
     model.remat = False
@@ -201,7 +205,6 @@ _CHOICES: dict[str, tuple[str, ...]] = {
     "data.truncation": TRUNCATIONS,
     "similarity.dtype": DTYPES,
     "similarity.distance": METRICS,
-    "model.family": tuple(FAMILIES),
     "model.dtype": ("float32", "bfloat16"),
     "training.schedule": SCHEDULES,
 }
@@ -261,7 +264,7 @@ def validate(config: ConfigDict) -> None:
     for key, default in known.items():
         check(key in given, f"config.{key} is missing; start from zsg_jax.config.default_config()")
         _check_type(key, given[key], default, _held_type(start, key))
-    for key, choices in (_CHOICES | _model_choices(given["model.family"])).items():
+    for key, choices in (_CHOICES | _model_choices(given)).items():
         check(
             given[key] in choices,
             f"config.{key}={given[key]!r} is unknown; choose one of {', '.join(choices)}"
@@ -291,12 +294,6 @@ def validate(config: ConfigDict) -> None:
         f"config.seeds={tuple(seeds)} would train the same run {len(seeds)} times, since the "
         "weights come from model.init_from; pass --config.seeds='(0,)'",
     )
-    check(
-        not given["model.init_from"] or given["model.family"] == "llama",
-        f"config.model.init_from={given['model.init_from']!r}, but weights are read for "
-        f"model.family=llama only; leave it out to train a {given['model.family']} from random "
-        "weights",
-    )
     for key in ("data.train", "data.test", "data.template", "tokenizer", "similarity.encoder"):
         check(bool(given[key]), f"config.{key} is empty; give a path or a name")
     check(
@@ -319,9 +316,16 @@ def validate(config: ConfigDict) -> None:
         )
 
 
-def _model_choices(family: str) -> dict[str, tuple[str, ...]]:
-    """The sizes of a family; an unknown family is named before."""
-    return {"model.size": tuple(FAMILIES[family].SIZES)} if family in FAMILIES else {}
+def _model_choices(given: dict[str, Any]) -> dict[str, tuple[str, ...]]:
+    """The families, if one is given, and the sizes of it, unless a file or a folder tells."""
+    choices: dict[str, tuple[str, ...]] = {}
+    family = given["model.family"]
+    if family:
+        choices["model.family"] = tuple(FAMILIES)
+    if not given["model.init_from"] and not is_file(given["model.size"]):
+        known = FAMILIES.get(family or DEFAULT)
+        choices |= {"model.size": tuple(known.SIZES)} if known else {}
+    return choices
 
 
 def _held_type(config: ConfigDict, key: str) -> type:

@@ -21,10 +21,12 @@ from zsg_jax.data.pipeline import RowsAtOnce, Steps, row_length
 from zsg_jax.data.pool import Pool, choose_tokenizer, keep_trained, make_pool
 from zsg_jax.data.templates import jinja
 from zsg_jax.data.tokenizers import Tokenizer
+from zsg_jax.durable import file_digest
 from zsg_jax.errors import UserError
 from zsg_jax.evaluation.loss import LossEvaluation
 from zsg_jax.models import huggingface
-from zsg_jax.models.families import FAMILIES
+from zsg_jax.models.choose import choose, is_file
+from zsg_jax.models.families import family_name
 from zsg_jax.processes import once
 from zsg_jax.progress import bar, passes, say
 from zsg_jax.training import loop, sharding
@@ -218,7 +220,9 @@ def _claim_data(config: ConfigDict, workdir: Path, pool: Pool) -> None:
     if config.model.init_from:
         # Weights that do not fit are refused here, before anything is embedded.
         folder = config.model.init_from
-        digest = huggingface.check_llama(folder, huggingface.read_llama_config(folder))
+        digest = huggingface.check_folder(folder, huggingface.read_config(folder))
+    elif is_file(config.model.size):
+        digest = file_digest(Path(config.model.size))
     workdirs.claim_data(workdir, {**pool.facts, "weights_digest": digest})
 
 
@@ -249,22 +253,26 @@ def _check_steps(config: ConfigDict, rows: int) -> None:
 
 def _trainer(config: ConfigDict, tokenizer: Tokenizer, mesh: Mesh) -> Trainer:
     longest = max(config.data.max_length, config.evaluation.max_length)
-    if config.model.init_from:
-        model = huggingface.read_llama_config(config.model.init_from)
+    shape = config.model.init_from or config.model.size
+    model = choose(
+        config.model.family,
+        config.model.size,
+        config.model.init_from,
+        vocab_size=tokenizer.vocab_size,
+        max_positions=longest,
+    )
+    if config.model.init_from or is_file(shape):
         if model.vocab_size < tokenizer.vocab_size:
             raise UserError(
                 f"tokenizer={config.tokenizer!r} has {tokenizer.vocab_size} entries, the model in "
-                f"{config.model.init_from} only {model.vocab_size}; use the model's own folder"
+                f"{shape} only {model.vocab_size}; use the model's own folder"
             )
         if model.max_positions < longest:
             raise UserError(
                 f"data.max_length={config.data.max_length} and evaluation.max_length="
                 f"{config.evaluation.max_length} must not pass the {model.max_positions} positions "
-                f"of the model in {config.model.init_from}"
+                f"of the model in {shape}"
             )
-    else:
-        family = FAMILIES[config.model.family]
-        model = family.sized(config.model.size, tokenizer.vocab_size, longest)
     training = config.training
     options = TrainerOptions(
         batch_size=training.batch_size,
@@ -284,9 +292,9 @@ def _trainer(config: ConfigDict, tokenizer: Tokenizer, mesh: Mesh) -> Trainer:
         remat=config.model.remat,
         init_from=config.model.init_from or None,
     )
-    shape = " ".join(f"{axis}={size}" for axis, size in mesh.shape.items())
+    axes = " ".join(f"{axis}={size}" for axis, size in mesh.shape.items())
     say(
-        f"model: {config.model.family}, {trainer.parameters:,} parameters; mesh {shape} on "
+        f"model: {family_name(model)}, {trainer.parameters:,} parameters; mesh {axes} on "
         f"{jax.default_backend()}"
     )
     return trainer
@@ -294,7 +302,7 @@ def _trainer(config: ConfigDict, tokenizer: Tokenizer, mesh: Mesh) -> Trainer:
 
 def _model_name(config: ConfigDict, trainer: Trainer) -> str:
     origin = config.model.init_from or f"{config.model.size}, from random weights"
-    return f"{config.model.family}, {trainer.parameters:,} parameters ({origin})"
+    return f"{family_name(trainer.model)}, {trainer.parameters:,} parameters ({origin})"
 
 
 def _rows_of_a_step(config: ConfigDict, steps: Steps, total: int) -> str:

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from zsg_jax.errors import UserError
-from zsg_jax.models import gpt2, huggingface
+from zsg_jax.models import gpt2
 
 SMALL = {
     "vocab_size": 23,
@@ -224,9 +224,3 @@ def test_a_config_that_makes_no_model_is_refused_in_one_line(call, message):
         call()
     assert re.search(message, str(caught.value))
     assert "\n" not in str(caught.value)
-
-
-def test_a_gpt2_folder_to_start_from_is_refused(tmp_path):
-    (tmp_path / "config.json").write_text('{"model_type": "gpt2", "n_embd": 8}')
-    with pytest.raises(UserError, match="is a GPT-2, whose weights are not read"):
-        huggingface.read_llama_config(tmp_path)

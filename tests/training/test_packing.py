@@ -224,7 +224,7 @@ def test_fifty_steps_of_real_rows(assets):
             turns = tuple(Turn(**turn) for turn in json.loads(line)["messages"])
             instances.append(Instance(str(len(instances)), "", turns, ()))
     data = encode(instances[:800], from_folder(work), 512)
-    config, found = huggingface.read_llama_config(work), {}
+    config, found = huggingface.read_config(work), {}
     for packing in (False, True):
         options = TrainerOptions(16, 2, 1e-3, "cosine", 0, 1.0, 0.0, packing)
         one = Trainer(config, options, mesh, init_from=work)

@@ -12,13 +12,17 @@ QUERY_BLOCK = 128
 MOST_BLOCKS = 8
 
 
-def segment_mask(segment_ids_BxL: jax.Array) -> jax.Array:
+def segment_mask(segment_ids_BxL: jax.Array, window: int | None = None) -> jax.Array:
     """Which keys a query sees, (B, L, L) bool: those of its own segment up to itself.
 
-    Segment 0 is padding, which sees and is seen by nothing.
+    Segment 0 is padding, which sees and is seen by nothing. With a `window`, a query sees no more
+    than so many keys, itself included.
     """
+    L = segment_ids_BxL.shape[1]
     same = segment_ids_BxL[:, :, None] == segment_ids_BxL[:, None, :]
-    causal = jnp.tri(segment_ids_BxL.shape[1], dtype=bool)
+    causal = jnp.tri(L, dtype=bool)
+    if window is not None:
+        causal &= ~jnp.tri(L, k=-window, dtype=bool)
     return causal & same & (segment_ids_BxL != 0)[:, None, :]
 
 
@@ -41,11 +45,16 @@ def attend(
 
 
 def attend_causally(
-    q_BxLxKxGxH: jax.Array, k_BxLxKxH: jax.Array, v_BxLxKxH: jax.Array, mask_BxLxL: jax.Array
+    q_BxLxKxGxH: jax.Array,
+    k_BxLxKxH: jax.Array,
+    v_BxLxKxH: jax.Array,
+    mask_BxLxL: jax.Array,
+    window: int | None = None,
 ) -> jax.Array:
     """`attend` under a mask that is causal: blocks of queries look only at keys up to their end.
 
-    That saves half the scores of a long row; the backward pass computes a block's scores again
+    Nor at keys before their `window`, if the mask has one (`segment_mask`). That saves half the
+    scores of a long row, or more; the backward pass computes a block's scores again
     instead of keeping all of them, (B, heads, L, L), from the forward pass.
     """
     L = q_BxLxKxGxH.shape[1]
@@ -55,7 +64,8 @@ def attend_causally(
     block = jax.checkpoint(attend)
     outputs = []
     for start in range(0, L, size):
-        queries, keys = slice(start, start + size), slice(0, start + size)
+        first = 0 if window is None else max(0, start - window + 1)
+        queries, keys = slice(start, start + size), slice(first, start + size)
         outputs.append(
             block(
                 q_BxLxKxGxH[:, queries],

@@ -8,21 +8,24 @@ F width of the feed-forward layer.
 
 import math
 from dataclasses import dataclass
-from typing import Any
+from functools import partial
+from typing import Any, ClassVar
 
 import jax
 import jax.numpy as jnp
 from flax import nnx
 
-from zsg_jax.errors import UserError, check, nearest
+from zsg_jax.errors import check
+from zsg_jax.models import parts, shapes
 from zsg_jax.models.attention import attend_causally, segment_mask
-
-Params = dict[str, Any]
+from zsg_jax.models.parts import embedding, linear
 
 
 @dataclass(frozen=True)
 class Gpt2Config:
     """The shape of a GPT-2; raises `UserError` on values that make no model."""
+
+    NAME: ClassVar[str] = "GPT-2"
 
     vocab_size: int
     hidden_size: int
@@ -31,14 +34,11 @@ class Gpt2Config:
     num_heads: int
     max_positions: int
     layer_norm_eps: float = 1e-5
+    # Rows that the table has beyond the vocabulary, where a mesh splits it; never predicted.
+    vocab_padding: int = 0
 
     def __post_init__(self) -> None:
-        for name, kind in self.__annotations__.items():
-            if kind is not int:
-                continue
-            value = getattr(self, name)
-            whole = isinstance(value, int) and not isinstance(value, bool)
-            check(whole and value > 0, f"GPT-2: {name}={value!r}; give a whole number above 0")
+        shapes.check_whole_numbers(self)
         eps = self.layer_norm_eps
         check(
             isinstance(eps, float) and 0 < eps < 1,
@@ -70,28 +70,8 @@ SIZES: dict[str, dict[str, Any]] = {
 
 
 def sized(name: str, vocab_size: int | None = None, max_positions: int | None = None) -> Gpt2Config:
-    """The config of a named size; `vocab_size` and `max_positions` win over the size's own.
-
-    Raises:
-        UserError: `name` is none of `SIZES`, or the size has no vocabulary or positions of its
-            own and none were given.
-    """
-    if name not in SIZES:
-        hint = nearest(name, SIZES, cutoff=0.3)
-        raise UserError(f"GPT-2 size {name!r} is not one of {', '.join(SIZES)}{hint}")
-    values = dict(SIZES[name])
-    for key, value in (("vocab_size", vocab_size), ("max_positions", max_positions)):
-        if value is not None:
-            values[key] = value
-        check(key in values, f"GPT-2 size {name!r} has no {key} of its own; give one")
-    return Gpt2Config(**values)
-
-
-def _linear(
-    inputs: int, outputs: int, dtype: Any, rngs: nnx.Rngs, deviation: float = 0.02
-) -> nnx.Linear:
-    init = nnx.initializers.normal(deviation)
-    return nnx.Linear(inputs, outputs, dtype=dtype, kernel_init=init, rngs=rngs)
+    """The config of a named size, as `shapes.sized` makes it."""
+    return shapes.sized(Gpt2Config, SIZES, name, vocab_size, max_positions)
 
 
 def _residual_deviation(config: Gpt2Config) -> float:
@@ -114,11 +94,11 @@ class Attention(nnx.Module):
     """Causal self-attention; the original's one fused kernel is three here."""
 
     def __init__(self, config: Gpt2Config, dtype: Any, rngs: nnx.Rngs) -> None:
-        D = config.hidden_size
-        self.q = _linear(D, D, dtype, rngs)
-        self.k = _linear(D, D, dtype, rngs)
-        self.v = _linear(D, D, dtype, rngs)
-        self.o = _linear(D, D, dtype, rngs, _residual_deviation(config))
+        D, deviation = config.hidden_size, _residual_deviation(config)
+        self.q = linear(D, D, dtype, rngs, bias=True)
+        self.k = linear(D, D, dtype, rngs, bias=True)
+        self.v = linear(D, D, dtype, rngs, bias=True)
+        self.o = linear(D, D, dtype, rngs, bias=True, deviation=deviation)
         self.heads = config.num_heads
 
     def __call__(self, x_BxLxD: jax.Array, mask_BxLxL: jax.Array) -> jax.Array:
@@ -135,8 +115,9 @@ class MLP(nnx.Module):
 
     def __init__(self, config: Gpt2Config, dtype: Any, rngs: nnx.Rngs) -> None:
         D, F = config.hidden_size, config.intermediate_size
-        self.up = _linear(D, F, dtype, rngs)
-        self.down = _linear(F, D, dtype, rngs, _residual_deviation(config))
+        deviation = _residual_deviation(config)
+        self.up = linear(D, F, dtype, rngs, bias=True)
+        self.down = linear(F, D, dtype, rngs, bias=True, deviation=deviation)
 
     def __call__(self, x_BxLxD: jax.Array) -> jax.Array:
         return self.down(jax.nn.gelu(self.up(x_BxLxD), approximate=True))
@@ -167,13 +148,8 @@ class Gpt2(nnx.Module):
         self, config: Gpt2Config, *, dtype: Any = jnp.float32, remat: bool = False, rngs: nnx.Rngs
     ) -> None:
         c = config
-        init = nnx.initializers.normal(0.02)
-        self.embed = nnx.Embed(
-            c.vocab_size, c.hidden_size, dtype=dtype, embedding_init=init, rngs=rngs
-        )
-        self.position = nnx.Embed(
-            c.max_positions, c.hidden_size, dtype=dtype, embedding_init=init, rngs=rngs
-        )
+        self.embed = embedding(c.vocab_size + c.vocab_padding, c.hidden_size, dtype, rngs)
+        self.position = embedding(c.max_positions, c.hidden_size, dtype, rngs)
         # A Dict, for string keys; it does not keep their order, so go by number below.
         self.layers = nnx.Dict({str(i): Layer(c, dtype, rngs) for i in range(c.num_layers)})
         self.norm = _norm(c, rngs)
@@ -197,47 +173,11 @@ class Gpt2(nnx.Module):
         for i in range(self.config.num_layers):
             x_BxLxD = layer(self.layers[str(i)], x_BxLxD, mask)
         x_BxLxD = self.norm(x_BxLxD).astype(self.dtype)
-        head_DxV = self.embed.embedding[...].T
-        # Operands in `dtype`, sums in float32: fast on an accelerator without rounding the logits.
-        return jnp.einsum(
-            "bld,dv->blv", x_BxLxD, head_DxV.astype(self.dtype), preferred_element_type=jnp.float32
-        )
+        return parts.logits(x_BxLxD, self.embed.embedding[...].T, self.config.vocab_size)
 
 
-def abstract(
-    config: Gpt2Config, dtype: Any = jnp.float32, *, remat: bool = False
-) -> tuple[nnx.GraphDef, Params]:
-    """The model's definition and the shapes of its parameters; takes no memory at any size.
-
-    Returns:
-        The graph definition that `apply` takes, and a nested dict of `jax.ShapeDtypeStruct`,
-        float32, such as `params["layers"]["0"]["attention"]["q"]["kernel"]`.
-    """
-    model = nnx.eval_shape(lambda: Gpt2(config, dtype=dtype, remat=remat, rngs=nnx.Rngs(0)))
-    graphdef, state = nnx.split(model)
-    return graphdef, nnx.to_pure_dict(state)
-
-
-def initialize(config: Gpt2Config, key: jax.Array) -> Params:
-    """Fresh float32 parameters, as GPT-2 begins; may be jitted.
-
-    Normal with deviation 0.02, what adds to the residual stream with 0.02 / √(2 · layers); biases
-    0, norm scales 1.
-    """
-    return nnx.to_pure_dict(nnx.state(Gpt2(config, rngs=nnx.Rngs(key))))
-
-
-def apply(
-    graphdef: nnx.GraphDef,
-    params: Params,
-    tokens_BxL: jax.Array,
-    positions_BxL: jax.Array,
-    segment_ids_BxL: jax.Array,
-) -> jax.Array:
-    """`Gpt2.__call__` on a nested dict of parameters: logits, (B, L, V) float32."""
-    return nnx.merge(graphdef, params)(tokens_BxL, positions_BxL, segment_ids_BxL)
-
-
-def count(params: Params) -> int:
-    """How many numbers `params` holds; arrays or `jax.ShapeDtypeStruct` alike."""
-    return sum(math.prod(leaf.shape) for leaf in jax.tree.leaves(params))
+abstract = partial(parts.abstract, Gpt2)
+# Normal with deviation 0.02, what adds to the residual stream with 0.02 / √(2 · layers); biases 0,
+# norm scales 1.
+initialize = partial(parts.initialize, Gpt2)
+apply, count = parts.apply, parts.count

@@ -1,10 +1,14 @@
-"""Reads safetensors files by slices, so that every device gets its own part of a tensor alone."""
+"""Reads safetensors files by slices, so that every device gets its own part of a tensor alone.
+
+One file is open at a time, and its tensors are read one after the other into the devices' memory:
+a host holds no more of the files than one of them, besides what its devices hold.
+"""
 
 import json
 import re
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -17,6 +21,36 @@ from zsg_jax.progress import track
 
 Params = dict[str, Any]
 Read = Callable[[Any], np.ndarray]
+_ROWS_AT_ONCE = 1024
+
+
+class Place(NamedTuple):
+    """Where an array of ours lies in the files.
+
+    Attributes:
+        name: the tensor's.
+        transposed: whether it lies the other way there.
+        part, parts: the array is this one of so many equal pieces of the tensor's last axis.
+    """
+
+    name: str
+    transposed: bool = False
+    part: int = 0
+    parts: int = 1
+
+    def shape_in_file(self, shape: tuple[int, ...]) -> tuple[int, ...]:
+        """The whole tensor's shape, where the array's is `shape`."""
+        if self.transposed:
+            shape = shape[::-1]
+        return (*shape[:-1], shape[-1] * self.parts)
+
+
+class Tensor(NamedTuple):
+    """What a file's header says of a tensor; `dtype` as safetensors names it."""
+
+    path: Path
+    shape: tuple[int, ...]
+    dtype: str
 
 
 def read_json(path: Path) -> Any:
@@ -53,12 +87,100 @@ class Weights:
                 f"{index}: no 'weight_map' from tensors to files beside it; fetch the file again",
             )
             files = [folder / name for name in sorted(names)]
-        self.where: dict[str, tuple[Path, Any]] = {}
+        self._opened: tuple[Path, Any] | None = None
+        self.tensors: dict[str, Tensor] = {}
         for path in files:
+            handle = self._handle(path)
+            for name in handle.keys():  # noqa: SIM118, it is no dict
+                tensor = handle.get_slice(name)
+                shape, dtype = tuple(tensor.get_shape()), str(tensor.get_dtype())
+                self.tensors[name] = Tensor(path, shape, dtype)
+
+    def reader(self, place: Place, shape: tuple[int, ...], padded: tuple[int, ...]) -> Read:
+        """A function from an index, as jax gives it, to that part of an array, float32.
+
+        Args:
+            place: where the array lies.
+            shape: what it must have there, as it lies here.
+            padded: its shape here, which may be larger; zeros are added at the ends.
+
+        Raises:
+            UserError: the tensor is missing or has another shape or no float dtype.
+        """
+        check(
+            place.name in self.tensors,
+            f"{self.source}: no tensor {place.name!r}; fetch the file again, or make config.json"
+            " fit it",
+        )
+        path, found, dtype = self.tensors[place.name]
+        wanted = place.shape_in_file(shape)
+        check(
+            found == wanted,
+            f"{path}: tensor {place.name!r} has shape {found}, config.json makes it {wanted};"
+            " use the config.json that came with these weights",
+        )
+        check(
+            dtype in ("F32", "F16", "BF16"),
+            f"{path}: tensor {place.name!r} is {dtype}; only F32, F16 and BF16 are read:"
+            " save the model again in one of these",
+        )
+
+        def read(index: tuple[slice, ...]) -> np.ndarray:
+            spans = [one.indices(size)[:2] for one, size in zip(index, padded, strict=True)]
+            kept = [(min(a, n), min(b, n)) for (a, b), n in zip(spans, shape, strict=True)]
+            if any(a == b for a, b in kept):
+                return np.zeros([b - a for a, b in spans], np.float32)
+            inside = [slice(a, b) for a, b in kept]
+            if place.transposed:
+                inside.reverse()
+            shift = place.part * wanted[-1] // place.parts
+            inside[-1] = slice(inside[-1].start + shift, inside[-1].stop + shift)
+            part = self._read(place.name, tuple(inside))
+            part = np.asarray(part.T if place.transposed else part, np.float32)
+            if kept == spans:
+                return part
+            missing = [(0, b - a - n) for (a, b), n in zip(spans, part.shape, strict=True)]
+            return np.pad(part, missing)
+
+        return read
+
+    def same(self, first: str, second: str) -> bool:
+        """Whether two tensors hold the same numbers."""
+        shape = self.tensors[first].shape
+        if shape != self.tensors[second].shape:
+            return False
+        return all(
+            np.array_equal(self._read(first, (rows,)), self._read(second, (rows,)))
+            for start in range(0, shape[0], _ROWS_AT_ONCE)
+            for rows in [slice(start, min(start + _ROWS_AT_ONCE, shape[0]))]
+        )
+
+    def refuse_others(self, known: set[str], harmless: str) -> None:
+        """Names the tensors that are neither known nor match the pattern `harmless`."""
+        others = sorted(n for n in self.tensors.keys() - known if not re.fullmatch(harmless, n))
+        check(
+            not others,
+            f"{self.source}: {len(others)} tensors that the model has no place for, such as"
+            f" {', '.join(map(repr, others[:3]))}; take weights that fit config.json",
+        )
+
+    def _read(self, name: str, index: tuple[slice, ...]) -> np.ndarray:
+        path = self.tensors[name].path
+        try:
+            return self._handle(path).get_slice(name)[index]
+        except (SafetensorError, OSError) as error:
+            raise UserError(
+                f"{path}: tensor {name!r} cannot be read ({error}); fetch the file again"
+            ) from None
+
+    def _handle(self, path: Path) -> Any:
+        """The opened file; the one that was open before is let go, and its memory with it."""
+        if self._opened is None or self._opened[0] != path:
+            self._opened = None
             try:
-                handle = safe_open(path, framework="np")
+                self._opened = path, safe_open(path, framework="np")
             except FileNotFoundError:
-                named = f", although {index.name} names it" if self.source == index else ""
+                named = f", although {self.source.name} names it" if path != self.source else ""
                 raise UserError(
                     f"{path}: no such file{named}; fetch it, or save the model again with"
                     " transformers, since no other format is read"
@@ -67,79 +189,43 @@ class Weights:
                 raise UserError(
                     f"{path}: truncated or damaged ({error}); fetch the file again"
                 ) from None
-            self.where |= dict.fromkeys(handle.keys(), (path, handle))
-
-    def reader(self, name: str, shape: tuple[int, ...], transposed: bool) -> Read:
-        """A function from an index, as jax gives it, to that part of the tensor, float32.
-
-        `shape` and the index are this project's; a transposed tensor lies the other way in its
-        file. Raises `UserError` if it is missing or has another shape or no float dtype.
-        """
-        check(
-            name in self.where,
-            f"{self.source}: no tensor {name!r}; fetch the file again, or make config.json fit it",
-        )
-        path, handle = self.where[name]
-        tensor = handle.get_slice(name)
-        wanted = shape[::-1] if transposed else shape
-        found = tuple(tensor.get_shape())
-        check(
-            found == wanted,
-            f"{path}: tensor {name!r} has shape {found}, config.json makes it {wanted};"
-            " use the config.json that came with these weights",
-        )
-        check(
-            tensor.get_dtype() in ("F32", "F16", "BF16"),
-            f"{path}: tensor {name!r} is {tensor.get_dtype()}; only F32, F16 and BF16 are read:"
-            " save the model again in one of these",
-        )
-
-        def read(index: tuple[slice, ...]) -> np.ndarray:
-            try:
-                part = tensor[index[::-1] if transposed else index]
-            except (SafetensorError, OSError) as error:
-                raise UserError(
-                    f"{path}: tensor {name!r} cannot be read ({error}); fetch the file again"
-                ) from None
-            return np.asarray(part.T if transposed else part, np.float32)
-
-        return read
-
-    def refuse_others(self, known: set[str], harmless: str) -> None:
-        """Names the tensors that are neither known nor match the pattern `harmless`."""
-        others = sorted(n for n in self.where.keys() - known if not re.fullmatch(harmless, n))
-        check(
-            not others,
-            f"{self.source}: {len(others)} tensors that the model has no place for, such as"
-            f" {', '.join(map(repr, others[:3]))}; take weights that fit config.json",
-        )
+        return self._opened[1]
 
 
-def load(weights: Weights, names: Mapping[str, str], shapes: Params, shardings: Any) -> Params:
-    """Reads the tensors that `names` gives for the paths of `shapes`, float32, same nested dict.
+def load(
+    weights: Weights,
+    places: Mapping[str, Place],
+    shapes: Params,
+    *,
+    padded: Params | None = None,
+    shardings: Params | None = None,
+) -> Params:
+    """Reads the arrays that `places` tells the places of, float32, nested as `shapes`.
 
     Args:
-        weights: the opened files.
-        names: from a path, as "layers.0.attention.q.kernel", to a tensor's name. Kernels are
-            (inputs, outputs) here and lie the other way in the files.
-        shapes: nested dict of `jax.ShapeDtypeStruct`.
+        weights: the folder.
+        places: by path, as "layers.0.attention.q.kernel".
+        shapes: nested dict of `jax.ShapeDtypeStruct`, as the files hold them.
+        padded: the same with the shapes wanted, zeros at the ends; None: as in the files.
         shardings: the same dict with a `jax.sharding.Sharding` at each, or None for one device.
     """
     flat = traverse_util.flatten_dict(shapes, sep=".")
+    wanted = traverse_util.flatten_dict(padded or shapes, sep=".")
     placed = traverse_util.flatten_dict(shardings, sep=".") if shardings else None
     # Every tensor is looked at before the first is read: a wrong file fails in the first second.
     readers = {
-        path: weights.reader(names[path], leaf.shape, path.endswith(".kernel"))
+        path: weights.reader(places[path], leaf.shape, wanted[path].shape)
         for path, leaf in flat.items()
     }
+    # File after file, since only one is open.
+    order = sorted(readers, key=lambda path: (weights.tensors[places[path].name].path, path))
     loaded = {}
-    for path, read in track(readers.items(), "load weights", len(readers)):
-        shape = flat[path].shape
+    for path in track(order, "load weights", len(order)):
+        read, shape = readers[path], wanted[path].shape
         if placed is None:
             loaded[path] = jnp.array(read((slice(None),) * len(shape)))
         else:
-            once = _once(read)
-            loaded[path] = jax.make_array_from_callback(shape, placed[path], once)
+            loaded[path] = jax.make_array_from_callback(shape, placed[path], _once(read))
     return traverse_util.unflatten_dict(loaded, sep=".")
 
 

@@ -11,6 +11,8 @@ import shutil
 from pathlib import Path
 from typing import Any
 
+import jax
+from jax.sharding import SingleDeviceSharding
 from orbax.checkpoint import v1 as ocp
 
 from zsg_jax.durable import PARTIAL, write_json
@@ -76,6 +78,32 @@ class Checkpoints:
             )
         return None
 
+    def parameters(self, step: int | None = None) -> tuple[int, Any]:
+        """The parameters alone of one checkpoint, in this process's memory.
+
+        Args:
+            step: the step it was written after; None: the newest that is whole.
+
+        Returns:
+            The step, and the nested dict of arrays.
+
+        Raises:
+            UserError: there is no such checkpoint, or it is damaged.
+        """
+        steps = [at for at in self._steps() if (self._folder / f"{at:08d}" / MANIFEST).exists()]
+        wanted = steps[::-1] if step is None else [step]
+        if not steps or wanted[0] not in steps:
+            which = "" if step is None else f" of step {step}"
+            kept = f"; kept are {', '.join(map(str, steps))}" if steps else ", train the run first"
+            raise UserError(f"{self._folder}: no whole checkpoint{which}{kept}")
+        for at in wanted:
+            folder = self._folder / f"{at:08d}"
+            problem = _problem(folder)
+            if problem is None:
+                return at, _load_part(folder / "state", "params")
+            say(f"{folder}: is damaged: {problem}")
+        raise UserError(f"{self._folder}: step {', '.join(map(str, wanted))}: damaged; restore it")
+
     def _delete_old(self, step: int) -> None:
         """Keeps `step` and the newest finished ones before it; what came after is void."""
         finished = [
@@ -91,6 +119,19 @@ class Checkpoints:
         if not self._folder.is_dir():
             return []
         return sorted(int(path.name) for path in self._folder.iterdir() if path.name.isdigit())
+
+
+def _load_part(folder: Path, name: str) -> Any:
+    """One entry of a state, on the first CPU, whatever devices it was saved from."""
+    where = SingleDeviceSharding(jax.local_devices(backend="cpu")[0])
+    shapes = jax.tree.map(
+        lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=where),
+        ocp.metadata(folder).metadata[name],
+    )
+    context = ocp.Context()
+    context.pytree.loading.partial_load = True
+    with context:
+        return ocp.load(folder, {name: shapes})[name]
 
 
 def _digests(folder: Path) -> dict[str, str]:

@@ -116,6 +116,19 @@ def shardings(tree: Any, mesh: Mesh) -> Any:
     return jax.tree_util.tree_map_with_path(one, tree)
 
 
+def vocabulary_padding(vocab_size: int, mesh: Mesh) -> int:
+    """Rows that the vocabulary's tables need besides `vocab_size` for `RULES` to split them evenly.
+
+    None for as long as the rules split the model's width alone.
+    """
+    devices = 1
+    for name, dimension in (("params/embed/embedding", 0), ("params/lm_head/kernel", 1)):
+        spec = next(spec for pattern, spec in RULES if re.search(pattern, name))
+        axis = spec[dimension] if dimension < len(spec) else None
+        devices = math.lcm(devices, 1 if axis is None else mesh.shape[axis])
+    return -vocab_size % devices
+
+
 def place_batch(batch: dict[str, np.ndarray], mesh: Mesh) -> dict[str, jax.Array]:
     """Puts this process's rows of a batch on its devices, as its part of the global batch."""
     sharding = NamedSharding(mesh, BATCH)

@@ -1,6 +1,7 @@
 """A model on a mesh, ready to train any arrangement: shapes, shardings and compiled steps."""
 
 from collections.abc import Callable, Iterable
+from dataclasses import replace
 from functools import cache, partial
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -10,7 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh, NamedSharding
 
-from zsg_jax.models import huggingface, llama
+from zsg_jax.models import huggingface
 from zsg_jax.models.families import ModelConfig, family_of
 from zsg_jax.training import optimizer, sharding
 from zsg_jax.training.step import compile_init, compile_train_step, initial_state
@@ -34,9 +35,10 @@ class Trainer:
 
     Attributes:
         apply: (params, tokens, positions, segment_ids) -> logits.
+        model: its shape, with the padding that the mesh needs.
         mesh: where the state lies.
         abstract_state: shapes, dtypes and shardings of the state.
-        parameters: how many numbers the model has.
+        parameters: how many numbers the model has, padding not counted.
     """
 
     def __init__(
@@ -64,10 +66,11 @@ class Trainer:
         """
         sharding.rows_fit(mesh, options.batch_size, options.micro_batch_size)
         self.mesh = mesh
-        self._model, self._options, self._init_from = model, options, init_from
         family = family_of(model)
-        graphdef, params = family.abstract(model, dtype=jnp.dtype(dtype), remat=remat)
-        self.parameters = family.count(params)
+        self.parameters = family.count(family.abstract(model)[1])
+        model = replace(model, vocab_padding=sharding.vocabulary_padding(model.vocab_size, mesh))
+        self.model, self._options, self._init_from = model, options, init_from
+        graphdef, _ = family.abstract(model, dtype=jnp.dtype(dtype), remat=remat)
 
         def apply(params: Any, tokens: Any, positions: Any, segment_ids: Any) -> jax.Array:
             return family.apply(graphdef, params, tokens, positions, segment_ids)
@@ -84,10 +87,8 @@ class Trainer:
         """State before step 1: random weights by `seed`, or the weights of `init_from`."""
         if self._init_from is None:
             return self._init(jax.random.key(seed))
-        if not isinstance(self._model, llama.LlamaConfig):
-            raise ValueError("init_from reads Llama folders only")
         placed = jax.tree.map(lambda leaf: leaf.sharding, self.abstract_state)
-        params = huggingface.load_llama(self._init_from, self._model, placed["params"])
+        params = huggingface.load(self._init_from, self.model, placed["params"])
         state = partial(initial_state, optimizer=self._any_optimizer)
         return jax.jit(state, out_shardings=placed)(params)
 

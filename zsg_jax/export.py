@@ -1,0 +1,42 @@
+"""The command: `python -m zsg_jax.export --workdir W --run NAME-seedK --output FOLDER`."""
+
+import os
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+import jax
+
+from zsg_jax import command_line, exporting
+from zsg_jax.models.huggingface.write import DTYPES, SAME
+
+
+def _parser() -> command_line.Parser:
+    parser = command_line.Parser(
+        prog="python -m zsg_jax.export",
+        description="Writes a checkpoint of a study's run as a Hugging Face folder.",
+        allow_abbrev=False,
+    )
+    add = parser.add_argument
+    add("--workdir", metavar="W", required=True, type=Path, help="the study's")
+    add("--run", metavar="NAME-seedK", required=True, help="a folder of W/runs")
+    add("--output", metavar="FOLDER", required=True, type=Path, help="to be made")
+    add("--step", metavar="S", type=int, help="of a checkpoint that is kept; the last without it")
+    text = "of the weights; same: as in the folder that training started from, or float32"
+    add("--dtype", choices=(SAME, *DTYPES), default=SAME, help=text)
+    text = "gigabytes at most of a file of weights, 5 without it"
+    add("--file-gb", metavar="N", type=float, default=5.0, help=text)
+    return parser
+
+
+def main(argv: Sequence[str]) -> None:
+    """Exports what the flags name."""
+    given = vars(_parser().parse_args(list(argv[1:])))
+    # Nothing is computed, and a model may be larger than one accelerator's memory.
+    jax.config.update("jax_platforms", "cpu")
+    written = exporting.run(exporting.Request(**given))
+    print(f"exported: {os.path.relpath(written)}")
+
+
+if __name__ == "__main__":
+    command_line.guard(main)(sys.argv)

@@ -1,0 +1,142 @@
+"""Writes a folder in the Hugging Face layout: weights in files of a limited size, config.json."""
+
+import json
+import math
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import ml_dtypes
+import numpy as np
+from flax import traverse_util
+from safetensors.numpy import save_file
+
+from zsg_jax.durable import write_json
+from zsg_jax.errors import check
+from zsg_jax.models.families import ModelConfig, family_name
+from zsg_jax.models.huggingface import layouts, open_folder, unpadded
+from zsg_jax.models.huggingface.configs import config_json, config_path
+from zsg_jax.models.parts import Params
+from zsg_jax.models.weights import Place, read_json
+from zsg_jax.progress import track
+
+# "same" is that of the folder that training started from, tensor by tensor; else float32.
+SAME = "same"
+DTYPES = {
+    "float32": np.dtype(np.float32),
+    "bfloat16": np.dtype(ml_dtypes.bfloat16),
+    "float16": np.dtype(np.float16),
+}
+_SAFETENSORS = {"F32": "float32", "BF16": "bfloat16", "F16": "float16"}
+
+
+class _Piece(NamedTuple):
+    """An array of ours, and where it goes; its shape in the files is without padding."""
+
+    path: str
+    place: Place
+    shape: tuple[int, ...]
+
+
+def write(
+    folder: Path,
+    model: ModelConfig,
+    params: Params,
+    *,
+    source: str | Path | None,
+    dtype: str = SAME,
+    file_bytes: int = 5 * 10**9,
+    more: dict[str, Any] | None = None,
+) -> None:
+    """Writes `params` and their config.json to `folder`, which exists.
+
+    Args:
+        model: the shape of `params`; rows of `vocab_padding` are left out.
+        params: as the family's `apply` takes them, float32.
+        source: the folder that training started from: tensors are named as there, and its
+            config.json is kept, all but the dtype. None: neither was there.
+        dtype: one of `DTYPES`, or `SAME`.
+        file_bytes: bytes at most of a file, but for a tensor that alone is larger.
+        more: keys for a config.json that comes from no folder.
+
+    Raises:
+        UserError: a number does not fit the dtype.
+    """
+    shapes, dtypes = unpadded(model), {}
+    if source is None:
+        places = layouts.places(layouts.LAYOUTS[family_name(model)], shapes)
+    else:
+        opened, places, _ = open_folder(source, model)
+        dtypes = {name: _SAFETENSORS[one.dtype] for name, one in opened.tensors.items()}
+    tensors: dict[str, list[_Piece]] = {}
+    flat = traverse_util.flatten_dict(shapes, sep=".")
+    for path in sorted(flat, key=_by_number):
+        piece = _Piece(path, places[path], flat[path].shape)
+        tensors.setdefault(piece.place.name, []).append(piece)
+    wanted = {
+        name: DTYPES[dtypes.get(name, "float32") if dtype == SAME else dtype] for name in tensors
+    }
+    sizes = {
+        name: math.prod(pieces[0].place.shape_in_file(pieces[0].shape)) * wanted[name].itemsize
+        for name, pieces in tensors.items()
+    }
+    files = list(_files(sizes, file_bytes))
+    arrays, weight_map = traverse_util.flatten_dict(params, sep="."), dict[str, str]()
+    for number, names in enumerate(track(files, "write weights", len(files)), 1):
+        one = "model" if len(files) == 1 else f"model-{number:05d}-of-{len(files):05d}"
+        content = {name: _tensor(name, tensors[name], arrays, wanted[name]) for name in names}
+        # transformers refuses files that do not say so.
+        save_file(content, folder / f"{one}.safetensors", metadata={"format": "pt"})
+        weight_map |= dict.fromkeys(names, f"{one}.safetensors")
+    if len(files) > 1:
+        index = {"metadata": {"total_size": sum(sizes.values())}, "weight_map": weight_map}
+        write_json(folder / "model.safetensors.index.json", index)
+    (folder / "config.json").write_text(
+        json.dumps(_config(model, source, dtype, more or {}), indent=2, ensure_ascii=False) + "\n",
+        encoding="utf-8",
+    )
+
+
+def _config(
+    model: ModelConfig, source: str | Path | None, dtype: str, more: dict[str, Any]
+) -> dict[str, Any]:
+    if source is None:
+        name = "float32" if dtype == SAME else dtype
+        return config_json(model) | {"torch_dtype": name} | more
+    content: dict[str, Any] = read_json(config_path(source))
+    if dtype != SAME:
+        content["dtype" if "dtype" in content else "torch_dtype"] = dtype
+    return content
+
+
+def _by_number(path: str) -> list[Any]:
+    """Sorts "layers.10" after "layers.2"."""
+    return [int(part) if part.isdigit() else part for part in re.split(r"(\d+)", path)]
+
+
+def _files(sizes: dict[str, int], most: int) -> Iterator[list[str]]:
+    names: list[str] = []
+    held = 0
+    for name, size in sizes.items():
+        if names and held + size > most:
+            yield names
+            names, held = [], 0
+        names.append(name)
+        held += size
+    yield names
+
+
+def _tensor(name: str, pieces: list[_Piece], arrays: dict[str, Any], dtype: np.dtype) -> np.ndarray:
+    parts = []
+    for path, place, shape in sorted(pieces, key=lambda piece: piece.place.part):
+        array = np.asarray(arrays[path])[tuple(slice(size) for size in shape)]
+        parts.append(array.T if place.transposed else array)
+    whole = parts[0] if len(parts) == 1 else np.concatenate(parts, axis=-1)
+    with np.errstate(over="ignore"):  # told below, by name
+        tensor = np.ascontiguousarray(whole, dtype)
+    check(
+        dtype == np.float32 or bool((np.isfinite(tensor) == np.isfinite(whole)).all()),
+        f"tensor {name!r} holds numbers too large for {dtype}; pass --dtype float32",
+    )
+    return tensor

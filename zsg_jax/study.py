@@ -195,6 +195,7 @@ def _pool(config: ConfigDict, workdir: Path, stack: ExitStack) -> tuple[Tokenize
             form=form,
             bad_rows=config.data.bad_rows,
             on_progress=progress.update,
+            folder=workdir / workdirs.TOKENS,
         )
     shared = pool.facts["shared_tasks"]
     if shared:

@@ -15,6 +15,7 @@ DATA = "data.json"
 LEAKAGE = "leakage.json"
 LOCK = ".lock"
 TOKENIZER = "tokenizer"
+TOKENS = "tokens"
 SCRATCH = "scratch"
 # What costs time to make; from then on a workdir is bound to its config.
 MADE = ("embeddings", "arrangements", "runs")

@@ -6,7 +6,7 @@ import grain
 import numpy as np
 
 from zsg_jax.data.packing import Batch, lay_packed, pack, row_counts, spread
-from zsg_jax.data.prompts import Examples
+from zsg_jax.data.prompts import TokenRows
 
 
 def row_length(longest: int, max_length: int) -> int:
@@ -14,7 +14,7 @@ def row_length(longest: int, max_length: int) -> int:
     return min(max_length, -(-longest // 16) * 16)
 
 
-def lay(examples: Examples, rows: np.ndarray, batch_size: int, length: int) -> Batch:
+def lay(examples: TokenRows, rows: np.ndarray, batch_size: int, length: int) -> Batch:
     """Lays examples into one batch, one example a row, empty rows at the end.
 
     Args:
@@ -61,7 +61,7 @@ class Steps:
 
     def __init__(
         self,
-        examples: Examples,
+        examples: TokenRows,
         order: np.ndarray,
         *,
         batch_size: int,

@@ -26,7 +26,7 @@ from zsg_jax.models import huggingface
 from zsg_jax.models.families import FAMILIES
 from zsg_jax.processes import once
 from zsg_jax.progress import bar, passes, say
-from zsg_jax.training import loop, sharding
+from zsg_jax.training import loop, metrics, sharding
 from zsg_jax.training.optimizer import schedule
 from zsg_jax.training.trainer import Trainer, TrainerOptions
 
@@ -139,6 +139,7 @@ def _train(config: ConfigDict, workdir: Path, tokenizer: Tokenizer, pool: Pool, 
                 evaluate_every=config.evaluation.every,
                 checkpoint_every=config.training.checkpoint_every,
                 mesh=mesh,
+                workers=config.data.workers,
                 facts={
                     "Model": _model_name(config, trainer),
                     "Devices": f"{mesh.size} × {jax.devices()[0].device_kind}",
@@ -147,7 +148,9 @@ def _train(config: ConfigDict, workdir: Path, tokenizer: Tokenizer, pool: Pool, 
             )
             seconds = time.perf_counter() - started
             full = f"rows {steps.fill(total):.0%} full"
-            say(f"{folder.name}: {total} steps, {full}, test loss {loss:.4f}, {seconds:.0f} s")
+            waited = f"{metrics.data_wait(metrics.read_rows(folder)):.1%} of the steps waiting"
+            told = f"{total} steps, {full}, {waited} for data, test loss {loss:.4f}"
+            say(f"{folder.name}: {told}, {seconds:.0f} s")
 
 
 def _pool(config: ConfigDict, workdir: Path, stack: ExitStack) -> tuple[Tokenizer, Pool]:

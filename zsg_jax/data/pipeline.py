@@ -1,5 +1,8 @@
 """Arrangement to batches: a grain pipeline whose step s holds exactly the rows listed for it."""
 
+import gc
+from collections.abc import Iterator
+from concurrent.futures import Future, wait
 from typing import Any, NamedTuple
 
 import grain
@@ -7,6 +10,8 @@ import numpy as np
 
 from zsg_jax.data.packing import Batch, lay_packed, pack, row_counts, spread
 from zsg_jax.data.prompts import TokenRows
+from zsg_jax.data.workers import first_of, in_workers
+from zsg_jax.errors import UserError
 
 
 def row_length(longest: int, max_length: int) -> int:
@@ -132,13 +137,73 @@ class Steps:
         return pack(self._lengths[index], self.length)
 
 
-def batches(steps: Steps, *, threads: int = 1, buffer: int = 8) -> grain.DatasetIterator:
-    """Iterates over `steps` in order; `get_state` and `set_state` hold the position.
+class Batches(Iterator[Batch]):
+    """Iterates over steps in order, laying some ahead; `get_state` and `set_state` hold the place.
 
-    The iterator's state counts the batches handed out, not those read ahead, so a position saved
-    after step s goes on at step s + 1 whatever the threads and the buffer.
+    The state counts the batches handed out, not those laid ahead, so one saved after step s goes on
+    at step s + 1, whatever the threads, the workers and how far ahead they are, then and now.
     """
-    dataset = grain.MapDataset.source(steps).to_iter_dataset(
-        grain.ReadOptions(num_threads=threads, prefetch_buffer_size=buffer)
-    )
-    return iter(dataset)
+
+    def __init__(self, steps: Steps, *, workers: int = 0, threads: int = 1, ahead: int = 8) -> None:
+        """Takes `steps`, which `workers` processes lay, or, if 0, `threads` of this one."""
+        self._steps, self._workers, self._ahead = steps, workers, ahead
+        self._options = grain.ReadOptions(num_threads=threads, prefetch_buffer_size=ahead)
+        self._next = 0
+        self._laid: grain.DatasetIterator | None = None
+        self._first: Future[Batch] | None = None
+
+    def start(self) -> None:
+        """Begins laying; the first batch starts it too, and waits the longer."""
+        left = len(self._steps) - self._next
+        if self._laid is not None or not left:
+            return
+        rest = grain.MapDataset.source(self._steps)[self._next :]
+        if not self._workers:
+            self._laid = iter(rest.to_iter_dataset(self._options))
+            self._laid.start_prefetch()
+            return
+        # A worker needs no threads of its own, which would only take turns.
+        alone = rest.to_iter_dataset(grain.ReadOptions(num_threads=0, prefetch_buffer_size=0))
+        self._laid = iter(in_workers(alone, min(self._workers, left), self._ahead))
+        self._first = first_of(self._laid)
+
+    def __next__(self) -> Batch:
+        if self._next >= len(self._steps):
+            raise StopIteration
+        self.start()
+        assert self._laid is not None
+        try:
+            batch = next(self._laid) if self._first is None else self._first.result()
+        except RuntimeError as error:
+            if "terminated unexpectedly" not in str(error):
+                raise
+            raise UserError(
+                f"a worker process of data.workers={self._workers} was ended from outside, as when "
+                "memory runs out; the same command goes on from what is kept, and fewer need less"
+            ) from error
+        self._first = None
+        self._next += 1
+        # From workers come arrays in shared memory, which is given back as soon as they are gone.
+        return {name: np.array(rows) for name, rows in batch.items()} if self._workers else batch
+
+    def get_state(self) -> dict[str, int]:
+        """The number of batches handed out."""
+        return {"next_index": self._next}
+
+    def set_state(self, state: dict[str, int]) -> None:
+        """Goes on where `get_state` gave `state`."""
+        self.close()
+        self._next = state["next_index"]
+
+    def close(self) -> None:
+        """Ends threads and workers; the next batch would start others."""
+        if self._first is not None:
+            # Workers that are still starting could not be told to stop.
+            wait([self._first])
+            self._first = None
+        if self._laid is not None:
+            self._laid.close()
+            self._laid = None
+            if self._workers:
+                # The end of grain's threads is a cycle of references, a batch in it.
+                gc.collect()

@@ -1,8 +1,8 @@
 """Arrangement to batches: a grain pipeline whose step s holds exactly the rows listed for it."""
 
 import gc
-from collections.abc import Iterator
-from concurrent.futures import Future, wait
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any, NamedTuple
 
 import grain
@@ -10,7 +10,7 @@ import numpy as np
 
 from zsg_jax.data.packing import Batch, lay_packed, pack, row_counts, spread
 from zsg_jax.data.prompts import TokenRows
-from zsg_jax.data.workers import first_of, in_workers
+from zsg_jax.data.workers import in_workers, thread_that_starts_workers
 from zsg_jax.errors import UserError
 
 
@@ -137,43 +137,58 @@ class Steps:
         return pack(self._lengths[index], self.length)
 
 
-class Batches(Iterator[Batch]):
+class Batches(Iterator[Any]):
     """Iterates over steps in order, laying some ahead; `get_state` and `set_state` hold the place.
 
     The state counts the batches handed out, not those laid ahead, so one saved after step s goes on
     at step s + 1, whatever the threads, the workers and how far ahead they are, then and now.
     """
 
-    def __init__(self, steps: Steps, *, workers: int = 0, threads: int = 1, ahead: int = 8) -> None:
-        """Takes `steps`, which `workers` processes lay, or, if 0, `threads` of this one."""
-        self._steps, self._workers, self._ahead = steps, workers, ahead
+    def __init__(
+        self,
+        steps: Steps,
+        *,
+        workers: int = 0,
+        threads: int = 1,
+        ahead: int = 8,
+        place: Callable[[Batch], Any] = lambda batch: batch,
+    ) -> None:
+        """Takes `steps`.
+
+        Args:
+            workers: processes that lay batches; if 0, `threads` of this process do.
+            ahead: batches laid before they are asked for.
+            place: what is done to a batch, while the one before it is at work, before it is handed
+                out.
+        """
+        self._steps, self._workers, self._ahead, self._place = steps, workers, ahead, place
         self._options = grain.ReadOptions(num_threads=threads, prefetch_buffer_size=ahead)
         self._next = 0
         self._laid: grain.DatasetIterator | None = None
-        self._first: Future[Batch] | None = None
+        self._thread: ThreadPoolExecutor | None = None
+        self._coming: Future[Any] | None = None
 
     def start(self) -> None:
-        """Begins laying; the first batch starts it too, and waits the longer."""
+        """Begins laying; else the first batch begins it, and is waited for the longer."""
         left = len(self._steps) - self._next
-        if self._laid is not None or not left:
+        if self._coming is not None or left <= 0:
             return
-        rest = grain.MapDataset.source(self._steps)[self._next :]
-        if not self._workers:
-            self._laid = iter(rest.to_iter_dataset(self._options))
-            self._laid.start_prefetch()
-            return
-        # A worker needs no threads of its own, which would only take turns.
-        alone = rest.to_iter_dataset(grain.ReadOptions(num_threads=0, prefetch_buffer_size=0))
-        self._laid = iter(in_workers(alone, min(self._workers, left), self._ahead))
-        self._first = first_of(self._laid)
+        if self._thread is None:
+            rest = grain.MapDataset.source(self._steps)[self._next :]
+            if self._workers:
+                self._laid = iter(in_workers(rest, min(self._workers, left), self._ahead))
+            else:
+                self._laid = iter(rest.to_iter_dataset(self._options))
+            self._thread = thread_that_starts_workers()
+        self._coming = self._thread.submit(self._fetch)
 
-    def __next__(self) -> Batch:
+    def __next__(self) -> Any:
         if self._next >= len(self._steps):
             raise StopIteration
         self.start()
-        assert self._laid is not None
+        assert self._coming is not None
         try:
-            batch = next(self._laid) if self._first is None else self._first.result()
+            batch = self._coming.result()
         except RuntimeError as error:
             if "terminated unexpectedly" not in str(error):
                 raise
@@ -181,10 +196,9 @@ class Batches(Iterator[Batch]):
                 f"a worker process of data.workers={self._workers} was ended from outside, as when "
                 "memory runs out; the same command goes on from what is kept, and fewer need less"
             ) from error
-        self._first = None
-        self._next += 1
-        # From workers come arrays in shared memory, which is given back as soon as they are gone.
-        return {name: np.array(rows) for name, rows in batch.items()} if self._workers else batch
+        self._next, self._coming = self._next + 1, None
+        self.start()
+        return batch
 
     def get_state(self) -> dict[str, int]:
         """The number of batches handed out."""
@@ -197,13 +211,20 @@ class Batches(Iterator[Batch]):
 
     def close(self) -> None:
         """Ends threads and workers; the next batch would start others."""
-        if self._first is not None:
-            # Workers that are still starting could not be told to stop.
-            wait([self._first])
-            self._first = None
-        if self._laid is not None:
-            self._laid.close()
-            self._laid = None
-            if self._workers:
-                # The end of grain's threads is a cycle of references, a batch in it.
-                gc.collect()
+        if self._thread is None or self._laid is None:
+            return
+        # Not before what is under way is there: workers still starting could not be told to stop.
+        self._thread.shutdown()
+        self._laid.close()
+        self._laid = self._thread = self._coming = None
+        if self._workers:
+            # The end of grain's threads is a cycle of references, a batch in it.
+            gc.collect()
+
+    def _fetch(self) -> Any:
+        assert self._laid is not None
+        batch = next(self._laid)
+        if self._workers:
+            # Out of shared memory, which is given back as soon as its arrays are gone.
+            batch = {name: np.array(rows) for name, rows in batch.items()}
+        return self._place(batch)

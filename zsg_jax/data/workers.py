@@ -9,24 +9,27 @@ import os
 import signal
 import sys
 import threading
-from collections.abc import Iterator
-from concurrent.futures import Future
+from concurrent.futures import ThreadPoolExecutor
 from multiprocessing import resource_tracker, spawn
-from typing import Any, TypeVar
+from typing import Any
 
 import grain
 from absl import flags
 
-T = TypeVar("T")
-
 # What grain calls its worker processes.
 _NAME = "grain-process-prefetch"
+_DEAF = (signal.SIG_BLOCK, (signal.SIGINT,))
 
 
-def in_workers(dataset: grain.IterDataset, workers: int, batches_ahead: int) -> grain.IterDataset:
-    """The same elements in the same order, made by `workers` processes, each some ahead."""
-    options = grain.MultiprocessingOptions(workers, max(1, batches_ahead // workers))
-    return dataset.mp_prefetch(options, worker_init_fn=_prepare)
+def in_workers(steps: grain.MapDataset, workers: int, ahead: int) -> grain.IterDataset:
+    """The elements of `steps` in their order, made by `workers` processes, `ahead` of them before.
+
+    The first must be asked for in a `thread_that_starts_workers`.
+    """
+    # A worker needs no threads of its own, which would only take turns.
+    alone = steps.to_iter_dataset(grain.ReadOptions(num_threads=0, prefetch_buffer_size=0))
+    options = grain.MultiprocessingOptions(workers, max(1, ahead // workers))
+    return alone.mp_prefetch(options, worker_init_fn=_prepare)
 
 
 def _prepare(number: int, of: int) -> None:
@@ -47,24 +50,17 @@ def _end_with_parent() -> None:
         os._exit(1)
 
 
-def first_of(batches: Iterator[T]) -> Future[T]:
-    """The first of what `in_workers` gives, which starts them, fetched in a thread of its own."""
-    first: Future[T] = Future()
+def thread_that_starts_workers() -> ThreadPoolExecutor:
+    """One thread, in which processes can be started that do not hear Ctrl-C.
 
-    def fetch() -> None:
-        # Threads and processes that start here inherit it: Ctrl-C is the run's to handle.
-        signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
-        try:
-            first.set_result(next(batches))
-        except BaseException as error:
-            first.set_exception(error)
-
+    A terminal tells it to all processes of a run, but it is the run's to handle.
+    """
     # The tracker of shared memory lets Ctrl-C through as it starts, so it has to run before.
     resource_tracker.ensure_running()
     _spare_main()
     _parse_flags()
-    threading.Thread(target=fetch, daemon=True).start()
-    return first
+    # Threads and processes inherit what the thread that starts them blocks.
+    return ThreadPoolExecutor(1, "batches", signal.pthread_sigmask, _DEAF)
 
 
 def _parse_flags() -> None:

@@ -5,6 +5,7 @@ import math
 import time
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import closing
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -114,8 +115,9 @@ def train(
             checkpoint consumed is not what the arrangement now lists, or if checkpoints or metrics
             that were written before are gone.
     """
-    with closing(Batches(run.steps, workers=workers)) as batches:
-        return _train(run, batches, total, evaluate_every, checkpoint_every, mesh, facts)
+    place = partial(place_batch, mesh=mesh)
+    with closing(Batches(run.steps, workers=workers, place=place)) as batches:
+        return _train(run, batches, total, evaluate_every, checkpoint_every, facts)
 
 
 def _train(
@@ -124,7 +126,6 @@ def _train(
     total: int,
     evaluate_every: int,
     checkpoint_every: int,
-    mesh: Mesh,
     facts: dict[str, str],
 ) -> float:
     checkpoints = Checkpoints(run.folder / "checkpoints")
@@ -180,7 +181,7 @@ def _train(
             # Every transfer of a step is asked for by name; one that slips in raises.
             with jax.transfer_guard("disallow"):
                 asked = time.perf_counter()
-                batch = place_batch(next(batches), mesh)
+                batch = next(batches)
                 waited = time.perf_counter() - asked
                 state, taken = run.step(state, batch)
                 # The row of the step before is written while the devices are at work on this one.

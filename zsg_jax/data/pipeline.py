@@ -169,7 +169,10 @@ class Batches(Iterator[Any]):
         self._coming: Future[Any] | None = None
 
     def start(self) -> None:
-        """Begins laying; else the first batch begins it, and is waited for the longer."""
+        """Begins with the next batch, which is else begun, and waited for, when it is asked for.
+
+        To be called once the devices are at work: only one thread at a time runs Python.
+        """
         left = len(self._steps) - self._next
         if self._coming is not None or left <= 0:
             return
@@ -197,7 +200,6 @@ class Batches(Iterator[Any]):
                 "memory runs out; the same command goes on from what is kept, and fewer need less"
             ) from error
         self._next, self._coming = self._next + 1, None
-        self.start()
         return batch
 
     def get_state(self) -> dict[str, int]:

@@ -184,6 +184,8 @@ def _train(
                 batch = next(batches)
                 waited = time.perf_counter() - asked
                 state, taken = run.step(state, batch)
+                if number < total:
+                    batches.start()
                 # The row of the step before is written while the devices are at work on this one.
                 settle()
             pending = number, taken, waited

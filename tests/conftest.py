@@ -13,6 +13,7 @@ os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", _COMPILED.name)
 os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.1")
 
 from zsg_jax.config import default_config  # noqa: E402, before jax reads the environment
+from zsg_jax.training.metrics import CLOCKS  # noqa: E402
 
 
 @pytest.fixture
@@ -67,7 +68,8 @@ def read_metrics():
         lines = (Path(run_folder) / "metrics.jsonl").read_text().splitlines()
         rows = [json.loads(line) for line in lines]
         for row in rows:
-            row.pop("seconds", None)
+            for clock in CLOCKS:
+                row.pop(clock, None)
         return rows
 
     return read

@@ -10,7 +10,7 @@ def test_a_workdir_belongs_to_one_config(tmp_path):
     folder = tmp_path / "w"
     claim(folder, CONFIG_A)
     claim(folder, CONFIG_A)
-    claim(folder, {**CONFIG_A, "mesh.data": 8, "report.title": "b"})
+    claim(folder, {**CONFIG_A, "mesh.data": 8, "data.workers": 3, "report.title": "b"})
     other = {**CONFIG_A, "seeds": [0], "training.batch_size": 8}
     (folder / "embeddings").mkdir()
     with pytest.raises(UserError) as caught:

@@ -62,6 +62,9 @@ def default_config() -> ConfigDict:
     data.max_answer = placeholder(int)
     # "refuse" stops at a bad row, "skip" leaves it out and counts it.
     data.bad_rows = "refuse"
+    # Processes that lay the batches of the next steps, 0: a thread of the run's own. They change no
+    # batch; they pay where "data_wait" in the metrics is a share of "seconds" to speak of.
+    data.workers = 0
     # Share of the test rows, of each task and by arrangement.seed, that only the loss is measured
     # on, the rest being arranged toward; 0, as in the study, does both with all of them.
     data.report_fraction = 0.0
@@ -191,7 +194,8 @@ def default_config() -> ConfigDict:
     evaluation.max_length = 256
 
     config.report = report = ConfigDict()
-    # What the page is called; the only key that may change on a finished workdir, mesh aside.
+    # What the page is called; the only key that may change on a finished workdir, mesh and
+    # data.workers aside.
     report.title = "Test-centric arrangement"
     return config
 
@@ -216,6 +220,7 @@ _AT_LEAST: dict[str, float] = {
     "data.train_per_task": 1,
     "data.test_per_task": 1,
     "data.seed": 0,
+    "data.workers": 0,
     "data.natural_instructions.positive_examples": 0,
     "data.natural_instructions.negative_examples": 0,
     "data.natural_instructions.max_source": 0,

@@ -29,7 +29,7 @@ from zsg_jax.models.choose import choose, is_file
 from zsg_jax.models.families import family_name
 from zsg_jax.processes import once
 from zsg_jax.progress import bar, passes, say
-from zsg_jax.training import loop, sharding
+from zsg_jax.training import loop, metrics, sharding
 from zsg_jax.training.optimizer import schedule
 from zsg_jax.training.trainer import Trainer, TrainerOptions
 
@@ -142,6 +142,7 @@ def _train(config: ConfigDict, workdir: Path, tokenizer: Tokenizer, pool: Pool, 
                 evaluate_every=config.evaluation.every,
                 checkpoint_every=config.training.checkpoint_every,
                 mesh=mesh,
+                workers=config.data.workers,
                 facts={
                     "Model": _model_name(config, trainer),
                     "Devices": f"{mesh.size} × {jax.devices()[0].device_kind}",
@@ -150,7 +151,9 @@ def _train(config: ConfigDict, workdir: Path, tokenizer: Tokenizer, pool: Pool, 
             )
             seconds = time.perf_counter() - started
             full = f"rows {steps.fill(total):.0%} full"
-            say(f"{folder.name}: {total} steps, {full}, test loss {loss:.4f}, {seconds:.0f} s")
+            waited = f"{metrics.data_wait(metrics.read_rows(folder)):.1%} of the steps waiting"
+            told = f"{total} steps, {full}, {waited} for data, test loss {loss:.4f}"
+            say(f"{folder.name}: {told}, {seconds:.0f} s")
 
 
 def _pool(config: ConfigDict, workdir: Path, stack: ExitStack) -> tuple[Tokenizer, Pool]:
@@ -199,6 +202,7 @@ def _pool(config: ConfigDict, workdir: Path, stack: ExitStack) -> tuple[Tokenize
             form=form,
             bad_rows=config.data.bad_rows,
             on_progress=progress.update,
+            folder=workdir / workdirs.TOKENS,
         )
     shared = pool.facts["shared_tasks"]
     if shared:

@@ -15,11 +15,12 @@ DATA = "data.json"
 LEAKAGE = "leakage.json"
 LOCK = ".lock"
 TOKENIZER = "tokenizer"
+TOKENS = "tokens"
 SCRATCH = "scratch"
 # What costs time to make; from then on a workdir is bound to its config.
 MADE = ("embeddings", "arrangements", "runs")
-# Where the state lies and what the page is called change no experiment.
-MAY_CHANGE = ("mesh.", "report.")
+# Where the state lies, who lays the batches and what the page is called change no experiment.
+MAY_CHANGE = ("mesh.", "data.workers", "report.")
 # Facts of data.json that decide the numbers.
 DIGESTS = {
     "train_digest": "the training instances",

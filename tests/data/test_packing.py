@@ -4,7 +4,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from zsg_jax.data.packing import consumed, lay_packed, pack, row_counts, spread
-from zsg_jax.data.pipeline import RowsAtOnce, Steps, batches
+from zsg_jax.data.pipeline import Batches, RowsAtOnce, Steps
 from zsg_jax.data.prompts import Examples
 
 
@@ -118,9 +118,9 @@ def test_every_token_is_met_once_in_its_step_on_every_process(lengths, rows, hos
     for host in range(hosts):
         steps = Steps(data, order, process_index=host, process_count=hosts, **shared)
         # Stopped anywhere and gone on: the same batches.
-        first, stop = batches(steps), int(rng.integers(0, len(steps) + 1))
+        first, stop = Batches(steps), int(rng.integers(0, len(steps) + 1))
         got = [next(first) for _ in range(stop)]
-        again = batches(steps)
+        again = Batches(steps)
         again.set_state(first.get_state())
         seen.append(got + list(again))
     real = computed = 0

@@ -3,7 +3,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from zsg_jax.data.pipeline import Steps, batches, row_length
+from zsg_jax.data.pipeline import Batches, Steps, row_length
 from zsg_jax.data.prompts import Examples
 
 
@@ -27,9 +27,9 @@ def test_every_step_holds_its_rows_on_every_process_and_after_a_resume(n, hosts,
     for host in range(hosts):
         steps = Steps(rows, order, batch_size=4, length=20, process_index=host, process_count=hosts)
         stop = int(rng.integers(0, len(steps) + 1))
-        first = batches(steps, threads=threads)
+        first = Batches(steps, threads=threads)
         got = [next(first) for _ in range(stop)]
-        again = batches(steps, threads=threads)
+        again = Batches(steps, threads=threads)
         again.set_state(first.get_state())
         got += list(again)
         assert len(got) == -(-len(order) // 4)

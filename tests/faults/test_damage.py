@@ -105,6 +105,18 @@ def test_a_run_without_its_end_goes_on(workdir, small_config, read_metrics, caps
     assert "going on after step 10" in capsys.readouterr().err
 
 
+def test_damaged_tokens_are_named_and_made_again(workdir, small_config, read_metrics, capsys):
+    expected = read_metrics(workdir / RUN)
+    shutil.rmtree(workdir / RUN)
+    path = workdir / "tokens" / "train" / "00000" / "tokens.npy"
+    whole = path.read_bytes()
+    path.write_bytes(whole[:-2] + b"zz")
+    again(small_config(), workdir)
+    assert f"{path}: damaged" in capsys.readouterr().err
+    assert path.read_bytes() == whole
+    assert read_metrics(workdir / RUN) == expected
+
+
 def test_another_tokenizer_under_the_same_name_is_refused(small_config, tmp_path):
     config = small_config(**{"tokenizer": "train", "tokenizer_size": 280, "training.steps": 4})
     again(config, tmp_path / "w")

@@ -109,8 +109,9 @@ def check(tmp_path, whole, places, read_metrics, told=""):
 
 
 def test_killed_again_and_again_the_metrics_are_the_same_bit_for_bit(whole, tmp_path, read_metrics):
-    # Files come first: config.json, data.json, shards and manifests, the arrangement's, metrics.
-    files = [("writing", count) for count in (1, 2, 4, 6, 9)]
+    # Files come first: config.json, the tokens', data.json, shards and manifests, the
+    # arrangement's, metrics.
+    files = [("writing", count) for count in (1, 2, 4, 6, 9, 12, 4, 6, 9)]
     check(tmp_path, whole, [*files, *LOOP], read_metrics, "going on after step 10")
 
 

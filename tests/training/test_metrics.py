@@ -5,7 +5,7 @@ import pytest
 from tensorboardX.proto import event_pb2
 
 from zsg_jax.errors import UserError
-from zsg_jax.training.metrics import FILE, MetricsLog, read_rows
+from zsg_jax.training.metrics import FILE, MetricsLog, data_wait, read_rows
 
 
 def write(folder, steps, after_step=-1):
@@ -76,3 +76,14 @@ def test_no_number_is_written_that_json_does_not_have(tmp_path):
     with pytest.raises(ValueError, match="JSON"):
         log.write({"step": 1, "kind": "train", "loss": float("nan")})
     assert json.loads("[]") == read_rows(tmp_path)
+
+
+def test_the_share_of_waiting_is_of_all_seconds_in_training_steps():
+    rows = [
+        {"kind": "train", "seconds": 3.0, "data_wait": 1.0},
+        {"kind": "test", "seconds": 99.0, "data_wait": 99.0},
+        {"kind": "train", "seconds": 1.0, "data_wait": 0.0},
+        {"kind": "train", "seconds": 4.0},
+    ]
+    assert data_wait(rows) == 1 / 8
+    assert data_wait([]) == data_wait([{"kind": "train"}]) == 0

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from zsg_jax.data.prompts import Examples
+from zsg_jax.data.prompts import TokenRows
 
 Batch = dict[str, np.ndarray]
 
@@ -82,7 +82,7 @@ def spread(rows: Sequence[list[int]], count: int, at_once: int) -> list[list[int
 
 
 def lay_packed(
-    examples: Examples,
+    examples: TokenRows,
     index: np.ndarray,
     rows: Sequence[Sequence[int]],
     *,

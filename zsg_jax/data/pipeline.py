@@ -1,12 +1,17 @@
 """Arrangement to batches: a grain pipeline whose step s holds exactly the rows listed for it."""
 
+import gc
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any, NamedTuple
 
 import grain
 import numpy as np
 
 from zsg_jax.data.packing import Batch, lay_packed, pack, row_counts, spread
-from zsg_jax.data.prompts import Examples
+from zsg_jax.data.prompts import TokenRows
+from zsg_jax.data.workers import in_workers, thread_that_starts_workers
+from zsg_jax.errors import UserError
 
 
 def row_length(longest: int, max_length: int) -> int:
@@ -14,7 +19,7 @@ def row_length(longest: int, max_length: int) -> int:
     return min(max_length, -(-longest // 16) * 16)
 
 
-def lay(examples: Examples, rows: np.ndarray, batch_size: int, length: int) -> Batch:
+def lay(examples: TokenRows, rows: np.ndarray, batch_size: int, length: int) -> Batch:
     """Lays examples into one batch, one example a row, empty rows at the end.
 
     Args:
@@ -61,7 +66,7 @@ class Steps:
 
     def __init__(
         self,
-        examples: Examples,
+        examples: TokenRows,
         order: np.ndarray,
         *,
         batch_size: int,
@@ -132,13 +137,96 @@ class Steps:
         return pack(self._lengths[index], self.length)
 
 
-def batches(steps: Steps, *, threads: int = 1, buffer: int = 8) -> grain.DatasetIterator:
-    """Iterates over `steps` in order; `get_state` and `set_state` hold the position.
+class Batches(Iterator[Any]):
+    """Iterates over steps in order, laying some ahead; `get_state` and `set_state` hold the place.
 
-    The iterator's state counts the batches handed out, not those read ahead, so a position saved
-    after step s goes on at step s + 1 whatever the threads and the buffer.
+    The state counts the batches handed out, not those laid ahead, so one saved after step s goes on
+    at step s + 1, whatever the threads, the workers and how far ahead they are, then and now.
     """
-    dataset = grain.MapDataset.source(steps).to_iter_dataset(
-        grain.ReadOptions(num_threads=threads, prefetch_buffer_size=buffer)
-    )
-    return iter(dataset)
+
+    def __init__(
+        self,
+        steps: Steps,
+        *,
+        workers: int = 0,
+        threads: int = 1,
+        ahead: int = 8,
+        place: Callable[[Batch], Any] = lambda batch: batch,
+    ) -> None:
+        """Takes `steps`.
+
+        Args:
+            workers: processes that lay batches; if 0, `threads` of this process do.
+            ahead: batches laid before they are asked for.
+            place: what is done to a batch, while the one before it is at work, before it is handed
+                out.
+        """
+        self._steps, self._workers, self._ahead, self._place = steps, workers, ahead, place
+        self._options = grain.ReadOptions(num_threads=threads, prefetch_buffer_size=ahead)
+        self._next = 0
+        self._laid: grain.DatasetIterator | None = None
+        self._thread: ThreadPoolExecutor | None = None
+        self._coming: Future[Any] | None = None
+
+    def start(self) -> None:
+        """Begins with the next batch, which is else begun, and waited for, when it is asked for.
+
+        To be called once the devices are at work: only one thread at a time runs Python.
+        """
+        left = len(self._steps) - self._next
+        if self._coming is not None or left <= 0:
+            return
+        if self._thread is None:
+            rest = grain.MapDataset.source(self._steps)[self._next :]
+            if self._workers:
+                self._laid = iter(in_workers(rest, min(self._workers, left), self._ahead))
+            else:
+                self._laid = iter(rest.to_iter_dataset(self._options))
+            self._thread = thread_that_starts_workers()
+        self._coming = self._thread.submit(self._fetch)
+
+    def __next__(self) -> Any:
+        if self._next >= len(self._steps):
+            raise StopIteration
+        self.start()
+        assert self._coming is not None
+        try:
+            batch = self._coming.result()
+        except RuntimeError as error:
+            if "terminated unexpectedly" not in str(error):
+                raise
+            raise UserError(
+                f"a worker process of data.workers={self._workers} was ended from outside, as when "
+                "memory runs out; the same command goes on from what is kept, and fewer need less"
+            ) from error
+        self._next, self._coming = self._next + 1, None
+        return batch
+
+    def get_state(self) -> dict[str, int]:
+        """The number of batches handed out."""
+        return {"next_index": self._next}
+
+    def set_state(self, state: dict[str, int]) -> None:
+        """Goes on where `get_state` gave `state`."""
+        self.close()
+        self._next = state["next_index"]
+
+    def close(self) -> None:
+        """Ends threads and workers; the next batch would start others."""
+        if self._thread is None or self._laid is None:
+            return
+        # Not before what is under way is there: workers still starting could not be told to stop.
+        self._thread.shutdown()
+        self._laid.close()
+        self._laid = self._thread = self._coming = None
+        if self._workers:
+            # The end of grain's threads is a cycle of references, a batch in it.
+            gc.collect()
+
+    def _fetch(self) -> Any:
+        assert self._laid is not None
+        batch = next(self._laid)
+        if self._workers:
+            # Out of shared memory, which is given back as soon as its arrays are gone.
+            batch = {name: np.array(rows) for name, rows in batch.items()}
+        return self._place(batch)

@@ -6,12 +6,13 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from zsg_jax.data import prompts, tokenizers
+from zsg_jax.data import prompts, tokenizers, tokens
 from zsg_jax.data.instance import Instance
 from zsg_jax.data.instances import Instances, of_list
 from zsg_jax.data.messages import ADVICE, NO_TASK, BadRow
 from zsg_jax.data.splits import report_split
 from zsg_jax.errors import UserError
+from zsg_jax.processes import once
 from zsg_jax.progress import say
 
 
@@ -31,8 +32,8 @@ class Pool(NamedTuple):
 
     train: Instances
     test: Instances
-    train_examples: prompts.Examples
-    test_examples: prompts.Examples
+    train_examples: prompts.TokenRows
+    test_examples: prompts.TokenRows
     usable: np.ndarray
     answered: np.ndarray
     aimed: np.ndarray
@@ -67,6 +68,7 @@ def make_pool(
     form: prompts.Form = prompts.STUDY_FORM,
     bad_rows: str = "refuse",
     on_progress: Callable[[int], object] = lambda rows: None,
+    folder: Path | None = None,
 ) -> Pool:
     """Tokenizes both sides and sets aside rows that the cut leaves without an answer token.
 
@@ -79,13 +81,26 @@ def make_pool(
         form: how rows are put into tokens and cut.
         bad_rows: "refuse" raises at a row that the chat template does not fit, "skip" drops it.
         on_progress: told how many rows more are tokenized.
+        folder: where the tokens are kept, by the first of several processes, and looked for before
+            any are made; None: in memory.
 
     Raises:
         UserError: if a side has no row left, or a row is refused.
     """
     train, test = of_list(train), of_list(test)
-    train_examples = prompts.encode(train, tokenizer, train_length, on_progress, form)
-    test_examples = prompts.encode(test, tokenizer, test_length, on_progress, form)
+
+    def of_side(side: str, instances: Instances, length: int) -> prompts.TokenRows:
+        if folder is None:
+            return prompts.encode(instances, tokenizer, length, on_progress, form)
+        own = folder / side
+        once(
+            f"tokens {own}",
+            lambda: tokens.store(instances, tokenizer, length, own, on_progress, form),
+        )
+        return tokens.StoredExamples(own)
+
+    train_examples = of_side("train", train, train_length)
+    test_examples = of_side("test", test, test_length)
     for side, instances, examples in (
         ("train", train, train_examples),
         ("test", test, test_examples),
@@ -142,7 +157,7 @@ def make_pool(
 def _tell_refused(
     side: str,
     instances: Instances,
-    examples: prompts.Examples,
+    examples: prompts.TokenRows,
     form: prompts.Form,
     bad_rows: str,
 ) -> None:
@@ -157,7 +172,7 @@ def _tell_refused(
     say(f"skipped {len(examples.refused):,} of {len(instances):,} {side} rows, as {told}")
 
 
-def _tell_cut(side: str, examples: prompts.Examples) -> None:
+def _tell_cut(side: str, examples: prompts.TokenRows) -> None:
     counts = _cut(side, examples)
     parts = [
         f"{counts[f'{side}_{part}_cut']:,} lost {counts[f'{side}_{part}_cut_tokens']:,} tokens of "
@@ -169,18 +184,18 @@ def _tell_cut(side: str, examples: prompts.Examples) -> None:
         say(f"cut to fit, of {len(examples):,} {side} rows: {'; '.join(parts)}")
 
 
-def _cut(side: str, examples: prompts.Examples) -> dict[str, int]:
+def _cut(side: str, examples: prompts.TokenRows) -> dict[str, int]:
     """Rows and tokens that the limits took, by what they were taken from."""
     facts = {f"{side}_cut": int((examples.cut > 0).sum())}
     taken = {"prompt": examples.cut - examples.answer_cut, "answer": examples.answer_cut}
-    for part, tokens in taken.items():
-        facts[f"{side}_{part}_cut"] = int((tokens > 0).sum())
-        facts[f"{side}_{part}_cut_tokens"] = int(tokens.sum())
+    for part, counts in taken.items():
+        facts[f"{side}_{part}_cut"] = int((counts > 0).sum())
+        facts[f"{side}_{part}_cut_tokens"] = int(counts.sum())
     return facts
 
 
 def _facts(
-    side: str, instances: Instances, examples: prompts.Examples, kept: np.ndarray
+    side: str, instances: Instances, examples: prompts.TokenRows, kept: np.ndarray
 ) -> dict[str, Any]:
     dropped = np.setdiff1d(np.arange(len(instances)), kept)
     return {

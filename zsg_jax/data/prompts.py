@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
 import numpy as np
 
@@ -39,6 +39,41 @@ class Form(NamedTuple):
 
 
 STUDY_FORM = Form()
+
+
+class TokenRows(Protocol):
+    """Token rows of unequal length, in memory (`Examples`) or on disk (`tokens.StoredExamples`)."""
+
+    def __len__(self) -> int: ...
+
+    def __getitem__(self, row: int) -> tuple[np.ndarray, np.ndarray]:
+        """Tokens (n,) int32 and loss mask (n,) bool of one row."""
+        ...
+
+    def select(self, rows: np.ndarray) -> "TokenRows":
+        """The given rows, in the given order."""
+        ...
+
+    @property
+    def lengths(self) -> np.ndarray:
+        """(N,) int64 tokens a row."""
+        ...
+
+    @property
+    def answer_tokens(self) -> np.ndarray:
+        """(N,) int64 tokens a row that carry loss."""
+        ...
+
+    @property
+    def cut(self) -> np.ndarray:
+        """(N,) int64, as `Examples` has it, and so the next two."""
+        ...
+
+    @property
+    def answer_cut(self) -> np.ndarray: ...
+
+    @property
+    def refused(self) -> Mapping[int, str]: ...
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,7 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from zsg_jax.data.packing import Batch, lay_packed, pack, spread
 from zsg_jax.data.pipeline import lay, row_length
-from zsg_jax.data.prompts import Examples
+from zsg_jax.data.prompts import TokenRows
 from zsg_jax.models.loss import answer_losses, segment_losses
 from zsg_jax.training.sharding import BATCH, place_batch
 from zsg_jax.training.step import Apply
@@ -20,7 +20,7 @@ class LossEvaluation:
 
     def __init__(
         self,
-        examples: Examples,
+        examples: TokenRows,
         tasks: Sequence[str],
         *,
         apply: Apply,
@@ -86,7 +86,7 @@ class LossEvaluation:
         return list(dict.fromkeys(self._tasks.tolist()))
 
 
-def _unpacked(examples: Examples, batch_size: int, unit: int, length: int) -> Iterator[Batch]:
+def _unpacked(examples: TokenRows, batch_size: int, unit: int, length: int) -> Iterator[Batch]:
     """This process's part of every batch, one test row a row."""
     size = -(-min(batch_size, len(examples)) // unit) * unit
     local = size // jax.process_count()
@@ -97,7 +97,7 @@ def _unpacked(examples: Examples, batch_size: int, unit: int, length: int) -> It
         yield lay(examples, rows[first : first + local], local, length)
 
 
-def _packed(examples: Examples, batch_size: int, unit: int, length: int) -> Iterator[Batch]:
+def _packed(examples: TokenRows, batch_size: int, unit: int, length: int) -> Iterator[Batch]:
     """This process's part of every batch, as many test rows a row as fit; all of one shape."""
     rows = pack(examples.lengths, length)
     most = -(-batch_size // unit) * unit

@@ -37,7 +37,7 @@ def build(workdir: Path, *, title: str, command: str, runs: Sequence[tuple[str, 
     data = need_json(workdir / DATA, [*sides, "skipped", "shared_tasks", "split"], lost)
     config = need_json(workdir / CONFIG, (), lost)
     facts |= _data_facts(data, config)
-    seconds = 0.0
+    seconds, every = 0.0, []
     for name, seed in runs:
         folder = run_folder(workdir, name, seed)
         ended = loop.finished(folder)
@@ -45,6 +45,7 @@ def build(workdir: Path, *, title: str, command: str, runs: Sequence[tuple[str, 
             raise UserError(f"{folder}: has not finished; run the study again to go on with it")
         rows.setdefault(name, {})[seed] = metrics.read_rows(folder)
         seconds += sum(row.get("seconds", 0.0) for row in rows[name][seed])
+        every += rows[name][seed]
         # What the model was and where it ran; of several runs, the last one's.
         facts |= {label: str(value) for label, value in ended["facts"].items()}
     for name in rows:
@@ -60,6 +61,7 @@ def build(workdir: Path, *, title: str, command: str, runs: Sequence[tuple[str, 
             weights = f"{made['w_min']:.4g} (minimum), {made['w_avg']:.4g} (average)"
             facts[f"Weights of distances in {name}"] = weights
     facts["Seconds in training steps"] = f"{seconds:,.1f} over {len(runs)} runs"
+    facts["Waiting for data"] = f"{metrics.data_wait(every):.2%} of the seconds in training steps"
     notes = _notes(data)
     leakage = read_json(workdir / LEAKAGE, ["sentence"])
     looked = "leakage: not looked for" if leakage is None else leakage["sentence"]

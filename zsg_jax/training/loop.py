@@ -4,6 +4,8 @@ import hashlib
 import math
 import time
 from collections.abc import Callable, Iterable, Sequence
+from contextlib import closing
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -12,7 +14,7 @@ import numpy as np
 from jax.sharding import Mesh
 
 from zsg_jax.data.packing import consumed
-from zsg_jax.data.pipeline import Steps, batches
+from zsg_jax.data.pipeline import Batches, Steps
 from zsg_jax.durable import read_json, write_json
 from zsg_jax.errors import UserError
 from zsg_jax.processes import is_first, once
@@ -96,12 +98,14 @@ def train(
     checkpoint_every: int,
     mesh: Mesh,
     facts: dict[str, str],
+    workers: int = 0,
 ) -> float:
     """Takes steps 1 to `total`, going on from the newest good checkpoint.
 
     Evaluates at step 0, every `evaluate_every` steps and at the end. The metrics file afterwards
-    holds the same numbers (`seconds` aside) whether or not the run was stopped on the way.
-    `facts` are kept in finished.json for the report.
+    holds the same numbers (those of `metrics.CLOCKS` aside) whether or not the run was stopped on
+    the way. `facts` are kept in finished.json for the report. `workers` processes lay the batches;
+    if 0, a thread does.
 
     Returns:
         The last test loss.
@@ -111,14 +115,27 @@ def train(
             checkpoint consumed is not what the arrangement now lists, or if checkpoints or metrics
             that were written before are gone.
     """
+    place = partial(place_batch, mesh=mesh)
+    with closing(Batches(run.steps, workers=workers, place=place)) as batches:
+        return _train(run, batches, total, evaluate_every, checkpoint_every, facts)
+
+
+def _train(
+    run: Run,
+    batches: Batches,
+    total: int,
+    evaluate_every: int,
+    checkpoint_every: int,
+    facts: dict[str, str],
+) -> float:
     checkpoints = Checkpoints(run.folder / "checkpoints")
     digest = OrderDigest(run.ids)
-    iterator = batches(run.steps)
     restored = checkpoints.restore(run.abstract_state)
     rows = metrics.read_rows(run.folder)
     if restored is None:
         _check_new(run, rows, checkpoint_every)
         log = metrics.MetricsLog(run.folder, after_step=-1, active=is_first())
+        batches.start()
         at, state = 0, run.initial_state()
         test = _measure(run, 0, state, log)
     else:
@@ -126,20 +143,22 @@ def train(
         _check_consumed(run, digest, position)
         _check_rows(run, rows, position, evaluate_every, total)
         log = metrics.MetricsLog(run.folder, after_step=at, active=is_first())
-        iterator.set_state(position["data"])
+        batches.set_state(position["data"])
+        if at < total:
+            batches.start()
         say(f"{run.name}: going on after step {at}")
         if at == total:
             test = run.evaluate(state["params"])
 
     clock = time.perf_counter()
-    pending: tuple[int, Any] | None = None
+    pending: tuple[int, Any, float] | None = None
 
     def settle() -> None:
         """Fetches the metrics of the step under way and writes its row."""
         nonlocal clock, pending
         if pending is None:
             return
-        number, taken = pending[0], jax.device_get(pending[1])
+        number, taken, waited = pending[0], jax.device_get(pending[1]), pending[2]
         _check_finite(run, number, taken)
         now = time.perf_counter()
         row = {
@@ -151,6 +170,7 @@ def train(
             "tokens": int(taken["tokens"]),
             "fill": round(float(taken["fill"]), 4),
             "seconds": round(now - clock, 6),
+            "data_wait": round(waited, 6),
             "order_digest": digest.feed(consumed(taken)),
         }
         log.write(row)
@@ -160,11 +180,15 @@ def train(
         for number in range(at + 1, total + 1):
             # Every transfer of a step is asked for by name; one that slips in raises.
             with jax.transfer_guard("disallow"):
-                batch = place_batch(next(iterator), mesh)
+                asked = time.perf_counter()
+                batch = next(batches)
+                waited = time.perf_counter() - asked
                 state, taken = run.step(state, batch)
+                if number < total:
+                    batches.start()
                 # The row of the step before is written while the devices are at work on this one.
                 settle()
-            pending = number, taken
+            pending = number, taken, waited
             if number % evaluate_every == 0 or number == total:
                 settle()
                 test = _measure(run, number, state, log)
@@ -176,7 +200,7 @@ def train(
                     "step": number,
                     "instances": digest.instances,
                     "order_digest": digest.feed(()),
-                    "data": iterator.get_state(),
+                    "data": batches.get_state(),
                 }
                 checkpoints.save(number, state, position)
                 clock = time.perf_counter()

@@ -2,7 +2,9 @@
 
 import hashlib
 import json
+import math
 import os
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +12,11 @@ from zsg_jax.durable import write_bytes
 from zsg_jax.errors import UserError
 
 FILE = "metrics.jsonl"
+# Fields of a training row that tell time, and so differ from run to run: the seconds since the row
+# before (or since what came between, an evaluation or a checkpoint), in which the devices work; and
+# those of them that a step waited for its batch, until it was laid and on the devices. While one
+# step waits, the devices may still be at work on the step before.
+CLOCKS = ("seconds", "data_wait")
 
 
 def read_rows(folder: Path) -> list[dict[str, Any]]:
@@ -44,6 +51,13 @@ def digest(folder: Path) -> str | None:
     """SHA-256 of a run's metrics file, or None where there is none."""
     path = folder / FILE
     return hashlib.sha256(path.read_bytes()).hexdigest() if path.exists() else None
+
+
+def data_wait(rows: Iterable[Mapping[str, Any]]) -> float:
+    """The share of the seconds of training `rows` that was spent waiting for batches."""
+    clocks = [[row.get(name, 0.0) for name in CLOCKS] for row in rows if row["kind"] == "train"]
+    seconds, waited = map(math.fsum, zip(*clocks, strict=True)) if clocks else (0.0, 0.0)
+    return waited / seconds if seconds else 0.0
 
 
 class MetricsLog:

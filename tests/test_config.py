@@ -5,11 +5,11 @@ from pathlib import Path
 import jax
 import pytest
 
-from zsg_jax import study
 from zsg_jax.config import default_config, flatten, validate
 from zsg_jax.data.natural_instructions import Options
 from zsg_jax.errors import UserError
 from zsg_jax.models.families import FAMILIES
+from zsg_jax.study.model import make_trainer
 from zsg_jax.training import sharding
 from zsg_jax.training.step import train_step
 
@@ -201,7 +201,7 @@ def test_the_7b_preset_builds_in_shapes():
 
     # All rows lie on one device here; the rules that split the state are the same.
     mesh = sharding.make_mesh(config.mesh.data, config.mesh.fsdp)
-    trainer = study._trainer(config, Tokenizer(), mesh)
+    trainer = make_trainer(config, Tokenizer(), mesh)
     assert trainer.parameters == 6_738_415_616
     state, metrics = jax.eval_shape(
         lambda state, batch: train_step(state, batch, **trainer.train_step_arguments(1875)),

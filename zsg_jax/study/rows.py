@@ -1,0 +1,125 @@
+"""A study's rows: read, tokenized, and checked against what the workdir was made from."""
+
+from contextlib import ExitStack
+from pathlib import Path
+
+from ml_collections import ConfigDict
+
+from zsg_jax import workdir as workdirs
+from zsg_jax.data import prompts, sources
+from zsg_jax.data.fields import parse_fields
+from zsg_jax.data.natural_instructions import Options
+from zsg_jax.data.pool import Pool, choose_tokenizer, keep_trained, make_pool
+from zsg_jax.data.templates import jinja
+from zsg_jax.data.tokenizers import Tokenizer
+from zsg_jax.durable import file_digest
+from zsg_jax.errors import UserError
+from zsg_jax.models import huggingface
+from zsg_jax.models.choose import is_file
+from zsg_jax.processes import once
+from zsg_jax.progress import bar, say
+from zsg_jax.training.optimizer import schedule
+
+
+def open_pool(config: ConfigDict, workdir: Path, stack: ExitStack) -> tuple[Tokenizer, Pool]:
+    """Opens both sides, tells what was found in them, and tokenizes them.
+
+    `stack` closes the sources, which are read as long as the pool is used.
+    """
+    folder = workdir / workdirs.TOKENIZER
+    # A tokenizer that is trained on the rows cannot count their tokens before they are there.
+    ready = None if config.tokenizer == "train" else choose_tokenizer(config.tokenizer, folder)
+    train, test, skipped = sources.load(
+        config.data.train,
+        config.data.test,
+        bad_rows=config.data.bad_rows,
+        rewrites_options=config.data.rewrites.to_dict(),
+        format=config.data.format,
+        fields=parse_fields(config.data.fields),
+        tasks_options=Options(**config.data.natural_instructions.to_dict(), seed=config.data.seed),
+        encode=ready.encode if ready else None,
+        split=config.data.split,
+        train_per_task=config.data.train_per_task,
+        test_per_task=config.data.test_per_task,
+        seed=config.data.seed,
+        scratch=workdir / workdirs.SCRATCH,
+        stack=stack,
+    )
+    for row in skipped[:5]:
+        say(f"skipped {row.path}:{row.line}: {row.reason}")
+    if len(skipped) > 5:
+        say(f"skipped {len(skipped) - 5} more rows; all are listed in {workdir / workdirs.DATA}")
+    if config.tokenizer == "train":
+        once("tokenizer", lambda: keep_trained(folder, train, config.tokenizer_size))
+    tokenizer = ready or choose_tokenizer(config.tokenizer, folder)
+    form = prompts.Form(
+        template=jinja.load(config.data.template, config.tokenizer, tokenizer.special_tokens),
+        answers=config.data.answers,
+        truncation=config.data.truncation,
+        max_answer=config.data.max_answer,
+    )
+    with bar(len(train) + len(test), "tokens") as progress:
+        pool = make_pool(
+            train,
+            test,
+            skipped,
+            tokenizer,
+            train_length=config.data.max_length,
+            test_length=config.evaluation.max_length,
+            report_fraction=config.data.report_fraction,
+            seed=config.arrangement.seed,
+            form=form,
+            bad_rows=config.data.bad_rows,
+            on_progress=progress.update,
+            folder=workdir / workdirs.TOKENS,
+        )
+    shared = pool.facts["shared_tasks"]
+    if shared:
+        say(
+            f"{len(shared)} of {pool.facts['test_tasks']} test tasks stand in the training data "
+            f"too, such as {shared[0]!r}: they are not unseen"
+        )
+    say(
+        f"data: {len(pool.usable):,} training rows of {pool.facts['train_tasks']:,} tasks, "
+        f"{len(pool.test):,} test rows of {pool.facts['test_tasks']:,} tasks"
+    )
+    if pool.facts["split"]:
+        say(f"test rows: {len(pool.aimed):,} to arrange toward, {len(pool.scored):,} to score on")
+    return tokenizer, pool
+
+
+def claim_data(config: ConfigDict, workdir: Path, pool: Pool) -> None:
+    """Binds the workdir to these rows, tokens and weights, or refuses it if it has others."""
+    digest = ""
+    if config.model.init_from:
+        # Weights that do not fit are refused here, before anything is embedded.
+        folder = config.model.init_from
+        digest = huggingface.check_folder(folder, huggingface.read_config(folder))
+    elif is_file(config.model.size):
+        digest = file_digest(Path(config.model.size))
+    workdirs.claim_data(workdir, {**pool.facts, "weights_digest": digest})
+
+
+def check_steps(config: ConfigDict, rows: int) -> None:
+    """Refuses numbers of steps that no arrangement can serve, before any is made."""
+    training, budget = config.training, config.arrangement.budget
+    most = -(-rows // training.batch_size)
+    least = -(-min(budget or rows, rows) // training.batch_size)
+    if budget is not None and budget > rows:
+        say(f"arrangement.budget={budget:,} is more than the {rows:,} usable rows: all are taken")
+    if most == 1:
+        say(
+            f"{rows:,} rows make one step of training.batch_size={training.batch_size}, in which "
+            "their order cannot matter; a smaller batch makes more steps"
+        )
+    if training.steps is not None and training.steps > most:
+        raise UserError(
+            f"training.steps={training.steps}, but {rows} training rows make {most} steps; give "
+            "more rows or leave training.steps out"
+        )
+    schedule(
+        training.schedule,
+        training.learning_rate,
+        training.steps or least,
+        training.warmup_steps,
+    )

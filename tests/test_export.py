@@ -118,7 +118,7 @@ def test_a_pretrained_llama_trained_and_exported_gives_the_losses_that_were_writ
     assert not list(tmp_path.glob("*.partial"))
 
 
-@pytest.mark.parametrize("family", ["gpt2", "mistral"])
+@pytest.mark.parametrize("family", [pytest.param("gpt2", marks=pytest.mark.slow), "mistral"])
 def test_a_model_from_scratch_with_the_tokenizer_of_bytes(uneven, small_config, tmp_path, family):
     transformers = pytest.importorskip("transformers")
     changes = {"model.family": family, "training.steps": 3}

@@ -180,7 +180,7 @@ def test_padding_and_packing_change_no_logits_of_a_token(family):
 
 
 @pytest.mark.parametrize("size", [4, 128])
-@pytest.mark.parametrize("window", [1, 5, 40])
+@pytest.mark.parametrize("window", [pytest.param(1, marks=pytest.mark.slow), 5, 40])
 def test_a_window_shows_a_token_that_many_and_no_more(monkeypatch, window, size):
     # With blocks of 4 queries too, which leave out keys that lie before all their windows.
     monkeypatch.setattr(attention, "QUERY_BLOCK", size)

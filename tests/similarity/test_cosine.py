@@ -252,7 +252,7 @@ def test_one_compile_for_one_shape(on_host, function):
 
 
 @pytest.mark.parametrize("on_host", [True, False])
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=20, deadline=None)
 @given(
     n=st.sampled_from([1, 300, 700]),
     t=st.integers(1, 130),

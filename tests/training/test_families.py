@@ -73,7 +73,15 @@ jax.tree.map(np.testing.assert_array_equal, start, jax.device_get(again))
 """
 
 
-@pytest.mark.parametrize("family", ["mistral", "qwen2", "qwen3", "gpt2"])
+@pytest.mark.parametrize(
+    "family",
+    [
+        "mistral",
+        pytest.param("qwen2", marks=pytest.mark.slow),
+        pytest.param("qwen3", marks=pytest.mark.slow),
+        "gpt2",
+    ],
+)
 def test_eight_devices_load_and_train_as_one(tmp_path, family):
     done = subprocess.run(
         [sys.executable, "-c", CHILD, str(tmp_path), family],

@@ -366,6 +366,10 @@ def test_input_is_not_read_from_where_output_goes(run, tmp_path):
     for side in ("train", "test"):
         with pytest.raises(UserError, match=rf"--{side} .*arranged\.jsonl: lies in the output fol"):
             run(**{side: str(arranged)})
+    mixture = tmp_path / "all.mix.json"
+    mixture.write_text('{"sources": [{"path": "train.jsonl"}, {"path": "out/arranged.jsonl"}]}')
+    with pytest.raises(UserError, match=r"--train .*arranged\.jsonl: lies in the output folder"):
+        run(train=str(mixture))
     assert arranged.exists()
     (tmp_path / "other").mkdir()
     (tmp_path / "other" / "scratch").write_text("a file")
@@ -554,3 +558,25 @@ def test_missing_flags_and_help(capsys):
         arrange_command.main(["arrange", "--help"])
     assert caught.value.code == 0
     assert "--report-split" in capsys.readouterr().out
+
+
+def test_what_is_arranged_from_a_table_with_gaps_is_read_again(run, tmp_path):
+    pa, parquet = pytest.importorskip("pyarrow"), pytest.importorskip("pyarrow.parquet")
+    rows = [
+        {"id": f"r{n}", "prompt": f"word {n}", "completion": "yes", "task": "a" if n % 2 else None}
+        for n in range(6)
+    ]
+    parquet.write_table(pa.Table.from_pylist(rows), tmp_path / "gaps.parquet")
+    first, _ = run(train=str(tmp_path / "gaps.parquet"))
+    assert [("task" in row) for row in first] == [int(row["id"][1:]) % 2 == 1 for row in first]
+    again, _ = run(train=str(tmp_path / "out" / "arranged.jsonl"), output=tmp_path / "again")
+    assert {row["id"] for row in again} == {row["id"] for row in rows}
+
+
+def test_what_a_task_list_cannot_have_is_refused(run, tmp_path):
+    (tmp_path / "tasks.txt").write_text("one\n")
+    for options in ({"data_format": "alpaca"}, {"data_fields": "foo=bar"}):
+        with pytest.raises(UserError, match=r"tasks\.txt: lists tasks .* leave --data-format"):
+            run(train=str(tmp_path / "tasks.txt"), **options)
+    with pytest.raises(UserError, match="max_source=9 counts tokens of a study's tokenizer"):
+        run(natural_instructions="max_source=9")

@@ -1,6 +1,7 @@
 """From a checkpoint of a study's run to a Hugging Face folder that any program can load."""
 
 import json
+import math
 import shutil
 from collections.abc import Iterable
 from dataclasses import replace
@@ -79,7 +80,8 @@ def run(request: Request) -> Path:
         request.dtype in (SAME, *DTYPES),
         f"--dtype {request.dtype}: choose one of {', '.join((SAME, *DTYPES))}",
     )
-    check(request.file_gb > 0, f"--file-gb {request.file_gb} must be above 0")
+    gigabytes = request.file_gb
+    check(0 < gigabytes < math.inf, f"--file-gb {gigabytes} must be a number above 0")
     workdir = Path(request.workdir)
     told = "give the --workdir of a study that has trained"
     config = need_json(workdir / workdirs.CONFIG, ("model.family", "tokenizer"), told)

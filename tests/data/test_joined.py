@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from zsg_jax.data.corpus import open_corpus
 from zsg_jax.data.instance import instances_digest
-from zsg_jax.data.joined import open_mixture, selected
+from zsg_jax.data.joined import Joined, open_mixture
 from zsg_jax.data.messages import read_messages
 from zsg_jax.data.mixture import read_mixture
 from zsg_jax.errors import UserError
@@ -119,7 +119,8 @@ def test_a_part_of_a_file_is_a_source(tmp_path_factory, rows):
     path = folder / "rows.jsonl"
     lines = [line(f"i{k}", "abc"[k // 2], f"answer {k}") for k in range(6)]
     path.write_text("".join(lines))
-    with selected(Source(path, folder), np.array(sorted(rows), np.int64)) as part:
+    source, row = np.zeros(len(rows), np.int32), np.array(sorted(rows), np.int64)
+    with Joined(path, [Source(path, folder)], source, row) as part:
         assert part.kind == "messages"
         assert part.ids == [f"i{k}" for k in sorted(rows)]
         assert [one.id for one in part.instances()] == [f"i{k}" for k in sorted(rows)]

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from zsg_jax.data.instance import Instance, Turn
-from zsg_jax.data.pool import make_pool
+from zsg_jax.data.pool import keep_trained, make_pool
 from zsg_jax.data.prompts import Form
 from zsg_jax.data.templates.jinja import ChatTemplate
 from zsg_jax.data.tokenizers import ByteTokenizer
@@ -100,3 +100,22 @@ def test_what_was_cut_is_counted_by_kind_and_told(capsys):
     told = capsys.readouterr().err
     assert "of 3 test rows: 2 lost 10 tokens of the prompt; 1 lost 26 tokens of an answer" in told
     assert "train rows" not in told
+
+
+def test_a_trained_tokenizer_is_that_of_its_rows_and_size(tmp_path):
+    few, more = instances("a"), [*instances("a"), *instances("b", "quite another answer")]
+
+    def kept(rows, size):
+        keep_trained(tmp_path, rows, size)
+        return (tmp_path / "tokenizer.json").read_bytes(), (
+            tmp_path / "tokenizer.json"
+        ).stat().st_mtime_ns
+
+    first = kept(few, 262)
+    assert kept(few, 262) == first
+    second = kept(more, 262)
+    assert second[0] != first[0]
+    assert kept(more, 270)[0] != second[0]
+    assert kept(few, 262)[0] == first[0]
+    (tmp_path / "trained.json").write_text("{")
+    assert kept(more, 262)[0] == second[0]

@@ -1,10 +1,12 @@
 import json
 
+import numpy as np
 import pytest
 import tokenizers
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from zsg_jax.data.special_tokens import RenderedEncoder
 from zsg_jax.data.tokenizers import ByteTokenizer, FileTokenizer, from_folder, train_bpe
 from zsg_jax.errors import UserError
 
@@ -133,3 +135,23 @@ def test_a_spelled_token_does_not_put_a_space_into_a_text(assets):
         "<unk>",
         "<s>",
     )
+
+
+@pytest.mark.parametrize("words", [" hello", "hello ", " hello ", "hello"])
+def test_a_token_that_takes_white_space_beside_it_stays_one(words):
+    inner = tokenizers.Tokenizer(
+        tokenizers.models.WordLevel({"hello": 0, "?": 1, "<s>": 2}, unk_token="?")
+    )
+    inner.pre_tokenizer = tokenizers.pre_tokenizers.Whitespace()
+    inner.add_special_tokens(
+        [tokenizers.AddedToken(token, lstrip=True, rstrip=True) for token in ("<u>", "<e>")]
+    )
+    text = f"<u>{words}<e>"
+    (found,) = RenderedEncoder(inner).encode([text], [[(3, 3 + len(words))]])
+    assert found.ids.tolist() == [3, 0, 4]
+    assert found.spans.tolist()[0] == [0, 3]
+    assert found.spans.tolist()[2] == [3 + len(words), len(text)]
+    # What a turn spells stays text.
+    (found,) = RenderedEncoder(inner).encode([text + "<u>"], [[(3, len(text) + 3)]])
+    assert found.ids[0] == 3
+    assert not np.isin(found.ids[1:], [3, 4]).any()

@@ -322,6 +322,10 @@ ON_MESHES = textwrap.dedent("""
                 found = scan(train, test, nearest=30, farthest=7, statistics=True, **options,
                     taken=taken, on_host=on_host)
                 out[f"scan {n} {on_host}"] = digest([a for part in found[:3] for a in part])
+            # Longer than any device's rows are many.
+            for on_host in (False, True):
+                found = scan(train, test, nearest=600, **options, on_host=on_host)
+                out[f"long {n} {on_host}"] = digest(found.nearest)
             for farthest in (False, True):
                 a = tmta(train, test, farthest=farthest, k=20, budget=n // 2, **options)
                 out[f"tmta {n} {farthest}"] = digest([a.order, a.turn])

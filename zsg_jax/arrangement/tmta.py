@@ -12,7 +12,7 @@ from zsg_jax.similarity.rows import check_pair
 from zsg_jax.similarity.stored import Rows
 
 FULL_SORT_ROWS = 4096  # up to here every test row's list holds all training rows
-LIST_ENTRIES = 1 << 25  # of all lists together: 400 MB on the host, as much on each device
+LIST_ENTRIES = 1 << 25  # of all lists together: 1 GB on the host, or 400 MB on each device
 
 
 def tmta(

@@ -9,7 +9,8 @@ from zsg_jax.arrangement.methods import parse
 from zsg_jax.data.export import check_format
 from zsg_jax.data.fields import parse_fields
 from zsg_jax.data.kinds import AUTO, check_kind
-from zsg_jax.data.natural_instructions.options import from_text
+from zsg_jax.data.mixture import is_mixture, read_mixture
+from zsg_jax.data.natural_instructions.options import check_untokenized, from_text
 from zsg_jax.errors import UserError, check
 
 
@@ -93,12 +94,14 @@ def check_request(request: Request) -> None:
     output = Path(request.output).resolve()
     for flag in ("train", "test", "train_embeddings", "test_embeddings"):
         path = getattr(request, flag)
-        check(
-            path is None or output not in Path(path).resolve().parents,
-            f"--{flag.replace('_', '-')} {path}: lies in the output folder, whose files the new "
-            "arrangement replaces; give another --output",
-        )
+        mixed = [one.path for one in read_mixture(path).entries] if is_mixture(path or "") else []
+        for part in [path, *mixed] if path else ():
+            check(
+                output not in Path(part).resolve().parents,
+                f"--{flag.replace('_', '-')} {part}: lies in the output folder, whose files the "
+                "new arrangement replaces; give another --output",
+            )
     check_format(request.format)
-    from_text(request.natural_instructions)
+    check_untokenized(from_text(request.natural_instructions))
     check_kind(request.data_format, "--data-format")
     parse_fields(request.data_fields, "--data-fields")

@@ -43,8 +43,8 @@ class Joined:
     Attributes:
         path: what the user named.
         kind: of the rows that `raw` gives: the sources', or "messages" where theirs differ.
-        tasks, task, ids, number, skipped, skipped_count: as a corpus has them; a task of two
-            sources is one task.
+        tasks, task, number, skipped, skipped_count: as a corpus has them; a task of two sources is
+            one task.
         shares: for each source its "name", "path", and how many "rows" it gives "of" how many.
     """
 
@@ -82,10 +82,6 @@ class Joined:
                 new[old] = numbers.setdefault(part.tasks[old], len(numbers))
             self.task[own] = new[task]
         self.tasks = list(numbers)
-        self.ids = [
-            self._named(part, parts[part].ids[own])
-            for part, own in zip(source.tolist(), row.tolist(), strict=True)
-        ]
         self.skipped = [bad for part in parts for bad in part.skipped]
         self.skipped_count = sum(part.skipped_count for part in parts)
         self.shares: list[dict[str, Any]] = [
@@ -102,6 +98,14 @@ class Joined:
         return len(self._row)
 
     @cached_property
+    def ids(self) -> list[str]:
+        """Of each row, where the sources were opened with a full account."""
+        return [
+            self._named(part, self._parts[part].ids[own])
+            for part, own in zip(self._source.tolist(), self._row.tolist(), strict=True)
+        ]
+
+    @cached_property
     def digest(self) -> str:
         """What `instance.instances_digest` gives for all instances."""
         return instances_digest(self.instances())
@@ -116,7 +120,8 @@ class Joined:
         if not self._names:
             return part.raw(own)
         if part.kind == self.kind:
-            return json.dumps(json.loads(part.raw(own)) | {"id": self.ids[row]}).encode()
+            named = {"id": self.instance(row).id}
+            return json.dumps(json.loads(part.raw(own)) | named, ensure_ascii=False).encode()
         instance = self.instance(row)
         made = {
             "id": instance.id,
@@ -124,12 +129,13 @@ class Joined:
             "messages": [turn._asdict() for turn in instance.turns],
             "references": instance.references,
         }
-        return json.dumps(made).encode()
+        return json.dumps(made, ensure_ascii=False).encode()
 
     def instance(self, row: int) -> Instance:
         """The instance of a row."""
         part, own = self._at(row)
-        return dataclasses.replace(part.instance(own), id=self.ids[row])
+        found = part.instance(own)
+        return dataclasses.replace(found, id=self._named(self._source[row], found.id))
 
     def instances(self, rows: Iterable[int] | None = None) -> Iterator[Instance]:
         """The instances of `rows`, or of all, one at a time."""
@@ -163,11 +169,6 @@ class Joined:
         if not 0 <= row < len(self):
             raise IndexError(f"row {row} of {len(self)}")
         return self._parts[self._source[row]], int(self._row[row])
-
-
-def selected(whole: Opened, rows: np.ndarray) -> Joined:
-    """Some rows of a source, in the given order; ids stay."""
-    return Joined(whole.path, [whole], np.zeros(len(rows), np.int32), rows)
 
 
 def open_mixture(mixture: Mixture, open_entry: Callable[[Entry], Opened]) -> Joined:

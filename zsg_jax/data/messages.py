@@ -9,15 +9,13 @@ from zsg_jax.data.containers import TASKS, ReadTasks, container, rows
 from zsg_jax.data.fields import rename_rows
 from zsg_jax.data.instance import Instance
 from zsg_jax.data.kinds import AUTO, FLAG, KINDS, Kind, check_kind, recognize
-from zsg_jax.data.kinds.checks import Refused, check_text, json_object, json_type
+from zsg_jax.data.kinds.checks import OPTIONAL, Refused, check_text, json_object, json_type
 from zsg_jax.data.rows import Row, SeenIds
-from zsg_jax.errors import UserError
+from zsg_jax.errors import UserError, check
 from zsg_jax.progress import count, say
 
 NO_TASK = "(no task)"
 ADVICE = "pass --config.data.bad_rows=skip to go on without such rows"
-# Fields that a row may lack; a table has null for them then.
-OPTIONAL = ("id", "task", "task_name", "task_id", "source", "references", "system", "history")
 
 
 class BadRow(NamedTuple):
@@ -79,6 +77,11 @@ def open_rows(
     """
     check_kind(format, flag)
     if container(path) == TASKS:
+        check(
+            format in (AUTO, "messages") and not fields,
+            f"{path}: lists tasks of Natural Instructions, which have a form of their own; leave "
+            f"{flag} and new names of fields out",
+        )
         return "messages", rows(path, read_tasks)
     found = rename_rows(rows(path), fields) if fields else rows(path)
     if format != AUTO:

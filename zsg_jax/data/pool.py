@@ -1,5 +1,6 @@
 """The instances of a study with their tokens, and an account of what was left out."""
 
+import json
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -11,6 +12,7 @@ from zsg_jax.data.instance import Instance
 from zsg_jax.data.instances import Instances, of_list
 from zsg_jax.data.messages import ADVICE, NO_TASK, BadRow
 from zsg_jax.data.splits import report_split
+from zsg_jax.durable import write_json
 from zsg_jax.errors import UserError
 from zsg_jax.processes import once
 from zsg_jax.progress import say
@@ -42,10 +44,19 @@ class Pool(NamedTuple):
 
 
 def keep_trained(folder: Path, train: Sequence[Instance], size: int) -> None:
-    """Trains a byte-level BPE of `size` entries on `train`, unless `folder` holds one already."""
-    if not (folder / "tokenizer.json").exists():
-        say(f"tokenizer: training a byte-level BPE on {len(train):,} rows")
-        tokenizers.train_bpe((instance.text for instance in train), size).save(folder)
+    """Trains a byte-level BPE of `size` entries on `train`, unless `folder` holds that one."""
+    made_from = {"train_digest": of_list(train).digest, "size": size}
+    told = folder / "trained.json"
+    try:
+        known = json.loads(told.read_bytes())
+    except (OSError, ValueError):
+        known = None
+    if known == made_from and (folder / "tokenizer.json").exists():
+        return
+    say(f"tokenizer: training a byte-level BPE on {len(train):,} rows")
+    told.unlink(missing_ok=True)
+    tokenizers.train_bpe((instance.text for instance in train), size).save(folder)
+    write_json(told, made_from)
 
 
 def choose_tokenizer(name: str, trained: Path) -> tokenizers.Tokenizer:

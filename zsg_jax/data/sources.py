@@ -123,7 +123,7 @@ def open_source(path: str | Path, *, format: str, **options: Any) -> Corpus | Jo
         return open_corpus(
             entry.path,
             format=format if entry.format == AUTO else entry.format,
-            **options | {"full_account": True},
+            **options,
         )
 
     return open_mixture(read_mixture(path), open_entry)

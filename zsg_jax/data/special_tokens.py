@@ -65,9 +65,13 @@ class RenderedEncoder:
     def _with_plain(self, text: str, whole: Encoding, plain: Sequence[Span]) -> Encoding:
         """`whole` with those stretches between real special tokens anew that spell others."""
         special = np.flatnonzero(np.isin(whole.ids, self._special)).tolist()
-        real = [i for i in special if not _overlaps(whole.spans[i].tolist(), plain)]
+        # A token that takes white space beside it does not own it: a turn may begin there.
+        bare = Encoding(whole.ids, whole.spans.copy())
+        for i in special:
+            bare.spans[i] = _stripped(text, *whole.spans[i].tolist())
+        real = [i for i in special if not _overlaps(bare.spans[i].tolist(), plain)]
         if len(real) == len(special):
-            return whole
+            return bare
         parts, read = [], 0
         for place in [*real, len(whole.ids)]:
             if any(read <= i < place for i in special):
@@ -75,8 +79,8 @@ class RenderedEncoder:
                 end = len(text) if place == len(whole.ids) else int(whole.spans[place, 0])
                 parts.append(_moved(self._encode_plain(text[start:end], start > 0), start))
             else:
-                parts.append(_part(whole, read, place))
-            parts.append(_part(whole, place, place + 1))
+                parts.append(_part(bare, read, place))
+            parts.append(_part(bare, place, place + 1))
             read = place + 1
         return _joined(parts)
 
@@ -105,6 +109,14 @@ def _moved(encoding: Encoding, by: int) -> Encoding:
 def _joined(parts: Sequence[Encoding]) -> Encoding:
     ids, spans = zip(*parts, strict=True)
     return Encoding(np.concatenate(ids), np.concatenate(spans))
+
+
+def _stripped(text: str, start: int, end: int) -> Span:
+    """A span without the white space at its ends, if it holds anything else."""
+    part = text[start:end]
+    if not part.strip():
+        return start, end
+    return end - len(part.lstrip()), start + len(part.rstrip())
 
 
 def _overlaps(span: Sequence[int], others: Sequence[Span]) -> bool:

@@ -9,6 +9,7 @@ from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
+from zsg_jax.data.kinds.checks import OPTIONAL
 from zsg_jax.data.rows import Row
 from zsg_jax.errors import UserError, check
 from zsg_jax.progress import track
@@ -163,8 +164,10 @@ def as_json(row: dict[str, Any]) -> bytes:
     """A row of a table as a JSON object on one line.
 
     Times are written as ISO 8601 has them, integers of any size as such and other decimals as
-    texts, bytes as the text they hold or else in base64, and numbers that are none as null.
+    texts, bytes as the text they hold or else in base64, and numbers that are none as null. Fields
+    that a row may lack are left out where they are null.
     """
+    row = {key: one for key, one in row.items() if one is not None or key not in OPTIONAL}
     try:
         return json.dumps(row, ensure_ascii=False, allow_nan=False, default=_plain).encode()
     except ValueError:

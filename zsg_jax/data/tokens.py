@@ -27,7 +27,7 @@ from zsg_jax.errors import UserError, check
 from zsg_jax.progress import say
 
 # To be raised when the same instances come out as other tokens than before.
-FORMAT = 1
+FORMAT = 2
 MANIFEST = "manifest.json"
 SHARD_ROWS = 32_768
 _LENGTH, _LOSS, _CUT, _ANSWER_CUT = range(4)

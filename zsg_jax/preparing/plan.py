@@ -70,8 +70,9 @@ def plan_split(
     rows = len(instances)
     check(rows > 0, f"--{name}: no row is left")
     digest, size = _digested(track(instances, f"checking {name}", rows))
-    shards = math.ceil(rows / shard_rows) if shard_rows else math.ceil(size / shard_bytes)
-    shards = min(max(shards, 1), rows)
+    # The quotient of a tiny number may be infinite.
+    parts = rows / shard_rows if shard_rows else min(rows, size / shard_bytes)
+    shards = min(max(math.ceil(parts), 1), rows)
     check(
         shards < 100_000,
         f"--{name}: would be {shards:,} shards; give a larger --shard-mb or --shard-rows",

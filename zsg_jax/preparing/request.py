@@ -5,7 +5,7 @@ from pathlib import Path
 
 from zsg_jax.data.fields import parse_fields
 from zsg_jax.data.kinds import AUTO, check_kind
-from zsg_jax.data.natural_instructions.options import from_text
+from zsg_jax.data.natural_instructions.options import check_untokenized, from_text
 from zsg_jax.data.records.layout import NAME, VERSION
 from zsg_jax.data.sources import REWRITES
 from zsg_jax.data.splits import check_split
@@ -79,7 +79,7 @@ def check_request(request: Request) -> None:
     check_split(request.split)
     check_kind(request.data_format, "--data-format")
     parse_fields(request.data_fields, "--data-fields")
-    from_text(request.natural_instructions)
+    check_untokenized(from_text(request.natural_instructions))
 
 
 def _suggestion(name: str) -> str:

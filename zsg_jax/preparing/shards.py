@@ -120,19 +120,19 @@ def _write(path: Path, instances: Iterator[Instance]) -> Shard:
             for instance in instances:
                 record = to_record(instance)
                 rows, size = rows + 1, size + len(record)
-                _do(writer.write, record)
+                _do(path, writer.write, record)
         finally:
-            _do(writer.close)
+            _do(path, writer.close)
         digest = file_digest(partial)
     return Shard(path.name, rows, size, digest)
 
 
-def _do(call: Any, *arguments: Any) -> None:
+def _do(path: Path, call: Any, *arguments: Any) -> None:
     """Calls the writer, which raises RuntimeError where a disk is full."""
     try:
         call(*arguments)
-    except RuntimeError as error:
-        raise OSError(str(error)) from None
+    except (OSError, RuntimeError) as error:
+        raise UserError(f"{path}: cannot be written: {error}") from None
 
 
 def _beside(path: Path) -> Path:

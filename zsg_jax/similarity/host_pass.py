@@ -37,8 +37,9 @@ def run(
     function = compiled(stream, _span)
     line = stream.mesh.devices.flat
     mine = [n for n, d in enumerate(line) if d.process_index == jax.process_index()]
+    # A device's list is no longer than its rows are many.
     lists = {
-        (device, far): HostLists(tests, k, TILE, farthest=far)
+        (device, far): HostLists(tests, max(1, min(k, stream.longest)), TILE, farthest=far)
         for device in mine
         for far, k in lengths.items()
     }

@@ -6,6 +6,9 @@ from typing import Any, NamedTuple
 
 from zsg_jax.data.instance import Turn
 
+# Fields that a row may lack; a table has null for them then.
+OPTIONAL = ("id", "task", "task_name", "task_id", "source", "references", "system", "history")
+
 
 class Refused(Exception):
     """Why one row is no instance."""

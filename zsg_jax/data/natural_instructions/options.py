@@ -118,3 +118,12 @@ def _value(name: str, value: str, kind: type) -> str | int | bool:
         return int(value)
     wanted = "true or false" if kind is bool else "a whole number from 0"
     raise UserError(f"natural_instructions: {name}={value!r} must be {wanted}")
+
+
+def check_untokenized(options: Options) -> None:
+    """Refuses a limit in tokens where there is no tokenizer to count them."""
+    check(
+        not options.max_source,
+        f"--natural-instructions max_source={options.max_source} counts tokens of a study's "
+        "tokenizer, and there is none here; leave it out",
+    )

@@ -10,10 +10,11 @@ from typing import Any, NamedTuple
 import ml_dtypes
 import numpy as np
 from flax import traverse_util
+from safetensors import SafetensorError
 from safetensors.numpy import save_file
 
 from zsg_jax.durable import write_json
-from zsg_jax.errors import check
+from zsg_jax.errors import UserError, check
 from zsg_jax.models.families import ModelConfig, family_name
 from zsg_jax.models.huggingface import layouts, open_folder, unpadded
 from zsg_jax.models.huggingface.configs import config_json, config_path
@@ -68,7 +69,9 @@ def write(
         places = layouts.places(layouts.LAYOUTS[family_name(model)], shapes)
     else:
         opened, places, _ = open_folder(source, model)
-        dtypes = {name: _SAFETENSORS[one.dtype] for name, one in opened.tensors.items()}
+        # A folder may hold buffers besides, of dtypes that no parameter has.
+        named = {place.name for place in places.values()}
+        dtypes = {n: _SAFETENSORS[one.dtype] for n, one in opened.tensors.items() if n in named}
     tensors: dict[str, list[_Piece]] = {}
     flat = traverse_util.flatten_dict(shapes, sep=".")
     for path in sorted(flat, key=_by_number):
@@ -87,7 +90,11 @@ def write(
         one = "model" if len(files) == 1 else f"model-{number:05d}-of-{len(files):05d}"
         content = {name: _tensor(name, tensors[name], arrays, wanted[name]) for name in names}
         # transformers refuses files that do not say so.
-        save_file(content, folder / f"{one}.safetensors", metadata={"format": "pt"})
+        path = folder / f"{one}.safetensors"
+        try:
+            save_file(content, path, metadata={"format": "pt"})
+        except (OSError, SafetensorError) as error:
+            raise UserError(f"{path}: cannot be written: {error}") from None
         weight_map |= dict.fromkeys(names, f"{one}.safetensors")
     if len(files) > 1:
         index = {"metadata": {"total_size": sum(sizes.values())}, "weight_map": weight_map}

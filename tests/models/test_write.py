@@ -155,6 +155,14 @@ def test_there_and_back_gives_the_same_bytes(
             assert {index["weight_map"][name] for name in part} == {file.name}
 
 
+def test_buffers_beside_the_parameters_are_no_hindrance(tmp_path):
+    data = make(tmp_path / "a", CONFIGS["gpt2"])
+    buffers = {"h.0.attn.bias": np.ones((1, 1, 4, 4), bool), "position_ids": np.arange(4)}
+    save_file(data | buffers, tmp_path / "a" / "model.safetensors")
+    there_and_back(tmp_path / "a", tmp_path / "b")
+    assert read_all(tmp_path / "b").keys() == data.keys()
+
+
 def test_another_dtype_is_rounded_and_told_and_what_does_not_fit_is_refused(tmp_path):
     data = make(tmp_path / "a", CONFIGS["llama"])
     there_and_back(tmp_path / "a", tmp_path / "b", dtype="float16")

@@ -292,7 +292,8 @@ def validate(config: ConfigDict) -> None:
     seeds = given["seeds"]
     check(
         bool(seeds) and len(set(seeds)) == len(seeds) and all(0 <= seed < 2**32 for seed in seeds),
-        f"config.seeds={tuple(seeds)} must be different whole numbers from 0, at least one",
+        f"config.seeds={tuple(seeds)} must be different whole numbers from 0, at least one; a "
+        "single one is written --config.seeds='(0,)'",
     )
     check(
         not given["model.init_from"] or len(seeds) == 1,

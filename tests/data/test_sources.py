@@ -38,7 +38,10 @@ def test_sides_may_be_of_different_kinds_and_the_format_holds_for_both(tmp_path)
     paths = str(tmp_path / "x.parquet"), str(tmp_path / "y.json")
     train, test, _ = load(*paths, bad_rows="refuse", rewrites_options=OPTIONS)
     assert [[one.text for one in side] for side in (train, test)] == [["a b"], ["c d"]]
-    with pytest.raises(UserError, match=r'y\.json, row 1: "question" is missing'):
+    with pytest.raises(
+        UserError,
+        match=r"y\.json, row 1: is a row of alpaca, not of question_answer; leave --config",
+    ):
         load(*paths, bad_rows="refuse", rewrites_options=OPTIONS, format="question_answer")
 
 
@@ -57,3 +60,25 @@ def test_files_are_open_until_the_stack_is_left_and_leave_nothing(tmp_path):
         assert (tmp_path / "scratch").is_dir()
     assert set(os.listdir("/proc/self/fd")) == before
     assert not (tmp_path / "scratch").exists()
+
+
+def test_what_a_user_got_wrong_about_a_source_is_said_before_its_rows(tmp_path):
+    (tmp_path / "rows.jsonl").write_text('{"ask": "a", "reply": "b"}\n' * 3)
+    (tmp_path / "rows.csv").write_text("ask,reply\na,b\n")
+    (tmp_path / "task.json").write_text('{\n "Definition": ["do"]\n}')
+
+    def given(name, **options):
+        path = str(tmp_path / name)
+        return load(path, path, bad_rows="refuse", rewrites_options=OPTIONS, **options)
+
+    with pytest.raises(UserError, match="say which they are by --config"):
+        given("rows.jsonl")
+    wrong = {"question": "ask", "answer": "replies"}
+    with pytest.raises(UserError, match=r"rows\.jsonl:1: has no field 'replies' that could be"):
+        given("rows.jsonl", fields=wrong)
+    train, _, _ = given("rows.jsonl", fields=wrong | {"answer": "reply"})
+    assert train[0].text == "a b"
+    with pytest.raises(UserError, match="tables of text are not read; write it as JSON lines"):
+        given("rows.csv")
+    with pytest.raises(UserError, match=r"give the list that names the tasks, splits/NAME/train_t"):
+        given("task.json")

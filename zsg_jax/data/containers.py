@@ -42,7 +42,7 @@ def container(path: Path) -> str:
     whatever has another name.
 
     Raises:
-        UserError: for a .json file that is missing, damaged or unreadable.
+        UserError: for a .json file that is missing, damaged or unreadable, and for a .csv file.
     """
     if str(path).startswith(HUB):
         return "hub"
@@ -55,6 +55,8 @@ def container(path: Path) -> str:
     if name.endswith(".json"):
         # A pipe can be read only once.
         return "array" if not path.is_fifo() and begins_array(path) else LINES
+    if Path(name).suffix in (".csv", ".tsv"):
+        raise UserError(f"{path}: tables of text are not read; write it as JSON lines or Parquet")
     if name != path.name:
         return LINES
     return {".txt": TASKS, ".parquet": "parquet", ".arrow": "arrow"}.get(path.suffix, LINES)

@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Iterator, Mapping
+from itertools import chain, islice
 from typing import Any
 
 from zsg_jax.data.kinds.checks import Refused, json_object
@@ -9,6 +10,7 @@ from zsg_jax.data.rows import Row
 from zsg_jax.errors import check
 
 FIELDS_FLAG = "--config.data.fields"
+FIRST = 32  # rows looked at for the names
 
 
 def parse_fields(text: str, flag: str = FIELDS_FLAG) -> dict[str, str]:
@@ -48,12 +50,31 @@ def rename(raw: bytes, fields: Mapping[str, str]) -> bytes:
 
 
 def rename_rows(rows: Iterator[Row], fields: Mapping[str, str]) -> Iterator[Row]:
-    """`rows` with their fields renamed; those that hold no object stay as they are."""
-    for row in rows:
+    """`rows` with their fields renamed; those that hold no object stay as they are.
+
+    Raises:
+        UserError: for an old name that none of the first rows has.
+    """
+    head = list(islice(rows, FIRST))
+    known = [found for row in head if (found := _object(row)) is not None]
+    for old in fields.values():
+        check(
+            not known or any(_at(row, old) for row in known),
+            f"{head[0].place}: has no field {old!r} that could be renamed, nor have the rows after "
+            f"it (there are: {', '.join(map(repr, known[0])) if known else ''})",
+        )
+    for row in chain(head, rows):
         try:
             yield row._replace(raw=rename(row.raw, fields)) if not row.refusal else row
         except Refused:
             yield row
+
+
+def _object(row: Row) -> dict[str, Any] | None:
+    try:
+        return None if row.refusal else json_object(row.raw)
+    except Refused:
+        return None
 
 
 def _at(row: Any, name: str) -> tuple[Any, ...]:

@@ -36,7 +36,8 @@ def begins_array(path: Path) -> bool:
                 check(
                     start.split(b"\n")[0].strip() != b"{",
                     f"{path}: holds one object over several lines; give an array of objects, "
-                    "`[{…}, {…}]`, or one object a line",
+                    "`[{…}, {…}]`, or one object a line; of Natural Instructions give the list "
+                    "that names the tasks, splits/NAME/train_tasks.txt",
                 )
                 return start.startswith(b"[")
     return False

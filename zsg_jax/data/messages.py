@@ -8,7 +8,7 @@ from zsg_jax.data import natural_instructions
 from zsg_jax.data.containers import TASKS, ReadTasks, container, rows
 from zsg_jax.data.fields import rename_rows
 from zsg_jax.data.instance import Instance
-from zsg_jax.data.kinds import AUTO, FLAG, KINDS, Kind, check_kind, recognize
+from zsg_jax.data.kinds import AUTO, FLAG, KINDS, Kind, check_kind, checked, recognize
 from zsg_jax.data.kinds.checks import OPTIONAL, Refused, check_text, json_object, json_type
 from zsg_jax.data.rows import Row, SeenIds
 from zsg_jax.errors import UserError, check
@@ -85,7 +85,7 @@ def open_rows(
         return "messages", rows(path, read_tasks)
     found = rename_rows(rows(path), fields) if fields else rows(path)
     if format != AUTO:
-        return format, found
+        return format, checked(found, format, flag)
     return recognize(found, flag)
 
 

@@ -128,17 +128,22 @@ def make_pool(
         "template_digest": form.fingerprint,
         "shared_tasks": sorted(set(train.task_names) & set(test.task_names) - {NO_TASK}),
     }
+    spare = (
+        ", or pass --config.data.truncation=head, which cuts prompts instead"
+        if form.truncation == "tail"
+        else ""
+    )
     for side, kept, key in (
         ("train", usable, "data.max_length"),
         ("test", answered, "evaluation.max_length"),
     ):
         dropped = len(facts[f"{side}_dropped"]) - len(facts[f"{side}_refused"])
         if not len(kept):
-            raise UserError(f"no {side} row has an answer token left; raise --config.{key}")
+            raise UserError(f"no {side} row has an answer token left; raise --config.{key}{spare}")
         if dropped:
             say(
                 f"{dropped:,} of {facts[f'{side}_rows']:,} {side} rows have no answer token left "
-                f"within {key} and are left out; a larger --config.{key} keeps more"
+                f"within {key} and are left out; to keep more, raise --config.{key}{spare}"
             )
     test = test.select(answered)
     aimed = scored = np.arange(len(test))

@@ -3,6 +3,7 @@
 from contextlib import ExitStack
 from pathlib import Path
 
+import numpy as np
 from ml_collections import ConfigDict
 
 from zsg_jax import workdir as workdirs
@@ -17,7 +18,7 @@ from zsg_jax.errors import UserError
 from zsg_jax.models import huggingface
 from zsg_jax.models.choose import is_file
 from zsg_jax.processes import once
-from zsg_jax.progress import bar, say
+from zsg_jax.progress import bar, count, say
 from zsg_jax.training.optimizer import schedule
 
 
@@ -80,8 +81,10 @@ def open_pool(config: ConfigDict, workdir: Path, stack: ExitStack) -> tuple[Toke
             f"too, such as {shared[0]!r}: they are not unseen"
         )
     say(
-        f"data: {len(pool.usable):,} training rows of {pool.facts['train_tasks']:,} tasks, "
-        f"{len(pool.test):,} test rows of {pool.facts['test_tasks']:,} tasks"
+        f"data: {count(len(pool.usable), 'training row')} of "
+        f"{count(len(np.unique(pool.train.task[pool.usable])), 'task')}, "
+        f"{count(len(pool.test), 'test row')} of "
+        f"{count(len(np.unique(pool.test.task)), 'task')}"
     )
     if pool.facts["split"]:
         say(f"test rows: {len(pool.aimed):,} to arrange toward, {len(pool.scored):,} to score on")

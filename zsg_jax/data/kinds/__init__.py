@@ -112,10 +112,27 @@ def recognize(rows: Iterable[Row], flag: str = FLAG) -> tuple[str, Iterator[Row]
         )
         raise UserError(
             f"{strange[0].place}: its fields are {_named(strange[1])}, which make no kind of row "
-            f"({known}); rename them"
+            f"({known}); say which they are by {flag.replace('format', 'fields')}=NEW=OLD,…"
         )
     kind = kinds[0] if kinds else "messages"
     return kind, _alike(chain(head, rest), kind, flag)
+
+
+def checked(rows: Iterable[Row], kind: str, flag: str = FLAG) -> Iterator[Row]:
+    """All `rows`, of the `kind` that a user named; refused if the first of them are all of others.
+
+    Raises:
+        UserError: naming a row and what it is.
+    """
+    rest = iter(rows)
+    head = list(islice(rest, FIRST))
+    fits = [(row, fitting(_fields(row) or {})) for row in head]
+    other = next(((row, names) for row, names in fits if names), None)
+    if other is not None and not any(kind in names for _, names in fits):
+        raise UserError(
+            f"{other[0].place}: is a row of {' or '.join(other[1])}, not of {kind}; leave {flag} out"
+        )
+    return chain(head, rest)
 
 
 def _alike(rows: Iterable[Row], kind: str, flag: str) -> Iterator[Row]:

@@ -47,7 +47,10 @@ def task_folder(path: Path) -> Path:
     for folder in folders:
         if folder.is_dir():
             return folder
-    raise UserError(f"{path}: lists tasks, but there is neither {folders[0]} nor {folders[1]}")
+    raise UserError(
+        f"{path}: lists tasks of Natural Instructions, but there is neither {folders[0]} nor "
+        f"{folders[1]}; leave the list where it came from, or name another kind of file other than .txt"
+    )
 
 
 def read_task(file: Path, name: str, path: Path, most: Form) -> dict[str, Any]:

@@ -130,7 +130,8 @@ def checked(rows: Iterable[Row], kind: str, flag: str = FLAG) -> Iterator[Row]:
     other = next(((row, names) for row, names in fits if names), None)
     if other is not None and not any(kind in names for _, names in fits):
         raise UserError(
-            f"{other[0].place}: is a row of {' or '.join(other[1])}, not of {kind}; leave {flag} out"
+            f"{other[0].place}: is a row of {' or '.join(other[1])}, not of {kind}; leave {flag} "
+            "out"
         )
     return chain(head, rest)
 

@@ -49,7 +49,7 @@ def task_folder(path: Path) -> Path:
             return folder
     raise UserError(
         f"{path}: lists tasks of Natural Instructions, but there is neither {folders[0]} nor "
-        f"{folders[1]}; leave the list where it came from, or name another kind of file other than .txt"
+        f"{folders[1]}; leave the list where it came from, and name other files not .txt"
     )
 
 

@@ -1,6 +1,7 @@
 """Batches from worker processes: the same, in order, resumed anywhere; and the processes end."""
 
 import json
+import multiprocessing
 import os
 import signal
 import subprocess
@@ -199,3 +200,20 @@ def test_workers_end_however_the_run_ends(tmp_path, end):
     assert "Exception ignored" not in told, told
     if end == "return":
         assert (child.returncode, told) == (0, "")
+
+
+def test_workers_that_do_not_end_are_ended(monkeypatch):
+    monkeypatch.setattr("zsg_jax.data.workers.PATIENCE", 0.5)
+    batches = Batches(Endless(), workers=2, ahead=2)
+    processes = [int(next(batches)["process"][0]) for _ in range(2)]
+
+    class Stuck:
+        def close(self):
+            """Waits, as one who asks workers in vain to stop."""
+            for child in multiprocessing.active_children():
+                child.join()
+
+    laid, batches._laid = batches._laid, Stuck()
+    batches.close()
+    gone(processes)
+    laid.close()

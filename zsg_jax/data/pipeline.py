@@ -10,7 +10,7 @@ import numpy as np
 
 from zsg_jax.data.packing import Batch, lay_packed, pack, row_counts, spread
 from zsg_jax.data.prompts import TokenRows
-from zsg_jax.data.workers import in_workers, thread_that_starts_workers
+from zsg_jax.data.workers import ended_at_last, in_workers, thread_that_starts_workers
 from zsg_jax.errors import UserError
 
 
@@ -216,8 +216,11 @@ class Batches(Iterator[Any]):
         if self._thread is None or self._laid is None:
             return
         # Not before what is under way is there: workers still starting could not be told to stop.
+        killing = ended_at_last() if self._workers else None
         self._thread.shutdown()
         self._laid.close()
+        if killing is not None:
+            killing.cancel()
         self._laid = self._thread = self._coming = None
         if self._workers:
             # The end of grain's threads is a cycle of references, a batch in it.

@@ -18,6 +18,7 @@ from absl import flags
 
 # What grain calls its worker processes.
 _NAME = "grain-process-prefetch"
+PATIENCE = 20.0  # seconds that workers have to end by themselves
 _DEAF = (signal.SIG_BLOCK, (signal.SIGINT,))
 
 
@@ -61,6 +62,23 @@ def thread_that_starts_workers() -> ThreadPoolExecutor:
     _parse_flags()
     # Threads and processes inherit what the thread that starts them blocks.
     return ThreadPoolExecutor(1, "batches", signal.pthread_sigmask, _DEAF)
+
+
+def ended_at_last() -> threading.Timer:
+    """Kills workers that are still there after `PATIENCE` seconds, unless it is cancelled.
+
+    Whoever waits for them then goes on; they hold nothing that could be lost.
+    """
+
+    def kill() -> None:
+        for child in multiprocessing.active_children():
+            if child.name.startswith(_NAME):
+                child.kill()
+
+    timer = threading.Timer(PATIENCE, kill)
+    timer.daemon = True
+    timer.start()
+    return timer
 
 
 def _parse_flags() -> None:

@@ -241,4 +241,7 @@ def test_fifty_steps_of_real_rows(assets):
     for number, (a, b) in enumerate(zip(found[False], found[True], strict=True)):
         assert consumed(a) == consumed(b) == order[16 * number : 16 * number + 16].tolist()
         np.testing.assert_allclose(a["loss"], b["loss"], atol=2e-3)
-        assert a["fill"] < b["fill"]
+        # A step may hold no two instances that fit one row.
+        assert a["fill"] <= b["fill"]
+    fills = [np.mean([row["fill"] for row in rows]) for rows in found.values()]
+    assert fills[1] > 1.2 * fills[0]

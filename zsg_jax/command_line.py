@@ -12,7 +12,7 @@ from typing import Any, NoReturn
 from absl import flags
 from ml_collections import ConfigDict
 
-from zsg_jax.errors import UserError, nearest
+from zsg_jax.errors import UserError, first_line, nearest
 
 FULL = (errno.ENOSPC, errno.EFBIG, errno.EDQUOT)  # the disk, a file's limit, a user's share
 
@@ -42,7 +42,7 @@ def parser(config_keys: Collection[str]) -> Callable[[Sequence[str]], list[str]]
             known = [f"--{name}" for name in flags.FLAGS]
             fail(f"--{error.flagname}: unknown flag{nearest(f'--{error.flagname}', known)}")
         except (UserError, flags.Error) as error:
-            fail(_first_line(error))
+            fail(first_line(error))
         # The user's config file is run here, so anything may come out of it.
         except Exception as error:
             fail(_not_loaded(error))
@@ -123,9 +123,5 @@ def _not_loaded(error: BaseException) -> str:
         return str(error)
     frames = traceback.extract_tb(error.__traceback__)
     where = f" ({frames[-1].filename}:{frames[-1].lineno})" if frames else ""
-    told = f"{type(error).__name__}: {_first_line(error)}{where}"
+    told = f"{type(error).__name__}: {first_line(error)}{where}"
     return f"--config: the file cannot be loaded: {told}"
-
-
-def _first_line(error: BaseException) -> str:
-    return next((line for line in str(error).splitlines() if line.strip()), type(error).__name__)

@@ -22,3 +22,8 @@ def nearest(name: str, names: Collection[str], cutoff: float = 0.6) -> str:
     """ "; did you mean NAME?" for the nearest of `names`, or nothing where none is near."""
     near = difflib.get_close_matches(name, names, n=1, cutoff=cutoff)
     return f"; did you mean {near[0]}?" if near else ""
+
+
+def first_line(error: BaseException) -> str:
+    """What a library's error says first, or its kind where it says nothing."""
+    return next((line for line in str(error).splitlines() if line.strip()), type(error).__name__)

@@ -30,7 +30,7 @@ from zsg_jax.data import export, natural_instructions
 from zsg_jax.data.corpus import Corpus
 from zsg_jax.data.fields import parse_fields
 from zsg_jax.data.joined import Joined
-from zsg_jax.data.messages import NO_TASK
+from zsg_jax.data.messages import NO_TASK, tell_skipped
 from zsg_jax.data.natural_instructions.options import from_text
 from zsg_jax.data.sources import open_source
 from zsg_jax.durable import npy_bytes, replacing, write_bytes
@@ -127,10 +127,7 @@ def _timed(seconds: dict[str, float], stage: str) -> Iterator[None]:
 
 def _tell(request: Request, train: Corpus | Joined, test: Corpus | Joined) -> None:
     for corpus in (train, test):
-        for row in corpus.skipped[:5]:
-            say(f"skipped {row.path}:{row.line}: {row.reason}")
-        if corpus.skipped_count > 5:
-            say(f"skipped {corpus.skipped_count - 5:,} more rows of {corpus.path}")
+        tell_skipped(corpus.skipped, corpus.skipped_count, f" of {corpus.path}")
     say(
         f"data: {count(len(train), 'training row')} of {count(len(train.tasks), 'task')}, "
         f"{count(len(test), 'test row')} of {count(len(test.tasks), 'task')}"

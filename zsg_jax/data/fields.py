@@ -5,7 +5,7 @@ from collections.abc import Iterator, Mapping
 from itertools import chain, islice
 from typing import Any
 
-from zsg_jax.data.kinds.checks import Refused, json_object
+from zsg_jax.data.kinds.checks import Refused, json_object, readable
 from zsg_jax.data.rows import Row
 from zsg_jax.errors import check
 
@@ -56,7 +56,7 @@ def rename_rows(rows: Iterator[Row], fields: Mapping[str, str]) -> Iterator[Row]
         UserError: for an old name that none of the first rows has.
     """
     head = list(islice(rows, FIRST))
-    known = [found for row in head if (found := _object(row)) is not None]
+    known = [found for row in head if (found := readable(row)) is not None]
     for old in fields.values():
         check(
             not known or any(_at(row, old) for row in known),
@@ -68,13 +68,6 @@ def rename_rows(rows: Iterator[Row], fields: Mapping[str, str]) -> Iterator[Row]
             yield row._replace(raw=rename(row.raw, fields)) if not row.refusal else row
         except Refused:
             yield row
-
-
-def _object(row: Row) -> dict[str, Any] | None:
-    try:
-        return None if row.refusal else json_object(row.raw)
-    except Refused:
-        return None
 
 
 def _at(row: Any, name: str) -> tuple[Any, ...]:

@@ -1,6 +1,6 @@
 """Reads instances from rows of any kind, one JSON object each, and names every bad row."""
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -15,6 +15,7 @@ from zsg_jax.errors import UserError, check
 from zsg_jax.progress import count, say
 
 NO_TASK = "(no task)"
+TOLD = 5  # skipped rows that are named on screen
 ADVICE = "pass --config.data.bad_rows=skip to go on without such rows"
 
 
@@ -24,6 +25,14 @@ class BadRow(NamedTuple):
     path: str
     line: int
     reason: str
+
+
+def tell_skipped(rows: Sequence[BadRow], total: int, rest: str) -> None:
+    """Says the first few rows that were left out, of `total`, and of the others the `rest`."""
+    for row in rows[:TOLD]:
+        say(f"skipped {row.path}:{row.line}: {row.reason}")
+    if total > TOLD:
+        say(f"skipped {total - TOLD:,} more rows{rest}")
 
 
 def read_messages(

@@ -11,7 +11,7 @@ from typing import Any
 
 from zsg_jax.data.kinds.checks import OPTIONAL
 from zsg_jax.data.rows import Row
-from zsg_jax.errors import UserError, check
+from zsg_jax.errors import UserError, check, first_line
 from zsg_jax.progress import track
 
 BATCH_ROWS = 1024
@@ -97,7 +97,7 @@ def hub_rows(name: str) -> Iterator[Row]:
         loaded = datasets.load_dataset(dataset_name, split=split or None)
     # Whatever goes wrong between here and the hub comes in types of many libraries.
     except Exception as error:
-        raise UserError(f"{name}: cannot be loaded: {_first_line(error)}") from None
+        raise UserError(f"{name}: cannot be loaded: {first_line(error)}") from None
     if isinstance(loaded, dict):
         if len(loaded) != 1:
             first = next(iter(loaded), "train")
@@ -204,7 +204,7 @@ def _damage_told(path: Path, reached: Callable[[], int], what: str) -> Iterator[
         raise UserError(f"{path}: no such file") from None
     except (pa.ArrowException, OSError, ValueError, KeyError) as error:
         after = f"is damaged after row {reached():,}" if reached() else "is damaged, or none at all"
-        raise UserError(f"{path}: the {what} {after}: {_first_line(error)}") from None
+        raise UserError(f"{path}: the {what} {after}: {first_line(error)}") from None
 
 
 def _need(library: str, path: Path) -> None:
@@ -226,7 +226,3 @@ def _read_json(path: Path) -> dict[str, Any]:
         raise UserError(f"{path}: is not JSON: {error}; save the folder again") from None
     check(isinstance(found, dict), f"{path}: holds no JSON object; save the folder again")
     return found
-
-
-def _first_line(error: BaseException) -> str:
-    return next((line for line in str(error).splitlines() if line.strip()), type(error).__name__)

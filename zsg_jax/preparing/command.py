@@ -11,7 +11,7 @@ from zsg_jax import workdir
 from zsg_jax.data import natural_instructions
 from zsg_jax.data.fields import parse_fields
 from zsg_jax.data.instances import Instances
-from zsg_jax.data.messages import BadRow
+from zsg_jax.data.messages import BadRow, tell_skipped
 from zsg_jax.data.natural_instructions.options import from_text
 from zsg_jax.data.records.layout import FEATURES, INFO, MANIFEST, Split, features, info
 from zsg_jax.data.sources import load
@@ -114,10 +114,7 @@ def _opened(
         scratch=scratch,
         stack=stack,
     )
-    for row in skipped[:5]:
-        say(f"skipped {row.path}:{row.line}: {row.reason}")
-    if len(skipped) > 5:
-        say(f"skipped {len(skipped) - 5:,} more rows; {MANIFEST} lists the first {TOLD:,}")
+    tell_skipped(skipped, len(skipped), f"; {MANIFEST} lists the first {TOLD:,}")
     return {"train": train} | ({"test": test} if request.test else {}), skipped
 
 

@@ -9,6 +9,7 @@ from ml_collections import ConfigDict
 from zsg_jax import workdir as workdirs
 from zsg_jax.data import prompts, sources
 from zsg_jax.data.fields import parse_fields
+from zsg_jax.data.messages import tell_skipped
 from zsg_jax.data.natural_instructions import Options
 from zsg_jax.data.pool import Pool, choose_tokenizer, keep_trained, make_pool
 from zsg_jax.data.templates import jinja
@@ -46,10 +47,7 @@ def open_pool(config: ConfigDict, workdir: Path, stack: ExitStack) -> tuple[Toke
         scratch=workdir / workdirs.SCRATCH,
         stack=stack,
     )
-    for row in skipped[:5]:
-        say(f"skipped {row.path}:{row.line}: {row.reason}")
-    if len(skipped) > 5:
-        say(f"skipped {len(skipped) - 5} more rows; all are listed in {workdir / workdirs.DATA}")
+    tell_skipped(skipped, len(skipped), f"; all are listed in {workdir / workdirs.DATA}")
     if config.tokenizer == "train":
         once("tokenizer", lambda: keep_trained(folder, train, config.tokenizer_size))
     tokenizer = ready or choose_tokenizer(config.tokenizer, folder)

@@ -13,7 +13,7 @@ from zsg_jax.data.kinds import (
     question_answer,
     sharegpt,
 )
-from zsg_jax.data.kinds.checks import Refused, json_object
+from zsg_jax.data.kinds.checks import readable
 from zsg_jax.data.rows import Row
 from zsg_jax.errors import UserError, nearest
 
@@ -88,7 +88,7 @@ def recognize(rows: Iterable[Row], flag: str = FLAG) -> tuple[str, Iterator[Row]
     kinds: list[str] = []
     first = strange = None
     for row in head:
-        found = _fields(row)
+        found = readable(row)
         if found is None:
             continue
         fits = fitting(found)
@@ -126,7 +126,7 @@ def checked(rows: Iterable[Row], kind: str, flag: str = FLAG) -> Iterator[Row]:
     """
     rest = iter(rows)
     head = list(islice(rest, FIRST))
-    fits = [(row, fitting(_fields(row) or {})) for row in head]
+    fits = [(row, fitting(readable(row) or {})) for row in head]
     other = next(((row, names) for row, names in fits if names), None)
     if other is not None and not any(kind in names for _, names in fits):
         raise UserError(
@@ -141,18 +141,11 @@ def _alike(rows: Iterable[Row], kind: str, flag: str) -> Iterator[Row]:
     for row in rows:
         first = first or row
         if last is not None and row.path != last:
-            fits = fitting(_fields(row) or {})
+            fits = fitting(readable(row) or {})
             if fits and kind not in fits:
                 raise _different(row, fits, [kind], first, flag)
         last = row.path
         yield row
-
-
-def _fields(row: Row) -> dict[str, Any] | None:
-    try:
-        return None if row.refusal else json_object(row.raw)
-    except Refused:
-        return None
 
 
 def _different(row: Row, fits: list[str], kinds: list[str], first: Row, flag: str) -> UserError:

@@ -5,6 +5,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 from zsg_jax.data.instance import Turn
+from zsg_jax.data.rows import Row
 
 # Fields that a row may lack; a table has null for them then.
 OPTIONAL = ("id", "task", "task_name", "task_id", "source", "references", "system", "history")
@@ -105,3 +106,11 @@ def json_type(value: Any) -> str:
     """What JSON calls the type of a value."""
     names = {dict: "object", list: "list", str: "string", bool: "boolean", type(None): "null"}
     return names.get(type(value), "number")
+
+
+def readable(row: Row) -> dict[str, Any] | None:
+    """The fields of a row; None where there is no JSON object."""
+    try:
+        return None if row.refusal else json_object(row.raw)
+    except Refused:
+        return None

@@ -11,7 +11,7 @@ import numpy as np
 
 from zsg_jax.data.kinds.checks import Refused
 from zsg_jax.data.records.shards import Part
-from zsg_jax.errors import UserError
+from zsg_jax.errors import UserError, first_line
 
 Decode = Callable[[bytes], dict[str, Any]]
 
@@ -45,14 +45,14 @@ def open_builder(folder: Path, split: str) -> tuple[list[Part], Decode]:
             for one in info.splits[split].file_instructions
         ]
     except Exception as error:
-        raise UserError(f"{folder}:{split}: TFDS cannot read it: {_first_line(error)}") from None
+        raise UserError(f"{folder}:{split}: TFDS cannot read it: {first_line(error)}") from None
     features = info.features
 
     def decode(record: bytes) -> dict[str, Any]:
         try:
             values = features.deserialize_example_np(record)
         except Exception as error:
-            raise Refused(f"TFDS cannot decode it: {_first_line(error)}") from None
+            raise Refused(f"TFDS cannot decode it: {first_line(error)}") from None
         row = _plain(tfds, features, values, "")
         return {name: None if value == "" else value for name, value in row.items()}
 
@@ -103,7 +103,3 @@ def _length(value: Any) -> int:
     while isinstance(value, dict):
         value = next(iter(value.values()), ())
     return len(value)
-
-
-def _first_line(error: BaseException) -> str:
-    return next((line for line in str(error).splitlines() if line.strip()), type(error).__name__)

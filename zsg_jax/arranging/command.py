@@ -30,7 +30,7 @@ from zsg_jax.data import export, natural_instructions
 from zsg_jax.data.corpus import Corpus
 from zsg_jax.data.fields import parse_fields
 from zsg_jax.data.joined import Joined
-from zsg_jax.data.messages import NO_TASK, tell_skipped
+from zsg_jax.data.messages import FLAG_ADVICE, NO_TASK, tell_skipped
 from zsg_jax.data.natural_instructions.options import from_text
 from zsg_jax.data.sources import open_source
 from zsg_jax.durable import npy_bytes, replacing, write_bytes
@@ -39,7 +39,6 @@ from zsg_jax.leakage import Leakage, find_leaks
 from zsg_jax.progress import bar, count, passes, say
 from zsg_jax.similarity.stored import SelectedRows
 
-ADVICE = "pass --bad-rows=skip to go on without such rows"
 DROP = "pass --drop-leaks to leave them out"
 TASKLESS = ("round-robin", "cluster", "coarse", "polar", "uniform")
 
@@ -104,7 +103,7 @@ def _opened(
         path,
         scratch=scratch,
         bad_rows=request.bad_rows,
-        advice=ADVICE,
+        advice=FLAG_ADVICE,
         format=request.data_format,
         fields=parse_fields(request.data_fields),
         flag="--data-format",

@@ -16,7 +16,9 @@ from zsg_jax.progress import count, say
 
 NO_TASK = "(no task)"
 TOLD = 5  # skipped rows that are named on screen
+# The way out, of a study and of a command.
 ADVICE = "pass --config.data.bad_rows=skip to go on without such rows"
+FLAG_ADVICE = "pass --bad-rows=skip to go on without such rows"
 
 
 class BadRow(NamedTuple):

@@ -11,7 +11,7 @@ from zsg_jax import workdir
 from zsg_jax.data import natural_instructions
 from zsg_jax.data.fields import parse_fields
 from zsg_jax.data.instances import Instances
-from zsg_jax.data.messages import BadRow, tell_skipped
+from zsg_jax.data.messages import FLAG_ADVICE, BadRow, tell_skipped
 from zsg_jax.data.natural_instructions.options import from_text
 from zsg_jax.data.records.layout import FEATURES, INFO, MANIFEST, Split, features, info
 from zsg_jax.data.sources import load
@@ -22,7 +22,6 @@ from zsg_jax.preparing.plan import MEGABYTE, SplitPlan, plan_split
 from zsg_jax.preparing.request import Request, check_request
 from zsg_jax.progress import count, say
 
-ADVICE = "pass --bad-rows=skip to go on without such rows"
 PLAN = "plan.json"
 TOLD = 1000  # bad rows that the manifest lists
 # What of a split tells data sets apart, in words.
@@ -99,7 +98,7 @@ def _opened(
         request.test,
         bad_rows=request.bad_rows,
         rewrites_options={},
-        advice=ADVICE,
+        advice=FLAG_ADVICE,
         format=request.data_format,
         flag="--data-format",
         fields=parse_fields(request.data_fields, "--data-fields"),

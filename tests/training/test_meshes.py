@@ -1,5 +1,5 @@
-"""One model trained for 20 steps on every kind of mesh that 8 devices make: the same losses, and the
-state split as the rules say; in one process, which does nothing else."""
+"""One model trained for 20 steps on every kind of mesh that 8 devices make: the same losses, and
+the state split as the rules say; in one process, which does nothing else."""
 
 import json
 import os

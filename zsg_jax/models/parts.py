@@ -8,6 +8,7 @@ import jax.numpy as jnp
 from flax import nnx
 
 from zsg_jax.models.compute import Compute
+from zsg_jax.models.lora import LoRA, attach
 
 Params = dict[str, Any]
 
@@ -91,9 +92,16 @@ def logits(x_BxLxD: jax.Array, head_DxV: jax.Array, vocab_size: int) -> jax.Arra
 
 
 def abstract(
-    model: type[nnx.Module], config: Any, compute: Compute | None = None
+    model: type[nnx.Module],
+    config: Any,
+    compute: Compute | None = None,
+    lora: LoRA | None = None,
+    *,
+    training: bool = False,
 ) -> tuple[nnx.GraphDef, Params]:
     """The model's definition and the shapes of its parameters; takes no memory at any size.
+
+    With `lora` its layers have adapters, and with `training` their dropout is on.
 
     Returns:
         The graph definition that `apply` takes, and a nested dict of `jax.ShapeDtypeStruct`,
@@ -101,15 +109,32 @@ def abstract(
     """
 
     def make() -> nnx.Module:
-        return model(config, compute or Compute(), nnx.Rngs(0))  # type: ignore[call-arg]
+        return _make(model, config, compute or Compute(), nnx.Rngs(0), lora, training)
 
     graphdef, state = nnx.split(nnx.eval_shape(make))
     return graphdef, nnx.to_pure_dict(state)
 
 
-def initialize(model: type[nnx.Module], config: Any, key: jax.Array) -> Params:
-    """Fresh float32 parameters, as the family begins. May be jitted."""
-    return nnx.to_pure_dict(nnx.state(model(config, Compute(), nnx.Rngs(key))))  # type: ignore[call-arg]
+def initialize(
+    model: type[nnx.Module], config: Any, key: jax.Array, lora: LoRA | None = None
+) -> Params:
+    """Fresh float32 parameters, as the family begins, with fresh adapters. May be jitted."""
+    made = _make(model, config, Compute(), nnx.Rngs(key), lora, training=False)
+    return nnx.to_pure_dict(nnx.state(made))
+
+
+def _make(
+    model: type[nnx.Module],
+    config: Any,
+    compute: Compute,
+    rngs: nnx.Rngs,
+    lora: LoRA | None,
+    training: bool,
+) -> nnx.Module:
+    made = model(config, compute, rngs)  # type: ignore[call-arg]
+    if lora is not None:
+        attach(made, lora, rngs, training=training)
+    return made
 
 
 def apply(

@@ -29,7 +29,8 @@ def default_config() -> ConfigDict:
     config = ConfigDict()
     # One run for every arrangement and seed; a seed decides the initial weights.
     config.seeds = (0, 1, 2)
-    # "bytes", "train" (a byte-level BPE of the training rows) or a folder with tokenizer.json.
+    # "bytes", "train" (a byte-level BPE of the training rows), a folder with tokenizer.json, or
+    # hub:OWNER/NAME[@REVISION], which huggingface_hub fetches.
     config.tokenizer = "bytes"
     # Entries of the vocabulary that tokenizer="train" makes.
     config.tokenizer_size = 4096
@@ -155,8 +156,9 @@ def default_config() -> ConfigDict:
     # A name from SIZES in zsg_jax/models/FAMILY.py, or a file like config.json, which gives any
     # other; not read where init_from is given.
     model.size = "tiny"
-    # A local Hugging Face folder of one of these families to start from; "" starts from random
-    # weights.
+    # What to start from: a local Hugging Face folder of one of these families; a run of a workdir,
+    # WORKDIR/runs/NAME-seedK, for its last checkpoint, or …/checkpoints/STEP below it; or
+    # hub:OWNER/NAME[@REVISION], which huggingface_hub fetches. "" starts from random weights.
     model.init_from = ""
     # Whether the backward pass computes each layer again instead of keeping what is inside it.
     model.remat = False

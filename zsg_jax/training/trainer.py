@@ -11,9 +11,8 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh, NamedSharding
 
-from zsg_jax.models import huggingface
 from zsg_jax.models.families import ModelConfig, family_of
-from zsg_jax.training import optimizer, sharding
+from zsg_jax.training import optimizer, sharding, start
 from zsg_jax.training.step import compile_init, compile_train_step, initial_state
 
 
@@ -59,7 +58,7 @@ class Trainer:
             mesh: from `sharding.make_mesh`.
             dtype: compute in "float32" or "bfloat16"; weights are float32.
             remat: compute each layer again in the backward pass, to save memory.
-            init_from: a Hugging Face folder with the weights to start from.
+            init_from: a Hugging Face folder, or one checkpoint's, with the weights to start from.
 
         Raises:
             UserError: if rows or arrays do not divide over the mesh.
@@ -88,7 +87,7 @@ class Trainer:
         if self._init_from is None:
             return self._init(jax.random.key(seed))
         placed = jax.tree.map(lambda leaf: leaf.sharding, self.abstract_state)
-        params = huggingface.load(self._init_from, self.model, placed["params"])
+        params = start.load(self._init_from, self.model, self.abstract_state["params"])
         state = partial(initial_state, optimizer=self._any_optimizer)
         return jax.jit(state, out_shardings=placed)(params)
 

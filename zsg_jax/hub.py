@@ -77,7 +77,7 @@ def folder(name: str, workdir: Path | None, *, ask: bool = True) -> str:
 
 def _snapshot(name: str, commit: str | None, files: list[str], *, cached: bool = False) -> Path:
     """The folder in the cache; huggingface_hub calls it after the commit."""
-    found = re.fullmatch(re.escape(HUB) + r"([\w.-]+(?:/[\w.-]+)?)(?:@(\S+))?", name)
+    found = re.fullmatch(re.escape(HUB) + r"(\w[\w.-]*(?:/\w[\w.-]*)?)(?:@(\S+))?", name)
     if found is None:
         raise UserError(f"{name}: is no name of the hub; write {HUB}OWNER/NAME[@REVISION]")
     try:

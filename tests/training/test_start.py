@@ -1,6 +1,9 @@
 """Parameters out of a checkpoint onto another mesh: the same numbers, zeros in the padding."""
 
 import json
+import os
+import subprocess
+import sys
 from dataclasses import replace
 
 import jax
@@ -98,3 +101,43 @@ def test_another_model_or_a_changed_byte_is_refused(tmp_path):
     manifest = json.loads((folder / MANIFEST).read_text())
     (folder / MANIFEST).write_text(json.dumps(manifest | {"state/more": "0"}))
     assert start.digest(folder, model) != digest
+
+
+CHILD = """
+import json, sys
+import jax, numpy as np
+from zsg_jax.models import qwen3
+from zsg_jax.training import start
+from zsg_jax.training.sharding import make_mesh
+from zsg_jax.training.trainer import Trainer, TrainerOptions
+
+options = TrainerOptions(4, 4, 1e-3, "constant", 0, 1.0, 0.0)
+model = qwen3.Qwen3Config(**json.loads(sys.argv[2]))
+trainer = Trainer(model, options, make_mesh(1, 4), init_from=sys.argv[1])
+state = trainer.initial_state(0)
+assert int(state["step"]) == 0
+assert not any(np.asarray(leaf).any() for leaf in jax.tree.leaves(state["opt_state"]))
+for path, leaf in jax.tree_util.tree_leaves_with_path(state["params"]):
+    if leaf.ndim > 1:
+        assert leaf.addressable_shards[0].data.size * 4 == leaf.size, path
+params = jax.tree.map(lambda leaf: float(np.asarray(leaf, np.float64).sum()), state["params"])
+print(json.dumps(params))
+"""
+
+
+def test_a_checkpoint_of_one_device_starts_on_four_with_a_new_optimizer(tmp_path):
+    folder, params = save(tmp_path, MODELS["qwen3"], 3)
+    done = subprocess.run(
+        [sys.executable, "-c", CHILD, str(folder), json.dumps(SHAPE | ROTARY)],
+        capture_output=True,
+        text=True,
+        env={
+            **os.environ,
+            "JAX_PLATFORMS": "cpu",
+            "XLA_FLAGS": "--xla_force_host_platform_device_count=4",
+        },
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    wanted = jax.tree.map(lambda leaf: float(np.asarray(leaf, np.float64).sum()), params)
+    assert json.loads(done.stdout) == wanted

@@ -30,7 +30,8 @@ def default_config() -> ConfigDict:
     config = ConfigDict()
     # One run for every arrangement and seed; a seed decides the initial weights.
     config.seeds = (0, 1, 2)
-    # "bytes", "train" (a byte-level BPE of the training rows) or a folder with tokenizer.json.
+    # "bytes", "train" (a byte-level BPE of the training rows), a folder with tokenizer.json, or
+    # hub:OWNER/NAME[@REVISION], which huggingface_hub fetches.
     config.tokenizer = "bytes"
     # Entries of the vocabulary that tokenizer="train" makes.
     config.tokenizer_size = 4096
@@ -156,8 +157,9 @@ def default_config() -> ConfigDict:
     # A name from SIZES in zsg_jax/models/FAMILY.py, or a file like config.json, which gives any
     # other; not read where init_from is given.
     model.size = "tiny"
-    # A local Hugging Face folder of one of these families to start from; "" starts from random
-    # weights.
+    # What to start from: a local Hugging Face folder of one of these families; a run of a workdir,
+    # WORKDIR/runs/NAME-seedK, for its last checkpoint, or …/checkpoints/STEP below it; or
+    # hub:OWNER/NAME[@REVISION], which huggingface_hub fetches. "" starts from random weights.
     model.init_from = ""
     # What the backward pass computes again instead of keeping it, which saves memory: "none", of
     # each layer all but its matrix products with weights ("dots"), or the layer ("full").
@@ -167,6 +169,16 @@ def default_config() -> ConfigDict:
     # What weights and Adam's moments are kept in. "bfloat16" takes half the memory, and loses
     # updates that are small against a weight.
     model.param_dtype = "float32"
+
+    model.lora = lora = ConfigDict()
+    # Adapters of this rank are trained beside the weights of init_from, which stay; 0: the weights.
+    lora.rank = 0
+    # What they add is scaled by alpha / rank.
+    lora.alpha = 16.0
+    # Products of each layer that are adapted: of q, k, v, o, gate, up, down; or all of them.
+    lora.targets = ("all",)
+    # Share of an adapter's inputs that are left out while training.
+    lora.dropout = 0.0
 
     config.mesh = mesh = ConfigDict()
     # Devices along each axis; -1: all that are left. Rows of a batch are split over data and fsdp,
@@ -239,6 +251,7 @@ _AT_LEAST: dict[str, float] = {
     "similarity.block_rows": 1,
     "arrangement.budget": 1,
     "arrangement.seed": 0,
+    "model.lora.rank": 0,
     "training.batch_size": 1,
     "training.micro_batch_size": 1,
     "training.steps": 1,
@@ -305,7 +318,7 @@ def validate(config: ConfigDict) -> None:
         "single one is written --config.seeds='(0,)'",
     )
     check(
-        not given["model.init_from"] or len(seeds) == 1,
+        not given["model.init_from"] or given["model.lora.rank"] or len(seeds) == 1,
         f"config.seeds={tuple(seeds)} would train the same run {len(seeds)} times, since the "
         "weights come from model.init_from; pass --config.seeds='(0,)'",
     )

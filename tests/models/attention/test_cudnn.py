@@ -146,6 +146,62 @@ def test_places_are_where_instances_start(rows, laid_out):
             assert lengths[b].tolist() == [*np.diff(bounds), *filler]
 
 
+PLAIN = jax.nn.dot_product_attention
+
+
+def with_a_mask(q, k, v, *, mask, is_causal, implementation):
+    """Stands for the kernel with a mask."""
+    assert implementation == "cudnn"
+    # Its scores of what is hidden are low and finite: a query that sees nothing sees all.
+    assert mask.any(axis=-1).all()
+    return PLAIN(q, k, v, mask=mask, is_causal=is_causal, implementation="xla")
+
+
+def by_places(q, k, v, *, q_seqlen, kv_seqlen, q_offsets, kv_offsets, scale, mask_type, **window):
+    """Stands for the kernel with segments; leaves NaN where none is, as memory never written."""
+    assert mask_type == cudnn.fused.MaskType.PADDING_CAUSAL
+    assert q.shape == k.shape == v.shape
+    assert q_seqlen is kv_seqlen
+    assert q_offsets is kv_offsets
+    L, size = q.shape[1], window["sliding_window_length"] or q.shape[1]
+    seen = np.zeros((q.shape[0], 1, L, L), bool)
+    for b, (starts, lengths) in enumerate(zip(np.asarray(q_offsets), q_seqlen, strict=True)):
+        for start, n in zip(starts[:-1], np.asarray(lengths), strict=True):
+            for i in range(start, start + n if start >= 0 else start):
+                seen[b, 0, i, max(start, i - size + 1) : i + 1] = True
+    out = PLAIN(q, k, v, mask=jnp.asarray(seen), scale=scale, implementation="xla")
+    return jnp.where(seen.any(-1)[:, 0, :, None, None], out, jnp.nan)
+
+
+@pytest.mark.parametrize("most_segments", [None, 3])
+@pytest.mark.parametrize("window", [None, 1, 7])
+def test_what_is_asked_means_segments_windows_and_padding(
+    window, most_segments, hopper, monkeypatch, naive, laid_out, arrays
+):
+    monkeypatch.setattr(jax.nn, "dot_product_attention", with_a_mask)
+    monkeypatch.setattr(cudnn.fused, "dot_product_attention", by_places)
+    segments = laid_out([[10, 6, 8], [1, 2, 11], [17], [], [24]], 24)
+    q, k, v, out_gradient = arrays(0, 5, 24, 2, 3, 8)
+    with jax.default_matmul_precision("float32"):
+        attend = partial(
+            cudnn.attend, segment_ids_BxL=segments, window=window, most_segments=most_segments
+        )
+        out, backward = jax.vjp(lambda q, k, v: attend(q, k, v), q, k, v)
+        found = out, *backward(jnp.asarray(out_gradient))
+    for ours, plain in zip(found, naive(q, k, v, segments, window, out_gradient), strict=True):
+        np.testing.assert_allclose(ours, plain, atol=2e-5)
+        assert not np.asarray(ours)[segments == 0].any()
+
+
+def test_a_row_of_more_segments_than_were_said_is_nan(hopper, monkeypatch, laid_out, arrays):
+    monkeypatch.setattr(cudnn.fused, "dot_product_attention", by_places)
+    q, k, v, _ = arrays(0, 2, 24, 1, 2, 8)
+    segments = laid_out([[6, 6, 6], [6, 6]], 24)
+    out = np.asarray(cudnn.attend(q, k, v, segments, most_segments=2))
+    assert np.isnan(out[0, :18]).all()
+    assert np.isfinite(out[1]).all()
+
+
 @pytest.fixture(scope="module")
 def card():
     """Skips where no card computes by cuDNN."""

@@ -27,7 +27,7 @@ def choose(platform: str, *, head_dim: int, length: int, dtype: Any) -> tuple[st
         against = cudnn.refusal(head_dim=head_dim, length=length, dtype=dtype)
         return ("xla", against) if against else ("cudnn", "cuDNN's flash attention fits")
     if platform == "tpu":
-        against = splash.refusal(head_dim=head_dim, length=length, dtype=dtype)
+        against = splash.refusal(length=length, dtype=dtype)
         return ("xla", against) if against else ("splash", "JAX's TPU kernel fits")
     return "xla", f"there is no kernel for {platform}"
 

@@ -92,8 +92,8 @@ def attend(
         q_BxLxKxGxH, k_BxLxKxH, v_BxLxKxH: bfloat16 or float16.
         segment_ids_BxL: int32; a segment lies in one piece.
         window: keys that a query sees at most, itself included.
-        most_segments: how many a row may have besides padding, if that is known; a row that has
-            more comes back as NaN where the kernel could not have been right.
+        most_segments: how many a row may have besides padding in one piece, if that is known; a
+            row that has more comes back as NaN, where the kernel could not have been right.
     """
 
     def on_one(q: jax.Array, k: jax.Array, v: jax.Array, segment_ids: jax.Array) -> jax.Array:

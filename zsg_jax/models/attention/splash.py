@@ -21,8 +21,8 @@ LANES = 128
 MOST_IN_BLOCK = 512
 
 
-def refusal(*, head_dim: int, length: int, dtype: jnp.dtype) -> str | None:
-    """Why the kernel does not compute such attention, or None if it does."""
+def refusal(*, length: int, dtype: Any) -> str | None:
+    """Why the kernel does not compute such attention, or None if it does; any head will do."""
     if length < LANES:
         return f"rows of {length} positions are shorter than a block of {LANES}"
     if dtype not in (jnp.bfloat16, jnp.float32):

@@ -16,6 +16,8 @@ from zsg_jax.data.splits import check_split
 from zsg_jax.data.templates.jinja import CHAT
 from zsg_jax.data.templates.truncation import TRUNCATIONS
 from zsg_jax.errors import UserError, check, nearest
+from zsg_jax.models.attention import AUTO as AUTO_ATTENTION
+from zsg_jax.models.attention import KINDS as KERNELS
 from zsg_jax.models.choose import DEFAULT, is_file
 from zsg_jax.models.compute import REMAT
 from zsg_jax.models.families import FAMILIES
@@ -164,6 +166,9 @@ def default_config() -> ConfigDict:
     # What the backward pass computes again instead of keeping it, which saves memory: "none", of
     # each layer all but its matrix products with weights ("dots"), or the layer ("full").
     model.remat = "none"
+    # The kernel of attention: "auto" picks cuDNN's on a GPU, splash on a TPU, "xla" elsewhere and
+    # where those do not fit.
+    model.attention = "auto"
     # Compute in "float32" or "bfloat16"; softmax, norms and loss are float32 in any case.
     model.dtype = "float32"
     # What weights and Adam's moments are kept in. "bfloat16" takes half the memory, and loses
@@ -231,6 +236,7 @@ _CHOICES: dict[str, tuple[str, ...]] = {
     "model.dtype": ("float32", "bfloat16"),
     "model.param_dtype": ("float32", "bfloat16"),
     "model.remat": tuple(REMAT),
+    "model.attention": (AUTO_ATTENTION, *KERNELS),
     "training.schedule": SCHEDULES,
 }
 _AT_LEAST: dict[str, float] = {

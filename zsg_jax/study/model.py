@@ -15,7 +15,7 @@ from zsg_jax.config import default_config
 from zsg_jax.data.tokenizers import Tokenizer
 from zsg_jax.durable import read_json
 from zsg_jax.errors import UserError, check
-from zsg_jax.models import huggingface
+from zsg_jax.models import attention, huggingface
 from zsg_jax.models.choose import choose, is_file
 from zsg_jax.models.compute import Compute
 from zsg_jax.models.families import FAMILIES, ModelConfig, family_name
@@ -159,7 +159,7 @@ def make_trainer(
         model,
         options,
         mesh,
-        compute=Compute(jnp.dtype(config.model.dtype), config.model.remat),
+        compute=make_compute(config, model, mesh),
         param_dtype=config.model.param_dtype,
         lora=make_lora(config),
         init_from=weights,
@@ -175,6 +175,20 @@ def make_trainer(
             "so an update under a 256th of a weight is lost; float32 keeps it"
         )
     return trainer
+
+
+def make_compute(config: ConfigDict, model: ModelConfig, mesh: Mesh) -> Compute:
+    """How the model is computed on this mesh; says which attention was picked, and why."""
+    dtype, given = jnp.dtype(config.model.dtype), config.model.attention
+    platform = mesh.devices.flat[0].platform
+    head_dim = getattr(model, "head_dim", model.hidden_size // model.num_heads)
+    kind, why = attention.choose(platform, head_dim=head_dim, length=_longest(config), dtype=dtype)
+    if given not in (attention.AUTO, kind, "xla"):
+        raise UserError(f"model.attention={given}: {why}; leave it out, or give xla")
+    if given == "xla" != kind:
+        kind, why = "xla", "model.attention asks for it"
+    say(f"attention: {kind}, since {why}")
+    return Compute(dtype, config.model.remat, kind)
 
 
 def make_lora(config: ConfigDict) -> LoRA | None:

@@ -26,6 +26,8 @@ def _parser() -> command_line.Parser:
     add("--dtype", choices=(SAME, *DTYPES), default=SAME, help=text)
     text = "gigabytes at most of a file of weights, 5 without it"
     add("--file-gb", metavar="N", type=float, default=5.0, help=text)
+    text = "the adapters of a LoRA run alone, in PEFT's layout; without it they are merged"
+    add("--adapters", action="store_true", help=text)
     return parser
 
 

@@ -7,17 +7,23 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import jax
 import tokenizers
+from jax.sharding import SingleDeviceSharding
 from tokenizers import decoders, models, pre_tokenizers
 
-from zsg_jax import trained
+from zsg_jax import hub, trained
 from zsg_jax.data.pool import TRAINED
 from zsg_jax.data.tokenizers import BOS, EOS, FILES, ByteTokenizer, FileTokenizer
 from zsg_jax.durable import replacing, write_json
 from zsg_jax.errors import check
+from zsg_jax.models import lora
+from zsg_jax.models.families import family_of
+from zsg_jax.models.huggingface.adapters import write_adapters
 from zsg_jax.models.huggingface.write import DTYPES, SAME, write
+from zsg_jax.models.parts import Params
 from zsg_jax.progress import say
-from zsg_jax.training.start import padded_as
+from zsg_jax.training.start import load, padded_as
 
 _MODEL_FILES = ("generation_config.json",)
 
@@ -33,6 +39,7 @@ class Request(NamedTuple):
         dtype: of the weights, from `DTYPES`; "same": as in the folder that training started from,
             or as they were trained.
         file_gb: gigabytes at most of a file of weights.
+        adapters: write the adapters alone, as PEFT loads them, and not the weights with them.
     """
 
     workdir: Path
@@ -41,6 +48,7 @@ class Request(NamedTuple):
     step: int | None = None
     dtype: str = SAME
     file_gb: float = 5.0
+    adapters: bool = False
 
 
 def run(request: Request) -> Path:
@@ -67,7 +75,17 @@ def run(request: Request) -> Path:
     workdir = Path(request.workdir)
     study = trained.read_study(workdir, "give the --workdir of a study that has trained")
     run = trained.Run(workdir, request.run)
+    check(
+        not request.adapters or study.lora is not None,
+        f"--adapters: {workdir} trains the weights themselves; leave it out",
+    )
     step, params = trained.checkpoints(run, "--run").parameters(request.step)
+    if request.adapters:
+        _write_adapters(request, study, params)
+        say(f"{request.run}: the adapters of step {step} are written to {output}")
+        return output
+    if study.lora is not None:
+        params = _merged(study, params)
     model = padded_as(study.model, params["embed"]["embedding"].shape[0])
     source, tokenizer = study.source, study.tokenizer
     ids = {"bos_token_id": tokenizer.bos_id, "eos_token_id": tokenizer.eos_id}
@@ -87,6 +105,28 @@ def run(request: Request) -> Path:
             _copy(source, partial, _MODEL_FILES)
     say(f"{request.run}: step {step} is written to {output}")
     return output
+
+
+def _write_adapters(request: Request, study: trained.Study, adapters: Params) -> None:
+    assert study.lora is not None
+    # As PEFT finds it: the hub's name without ours before it.
+    base = study.config["model.init_from"].removeprefix(hub.HUB).partition("@")[0]
+    with replacing(Path(request.output)) as partial:
+        partial.mkdir()
+        write_adapters(partial, study.model, adapters, study.lora, base=base)
+        _write_tokenizer(partial, study.tokenizer_name, study.tokenizer)
+
+
+def _merged(study: trained.Study, adapters: Params) -> Params:
+    """The weights that the study began with, its adapters added."""
+    assert study.lora is not None
+    assert study.weights is not None
+    here = SingleDeviceSharding(jax.local_devices(backend="cpu")[0])
+    shapes = jax.tree.map(
+        lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=here),
+        family_of(study.model).abstract(study.model)[1],
+    )
+    return lora.merge(lora.join(adapters, load(study.weights, study.model, shapes)), study.lora)
 
 
 def _write_tokenizer(folder: Path, name: str, tokenizer: Any) -> None:

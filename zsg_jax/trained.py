@@ -13,7 +13,9 @@ from zsg_jax.errors import UserError, check, nearest
 from zsg_jax.models import huggingface
 from zsg_jax.models.choose import choose, is_file
 from zsg_jax.models.families import ModelConfig
+from zsg_jax.models.lora import LoRA
 from zsg_jax.progress import say
+from zsg_jax.training import checkpoint
 from zsg_jax.training.checkpoint import Checkpoints
 
 CHECKPOINTS = "checkpoints"
@@ -43,6 +45,8 @@ class Study(NamedTuple):
         model: the shape of what it trains, without padding.
         source: the Hugging Face folder that it, or the study that it goes on from, began with; None
             where there was none, or it is gone.
+        weights: the folder or the checkpoint that it began with; None: random weights.
+        lora: the adapters that it trains; None: the weights.
     """
 
     config: dict[str, Any]
@@ -50,6 +54,8 @@ class Study(NamedTuple):
     tokenizer_name: str
     model: ModelConfig
     source: Path | None
+    weights: Path | None
+    lora: LoRA | None
 
 
 def run_of(path: str | Path) -> Run | None:
@@ -104,9 +110,17 @@ def read_study(workdir: Path, way_out: str) -> Study:
     _check_same(config["tokenizer"], tokenizer.fingerprint, facts["tokenizer_digest"], "tokenizer")
     init_from = hub.folder(config["model.init_from"], workdir)
     before = run_of(init_from) if init_from else None
+    lora = _lora(config)
     if before is not None:
         model = huggingface.read_config(workdir / workdirs.MODEL)
-        return Study(config, tokenizer, name, model, _first_folder(before.workdir, model))
+        source, weights = _first_folder(before.workdir, model), None
+        if lora is not None:
+            weights = checkpoints(before, "model.init_from").whole(before.step)
+            found = checkpoint.digest(weights)
+            _check_same(
+                config["model.init_from"], found, facts["weights_digest"], "model.init_from"
+            )
+        return Study(config, tokenizer, name, model, source, weights, lora)
     model = choose(
         config["model.family"],
         config["model.size"],
@@ -120,7 +134,14 @@ def read_study(workdir: Path, way_out: str) -> Study:
     elif is_file(config["model.size"]):
         digest = file_digest(Path(config["model.size"]))
         _check_same(config["model.size"], digest, facts["weights_digest"], "model.size")
-    return Study(config, tokenizer, name, model, Path(init_from) if init_from else None)
+    folder = Path(init_from) if init_from else None
+    return Study(config, tokenizer, name, model, folder, folder, lora)
+
+
+def _lora(config: dict[str, Any]) -> LoRA | None:
+    names = ("rank", "alpha", "targets", "dropout")
+    given = {name: config[f"model.lora.{name}"] for name in names}
+    return LoRA(**given | {"targets": tuple(given["targets"])}) if given["rank"] else None
 
 
 def _first_folder(workdir: Path, model: ModelConfig) -> Path | None:

@@ -16,8 +16,8 @@ from zsg_jax.errors import UserError, check, nearest
 
 Params = dict[str, Any]
 ALL = "all"
-# The parts of a layer that hold what can be adapted.
-GROUPS = ("attention", "mlp")
+# What can be adapted, by the part of a layer that holds it.
+TARGETS = {"attention": ("q", "k", "v", "o"), "mlp": ("gate", "up", "down")}
 A, B, KEY = "lora_a", "lora_b", "lora_key"
 
 
@@ -88,22 +88,21 @@ def attach(model: Any, lora: LoRA, rngs: nnx.Rngs, *, training: bool) -> None:
         UserError: the model has no such target.
     """
     found = {
-        name: (group, name)
-        for group in GROUPS
-        for name, module in vars(getattr(model.layers, group)).items()
-        if isinstance(module, nnx.Linear)
+        name: getattr(model.layers, part)
+        for part, names in TARGETS.items()
+        for name in names
+        if hasattr(getattr(model.layers, part), name)
     }
     for target in lora.targets:
         if target not in (ALL, *found):
             raise UserError(
                 f"LoRA: target {target!r} is none of {', '.join((ALL, *found))}"
-                + nearest(target, found)
+                + nearest(target.removesuffix("_proj"), found)
             )
-    for name, (group, _) in found.items():
+    for name, part in found.items():
         if ALL in lora.targets or name in lora.targets:
-            holder = getattr(model.layers, group)
-            base = getattr(holder, name)
-            setattr(holder, name, AdaptedLinear(base, lora, rngs.params(), training=training))
+            adapted = AdaptedLinear(getattr(part, name), lora, rngs.params(), training=training)
+            setattr(part, name, adapted)
 
 
 def split(params: Params) -> tuple[Params, Params]:

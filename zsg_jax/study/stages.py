@@ -16,7 +16,7 @@ from zsg_jax.config import flatten, validate
 from zsg_jax.data.pipeline import RowsAtOnce, Steps, row_length
 from zsg_jax.data.pool import Pool
 from zsg_jax.data.tokenizers import Tokenizer
-from zsg_jax.errors import UserError
+from zsg_jax.errors import UserError, check
 from zsg_jax.evaluation.loss import LossEvaluation
 from zsg_jax.processes import once
 from zsg_jax.progress import bar, say
@@ -75,6 +75,10 @@ def _compute(config: ConfigDict, workdir: Path) -> None:
 def _train(config: ConfigDict, workdir: Path, tokenizer: Tokenizer, pool: Pool, mesh: Mesh) -> None:
     # Shapes and sizes are worked out before the hours of embedding and training.
     origin = find_origin(config, tokenizer, workdir)
+    check(
+        not config.model.lora.rank or origin.weights is not None,
+        f"model.lora.rank={config.model.lora.rank} adapts weights, but model.init_from gives none",
+    )
     trainer = make_trainer(config, tokenizer, mesh, origin)
     check_steps(config, len(pool.usable))
     once("claim data", partial(claim_data, config, workdir, pool, origin))

@@ -1,0 +1,191 @@
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from flax import nnx, traverse_util
+
+from zsg_jax.errors import UserError
+from zsg_jax.models import huggingface, lora
+from zsg_jax.models.compute import Compute
+from zsg_jax.models.families import FAMILIES
+from zsg_jax.models.huggingface.adapters import write_adapters
+from zsg_jax.models.huggingface.write import write
+from zsg_jax.models.lora import LoRA
+
+TOKENS = np.random.default_rng(0).integers(0, 37, (2, 11)).astype(np.int32)
+PLACES = np.broadcast_to(np.arange(11), (2, 11))
+WHERE = (TOKENS, PLACES, np.ones_like(TOKENS))
+
+
+def make(family, adapters, seed=0, **changes):
+    """A tiny model of the family, all of whose numbers are random and show; its adapters too."""
+    module = FAMILIES[family]
+    model = dataclasses.replace(module.sized("tiny", 37, 64), num_layers=2, **changes)
+    if family == "mistral":
+        model = dataclasses.replace(model, sliding_window=5)
+    graphdef, shapes = module.abstract(model, lora=adapters)
+    rng = np.random.default_rng(seed)
+    params = jax.tree_util.tree_map_with_path(
+        lambda path, leaf: jnp.asarray(
+            rng.normal(size=leaf.shape) * 0.15 + ("scale" in str(path)), jnp.float32
+        ),
+        shapes,
+    )
+    return module, model, graphdef, params
+
+
+def test_a_layer_adds_the_scaled_product_of_its_adapter():
+    rng = np.random.default_rng(1)
+    base = nnx.Linear(5, 3, rngs=nnx.Rngs(0))
+    layer = lora.AdaptedLinear(base, LoRA(2, 6.0), jax.random.key(0), training=False)
+    a, b = rng.normal(size=(5, 2)), rng.normal(size=(2, 3))
+    bound = np.abs(layer.lora_a[...]).max()
+    assert 0.5 / np.sqrt(5) < bound <= 1 / np.sqrt(5)
+    assert (layer.lora_b[...] == 0).all()
+    layer.lora_a[...], layer.lora_b[...] = jnp.asarray(a, jnp.float32), jnp.asarray(b, jnp.float32)
+    x = rng.normal(size=(4, 5))
+    kernel, bias = np.asarray(base.kernel[...], np.float64), np.asarray(base.bias[...], np.float64)
+    expected = [
+        [
+            sum(row[i] * kernel[i, o] for i in range(5))
+            + bias[o]
+            + 3.0 * sum(row[i] * a[i, r] * b[r, o] for i in range(5) for r in range(2))
+            for o in range(3)
+        ]
+        for row in x
+    ]
+    np.testing.assert_allclose(layer(jnp.asarray(x, jnp.float32)), expected, atol=1e-5)
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_merged_and_unmerged_agree_and_fresh_adapters_change_nothing(family):
+    adapters = LoRA(3, 5.0)
+    module, model, graphdef, params = make(family, adapters)
+    logits = module.apply(graphdef, params, *WHERE)
+    plain, shapes = module.abstract(model)
+    merged = lora.merge(params, adapters)
+    assert jax.tree.map(lambda x: x.shape, merged) == jax.tree.map(lambda x: x.shape, shapes)
+    np.testing.assert_allclose(logits, module.apply(plain, merged, *WHERE), atol=1e-4)
+    base = lora.split(params)[1]
+    assert np.abs(logits - module.apply(plain, base, *WHERE)).max() > 0.1
+    fresh = lora.split(module.initialize(model, jax.random.key(3), adapters))[0]
+    begun = module.apply(graphdef, lora.join(fresh, base), *WHERE)
+    np.testing.assert_allclose(begun, module.apply(plain, base, *WHERE), atol=1e-6)
+    # The weights themselves do not depend on whether they are adapted.
+    alone = module.initialize(model, jax.random.key(3))
+    drawn = lora.split(module.initialize(model, jax.random.key(3), adapters))[1]
+    jax.tree.map(np.testing.assert_array_equal, alone, drawn)
+
+
+def test_dropout_follows_its_key_and_leaves_evaluation_alone():
+    adapters = LoRA(4, 8.0, ("q", "down"), 0.5)
+    module, model, graphdef, params = make("llama", adapters)
+    training, _ = module.abstract(model, lora=adapters, training=True)
+    parts = lora.split(params)
+    apply = jax.jit(lambda key: module.apply(training, lora.join(*parts, key), *WHERE))
+    one, again, other = (np.asarray(apply(jax.random.key(seed))) for seed in (0, 0, 1))
+    assert (one == again).all()
+    assert np.abs(one - other).max() > 1e-3
+    exact = np.asarray(module.apply(graphdef, params, *WHERE))
+    assert np.abs(one - exact).max() > 1e-3
+    # What is left is scaled up, so that a layer's mean is that without dropout.
+    layer = lora.AdaptedLinear(
+        nnx.Linear(64, 4, rngs=nnx.Rngs(0)), adapters, jax.random.key(0), training=True
+    )
+    layer.lora_b[...] = jnp.ones((4, 4))
+    x, means = jnp.ones((2000, 64)), []
+    for training in (True, False):
+        layer.dropout = 0.5 if training else 0.0
+        layer.lora_key[...] = jax.random.key_data(jax.random.key(5))
+        means.append(np.asarray(layer(x)).mean(0))
+    np.testing.assert_allclose(means[0], means[1], atol=0.1)
+
+
+def test_layers_drop_different_numbers():
+    adapters = LoRA(2, dropout=0.5)
+    _, _, _, params = make("qwen2", adapters)
+    keys = traverse_util.flatten_dict(lora.join(*lora.split(params), jax.random.key(0)))
+    drawn = [tuple(row) for path, leaf in keys.items() if path[-1] == lora.KEY for row in leaf]
+    assert len(drawn) == len({tuple(map(int, row)) for row in drawn}) == 2 * 7
+
+
+def test_gradients_reach_the_adapters_through_remat_and_many_layers():
+    adapters = LoRA(2, 4.0, dropout=0.3)
+    found = []
+    for remat in ("none", "dots", "full"):
+        module, model, _, _ = make("qwen3", adapters)
+        model = dataclasses.replace(model, num_layers=9)
+        graphdef, shapes = module.abstract(model, Compute(remat=remat), adapters, training=True)
+        rng = np.random.default_rng(0)
+        shapes = lora.join(*lora.split(shapes))
+        params = jax.tree.map(
+            lambda s, r=rng: jnp.asarray(r.normal(size=s.shape) * 0.1, s.dtype), shapes
+        )
+        mine, base = lora.split(params)
+
+        def total(mine, graphdef=graphdef, base=base, module=module):
+            whole = lora.join(mine, base, jax.random.key(0))
+            return jnp.square(module.apply(graphdef, whole, *WHERE)).sum()
+
+        found.append(jax.jit(jax.grad(total))(mine))
+    for other in found[1:]:
+        jax.tree.map(
+            lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-3, atol=1e-4), found[0], other
+        )
+    assert all(np.abs(leaf).max() > 1e-4 for leaf in jax.tree.leaves(found[0]))
+
+
+@pytest.mark.parametrize("targets", [("all",), ("q", "v", "down")], ids=["all", "some"])
+@pytest.mark.parametrize("family", FAMILIES)
+def test_peft_loads_the_adapters_and_gives_the_same_logits(tmp_path, family, targets):
+    torch = pytest.importorskip("torch")
+    transformers = pytest.importorskip("transformers")
+    peft = pytest.importorskip("peft")
+    adapters = LoRA(3, 7.0, targets, 0.1)
+    module, model, graphdef, params = make(family, adapters)
+    mine, base = lora.split(params)
+    folder, adapted = tmp_path / "model", tmp_path / "adapters"
+    for one in (folder, adapted):
+        one.mkdir()
+    write(folder, model, base, source=None)
+    write_adapters(adapted, model, mine, adapters, base=str(folder))
+    plain = transformers.AutoModelForCausalLM.from_pretrained(folder).eval()
+    with torch.no_grad():
+        before = plain(torch.tensor(TOKENS).long()).logits.numpy()
+        theirs = peft.PeftModel.from_pretrained(plain, adapted).eval()
+        expected = theirs(torch.tensor(TOKENS).long()).logits.numpy()
+    logits = module.apply(graphdef, params, *WHERE)
+    assert np.abs(logits - expected).max() < 1e-4
+    assert np.abs(before - expected).max() > 0.1
+    assert theirs.active_peft_config.lora_dropout == 0.1
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ({"rank": 0}, "rank=0; give a whole number above 0"),
+        ({"rank": 2, "alpha": 0.0}, "alpha=0.0; give a number above 0"),
+        ({"rank": 2, "dropout": 1.0}, "dropout=1.0; give a share"),
+    ],
+)
+def test_values_that_make_no_adapter_are_refused(given, message):
+    with pytest.raises(UserError, match=message):
+        LoRA(**given)
+
+
+def test_a_target_that_is_not_there_is_refused_with_those_that_are():
+    with pytest.raises(UserError, match=r"target 'gate' is none of all, q, k, v, o, up, down"):
+        make("gpt2", LoRA(2, targets=("gate",)))
+    with pytest.raises(UserError, match=r"target 'q_proj' is none of .*did you mean q"):
+        make("llama", LoRA(2, targets=("q_proj",)))
+
+
+def test_a_folder_of_adapted_weights_reads_back(tmp_path):
+    adapters = LoRA(2)
+    _, model, _, params = make("qwen2", adapters)
+    merged = lora.merge(params, adapters)
+    write(tmp_path, model, merged, source=None)
+    again = huggingface.load(tmp_path, huggingface.read_config(tmp_path))
+    jax.tree.map(np.testing.assert_array_equal, merged, again)

@@ -72,6 +72,24 @@ MISTAKES = {
         ["--config=configs/tmta.py", "--config.training.batch_size=many"],
         "--config.training.batch_size=many",
     ),
+    "bucket": (
+        ["--config=configs/tmta.py", "--workdir=gs://bucket/study"],
+        "--workdir gs://bucket/study: is no folder; mount the bucket",
+    ),
+    "half a place": (
+        ["--config=configs/tmta.py", "--num_processes=2", "--process_id=0"],
+        "--coordinator_address: missing; --coordinator_address, --num_processes and --process_id go",
+    ),
+    "no port": (
+        [
+            "--config=configs/tmta.py",
+            "--coordinator_address=host:many",
+            "--num_processes=2",
+            "--process_id=0",
+        ],
+        "--coordinator_address=host:many: is no HOST:PORT",
+    ),
+    "process of no number": (["--config=configs/tmta.py", "--process_id=first"], "--process_id"),
     "unknown flag": (["--workdri=x"], "--workdri: unknown flag; did you mean --workdir?"),
     "stray argument": (["--config=configs/tmta.py", "p3"], "'p3': unknown argument"),
     "bad value": (

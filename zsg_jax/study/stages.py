@@ -50,7 +50,7 @@ def run(config: ConfigDict, workdir: Path, *, command: str) -> Path:
             stack.enter_context(workdirs.locked(workdir))
             workdirs.claim(workdir, flatten(config))
 
-        once(f"claim {workdir}", take)
+        once("claim the workdir", take)
         workdirs.check_shared(workdir)
         if not all(loop.finished(workdirs.run_folder(workdir, *name)) for name in names):
             _compute(config, workdir)

@@ -72,6 +72,20 @@ MISTAKES = {
         ["--config=configs/tmta.py", "--config.training.batch_size=many"],
         "--config.training.batch_size=many",
     ),
+    "half a place": (
+        ["--config=configs/tmta.py", "--num_processes=2", "--process_id=0"],
+        "--coordinator_address: missing; --coordinator_address, --num_processes and",
+    ),
+    "no port": (
+        [
+            "--config=configs/tmta.py",
+            "--coordinator_address=host:many",
+            "--num_processes=2",
+            "--process_id=0",
+        ],
+        "--coordinator_address=host:many: is no HOST:PORT",
+    ),
+    "process of no number": (["--config=configs/tmta.py", "--process_id=first"], "--process_id"),
     "unknown flag": (["--workdri=x"], "--workdri: unknown flag; did you mean --workdir?"),
     "stray argument": (["--config=configs/tmta.py", "p3"], "'p3': unknown argument"),
     "bad value": (
@@ -101,3 +115,11 @@ def test_a_mistake_is_one_line_and_exit_code_1(name, tmp_path):
     (line,) = result.stderr.splitlines()
     assert line.startswith("zsg_jax: ")
     assert message in line
+
+
+def test_a_bucket_is_no_workdir():
+    result = command("--config=configs/tmta.py", "--workdir=gs://bucket/study")
+    assert result.returncode == 1
+    (line,) = result.stderr.splitlines()
+    assert line.startswith("zsg_jax: --workdir gs://bucket/study: is no folder; mount the bucket")
+    assert not (ROOT / "gs:").exists()

@@ -1,7 +1,18 @@
+from pathlib import Path
+
 import pytest
 
 from zsg_jax.errors import UserError
-from zsg_jax.workdir import CONFIG, DIGESTS, claim, claim_data, locked, refuse_foreign
+from zsg_jax.workdir import (
+    CONFIG,
+    DIGESTS,
+    check_shared,
+    claim,
+    claim_data,
+    locked,
+    refuse_address,
+    refuse_foreign,
+)
 
 CONFIG_A = {"seeds": [0, 1], "training.batch_size": 16, "mesh.data": 1, "report.title": "a"}
 
@@ -94,3 +105,28 @@ def test_two_processes_do_not_share_a_workdir(tmp_path):
         pass
     with locked(tmp_path):
         pass
+
+
+ADDRESSES = ["gs://bucket/study", "s3://bucket", "hdfs://host:80/a b", "gs:/bucket"]
+
+
+@pytest.mark.parametrize("address", ADDRESSES)
+def test_an_address_is_no_workdir(address, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for given in (address, Path(address)):
+        with pytest.raises(UserError, match=r"^--output \w+://.*: is no folder; mount the bucket"):
+            refuse_address(given, "--output")
+    with pytest.raises(UserError, match="mount the bucket"):
+        refuse_foreign(Path(address))
+    with pytest.raises(UserError, match="mount the bucket"), locked(Path(address)):
+        pass
+    assert list(tmp_path.iterdir()) == []
+    for folder in ("study", "/mnt/gs", "a:b/c", "data/gs:1", str(tmp_path)):
+        refuse_address(folder)
+
+
+def test_a_folder_that_is_not_shared_is_told(tmp_path):
+    with pytest.raises(UserError, match=r"does not see the config\.json .* that all hosts share"):
+        check_shared(tmp_path, patience=0)
+    (tmp_path / CONFIG).write_text("{}")
+    check_shared(tmp_path, patience=0)

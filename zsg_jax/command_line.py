@@ -12,9 +12,12 @@ from typing import Any, NoReturn
 from absl import flags
 from ml_collections import ConfigDict
 
+from zsg_jax import stopping
 from zsg_jax.errors import UserError, first_line, nearest
 
 FULL = (errno.ENOSPC, errno.EFBIG, errno.EDQUOT)  # the disk, a file's limit, a user's share
+
+speaker = "zsg_jax"  # and which process it is, where others speak too
 
 
 class Parser(argparse.ArgumentParser):
@@ -54,7 +57,7 @@ def parser(config_keys: Collection[str]) -> Callable[[Sequence[str]], list[str]]
 
 
 def guard(main: Callable[[Sequence[str]], Any]) -> Callable[[Sequence[str]], Any]:
-    """Wraps a `main` so that `UserError` and Ctrl-C end in one line instead of a stack trace."""
+    """Wraps a `main` so that `UserError`, Ctrl-C and SIGTERM end in a line, not a stack trace."""
 
     def guarded(argv: Sequence[str]) -> None:
         try:
@@ -69,6 +72,9 @@ def guard(main: Callable[[Sequence[str]], Any]) -> Callable[[Sequence[str]], Any
                 f"{error.filename or 'disk'}: {error.strerror}; mend it, then the same command "
                 "goes on where it stopped"
             )
+        except stopping.Terminated:
+            told = "ended by SIGTERM; the same command goes on from what is kept"
+            fail(told, code=stopping.CODE)
         except KeyboardInterrupt:
             fail("stopped; the same command goes on from what is kept", code=130)
 
@@ -97,7 +103,7 @@ def loaded_config(value: Any) -> ConfigDict:
 
 def fail(message: str, code: int = 1) -> NoReturn:
     """Prints one line to standard error and exits."""
-    print(f"zsg_jax: {message}", file=sys.stderr)
+    print(f"{speaker}: {message}", file=sys.stderr)
     sys.exit(code)
 
 

@@ -6,11 +6,14 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+import jax
 from absl import app, flags, logging
 from ml_collections import config_flags
 
-from zsg_jax import command_line, study
+from zsg_jax import command_line, hosts, stopping, study
+from zsg_jax import workdir as workdirs
 from zsg_jax.config import default_config, flatten
+from zsg_jax.processes import is_first
 
 _CONFIG = config_flags.DEFINE_config_file(
     "config", help_string="A file with get_config(preset), as those in configs/; FILE:PRESET."
@@ -18,10 +21,28 @@ _CONFIG = config_flags.DEFINE_config_file(
 _WORKDIR = flags.DEFINE_string(
     "workdir", None, "Where everything is kept; default workdir/NAME[-PRESET] after the config."
 )
+_DISTRIBUTED = flags.DEFINE_enum(
+    "distributed",
+    "auto",
+    hosts.MODES,
+    "Whether to join other processes: auto, if the next flags or the variables of Slurm, Open MPI, "
+    "JobSet or a TPU slice say that there are some; on, also as JAX detects them (a TPU VM); off.",
+)
+_ADDRESS = flags.DEFINE_string(
+    "coordinator_address", None, "HOST:PORT at which process 0 listens, the same for all processes."
+)
+_PROCESSES = flags.DEFINE_integer("num_processes", None, "How many processes there are.")
+_PROCESS = flags.DEFINE_integer("process_id", None, "Which of them this is, from 0.")
+_INITIALIZATION = flags.DEFINE_integer(
+    "initialization_timeout", 300, "Seconds that all processes have to come."
+)
+_HEARTBEAT = flags.DEFINE_integer(
+    "heartbeat_timeout_seconds", 30, "Seconds of silence after which a process counts as dead."
+)
 
 
 def main(argv: Sequence[str]) -> None:
-    """Runs the study that the flags name."""
+    """Runs the study that the flags name, together with the processes that they name."""
     del argv
     # Libraries' running commentary would drown the study's own lines.
     logging.set_verbosity(logging.WARNING)
@@ -29,11 +50,30 @@ def main(argv: Sequence[str]) -> None:
     file, _, preset = config_flags.get_config_filename(flags.FLAGS["config"]).partition(":")
     name = Path(file).stem + (f"-{preset}" if preset else "")
     workdir = Path(_WORKDIR.value or Path("workdir") / name)
+    workdirs.refuse_address(_WORKDIR.value or workdir)
     command = shlex.join(["python", "-m", "zsg_jax.main", *sys.argv[1:]])
-    page = study.run(config, workdir, command=command)
-    print(f"report: {os.path.relpath(page)}")
+    place = hosts.Place(_ADDRESS.value, _PROCESSES.value, _PROCESS.value)
+    hosts.join(
+        _DISTRIBUTED.value,
+        place,
+        initialization_timeout=_INITIALIZATION.value,
+        heartbeat_timeout_seconds=_HEARTBEAT.value,
+    )
+    if not is_first():
+        command_line.speaker = f"zsg_jax: process {jax.process_index()}"
+    stopping.listen()
+    try:
+        page = study.run(config, workdir, command=command)
+    except stopping.Terminated as stop:
+        if stop.everywhere:
+            hosts.part()
+            if not is_first():
+                sys.exit(stopping.CODE)
+        raise
+    if is_first():
+        print(f"report: {os.path.relpath(page)}")
 
 
 if __name__ == "__main__":
     parse = command_line.parser(flatten(default_config()))
-    app.run(command_line.guard(main), flags_parser=parse)
+    app.run(hosts.ends_all(command_line.guard(main)), flags_parser=parse)

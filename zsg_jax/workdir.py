@@ -1,7 +1,10 @@
 """A workdir belongs to one config and one data set: what it holds, and who may go on with it."""
 
 import fcntl
+import re
 import shutil
+import socket
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -44,8 +47,18 @@ def arrangement_folder(workdir: Path, name: str) -> Path:
     return workdir / "arrangements" / name
 
 
+def refuse_address(folder: Path | str, flag: str = "--workdir") -> None:
+    """Refuses gs://… and its kind, of which `Path` would make a local folder named `gs:`."""
+    if address := re.match(r"([A-Za-z][A-Za-z0-9+.-]+):/+(.*)", str(folder)):
+        raise UserError(
+            f"{flag} {address[1]}://{address[2]}: is no folder; mount the bucket (gcsfuse, rclone "
+            "mount, s3fs) and give the folder where it is mounted"
+        )
+
+
 def refuse_foreign(workdir: Path) -> None:
-    """Refuses a file, and a folder that holds files but no config of ours."""
+    """Refuses an address, a file, and a folder that holds files but no config of ours."""
+    refuse_address(workdir)
     if workdir.exists() and not workdir.is_dir():
         raise UserError(f"--workdir {workdir}: is a file; give a folder")
     if workdir.is_dir() and not (workdir / CONFIG).exists():
@@ -67,6 +80,7 @@ def locked(workdir: Path, flag: str = "--workdir") -> Iterator[None]:
     Raises:
         UserError: if another process is at work there, or it cannot be written.
     """
+    refuse_address(workdir, flag)
     try:
         workdir.mkdir(parents=True, exist_ok=True)
         file = (workdir / LOCK).open("a")
@@ -84,6 +98,26 @@ def locked(workdir: Path, flag: str = "--workdir") -> Iterator[None]:
             # Some network and bucket file systems have no locks; there, care is the user's.
             pass
         yield
+
+
+def check_shared(workdir: Path, *, patience: float = 10) -> None:
+    """Makes sure that this process sees what the first has claimed.
+
+    Args:
+        workdir: as on the first process.
+        patience: seconds that a network file system may take to show a new file.
+
+    Raises:
+        UserError: if it does not, as when every host has a disk of its own.
+    """
+    until = time.monotonic() + patience
+    while not (workdir / CONFIG).exists():
+        if time.monotonic() > until:
+            raise UserError(
+                f"--workdir {workdir}: {socket.gethostname()} does not see the {CONFIG} that "
+                "process 0 wrote there; give a folder that all hosts share"
+            )
+        time.sleep(0.1)
 
 
 def claim(workdir: Path, config: dict[str, Any]) -> None:

@@ -55,3 +55,22 @@ def test_rows_are_no_longer_than_the_data_asks():
 def test_a_batch_that_does_not_divide_is_refused():
     with pytest.raises(ValueError, match="do not divide"):
         Steps(examples([3]), np.asarray([0]), batch_size=4, length=8, process_count=3)
+
+
+def test_a_process_reads_no_tokens_but_those_of_its_own_rows():
+    class Spied(Examples):
+        def __getitem__(self, row):
+            read[host].append(int(row))
+            return super().__getitem__(row)
+
+    plain = examples([5] * 40)
+    rows = Spied(**{name: getattr(plain, name) for name in plain.__dataclass_fields__})
+    order = np.random.default_rng(0).permutation(40)
+    read = {}
+    for host in range(4):
+        read[host] = []
+        steps = Steps(rows, order, batch_size=8, length=16, process_index=host, process_count=4)
+        for step in range(len(steps)):
+            steps[step]
+    own = {host: order.reshape(5, 4, 2)[:, host].ravel().tolist() for host in range(4)}
+    assert read == own

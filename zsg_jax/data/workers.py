@@ -19,7 +19,7 @@ from absl import flags
 # What grain calls its worker processes.
 _NAME = "grain-process-prefetch"
 PATIENCE = 20.0  # seconds that workers have to end by themselves
-_DEAF = (signal.SIG_BLOCK, (signal.SIGINT,))
+_DEAF = (signal.SIG_BLOCK, (signal.SIGINT, signal.SIGTERM))
 
 
 def in_workers(steps: grain.MapDataset, workers: int, ahead: int) -> grain.IterDataset:
@@ -52,9 +52,9 @@ def _end_with_parent() -> None:
 
 
 def thread_that_starts_workers() -> ThreadPoolExecutor:
-    """One thread, in which processes can be started that do not hear Ctrl-C.
+    """One thread, in which processes can be started that do not hear Ctrl-C and SIGTERM.
 
-    A terminal tells it to all processes of a run, but it is the run's to handle.
+    A terminal or a scheduler tells all processes of a run, but it is the run's to handle.
     """
     # The tracker of shared memory lets Ctrl-C through as it starts, so it has to run before.
     resource_tracker.ensure_running()

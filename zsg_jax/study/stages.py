@@ -51,7 +51,8 @@ def run(config: ConfigDict, workdir: Path, *, command: str) -> Path:
             stack.enter_context(workdirs.locked(workdir))
             workdirs.claim(workdir, flatten(config))
 
-        once(f"claim {workdir}", take)
+        once("claim the workdir", take)
+        workdirs.check_shared(workdir)
         if not all(loop.finished(workdirs.run_folder(workdir, *name)) for name in names):
             _compute(config, workdir)
         # Imported here: a mistake in the config is told before Matplotlib has been imported.

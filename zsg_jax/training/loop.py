@@ -19,6 +19,7 @@ from zsg_jax.durable import read_json, write_json
 from zsg_jax.errors import UserError
 from zsg_jax.processes import is_first, once
 from zsg_jax.progress import bar, say
+from zsg_jax.stopping import Ballot, Terminated, deferred
 from zsg_jax.training import metrics
 from zsg_jax.training.checkpoint import Checkpoints
 from zsg_jax.training.sharding import place_batch
@@ -117,15 +118,17 @@ def train(
         UserError: if a loss or a gradient is not finite (step and instances named), if what a
             checkpoint consumed is not what the arrangement now lists, or if checkpoints or metrics
             that were written before are gone.
+        Terminated: after a checkpoint of the step at work, if any process has had SIGTERM.
     """
     place = partial(place_batch, mesh=mesh)
-    with closing(Batches(run.steps, workers=workers, place=place)) as batches:
-        return _train(run, batches, total, evaluate_every, checkpoint_every, facts)
+    with closing(Batches(run.steps, workers=workers, place=place)) as batches, deferred():
+        return _train(run, batches, Ballot(mesh), total, evaluate_every, checkpoint_every, facts)
 
 
 def _train(
     run: Run,
     batches: Batches,
+    ballot: Ballot,
     total: int,
     evaluate_every: int,
     checkpoint_every: int,
@@ -184,6 +187,7 @@ def _train(
         for number in range(at + 1, total + 1):
             # Every transfer of a step is asked for by name; one that slips in raises.
             with jax.transfer_guard("disallow"):
+                ballot.cast()
                 asked = time.perf_counter()
                 batch = next(batches)
                 waited = time.perf_counter() - asked
@@ -197,7 +201,8 @@ def _train(
                 settle()
                 test = _measure(run, number, state, log)
                 clock = time.perf_counter()
-            if number % checkpoint_every == 0 or number == total:
+            stops = ballot.stops() and number < total
+            if number % checkpoint_every == 0 or number == total or stops:
                 settle()
                 log.flush()
                 position = {
@@ -209,6 +214,10 @@ def _train(
                 checkpoints.save(number, _kept(state), position)
                 clock = time.perf_counter()
             progress.update()
+            if stops:
+                log.close()
+                say(f"{run.name}: stopping after step {number}")
+                raise Terminated(everywhere=True)
     log.close()
 
     def finish() -> None:

@@ -1,0 +1,43 @@
+#!/usr/bin/env bash
+# GKE by JobSet alone: fills in launch/jobset.yaml and applies it.
+#
+#   launch/jobset.sh [--dry-run] --name NAME --image IMAGE --bucket NAME --service-account NAME \
+#     --accelerator tpu-v5-lite-podslice --topology 4x4 --hosts 4 --chips 4 \
+#     -- --config configs/tmta.py --workdir /bucket/WORKDIR …
+#
+# --hosts            virtual machines of the slice; --chips those of each
+# --service-account  of Kubernetes, which may read and write the bucket
+
+set -euo pipefail
+arguments=("$@")
+# shellcheck source=launch/settings.sh
+. "$(dirname "$0")/settings.sh"
+settings NAME IMAGE BUCKET SERVICE_ACCOUNT ACCELERATOR TOPOLOGY HOSTS CHIPS
+need NAME IMAGE BUCKET SERVICE_ACCOUNT ACCELERATOR TOPOLOGY HOSTS CHIPS
+
+# A word in double quotes of YAML, which JSON's rules for them fit too.
+word() {
+  local text=${1//\\/\\\\}
+  text=${text//\"/\\\"}
+  text=${text//$'\n'/\\n}
+  printf '"%s"' "${text//$'\t'/\\t}"
+}
+
+words=
+for argument in "${study[@]}"; do words+="${words:+, }$(word "$argument")"; done
+filled=$(<"$(dirname "$0")/jobset.yaml")
+for name in NAME IMAGE BUCKET SERVICE_ACCOUNT ACCELERATOR TOPOLOGY; do
+  filled=${filled//"\${$name}"/"$(word "${!name}")"}
+done
+for name in HOSTS CHIPS; do
+  [[ ${!name} =~ ^[1-9][0-9]*$ ]] || fail "--${name,,}=${!name}: give 1 or more"
+  filled=${filled//"\${$name}"/"${!name}"}
+done
+filled=${filled//"\${STUDY}"/"[$words]"}
+
+if [ "$dry_run" = yes ]; then
+  run kubectl apply -f -
+  printf '%s\n' "$filled"
+else
+  kubectl apply -f - <<<"$filled"
+fi

@@ -1,0 +1,66 @@
+# Read by the other files of this folder: settings by flag or variable, --dry-run, plain mistakes.
+# shellcheck shell=bash
+
+me=${0##*/}
+dry_run=no
+study=() # what goes to zsg_jax.main, as it was given after --
+
+fail() {
+  printf '%s: %s\n' "$me" "$1" >&2
+  exit 1
+}
+
+# Takes --dry-run, --help and, for each variable named, its flag: ZONE is --zone, NODE_ID --node-id.
+# What stands after -- is the study's.
+settings() {
+  local names=" $* " name value
+  local -a given=()
+  while [ "${#arguments[@]}" -gt 0 ]; do
+    name=${arguments[0]}
+    arguments=("${arguments[@]:1}")
+    case $name in
+      --) given=("${arguments[@]}") && break ;;
+      --dry-run) dry_run=yes && continue ;;
+      --help) sed -n '2,/^$/s/^# \{0,1\}//p' "$0" && exit 0 ;;
+      --*=*) value=${name#*=} name=${name%%=*} ;;
+      --*)
+        [ "${#arguments[@]}" -gt 0 ] || fail "$name: has no value; give $name VALUE"
+        value=${arguments[0]}
+        arguments=("${arguments[@]:1}")
+        ;;
+      *) fail "$name: unknown argument; the study's own stand after --" ;;
+    esac
+    name=${name#--}
+    name=${name//-/_}
+    [[ $names == *" ${name^^} "* ]] ||
+      fail "--${name//_/-}: unknown flag; --help lists all, and the study's own stand after --"
+    printf -v "${name^^}" %s "$value"
+  done
+  # shellcheck disable=SC2034 # by who reads this file
+  study=("${given[@]}")
+}
+
+# Each of the variables named must be set by now.
+need() {
+  local name flag
+  for name in "$@"; do
+    flag=${name//_/-}
+    [ -n "${!name:-}" ] || fail "--${flag,,} is missing; give it, or set $name"
+  done
+}
+
+# One command line that a shell reads back as the same words.
+quoted() {
+  local line
+  printf -v line '%q ' "$@"
+  printf '%s' "${line% }"
+}
+
+# Runs a command, or shows it.
+run() {
+  if [ "$dry_run" = yes ]; then
+    printf '%s\n' "$(quoted "$@")"
+  else
+    "$@"
+  fi
+}

@@ -1,0 +1,26 @@
+#!/usr/bin/env bash
+# GKE by XPK: a workload on a cluster that `xpk cluster create` has made.
+#
+#   launch/xpk.sh [--dry-run] --cluster NAME --workload NAME --tpu-type v5litepod-16 --zone ZONE \
+#     --project ID --image IMAGE [--num-slices N] [--max-restarts N] \
+#     -- --config configs/tmta.py --workdir /bucket/WORKDIR …
+#
+# --image         of launch/Dockerfile, in a registry that the cluster may pull from
+# --num-slices    1 unless given
+# --max-restarts  10 unless given; a pod that was taken away, or that failed, starts all again
+# The bucket is attached by `xpk storage attach … --mount-point=/bucket` beforehand.
+
+set -euo pipefail
+arguments=("$@")
+# shellcheck source=launch/settings.sh
+. "$(dirname "$0")/settings.sh"
+settings CLUSTER WORKLOAD TPU_TYPE ZONE PROJECT IMAGE NUM_SLICES MAX_RESTARTS
+need CLUSTER WORKLOAD TPU_TYPE ZONE PROJECT IMAGE
+: "${NUM_SLICES:=1}" "${MAX_RESTARTS:=10}"
+
+# Without this one XPK starts only machines again, not a process that ended with 143.
+run xpk workload create "--cluster=$CLUSTER" "--workload=$WORKLOAD" "--tpu-type=$TPU_TYPE" \
+  "--num-slices=$NUM_SLICES" "--zone=$ZONE" "--project=$PROJECT" "--docker-image=$IMAGE" \
+  "--max-restarts=$MAX_RESTARTS" --restart-on-user-code-failure \
+  --termination-grace-period-seconds=300 \
+  "--command=exec python -m zsg_jax.main --distributed=on $(quoted "${study[@]}")"

@@ -1,0 +1,96 @@
+"""SIGTERM: a run saves a checkpoint after the step at work, on all processes the same, and ends."""
+
+import signal
+from collections.abc import Iterator
+from contextlib import contextmanager
+from types import FrameType
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
+
+# What shells and schedulers read as "ended by SIGTERM": to be started again.
+CODE = 128 + signal.SIGTERM
+
+_asked = False  # this process was told to stop
+_agreed = False  # every process knows that one was
+_deferring = False
+
+
+class Terminated(KeyboardInterrupt):
+    """SIGTERM has come. Like Ctrl-C, no handler of mistakes may take it for one.
+
+    Attributes:
+        everywhere: whether all processes end here, with a checkpoint.
+    """
+
+    def __init__(self, *, everywhere: bool = False) -> None:
+        """Says whether all processes end here."""
+        super().__init__()
+        self.everywhere = everywhere
+
+
+def listen() -> None:
+    """From now on SIGTERM raises `Terminated`, at once or, where it is deferred, at a good place.
+
+    For a command's main thread; a notebook keeps its own ways.
+    """
+    signal.signal(signal.SIGTERM, _hear)
+
+
+def _hear(number: int, frame: FrameType | None) -> None:
+    del frame
+    global _asked
+    _asked = True
+    if not _deferring:
+        # What is on disk is whole at any moment; the schedulers' second signal changes nothing.
+        signal.signal(number, signal.SIG_IGN)
+        raise Terminated
+
+
+@contextmanager
+def deferred() -> Iterator[None]:
+    """Inside, SIGTERM waits for who asks a `Ballot`, or, at last, for the end."""
+    global _deferring
+    _deferring = True
+    try:
+        yield
+    finally:
+        _deferring = False
+    if _asked or _agreed:
+        raise Terminated(everywhere=_agreed)
+
+
+class Ballot:
+    """Whether any process was told to stop: the same answer on all of them, for the same step.
+
+    A vote is one small maximum over the mesh, given to the devices before a step and read after it
+    was given to them too, so that no step waits for it.
+    """
+
+    def __init__(self, mesh: Mesh) -> None:
+        """Takes the mesh, on which every process has devices."""
+        self._alone = len({device.process_index for device in mesh.devices.flat}) == 1
+        self._votes = NamedSharding(mesh, PartitionSpec(mesh.axis_names))
+        self._devices = sum(
+            device.process_index == jax.process_index() for device in mesh.devices.flat
+        )
+        self._most = jax.jit(jnp.max, out_shardings=NamedSharding(mesh, PartitionSpec()))
+        self._result: jax.Array | bool = False
+
+    def cast(self) -> None:
+        """Votes for this process, as of now; all processes do."""
+        if self._alone:
+            self._result = _asked
+            return
+        # This is the transfer that is meant, where others are forbidden.
+        with jax.transfer_guard("allow"):
+            mine = np.full(self._devices, _asked, np.int32)
+            self._result = self._most(jax.make_array_from_process_local_data(self._votes, mine))
+
+    def stops(self) -> bool:
+        """The result of the vote that was cast last."""
+        global _agreed
+        _agreed = bool(jax.device_get(self._result))
+        return _agreed

@@ -21,6 +21,7 @@ from zsg_jax.processes import is_first, once
 from zsg_jax.progress import bar, say
 from zsg_jax.training import metrics
 from zsg_jax.training.checkpoint import Checkpoints
+from zsg_jax.training.profile import FOLDER, Profile
 from zsg_jax.training.sharding import place_batch
 
 FINISHED = "finished.json"
@@ -61,6 +62,8 @@ class Run(NamedTuple):
         abstract_state: its shapes and shardings.
         step: compiled (state, batch) -> (state, metrics).
         evaluate: params -> the fields of a test row.
+        speed: (rows a step consumed, its seconds) -> more fields of a training row.
+        profile_steps: the first and the last step to trace, or nothing.
     """
 
     name: str
@@ -73,6 +76,8 @@ class Run(NamedTuple):
     abstract_state: Any
     step: Callable[[Any, Any], Any]
     evaluate: Callable[[Any], dict[str, Any]]
+    speed: Callable[[Sequence[int], float], dict[str, Any]] = lambda rows, seconds: {}
+    profile_steps: Sequence[int] = ()
 
 
 def finished(folder: Path) -> dict[str, Any] | None:
@@ -116,13 +121,17 @@ def train(
             that were written before are gone.
     """
     place = partial(place_batch, mesh=mesh)
-    with closing(Batches(run.steps, workers=workers, place=place)) as batches:
-        return _train(run, batches, total, evaluate_every, checkpoint_every, facts)
+    with (
+        closing(Batches(run.steps, workers=workers, place=place)) as batches,
+        closing(Profile(run.folder / FOLDER, run.profile_steps)) as profile,
+    ):
+        return _train(run, batches, profile, total, evaluate_every, checkpoint_every, facts)
 
 
 def _train(
     run: Run,
     batches: Batches,
+    profile: Profile,
     total: int,
     evaluate_every: int,
     checkpoint_every: int,
@@ -161,6 +170,7 @@ def _train(
         number, taken, waited = pending[0], jax.device_get(pending[1]), pending[2]
         _check_finite(run, number, taken)
         now = time.perf_counter()
+        rows = consumed(taken)
         row = {
             "step": number,
             "kind": "train",
@@ -171,15 +181,20 @@ def _train(
             "fill": round(float(taken["fill"]), 4),
             "seconds": round(now - clock, 6),
             "data_wait": round(waited, 6),
-            "order_digest": digest.feed(consumed(taken)),
+            **run.speed(rows, now - clock),
+            "order_digest": digest.feed(rows),
         }
         log.write(row)
         clock, pending = now, None
 
     with bar(total, run.name, "step", initial=at) as progress:
         for number in range(at + 1, total + 1):
+            if profile.due(number):
+                settle()
+                profile.start()
+                clock = time.perf_counter()
             # Every transfer of a step is asked for by name; one that slips in raises.
-            with jax.transfer_guard("disallow"):
+            with profile.step(number), jax.transfer_guard("disallow"):
                 asked = time.perf_counter()
                 batch = next(batches)
                 waited = time.perf_counter() - asked
@@ -189,6 +204,10 @@ def _train(
                 # The row of the step before is written while the devices are at work on this one.
                 settle()
             pending = number, taken, waited
+            if profile.over(number):
+                settle()
+                profile.close()
+                clock = time.perf_counter()
             if number % evaluate_every == 0 or number == total:
                 settle()
                 test = _measure(run, number, state, log)

@@ -19,7 +19,7 @@ from measuring import Measured, child, load, machine, table, verdict
 
 from zsg_jax.errors import UserError
 
-WORK = Path(__file__).with_name("training.py")
+WORK = Path(__file__).with_name("steps.py")
 
 
 def measure(assets: str, steps: int, micro: int, runs: int, long: int) -> list[str]:

@@ -115,6 +115,12 @@ def test_the_config_is_small_enough_to_know():
         ("training.learning_rate", float("nan"), "must be a number"),
         ("training.learning_rate", float("inf"), "must be a number"),
         ("training.warmup_steps", -1, "at least 0"),
+        ("training.profile_steps", (10,), "the first and the last step to trace"),
+        ("training.profile_steps", (10, 11, 12), "the first and the last step to trace"),
+        ("training.profile_steps", (13, 10), "the first and the last step to trace"),
+        ("training.profile_steps", (0, 10), "whole numbers from 1"),
+        ("training.profile_steps", (1.0, 2.0), "a tuple of whole numbers"),
+        ("training.profile_steps", (True, True), "a tuple of whole numbers"),
         ("data.train", "caf\udce9.jsonl", "is not UTF-8"),
         ("training.schedule", "linear", "cosine, constant"),
         ("evaluation.every", 0, "at least 1"),
@@ -128,6 +134,18 @@ def test_values_that_no_stage_can_use_are_refused(key, value, message):
         validate(config)
     assert key.split(".")[-1] in str(caught.value)
     assert "\n" not in str(caught.value)
+
+
+def test_steps_to_trace_lie_within_the_steps():
+    config = default_config()
+    for wanted in ((), (1, 1), (10, 13)):
+        config.training.profile_steps = wanted
+        validate(config)
+    config.training.steps = 13
+    validate(config)
+    config.training.steps = 12
+    with pytest.raises(UserError, match=r"profile_steps=\(10, 13\) .* whole numbers from 1 to 12"):
+        validate(config)
 
 
 def test_the_defaults_of_natural_instructions_are_the_readers():

@@ -22,6 +22,7 @@ def test_a_workdir_belongs_to_one_config(tmp_path):
     claim(folder, CONFIG_A)
     claim(folder, CONFIG_A)
     claim(folder, {**CONFIG_A, "mesh.data": 8, "data.workers": 3, "report.title": "b"})
+    claim(folder, {**CONFIG_A, "training.profile_steps": [10, 13]})
     other = {**CONFIG_A, "seeds": [0], "training.batch_size": 8}
     (folder / "embeddings").mkdir()
     with pytest.raises(UserError) as caught:

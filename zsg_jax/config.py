@@ -209,6 +209,9 @@ def default_config() -> ConfigDict:
     training.clip_norm = 1.0
     training.weight_decay = 0.0
     training.checkpoint_every = 100
+    # The first and the last step of every run to trace into its profile/, for XProf and Perfetto,
+    # as (10, 13); (): none.
+    training.profile_steps = ()
 
     config.evaluation = evaluation = ConfigDict()
     # Steps between measurements on the test rows; step 0 and the last are always measured.
@@ -218,8 +221,8 @@ def default_config() -> ConfigDict:
     evaluation.max_length = 256
 
     config.report = report = ConfigDict()
-    # What the page is called; the only key that may change on a finished workdir, mesh and
-    # data.workers aside.
+    # What the page is called; the only key that may change on a finished workdir, mesh,
+    # data.workers and training.profile_steps aside.
     report.title = "Test-centric arrangement"
     return config
 
@@ -341,6 +344,7 @@ def validate(config: ConfigDict) -> None:
         f"config.data.train={given['data.train']!r} but data.test={given['data.test']!r}: give "
         "both files, or neither",
     )
+    _check_profile(given["training.profile_steps"], given["training.steps"])
     check_split(given["data.split"])
     parse_fields(given["data.fields"])
     for key in ("data.split", "data.train_per_task", "data.test_per_task"):
@@ -388,14 +392,25 @@ def _check_methods(names: list[str]) -> None:
     )
 
 
+def _check_profile(steps: list[int], total: int | None) -> None:
+    check(
+        not steps
+        or (len(steps) == 2 and 1 <= steps[0] <= steps[1] and (total is None or steps[1] <= total)),
+        f"config.training.profile_steps={tuple(steps)} must be the first and the last step to "
+        f"trace, whole numbers from 1 to {'the last step' if total is None else total}, as in "
+        "--config.training.profile_steps='(10, 13)'",
+    )
+
+
 def _check_type(key: str, value: Any, default: Any, held: type) -> None:
     if default is None and held is int:
         ok, kind = value is None or type(value) is int, "a whole number or None"
     elif default is None:
         ok, kind = value is None or _is_number(value), "a number or None"
     elif isinstance(default, list):
-        kind = "a tuple of names" if isinstance(default[0], str) else "a tuple of whole numbers"
-        ok = isinstance(value, list) and all(type(item) is type(default[0]) for item in value)
+        item_type = type(default[0]) if default else int
+        kind = "a tuple of names" if item_type is str else "a tuple of whole numbers"
+        ok = isinstance(value, list) and all(type(item) is item_type for item in value)
     elif isinstance(default, float):
         ok, kind = _is_number(value), "a number"
     else:

@@ -25,8 +25,9 @@ TOKENS = "tokens"
 SCRATCH = "scratch"
 # What costs time to make; from then on a workdir is bound to its config.
 MADE = ("embeddings", "arrangements", "runs")
-# Where the state lies, who lays the batches and what the page is called change no experiment.
-MAY_CHANGE = ("mesh.", "data.workers", "report.")
+# Where the state lies, who lays the batches, which steps are traced and what the page is called
+# change no experiment.
+MAY_CHANGE = ("mesh.", "data.workers", "training.profile_steps", "report.")
 # Facts of data.json that decide the numbers.
 DIGESTS = {
     "train_digest": "the training instances",

@@ -5,7 +5,7 @@ import pytest
 from tensorboardX.proto import event_pb2
 
 from zsg_jax.errors import UserError
-from zsg_jax.training.metrics import FILE, MetricsLog, data_wait, read_rows
+from zsg_jax.training.metrics import FILE, MetricsLog, data_wait, over_time, read_rows
 
 
 def write(folder, steps, after_step=-1):
@@ -87,3 +87,14 @@ def test_the_share_of_waiting_is_of_all_seconds_in_training_steps():
     ]
     assert data_wait(rows) == 1 / 8
     assert data_wait([]) == data_wait([{"kind": "train"}]) == 0
+
+
+def test_a_rate_is_weighed_by_the_seconds_it_held():
+    rows = [
+        {"kind": "train", "seconds": 3.0, "mfu": 0.2},
+        {"kind": "test", "seconds": 50.0, "mfu": 0.9},
+        {"kind": "train", "seconds": 1.0, "mfu": 0.6},
+        {"kind": "train", "seconds": 7.0},
+    ]
+    assert over_time(rows, "mfu") == pytest.approx((3 * 0.2 + 1 * 0.6) / 4)
+    assert over_time(rows, "memory") is over_time([], "mfu") is None

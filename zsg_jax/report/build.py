@@ -62,6 +62,7 @@ def build(workdir: Path, *, title: str, command: str, runs: Sequence[tuple[str, 
             facts[f"Weights of distances in {name}"] = weights
     facts["Seconds in training steps"] = f"{seconds:,.1f} over {len(runs)} runs"
     facts["Waiting for data"] = f"{metrics.data_wait(every):.2%} of the seconds in training steps"
+    facts |= _speed(every)
     notes = _notes(data)
     leakage = read_json(workdir / LEAKAGE, ["sentence"])
     looked = "leakage: not looked for" if leakage is None else leakage["sentence"]
@@ -94,6 +95,16 @@ def _data_facts(data: dict[str, Any], config: dict[str, Any]) -> dict[str, str]:
         "Budget": "the whole pool" if budget is None else f"{budget:,} rows",
         "Instances a step": str(config["training.batch_size"]),
     }
+
+
+def _speed(rows: list[dict[str, Any]]) -> dict[str, str]:
+    facts = {}
+    tokens, mfu = (metrics.over_time(rows, name) for name in ("tokens_per_second", "mfu"))
+    if tokens is not None:
+        facts["Tokens a second in training steps"] = f"{tokens:,.0f}, prompts and answers"
+    if mfu is not None:
+        facts["Model FLOPs utilization"] = f"{mfu:.1%} of the devices' peak"
+    return facts
 
 
 def _split(data: dict[str, Any]) -> str:

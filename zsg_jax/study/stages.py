@@ -25,6 +25,7 @@ from zsg_jax.study.model import find_origin, make_trainer, model_name
 from zsg_jax.study.rows import check_steps, claim_data, open_pool
 from zsg_jax.training import loop, metrics, sharding
 from zsg_jax.training.optimizer import schedule
+from zsg_jax.training.speed import Speed
 
 
 def run(config: ConfigDict, workdir: Path, *, command: str) -> Path:
@@ -121,6 +122,8 @@ def _train(config: ConfigDict, workdir: Path, tokenizer: Tokenizer, pool: Pool, 
     training = config.training
     totals = {name: _total_steps(training.steps, steps, name) for name, steps in all_steps.items()}
     schedule(training.schedule, training.learning_rate, min(totals.values()), training.warmup_steps)
+    _check_profiled(training.profile_steps, totals)
+    speed = Speed(trainer.model, pool.train_examples.lengths, mesh, config.model.dtype)
     for name, arrangement in arrangements.items():
         steps, total = all_steps[name], totals[name]
         for seed in config.seeds:
@@ -140,6 +143,8 @@ def _train(config: ConfigDict, workdir: Path, tokenizer: Tokenizer, pool: Pool, 
                 step=trainer.compiled_step(total, length, steps.shapes(total)),
                 evaluate=measure,
                 frozen=partial(trainer.frozen, seed),
+                speed=speed,
+                profile_steps=training.profile_steps,
             )
             loss = loop.train(
                 one,
@@ -167,6 +172,15 @@ def _rows_of_a_step(config: ConfigDict, steps: Steps, total: int) -> str:
         f"{counts.mean():.4g} of {steps.length} tokens for {config.training.batch_size} instances"
     )
     return f"{rows}, {steps.fill(total):.1%} of them real tokens"
+
+
+def _check_profiled(wanted: tuple[int, ...], totals: dict[str, int]) -> None:
+    for name, total in totals.items():
+        if wanted and wanted[1] > total:
+            raise UserError(
+                f"training.profile_steps={tuple(wanted)}, but {name} trains {total} steps; give "
+                f"steps from 1 to {min(totals.values())}"
+            )
 
 
 def _total_steps(wanted: int | None, steps: Steps, name: str) -> int:

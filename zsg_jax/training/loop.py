@@ -22,6 +22,7 @@ from zsg_jax.progress import bar, say
 from zsg_jax.stopping import Ballot, Terminated, deferred
 from zsg_jax.training import metrics
 from zsg_jax.training.checkpoint import Checkpoints
+from zsg_jax.training.profile import FOLDER, Profile
 from zsg_jax.training.sharding import place_batch
 from zsg_jax.training.step import FROZEN
 
@@ -64,6 +65,8 @@ class Run(NamedTuple):
         step: compiled (state, batch) -> (state, metrics).
         evaluate: state -> the fields of a test row.
         frozen: what a state holds that no step changes and no checkpoint keeps.
+        speed: (rows a step consumed, its seconds) -> more fields of a training row.
+        profile_steps: the first and the last step to trace, or nothing.
     """
 
     name: str
@@ -77,6 +80,8 @@ class Run(NamedTuple):
     step: Callable[[Any, Any], Any]
     evaluate: Callable[[Any], dict[str, Any]]
     frozen: Callable[[], dict[str, Any]] = dict
+    speed: Callable[[Sequence[int], float], dict[str, Any]] = lambda rows, seconds: {}
+    profile_steps: Sequence[int] = ()
 
 
 def finished(folder: Path) -> dict[str, Any] | None:
@@ -121,19 +126,25 @@ def train(
         Terminated: after a checkpoint of the step at work, if any process has had SIGTERM.
     """
     place = partial(place_batch, mesh=mesh)
-    with closing(Batches(run.steps, workers=workers, place=place)) as batches, deferred():
-        return _train(run, batches, Ballot(mesh), total, evaluate_every, checkpoint_every, facts)
+    with (
+        closing(Batches(run.steps, workers=workers, place=place)) as batches,
+        closing(Profile(run.folder / FOLDER, run.profile_steps)) as profile,
+        deferred(),
+    ):
+        every = evaluate_every, checkpoint_every
+        return _train(run, batches, Ballot(mesh), profile, total, every, facts)
 
 
 def _train(
     run: Run,
     batches: Batches,
     ballot: Ballot,
+    profile: Profile,
     total: int,
-    evaluate_every: int,
-    checkpoint_every: int,
+    every: tuple[int, int],
     facts: dict[str, str],
 ) -> float:
+    evaluate_every, checkpoint_every = every
     checkpoints = Checkpoints(run.folder / "checkpoints")
     digest = OrderDigest(run.ids)
     restored = checkpoints.restore(_kept(run.abstract_state))
@@ -168,6 +179,7 @@ def _train(
         number, taken, waited = pending[0], jax.device_get(pending[1]), pending[2]
         _check_finite(run, number, taken)
         now = time.perf_counter()
+        rows = consumed(taken)
         row = {
             "step": number,
             "kind": "train",
@@ -178,15 +190,20 @@ def _train(
             "fill": round(float(taken["fill"]), 4),
             "seconds": round(now - clock, 6),
             "data_wait": round(waited, 6),
-            "order_digest": digest.feed(consumed(taken)),
+            **run.speed(rows, now - clock),
+            "order_digest": digest.feed(rows),
         }
         log.write(row)
         clock, pending = now, None
 
     with bar(total, run.name, "step", initial=at) as progress:
         for number in range(at + 1, total + 1):
+            if profile.due(number):
+                settle()
+                profile.start()
+                clock = time.perf_counter()
             # Every transfer of a step is asked for by name; one that slips in raises.
-            with jax.transfer_guard("disallow"):
+            with profile.step(number), jax.transfer_guard("disallow"):
                 ballot.cast()
                 asked = time.perf_counter()
                 batch = next(batches)
@@ -197,6 +214,10 @@ def _train(
                 # The row of the step before is written while the devices are at work on this one.
                 settle()
             pending = number, taken, waited
+            if profile.over(number):
+                settle()
+                profile.close()
+                clock = time.perf_counter()
             if number % evaluate_every == 0 or number == total:
                 settle()
                 test = _measure(run, number, state, log)

@@ -12,11 +12,11 @@ from zsg_jax.durable import write_bytes
 from zsg_jax.errors import UserError
 
 FILE = "metrics.jsonl"
-# Fields of a training row that tell time, and so differ from run to run: the seconds since the row
-# before (or since what came between, an evaluation or a checkpoint), in which the devices work; and
-# those of them that a step waited for its batch, until it was laid and on the devices. While one
-# step waits, the devices may still be at work on the step before.
-CLOCKS = ("seconds", "data_wait")
+# Fields of a training row that tell of the machine, and so differ from run to run: the seconds
+# since the row before (or since what came between: an evaluation, a checkpoint, a profile), in
+# which the devices work; those of them that a step waited for its batch, until it was laid and on
+# the devices, which may meanwhile be at work on the step before; and what `Speed` tells.
+CLOCKS = ("seconds", "data_wait", "tokens_per_second", "mfu", "memory")
 
 
 def read_rows(folder: Path) -> list[dict[str, Any]]:
@@ -55,9 +55,20 @@ def digest(folder: Path) -> str | None:
 
 def data_wait(rows: Iterable[Mapping[str, Any]]) -> float:
     """The share of the seconds of training `rows` that was spent waiting for batches."""
-    clocks = [[row.get(name, 0.0) for name in CLOCKS] for row in rows if row["kind"] == "train"]
-    seconds, waited = map(math.fsum, zip(*clocks, strict=True)) if clocks else (0.0, 0.0)
+    steps = [row for row in rows if row["kind"] == "train"]
+    waited = math.fsum(row.get("data_wait", 0.0) for row in steps)
+    seconds = math.fsum(row.get("seconds", 0.0) for row in steps)
     return waited / seconds if seconds else 0.0
+
+
+def over_time(rows: Iterable[Mapping[str, Any]], name: str) -> float | None:
+    """The mean of a rate such as "mfu" over the seconds of training `rows`; None: it is in none.
+
+    Each row weighs as many seconds as it took.
+    """
+    told = [(row["seconds"], row[name]) for row in rows if row["kind"] == "train" and name in row]
+    seconds = math.fsum(took for took, _ in told)
+    return math.fsum(took * rate for took, rate in told) / seconds if seconds else None
 
 
 class MetricsLog:

@@ -1,0 +1,90 @@
+"""How many operations a model's training asks for, and how many a second a device has to give.
+
+The one place where model FLOPs utilization (arXiv 2204.02311, appendix B) is defined here:
+
+    MFU = 3 · forward FLOPs of the real tokens / seconds / (devices · peak FLOP/s of one)
+
+The backward pass takes twice the forward pass. A matrix product of (a, b) by (b, c) is 2·a·b·c.
+Counted are the products with weights, the head's over every real token included, and in attention
+the pairs of a query and a key that it may see: half the square of a segment, less under a window.
+Not counted are padding, other segments, looking embeddings up, norms, softmax and what remat
+computes again. So it is the share of the hardware that trains, not the share that is kept busy.
+"""
+
+from collections.abc import Iterable
+
+import jax.numpy as jnp
+
+from zsg_jax.models.families import ModelConfig
+from zsg_jax.models.gpt2 import Gpt2Config
+
+# Dense peak FLOP/s of one JAX device by how its device_kind begins, from the makers' data sheets:
+# bfloat16 products, and those of float32 arrays at JAX's default precision, which is TF32 on these
+# GPUs and one bfloat16 pass on TPUs. The longest beginning decides. What is not here, such as a
+# CPU or an H100 on PCIe, has no MFU.
+PEAKS: dict[str, tuple[float, float]] = {
+    # NVIDIA H100 and H200 Tensor Core GPU data sheets, SXM, without sparsity.
+    "NVIDIA H100 80GB HBM3": (989e12, 494.7e12),
+    "NVIDIA H200": (989e12, 494.7e12),
+    # NVIDIA A100 Tensor Core GPU data sheet, without sparsity.
+    "NVIDIA A100": (312e12, 156e12),
+    # cloud.google.com/tpu/docs/v4, v5e, v5p and v6e, a chip each.
+    "TPU v4": (275e12, 275e12),
+    "TPU v5 lite": (197e12, 197e12),
+    "TPU v5e": (197e12, 197e12),
+    "TPU v5": (459e12, 459e12),
+    "TPU v5p": (459e12, 459e12),
+    "TPU v6 lite": (918e12, 918e12),
+    "TPU v6e": (918e12, 918e12),
+}
+# These are other chips; a slice of a card (MIG) has but a part of its rate.
+_OTHERS = ("TPU v4i", "TPU v4 lite", "NVIDIA H200 NVL")
+
+
+def peak(device_kind: str, dtype: str) -> float | None:
+    """FLOP/s of one device for products in "bfloat16" or "float32"; None: not known."""
+    found = [kind for kind in PEAKS if device_kind.startswith(kind)]
+    if not found or device_kind.startswith(_OTHERS) or "MIG" in device_kind:
+        return None
+    bfloat16, float32 = PEAKS[max(found, key=len)]
+    return {"bfloat16": bfloat16, "float32": float32}.get(jnp.dtype(dtype).name)
+
+
+def train(model: ModelConfig, lengths: Iterable[int]) -> int:
+    """FLOPs of a forward and a backward pass over segments of these lengths, in tokens."""
+    return 3 * forward(model, lengths)
+
+
+def forward(model: ModelConfig, lengths: Iterable[int]) -> int:
+    """FLOPs of a forward pass over segments of these lengths, in tokens."""
+    all_lengths = [int(length) for length in lengths]
+    window = getattr(model, "sliding_window", None)
+    seen = sum(pairs(length, window) for length in all_lengths)
+    # A score takes a product over the head's width, and so does a value's share.
+    attention = 2 * 2 * model.num_heads * _head_dim(model) * seen
+    return 2 * weights(model) * sum(all_lengths) + model.num_layers * attention
+
+
+def weights(model: ModelConfig) -> int:
+    """How many weights a token is multiplied with: those of the layers and the head's.
+
+    Neither biases and norms, nor the embedding's table, unless it is the head too.
+    """
+    D, heads, H = model.hidden_size, model.num_heads, _head_dim(model)
+    gpt2 = isinstance(model, Gpt2Config)
+    kv_heads = heads if isinstance(model, Gpt2Config) else model.num_kv_heads
+    attention = 2 * D * heads * H + 2 * D * kv_heads * H
+    mlp = (2 if gpt2 else 3) * D * model.intermediate_size
+    return model.num_layers * (attention + mlp) + D * model.vocab_size
+
+
+def pairs(length: int, window: int | None = None) -> int:
+    """How many keys all queries of a segment see together, each itself included."""
+    seen = length if window is None else min(length, window)
+    return seen * (seen + 1) // 2 + (length - seen) * seen
+
+
+def _head_dim(model: ModelConfig) -> int:
+    if isinstance(model, Gpt2Config):
+        return model.hidden_size // model.num_heads
+    return model.head_dim

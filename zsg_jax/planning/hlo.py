@@ -9,7 +9,7 @@ Shape = tuple[str, tuple[int, ...]]
 
 _HEADER = re.compile(r"^(ENTRY )?%?([\w.$-]+) \(.*\) -> .*\{$")
 _LINE = re.compile(r"^\s+(ROOT )?%?([\w.$-]+) = ")
-_SHAPE = re.compile(r"\b([a-z]+\d*[a-z0-9]*)\[([\d,<=]*)\]")
+_SHAPE = re.compile(r"\b([a-z]+\d*[a-z0-9]*)\[([\d,<=]*)\](\{[^}]*\})?")
 _NAME = re.compile(r"%([\w.$-]+)")
 _CALLS = re.compile(
     r"\b(calls|to_apply|body|condition|true_computation|false_computation)=%?([\w.$-]+)"
@@ -27,6 +27,7 @@ class Instruction:
     Attributes:
         opcode: such as "all-gather".
         shapes: of its result, a tuple's parts in order.
+        near: whether each part lies in memory inside the processor, as a TPU's VMEM.
         operands: names of instructions of the same computation.
         inside: what stands in the operands' brackets.
         rest: what stands behind them.
@@ -35,6 +36,7 @@ class Instruction:
     name: str
     opcode: str
     shapes: tuple[Shape, ...]
+    near: tuple[bool, ...]
     operands: tuple[str, ...]
     inside: str
     rest: str
@@ -187,14 +189,16 @@ def _instruction(line: str) -> Instruction | None:
     closing = _closing(line, opening)
     inside = line[opening + 1 : closing]
     # Layouts such as {1,0:T(8,128)} hold no square brackets, so every pair of them is a shape.
+    found = _SHAPE.findall(line[at:end])
     shapes = tuple(
         (kind, tuple(int(side.lstrip("<=")) for side in dims.split(",") if side))
-        for kind, dims in _SHAPE.findall(line[at:end])
+        for kind, dims, _ in found
     )
     return Instruction(
         name=start[2],
         opcode=line[end:opening].strip(),
         shapes=shapes,
+        near=tuple("S(" in layout for _, _, layout in found),
         operands=tuple(_NAME.findall(inside)),
         inside=inside,
         rest=line[closing + 1 :],

@@ -17,8 +17,8 @@ from ml_collections import ConfigDict
 from zsg_jax.data import tokenizers
 from zsg_jax.data.packing import row_counts
 from zsg_jax.errors import UserError
-from zsg_jax.models.choose import is_file
-from zsg_jax.models.families import ModelConfig
+from zsg_jax.models.choose import DEFAULT, is_file
+from zsg_jax.models.families import FAMILIES, ModelConfig
 from zsg_jax.planning.chips import GIB
 from zsg_jax.study.model import make_trainer
 from zsg_jax.training import sharding
@@ -145,6 +145,11 @@ def rows_of(config: ConfigDict, mesh: Mesh) -> int:
     return row_counts(training.batch_size, mesh.size, at_once)[-1]
 
 
+def trainer_of(config: ConfigDict, mesh: Mesh) -> Trainer:
+    """The study's own trainer; only its shapes are used."""
+    return make_trainer(config, vocabulary(config), mesh)  # type: ignore[arg-type]
+
+
 def compile_step(config: ConfigDict, devices: Sequence[Any], machine: str) -> Compiled:
     """Compiles the config's own train step for `devices`.
 
@@ -152,7 +157,7 @@ def compile_step(config: ConfigDict, devices: Sequence[Any], machine: str) -> Co
         UserError: a mesh, batch or model that cannot be.
     """
     mesh = make_mesh(config, devices, machine)
-    trainer = make_trainer(config, vocabulary(config), mesh)  # type: ignore[arg-type]
+    trainer = trainer_of(config, mesh)
     training = config.training
     # The course of the learning rate changes a constant of the program and nothing else.
     total = training.steps or training.warmup_steps + 1000
@@ -191,9 +196,6 @@ def _or_needed(compile_it: Callable[[], Any]) -> tuple[jax.stages.Compiled | Non
 
 
 def _own_vocabulary(config: ConfigDict) -> int | None:
-    from zsg_jax.models.choose import DEFAULT
-    from zsg_jax.models.families import FAMILIES
-
     size = config.model.size
     if is_file(size):
         return None

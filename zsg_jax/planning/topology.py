@@ -90,8 +90,10 @@ def prepare(topology: Topology) -> None:
             f"--topology {topology.name}: compiling for a TPU takes its compiler; "
             "pip install 'zsg_jax[tpu]' (on a machine without one too)"
         )
-    # Off a TPU machine, libtpu would ask the cloud's metadata server what it is, and warn.
+    # Off a TPU machine, libtpu would ask the cloud's metadata server what it is, and warn; it takes
+    # no device, so other processes may have it loaded too.
     for name, value in (
+        ("ALLOW_MULTIPLE_LIBTPU_LOAD", "1"),
         ("TPU_SKIP_MDS_QUERY", "1"),
         ("TPU_ACCELERATOR_TYPE", f"{topology.chip_name}-{topology.count}"),
         ("TPU_WORKER_HOSTNAMES", "localhost"),

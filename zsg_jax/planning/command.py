@@ -67,8 +67,8 @@ def run(
     state = plan.compiled.trainer.abstract_state
     return (
         f"does not fit {place.name}, nor does any of {tried} other settings tried; a chip has "
-        f"{plan.memory.usable / 1e9:.2f} GB, state and gradients alone take "
-        f"{least_bytes(state) / 1e9:.2f} GB on this mesh; take more or larger chips"
+        f"{report.bytes_text(plan.memory.usable)}, state and gradients alone take "
+        f"{report.bytes_text(least_bytes(state))} on this mesh; take more or larger chips"
     )
 
 

@@ -4,6 +4,7 @@ import math
 from typing import Any
 
 import jax
+from jax.extend.core import jaxprs_in_params
 
 from zsg_jax.models.families import ModelConfig
 from zsg_jax.planning.hlo import Computation, Instruction, Module, size
@@ -40,7 +41,7 @@ def matmul_flops(jaxpr: Any, unknown: int = 1) -> float:
         elif name == "cond":
             total += max(matmul_flops(_open(branch), unknown) for branch in given["branches"])
         else:
-            inside = sum(matmul_flops(one, unknown) for one in jax.core.jaxprs_in_params(given))
+            inside = sum(matmul_flops(one, unknown) for one in jaxprs_in_params(given))
             total += inside * _times(name, given, unknown)
     return total
 

@@ -81,12 +81,12 @@ def as_text(plan: Estimate, rows: int | None, batch_size: int) -> str:
     lines += ["", "memory of a chip"]
     for name, words in PARTS:
         if number := getattr(plan.memory, name):
-            lines.append(f"  {words:<28} {_bytes(number):>12}")
+            lines.append(f"  {words:<28} {bytes_text(number):>12}")
     share = plan.memory.usable / one.chip.memory
     lines += [
-        f"  {'together':<28} {_bytes(plan.memory.total):>12}",
-        f"  {'usable':<28} {_bytes(plan.memory.usable):>12}  {share:.0%} of "
-        f"{_bytes(one.chip.memory)}{_usable_note(one.chip.kind, share)}",
+        f"  {'together':<28} {bytes_text(plan.memory.total):>12}",
+        f"  {'usable':<28} {bytes_text(plan.memory.usable):>12}  {share:.0%} of "
+        f"{bytes_text(one.chip.memory)}{_usable_note(one.chip.kind, share)}",
         f"  {'fits' if plan.memory.fits else 'does not fit'}: "
         f"{plan.memory.total / plan.memory.usable:.0%} of what is usable",
     ]
@@ -103,16 +103,16 @@ def _work(work: Work, rows: int | None, batch_size: int) -> list[str]:
         f"  matrix products              {_si(work.flops)}FLOP, recomputation included",
         f"  the model's formula          {_si(work.needed)}FLOP, "
         f"{work.needed / work.flops:.0%} of it",
-        f"  memory traffic               {_bytes(work.traffic)}",
+        f"  memory traffic               {bytes_text(work.traffic)}",
         f"  (the compiler's count, each loop's body once: {_si(work.told_flops)}FLOP, "
-        f"{_bytes(work.told_bytes)})",
+        f"{bytes_text(work.told_bytes)})",
         "",
         "exchanges of a chip and step",
     ]
     for cause in work.exchanges:
         lines.append(
             f"  {cause.count:>6,.0f} × {cause.kind} over {', '.join(cause.axes)}: "
-            f"{_bytes(cause.bytes)}, {_bytes(cause.wire)} sent"
+            f"{bytes_text(cause.bytes)}, {bytes_text(cause.wire)} sent"
         )
         lines.append(f"         {cause.why}{_behind(cause.rules)}")
         if cause.why == UNEXPLAINED:
@@ -144,7 +144,8 @@ def _usable_note(kind: str, share: float) -> str:
     return ""
 
 
-def _bytes(number: float) -> str:
+def bytes_text(number: float) -> str:
+    """ "1.50 GB", in powers of ten."""
     for unit, size in (("GB", 1e9), ("MB", 1e6), ("kB", 1e3)):
         if number >= size:
             return f"{number / size:.2f} {unit}"

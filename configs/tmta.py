@@ -61,7 +61,7 @@ def _llama2_7b(config: ConfigDict) -> None:
     config.model.size = "llama2_7b"
     config.model.init_from = "Llama-2-7b-hf"
     config.model.dtype = "bfloat16"
-    config.model.remat = True
+    config.model.remat = "full"
     config.arrangement.budget = 30_000
     config.mesh.data = 1
     config.mesh.fsdp = -1

@@ -17,6 +17,7 @@ from zsg_jax.data.templates.jinja import CHAT
 from zsg_jax.data.templates.truncation import TRUNCATIONS
 from zsg_jax.errors import UserError, check, nearest
 from zsg_jax.models.choose import DEFAULT, is_file
+from zsg_jax.models.compute import REMAT
 from zsg_jax.models.families import FAMILIES
 from zsg_jax.similarity.distances import METRICS
 from zsg_jax.similarity.store import DTYPES
@@ -158,15 +159,21 @@ def default_config() -> ConfigDict:
     # A local Hugging Face folder of one of these families to start from; "" starts from random
     # weights.
     model.init_from = ""
-    # Whether the backward pass computes each layer again instead of keeping what is inside it.
-    model.remat = False
-    # Compute in "float32" or "bfloat16"; the weights themselves are always float32.
+    # What the backward pass computes again instead of keeping it, which saves memory: "none", of
+    # each layer all but its matrix products with weights ("dots"), or the layer ("full").
+    model.remat = "none"
+    # Compute in "float32" or "bfloat16"; softmax, norms and loss are float32 in any case.
     model.dtype = "float32"
+    # What weights and Adam's moments are kept in. "bfloat16" takes half the memory, and loses
+    # updates that are small against a weight.
+    model.param_dtype = "float32"
 
     config.mesh = mesh = ConfigDict()
-    # Devices that hold whole copies of the state, and devices it is split over; -1: all others.
+    # Devices along each axis; -1: all that are left. Rows of a batch are split over data and fsdp,
+    # the state over fsdp (by the model's width) and tensor (by heads, feed-forward and words).
     mesh.data = -1
     mesh.fsdp = 1
+    mesh.tensor = 1
 
     config.training = training = ConfigDict()
     # Instances an optimizer step, and instances at once (None: all): fewer save memory.
@@ -210,6 +217,8 @@ _CHOICES: dict[str, tuple[str, ...]] = {
     "similarity.dtype": DTYPES,
     "similarity.distance": METRICS,
     "model.dtype": ("float32", "bfloat16"),
+    "model.param_dtype": ("float32", "bfloat16"),
+    "model.remat": tuple(REMAT),
     "training.schedule": SCHEDULES,
 }
 _AT_LEAST: dict[str, float] = {

@@ -22,7 +22,7 @@ def _parser() -> command_line.Parser:
     add("--run", metavar="NAME-seedK", required=True, help="a folder of W/runs")
     add("--output", metavar="FOLDER", required=True, type=Path, help="to be made")
     add("--step", metavar="S", type=int, help="of a checkpoint that is kept; the last without it")
-    text = "of the weights; same: as in the folder that training started from, or float32"
+    text = "of the weights; same: as in the folder that training started from, or as trained"
     add("--dtype", choices=(SAME, *DTYPES), default=SAME, help=text)
     text = "gigabytes at most of a file of weights, 5 without it"
     add("--file-gb", metavar="N", type=float, default=5.0, help=text)

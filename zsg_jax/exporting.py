@@ -49,7 +49,7 @@ class Request(NamedTuple):
         output: a folder that does not exist yet.
         step: a step that a checkpoint is kept of; None: the last.
         dtype: of the weights, from `DTYPES`; "same": as in the folder that training started from,
-            or float32.
+            or as they were trained.
         file_gb: gigabytes at most of a file of weights.
     """
 

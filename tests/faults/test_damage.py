@@ -204,10 +204,11 @@ def test_arrangements_of_other_instances_are_refused(workdir, small_config):
 
 def test_a_run_that_stops_at_a_nan_keeps_what_it_had(small_config, tmp_path, monkeypatch):
     monkeypatch.setattr(loop.Checkpoints, "save", lambda *args: None)
-    real = llama.apply
+    real = llama.hidden
 
     def poisoned(*args):
-        return real(*args) * jax.numpy.nan
+        x, head = real(*args)
+        return x * jax.numpy.nan, head
 
-    monkeypatch.setattr(llama, "apply", poisoned)
+    monkeypatch.setattr(llama, "hidden", poisoned)
     refused(small_config(), tmp_path / "w", "test loss is nan at step 0, by 12 of 12")

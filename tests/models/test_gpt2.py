@@ -7,6 +7,7 @@ import pytest
 
 from zsg_jax.errors import UserError
 from zsg_jax.models import gpt2
+from zsg_jax.models.compute import Compute
 
 SMALL = {
     "vocab_size": 23,
@@ -20,10 +21,10 @@ SMALL = {
 forward = jax.jit(gpt2.apply, static_argnums=0)
 
 
-def make(seed=0, dtype=jnp.float32, remat=False, **changes):
+def make(seed=0, dtype=jnp.float32, remat="none", **changes):
     """A model whose weights are large enough for every part of it to show in the logits."""
     config = gpt2.Gpt2Config(**SMALL | changes)
-    graphdef, shapes = gpt2.abstract(config, dtype, remat=remat)
+    graphdef, shapes = gpt2.abstract(config, Compute(dtype, remat))
     rng = np.random.default_rng(seed)
     params = jax.tree.map(
         lambda s: jnp.asarray(rng.normal(size=s.shape) * 0.4 + (len(s.shape) == 1), jnp.float32),
@@ -68,7 +69,8 @@ def theirs(config, params, eps):
         mine[f"{name}.bias"] = module["bias"]
 
     add("ln_f", params["norm"])
-    for i, layer in params["layers"].items():
+    for i in range(config.num_layers):
+        layer = jax.tree.map(lambda leaf, i=i: leaf[i], params["layers"])
         fused = [layer["attention"][n] for n in "qkv"]
         mine[f"h.{i}.attn.c_attn.weight"] = np.concatenate([m["kernel"] for m in fused], axis=1)
         mine[f"h.{i}.attn.c_attn.bias"] = np.concatenate([m["bias"] for m in fused])
@@ -165,7 +167,7 @@ def test_bfloat16_computes_near_float32_with_float32_parameters_and_logits():
 
 def test_remat_recomputes_layers_and_changes_no_gradient():
     _, graphdef, params = make()
-    _, rematted, _ = make(remat=True)
+    _, rematted, _ = make(remat="full")
 
     def gradient(definition):
         return jax.jit(jax.grad(lambda p: jnp.sum(forward(definition, p, *rows(6)) ** 2)))

@@ -41,8 +41,9 @@ folder = sys.argv[1]
 config = huggingface.read_config(folder)
 whole = huggingface.load(folder, config)
 mesh = jax.make_mesh((2, 2), ("fsdp", "tensor"), axis_types=(AxisType.Auto,) * 2)
-specs = {2: P("fsdp", "tensor"), 1: P()}
-shardings = jax.tree.map(lambda x: NamedSharding(mesh, specs[x.ndim]), whole)
+specs = {3: P(None, "fsdp", "tensor"), 2: P("fsdp", "tensor"), 1: P()}
+shardings = jax.tree_util.tree_map_with_path(
+    lambda path, x: NamedSharding(mesh, P() if "scale" in str(path) else specs[x.ndim]), whole)
 sizes, reader = [], weights.Weights.reader
 def counting(self, *args):
     read = reader(self, *args)
@@ -146,7 +147,7 @@ def test_every_dtype_is_read_exactly_as_float32_and_kernels_lie_inputs_first(
     data = write(tmp_path, dtype, shards=shards)
     params = load(tmp_path)
     assert {leaf.dtype for leaf in jax.tree.leaves(params)} == {jnp.dtype("float32")}
-    down = params["layers"]["1"]["mlp"]["down"]["kernel"]
+    down = params["layers"]["mlp"]["down"]["kernel"][1]
     assert (down == data["model.layers.1.mlp.down_proj.weight"].T.astype(np.float32)).all()
     embedding = data["model.embed_tokens.weight"].astype(np.float32)
     assert (params["embed"]["embedding"] == embedding).all()

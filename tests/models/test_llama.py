@@ -7,6 +7,7 @@ import pytest
 
 from zsg_jax.errors import UserError
 from zsg_jax.models import llama
+from zsg_jax.models.compute import Compute
 
 SMALL = {
     "vocab_size": 19,
@@ -23,10 +24,10 @@ SMALL = {
 forward = jax.jit(llama.apply, static_argnums=0)
 
 
-def make(seed=0, dtype=jnp.float32, remat=False, **changes):
+def make(seed=0, dtype=jnp.float32, remat="none", **changes):
     """A model whose weights are large enough for every part of it to show in the logits."""
     config = llama.LlamaConfig(**SMALL | changes)
-    graphdef, shapes = llama.abstract(config, dtype, remat=remat)
+    graphdef, shapes = llama.abstract(config, Compute(dtype, remat))
     rng = np.random.default_rng(seed)
     params = jax.tree.map(
         lambda s: jnp.asarray(rng.normal(size=s.shape) * 0.4 + (len(s.shape) == 1), jnp.float32),
@@ -63,7 +64,7 @@ def reference(config, params, tokens, positions, segments):
     for b, row in enumerate(tokens):
         xs = [p["embed"]["embedding"][token] for token in row]
         for i in range(config.num_layers):
-            layer = p["layers"][str(i)]
+            layer = jax.tree.map(lambda leaf, i=i: leaf[i], p["layers"])
             normed = [norm(x, layer["attention_norm"]["scale"]) for x in xs]
             q, k, v = ([x @ layer["attention"][n]["kernel"] for x in normed] for n in "qkv")
             for t in range(len(row)):
@@ -178,7 +179,7 @@ def test_bfloat16_computes_near_float32_with_float32_parameters_and_gradients(ti
 
 def test_remat_recomputes_layers_and_changes_no_gradient():
     _, graphdef, params = make()
-    _, rematted, _ = make(remat=True)
+    _, rematted, _ = make(remat="full")
     batch = rows(6)
 
     def gradient(definition):
@@ -194,22 +195,22 @@ def test_remat_recomputes_layers_and_changes_no_gradient():
 
 
 def test_parameter_paths_and_shapes():
-    _, shapes = llama.abstract(llama.LlamaConfig(**SMALL | {"num_layers": 1}))
+    _, shapes = llama.abstract(llama.LlamaConfig(**SMALL))
     found = {
         jax.tree_util.keystr(path, simple=True, separator="."): leaf.shape
         for path, leaf in jax.tree.leaves_with_path(shapes)
     }
     assert found == {
         "embed.embedding": (19, 12),
-        "layers.0.attention.q.kernel": (12, 24),
-        "layers.0.attention.k.kernel": (12, 12),
-        "layers.0.attention.v.kernel": (12, 12),
-        "layers.0.attention.o.kernel": (24, 12),
-        "layers.0.attention_norm.scale": (12,),
-        "layers.0.mlp.gate.kernel": (12, 20),
-        "layers.0.mlp.up.kernel": (12, 20),
-        "layers.0.mlp.down.kernel": (20, 12),
-        "layers.0.mlp_norm.scale": (12,),
+        "layers.attention.q.kernel": (2, 12, 24),
+        "layers.attention.k.kernel": (2, 12, 12),
+        "layers.attention.v.kernel": (2, 12, 12),
+        "layers.attention.o.kernel": (2, 24, 12),
+        "layers.attention_norm.scale": (2, 12),
+        "layers.mlp.gate.kernel": (2, 12, 20),
+        "layers.mlp.up.kernel": (2, 12, 20),
+        "layers.mlp.down.kernel": (2, 20, 12),
+        "layers.mlp_norm.scale": (2, 12),
         "norm.scale": (12,),
         "lm_head.kernel": (12, 19),
     }
@@ -234,7 +235,7 @@ def test_initialization_is_llamas_and_follows_the_key():
     again, other = (initialize(config, jax.random.key(k)) for k in (0, 1))
     assert all(jax.tree.leaves(jax.tree.map(lambda a, b: (a == b).all(), params, again)))
     assert (params["embed"]["embedding"] != other["embed"]["embedding"]).any()
-    q = [params["layers"][i]["attention"]["q"]["kernel"] for i in "01"]
+    q = params["layers"]["attention"]["q"]["kernel"]
     assert (q[0] != q[1]).any()
 
 

@@ -115,7 +115,8 @@ def gradients(model, batch, micro):
         lambda state, batch: step.train_step(
             state,
             batch,
-            apply=lambda p, *rest: family.apply(graphdef, p, *rest),
+            hidden=lambda p, *rest: family.hidden(graphdef, p, *rest),
+            vocab_size=model.vocab_size,
             optimizer=tx,
             learning_rate=lambda count: 1.0,
             micro_batches=len(batch["tokens"]) // micro,

@@ -1,4 +1,5 @@
 import re
+from types import MappingProxyType
 
 import jax
 import numpy as np
@@ -74,7 +75,7 @@ def test_meshes_that_do_not_fit_are_refused(data, fsdp, message):
 
 def test_rows_that_do_not_divide_are_refused_with_sizes_that_fit():
     class Eight:
-        size = 8
+        shape = MappingProxyType({"data": 2, "fsdp": 4, "tensor": 2})
 
     sharding.rows_fit(Eight, 16, 8)
     with pytest.raises(UserError, match=r"sizes that fit: 8, 16$"):

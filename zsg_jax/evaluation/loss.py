@@ -10,9 +10,9 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from zsg_jax.data.packing import Batch, lay_packed, pack, spread
 from zsg_jax.data.pipeline import lay, row_length
 from zsg_jax.data.prompts import TokenRows
-from zsg_jax.models.loss import answer_losses, segment_losses
-from zsg_jax.training.sharding import BATCH, place_batch
-from zsg_jax.training.step import Apply
+from zsg_jax.models.loss import answer_losses, segment_losses, token_losses
+from zsg_jax.training.sharding import BATCH, place_batch, row_devices
+from zsg_jax.training.step import Hidden
 
 
 class LossEvaluation:
@@ -23,7 +23,8 @@ class LossEvaluation:
         examples: TokenRows,
         tasks: Sequence[str],
         *,
-        apply: Apply,
+        hidden: Hidden,
+        vocab_size: int,
         abstract_params: Any,
         mesh: Mesh,
         batch_size: int,
@@ -36,7 +37,8 @@ class LossEvaluation:
         Args:
             examples: test rows, each with at least one answer token.
             tasks: the task of each row.
-            batch_size: rows a batch, rounded up to a multiple of the mesh's devices.
+            hidden, vocab_size: as `train_step` takes them.
+            batch_size: rows a batch, rounded up to a multiple of `sharding.row_devices`.
             max_length: the most tokens a row has.
             dropped: rows left out before, to be told with every measurement.
             packing: lay as many test rows into one as fit, instead of one.
@@ -44,9 +46,9 @@ class LossEvaluation:
         self._tasks = np.asarray(tasks)
         self._count, self._dropped = len(examples), dropped
         length = row_length(int(examples.lengths.max()), max_length)
-        laid = (_packed if packing else _unpacked)(examples, batch_size, mesh.size, length)
+        laid = (_packed if packing else _unpacked)(examples, batch_size, row_devices(mesh), length)
         self._batches = [place_batch(batch, mesh) for batch in laid]
-        self._step = _compile(apply, abstract_params, self._batches[0], mesh)
+        self._step = _compile(hidden, vocab_size, abstract_params, self._batches[0], mesh)
 
     def __call__(
         self, params: Any, on_progress: Callable[[int], object] = lambda rows: None
@@ -112,21 +114,25 @@ def _packed(examples: TokenRows, batch_size: int, unit: int, length: int) -> Ite
         yield lay_packed(examples, index, part, length=length, segments=segments)
 
 
-def _compile(apply: Apply, abstract_params: Any, batch: Any, mesh: Mesh) -> jax.stages.Compiled:
+def _compile(
+    hidden: Hidden, vocab_size: int, abstract_params: Any, batch: Any, mesh: Mesh
+) -> jax.stages.Compiled:
     replicated = NamedSharding(mesh, PartitionSpec())
     params_shardings = jax.tree.map(lambda leaf: leaf.sharding, abstract_params)
 
     def step(params: Any, batch: Any) -> tuple[jax.Array, jax.Array, jax.Array]:
-        logits = apply(params, batch["tokens"], batch["positions"], batch["segment_ids"])
-        answers = (logits, batch["tokens"], batch["loss_mask"])
+        x, head = hidden(params, batch["tokens"], batch["positions"], batch["segment_ids"])
+        losses = token_losses(x, head, batch["tokens"], vocab_size)
         if "place" not in batch:
-            return (*answer_losses(*answers), batch["index"])
+            return (*answer_losses(losses, batch["loss_mask"]), batch["index"])
         segments = batch["index"].shape[1]
-        return (*segment_losses(*answers, batch["segment_ids"], segments), batch["index"])
+        sums = segment_losses(losses, batch["loss_mask"], batch["segment_ids"], segments)
+        return (*sums, batch["index"])
 
     jitted = jax.jit(
         step,
         in_shardings=(params_shardings, NamedSharding(mesh, BATCH)),
         out_shardings=replicated,
     )
-    return jitted.lower(abstract_params, batch).compile()
+    with jax.set_mesh(mesh):
+        return jitted.lower(abstract_params, batch).compile()

@@ -75,3 +75,15 @@ def attend_causally(
             )
         )
     return jnp.concatenate(outputs, axis=1)
+
+
+def attend_segments(
+    q_BxLxKxGxH: jax.Array,
+    k_BxLxKxH: jax.Array,
+    v_BxLxKxH: jax.Array,
+    segment_ids_BxL: jax.Array,
+    window: int | None = None,
+) -> jax.Array:
+    """`attend_causally` under the mask of these segments."""
+    mask = segment_mask(segment_ids_BxL, window)
+    return attend_causally(q_BxLxKxGxH, k_BxLxKxH, v_BxLxKxH, mask, window)

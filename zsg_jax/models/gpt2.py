@@ -16,8 +16,9 @@ import jax.numpy as jnp
 from flax import nnx
 
 from zsg_jax.errors import check
-from zsg_jax.models import parts, shapes
-from zsg_jax.models.attention import attend_causally, segment_mask
+from zsg_jax.models import layers, parts, shapes
+from zsg_jax.models.attention import attend_segments
+from zsg_jax.models.compute import Compute
 from zsg_jax.models.parts import embedding, linear
 
 
@@ -93,31 +94,31 @@ def _norm(config: Gpt2Config, rngs: nnx.Rngs) -> nnx.LayerNorm:
 class Attention(nnx.Module):
     """Causal self-attention; the original's one fused kernel is three here."""
 
-    def __init__(self, config: Gpt2Config, dtype: Any, rngs: nnx.Rngs) -> None:
+    def __init__(self, config: Gpt2Config, compute: Compute, rngs: nnx.Rngs) -> None:
         D, deviation = config.hidden_size, _residual_deviation(config)
-        self.q = linear(D, D, dtype, rngs, bias=True)
-        self.k = linear(D, D, dtype, rngs, bias=True)
-        self.v = linear(D, D, dtype, rngs, bias=True)
-        self.o = linear(D, D, dtype, rngs, bias=True, deviation=deviation)
+        self.q = linear(D, D, compute, rngs, bias=True)
+        self.k = linear(D, D, compute, rngs, bias=True)
+        self.v = linear(D, D, compute, rngs, bias=True)
+        self.o = linear(D, D, compute, rngs, bias=True, deviation=deviation)
         self.heads = config.num_heads
 
-    def __call__(self, x_BxLxD: jax.Array, mask_BxLxL: jax.Array) -> jax.Array:
+    def __call__(self, x_BxLxD: jax.Array, segment_ids_BxL: jax.Array) -> jax.Array:
         B, L, D = x_BxLxD.shape
         N, H = self.heads, D // self.heads
         q = self.q(x_BxLxD).reshape(B, L, N, 1, H)
         k = self.k(x_BxLxD).reshape(B, L, N, H)
         v = self.v(x_BxLxD).reshape(B, L, N, H)
-        return self.o(attend_causally(q, k, v, mask_BxLxL).reshape(B, L, D))
+        return self.o(attend_segments(q, k, v, segment_ids_BxL).reshape(B, L, D))
 
 
 class MLP(nnx.Module):
     """The feed-forward layer."""
 
-    def __init__(self, config: Gpt2Config, dtype: Any, rngs: nnx.Rngs) -> None:
+    def __init__(self, config: Gpt2Config, compute: Compute, rngs: nnx.Rngs) -> None:
         D, F = config.hidden_size, config.intermediate_size
         deviation = _residual_deviation(config)
-        self.up = linear(D, F, dtype, rngs, bias=True)
-        self.down = linear(F, D, dtype, rngs, bias=True, deviation=deviation)
+        self.up = linear(D, F, compute, rngs, bias=True)
+        self.down = linear(F, D, compute, rngs, bias=True, deviation=deviation)
 
     def __call__(self, x_BxLxD: jax.Array) -> jax.Array:
         return self.down(jax.nn.gelu(self.up(x_BxLxD), approximate=True))
@@ -126,39 +127,33 @@ class MLP(nnx.Module):
 class Layer(nnx.Module):
     """One transformer layer, norms before each part."""
 
-    def __init__(self, config: Gpt2Config, dtype: Any, rngs: nnx.Rngs) -> None:
+    def __init__(self, config: Gpt2Config, compute: Compute, rngs: nnx.Rngs) -> None:
         self.attention_norm = _norm(config, rngs)
-        self.attention = Attention(config, dtype, rngs)
+        self.attention = Attention(config, compute, rngs)
         self.mlp_norm = _norm(config, rngs)
-        self.mlp = MLP(config, dtype, rngs)
+        self.mlp = MLP(config, compute, rngs)
 
-    def __call__(self, x_BxLxD: jax.Array, mask_BxLxL: jax.Array) -> jax.Array:
-        x_BxLxD += self.attention(self.attention_norm(x_BxLxD), mask_BxLxL)
+    def __call__(self, x_BxLxD: jax.Array, segment_ids_BxL: jax.Array) -> jax.Array:
+        x_BxLxD += self.attention(self.attention_norm(x_BxLxD), segment_ids_BxL)
         x_BxLxD += self.mlp(self.mlp_norm(x_BxLxD))
         return x_BxLxD
 
 
 class Gpt2(nnx.Module):
-    """The whole model: float32 parameters, computed in `dtype`; softmax, norms, logits float32.
+    """The whole model: computed as `Compute` says; softmax, norms and logits in float32."""
 
-    With `remat`, the backward pass computes each layer again instead of keeping what is inside it.
-    """
-
-    def __init__(
-        self, config: Gpt2Config, *, dtype: Any = jnp.float32, remat: bool = False, rngs: nnx.Rngs
-    ) -> None:
+    def __init__(self, config: Gpt2Config, compute: Compute, rngs: nnx.Rngs) -> None:
         c = config
-        self.embed = embedding(c.vocab_size + c.vocab_padding, c.hidden_size, dtype, rngs)
-        self.position = embedding(c.max_positions, c.hidden_size, dtype, rngs)
-        # A Dict, for string keys; it does not keep their order, so go by number below.
-        self.layers = nnx.Dict({str(i): Layer(c, dtype, rngs) for i in range(c.num_layers)})
+        self.embed = embedding(c.vocab_size, c.hidden_size, compute, rngs, padding=c.vocab_padding)
+        self.position = embedding(c.max_positions, c.hidden_size, compute, rngs)
+        self.layers = layers.stack(lambda: Layer(c, compute, rngs), c.num_layers)
         self.norm = _norm(c, rngs)
-        self.config, self.dtype, self.remat = c, dtype, remat
+        self.config, self.compute = c, compute
 
-    def __call__(
+    def hidden(
         self, tokens_BxL: jax.Array, positions_BxL: jax.Array, segment_ids_BxL: jax.Array
     ) -> jax.Array:
-        """Next-token logits, (B, L, V) float32.
+        """What the head makes logits of, (B, L, D) in the dtype of the computation.
 
         Args:
             tokens_BxL: int32, from 0 to V-1.
@@ -167,17 +162,24 @@ class Gpt2(nnx.Module):
             segment_ids_BxL: int32; a token sees the earlier ones of its row that carry the same
                 number. 0 is padding, which sees and is seen by nothing.
         """
-        mask = segment_mask(segment_ids_BxL)
-        layer = nnx.remat(Layer.__call__) if self.remat else Layer.__call__
         x_BxLxD = self.embed(tokens_BxL) + self.position(positions_BxL)
-        for i in range(self.config.num_layers):
-            x_BxLxD = layer(self.layers[str(i)], x_BxLxD, mask)
-        x_BxLxD = self.norm(x_BxLxD).astype(self.dtype)
-        return parts.logits(x_BxLxD, self.embed.embedding[...].T, self.config.vocab_size)
+        x_BxLxD = layers.run(self.layers, x_BxLxD, segment_ids_BxL, compute=self.compute)
+        return self.norm(x_BxLxD).astype(self.compute.dtype)
+
+    def head(self) -> jax.Array:
+        """The weights that make logits, (D, V + vocab_padding)."""
+        return self.embed.embedding[...].T
+
+    def __call__(
+        self, tokens_BxL: jax.Array, positions_BxL: jax.Array, segment_ids_BxL: jax.Array
+    ) -> jax.Array:
+        """Next-token logits, (B, L, V) float32; the arguments are those of `hidden`."""
+        x_BxLxD = self.hidden(tokens_BxL, positions_BxL, segment_ids_BxL)
+        return parts.logits(x_BxLxD, self.head(), self.config.vocab_size)
 
 
 abstract = partial(parts.abstract, Gpt2)
 # Normal with deviation 0.02, what adds to the residual stream with 0.02 / √(2 · layers); biases 0,
 # norm scales 1.
 initialize = partial(parts.initialize, Gpt2)
-apply, count = parts.apply, parts.count
+apply, hidden, count = parts.apply, parts.hidden, parts.count

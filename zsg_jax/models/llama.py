@@ -9,11 +9,11 @@ from functools import partial
 from typing import Any, ClassVar
 
 import jax
-import jax.numpy as jnp
 from flax import nnx
 
-from zsg_jax.models import parts, shapes
-from zsg_jax.models.attention import attend_causally, segment_mask
+from zsg_jax.models import layers, parts, shapes
+from zsg_jax.models.attention import attend_segments
+from zsg_jax.models.compute import Compute
 from zsg_jax.models.parts import GatedMLP, RMSNorm, embedding, linear
 from zsg_jax.models.rotary import Llama3Scaling, angles, rotate
 
@@ -96,66 +96,60 @@ def sized(
 class Attention(nnx.Module):
     """Causal self-attention with rotary positions and grouped queries."""
 
-    def __init__(self, config: LlamaConfig, dtype: Any, rngs: nnx.Rngs) -> None:
+    def __init__(self, config: LlamaConfig, compute: Compute, rngs: nnx.Rngs) -> None:
         c = config
-        self.q = linear(c.hidden_size, c.num_heads * c.head_dim, dtype, rngs)
-        self.k = linear(c.hidden_size, c.num_kv_heads * c.head_dim, dtype, rngs)
-        self.v = linear(c.hidden_size, c.num_kv_heads * c.head_dim, dtype, rngs)
-        self.o = linear(c.num_heads * c.head_dim, c.hidden_size, dtype, rngs)
+        self.q = linear(c.hidden_size, c.num_heads * c.head_dim, compute, rngs)
+        self.k = linear(c.hidden_size, c.num_kv_heads * c.head_dim, compute, rngs)
+        self.v = linear(c.hidden_size, c.num_kv_heads * c.head_dim, compute, rngs)
+        self.o = linear(c.num_heads * c.head_dim, c.hidden_size, compute, rngs)
         self.kv_heads, self.head_dim = c.num_kv_heads, c.head_dim
 
     def __call__(
-        self, x_BxLxD: jax.Array, angles_BxLxH2: jax.Array, mask_BxLxM: jax.Array
+        self, x_BxLxD: jax.Array, angles_BxLxH2: jax.Array, segment_ids_BxL: jax.Array
     ) -> jax.Array:
         B, L, _ = x_BxLxD.shape
         K, H = self.kv_heads, self.head_dim
         q = rotate(self.q(x_BxLxD).reshape(B, L, -1, H), angles_BxLxH2)
         k = rotate(self.k(x_BxLxD).reshape(B, L, K, H), angles_BxLxH2)
         v = self.v(x_BxLxD).reshape(B, L, K, H)
-        mixed = attend_causally(q.reshape(B, L, K, -1, H), k, v, mask_BxLxM)
+        mixed = attend_segments(q.reshape(B, L, K, -1, H), k, v, segment_ids_BxL)
         return self.o(mixed.reshape(B, L, -1))
 
 
 class Layer(nnx.Module):
     """One transformer layer, norms before each part."""
 
-    def __init__(self, config: LlamaConfig, dtype: Any, rngs: nnx.Rngs) -> None:
+    def __init__(self, config: LlamaConfig, compute: Compute, rngs: nnx.Rngs) -> None:
         D = config.hidden_size
         self.attention_norm = RMSNorm(D, config.rms_norm_eps)
-        self.attention = Attention(config, dtype, rngs)
+        self.attention = Attention(config, compute, rngs)
         self.mlp_norm = RMSNorm(D, config.rms_norm_eps)
-        self.mlp = GatedMLP(D, config.intermediate_size, dtype, rngs)
+        self.mlp = GatedMLP(D, config.intermediate_size, compute, rngs)
 
     def __call__(
-        self, x_BxLxD: jax.Array, angles_BxLxH2: jax.Array, mask_BxLxM: jax.Array
+        self, x_BxLxD: jax.Array, angles_BxLxH2: jax.Array, segment_ids_BxL: jax.Array
     ) -> jax.Array:
-        x_BxLxD += self.attention(self.attention_norm(x_BxLxD), angles_BxLxH2, mask_BxLxM)
+        x_BxLxD += self.attention(self.attention_norm(x_BxLxD), angles_BxLxH2, segment_ids_BxL)
         x_BxLxD += self.mlp(self.mlp_norm(x_BxLxD))
         return x_BxLxD
 
 
 class Llama(nnx.Module):
-    """The whole model: float32 parameters, computed in `dtype`; softmax, norms, logits float32.
+    """The whole model: computed as `Compute` says; softmax, norms and logits in float32."""
 
-    With `remat`, the backward pass computes each layer again instead of keeping what is inside it.
-    """
-
-    def __init__(
-        self, config: LlamaConfig, *, dtype: Any = jnp.float32, remat: bool = False, rngs: nnx.Rngs
-    ) -> None:
-        c, rows = config, config.vocab_size + config.vocab_padding
-        self.embed = embedding(rows, c.hidden_size, dtype, rngs)
-        # A Dict, for string keys; it does not keep their order, so go by number below.
-        self.layers = nnx.Dict({str(i): Layer(c, dtype, rngs) for i in range(c.num_layers)})
+    def __init__(self, config: LlamaConfig, compute: Compute, rngs: nnx.Rngs) -> None:
+        c, padding = config, config.vocab_padding
+        self.embed = embedding(c.vocab_size, c.hidden_size, compute, rngs, padding=padding)
+        self.layers = layers.stack(lambda: Layer(c, compute, rngs), c.num_layers)
         self.norm = RMSNorm(c.hidden_size, c.rms_norm_eps)
         if not c.tie_embeddings:
-            self.lm_head = linear(c.hidden_size, rows, dtype, rngs)
-        self.config, self.remat = c, remat
+            self.lm_head = linear(c.hidden_size, c.vocab_size, compute, rngs, padding=padding)
+        self.config, self.compute = c, compute
 
-    def __call__(
+    def hidden(
         self, tokens_BxL: jax.Array, positions_BxL: jax.Array, segment_ids_BxL: jax.Array
     ) -> jax.Array:
-        """Next-token logits, (B, L, V) float32.
+        """What the head makes logits of, (B, L, D) in the dtype of the computation.
 
         Args:
             tokens_BxL: int32, from 0 to V-1.
@@ -165,17 +159,25 @@ class Llama(nnx.Module):
         """
         c = self.config
         turns = angles(positions_BxL, c.head_dim, c.rope_theta, c.rope_scaling)
-        mask = segment_mask(segment_ids_BxL)
-
-        layer = nnx.remat(Layer.__call__) if self.remat else Layer.__call__
         x_BxLxD = self.embed(tokens_BxL)
-        for i in range(c.num_layers):
-            x_BxLxD = layer(self.layers[str(i)], x_BxLxD, turns, mask)
-        head_DxV = self.embed.embedding[...].T if c.tie_embeddings else self.lm_head.kernel[...]
-        return parts.logits(self.norm(x_BxLxD), head_DxV, c.vocab_size)
+        x_BxLxD = layers.run(self.layers, x_BxLxD, turns, segment_ids_BxL, compute=self.compute)
+        return self.norm(x_BxLxD)
+
+    def head(self) -> jax.Array:
+        """The weights that make logits, (D, V + vocab_padding)."""
+        if self.config.tie_embeddings:
+            return self.embed.embedding[...].T
+        return self.lm_head.kernel[...]
+
+    def __call__(
+        self, tokens_BxL: jax.Array, positions_BxL: jax.Array, segment_ids_BxL: jax.Array
+    ) -> jax.Array:
+        """Next-token logits, (B, L, V) float32; the arguments are those of `hidden`."""
+        x_BxLxD = self.hidden(tokens_BxL, positions_BxL, segment_ids_BxL)
+        return parts.logits(x_BxLxD, self.head(), self.config.vocab_size)
 
 
 abstract = partial(parts.abstract, Llama)
 # Normal with deviation 0.02, norm scales 1.
 initialize = partial(parts.initialize, Llama)
-apply, count = parts.apply, parts.count
+apply, hidden, count = parts.apply, parts.hidden, parts.count

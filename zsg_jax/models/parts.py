@@ -7,6 +7,9 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
+from zsg_jax.models.compute import Compute
+from zsg_jax.models.lora import LoRA, attach
+
 Params = dict[str, Any]
 
 
@@ -27,30 +30,51 @@ class RMSNorm(nnx.Module):
 def linear(
     inputs: int,
     outputs: int,
-    dtype: Any,
+    compute: Compute,
     rngs: nnx.Rngs,
     *,
     bias: bool = False,
     deviation: float = 0.02,
+    padding: int = 0,
 ) -> nnx.Linear:
-    """A dense layer: normal weights of this deviation, a bias of 0 if any."""
-    init = nnx.initializers.normal(deviation)
-    return nnx.Linear(inputs, outputs, use_bias=bias, dtype=dtype, kernel_init=init, rngs=rngs)
+    """A dense layer: normal weights of this deviation, a bias of 0 if any.
+
+    `padding` outputs of weight 0 come after the others, whose weights do not depend on it.
+    """
+
+    def normal(key: jax.Array, shape: tuple[int, ...], dtype: Any) -> jax.Array:
+        weights = deviation * jax.random.normal(key, (inputs, outputs), dtype)
+        return jnp.pad(weights, ((0, 0), (0, padding)))
+
+    return nnx.Linear(
+        inputs,
+        outputs + padding,
+        use_bias=bias,
+        dtype=compute.dtype,
+        kernel_init=normal,
+        rngs=rngs,
+    )
 
 
-def embedding(rows: int, width: int, dtype: Any, rngs: nnx.Rngs) -> nnx.Embed:
-    """A table of embeddings: normal with deviation 0.02."""
-    init = nnx.initializers.normal(0.02)
-    return nnx.Embed(rows, width, dtype=dtype, embedding_init=init, rngs=rngs)
+def embedding(
+    rows: int, width: int, compute: Compute, rngs: nnx.Rngs, *, padding: int = 0
+) -> nnx.Embed:
+    """A table of embeddings: normal with deviation 0.02, and `padding` rows of 0 after them."""
+
+    def normal(key: jax.Array, shape: tuple[int, ...], dtype: Any) -> jax.Array:
+        table = 0.02 * jax.random.normal(key, (rows, width), dtype)
+        return jnp.pad(table, ((0, padding), (0, 0)))
+
+    return nnx.Embed(rows + padding, width, dtype=compute.dtype, embedding_init=normal, rngs=rngs)
 
 
 class GatedMLP(nnx.Module):
     """The gated feed-forward layer, SwiGLU (arXiv 2002.05202)."""
 
-    def __init__(self, width: int, inner: int, dtype: Any, rngs: nnx.Rngs) -> None:
-        self.gate = linear(width, inner, dtype, rngs)
-        self.up = linear(width, inner, dtype, rngs)
-        self.down = linear(inner, width, dtype, rngs)
+    def __init__(self, width: int, inner: int, compute: Compute, rngs: nnx.Rngs) -> None:
+        self.gate = linear(width, inner, compute, rngs)
+        self.up = linear(width, inner, compute, rngs)
+        self.down = linear(inner, width, compute, rngs)
 
     def __call__(self, x_BxLxD: jax.Array) -> jax.Array:
         return self.down(jax.nn.silu(self.gate(x_BxLxD)) * self.up(x_BxLxD))
@@ -68,25 +92,49 @@ def logits(x_BxLxD: jax.Array, head_DxV: jax.Array, vocab_size: int) -> jax.Arra
 
 
 def abstract(
-    model: type[nnx.Module], config: Any, dtype: Any = jnp.float32, *, remat: bool = False
+    model: type[nnx.Module],
+    config: Any,
+    compute: Compute | None = None,
+    lora: LoRA | None = None,
+    *,
+    training: bool = False,
 ) -> tuple[nnx.GraphDef, Params]:
     """The model's definition and the shapes of its parameters; takes no memory at any size.
 
+    With `lora` its layers have adapters, and with `training` their dropout is on.
+
     Returns:
         The graph definition that `apply` takes, and a nested dict of `jax.ShapeDtypeStruct`,
-        float32, such as `params["layers"]["0"]["attention"]["q"]["kernel"]`.
+        float32, such as `params["layers"]["attention"]["q"]["kernel"]` of all layers.
     """
 
     def make() -> nnx.Module:
-        return model(config, dtype=dtype, remat=remat, rngs=nnx.Rngs(0))  # type: ignore[call-arg]
+        return _make(model, config, compute or Compute(), nnx.Rngs(0), lora, training)
 
     graphdef, state = nnx.split(nnx.eval_shape(make))
     return graphdef, nnx.to_pure_dict(state)
 
 
-def initialize(model: type[nnx.Module], config: Any, key: jax.Array) -> Params:
-    """Fresh float32 parameters, as the family begins. May be jitted."""
-    return nnx.to_pure_dict(nnx.state(model(config, rngs=nnx.Rngs(key))))  # type: ignore[call-arg]
+def initialize(
+    model: type[nnx.Module], config: Any, key: jax.Array, lora: LoRA | None = None
+) -> Params:
+    """Fresh float32 parameters, as the family begins, with fresh adapters. May be jitted."""
+    made = _make(model, config, Compute(), nnx.Rngs(key), lora, training=False)
+    return nnx.to_pure_dict(nnx.state(made))
+
+
+def _make(
+    model: type[nnx.Module],
+    config: Any,
+    compute: Compute,
+    rngs: nnx.Rngs,
+    lora: LoRA | None,
+    training: bool,
+) -> nnx.Module:
+    made = model(config, compute, rngs)  # type: ignore[call-arg]
+    if lora is not None:
+        attach(made, lora, rngs, training=training)
+    return made
 
 
 def apply(
@@ -98,6 +146,28 @@ def apply(
 ) -> jax.Array:
     """The model's `__call__` on a nested dict of parameters: logits, (B, L, V) float32."""
     return nnx.merge(graphdef, params)(tokens_BxL, positions_BxL, segment_ids_BxL)
+
+
+def hidden(
+    graphdef: nnx.GraphDef,
+    params: Params,
+    tokens_BxL: jax.Array,
+    positions_BxL: jax.Array,
+    segment_ids_BxL: jax.Array,
+) -> tuple[jax.Array, jax.Array]:
+    """What the logits of `apply` are the product of, for a loss that never holds all of them.
+
+    Returns:
+        (B, L, D) in the dtype of the computation, and the head, (D, V + vocab_padding), in that of
+        the parameters.
+    """
+    model = nnx.merge(graphdef, params)
+    return model.hidden(tokens_BxL, positions_BxL, segment_ids_BxL), model.head()
+
+
+def cast(params: Params, dtype: Any) -> Params:
+    """`params` with every array in `dtype`."""
+    return jax.tree.map(lambda leaf: leaf.astype(dtype), params)
 
 
 def count(params: Params) -> int:

@@ -7,6 +7,7 @@ a host holds no more of the files than one of them, besides what its devices hol
 import json
 import re
 from collections.abc import Callable, Mapping
+from functools import cache
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -14,6 +15,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import traverse_util
+from jax.sharding import NamedSharding, PartitionSpec, Sharding, SingleDeviceSharding
 from safetensors import SafetensorError, safe_open
 
 from zsg_jax.errors import UserError, check
@@ -31,18 +33,28 @@ class Place(NamedTuple):
         name: the tensor's.
         transposed: whether it lies the other way there.
         part, parts: the array is this one of so many equal pieces of the tensor's last axis.
+        layer: where the array is a stack of layers, which of them; else None.
     """
 
     name: str
     transposed: bool = False
     part: int = 0
     parts: int = 1
+    layer: int | None = None
+
+    def own(self, shape: tuple[int, ...]) -> tuple[int, ...]:
+        """What lies here of an array of this shape: all of it, or a layer."""
+        return shape if self.layer is None else shape[1:]
 
     def shape_in_file(self, shape: tuple[int, ...]) -> tuple[int, ...]:
         """The whole tensor's shape, where the array's is `shape`."""
         if self.transposed:
             shape = shape[::-1]
         return (*shape[:-1], shape[-1] * self.parts)
+
+
+# By path, as "layers.attention.q.kernel".
+Places = Mapping[str, tuple[Place, ...]]
 
 
 class Tensor(NamedTuple):
@@ -192,9 +204,16 @@ class Weights:
         return self._opened[1]
 
 
+def check_all(weights: Weights, places: Places, shapes: Params) -> None:
+    """Looks at every tensor's name, shape and dtype; raises as `Weights.reader` does."""
+    for path, leaf in traverse_util.flatten_dict(shapes, sep=".").items():
+        for place in places[path]:
+            weights.reader(place, place.own(leaf.shape), place.own(leaf.shape))
+
+
 def load(
     weights: Weights,
-    places: Mapping[str, Place],
+    places: Places,
     shapes: Params,
     *,
     padded: Params | None = None,
@@ -204,29 +223,55 @@ def load(
 
     Args:
         weights: the folder.
-        places: by path, as "layers.0.attention.q.kernel".
+        places: where each array lies.
         shapes: nested dict of `jax.ShapeDtypeStruct`, as the files hold them.
         padded: the same with the shapes wanted, zeros at the ends; None: as in the files.
         shardings: the same dict with a `jax.sharding.Sharding` at each, or None for one device.
     """
     flat = traverse_util.flatten_dict(shapes, sep=".")
     wanted = traverse_util.flatten_dict(padded or shapes, sep=".")
-    placed = traverse_util.flatten_dict(shardings, sep=".") if shardings else None
+    if shardings is None:
+        one = SingleDeviceSharding(jax.local_devices()[0])
+        where: dict[str, Any] = dict.fromkeys(flat, one)
+    else:
+        where = traverse_util.flatten_dict(shardings, sep=".")
     # Every tensor is looked at before the first is read: a wrong file fails in the first second.
     readers = {
-        path: weights.reader(places[path], leaf.shape, wanted[path].shape)
+        (path, place): weights.reader(place, place.own(leaf.shape), place.own(wanted[path].shape))
         for path, leaf in flat.items()
+        for place in places[path]
     }
     # File after file, since only one is open.
-    order = sorted(readers, key=lambda path: (weights.tensors[places[path].name].path, path))
-    loaded = {}
-    for path in track(order, "load weights", len(order)):
-        read, shape = readers[path], wanted[path].shape
-        if placed is None:
-            loaded[path] = jnp.array(read((slice(None),) * len(shape)))
-        else:
-            loaded[path] = jax.make_array_from_callback(shape, placed[path], _once(read))
+    order = sorted(readers, key=lambda at: (weights.tensors[at[1].name].path, at[0], at[1].name))
+    loaded: dict[str, jax.Array] = {}
+    for path, place in track(order, "load weights", len(order)):
+        shape, sharding, read = wanted[path].shape, where[path], _once(readers[path, place])
+        if place.layer is None:
+            loaded[path] = jax.make_array_from_callback(shape, sharding, read)
+            continue
+        layer = jax.make_array_from_callback(shape[1:], _of_a_layer(sharding), read)
+        whole = loaded.pop(path, None)
+        if whole is None:
+            whole = jnp.zeros(shape, jnp.float32, device=sharding)
+        loaded[path] = _put(sharding)(whole, layer, place.layer)
     return traverse_util.unflatten_dict(loaded, sep=".")
+
+
+def _of_a_layer(sharding: Sharding) -> Sharding:
+    """The sharding of a layer of an array of layers."""
+    if not isinstance(sharding, NamedSharding):
+        return sharding
+    return NamedSharding(sharding.mesh, PartitionSpec(*sharding.spec[1:]))
+
+
+@cache
+def _put(sharding: Sharding) -> Callable[[jax.Array, jax.Array, int], jax.Array]:
+    """Writes a layer into its place, in the memory that the whole has."""
+
+    def put(whole: jax.Array, layer: jax.Array, place: int) -> jax.Array:
+        return jax.lax.dynamic_update_index_in_dim(whole, layer, place, axis=0)
+
+    return jax.jit(put, donate_argnums=0, out_shardings=sharding)
 
 
 def _once(read: Read) -> Read:

@@ -1,12 +1,14 @@
 """A study's model, on its mesh."""
 
 import jax
+import jax.numpy as jnp
 from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
 from zsg_jax.data.tokenizers import Tokenizer
 from zsg_jax.errors import UserError
 from zsg_jax.models.choose import choose, is_file
+from zsg_jax.models.compute import Compute
 from zsg_jax.models.families import family_name
 from zsg_jax.progress import say
 from zsg_jax.training.trainer import Trainer, TrainerOptions
@@ -54,8 +56,8 @@ def make_trainer(config: ConfigDict, tokenizer: Tokenizer, mesh: Mesh) -> Traine
         model,
         options,
         mesh,
-        dtype=config.model.dtype,
-        remat=config.model.remat,
+        compute=Compute(jnp.dtype(config.model.dtype), config.model.remat),
+        param_dtype=config.model.param_dtype,
         init_from=config.model.init_from or None,
     )
     axes = " ".join(f"{axis}={size}" for axis, size in mesh.shape.items())
@@ -63,6 +65,11 @@ def make_trainer(config: ConfigDict, tokenizer: Tokenizer, mesh: Mesh) -> Traine
         f"model: {family_name(model)}, {trainer.parameters:,} parameters; mesh {axes} on "
         f"{jax.default_backend()}"
     )
+    if config.model.param_dtype != "float32":
+        say(
+            f"model.param_dtype={config.model.param_dtype}: the weights keep 8 bits of precision, "
+            "so an update under a 256th of a weight is lost; float32 keeps it"
+        )
     return trainer
 
 

@@ -63,7 +63,7 @@ def run(config: ConfigDict, workdir: Path, *, command: str) -> Path:
 
 
 def _compute(config: ConfigDict, workdir: Path) -> None:
-    mesh = sharding.make_mesh(config.mesh.data, config.mesh.fsdp)
+    mesh = sharding.make_mesh(config.mesh.data, config.mesh.fsdp, config.mesh.tensor)
     with ExitStack() as stack:
         tokenizer, pool = open_pool(config, workdir, stack)
         _train(config, workdir, tokenizer, pool, mesh)
@@ -79,7 +79,8 @@ def _train(config: ConfigDict, workdir: Path, tokenizer: Tokenizer, pool: Pool, 
     evaluate = LossEvaluation(
         pool.test_examples.select(pool.scored),
         pool.test.select(pool.scored).task_names,
-        apply=trainer.apply,
+        hidden=trainer.hidden,
+        vocab_size=trainer.model.vocab_size,
         abstract_params=trainer.abstract_state["params"],
         mesh=mesh,
         batch_size=config.evaluation.batch_size,
@@ -92,7 +93,9 @@ def _train(config: ConfigDict, workdir: Path, tokenizer: Tokenizer, pool: Pool, 
         with bar(len(pool.scored), "evaluation") as progress:
             return evaluate(params, progress.update)
 
-    at_once = RowsAtOnce(mesh.size, config.training.micro_batch_size or config.training.batch_size)
+    at_once = RowsAtOnce(
+        sharding.row_devices(mesh), config.training.micro_batch_size or config.training.batch_size
+    )
     all_steps = {
         name: Steps(
             pool.train_examples,

@@ -2,6 +2,7 @@
 
 import math
 import re
+from collections.abc import Sequence
 from typing import Any
 
 import jax
@@ -9,59 +10,75 @@ import numpy as np
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
 from zsg_jax.errors import UserError
+from zsg_jax.models.placement import ROWS, TENSOR
 
-AXES = ("data", "fsdp")
+AXES = (*ROWS, TENSOR)
 
 # The first pattern found in an array's path decides. Adam's moments carry their parameter's path,
-# so they lie as it does. Only the model's width is split, the one size all these arrays share.
+# so they lie as it does. `fsdp` splits the model's width, the one size that all kernels share;
+# `tensor` splits heads, the feed-forward layer and the vocabulary. Arrays under layers/ hold all
+# layers, whose axis comes first.
 RULES: tuple[tuple[str, PartitionSpec], ...] = (
-    (r"(embed|position)/embedding$", PartitionSpec(None, "fsdp")),
-    (r"attention/(q|k|v)/kernel$", PartitionSpec("fsdp", None)),
-    (r"attention/o/kernel$", PartitionSpec(None, "fsdp")),
-    (r"mlp/(gate|up)/kernel$", PartitionSpec("fsdp", None)),
-    (r"mlp/down/kernel$", PartitionSpec(None, "fsdp")),
-    (r"lm_head/kernel$", PartitionSpec("fsdp", None)),
+    (r"embed/embedding$", PartitionSpec("tensor", "fsdp")),
+    (r"position/embedding$", PartitionSpec(None, "fsdp")),
+    (r"layers/attention/(q|k|v)/kernel$", PartitionSpec(None, "fsdp", "tensor")),
+    (r"layers/attention/(q|k|v)/bias$", PartitionSpec(None, "tensor")),
+    (r"layers/attention/o/kernel$", PartitionSpec(None, "tensor", "fsdp")),
+    (r"layers/mlp/(gate|up)/kernel$", PartitionSpec(None, "fsdp", "tensor")),
+    (r"layers/mlp/(gate|up)/bias$", PartitionSpec(None, "tensor")),
+    (r"layers/mlp/down/kernel$", PartitionSpec(None, "tensor", "fsdp")),
+    (r"layers/(attention/o|mlp/down)/bias$", PartitionSpec()),
+    (r"lm_head/kernel$", PartitionSpec("fsdp", "tensor")),
     (r"norm/(scale|bias)$", PartitionSpec()),
-    (r"(attention|mlp)/\w+/bias$", PartitionSpec()),
     (r"(^|/)(step|count)$", PartitionSpec()),
 )
 
 # Every array of a batch is split over its rows.
-BATCH = PartitionSpec(AXES)
+BATCH = PartitionSpec(ROWS)
 
 
-def make_mesh(data: int = -1, fsdp: int = 1) -> Mesh:
-    """A mesh with axes `data` (whole copies of the state) and `fsdp` (the state split).
+def make_mesh(
+    data: int = -1, fsdp: int = 1, tensor: int = 1, *, devices: Sequence[Any] | None = None
+) -> Mesh:
+    """A mesh with the axes `data`, `fsdp` and `tensor`.
+
+    Rows of a batch are split over `data` and `fsdp`, the state over `fsdp` and `tensor`.
 
     Args:
-        data, fsdp: devices along each axis; one of them may be -1 for all that are left.
+        data, fsdp, tensor: devices along each axis; one of them may be -1 for all that are left.
+        devices: those to lay out; None: all of all processes.
 
     Raises:
         UserError: if the sizes do not fit the devices at hand.
     """
-    devices = jax.devices()
-    sizes = [data, fsdp]
-    if sizes.count(-1) > 1 or any(size < 1 and size != -1 for size in sizes):
-        raise UserError(
-            f"mesh.data={data}, mesh.fsdp={fsdp}: sizes are at least 1, and only one may be -1"
-        )
-    known = math.prod(size for size in sizes if size != -1)
-    if -1 in sizes:
+    sizes = {"data": data, "fsdp": fsdp, "tensor": tensor}
+    told = ", ".join(f"mesh.{axis}={size}" for axis, size in sizes.items())
+    devices = jax.devices() if devices is None else list(devices)
+    free = [axis for axis, size in sizes.items() if size == -1]
+    if len(free) > 1 or any(size < 1 and size != -1 for size in sizes.values()):
+        raise UserError(f"{told}: sizes are at least 1, and only one may be -1")
+    known = math.prod(size for size in sizes.values() if size != -1)
+    if free:
         if len(devices) % known:
-            raise UserError(
-                f"mesh.data={data}, mesh.fsdp={fsdp}: {known} does not divide the "
-                f"{len(devices)} devices at hand"
-            )
-        sizes[sizes.index(-1)] = len(devices) // known
-    count = math.prod(sizes)
-    if count > len(devices) or (jax.process_count() > 1 and count != len(devices)):
+            raise UserError(f"{told}: {known} does not divide the {len(devices)} devices at hand")
+        sizes[free[0]] = len(devices) // known
+    count = math.prod(sizes.values())
+    processes = {device.process_index for device in devices}
+    if count > len(devices) or (len(processes) > 1 and count != len(devices)):
+        raise UserError(f"{told} asks for {count} devices; {len(devices)} are at hand")
+    own = len(devices) // len(processes)
+    if len(processes) > 1 and own % sizes["tensor"]:
+        fits = ", ".join(str(n) for n in range(1, own + 1) if own % n == 0)
         raise UserError(
-            f"mesh.data={data}, mesh.fsdp={fsdp} asks for {count} devices; "
-            f"{len(devices)} are at hand"
+            f"{told}: tensor must divide the {own} devices of a process; sizes that fit: {fits}"
         )
-    return Mesh(
-        np.asarray(devices[:count]).reshape(sizes), AXES, axis_types=(AxisType.Auto,) * len(AXES)
-    )
+    laid = np.asarray(devices[:count]).reshape(tuple(sizes.values()))
+    return Mesh(laid, AXES, axis_types=(AxisType.Auto,) * len(AXES))
+
+
+def row_devices(mesh: Mesh) -> int:
+    """Over how many devices the rows of a batch are split."""
+    return math.prod(mesh.shape[axis] for axis in ROWS)
 
 
 def rows_fit(mesh: Mesh, batch_size: int, micro_batch_size: int) -> None:
@@ -70,22 +87,35 @@ def rows_fit(mesh: Mesh, batch_size: int, micro_batch_size: int) -> None:
     Raises:
         UserError: naming micro-batch sizes that would fit.
     """
+    unit = row_devices(mesh)
     fitting = [
-        size
-        for size in range(1, batch_size + 1)
-        if batch_size % size == 0 and size % mesh.size == 0
+        size for size in range(1, batch_size + 1) if batch_size % size == 0 and size % unit == 0
     ]
     if micro_batch_size not in fitting:
         sizes = ", ".join(map(str, fitting)) or "none with this batch_size"
         raise UserError(
             f"training.micro_batch_size={micro_batch_size} must divide training.batch_size="
-            f"{batch_size} and be a multiple of the mesh's {mesh.size} devices; sizes that fit: "
-            f"{sizes}"
+            f"{batch_size} and be a multiple of the {unit} devices that mesh.data and mesh.fsdp "
+            f"make; sizes that fit: {sizes}"
+        )
+
+
+def heads_fit(mesh: Mesh, heads: int) -> None:
+    """Checks that `heads`, those of keys and values, divide over `tensor`.
+
+    Raises:
+        UserError: naming sizes that would fit.
+    """
+    if heads % mesh.shape[TENSOR]:
+        fits = ", ".join(str(n) for n in range(1, heads + 1) if heads % n == 0)
+        raise UserError(
+            f"mesh.tensor={mesh.shape[TENSOR]} does not divide the {heads} heads of keys and "
+            f"values of the model; sizes that fit: {fits}"
         )
 
 
 def path_name(path: tuple[Any, ...]) -> str:
-    """A tree path as `params/layers/0/mlp/up/kernel`."""
+    """A tree path as `params/layers/mlp/up/kernel`."""
     return jax.tree_util.keystr(path, simple=True, separator="/")
 
 
@@ -106,7 +136,7 @@ def shardings(tree: Any, mesh: Mesh) -> Any:
             raise ValueError(f"the rule for {name!r} asks {spec} of its shape {leaf.shape}")
         for size, axis in zip(leaf.shape, spec, strict=False):
             if axis is not None and size % mesh.shape[axis]:
-                fits = [n for n in range(1, mesh.size + 1) if size % n == 0]
+                fits = [n for n in range(1, mesh.size + 1) if size % n == 0 and mesh.size % n == 0]
                 raise UserError(
                     f"mesh.{axis}={mesh.shape[axis]} does not divide a dimension of {size} of "
                     f"{name}; sizes that fit: {', '.join(map(str, fits))}"
@@ -117,16 +147,8 @@ def shardings(tree: Any, mesh: Mesh) -> Any:
 
 
 def vocabulary_padding(vocab_size: int, mesh: Mesh) -> int:
-    """Rows that the vocabulary's tables need besides `vocab_size` for `RULES` to split them evenly.
-
-    None for as long as the rules split the model's width alone.
-    """
-    devices = 1
-    for name, dimension in (("params/embed/embedding", 0), ("params/lm_head/kernel", 1)):
-        spec = next(spec for pattern, spec in RULES if re.search(pattern, name))
-        axis = spec[dimension] if dimension < len(spec) else None
-        devices = math.lcm(devices, 1 if axis is None else mesh.shape[axis])
-    return -vocab_size % devices
+    """Rows that the tables need besides `vocab_size` for `RULES` to split them evenly."""
+    return -vocab_size % mesh.shape[TENSOR]
 
 
 def place_batch(batch: dict[str, np.ndarray], mesh: Mesh) -> dict[str, jax.Array]:

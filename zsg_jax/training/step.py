@@ -8,11 +8,11 @@ import jax.numpy as jnp
 import optax
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
-from zsg_jax.models.loss import answer_losses
+from zsg_jax.models.loss import answer_losses, token_losses
 from zsg_jax.training import sharding
 
-# apply(params, tokens, positions, segment_ids) -> logits (B, L, V) float32
-Apply = Callable[[Any, jax.Array, jax.Array, jax.Array], jax.Array]
+# hidden(params, tokens, positions, segment_ids) -> (B, L, D), and the head (D, V) that makes logits
+Hidden = Callable[[Any, jax.Array, jax.Array, jax.Array], tuple[jax.Array, jax.Array]]
 
 
 def initial_state(params: Any, optimizer: optax.GradientTransformation) -> dict[str, Any]:
@@ -24,7 +24,8 @@ def train_step(
     state: dict[str, Any],
     batch: dict[str, jax.Array],
     *,
-    apply: Apply,
+    hidden: Hidden,
+    vocab_size: int,
     optimizer: optax.GradientTransformation,
     learning_rate: optax.Schedule,
     micro_batches: int,
@@ -36,6 +37,7 @@ def train_step(
 
     Args:
         batch: as `data.pipeline.lay` or `data.packing.lay_packed` makes it, B rows.
+        hidden, vocab_size: the model, and the words that it can predict.
         micro_batches: A, divides B; gradients of A parts are summed before the update. Of a packed
             batch, the parts after the last that holds a token are not computed.
 
@@ -48,8 +50,9 @@ def train_step(
     scale = 1.0 / jnp.maximum(answer_tokens, 1).astype(jnp.float32)
 
     def loss_of(params: Any, part: dict[str, jax.Array]) -> jax.Array:
-        logits = apply(params, part["tokens"], part["positions"], part["segment_ids"])
-        sums, _ = answer_losses(logits, part["tokens"], part["loss_mask"])
+        x, head = hidden(params, part["tokens"], part["positions"], part["segment_ids"])
+        losses = token_losses(x, head, part["tokens"], vocab_size)
+        sums, _ = answer_losses(losses, part["loss_mask"])
         return sums.sum() * scale
 
     value_and_grad = jax.value_and_grad(loss_of)
@@ -67,7 +70,11 @@ def train_step(
         def add(carry: Any, part: dict[str, jax.Array]) -> tuple[Any, None]:
             return jax.tree.map(jnp.add, carry, value_and_grad(state["params"], part)), None
 
-        zero = (jnp.zeros(()), jax.tree.map(jnp.zeros_like, state["params"]))
+        # Sums of parts in float32, whatever the parameters are kept in.
+        zero = (
+            jnp.zeros(()),
+            jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, jnp.float32), state["params"]),
+        )
         if "place" in batch:
             # How many parts there are is a number, no shape: one compile serves every step.
             taken = (parts["segment_ids"] != 0).any((1, 2)).sum(dtype=jnp.int32)
@@ -77,6 +84,7 @@ def train_step(
         else:
             (loss, grads), _ = jax.lax.scan(add, zero, parts)
 
+    grads = jax.tree.map(lambda grad, leaf: grad.astype(leaf.dtype), grads, state["params"])
     updates, opt_state = optimizer.update(grads, state["opt_state"], state["params"])
     params = optax.apply_updates(state["params"], updates)
     said: dict[str, jax.Array] = {name: batch[name] for name in ("index", "place") if name in batch}
@@ -136,4 +144,5 @@ def compile_train_step(
         out_shardings=(state_shardings, replicated),
         donate_argnums=0,
     )
-    return jitted.lower(abstract_state, abstract_batch).compile()
+    with jax.set_mesh(mesh):
+        return jitted.lower(abstract_state, abstract_batch).compile()

@@ -7,12 +7,13 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh, NamedSharding
 
 from zsg_jax.models import huggingface
+from zsg_jax.models.compute import Compute
 from zsg_jax.models.families import ModelConfig, family_of
+from zsg_jax.models.parts import cast
 from zsg_jax.training import optimizer, sharding
 from zsg_jax.training.step import compile_init, compile_train_step, initial_state
 
@@ -34,7 +35,7 @@ class Trainer:
     """Holds what all runs of a study share, so that each shape is compiled once.
 
     Attributes:
-        apply: (params, tokens, positions, segment_ids) -> logits.
+        hidden: (params, tokens, positions, segment_ids) -> what the head takes, and the head.
         model: its shape, with the padding that the mesh needs.
         mesh: where the state lies.
         abstract_state: shapes, dtypes and shardings of the state.
@@ -47,8 +48,8 @@ class Trainer:
         options: TrainerOptions,
         mesh: Mesh,
         *,
-        dtype: str = "float32",
-        remat: bool = False,
+        compute: Compute | None = None,
+        param_dtype: str = "float32",
         init_from: str | Path | None = None,
     ) -> None:
         """Works out shapes and shardings; no array is made yet.
@@ -57,29 +58,28 @@ class Trainer:
             model: the architecture.
             options: batch sizes and optimizer.
             mesh: from `sharding.make_mesh`.
-            dtype: compute in "float32" or "bfloat16"; weights are float32.
-            remat: compute each layer again in the backward pass, to save memory.
+            compute: dtype and what the backward pass keeps; None: float32, everything.
+            param_dtype: of the weights and the optimizer's moments, "float32" or "bfloat16".
             init_from: a Hugging Face folder with the weights to start from.
 
         Raises:
             UserError: if rows or arrays do not divide over the mesh.
         """
         sharding.rows_fit(mesh, options.batch_size, options.micro_batch_size)
+        sharding.heads_fit(mesh, getattr(model, "num_kv_heads", model.num_heads))
         self.mesh = mesh
         family = family_of(model)
         self.parameters = family.count(family.abstract(model)[1])
         model = replace(model, vocab_padding=sharding.vocabulary_padding(model.vocab_size, mesh))
         self.model, self._options, self._init_from = model, options, init_from
-        graphdef, _ = family.abstract(model, dtype=jnp.dtype(dtype), remat=remat)
-
-        def apply(params: Any, tokens: Any, positions: Any, segment_ids: Any) -> jax.Array:
-            return family.apply(graphdef, params, tokens, positions, segment_ids)
-
-        self.apply = apply
+        graphdef, _ = family.abstract(model, compute)
+        self.hidden = partial(family.hidden, graphdef)
         # The state does not depend on the length of the learning rate's course.
         self._any_optimizer = self._optimizer(options.warmup_steps + 1)[0]
         self._init, self.abstract_state = compile_init(
-            lambda key: family.initialize(model, key), self._any_optimizer, mesh
+            lambda key: cast(family.initialize(model, key), param_dtype),
+            self._any_optimizer,
+            mesh,
         )
         self._compiled: Callable[[int, int, int], jax.stages.Compiled] = cache(self._compile)
 
@@ -88,7 +88,9 @@ class Trainer:
         if self._init_from is None:
             return self._init(jax.random.key(seed))
         placed = jax.tree.map(lambda leaf: leaf.sharding, self.abstract_state)
+        dtypes = jax.tree.map(lambda leaf: leaf.dtype, self.abstract_state["params"])
         params = huggingface.load(self._init_from, self.model, placed["params"])
+        params = jax.tree.map(lambda leaf, dtype: leaf.astype(dtype), params, dtypes)
         state = partial(initial_state, optimizer=self._any_optimizer)
         return jax.jit(state, out_shardings=placed)(params)
 
@@ -137,7 +139,8 @@ class Trainer:
         """The fixed keyword arguments of `step.train_step` for a run of `total` steps."""
         tx, learning_rate = self._optimizer(total)
         return {
-            "apply": self.apply,
+            "hidden": self.hidden,
+            "vocab_size": self.model.vocab_size,
             "optimizer": tx,
             "learning_rate": learning_rate,
             "micro_batches": self._options.batch_size // self._options.micro_batch_size,

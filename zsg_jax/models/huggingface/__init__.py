@@ -9,8 +9,6 @@ import hashlib
 from dataclasses import replace
 from pathlib import Path
 
-from flax import traverse_util
-
 from zsg_jax.models import bert, weights
 from zsg_jax.models.families import ModelConfig, family_name, family_of
 from zsg_jax.models.huggingface import layouts
@@ -60,8 +58,7 @@ def check_folder(folder: str | Path, model: ModelConfig) -> str:
         UserError: as `load`, but before any work is done.
     """
     opened, places, shapes = open_folder(folder, model)
-    for path, leaf in traverse_util.flatten_dict(shapes, sep=".").items():
-        opened.reader(places[path], leaf.shape, leaf.shape)
+    weights.check_all(opened, places, shapes)
     digest = hashlib.sha256()
     for path in sorted({config_path(folder), *(one.path for one in opened.tensors.values())}):
         with path.open("rb") as file:
@@ -71,7 +68,7 @@ def check_folder(folder: str | Path, model: ModelConfig) -> str:
 
 def open_folder(
     folder: str | Path, model: ModelConfig
-) -> tuple[weights.Weights, dict[str, weights.Place], Params]:
+) -> tuple[weights.Weights, weights.Places, Params]:
     """The tensors of a folder, where each array lies, and the shapes it has there, unpadded."""
     shapes = unpadded(model)
     layout = layouts.LAYOUTS[family_name(model)]

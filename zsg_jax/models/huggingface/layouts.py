@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 
 from flax import traverse_util
 
-from zsg_jax.models.weights import Place, Weights
+from zsg_jax.models.weights import Place, Places, Weights
 
 Params = dict[str, Any]
 
@@ -100,10 +100,10 @@ LAYOUTS = {
 }
 
 
-def places(
-    layout: Layout, shapes: Params, names: Collection[str] | None = None
-) -> dict[str, Place]:
-    """The place of every array of `shapes`, by its path, joined by dots.
+def places(layout: Layout, shapes: Params, names: Collection[str] | None = None) -> Places:
+    """The places of every array of `shapes`, by its path, joined by dots.
+
+    An array of all layers lies in as many places, any other in one.
 
     Args:
         names: all tensors that there are, which tell whether they have the prefix; None: they do.
@@ -111,22 +111,33 @@ def places(
     has = names is None or any(name.startswith(layout.prefix) for name in names)
     prefix = layout.prefix if has else ""
     found = {}
-    for path in traverse_util.flatten_dict(shapes, sep="."):
-        module, leaf = path.rsplit(".", 1)
+    for path, leaf in traverse_util.flatten_dict(shapes, sep=".").items():
+        module, kind = path.rsplit(".", 1)
         number = re.search(r"\d+", module)
-        theirs = layout.modules[re.sub(r"\d+", "#", module)].replace(
-            "#", number[0] if number else ""
-        )
+        layers: list[int | None] = [None]
+        if module.startswith("layers.") and not number:
+            module, layers = module.replace("layers.", "layers.#."), [*range(leaf.shape[0])]
+        theirs = layout.modules[re.sub(r"\d+", "#", module)]
         piece = re.fullmatch(r"(.+)\[(\d)/(\d)\]", theirs)
         theirs, part, parts = (piece[1], int(piece[2]), int(piece[3])) if piece else (theirs, 0, 1)
-        name = f"{prefix}{theirs}.{'bias' if leaf == 'bias' else 'weight'}"
-        found[path] = Place(name, layout.transposed and leaf == "kernel", part, parts)
+        name = f"{prefix}{theirs}.{'bias' if kind == 'bias' else 'weight'}"
+        transposed = layout.transposed and kind == "kernel"
+        found[path] = tuple(
+            Place(
+                name.replace("#", number[0] if number else str(layer)),
+                transposed,
+                part,
+                parts,
+                layer,
+            )
+            for layer in layers
+        )
     return found
 
 
 def open_weights(
     folder: Any, layout: Layout, shapes: Params, *, tied: bool
-) -> tuple[Weights, dict[str, Place]]:
+) -> tuple[Weights, Places]:
     """The tensors of a folder and where each array lies; refuses tensors that have no place.
 
     Raises:
@@ -139,5 +150,5 @@ def open_weights(
     # Some files keep a copy of the tied table, which is fine for as long as it is a copy.
     if tied and head in weights.tensors and tables and weights.same(head, tables[0]):
         harmless += r"|lm_head\.weight"
-    weights.refuse_others({place.name for place in where.values()}, harmless)
+    weights.refuse_others({place.name for each in where.values() for place in each}, harmless)
     return weights, where

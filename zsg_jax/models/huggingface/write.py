@@ -22,7 +22,7 @@ from zsg_jax.models.parts import Params
 from zsg_jax.models.weights import Place, read_json
 from zsg_jax.progress import track
 
-# "same" is that of the folder that training started from, tensor by tensor; else float32.
+# "same" is that of the folder that training started from, tensor by tensor; else the parameters'.
 SAME = "same"
 DTYPES = {
     "float32": np.dtype(np.float32),
@@ -54,7 +54,7 @@ def write(
 
     Args:
         model: the shape of `params`; rows of `vocab_padding` are left out.
-        params: as the family's `apply` takes them, float32.
+        params: as the family's `apply` takes them.
         source: the folder that training started from: tensors are named as there, and its
             config.json is kept, all but the dtype. None: neither was there.
         dtype: one of `DTYPES`, or `SAME`.
@@ -70,29 +70,32 @@ def write(
     else:
         opened, places, _ = open_folder(source, model)
         # A folder may hold buffers besides, of dtypes that no parameter has.
-        named = {place.name for place in places.values()}
+        named = {place.name for each in places.values() for place in each}
         dtypes = {n: _SAFETENSORS[one.dtype] for n, one in opened.tensors.items() if n in named}
     tensors: dict[str, list[_Piece]] = {}
     flat = traverse_util.flatten_dict(shapes, sep=".")
-    for path in sorted(flat, key=_by_number):
-        piece = _Piece(path, places[path], flat[path].shape)
+    every = [
+        _Piece(path, place, place.own(leaf.shape))
+        for path, leaf in flat.items()
+        for place in places[path]
+    ]
+    for piece in sorted(every, key=lambda piece: _by_number(piece.place.name)):
         tensors.setdefault(piece.place.name, []).append(piece)
-    wanted = {
-        name: DTYPES[dtypes.get(name, "float32") if dtype == SAME else dtype] for name in tensors
-    }
+    arrays, weight_map = traverse_util.flatten_dict(params, sep="."), dict[str, str]()
+    own = next(iter(arrays.values())).dtype.name
+    wanted = {name: DTYPES[dtypes.get(name, own) if dtype == SAME else dtype] for name in tensors}
     sizes = {
         name: math.prod(pieces[0].place.shape_in_file(pieces[0].shape)) * wanted[name].itemsize
         for name, pieces in tensors.items()
     }
     files = list(_files(sizes, file_bytes))
-    arrays, weight_map = traverse_util.flatten_dict(params, sep="."), dict[str, str]()
     for number, names in enumerate(track(files, "write weights", len(files)), 1):
         one = "model" if len(files) == 1 else f"model-{number:05d}-of-{len(files):05d}"
-        content = {name: _tensor(name, tensors[name], arrays, wanted[name]) for name in names}
+        held = {name: _tensor(name, tensors[name], arrays, wanted[name]) for name in names}
         # transformers refuses files that do not say so.
         path = folder / f"{one}.safetensors"
         try:
-            save_file(content, path, metadata={"format": "pt"})
+            save_file(held, path, metadata={"format": "pt"})
         except (OSError, SafetensorError) as error:
             raise UserError(f"{path}: cannot be written: {error}") from None
         weight_map |= dict.fromkeys(names, f"{one}.safetensors")
@@ -100,16 +103,17 @@ def write(
         index = {"metadata": {"total_size": sum(sizes.values())}, "weight_map": weight_map}
         write_json(folder / "model.safetensors.index.json", index)
     (folder / "config.json").write_text(
-        json.dumps(_config(model, source, dtype, more or {}), indent=2, ensure_ascii=False) + "\n",
+        json.dumps(_config(model, source, dtype, own, more or {}), indent=2, ensure_ascii=False)
+        + "\n",
         encoding="utf-8",
     )
 
 
 def _config(
-    model: ModelConfig, source: str | Path | None, dtype: str, more: dict[str, Any]
+    model: ModelConfig, source: str | Path | None, dtype: str, own: str, more: dict[str, Any]
 ) -> dict[str, Any]:
     if source is None:
-        name = "float32" if dtype == SAME else dtype
+        name = own if dtype == SAME else dtype
         return config_json(model) | {"torch_dtype": name} | more
     content: dict[str, Any] = read_json(config_path(source))
     if dtype != SAME:
@@ -137,7 +141,9 @@ def _files(sizes: dict[str, int], most: int) -> Iterator[list[str]]:
 def _tensor(name: str, pieces: list[_Piece], arrays: dict[str, Any], dtype: np.dtype) -> np.ndarray:
     parts = []
     for path, place, shape in sorted(pieces, key=lambda piece: piece.place.part):
-        array = np.asarray(arrays[path])[tuple(slice(size) for size in shape)]
+        array = np.asarray(arrays[path])
+        array = array if place.layer is None else array[place.layer]
+        array = array[tuple(slice(size) for size in shape)]
         parts.append(array.T if place.transposed else array)
     whole = parts[0] if len(parts) == 1 else np.concatenate(parts, axis=-1)
     with np.errstate(over="ignore"):  # told below, by name

@@ -44,7 +44,7 @@ metadata={op_name="jit(step)/transpose(jvp())/x"}
 
 ENTRY %m (s: f32[16,24], b: s32[2]) -> f32[] {
   %s = f32[16,24] parameter(0), \
-metadata={op_name="state[\\'params\\'][\\'mlp\\'][\\'up\\'][\\'kernel\\']"}
+metadata={op_name="state[\\'params\\'][\\'layers\\'][\\'mlp\\'][\\'up\\'][\\'kernel\\']"}
   %b = s32[2] parameter(1), metadata={op_name="batch[\\'index\\']"}
   %z = s32[] constant(0)
   %t = (s32[], f32[16,24]) tuple(%z, %s)
@@ -62,7 +62,10 @@ def params():
         where = NamedSharding(mesh, PartitionSpec(*spec))
         return jax.ShapeDtypeStruct(shape, np.float32, sharding=where)
 
-    return {"mlp": {"up": {"kernel": leaf((64, 24), "fsdp")}}, "norm": {"scale": leaf((64,))}}
+    return {
+        "layers": {"mlp": {"up": {"kernel": leaf((2, 64, 24), None, "fsdp")}}},
+        "norm": {"scale": leaf((64,))},
+    }
 
 
 def test_every_exchange_has_its_cause():
@@ -70,7 +73,7 @@ def test_every_exchange_has_its_cause():
     why = Explainer(module, params(), rows=16, width=64, layers=2)
     found = {one.name: one for one in collectives(module, MESH)}
     told = {name: why(one) for name, one in found.items()}
-    up, norm = (r"mlp/(gate|up)/kernel$",), (r"norm/(scale|bias)$",)
+    up, norm = (r"layers/mlp/(gate|up)/kernel$",), (r"norm/(scale|bias)$",)
     assert told["used"] == ("weights split over fsdp are gathered where they are used", up)
     assert told["part"] == ("gradients are summed into the parts split over fsdp", up)
     assert told["both"] == ("gradients of what is copied over data", up)
@@ -88,7 +91,7 @@ def test_every_exchange_has_its_cause():
 
 def test_origins_are_followed_through_loops_and_fusions_but_not_through_arithmetic():
     origins = Origins(parse(TEXT))
-    assert origins.of("body", "low") == {"state/params/mlp/up/kernel"}
+    assert origins.of("body", "low") == {"state/params/layers/mlp/up/kernel"}
     assert origins.of("m", "all") == {"batch/index"}
     assert origins.of("body", "made") == frozenset()
 

@@ -3,7 +3,6 @@
 from collections.abc import Callable, Iterator
 from typing import Any
 
-import jax
 from ml_collections import ConfigDict
 
 from zsg_jax.errors import UserError
@@ -93,7 +92,7 @@ def nearest(
         base = changed(config, mesh)
         try:
             placed = make_mesh(base, devices, machine)
-            apart = rows_apart(placed)
+            apart = sharding.row_devices(placed)
             settings = [{**mesh, **one} for one in chain(base, apart)]
             if mesh:
                 settings = [mesh, *settings]
@@ -118,15 +117,6 @@ def nearest(
                 low = middle + 1
         return settings[high], compiled
     return None, compiled
-
-
-def rows_apart(mesh: Any) -> int:
-    """What the rows of a micro-batch must be a multiple of on this mesh."""
-    axes = jax.tree.leaves(tuple(sharding.BATCH))
-    apart = 1
-    for axis in axes:
-        apart *= mesh.shape[axis]
-    return apart
 
 
 def possible(config: ConfigDict, mesh: Any) -> bool:

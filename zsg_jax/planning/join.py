@@ -1,6 +1,5 @@
 """From a config and a machine to the compiled train step: where planning meets training."""
 
-import math
 import re
 import time
 from collections.abc import Callable, Sequence
@@ -10,13 +9,13 @@ from pathlib import Path
 from typing import Any
 
 import jax
-import numpy as np
-from jax.sharding import AxisType, Mesh
+from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
 from zsg_jax.data import tokenizers
 from zsg_jax.data.packing import row_counts
 from zsg_jax.errors import UserError
+from zsg_jax.models import compute
 from zsg_jax.models.choose import DEFAULT, is_file
 from zsg_jax.models.families import FAMILIES, ModelConfig
 from zsg_jax.planning.chips import GIB
@@ -26,7 +25,7 @@ from zsg_jax.training.step import train_step
 from zsg_jax.training.trainer import Trainer
 
 # What it takes of memory and of time to have the backward pass compute more again.
-REMAT: tuple[Any, ...] = (False, True)
+REMAT: tuple[str, ...] = tuple(compute.REMAT)
 
 
 @dataclass(frozen=True)
@@ -82,22 +81,14 @@ def make_mesh(config: ConfigDict, devices: Sequence[Any], machine: str) -> Mesh:
         UserError: if the sizes do not fit.
     """
     sizes = {axis: int(config.mesh[axis]) for axis in sharding.AXES}
-    told = ", ".join(f"mesh.{axis}={size}" for axis, size in sizes.items())
-    free = [axis for axis, size in sizes.items() if size == -1]
-    if len(free) > 1 or any(size < 1 and size != -1 for size in sizes.values()):
-        raise UserError(f"{told}: sizes are at least 1, and only one may be -1")
-    known = math.prod(size for size in sizes.values() if size != -1)
-    if free:
-        if len(devices) % known:
-            raise UserError(f"{told}: {known} does not divide the {len(devices)} of {machine}")
-        sizes[free[0]] = len(devices) // known
-    elif known != len(devices):
+    mesh = sharding.make_mesh(**sizes, devices=devices)
+    if mesh.size != len(devices):
+        told = ", ".join(f"mesh.{axis}={size}" for axis, size in sizes.items())
         raise UserError(
-            f"{told} asks for {known} chips, {machine} has {len(devices)}; "
-            f"give one of them as -1 for all that are left"
+            f"{told} takes {mesh.size} of the {len(devices)} chips of {machine}; give one of them "
+            "as -1 for all that are left, or a smaller machine"
         )
-    shaped = np.asarray(devices, dtype=object).reshape(list(sizes.values()))
-    return Mesh(shaped, tuple(sizes), axis_types=(AxisType.Auto,) * len(sizes))
+    return mesh
 
 
 def vocabulary(config: ConfigDict) -> Vocabulary:
@@ -142,7 +133,7 @@ def rows_of(config: ConfigDict, mesh: Mesh) -> int:
     if not training.packing:
         return training.batch_size
     at_once = training.micro_batch_size or training.batch_size
-    return row_counts(training.batch_size, mesh.size, at_once)[-1]
+    return row_counts(training.batch_size, sharding.row_devices(mesh), at_once)[-1]
 
 
 def trainer_of(config: ConfigDict, mesh: Mesh) -> Trainer:

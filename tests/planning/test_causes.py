@@ -30,6 +30,8 @@ metadata={op_name="jit(step)/transpose(jvp())/dot_general"}
 metadata={op_name="jit(step)/transpose(jvp())/dot_general"}
   %scale = f32[64] all-reduce(%part), replica_groups=[1,8]<=[8], \
 metadata={op_name="jit(step)/transpose(jvp())/reduce_sum"}
+  %table = f32[99,64] all-to-all(%made), replica_groups=[2,4]<=[8], \
+metadata={op_name="jit(step)/transpose(jvp(jit(_take)))/scatter-add"}
   %lost = f32[7,1001] all-reduce(%part), replica_groups=[4,2]<=[2,4]T(1,0), \
 metadata={op_name="jit(step)/transpose(jvp())/x"}
   ROOT %out = (s32[], f32[16,24]) tuple(%i, %w)
@@ -80,10 +82,11 @@ def test_every_exchange_has_its_cause():
     assert told["scale"] == ("gradients of what is copied over data, fsdp", norm)
     assert told["sum"][0].startswith("sums over all rows")
     assert told["all"][0].startswith("numbers of rows")
+    assert told["table"][1] == (r"embed/embedding$",)
     assert told["odd"] == told["lost"] == (UNEXPLAINED, ())
 
     causes = explain(found.values(), why)
-    assert sum(one.count for one in causes) == 6 * 5 + 2
+    assert sum(one.count for one in causes) == 7 * 5 + 2
     (unknown,) = (c for c in causes if c.why == UNEXPLAINED and c.kind == "all-gather")
     assert unknown.examples == ("jit(step)/jvp()/mul",)
     assert [c.wire for c in causes] == sorted((c.wire for c in causes), reverse=True)

@@ -74,6 +74,11 @@ class Explainer:
             return "sums over heads or vocabulary split over tensor", rules
         if self._from_batch(one) or max(one.elements) <= max(self._rows, 16):
             return "numbers of rows, for the metrics of every chip", ()
+        if "jit(_take)" in one.op_name:
+            # What looks up a table by rows, and adds up the table's gradient.
+            return "the table of embeddings is split otherwise than the rows that look it up", (
+                rule_of("params/embed/embedding"),
+            )
         return UNEXPLAINED, ()
 
     def _operands(self, one: Collective) -> Sequence[str]:

@@ -80,7 +80,8 @@ def as_text(plan: Estimate, rows: int | None, batch_size: int) -> str:
         )
     lines += ["", "memory of a chip"]
     for name, words in PARTS:
-        if number := getattr(plan.memory, name):
+        number = getattr(plan.memory, name)
+        if number or name == "temporaries":
             lines.append(f"  {words:<28} {bytes_text(number):>12}")
     share = plan.memory.usable / one.chip.memory
     lines += [

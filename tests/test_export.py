@@ -1,5 +1,6 @@
 """A run's checkpoint as a folder: what transformers computes with it is what was measured."""
 
+import gzip
 import json
 import os
 import shutil
@@ -116,6 +117,35 @@ def test_a_pretrained_llama_trained_and_exported_gives_the_losses_that_were_writ
         exporting.run(Request(work, run, tmp_path / "x"))
     assert not (tmp_path / "x").exists()
     assert not list(tmp_path.glob("*.partial"))
+
+
+@pytest.mark.slow
+def test_fifty_steps_of_the_p3_preset_give_in_transformers_the_losses_that_were_written(
+    assets, tmp_path
+):
+    from configs import tmta
+
+    config, models = tmta.get_config("p3"), assets / "models"
+    for side in ("train", "test"):
+        config.data[side] = str(assets / "data" / "p3" / f"{side}.jsonl.gz")
+    config.similarity.encoder = str(models / "all-MiniLM-L6-v2")
+    config.tokenizer = config.model.init_from = str(models / "stories260k")
+    # The preset, but for one order instead of three and 50 of its 300 steps.
+    config.arrangement.methods = ("tmta-nft",)
+    config.training.steps = 50
+    config.evaluation.every = 50
+    work, run, out = tmp_path / "w", "tmta-nft-seed0", tmp_path / "out"
+    study.run(config, work, command="test")
+    exporting.run(Request(work, run, out))
+    plain = tmp_path / "test.jsonl"
+    plain.write_bytes(gzip.decompress(Path(config.data.test).read_bytes()))
+    examples = test_examples(plain, from_folder(config.tokenizer), 512)
+    kept = examples.select(np.flatnonzero(examples.answer_tokens))
+    measured = last_losses(work, run)
+    difference = np.abs(losses_of(out, kept) - measured).max()
+    print(f"largest difference of {len(measured)} losses: {difference:.2e}")
+    assert difference < 1e-4
+    assert np.abs(losses_of(models / "stories260k", kept) - measured).max() > 1
 
 
 @pytest.mark.parametrize("family", [pytest.param("gpt2", marks=pytest.mark.slow), "mistral"])

@@ -16,6 +16,8 @@ from zsg_jax.data.splits import check_split
 from zsg_jax.data.templates.jinja import CHAT
 from zsg_jax.data.templates.truncation import TRUNCATIONS
 from zsg_jax.errors import UserError, check, nearest
+from zsg_jax.models.attention import AUTO as AUTO_ATTENTION
+from zsg_jax.models.attention import KINDS as KERNELS
 from zsg_jax.models.choose import DEFAULT, is_file
 from zsg_jax.models.compute import REMAT
 from zsg_jax.models.families import FAMILIES
@@ -30,7 +32,8 @@ def default_config() -> ConfigDict:
     config = ConfigDict()
     # One run for every arrangement and seed; a seed decides the initial weights.
     config.seeds = (0, 1, 2)
-    # "bytes", "train" (a byte-level BPE of the training rows) or a folder with tokenizer.json.
+    # "bytes", "train" (a byte-level BPE of the training rows), a folder with tokenizer.json, or
+    # hub:OWNER/NAME[@REVISION], which huggingface_hub fetches.
     config.tokenizer = "bytes"
     # Entries of the vocabulary that tokenizer="train" makes.
     config.tokenizer_size = 4096
@@ -156,17 +159,31 @@ def default_config() -> ConfigDict:
     # A name from SIZES in zsg_jax/models/FAMILY.py, or a file like config.json, which gives any
     # other; not read where init_from is given.
     model.size = "tiny"
-    # A local Hugging Face folder of one of these families to start from; "" starts from random
-    # weights.
+    # What to start from: a local Hugging Face folder of one of these families; a run of a workdir,
+    # WORKDIR/runs/NAME-seedK, for its last checkpoint, or …/checkpoints/STEP below it; or
+    # hub:OWNER/NAME[@REVISION], which huggingface_hub fetches. "" starts from random weights.
     model.init_from = ""
     # What the backward pass computes again instead of keeping it, which saves memory: "none", of
     # each layer all but its matrix products with weights ("dots"), or the layer ("full").
     model.remat = "none"
+    # The kernel of attention: "auto" picks cuDNN's on a GPU, splash on a TPU, "xla" elsewhere and
+    # where those do not fit.
+    model.attention = "auto"
     # Compute in "float32" or "bfloat16"; softmax, norms and loss are float32 in any case.
     model.dtype = "float32"
     # What weights and Adam's moments are kept in. "bfloat16" takes half the memory, and loses
     # updates that are small against a weight.
     model.param_dtype = "float32"
+
+    model.lora = lora = ConfigDict()
+    # Adapters of this rank are trained beside the weights of init_from, which stay; 0: the weights.
+    lora.rank = 0
+    # What they add is scaled by alpha / rank.
+    lora.alpha = 16.0
+    # Products of each layer that are adapted: of q, k, v, o, gate, up, down; or all of them.
+    lora.targets = ("all",)
+    # Share of an adapter's inputs that are left out while training.
+    lora.dropout = 0.0
 
     config.mesh = mesh = ConfigDict()
     # Devices along each axis; -1: all that are left. Rows of a batch are split over data and fsdp,
@@ -219,6 +236,7 @@ _CHOICES: dict[str, tuple[str, ...]] = {
     "model.dtype": ("float32", "bfloat16"),
     "model.param_dtype": ("float32", "bfloat16"),
     "model.remat": tuple(REMAT),
+    "model.attention": (AUTO_ATTENTION, *KERNELS),
     "training.schedule": SCHEDULES,
 }
 _AT_LEAST: dict[str, float] = {
@@ -239,6 +257,7 @@ _AT_LEAST: dict[str, float] = {
     "similarity.block_rows": 1,
     "arrangement.budget": 1,
     "arrangement.seed": 0,
+    "model.lora.rank": 0,
     "training.batch_size": 1,
     "training.micro_batch_size": 1,
     "training.steps": 1,
@@ -305,7 +324,7 @@ def validate(config: ConfigDict) -> None:
         "single one is written --config.seeds='(0,)'",
     )
     check(
-        not given["model.init_from"] or len(seeds) == 1,
+        not given["model.init_from"] or given["model.lora.rank"] or len(seeds) == 1,
         f"config.seeds={tuple(seeds)} would train the same run {len(seeds)} times, since the "
         "weights come from model.init_from; pass --config.seeds='(0,)'",
     )

@@ -12,7 +12,10 @@ from zsg_jax.errors import UserError
 
 CONFIG = "config.json"
 DATA = "data.json"
+# What the study trains, as a config.json: the folder it began with may go.
+MODEL = "model.json"
 LEAKAGE = "leakage.json"
+HUB = "hub.json"
 LOCK = ".lock"
 TOKENIZER = "tokenizer"
 TOKENS = "tokens"
@@ -107,7 +110,8 @@ def claim(workdir: Path, config: dict[str, Any]) -> None:
             )
         if different:
             # A first try that failed before anything was made binds nobody.
-            (workdir / DATA).unlink(missing_ok=True)
+            for name in (DATA, MODEL, HUB):
+                (workdir / name).unlink(missing_ok=True)
             shutil.rmtree(workdir / TOKENIZER, ignore_errors=True)
     write_json(workdir / CONFIG, config)
 

@@ -189,8 +189,8 @@ def test_padding_and_packing_change_no_logits_of_a_token(family):
 @pytest.mark.parametrize("window", [pytest.param(1, marks=pytest.mark.slow), 5, 40])
 def test_a_window_shows_a_token_that_many_and_no_more(monkeypatch, window, size):
     # With blocks of 4 queries too, which leave out keys that lie before all their windows.
-    monkeypatch.setattr(attention, "QUERY_BLOCK", size)
-    monkeypatch.setattr(attention, "MOST_BLOCKS", 99)
+    monkeypatch.setattr(attention.xla, "QUERY_BLOCK", size)
+    monkeypatch.setattr(attention.xla, "MOST_BLOCKS", 99)
     config, _, _, params = tiny("mistral")
     config = dataclasses.replace(config, num_layers=1, sliding_window=window)
     graphdef, _ = mistral.abstract(config)

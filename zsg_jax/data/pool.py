@@ -17,6 +17,9 @@ from zsg_jax.errors import UserError
 from zsg_jax.processes import once
 from zsg_jax.progress import say
 
+# Stands beside a tokenizer that was trained here.
+TRAINED = "trained.json"
+
 
 class Pool(NamedTuple):
     """Both sides of a study.
@@ -46,7 +49,7 @@ class Pool(NamedTuple):
 def keep_trained(folder: Path, train: Sequence[Instance], size: int) -> None:
     """Trains a byte-level BPE of `size` entries on `train`, unless `folder` holds that one."""
     made_from = {"train_digest": of_list(train).digest, "size": size}
-    told = folder / "trained.json"
+    told = folder / TRAINED
     try:
         known = json.loads(told.read_bytes())
     except (OSError, ValueError):

@@ -21,6 +21,19 @@ from zsg_jax.durable import write_bytes, write_json
 from zsg_jax.errors import UserError
 
 BOS, EOS = "<|bos|>", "<|eos|>"
+# What a tokenizer's folder may hold, by one version or another of transformers.
+FILES = (
+    "tokenizer.json",
+    "tokenizer_config.json",
+    "special_tokens_map.json",
+    "added_tokens.json",
+    "vocab.json",
+    "merges.txt",
+    "vocab.txt",
+    "tokenizer.model",
+    "chat_template.jinja",
+    "chat_template.json",
+)
 
 
 class Tokenizer(Protocol):

@@ -23,7 +23,9 @@ class Compute:
         dtype: of activations and of the operands of products; softmax, norms, sums of products and
             the loss are float32 in any case.
         remat: a key of `REMAT`.
+        attention: one of `attention.KINDS`, what its kernel is.
     """
 
     dtype: Any = jnp.float32
     remat: str = "none"
+    attention: str = "xla"

@@ -17,7 +17,7 @@ from flax import nnx
 
 from zsg_jax.errors import check
 from zsg_jax.models import layers, parts, shapes
-from zsg_jax.models.attention import attend_segments
+from zsg_jax.models.attention import attend
 from zsg_jax.models.compute import Compute
 from zsg_jax.models.parts import embedding, linear
 
@@ -100,7 +100,7 @@ class Attention(nnx.Module):
         self.k = linear(D, D, compute, rngs, bias=True)
         self.v = linear(D, D, compute, rngs, bias=True)
         self.o = linear(D, D, compute, rngs, bias=True, deviation=deviation)
-        self.heads = config.num_heads
+        self.heads, self.kind = config.num_heads, compute.attention
 
     def __call__(self, x_BxLxD: jax.Array, segment_ids_BxL: jax.Array) -> jax.Array:
         B, L, D = x_BxLxD.shape
@@ -108,7 +108,8 @@ class Attention(nnx.Module):
         q = self.q(x_BxLxD).reshape(B, L, N, 1, H)
         k = self.k(x_BxLxD).reshape(B, L, N, H)
         v = self.v(x_BxLxD).reshape(B, L, N, H)
-        return self.o(attend_segments(q, k, v, segment_ids_BxL).reshape(B, L, D))
+        mixed = attend(q, k, v, segment_ids_BxL, kind=self.kind)
+        return self.o(mixed.reshape(B, L, D))
 
 
 class MLP(nnx.Module):

@@ -1,7 +1,7 @@
 """Low-rank adaptation (LoRA, arXiv 2106.09685) of any family's layers.
 
-A layer's W x becomes W x + (alpha / rank) · B A dropout(x), of which A and B alone are trained. They
-stand beside the kernel that they adapt, as lora_a and lora_b, for all layers at once.
+A layer's W x becomes W x + (alpha / rank) · B A dropout(x), of which A and B alone are trained.
+They stand beside the kernel that they adapt, as lora_a and lora_b, for all layers at once.
 """
 
 import math

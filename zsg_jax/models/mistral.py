@@ -13,7 +13,7 @@ from flax import nnx
 
 from zsg_jax.errors import check
 from zsg_jax.models import layers, parts, shapes
-from zsg_jax.models.attention import attend_segments
+from zsg_jax.models.attention import attend
 from zsg_jax.models.compute import Compute
 from zsg_jax.models.parts import GatedMLP, RMSNorm, embedding, linear
 from zsg_jax.models.rotary import angles, rotate
@@ -80,7 +80,7 @@ class Attention(nnx.Module):
         self.k = linear(c.hidden_size, c.num_kv_heads * c.head_dim, compute, rngs)
         self.v = linear(c.hidden_size, c.num_kv_heads * c.head_dim, compute, rngs)
         self.o = linear(c.num_heads * c.head_dim, c.hidden_size, compute, rngs)
-        self.kv_heads, self.head_dim = c.num_kv_heads, c.head_dim
+        self.kv_heads, self.head_dim, self.kind = c.num_kv_heads, c.head_dim, compute.attention
         self.window = c.sliding_window
 
     def __call__(
@@ -91,7 +91,8 @@ class Attention(nnx.Module):
         q = rotate(self.q(x_BxLxD).reshape(B, L, -1, H), angles_BxLxH2)
         k = rotate(self.k(x_BxLxD).reshape(B, L, K, H), angles_BxLxH2)
         v = self.v(x_BxLxD).reshape(B, L, K, H)
-        mixed = attend_segments(q.reshape(B, L, K, -1, H), k, v, segment_ids_BxL, self.window)
+        q = q.reshape(B, L, K, -1, H)
+        mixed = attend(q, k, v, segment_ids_BxL, window=self.window, kind=self.kind)
         return self.o(mixed.reshape(B, L, -1))
 
 

@@ -12,7 +12,7 @@ import jax
 from flax import nnx
 
 from zsg_jax.models import layers, parts, shapes
-from zsg_jax.models.attention import attend_segments
+from zsg_jax.models.attention import attend
 from zsg_jax.models.compute import Compute
 from zsg_jax.models.parts import GatedMLP, RMSNorm, embedding, linear
 from zsg_jax.models.rotary import angles, rotate
@@ -71,7 +71,7 @@ class Attention(nnx.Module):
         self.k = linear(c.hidden_size, c.num_kv_heads * c.head_dim, compute, rngs, bias=True)
         self.v = linear(c.hidden_size, c.num_kv_heads * c.head_dim, compute, rngs, bias=True)
         self.o = linear(c.num_heads * c.head_dim, c.hidden_size, compute, rngs)
-        self.kv_heads, self.head_dim = c.num_kv_heads, c.head_dim
+        self.kv_heads, self.head_dim, self.kind = c.num_kv_heads, c.head_dim, compute.attention
 
     def __call__(
         self, x_BxLxD: jax.Array, angles_BxLxH2: jax.Array, segment_ids_BxL: jax.Array
@@ -81,7 +81,8 @@ class Attention(nnx.Module):
         q = rotate(self.q(x_BxLxD).reshape(B, L, -1, H), angles_BxLxH2)
         k = rotate(self.k(x_BxLxD).reshape(B, L, K, H), angles_BxLxH2)
         v = self.v(x_BxLxD).reshape(B, L, K, H)
-        mixed = attend_segments(q.reshape(B, L, K, -1, H), k, v, segment_ids_BxL)
+        q = q.reshape(B, L, K, -1, H)
+        mixed = attend(q, k, v, segment_ids_BxL, kind=self.kind)
         return self.o(mixed.reshape(B, L, -1))
 
 

@@ -12,7 +12,7 @@ import jax
 from flax import nnx
 
 from zsg_jax.models import layers, parts, shapes
-from zsg_jax.models.attention import attend_segments
+from zsg_jax.models.attention import attend
 from zsg_jax.models.compute import Compute
 from zsg_jax.models.parts import GatedMLP, RMSNorm, embedding, linear
 from zsg_jax.models.rotary import angles, rotate
@@ -73,7 +73,7 @@ class Attention(nnx.Module):
         self.o = linear(c.num_heads * c.head_dim, c.hidden_size, compute, rngs)
         self.q_norm = RMSNorm(c.head_dim, c.rms_norm_eps)
         self.k_norm = RMSNorm(c.head_dim, c.rms_norm_eps)
-        self.kv_heads, self.head_dim = c.num_kv_heads, c.head_dim
+        self.kv_heads, self.head_dim, self.kind = c.num_kv_heads, c.head_dim, compute.attention
 
     def __call__(
         self, x_BxLxD: jax.Array, angles_BxLxH2: jax.Array, segment_ids_BxL: jax.Array
@@ -84,7 +84,8 @@ class Attention(nnx.Module):
         k = self.k_norm(self.k(x_BxLxD).reshape(B, L, K, H))
         q, k = rotate(q, angles_BxLxH2), rotate(k, angles_BxLxH2)
         v = self.v(x_BxLxD).reshape(B, L, K, H)
-        mixed = attend_segments(q.reshape(B, L, K, -1, H), k, v, segment_ids_BxL)
+        q = q.reshape(B, L, K, -1, H)
+        mixed = attend(q, k, v, segment_ids_BxL, kind=self.kind)
         return self.o(mixed.reshape(B, L, -1))
 
 

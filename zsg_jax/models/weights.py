@@ -215,29 +215,23 @@ def load(
     weights: Weights,
     places: Places,
     shapes: Params,
-    *,
-    padded: Params | None = None,
-    shardings: Params | None = None,
+    wanted: Params,
 ) -> Params:
-    """Reads the arrays that `places` tells the places of, float32, nested as `shapes`.
+    """Reads the arrays that `places` tells the places of, nested as `shapes`.
 
     Args:
         weights: the folder.
         places: where each array lies.
         shapes: nested dict of `jax.ShapeDtypeStruct`, as the files hold them.
-        padded: the same with the shapes wanted, zeros at the ends; None: as in the files.
-        shardings: the same dict with a `jax.sharding.Sharding` at each, or None for one device.
+        wanted: the same with the shapes wanted, zeros at the ends; with the dtypes; and with the
+            shardings, or None for one device.
     """
     flat = traverse_util.flatten_dict(shapes, sep=".")
-    wanted = traverse_util.flatten_dict(padded or shapes, sep=".")
-    if shardings is None:
-        one = SingleDeviceSharding(jax.local_devices()[0])
-        where: dict[str, Any] = dict.fromkeys(flat, one)
-    else:
-        where = traverse_util.flatten_dict(shardings, sep=".")
+    targets = traverse_util.flatten_dict(wanted, sep=".")
+    one = SingleDeviceSharding(jax.local_devices()[0])
     # Every tensor is looked at before the first is read: a wrong file fails in the first second.
     readers = {
-        (path, place): weights.reader(place, place.own(leaf.shape), place.own(wanted[path].shape))
+        (path, place): weights.reader(place, place.own(leaf.shape), place.own(targets[path].shape))
         for path, leaf in flat.items()
         for place in places[path]
     }
@@ -245,14 +239,15 @@ def load(
     order = sorted(readers, key=lambda at: (weights.tensors[at[1].name].path, at[0], at[1].name))
     loaded: dict[str, jax.Array] = {}
     for path, place in track(order, "load weights", len(order)):
-        shape, sharding, read = wanted[path].shape, where[path], _once(readers[path, place])
+        shape, dtype, sharding = (getattr(targets[path], a) for a in ("shape", "dtype", "sharding"))
+        sharding, read = sharding or one, _once(readers[path, place], dtype)
         if place.layer is None:
             loaded[path] = jax.make_array_from_callback(shape, sharding, read)
             continue
         layer = jax.make_array_from_callback(shape[1:], _of_a_layer(sharding), read)
         whole = loaded.pop(path, None)
         if whole is None:
-            whole = jnp.zeros(shape, jnp.float32, device=sharding)
+            whole = jnp.zeros(shape, dtype, device=sharding)
         loaded[path] = _put(sharding)(whole, layer, place.layer)
     return traverse_util.unflatten_dict(loaded, sep=".")
 
@@ -274,14 +269,14 @@ def _put(sharding: Sharding) -> Callable[[jax.Array, jax.Array, int], jax.Array]
     return jax.jit(put, donate_argnums=0, out_shardings=sharding)
 
 
-def _once(read: Read) -> Read:
-    """`read`, but a part that several devices hold alike is read for the first of them alone."""
+def _once(read: Read, dtype: Any) -> Read:
+    """`read` in this dtype; a part that several devices hold is read for the first of them."""
     seen: dict[Any, np.ndarray] = {}
 
     def reading(index: tuple[slice, ...]) -> np.ndarray:
         key = tuple((part.start, part.stop) for part in index)
         if key not in seen:
-            seen[key] = read(index)
+            seen[key] = read(index).astype(dtype, copy=False)
         return seen[key]
 
     return reading

@@ -1,41 +1,144 @@
-"""A study's model, on its mesh."""
+"""A study's model: where its first weights come from, and the model on its mesh."""
+
+import re
+from pathlib import Path
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
+from zsg_jax import hub, trained
+from zsg_jax import workdir as workdirs
+from zsg_jax.config import default_config
 from zsg_jax.data.tokenizers import Tokenizer
-from zsg_jax.errors import UserError
+from zsg_jax.durable import read_json
+from zsg_jax.errors import UserError, check
+from zsg_jax.models import attention, huggingface
 from zsg_jax.models.choose import choose, is_file
 from zsg_jax.models.compute import Compute
-from zsg_jax.models.families import family_name
+from zsg_jax.models.families import FAMILIES, ModelConfig, family_name
+from zsg_jax.models.lora import LoRA
 from zsg_jax.progress import say
 from zsg_jax.training.trainer import Trainer, TrainerOptions
 
+_WHERE = "give a Hugging Face folder, a run as WORKDIR/runs/NAME-seedK, or hub:OWNER/NAME"
 
-def make_trainer(config: ConfigDict, tokenizer: Tokenizer, mesh: Mesh) -> Trainer:
+
+class Origin(NamedTuple):
+    """Where a study begins.
+
+    Attributes:
+        model: the model's shape, without padding.
+        weights: a Hugging Face folder or the folder of a checkpoint; None: random weights.
+    """
+
+    model: ModelConfig
+    weights: Path | None
+
+
+def find_origin(config: ConfigDict, tokenizer: Tokenizer, workdir: Path | None = None) -> Origin:
+    """Where the study that the config names begins.
+
+    Args:
+        workdir: the study's own, which knows the commits of names of the hub.
+
+    Raises:
+        UserError: the folder or run is none, or has changed, or does not fit the other settings.
+    """
+    given = config.model.init_from
+    folder = hub.folder(given, workdir)
+    run = trained.run_of(folder) if given else None
+    if run is not None:
+        return _of_run(config, tokenizer, run)
+    if given:
+        _refuse_other_folders(given, Path(folder))
+    model = choose(
+        config.model.family,
+        config.model.size,
+        folder,
+        vocab_size=tokenizer.vocab_size,
+        max_positions=_longest(config),
+    )
+    return Origin(model, Path(folder) if given else None)
+
+
+def _of_run(config: ConfigDict, tokenizer: Tokenizer, run: trained.Run) -> Origin:
+    given = config.model.init_from
+    study = trained.read_study(
+        run.workdir, f"model.init_from={given!r} lies in no workdir; {_WHERE}"
+    )
+    name = study.tokenizer_name
+    if tokenizer.fingerprint != study.tokenizer.fingerprint:
+        used = run.workdir / workdirs.TOKENIZER if name == "train" else study.config["tokenizer"]
+        raise UserError(
+            f"tokenizer={config.tokenizer!r} is not the one that {given} was trained with; pass "
+            f"--config.tokenizer={used}"
+        )
+    model, family, size = study.model, config.model.family, config.model.size
+    check(
+        family in ("", family_name(model)),
+        f"model.family={family} but {given} is a {family_name(model)}; leave model.family out",
+    )
+    # The default is not told from the same name given.
+    if size != default_config().model.size:
+        check(
+            _like(size, model),
+            f"model.size={size} is not the shape of {given}; leave model.size out",
+        )
+    return Origin(model, trained.checkpoints(run, f"model.init_from={given}: run").whole(run.step))
+
+
+def _like(size: str, model: ModelConfig) -> bool:
+    """Whether a size is the shape of `model`, the vocabulary and positions aside if it is named."""
+    if is_file(size):
+        return huggingface.read_config(size) == model
+    family = FAMILIES[family_name(model)]
+    known = size in family.SIZES
+    return known and family.sized(size, model.vocab_size, model.max_positions) == model
+
+
+def _refuse_other_folders(given: str, folder: Path) -> None:
+    """Tells what was meant where a folder is neither a Hugging Face folder nor a run."""
+    if not folder.exists():
+        named = re.fullmatch(r"[\w.-]+/[\w.-]+", given)
+        fetched = f"; hub:{given} is fetched" if named else ""
+        raise UserError(f"model.init_from={given!r}: no such folder; {_WHERE}{fetched}")
+    check(
+        (folder / "config.json").exists(),
+        f"model.init_from={given!r}: is neither a model's folder nor a run's; {_WHERE}",
+    )
+    if "model.family" in (read_json(folder / "config.json") or {}):
+        runs = sorted(str(path) for path in (folder / "runs").glob("*"))
+        told = f"give one of its runs: {', '.join(runs)}" if runs else "train it first"
+        raise UserError(f"model.init_from={given!r}: is the workdir of a study; {told}")
+
+
+def _longest(config: ConfigDict) -> int:
+    return max(config.data.max_length, config.evaluation.max_length)
+
+
+def make_trainer(
+    config: ConfigDict, tokenizer: Tokenizer, mesh: Mesh, origin: Origin | None = None
+) -> Trainer:
     """The model that the config names, for this tokenizer, with its shapes and shardings.
+
+    Args:
+        origin: what `find_origin` gives, if it is known.
 
     Raises:
         UserError: a folder or size that does not fit the tokenizer or the lengths.
     """
-    longest = max(config.data.max_length, config.evaluation.max_length)
+    model, weights = origin or find_origin(config, tokenizer)
     shape = config.model.init_from or config.model.size
-    model = choose(
-        config.model.family,
-        config.model.size,
-        config.model.init_from,
-        vocab_size=tokenizer.vocab_size,
-        max_positions=longest,
-    )
-    if config.model.init_from or is_file(shape):
+    if weights or is_file(shape):
         if model.vocab_size < tokenizer.vocab_size:
             raise UserError(
                 f"tokenizer={config.tokenizer!r} has {tokenizer.vocab_size} entries, the model in "
                 f"{shape} only {model.vocab_size}; use the model's own folder"
             )
-        if model.max_positions < longest:
+        if model.max_positions < _longest(config):
             raise UserError(
                 f"data.max_length={config.data.max_length} and evaluation.max_length="
                 f"{config.evaluation.max_length} must not pass the {model.max_positions} positions "
@@ -56,14 +159,15 @@ def make_trainer(config: ConfigDict, tokenizer: Tokenizer, mesh: Mesh) -> Traine
         model,
         options,
         mesh,
-        compute=Compute(jnp.dtype(config.model.dtype), config.model.remat),
+        compute=make_compute(config, model, mesh),
         param_dtype=config.model.param_dtype,
-        init_from=config.model.init_from or None,
+        lora=make_lora(config),
+        init_from=weights,
     )
     axes = " ".join(f"{axis}={size}" for axis, size in mesh.shape.items())
     say(
-        f"model: {family_name(model)}, {trainer.parameters:,} parameters; mesh {axes} on "
-        f"{jax.default_backend()}"
+        f"model: {family_name(model)}, {trainer.parameters:,} parameters{_trained(trainer)}; mesh "
+        f"{axes} on {jax.default_backend()}"
     )
     if config.model.param_dtype != "float32":
         say(
@@ -73,7 +177,33 @@ def make_trainer(config: ConfigDict, tokenizer: Tokenizer, mesh: Mesh) -> Traine
     return trainer
 
 
+def make_compute(config: ConfigDict, model: ModelConfig, mesh: Mesh) -> Compute:
+    """How the model is computed on this mesh; says which attention was picked, and why."""
+    dtype, given = jnp.dtype(config.model.dtype), config.model.attention
+    platform = mesh.devices.flat[0].platform
+    head_dim = getattr(model, "head_dim", model.hidden_size // model.num_heads)
+    kind, why = attention.choose(platform, head_dim=head_dim, length=_longest(config), dtype=dtype)
+    if given not in (attention.AUTO, kind, "xla"):
+        raise UserError(f"model.attention={given}: {why}; leave it out, or give xla")
+    if given == "xla" != kind:
+        kind, why = "xla", "model.attention asks for it"
+    say(f"attention: {kind}, since {why}")
+    return Compute(dtype, config.model.remat, kind)
+
+
+def make_lora(config: ConfigDict) -> LoRA | None:
+    """The adapters that the config asks for; None: all weights are trained."""
+    lora = config.model.lora
+    return LoRA(**lora.to_dict()) if lora.rank else None
+
+
+def _trained(trainer: Trainer) -> str:
+    adapted = trainer.trained != trainer.parameters
+    return f", adapters of {trainer.trained:,} beside them" if adapted else ""
+
+
 def model_name(config: ConfigDict, trainer: Trainer) -> str:
     """Family, parameters and origin, for the page."""
     origin = config.model.init_from or f"{config.model.size}, from random weights"
-    return f"{family_name(trainer.model)}, {trainer.parameters:,} parameters ({origin})"
+    told = f"{trainer.parameters:,} parameters{_trained(trainer)}"
+    return f"{family_name(trainer.model)}, {told} ({origin})"

@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 from ml_collections import ConfigDict
 
+from zsg_jax import hub
 from zsg_jax import workdir as workdirs
 from zsg_jax.data import prompts, sources
 from zsg_jax.data.fields import parse_fields
@@ -14,12 +15,14 @@ from zsg_jax.data.natural_instructions import Options
 from zsg_jax.data.pool import Pool, choose_tokenizer, keep_trained, make_pool
 from zsg_jax.data.templates import jinja
 from zsg_jax.data.tokenizers import Tokenizer
-from zsg_jax.durable import file_digest
+from zsg_jax.durable import file_digest, write_json
 from zsg_jax.errors import UserError
 from zsg_jax.models import huggingface
 from zsg_jax.models.choose import is_file
 from zsg_jax.processes import once
 from zsg_jax.progress import bar, count, say
+from zsg_jax.study.model import Origin
+from zsg_jax.training import start
 from zsg_jax.training.optimizer import schedule
 
 
@@ -28,9 +31,9 @@ def open_pool(config: ConfigDict, workdir: Path, stack: ExitStack) -> tuple[Toke
 
     `stack` closes the sources, which are read as long as the pool is used.
     """
-    folder = workdir / workdirs.TOKENIZER
+    folder, name = workdir / workdirs.TOKENIZER, hub.folder(config.tokenizer, workdir)
     # A tokenizer that is trained on the rows cannot count their tokens before they are there.
-    ready = None if config.tokenizer == "train" else choose_tokenizer(config.tokenizer, folder)
+    ready = None if name == "train" else choose_tokenizer(name, folder)
     train, test, skipped = sources.load(
         config.data.train,
         config.data.test,
@@ -48,11 +51,11 @@ def open_pool(config: ConfigDict, workdir: Path, stack: ExitStack) -> tuple[Toke
         stack=stack,
     )
     tell_skipped(skipped, len(skipped), f"; all are listed in {workdir / workdirs.DATA}")
-    if config.tokenizer == "train":
+    if name == "train":
         once("tokenizer", lambda: keep_trained(folder, train, config.tokenizer_size))
-    tokenizer = ready or choose_tokenizer(config.tokenizer, folder)
+    tokenizer = ready or choose_tokenizer(name, folder)
     form = prompts.Form(
-        template=jinja.load(config.data.template, config.tokenizer, tokenizer.special_tokens),
+        template=jinja.load(config.data.template, name, tokenizer.special_tokens),
         answers=config.data.answers,
         truncation=config.data.truncation,
         max_answer=config.data.max_answer,
@@ -89,16 +92,16 @@ def open_pool(config: ConfigDict, workdir: Path, stack: ExitStack) -> tuple[Toke
     return tokenizer, pool
 
 
-def claim_data(config: ConfigDict, workdir: Path, pool: Pool) -> None:
+def claim_data(config: ConfigDict, workdir: Path, pool: Pool, origin: Origin) -> None:
     """Binds the workdir to these rows, tokens and weights, or refuses it if it has others."""
     digest = ""
-    if config.model.init_from:
+    if origin.weights:
         # Weights that do not fit are refused here, before anything is embedded.
-        folder = config.model.init_from
-        digest = huggingface.check_folder(folder, huggingface.read_config(folder))
+        digest = start.digest(origin.weights, origin.model)
     elif is_file(config.model.size):
         digest = file_digest(Path(config.model.size))
     workdirs.claim_data(workdir, {**pool.facts, "weights_digest": digest})
+    write_json(workdir / workdirs.MODEL, huggingface.config_json(origin.model))
 
 
 def check_steps(config: ConfigDict, rows: int) -> None:

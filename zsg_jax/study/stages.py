@@ -10,6 +10,7 @@ import jax
 from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
+from zsg_jax import hub
 from zsg_jax import workdir as workdirs
 from zsg_jax.config import flatten, validate
 from zsg_jax.data.pipeline import RowsAtOnce, Steps, row_length
@@ -20,7 +21,7 @@ from zsg_jax.evaluation.loss import LossEvaluation
 from zsg_jax.processes import once
 from zsg_jax.progress import bar, say
 from zsg_jax.study.arranged import make_arrangements
-from zsg_jax.study.model import make_trainer, model_name
+from zsg_jax.study.model import find_origin, make_trainer, model_name
 from zsg_jax.study.rows import check_steps, claim_data, open_pool
 from zsg_jax.training import loop, metrics, sharding
 from zsg_jax.training.optimizer import schedule
@@ -64,6 +65,8 @@ def run(config: ConfigDict, workdir: Path, *, command: str) -> Path:
 
 def _compute(config: ConfigDict, workdir: Path) -> None:
     mesh = sharding.make_mesh(config.mesh.data, config.mesh.fsdp, config.mesh.tensor)
+    wanted = {"model": config.model.init_from, "tokenizer": config.tokenizer}
+    once("hub", partial(hub.fetch, workdir, **wanted))
     with ExitStack() as stack:
         tokenizer, pool = open_pool(config, workdir, stack)
         _train(config, workdir, tokenizer, pool, mesh)
@@ -71,9 +74,10 @@ def _compute(config: ConfigDict, workdir: Path) -> None:
 
 def _train(config: ConfigDict, workdir: Path, tokenizer: Tokenizer, pool: Pool, mesh: Mesh) -> None:
     # Shapes and sizes are worked out before the hours of embedding and training.
-    trainer = make_trainer(config, tokenizer, mesh)
+    origin = find_origin(config, tokenizer, workdir)
+    trainer = make_trainer(config, tokenizer, mesh, origin)
     check_steps(config, len(pool.usable))
-    once("claim data", partial(claim_data, config, workdir, pool))
+    once("claim data", partial(claim_data, config, workdir, pool, origin))
     arrangements = make_arrangements(config, workdir, pool, mesh)
     length = row_length(int(pool.train_examples.lengths[pool.usable].max()), config.data.max_length)
     evaluate = LossEvaluation(
@@ -81,7 +85,7 @@ def _train(config: ConfigDict, workdir: Path, tokenizer: Tokenizer, pool: Pool, 
         pool.test.select(pool.scored).task_names,
         hidden=trainer.hidden,
         vocab_size=trainer.model.vocab_size,
-        abstract_params=trainer.abstract_state["params"],
+        abstract_params=trainer.whole(trainer.abstract_state),
         mesh=mesh,
         batch_size=config.evaluation.batch_size,
         max_length=config.evaluation.max_length,
@@ -89,9 +93,9 @@ def _train(config: ConfigDict, workdir: Path, tokenizer: Tokenizer, pool: Pool, 
         packing=config.training.packing,
     )
 
-    def measure(params: Any) -> dict[str, Any]:
+    def measure(state: Any) -> dict[str, Any]:
         with bar(len(pool.scored), "evaluation") as progress:
-            return evaluate(params, progress.update)
+            return evaluate(trainer.whole(state), progress.update)
 
     at_once = RowsAtOnce(
         sharding.row_devices(mesh), config.training.micro_batch_size or config.training.batch_size
@@ -130,6 +134,7 @@ def _train(config: ConfigDict, workdir: Path, tokenizer: Tokenizer, pool: Pool, 
                 abstract_state=trainer.abstract_state,
                 step=trainer.compiled_step(total, length, steps.shapes(total)),
                 evaluate=measure,
+                frozen=partial(trainer.frozen, seed),
             )
             loss = loop.train(
                 one,

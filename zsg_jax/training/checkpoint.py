@@ -16,7 +16,7 @@ from jax.sharding import SingleDeviceSharding
 from orbax.checkpoint import v1 as ocp
 
 from zsg_jax.durable import PARTIAL, write_json
-from zsg_jax.errors import UserError
+from zsg_jax.errors import UserError, check
 from zsg_jax.processes import once
 from zsg_jax.progress import say
 
@@ -67,7 +67,8 @@ class Checkpoints:
                 continue
             problem = _problem(folder)
             if problem is None:
-                state = ocp.load(folder / "state", abstract_state)
+                # Another mesh may ask for more or less padding of the vocabulary, which is zeros.
+                state = _load(folder / "state", abstract_state)
                 return step, state, json.loads((folder / POSITION).read_text())
             damaged.append(step)
             say(f"{folder}: is damaged: {problem}; stepping over it")
@@ -81,11 +82,20 @@ class Checkpoints:
     def parameters(self, step: int | None = None) -> tuple[int, Any]:
         """The parameters alone of one checkpoint, in this process's memory.
 
-        Args:
-            step: the step it was written after; None: the newest that is whole.
-
         Returns:
             The step, and the nested dict of arrays.
+
+        Raises:
+            UserError: as `whole`.
+        """
+        folder = self.whole(step)
+        return int(folder.name), _load_part(folder / "state", "params")
+
+    def whole(self, step: int | None = None) -> Path:
+        """The folder of one checkpoint, every file of it checked.
+
+        Args:
+            step: the step it was written after; None: the newest that is whole.
 
         Raises:
             UserError: there is no such checkpoint, or it is damaged.
@@ -100,7 +110,7 @@ class Checkpoints:
             folder = self._folder / f"{at:08d}"
             problem = _problem(folder)
             if problem is None:
-                return at, _load_part(folder / "state", "params")
+                return folder
             say(f"{folder}: is damaged: {problem}")
         raise UserError(f"{self._folder}: step {', '.join(map(str, wanted))}: damaged; restore it")
 
@@ -119,6 +129,54 @@ class Checkpoints:
         if not self._folder.is_dir():
             return []
         return sorted(int(path.name) for path in self._folder.iterdir() if path.name.isdigit())
+
+
+def is_one(folder: str | Path) -> bool:
+    """Whether a folder holds a finished checkpoint, whole or not."""
+    return (Path(folder) / MANIFEST).is_file()
+
+
+def check_whole(folder: Path) -> None:
+    """Refuses a checkpoint of which a file is not as it was written."""
+    problem = _problem(folder)
+    if problem is not None:
+        raise UserError(f"{folder}: is damaged: {problem}; restore it, or give another checkpoint")
+
+
+def digest(folder: Path) -> str:
+    """SHA-256 over the digests of all its files, which `check_whole` compares with the files."""
+    return _sha256(folder / MANIFEST)
+
+
+def parameter_shapes(folder: Path) -> Any:
+    """Nested dict of what has the `shape` and `dtype` of every parameter in a checkpoint."""
+    found = ocp.metadata((folder / "state").resolve()).metadata
+    check(
+        isinstance(found, dict) and "params" in found,
+        f"{folder}: is damaged: it names no parameters; restore it, or give another checkpoint",
+    )
+    return found["params"]
+
+
+def _load(folder: Path, abstract: Any) -> Any:
+    """A state, or a part of it, its arrays cut or filled with zeros at their ends to fit."""
+    context = ocp.Context()
+    context.array.loading.enable_padding_and_truncation = True
+    context.pytree.loading.partial_load = True
+    with context:
+        return ocp.load(folder.resolve(), abstract)
+
+
+def load_parameters(folder: Path, abstract: Any) -> Any:
+    """The parameters alone of a checkpoint, each device reading its own part.
+
+    Args:
+        folder: of one checkpoint, found whole.
+        abstract: nested dict of `jax.ShapeDtypeStruct` with shardings; where a dimension is longer
+            than what was written, zeros are added at its end, where it is shorter, the rest is
+            left out.
+    """
+    return _load(folder / "state", {"params": abstract})["params"]
 
 
 def _load_part(folder: Path, name: str) -> Any:

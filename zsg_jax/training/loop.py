@@ -22,6 +22,7 @@ from zsg_jax.progress import bar, say
 from zsg_jax.training import metrics
 from zsg_jax.training.checkpoint import Checkpoints
 from zsg_jax.training.sharding import place_batch
+from zsg_jax.training.step import FROZEN
 
 FINISHED = "finished.json"
 
@@ -60,7 +61,8 @@ class Run(NamedTuple):
         initial_state: makes the state before step 1.
         abstract_state: its shapes and shardings.
         step: compiled (state, batch) -> (state, metrics).
-        evaluate: params -> the fields of a test row.
+        evaluate: state -> the fields of a test row.
+        frozen: what a state holds that no step changes and no checkpoint keeps.
     """
 
     name: str
@@ -73,6 +75,7 @@ class Run(NamedTuple):
     abstract_state: Any
     step: Callable[[Any, Any], Any]
     evaluate: Callable[[Any], dict[str, Any]]
+    frozen: Callable[[], dict[str, Any]] = dict
 
 
 def finished(folder: Path) -> dict[str, Any] | None:
@@ -130,7 +133,7 @@ def _train(
 ) -> float:
     checkpoints = Checkpoints(run.folder / "checkpoints")
     digest = OrderDigest(run.ids)
-    restored = checkpoints.restore(run.abstract_state)
+    restored = checkpoints.restore(_kept(run.abstract_state))
     rows = metrics.read_rows(run.folder)
     if restored is None:
         _check_new(run, rows, checkpoint_every)
@@ -139,16 +142,17 @@ def _train(
         at, state = 0, run.initial_state()
         test = _measure(run, 0, state, log)
     else:
-        at, state, position = restored
+        at, kept, position = restored
         _check_consumed(run, digest, position)
         _check_rows(run, rows, position, evaluate_every, total)
         log = metrics.MetricsLog(run.folder, after_step=at, active=is_first())
         batches.set_state(position["data"])
         if at < total:
             batches.start()
+        state = kept | run.frozen()
         say(f"{run.name}: going on after step {at}")
         if at == total:
-            test = run.evaluate(state["params"])
+            test = run.evaluate(state)
 
     clock = time.perf_counter()
     pending: tuple[int, Any, float] | None = None
@@ -202,7 +206,7 @@ def _train(
                     "order_digest": digest.feed(()),
                     "data": batches.get_state(),
                 }
-                checkpoints.save(number, state, position)
+                checkpoints.save(number, _kept(state), position)
                 clock = time.perf_counter()
             progress.update()
     log.close()
@@ -221,9 +225,14 @@ def _train(
     return test["loss"]
 
 
+def _kept(state: dict[str, Any]) -> dict[str, Any]:
+    """What a checkpoint holds of a state."""
+    return {name: part for name, part in state.items() if name != FROZEN}
+
+
 def _measure(run: Run, step: int, state: Any, log: metrics.MetricsLog) -> dict[str, Any]:
     """Evaluates, and writes the test row of `step`."""
-    test = run.evaluate(state["params"])
+    test = run.evaluate(state)
     if not math.isfinite(test["loss"]):
         pairs = zip(run.test_ids, test["losses"], strict=True)
         bad = [name for name, loss in pairs if not math.isfinite(loss)]

@@ -28,9 +28,13 @@ RULES: tuple[tuple[str, PartitionSpec], ...] = (
     (r"layers/mlp/(gate|up)/bias$", PartitionSpec(None, "tensor")),
     (r"layers/mlp/down/kernel$", PartitionSpec(None, "tensor", "fsdp")),
     (r"layers/(attention/o|mlp/down)/bias$", PartitionSpec()),
+    (r"layers/(attention/(q|k|v)|mlp/(gate|up))/lora_a$", PartitionSpec(None, "fsdp", None)),
+    (r"layers/(attention/(q|k|v)|mlp/(gate|up))/lora_b$", PartitionSpec(None, None, "tensor")),
+    (r"layers/(attention/o|mlp/down)/lora_a$", PartitionSpec(None, "tensor", None)),
+    (r"layers/(attention/o|mlp/down)/lora_b$", PartitionSpec(None, None, "fsdp")),
     (r"lm_head/kernel$", PartitionSpec("fsdp", "tensor")),
     (r"norm/(scale|bias)$", PartitionSpec()),
-    (r"(^|/)(step|count)$", PartitionSpec()),
+    (r"(^|/)(step|count|dropout_key)$", PartitionSpec()),
 )
 
 # Every array of a batch is split over its rows.

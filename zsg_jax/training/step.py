@@ -8,11 +8,16 @@ import jax.numpy as jnp
 import optax
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
+from zsg_jax.models.lora import join
 from zsg_jax.models.loss import answer_losses, token_losses
 from zsg_jax.training import sharding
 
 # hidden(params, tokens, positions, segment_ids) -> (B, L, D), and the head (D, V) that makes logits
 Hidden = Callable[[Any, jax.Array, jax.Array, jax.Array], tuple[jax.Array, jax.Array]]
+
+
+# What of a state no step changes: the weights that adapters adapt.
+FROZEN = "frozen"
 
 
 def initial_state(params: Any, optimizer: optax.GradientTransformation) -> dict[str, Any]:
@@ -36,6 +41,9 @@ def train_step(
     the rows are divided into micro-batches: every micro-batch is weighed by the step's count.
 
     Args:
+        state: as `Trainer.initial_state` makes it. Where it holds frozen parameters, those under
+            params are adapters of them; where it holds a dropout_key, dropout follows from that,
+            the step and the micro-batch.
         batch: as `data.pipeline.lay` or `data.packing.lay_packed` makes it, B rows.
         hidden, vocab_size: the model, and the words that it can predict.
         micro_batches: A, divides B; gradients of A parts are summed before the update. Of a packed
@@ -49,8 +57,18 @@ def train_step(
     answer_tokens = batch["loss_mask"][:, 1:].sum(dtype=jnp.int32)
     scale = 1.0 / jnp.maximum(answer_tokens, 1).astype(jnp.float32)
 
-    def loss_of(params: Any, part: dict[str, jax.Array]) -> jax.Array:
-        x, head = hidden(params, part["tokens"], part["positions"], part["segment_ids"])
+    def whole(params: Any, number: jax.Array | int) -> Any:
+        if FROZEN not in state:
+            return params
+        if "dropout_key" not in state:
+            return join(params, state[FROZEN])
+        key = jax.random.wrap_key_data(state["dropout_key"])
+        key = jax.random.fold_in(jax.random.fold_in(key, state["step"]), number)
+        return join(params, state[FROZEN], key)
+
+    def loss_of(params: Any, part: dict[str, jax.Array], number: jax.Array | int) -> jax.Array:
+        everything = whole(params, number)
+        x, head = hidden(everything, part["tokens"], part["positions"], part["segment_ids"])
         losses = token_losses(x, head, part["tokens"], vocab_size)
         sums, _ = answer_losses(losses, part["loss_mask"])
         return sums.sum() * scale
@@ -59,7 +77,7 @@ def train_step(
     taken: int | jax.Array = micro_batches
     part_size = batch["tokens"].size // micro_batches
     if micro_batches == 1:
-        loss, grads = value_and_grad(state["params"], batch)
+        loss, grads = value_and_grad(state["params"], batch, 0)
     else:
         # Strided parts: each takes as many rows from every device, so no row changes its device.
         parts = {
@@ -67,8 +85,9 @@ def train_step(
             for name, rows in batch.items()
         }
 
-        def add(carry: Any, part: dict[str, jax.Array]) -> tuple[Any, None]:
-            return jax.tree.map(jnp.add, carry, value_and_grad(state["params"], part)), None
+        def add(number: jax.Array, carry: Any) -> Any:
+            part = jax.tree.map(lambda rows: rows[number], parts)
+            return jax.tree.map(jnp.add, carry, value_and_grad(state["params"], part, number))
 
         # Sums of parts in float32, whatever the parameters are kept in.
         zero = (
@@ -78,11 +97,7 @@ def train_step(
         if "place" in batch:
             # How many parts there are is a number, no shape: one compile serves every step.
             taken = (parts["segment_ids"] != 0).any((1, 2)).sum(dtype=jnp.int32)
-            loss, grads = jax.lax.fori_loop(
-                0, taken, lambda i, carry: add(carry, jax.tree.map(lambda x: x[i], parts))[0], zero
-            )
-        else:
-            (loss, grads), _ = jax.lax.scan(add, zero, parts)
+        loss, grads = jax.lax.fori_loop(0, taken, add, zero)
 
     grads = jax.tree.map(lambda grad, leaf: grad.astype(leaf.dtype), grads, state["params"])
     updates, opt_state = optimizer.update(grads, state["opt_state"], state["params"])
@@ -96,29 +111,26 @@ def train_step(
         "fill": (batch["segment_ids"] != 0).sum(dtype=jnp.int32) / (taken * part_size),
         **said,
     }
-    return {"params": params, "opt_state": opt_state, "step": state["step"] + 1}, metrics
+    changed = {"params": params, "opt_state": opt_state, "step": state["step"] + 1}
+    return state | changed, metrics
 
 
 def compile_init(
-    initialize: Callable[[jax.Array], Any], optimizer: optax.GradientTransformation, mesh: Mesh
+    make: Callable[[jax.Array], Any], mesh: Mesh
 ) -> tuple[Callable[[jax.Array], Any], Any]:
     """Compiles `key -> state` so that every array is born in its shard.
 
     Returns:
         The function, and the state's shapes with their shardings.
     """
-
-    def init(key: jax.Array) -> dict[str, Any]:
-        return initial_state(initialize(key), optimizer)
-
-    shapes = jax.eval_shape(init, jax.random.key(0))
+    shapes = jax.eval_shape(make, jax.random.key(0))
     placed = sharding.shardings(shapes, mesh)
     abstract = jax.tree.map(
         lambda shape, where: jax.ShapeDtypeStruct(shape.shape, shape.dtype, sharding=where),
         shapes,
         placed,
     )
-    return jax.jit(init, out_shardings=placed), abstract
+    return jax.jit(make, out_shardings=placed), abstract
 
 
 def compile_train_step(

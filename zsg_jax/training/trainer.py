@@ -7,15 +7,17 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh, NamedSharding
 
-from zsg_jax.models import huggingface
+from zsg_jax.models import lora as adapters
 from zsg_jax.models.compute import Compute
 from zsg_jax.models.families import ModelConfig, family_of
-from zsg_jax.models.parts import cast
-from zsg_jax.training import optimizer, sharding
-from zsg_jax.training.step import compile_init, compile_train_step, initial_state
+from zsg_jax.models.lora import LoRA
+from zsg_jax.models.parts import Params, cast
+from zsg_jax.training import optimizer, sharding, start
+from zsg_jax.training.step import FROZEN, compile_init, compile_train_step, initial_state
 
 
 class TrainerOptions(NamedTuple):
@@ -39,7 +41,8 @@ class Trainer:
         model: its shape, with the padding that the mesh needs.
         mesh: where the state lies.
         abstract_state: shapes, dtypes and shardings of the state.
-        parameters: how many numbers the model has, padding not counted.
+        parameters: how many numbers the model has, padding and adapters not counted.
+        trained: how many numbers training changes.
     """
 
     def __init__(
@@ -50,49 +53,99 @@ class Trainer:
         *,
         compute: Compute | None = None,
         param_dtype: str = "float32",
+        lora: LoRA | None = None,
         init_from: str | Path | None = None,
     ) -> None:
         """Works out shapes and shardings; no array is made yet.
 
-        Args:
-            model: the architecture.
-            options: batch sizes and optimizer.
-            mesh: from `sharding.make_mesh`.
-            compute: dtype and what the backward pass keeps; None: float32, everything.
-            param_dtype: of the weights and the optimizer's moments, "float32" or "bfloat16".
-            init_from: a Hugging Face folder with the weights to start from.
+            Args:
+                model: the architecture.
+                options: batch sizes and optimizer.
+                mesh: from `sharding.make_mesh`.
+        compute: dtype and what the backward pass keeps; None: float32, everything.
+        param_dtype: of what is trained and of its moments, "float32" or "bfloat16".
+        lora: adapters that are trained instead of the weights; None: the weights are.
+        init_from: a Hugging Face folder, or one checkpoint's, with the weights to start from.
 
-        Raises:
-            UserError: if rows or arrays do not divide over the mesh.
+            Raises:
+                UserError: if rows or arrays do not divide over the mesh.
         """
         sharding.rows_fit(mesh, options.batch_size, options.micro_batch_size)
         sharding.heads_fit(mesh, getattr(model, "num_kv_heads", model.num_heads))
         self.mesh = mesh
         family = family_of(model)
         self.parameters = family.count(family.abstract(model)[1])
-        model = replace(model, vocab_padding=sharding.vocabulary_padding(model.vocab_size, mesh))
-        self.model, self._options, self._init_from = model, options, init_from
-        graphdef, _ = family.abstract(model, compute)
-        self.hidden = partial(family.hidden, graphdef)
+        self.model = replace(
+            model, vocab_padding=sharding.vocabulary_padding(model.vocab_size, mesh)
+        )
+        self._options, self._init_from, self._lora = options, init_from, lora
+        self._param_dtype, compute = jnp.dtype(param_dtype), compute or Compute()
+        self._frozen_dtype = compute.dtype
+        graphdef, shapes = family.abstract(self.model, compute, lora)
+        self.hidden = self._train_hidden = partial(family.hidden, graphdef)
+        if lora is not None:
+            graphdef, _ = family.abstract(self.model, compute, lora, training=True)
+            self._train_hidden = partial(family.hidden, graphdef)
+        self.trained = family.count(adapters.split(shapes)[0]) if lora else self.parameters
         # The state does not depend on the length of the learning rate's course.
         self._any_optimizer = self._optimizer(options.warmup_steps + 1)[0]
-        self._init, self.abstract_state = compile_init(
-            lambda key: cast(family.initialize(model, key), param_dtype),
-            self._any_optimizer,
-            mesh,
-        )
+        self._init, self.abstract_state = compile_init(self._random, mesh)
         self._compiled: Callable[[int, int, int], jax.stages.Compiled] = cache(self._compile)
 
     def initial_state(self, seed: int) -> Any:
-        """State before step 1: random weights by `seed`, or the weights of `init_from`."""
+        """State before step 1: the weights of `init_from` or random ones; adapters by `seed`."""
+        key = jax.random.key(seed)
         if self._init_from is None:
-            return self._init(jax.random.key(seed))
+            return self._init(key)
         placed = jax.tree.map(lambda leaf: leaf.sharding, self.abstract_state)
-        dtypes = jax.tree.map(lambda leaf: leaf.dtype, self.abstract_state["params"])
-        params = huggingface.load(self._init_from, self.model, placed["params"])
-        params = jax.tree.map(lambda leaf, dtype: leaf.astype(dtype), params, dtypes)
-        state = partial(initial_state, optimizer=self._any_optimizer)
-        return jax.jit(state, out_shardings=placed)(params)
+        begin = jax.jit(self._begin, out_shardings=placed, donate_argnums=0)
+        return begin(self._loaded(), key)
+
+    def frozen(self, seed: int) -> dict[str, Any]:
+        """What a state holds that no step changes, and so no checkpoint keeps; {} without LoRA."""
+        if self._lora is None:
+            return {}
+        return (
+            {FROZEN: self._init(jax.random.key(seed))[FROZEN]}
+            if (self._init_from is None)
+            else {FROZEN: self._loaded()}
+        )
+
+    def whole(self, state: Any) -> Params:
+        """All parameters of a state, as `hidden` takes them."""
+        if self._lora is None:
+            return state["params"]
+        return adapters.join(state["params"], state[FROZEN])
+
+    def _loaded(self) -> Params:
+        """The weights of `init_from`, on their shards."""
+        assert self._init_from is not None
+        part = "params" if self._lora is None else FROZEN
+        return start.load(self._init_from, self.model, self.abstract_state[part])
+
+    def _random(self, key: jax.Array) -> dict[str, Any]:
+        """The state before step 1 of random weights."""
+        params = family_of(self.model).initialize(self.model, key, self._lora)
+        if self._lora is None:
+            return self._begin(cast(params, self._param_dtype), key)
+        base = jax.tree_util.tree_map_with_path(
+            lambda path, leaf: leaf.astype(
+                adapters.frozen_dtype(sharding.path_name(path), self._frozen_dtype)
+            ),
+            adapters.split(params)[1],
+        )
+        return self._begin(base, key)
+
+    def _begin(self, params: Params, key: jax.Array) -> dict[str, Any]:
+        """The state before step 1 of these parameters; adapters, if any, are drawn by `key`."""
+        if self._lora is None:
+            return initial_state(params, self._any_optimizer)
+        fresh = family_of(self.model).initialize(self.model, key, self._lora)
+        trained = cast(adapters.split(fresh)[0], self._param_dtype)
+        state = initial_state(trained, self._any_optimizer) | {FROZEN: params}
+        if self._lora.dropout:
+            state["dropout_key"] = jax.random.key_data(jax.random.fold_in(key, 0))
+        return state
 
     def compiled_step(
         self, total: int, length: int, shapes: Iterable[int] | None = None
@@ -139,7 +192,7 @@ class Trainer:
         """The fixed keyword arguments of `step.train_step` for a run of `total` steps."""
         tx, learning_rate = self._optimizer(total)
         return {
-            "hidden": self.hidden,
+            "hidden": self._train_hidden,
             "vocab_size": self.model.vocab_size,
             "optimizer": tx,
             "learning_rate": learning_rate,

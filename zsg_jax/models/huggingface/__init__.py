@@ -30,22 +30,21 @@ __all__ = [
 ]
 
 
-def load(folder: str | Path, model: ModelConfig, shardings: Params | None = None) -> Params:
-    """The weights in `folder` as the family's `apply` takes them, float32.
+def load(folder: str | Path, model: ModelConfig, wanted: Params | None = None) -> Params:
+    """The weights in `folder` as the family's `apply` takes them.
 
     Args:
         folder: holds `model.safetensors` or its shards, in float32, float16 or bfloat16.
         model: what `read_config` gives for it, with any `vocab_padding`.
-        shardings: the parameters' nested dict with a `jax.sharding.Sharding` at each; every
-            device then gets its own part alone, and no host holds more than its devices do and
-            one file.
+        wanted: the parameters' nested dict of `jax.ShapeDtypeStruct`, with the dtype and the
+            sharding of each; every device then gets its own part alone, and no host holds more
+            than its devices do and one file. None: float32 on one device.
 
     Raises:
         UserError: a file or tensor is missing, damaged, of another shape, or one too many.
     """
     opened, places, shapes = open_folder(folder, model)
-    _, padded = family_of(model).abstract(model)
-    return weights.load(opened, places, shapes, padded=padded, shardings=shardings)
+    return weights.load(opened, places, shapes, wanted or family_of(model).abstract(model)[1])
 
 
 def check_folder(folder: str | Path, model: ModelConfig) -> str:
@@ -89,4 +88,4 @@ def load_bert(folder: str | Path, config: bert.BertConfig) -> Params:
     """
     _, shapes = bert.abstract(config)
     opened, places = layouts.open_weights(folder, layouts.LAYOUTS["bert"], shapes, tied=False)
-    return weights.load(opened, places, shapes)
+    return weights.load(opened, places, shapes, shapes)

@@ -1,4 +1,4 @@
-"""Causal attention inside segments, which the language models share.
+"""Attention in plain XLA, for every machine: blocks of queries under a mask of segments.
 
 Letters in names give shapes: B rows, L positions (M when they are keys), K key-value heads,
 G query heads for each of them, H head width.
@@ -26,7 +26,7 @@ def segment_mask(segment_ids_BxL: jax.Array, window: int | None = None) -> jax.A
     return causal & same & (segment_ids_BxL != 0)[:, None, :]
 
 
-def attend(
+def attend_masked(
     q_BxLxKxGxH: jax.Array, k_BxMxKxH: jax.Array, v_BxMxKxH: jax.Array, mask_BxLxM: jax.Array
 ) -> jax.Array:
     """Grouped-query attention (arXiv 2305.13245), softmax in float32; the shape of `q` comes back.
@@ -51,7 +51,7 @@ def attend_causally(
     mask_BxLxL: jax.Array,
     window: int | None = None,
 ) -> jax.Array:
-    """`attend` under a mask that is causal: blocks of queries look only at keys up to their end.
+    """Attention under a mask that is causal: blocks of queries look only at keys up to their end.
 
     Nor at keys before their `window`, if the mask has one (`segment_mask`). That saves half the
     scores of a long row, or more; the backward pass computes a block's scores again
@@ -60,8 +60,8 @@ def attend_causally(
     L = q_BxLxKxGxH.shape[1]
     size = max(QUERY_BLOCK, -(-L // MOST_BLOCKS))
     if L <= size:
-        return attend(q_BxLxKxGxH, k_BxLxKxH, v_BxLxKxH, mask_BxLxL)
-    block = jax.checkpoint(attend)
+        return attend_masked(q_BxLxKxGxH, k_BxLxKxH, v_BxLxKxH, mask_BxLxL)
+    block = jax.checkpoint(attend_masked)
     outputs = []
     for start in range(0, L, size):
         first = 0 if window is None else max(0, start - window + 1)
@@ -77,13 +77,14 @@ def attend_causally(
     return jnp.concatenate(outputs, axis=1)
 
 
-def attend_segments(
+def attend(
     q_BxLxKxGxH: jax.Array,
     k_BxLxKxH: jax.Array,
     v_BxLxKxH: jax.Array,
     segment_ids_BxL: jax.Array,
+    *,
     window: int | None = None,
 ) -> jax.Array:
-    """`attend_causally` under the mask of these segments."""
+    """`attend_causally` under the mask of these segments; partitions over any mesh by itself."""
     mask = segment_mask(segment_ids_BxL, window)
     return attend_causally(q_BxLxKxGxH, k_BxLxKxH, v_BxLxKxH, mask, window)

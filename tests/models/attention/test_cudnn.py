@@ -1,0 +1,265 @@
+"""What is asked of cuDNN, read from the program lowered for CUDA, and on a card what it answers."""
+
+import json
+import re
+from functools import partial
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from zsg_jax.models import attention
+from zsg_jax.models.attention import cudnn
+
+
+@pytest.fixture
+def hopper(monkeypatch):
+    """Lowers as if a Hopper with cuDNN 9.10 were here."""
+    pretend(monkeypatch, "9.0", 91000)
+
+
+def pretend(monkeypatch, capability, version):
+    least = tuple(map(int, capability.split(".")))
+    monkeypatch.setattr(
+        cudnn.fused,
+        "check_compute_capability",
+        lambda asked: least >= tuple(map(int, asked.split("."))),
+    )
+    monkeypatch.setattr(cudnn.fused, "is_cuda_compute_capability_equal", lambda asked: False)
+    monkeypatch.setattr(cudnn.fused, "check_cudnn_version", lambda: version)
+    monkeypatch.setattr(cudnn.fused, "cuda_versions", object())
+
+
+def calls(length=64, *, window=None, most_segments=None):
+    """Each call of cuDNN in the gradient's program: its name, settings and operands' types."""
+
+    def total(q, k, v, segments):
+        out = cudnn.attend(q, k, v, segments, window=window, most_segments=most_segments)
+        return out.astype(jnp.float32).sum()
+
+    q = jax.ShapeDtypeStruct((2, length, 2, 2, 16), jnp.bfloat16)
+    k = jax.ShapeDtypeStruct((2, length, 2, 16), jnp.bfloat16)
+    segments = jax.ShapeDtypeStruct((2, length), jnp.int32)
+    traced = jax.jit(jax.grad(total, (0, 1, 2))).trace(q, k, k, segments)
+    program = traced.lower(lowering_platforms=("cuda",)).as_text()
+    found = []
+    for line in program.splitlines():
+        if "@__cudnn$" in line:
+            name = re.search(r"@__cudnn\$(\w+)\(", line)[1]
+            config = re.search(r'backend_config = "(.*?)", ', line)[1].replace("\\22", '"')
+            operands = re.findall(r"tensor<([^>]*)>", line.rsplit(" : ", 1)[1].split("->")[0])
+            found.append((name, json.loads(config)["cudnn_fmha_backend_config"], operands))
+    return found
+
+
+def test_a_mask_of_segments_goes_along_with_the_causal_one(hopper):
+    for window in (None, 7):
+        forward, backward = calls(window=window)
+        assert forward[0] == "fmhaScaleBiasSoftmax"
+        assert forward[2] == ["2x64x4x16xbf16", *["2x64x2x16xbf16"] * 2, "2x1x64x64xbf16"]
+        assert backward[0] == "fmhaScaleBiasSoftmaxBackward"
+        for _, config, operands in (forward, backward):
+            assert config["mask_type"] == "CAUSAL"
+            assert "2x1x64x64xbf16" in operands
+            assert config["fmha_scale"] == 0.25
+            # The mask has the window.
+            assert config["sliding_window_length"] == 0
+            assert config["max_seg_per_batch"] == 1
+
+
+def test_few_segments_go_by_their_places(hopper):
+    for window in (None, 7):
+        forward, backward = calls(window=window, most_segments=5)
+        assert (forward[0], backward[0]) == ("fmhaSoftmax", "fmhaSoftmaxBackward")
+        # As many heads of keys as of queries; lengths and starts of 5 segments and the padding.
+        assert forward[2] == [*["2x64x4x16xbf16"] * 3, *["2x6xi32"] * 2, *["2x7xi32"] * 2]
+        for _, config, operands in (forward, backward):
+            assert config["mask_type"] == "PADDING_CAUSAL"
+            assert operands[-4:] == forward[2][-4:]
+            assert config["fmha_scale"] == 0.25
+            assert config["sliding_window_length"] == (window or 0)
+            assert config["max_seg_per_batch"] == 6
+
+
+@pytest.mark.parametrize(
+    ("capability", "version", "most_segments"),
+    [
+        ("9.0", 91000, None),
+        # 17 runs of 4 heads are more than 64 positions.
+        ("9.0", 91000, 16),
+        ("8.0", 91000, 5),
+        ("9.0", 90500, 5),
+    ],
+)
+def test_else_a_mask_it_is(capability, version, most_segments, monkeypatch):
+    pretend(monkeypatch, capability, version)
+    assert [name for name, _, _ in calls(most_segments=most_segments)] == [
+        "fmhaScaleBiasSoftmax",
+        "fmhaScaleBiasSoftmaxBackward",
+    ]
+
+
+def test_what_the_kernel_cannot_goes_another_way(monkeypatch):
+    choose = partial(attention.choose, "gpu", head_dim=64, length=256, dtype=jnp.bfloat16)
+    monkeypatch.setattr(cudnn.fused, "cuda_versions", None)
+    assert choose() == ("xla", "cuDNN is not installed")
+    pretend(monkeypatch, "8.0", 91000)
+    assert choose() == ("cudnn", "cuDNN's flash attention fits")
+    assert choose(dtype=jnp.float16)[0] == "cudnn"
+    for what, why in (
+        ({"dtype": jnp.float32}, "not float32"),
+        ({"head_dim": 136}, "128 numbers, not 136"),
+        ({"head_dim": 60}, "128 numbers, not 60"),
+        ({"length": 255}, "even length, not 255"),
+    ):
+        kind, told = choose(**what)
+        assert kind == "xla"
+        assert told.endswith(why)
+    pretend(monkeypatch, "7.5", 91000)
+    assert choose() == ("xla", "cuDNN's kernel needs a card of Ampere or later")
+    pretend(monkeypatch, "9.0", 91000)
+    assert choose(head_dim=256)[0] == "cudnn"
+    assert choose(head_dim=264)[0] == "xla"
+
+
+@given(rows=st.lists(st.lists(st.integers(1, 9), max_size=8), min_size=2, max_size=2))
+@settings(max_examples=30, deadline=None)
+def test_places_are_where_instances_start(rows, laid_out):
+    length, most = 20, 5
+    segments = laid_out(rows, length)
+    starts, lengths, counts = map(np.asarray, cudnn.places(jnp.asarray(segments), most))
+    assert starts.shape == (2, most + 1)
+    assert lengths.shape == (2, most)
+    for b, row in enumerate(rows):
+        bounds = [0]
+        for n in row:
+            bounds.append(min(bounds[-1] + n, length))
+        bounds = sorted({*bounds, length})
+        assert counts[b] == len(bounds) - 1
+        # Rows of too many are refused by their count alone.
+        if counts[b] <= most:
+            filler = [-1] * (most - counts[b])
+            assert starts[b].tolist() == [*bounds[:-1], *filler, -1]
+            assert lengths[b].tolist() == [*np.diff(bounds), *filler]
+
+
+PLAIN = jax.nn.dot_product_attention
+
+
+def with_a_mask(q, k, v, *, mask, is_causal, implementation):
+    """Stands for the kernel with a mask."""
+    assert implementation == "cudnn"
+    # Its scores of what is hidden are low and finite: a query that sees nothing sees all.
+    assert mask.any(axis=-1).all()
+    return PLAIN(q, k, v, mask=mask, is_causal=is_causal, implementation="xla")
+
+
+def by_places(q, k, v, *, q_seqlen, kv_seqlen, q_offsets, kv_offsets, scale, mask_type, **window):
+    """Stands for the kernel with segments; leaves NaN where none is, as memory never written."""
+    assert mask_type == cudnn.fused.MaskType.PADDING_CAUSAL
+    assert q.shape == k.shape == v.shape
+    assert q_seqlen is kv_seqlen
+    assert q_offsets is kv_offsets
+    L, size = q.shape[1], window["sliding_window_length"] or q.shape[1]
+    seen = np.zeros((q.shape[0], 1, L, L), bool)
+    for b, (starts, lengths) in enumerate(zip(np.asarray(q_offsets), q_seqlen, strict=True)):
+        for start, n in zip(starts[:-1], np.asarray(lengths), strict=True):
+            for i in range(start, start + n if start >= 0 else start):
+                seen[b, 0, i, max(start, i - size + 1) : i + 1] = True
+    out = PLAIN(q, k, v, mask=jnp.asarray(seen), scale=scale, implementation="xla")
+    return jnp.where(seen.any(-1)[:, 0, :, None, None], out, jnp.nan)
+
+
+@pytest.mark.parametrize("most_segments", [None, 3])
+@pytest.mark.parametrize("window", [None, 1, 7])
+def test_what_is_asked_means_segments_windows_and_padding(
+    window, most_segments, hopper, monkeypatch, naive, laid_out, arrays
+):
+    monkeypatch.setattr(jax.nn, "dot_product_attention", with_a_mask)
+    monkeypatch.setattr(cudnn.fused, "dot_product_attention", by_places)
+    segments = laid_out([[10, 6, 8], [1, 2, 11], [17], [], [24]], 24)
+    q, k, v, out_gradient = arrays(0, 5, 24, 2, 3, 8)
+    with jax.default_matmul_precision("float32"):
+        attend = partial(
+            cudnn.attend, segment_ids_BxL=segments, window=window, most_segments=most_segments
+        )
+        out, backward = jax.vjp(lambda q, k, v: attend(q, k, v), q, k, v)
+        found = out, *backward(jnp.asarray(out_gradient))
+    for ours, plain in zip(found, naive(q, k, v, segments, window, out_gradient), strict=True):
+        np.testing.assert_allclose(ours, plain, atol=2e-5)
+        assert not np.asarray(ours)[segments == 0].any()
+
+
+def test_a_row_of_more_segments_than_were_said_is_nan(hopper, monkeypatch, laid_out, arrays):
+    monkeypatch.setattr(cudnn.fused, "dot_product_attention", by_places)
+    q, k, v, _ = arrays(0, 2, 24, 1, 2, 8)
+    segments = laid_out([[6, 6, 6], [6, 6]], 24)
+    out = np.asarray(cudnn.attend(q, k, v, segments, most_segments=2))
+    assert np.isnan(out[0, :18]).all()
+    assert np.isfinite(out[1]).all()
+
+
+@pytest.fixture(scope="module")
+def card():
+    """Skips where no card computes by cuDNN."""
+    if jax.default_backend() != "gpu":
+        pytest.skip("no NVIDIA card is here to run cuDNN's kernel")
+    kind, why = attention.choose("gpu", head_dim=64, length=256, dtype=jnp.bfloat16)
+    if kind != "cudnn":
+        pytest.skip(why)
+
+
+def on_the_card(inputs, segments, window, most_segments):
+    """The output and the gradients of q, k and v."""
+    q, k, v, out_gradient = (jnp.asarray(x, jnp.bfloat16) for x in inputs)
+
+    @jax.jit
+    def all_of(q, k, v, segments, out_gradient):
+        attend = partial(
+            cudnn.attend, segment_ids_BxL=segments, window=window, most_segments=most_segments
+        )
+        out, backward = jax.vjp(lambda q, k, v: attend(q, k, v), q, k, v)
+        return out, *backward(out_gradient)
+
+    return [np.asarray(x, np.float64) for x in all_of(q, k, v, segments, out_gradient)]
+
+
+@pytest.mark.parametrize("most_segments", [None, 6])
+@pytest.mark.parametrize("window", [None, 1, 30])
+def test_a_card_keeps_packed_instances_apart(card, window, most_segments, naive, laid_out, arrays):
+    rows = [[100, 60, 96], [1, 2, 150, 3], [17, 31], []]
+    segments = laid_out(rows, 256)
+    inputs = [
+        np.asarray(jnp.asarray(x, jnp.bfloat16), np.float64) for x in arrays(0, 4, 256, 2, 2, 64)
+    ]
+    together = on_the_card(inputs, segments, window, most_segments)
+    for found, plain in zip(together, naive(*inputs[:3], segments, window, inputs[3]), strict=True):
+        np.testing.assert_allclose(found, plain, atol=0.06, rtol=0.03)
+        assert not found[segments == 0].any()
+    # Every instance in a row of its own.
+    places = [(b, number) for b, row in enumerate(rows) for number in range(1, len(row) + 1)]
+    alone = [np.zeros((len(places), *x.shape[1:])) for x in inputs]
+    for row, (b, number) in enumerate(places):
+        where = np.flatnonzero(segments[b] == number)
+        for to, x in zip(alone, inputs, strict=True):
+            to[row, : len(where)] = x[b, where]
+    lengths = [[(segments[b] == number).sum()] for b, number in places]
+    unpacked = on_the_card(alone, laid_out(lengths, 256), window, most_segments)
+    for row, (b, number) in enumerate(places):
+        where = np.flatnonzero(segments[b] == number)
+        for found, other in zip(together, unpacked, strict=True):
+            np.testing.assert_allclose(
+                found[b, where], other[row, : len(where)], atol=0.03, rtol=0.02
+            )
+
+
+def test_a_card_tells_of_more_segments_than_were_said(card, laid_out, arrays):
+    if not cudnn.packs(length=256, heads=4, most_segments=2):
+        pytest.skip("this card takes segments as a mask, which needs no bound")
+    segments = laid_out([[9, 9, 9], [9, 9]], 256)
+    out = on_the_card(arrays(0, 2, 256, 2, 2, 64), segments, None, 2)[0]
+    assert np.isnan(out[0, :27]).all()
+    assert np.isfinite(out[1]).all()

@@ -1,0 +1,115 @@
+"""Kernels on a mesh of 8 simulated devices give what one device gives, each device its own part."""
+
+import json
+import os
+import subprocess
+import sys
+
+import pytest
+
+CHILD = """
+import functools, json, re
+import jax, jax.numpy as jnp, numpy as np
+from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec as P
+from zsg_jax.models.attention import cudnn, parts, splash, xla
+
+assert jax.device_count() == 8
+mesh = Mesh(
+    np.asarray(jax.devices()).reshape(2, 2, 2), ("data", "fsdp", "tensor"),
+    axis_types=(AxisType.Auto,) * 3,
+)
+segments = np.zeros((4, 128), np.int32)
+segments[0, :60], segments[0, 60:100], segments[1, :128], segments[2, :5] = 1, 2, 1, 1
+told = {}
+
+def layers(attend):
+    # As a model does: a scan over layers, each of them computed again in the backward pass.
+    def total(q, k, v, segments):
+        def layer(x, _):
+            return attend(x, k, v, segments), None
+        x, _ = jax.lax.scan(jax.checkpoint(layer), q, None, length=2)
+        return (x.astype(jnp.float32) ** 2).sum()
+    return jax.value_and_grad(total, (0, 1, 2))
+
+kernel = functools.partial(splash.attend, interpret=True)
+for name, rows, heads, spec in (
+    ("whole", 4, 2, P(("data", "fsdp"), None, "tensor")),
+    ("uneven", 2, 3, P("data")),
+):
+    rng = np.random.default_rng(0)
+    q = rng.normal(size=(rows, 128, heads, 2, 8)).astype(np.float32)
+    k, v = (rng.normal(size=(rows, 128, heads, 8)).astype(np.float32) for _ in range(2))
+    ids = segments[:rows]
+    with jax.default_matmul_precision("float32"):
+        plain = jax.jit(layers(xla.attend))(q, k, v, ids)
+        place = NamedSharding(mesh, spec)
+        by_rows = NamedSharding(mesh, P(spec[0]))
+        sharded = jax.jit(layers(kernel), in_shardings=(place, place, place, by_rows))
+        with jax.set_mesh(mesh):
+            compiled = sharded.lower(q, k, v, ids).compile()
+        found = compiled(*(jax.device_put(x, place) for x in (q, k, v)),
+                         jax.device_put(ids, by_rows))
+    told[name] = {
+        "apart": [float(abs(a - b).max()) for a, b in zip(jax.tree.leaves(plain),
+                                                           jax.tree.leaves(found))],
+        "largest": [float(abs(a).max()) for a in jax.tree.leaves(plain)],
+        "gathers": compiled.as_text().count("all-gather("),
+        "places": [str(x.sharding.spec) for x in found[1]],
+    }
+
+cudnn.fused.check_compute_capability = lambda asked: True
+cudnn.fused.is_cuda_compute_capability_equal = lambda asked: False
+cudnn.fused.check_cudnn_version = lambda: 91000
+half = [jax.ShapeDtypeStruct(shape, jnp.bfloat16)
+        for shape in ((4, 128, 2, 2, 8), (4, 128, 2, 8), (4, 128, 2, 8))]
+ids = jax.ShapeDtypeStruct((4, 128), jnp.int32)
+for most in (None, 3):
+    attend = functools.partial(cudnn.attend, most_segments=most)
+    with jax.set_mesh(mesh):
+        text = jax.jit(layers(attend)).trace(*half, ids).lower(
+            lowering_platforms=("cuda",)).as_text()
+    told[f"cudnn {most}"] = [
+        re.findall(r"tensor<([^>]*)>", line.rsplit(" : ", 1)[1].split("->")[0])
+        for line in text.splitlines() if "@__cudnn$" in line
+    ]
+print(json.dumps(told))
+"""
+
+
+@pytest.fixture(scope="module")
+def told():
+    result = subprocess.run(
+        [sys.executable, "-c", CHILD],
+        capture_output=True,
+        text=True,
+        env={
+            **os.environ,
+            "JAX_PLATFORMS": "cpu",
+            "XLA_FLAGS": "--xla_force_host_platform_device_count=8",
+        },
+        check=False,
+    )
+    assert result.returncode == 0, result.stderr
+    return json.loads(result.stdout.splitlines()[-1])
+
+
+@pytest.mark.parametrize("name", ["whole", "uneven"])
+def test_a_mesh_changes_no_value_and_no_gradient(told, name):
+    for apart, largest in zip(told[name]["apart"], told[name]["largest"], strict=True):
+        assert largest > 0.1
+        assert apart < 2e-5 * max(largest, 1)
+
+
+def test_every_device_computes_its_own_rows_and_heads(told):
+    # None asks another for its part of the queries, keys or values.
+    assert told["whole"]["gathers"] == 0
+    assert all("tensor" in place and "fsdp" in place for place in told["whole"]["places"])
+    # One row of 4 and one head of 2 are a device's own; what follows is the mask, or the places.
+    mine = ["1x128x2x8xbf16", "1x128x1x8xbf16", "1x128x1x8xbf16"]
+    assert [*mine, "1x1x128x128xbf16"] in told["cudnn None"]
+    packed = [*["1x128x2x8xbf16"] * 3, *["1x4xi32"] * 2, *["1x5xi32"] * 2]
+    assert packed in told["cudnn 3"]
+    for calls in (told["cudnn None"], told["cudnn 3"]):
+        assert all(kinds[0] == mine[0] for kinds in calls)
+        # Forward, forward again, backward.
+        assert len(calls) == 3

@@ -1,0 +1,73 @@
+"""Random weights of every family: tensor by tensor distributed as transformers begins it."""
+
+import re
+
+import jax
+import numpy as np
+import pytest
+from safetensors.numpy import load_file
+
+from zsg_jax.data.tokenizers import ByteTokenizer
+from zsg_jax.models import huggingface
+from zsg_jax.models.families import FAMILIES, family_of
+from zsg_jax.models.huggingface.write import write
+from zsg_jax.study.model import make_trainer
+from zsg_jax.training.sharding import make_mesh
+
+VOCABULARY, POSITIONS = 512, 256
+
+
+def theirs(model):
+    """The same model by transformers, random; a PyTorch seed decides it."""
+    torch = pytest.importorskip("torch")
+    transformers = pytest.importorskip("transformers")
+    torch.manual_seed(1)
+    config = transformers.AutoConfig.for_model(**huggingface.config_json(model))
+    return transformers.AutoModelForCausalLM.from_config(config)
+
+
+def kind(name):
+    """All layers' tensors of a name together."""
+    return re.sub(r"\.\d+\.", ".#.", name)
+
+
+def by_kind(tensors):
+    kinds = {}
+    for name, tensor in tensors.items():
+        kinds.setdefault(kind(name), []).append(np.asarray(tensor, np.float64).ravel())
+    return {name: np.concatenate(parts) for name, parts in kinds.items()}
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_random_weights_are_distributed_as_the_architecture_has_them(family, tmp_path):
+    model = FAMILIES[family].sized("tiny", VOCABULARY, POSITIONS)
+    reference = theirs(model)
+    params = family_of(model).initialize(model, jax.random.key(0))
+    write(tmp_path, model, params, source=None)
+    ours = by_kind(load_file(tmp_path / "model.safetensors"))
+    state = {name: one.detach().numpy() for name, one in reference.named_parameters()}
+    expected = by_kind(state)
+    assert ours.keys() == expected.keys()
+    for name, numbers in ours.items():
+        wanted = expected[name]
+        assert numbers.shape == wanted.shape
+        if not wanted.std():
+            np.testing.assert_array_equal(numbers, wanted, err_msg=name)
+            continue
+        # Both are samples; the bounds are six deviations of what is estimated from so many numbers.
+        count, deviation = len(numbers), wanted.std()
+        error = 6 * np.sqrt(2 / count)
+        assert abs(numbers.mean()) < error * deviation, name
+        assert abs(np.log(numbers.std() / deviation)) < error, name
+        fourth = [((x / x.std()) ** 4).mean() for x in (numbers, wanted)]
+        assert abs(fourth[0] - fourth[1]) < 6 * np.sqrt(2 * 24 / count), name
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_the_number_of_parameters_is_told(family, small_config, capsys):
+    config = small_config(**{"model.family": family})
+    trainer = make_trainer(config, ByteTokenizer(), make_mesh(1, 1))
+    model = FAMILIES[family].sized("tiny", ByteTokenizer.vocab_size, 256)
+    count = sum(one.numel() for one in theirs(model).parameters())
+    assert trainer.parameters == count
+    assert f"model: {family}, {count:,} parameters; mesh " in capsys.readouterr().err

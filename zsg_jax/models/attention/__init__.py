@@ -1,0 +1,70 @@
+"""Causal attention inside segments, which the language models share, by the kernel that fits."""
+
+from typing import Any
+
+import jax
+
+from zsg_jax.models.attention import cudnn, splash, xla
+from zsg_jax.models.attention.xla import attend_causally, segment_mask
+
+__all__ = ["AUTO", "KINDS", "attend", "attend_causally", "choose", "segment_mask"]
+
+KINDS = ("xla", "cudnn", "splash")
+# What `choose` picks for the machine.
+AUTO = "auto"
+
+
+def choose(platform: str, *, head_dim: int, length: int, dtype: Any) -> tuple[str, str]:
+    """Which of `KINDS` to compute attention by, and why.
+
+    Args:
+        platform: that of the devices: "gpu" for those at hand, "tpu" or another.
+        head_dim, length: sizes of a head and of the longest row.
+        dtype: of queries, keys and values.
+
+    Returns:
+        The kind, and a sentence for the log. A window decides nothing: all kinds have it.
+    """
+    if platform in ("gpu", "cuda"):
+        against = cudnn.refusal(head_dim=head_dim, length=length, dtype=dtype)
+        return ("xla", against) if against else ("cudnn", "cuDNN's flash attention fits")
+    if platform == "tpu":
+        against = splash.refusal(length=length, dtype=dtype)
+        return ("xla", against) if against else ("splash", "JAX's TPU kernel fits")
+    return "xla", f"there is no kernel for {platform}"
+
+
+def attend(
+    q_BxLxKxGxH: jax.Array,
+    k_BxLxKxH: jax.Array,
+    v_BxLxKxH: jax.Array,
+    segment_ids_BxL: jax.Array,
+    *,
+    window: int | None = None,
+    kind: str = "xla",
+    most_segments: int | None = None,
+) -> jax.Array:
+    """Grouped-query attention (arXiv 2305.13245), softmax in float32; the shape of `q` comes back.
+
+    A query sees the keys of its own segment up to itself. Under a mesh (`jax.set_mesh`) every
+    device computes its own rows, split over "data" and "fsdp", and heads, split over "tensor".
+
+    Args:
+        q_BxLxKxGxH, k_BxLxKxH, v_BxLxKxH: of one dtype; see `choose` for what a kernel takes.
+        segment_ids_BxL: int32; a segment lies in one piece. 0 is padding, which sees and is seen
+            by nothing: zeros, never NaN, in value and in gradient.
+        window: keys that a query sees at most, itself included (arXiv 2310.06825); None for all.
+        kind: one of `KINDS`, as `choose` gives it.
+        most_segments: see `cudnn.attend`; the others need no bound.
+    """
+    arrays = q_BxLxKxGxH, k_BxLxKxH, v_BxLxKxH, segment_ids_BxL
+    if window is not None and window >= q_BxLxKxGxH.shape[1]:
+        window = None
+    match kind:
+        case "xla":
+            return xla.attend(*arrays, window=window)
+        case "cudnn":
+            return cudnn.attend(*arrays, window=window, most_segments=most_segments)
+        case "splash":
+            return splash.attend(*arrays, window=window)
+    raise ValueError(f"kind={kind!r} is none of {', '.join(KINDS)}")

@@ -1,0 +1,54 @@
+"""What the kernels share: their place on a mesh, and zeros where there is padding."""
+
+from collections.abc import Callable
+
+import jax
+import jax.numpy as jnp
+from jax.sharding import AbstractMesh, PartitionSpec
+
+# The axes of a mesh that split the rows of a batch, and the one that splits the heads.
+ROWS = ("data", "fsdp")
+HEADS = "tensor"
+
+
+def on_each_device(
+    kernel: Callable[..., jax.Array],
+    q_BxLxKxGxH: jax.Array,
+    k_BxLxKxH: jax.Array,
+    v_BxLxKxH: jax.Array,
+    segment_ids_BxL: jax.Array,
+) -> jax.Array:
+    """`kernel` of these four on every device's own rows and heads; the shape of `q` comes back.
+
+    The compiler cannot split a kernel it does not see into. The mesh is that of `jax.set_mesh`;
+    without one, or inside `jax.shard_map`, the kernel is called as it is. Rows or heads that do
+    not divide over their axes are computed by each of its devices.
+    """
+    mesh = jax.sharding.get_abstract_mesh()
+    if mesh.empty or mesh.are_all_axes_manual:
+        return kernel(q_BxLxKxGxH, k_BxLxKxH, v_BxLxKxH, segment_ids_BxL)
+    B, _, K, _, _ = q_BxLxKxGxH.shape
+    rows = _that_divide(B, ROWS, mesh)
+    whole = PartitionSpec(rows, None, _that_divide(K, (HEADS,), mesh))
+    return jax.shard_map(
+        kernel,
+        in_specs=(whole, whole, whole, PartitionSpec(rows)),
+        out_specs=whole,
+        # A kernel does not say along which axes its results vary.
+        check_vma=False,
+    )(q_BxLxKxGxH, k_BxLxKxH, v_BxLxKxH, segment_ids_BxL)
+
+
+def _that_divide(size: int, names: tuple[str, ...], mesh: AbstractMesh) -> tuple[str, ...]:
+    """Those of the mesh's axes `names` which, one after the other, divide `size`."""
+    chosen: tuple[str, ...] = ()
+    for name in names:
+        if name in mesh.shape and size % mesh.shape[name] == 0:
+            chosen += (name,)
+            size //= mesh.shape[name]
+    return chosen
+
+
+def without_padding(x_BxLxKxGxH: jax.Array, segment_ids_BxL: jax.Array) -> jax.Array:
+    """Zeros where the segment is 0, in value and, by the chain rule, in every gradient."""
+    return jnp.where((segment_ids_BxL != 0)[:, :, None, None, None], x_BxLxKxGxH, 0)

@@ -137,3 +137,17 @@ def test_a_step_of_a_model_computes_what_its_formula_says_and_the_masked_half_of
     formula = cost.model_flops(model, params, B, L)
     masked = whole - 12 * model.num_layers * model.num_heads * model.head_dim * B * L * (L + 1) / 2
     assert formula <= traced <= formula + masked * 1.01
+
+
+def test_frozen_weights_have_no_gradient_of_their_own():
+    def leaf(*shape):
+        return jax.ShapeDtypeStruct(shape, np.float32)
+
+    model = llama.sized("tiny", 50, 32)
+    frozen = {"mlp": {"kernel": leaf(16, 24)}, "lm_head": {"kernel": leaf(16, 50)}}
+    trained = {"mlp": {"lora_a": leaf(16, 2), "lora_b": leaf(2, 24)}}
+    told = cost.model_flops(model, trained, 3, 5, frozen)
+    nothing = cost.model_flops(model, {}, 3, 5, {"lm_head": {"kernel": leaf(0)}})
+    # A product a weight forward and one for the gradient of its input; trained ones have a third.
+    by_hand = 15 * (4 * (16 * 24 + 16 * 50) + 6 * (16 * 2 + 2 * 24))
+    assert told - nothing == by_hand

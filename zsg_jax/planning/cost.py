@@ -46,7 +46,9 @@ def matmul_flops(jaxpr: Any, unknown: int = 1) -> float:
     return total
 
 
-def model_flops(model: ModelConfig, params: Any, rows: int, length: int) -> float:
+def model_flops(
+    model: ModelConfig, params: Any, rows: int, length: int, frozen: Any = None
+) -> float:
     """What a step must compute: 6 a weight and token, and causal attention counted once.
 
     Forward, a token takes 2 a weight of the matrices (the input's embedding is looked up, not
@@ -54,23 +56,19 @@ def model_flops(model: ModelConfig, params: Any, rows: int, length: int) -> floa
     (arXiv 2204.02311, appendix B, with the keys of a causal mask only). Nothing is computed again.
 
     Args:
-        params: shapes of the parameters.
+        params: shapes of the parameters that are trained.
+        frozen: those of others, if any; a token takes 4 a weight of these, which have no gradient.
         rows, length: full rows of the batch.
     """
-    leaves = jax.tree_util.tree_leaves_with_path(params)
-    sizes = {path_name(path): math.prod(leaf.shape) for path, leaf in leaves}
-    tied = not any(name.startswith("lm_head/") for name in sizes)
-    weights = sum(
-        number
-        for name, number in sizes.items()
-        if name.endswith("kernel") or (tied and name == "embed/embedding")
-    )
+    trained, others = _sizes(params), _sizes(frozen or {})
+    tied = not any(name.startswith("lm_head/") for name in [*trained, *others])
+    weights = 6 * _multiplied(trained, tied) + 4 * _multiplied(others, tied)
     window = getattr(model, "window", None) or getattr(model, "sliding_window", None) or length
     seen = min(window, length)
     pairs = seen * (seen + 1) / 2 + (length - seen) * seen
     heads = model.num_heads * getattr(model, "head_dim", model.hidden_size // model.num_heads)
     attention = 12.0 * model.num_layers * heads * pairs * rows
-    return 6.0 * weights * rows * length + attention
+    return float(weights * rows * length) + attention
 
 
 def memory_traffic(module: Module, unknown: int = 1) -> float:
@@ -107,6 +105,20 @@ def _times(name: str, given: dict[str, Any], unknown: int) -> int:
     if name == "shard_map":
         return int(given["mesh"].size)  # its shapes are those of one device
     return 1
+
+
+def _sizes(params: Any) -> dict[str, int]:
+    leaves = jax.tree_util.tree_leaves_with_path(params)
+    return {path_name(path): math.prod(leaf.shape) for path, leaf in leaves}
+
+
+def _multiplied(sizes: dict[str, int], tied: bool) -> int:
+    """Weights that a token is multiplied with: matrices, and the table that is the head too."""
+    return sum(
+        number
+        for name, number in sizes.items()
+        if name.endswith(("kernel", "lora_a", "lora_b")) or (tied and name == "embed/embedding")
+    )
 
 
 def _open(jaxpr: Any) -> Any:

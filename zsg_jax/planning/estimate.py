@@ -12,6 +12,7 @@ from zsg_jax.planning.join import Compiled, compile_step
 from zsg_jax.planning.memory import Memory, memory
 from zsg_jax.planning.roofline import Roofline, roofline
 from zsg_jax.planning.topology import Topology
+from zsg_jax.training.step import FROZEN
 
 
 @dataclass(frozen=True)
@@ -62,7 +63,8 @@ def work(compiled: Compiled, topology: Topology) -> Work | None:
         return None
     unknown = compiled.micro_batches
     module = hlo.parse(compiled.step.as_text() or "")
-    params = compiled.trainer.abstract_state["params"]
+    state = compiled.trainer.abstract_state
+    params = state["params"]
     exchanges = collectives(module, compiled.mesh_shape, wired=topology.chip.wired, unknown=unknown)
     why = Explainer(
         module,
@@ -73,7 +75,10 @@ def work(compiled: Compiled, topology: Topology) -> Work | None:
     )
     chips = topology.count
     flops = cost.matmul_flops(compiled.jaxpr(), unknown) / chips
-    needed = cost.model_flops(compiled.model, params, compiled.rows, compiled.length) / chips
+    needed = (
+        cost.model_flops(compiled.model, params, compiled.rows, compiled.length, state.get(FROZEN))
+        / chips
+    )
     traffic = cost.memory_traffic(module, unknown)
     told: Any = compiled.step.cost_analysis()
     told = told[0] if isinstance(told, list) else told or {}

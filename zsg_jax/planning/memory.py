@@ -8,6 +8,7 @@ import jax
 
 from zsg_jax.planning.chips import Chip
 from zsg_jax.planning.join import Compiled
+from zsg_jax.training.step import FROZEN
 
 
 @dataclass(frozen=True)
@@ -15,7 +16,7 @@ class Memory:
     """Bytes on one chip while a step runs.
 
     Attributes:
-        parameters, optimizer, batch: as their shardings cut them.
+        parameters (frozen ones too), optimizer, batch: as their shardings cut them.
         padding: what the compiler's layout adds to these.
         temporaries: activations kept for the backward pass, gradients, and scratch.
         results: metrics, and whatever of the new state cannot take the old one's place.
@@ -66,8 +67,9 @@ def memory(compiled: Compiled, chip: Chip) -> Memory:
     beyond the state and the batch, or, where it says nothing, all that a chip has.
     """
     state = compiled.trainer.abstract_state
-    parameters = shard_bytes(state["params"])
-    optimizer = shard_bytes({name: part for name, part in state.items() if name != "params"})
+    weights = ("params", FROZEN)
+    parameters = shard_bytes([state[name] for name in weights if name in state])
+    optimizer = shard_bytes({name: part for name, part in state.items() if name not in weights})
     batch = shard_bytes(compiled.batch())
     known = parameters + optimizer + batch
     usable = int(chip.memory * chip.usable)

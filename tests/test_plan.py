@@ -1,0 +1,127 @@
+"""The command as people run it: what it prints, what it refuses, and its advice followed."""
+
+import json
+import os
+import re
+import shlex
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from zsg_jax.planning.command import epoch_rows
+
+ROOT = Path(__file__).parents[1]
+SMALL = ("--config.data.max_length=64", "--config.evaluation.max_length=64")
+
+
+def plan(*flags, config="configs/tmta.py"):
+    given = ["--config", config] if config else []
+    return subprocess.run(
+        [sys.executable, "-m", "zsg_jax.plan", *given, *flags],
+        capture_output=True,
+        text=True,
+        cwd=ROOT,
+        check=False,
+        env={
+            **os.environ,
+            "JAX_PLATFORMS": "cpu",
+            "PYTHONPATH": os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")]),
+            # A program read from a cache has not been compiled, and tells no memory.
+            "JAX_ENABLE_COMPILATION_CACHE": "false",
+        },
+    )
+
+
+def test_a_plan_as_json_adds_up():
+    done = plan("--topology", "h200:2", "--json", *SMALL)
+    assert done.returncode == 0, done.stderr
+    told = json.loads(done.stdout)
+    memory = told["memory"]
+    parts = [value for name, value in memory.items() if name not in ("total", "usable")]
+    assert sum(parts) == memory["total"] <= memory["usable"]
+    # Adam keeps two numbers a parameter, and every copy has all of them.
+    assert memory["parameters"] == 4 * told["parameters"]
+    assert memory["optimizer"] == pytest.approx(2 * memory["parameters"], abs=64)
+    assert told["estimate"]
+    assert told["fits"]
+    assert told["rows"] * told["length"] == 16 * 64
+    assert 0 < told["model_flops"] <= told["flops"]
+    roof = told["roofline"]
+    assert roof["seconds"] == max(roof["compute"], roof["memory"], roof["exchange"])
+    # The embedded study has 4 families of 100 rules with 12 strings, 16 a step.
+    assert (roof["rows"], roof["days"]) == (4800, pytest.approx(300 * roof["seconds"] / 86400))
+    gradients = [one for one in told["collectives"] if "copied over data" in one["why"]]
+    assert sum(one["bytes"] for one in gradients) >= memory["parameters"]
+
+
+def test_too_big_a_model_exits_1_and_its_advice_followed_exits_0():
+    machine = ("--topology", "cpu:2", *SMALL)
+    whole = plan(*machine)
+    assert whole.returncode == 0, whole.stderr
+    assert "fits" in whole.stdout
+    total = re.search(r"together +([\d.]+) MB", whole.stdout)
+    limit = ("--memory-gb", f"{float(total[1]) / 1000 / 2:.4f}")
+    refused = plan(*machine, *limit)
+    assert refused.returncode == 1
+    assert "does not fit" in refused.stdout
+    last = refused.stderr.strip().splitlines()[-1]
+    assert last.startswith("zsg_jax: does not fit cpu:2; this does, nearest of ")
+    advice = shlex.split(last.partition("tried: ")[2])
+    assert advice
+    assert all(flag.startswith("--config.") for flag in advice)
+    followed = plan(*machine, *limit, *advice)
+    assert followed.returncode == 0, followed.stderr
+
+
+def test_what_no_setting_makes_fit_is_said_with_what_it_takes():
+    done = plan("--topology", "cpu:1", "--memory-gb", "0.001", *SMALL)
+    assert done.returncode == 1
+    last = done.stderr.strip().splitlines()[-1]
+    # Parameters, two moments and gradients of 127,552 numbers.
+    assert "a chip has 1.00 MB, state and gradients alone take 2.04 MB" in last
+    assert "take more or larger chips" in last
+
+
+@pytest.mark.parametrize(
+    ("flags", "told"),
+    [
+        (["--topology", "h20O:8"], "did you mean h200"),
+        ([], "--topology is missing"),
+        (["--topologi", "cpu:1"], "did you mean --topology"),
+        (["--topology", "cpu:8", "--config.mesh.data=3"], "takes 3 of the 8 chips of cpu:8"),
+        (["--topology", "cpu:3"], "the 3 devices that mesh.data and mesh.fsdp make"),
+        (["--topology", "cpu:1", "--rows", "0"], "--rows 0"),
+        (["--topology", "cpu:1", "--memory-gb", "-1"], "--memory-gb -1"),
+    ],
+)
+def test_a_mistake_is_one_line(flags, told):
+    done = plan(*flags)
+    assert done.returncode == 1
+    assert done.stdout == ""
+    assert told in done.stderr
+    assert "Traceback" not in done.stderr
+    assert done.stderr.count("zsg_jax: ") == 1
+
+
+def test_rows_are_told_by_what_the_config_says(small_config):
+    config = small_config()
+    assert epoch_rows(config) == 2 * 8 * 5
+    config.arrangement.budget = 30
+    assert epoch_rows(config) == 30
+    config.data.train = config.data.test = "rows.jsonl"
+    assert epoch_rows(config) == 30
+    config.arrangement.budget = None
+    assert epoch_rows(config) is None
+
+
+@pytest.mark.slow
+def test_a_tpu_that_is_not_here():
+    pytest.importorskip("libtpu")
+    done = plan("--topology", "v5e:2x2", "--json", "--config.mesh.fsdp=4", *SMALL)
+    assert done.returncode == 0, done.stderr
+    told = json.loads(done.stdout)
+    assert not told["estimate"]
+    assert {one["kind"] for one in told["collectives"]} & {"all-gather", "all-reduce"}
+    assert told["chip_memory"] == 16 * 2**30

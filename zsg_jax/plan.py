@@ -1,0 +1,49 @@
+"""The command: `python -m zsg_jax.plan --config FILE[:PRESET] --topology v5p:2x2x2 [flags]`."""
+
+from collections.abc import Sequence
+
+from absl import app, flags, logging
+from ml_collections import config_flags
+
+from zsg_jax import command_line
+from zsg_jax.config import default_config, flatten
+from zsg_jax.errors import UserError
+from zsg_jax.planning import command
+
+_CONFIG = config_flags.DEFINE_config_file(
+    "config", help_string="A file with get_config(preset), as those in configs/; FILE:PRESET."
+)
+_TOPOLOGY = flags.DEFINE_string(
+    "topology",
+    None,
+    "The machine: v4:2x2x2, v5p:2x2x2, v5e:4x4, v6e:2x4, h200:8, a100-80:8, rtx4090:1, cpu:8.",
+)
+_ROWS = flags.DEFINE_integer("rows", None, "Training rows of an epoch, for the days it takes.")
+_MEMORY_GB = flags.DEFINE_float(
+    "memory_gb", None, "10^9 bytes of each chip that may be used, instead of the known figure."
+)
+flags.DEFINE_alias("memory-gb", "memory_gb")
+_JSON = flags.DEFINE_bool("json", False, "Print the numbers as JSON.")
+
+
+def main(argv: Sequence[str]) -> None:
+    """Plans what the flags name; exit 1 where it does not fit."""
+    del argv
+    logging.set_verbosity(logging.WARNING)
+    config = command_line.loaded_config(_CONFIG.value)
+    if not _TOPOLOGY.value:
+        raise UserError("--topology is missing; give a machine such as --topology v5p:2x2x2")
+    advice = command.run(
+        config,
+        _TOPOLOGY.value,
+        rows=_ROWS.value,
+        memory_gb=_MEMORY_GB.value,
+        as_json=_JSON.value,
+    )
+    if advice is not None:
+        command_line.fail(advice)
+
+
+if __name__ == "__main__":
+    parse = command_line.parser(flatten(default_config()))
+    app.run(command_line.guard(main), flags_parser=parse)

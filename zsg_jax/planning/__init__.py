@@ -1,0 +1,1 @@
+"""Whether a config fits a machine, and how fast it may be there, by compiling its step for it."""

@@ -1,0 +1,168 @@
+"""A plan as text for people and as a tree for programs."""
+
+from dataclasses import asdict
+from typing import Any
+
+from zsg_jax.planning.causes import UNEXPLAINED
+from zsg_jax.planning.estimate import Estimate, Work
+from zsg_jax.planning.roofline import days
+
+MILLION = 1_000_000
+PARTS = (
+    ("parameters", "parameters"),
+    ("optimizer", "optimizer state"),
+    ("batch", "batch"),
+    ("temporaries", "activations and temporaries"),
+    ("padding", "padding of layouts"),
+    ("results", "metrics and results"),
+    ("code", "program"),
+)
+
+
+def as_tree(plan: Estimate, rows: int | None, batch_size: int, advice: Any) -> dict[str, Any]:
+    """All numbers of a plan, in bytes, seconds and FLOP of one chip and step.
+
+    Args:
+        rows: of an epoch; None where they are not known.
+        advice: settings that fit, as flags; None where nothing was sought or found.
+    """
+    one, compiled = plan.topology, plan.compiled
+    memory = {name: getattr(plan.memory, name) for name, _ in PARTS}
+    tree: dict[str, Any] = {
+        "topology": one.name,
+        "chips": one.count,
+        "estimate": one.chip.kind == "gpu",
+        "mesh": compiled.mesh_shape,
+        "rows": compiled.rows,
+        "length": compiled.length,
+        "micro_batches": compiled.micro_batches,
+        "parameters": compiled.trainer.parameters,
+        "compile_seconds": compiled.seconds,
+        "memory": memory | {"total": plan.memory.total, "usable": plan.memory.usable},
+        "chip_memory": one.chip.memory,
+        "fits": plan.memory.fits,
+        "advice": advice,
+    }
+    if plan.work is not None:
+        work = plan.work
+        tree |= {
+            "flops": work.flops,
+            "model_flops": work.needed,
+            "compiler_flops_loops_once": work.told_flops,
+            "bytes": work.traffic,
+            "compiler_bytes_loops_once": work.told_bytes,
+            "collectives": [asdict(cause) for cause in work.exchanges],
+        }
+        if work.bound is not None:
+            tree["roofline"] = asdict(work.bound) | {
+                "seconds": work.bound.seconds,
+                "bound": work.bound.bound,
+                "rows": rows or MILLION,
+                "days": days(rows or MILLION, batch_size, work.bound.seconds),
+            }
+    return tree
+
+
+def as_text(plan: Estimate, rows: int | None, batch_size: int) -> str:
+    """The same for people to read."""
+    one, compiled = plan.topology, plan.compiled
+    mesh = " ".join(f"{axis}={size}" for axis, size in compiled.mesh_shape.items())
+    lines = [
+        f"{one.name}: {one.count} × {one.chip_name}, mesh {mesh}",
+        f"step: {compiled.rows} rows of {compiled.length} tokens in {compiled.micro_batches} "
+        f"micro-batch{'es' if compiled.micro_batches > 1 else ''}, {compiled.trainer.parameters:,} "
+        f"parameters; compiled in {compiled.seconds:.0f} s",
+    ]
+    if one.chip.kind == "gpu":
+        lines.append(
+            "an estimate: compiled for simulated CPU devices, which keep bfloat16 products in "
+            "float32; a GPU's compiler fuses and schedules otherwise"
+        )
+    lines += ["", "memory of a chip"]
+    for name, words in PARTS:
+        number = getattr(plan.memory, name)
+        if number or name == "temporaries":
+            lines.append(f"  {words:<28} {bytes_text(number):>12}")
+    share = plan.memory.usable / one.chip.memory
+    lines += [
+        f"  {'together':<28} {bytes_text(plan.memory.total):>12}",
+        f"  {'usable':<28} {bytes_text(plan.memory.usable):>12}  {share:.0%} of "
+        f"{bytes_text(one.chip.memory)}{_usable_note(one.chip.kind, share)}",
+        f"  {'fits' if plan.memory.fits else 'does not fit'}: "
+        f"{plan.memory.total / plan.memory.usable:.0%} of what is usable",
+    ]
+    if plan.work is None:
+        lines.append("  the compiler refused it; the rest is as its message says")
+        return "\n".join(lines)
+    return "\n".join(lines + _work(plan.work, rows, batch_size))
+
+
+def _work(work: Work, rows: int | None, batch_size: int) -> list[str]:
+    lines = [
+        "",
+        "work of a chip and step",
+        f"  matrix products              {_si(work.flops)}FLOP, recomputation included",
+        f"  the model's formula          {_si(work.needed)}FLOP, "
+        f"{work.needed / work.flops:.0%} of it",
+        f"  memory traffic               {bytes_text(work.traffic)}",
+        f"  (the compiler's count, each loop's body once: {_si(work.told_flops)}FLOP, "
+        f"{bytes_text(work.told_bytes)})",
+        "",
+        "exchanges of a chip and step",
+    ]
+    for cause in work.exchanges:
+        lines.append(
+            f"  {cause.count:>6,.0f} × {cause.kind} over {', '.join(cause.axes)}: "
+            f"{bytes_text(cause.bytes)}, {bytes_text(cause.wire)} sent"
+        )
+        lines.append(f"         {cause.why}{_behind(cause.rules)}")
+        if cause.why == UNEXPLAINED:
+            lines += [f"           {name}" for name in cause.examples if name]
+    if not work.exchanges:
+        lines.append("  none")
+    if work.bound is None:
+        return [*lines, "", "no step time: there is no public figure of this chip's speed"]
+    bound = work.bound
+    epoch = days(rows or MILLION, batch_size, bound.seconds)
+    told = f"an epoch of {rows:,} rows" if rows else "a million rows"
+    return [
+        *lines,
+        "",
+        "least time of a step, by public figures",
+        f"  compute {_seconds(bound.compute)}, memory {_seconds(bound.memory)}, "
+        f"exchanges {_seconds(bound.exchange)}",
+        f"  bound by {bound.bound}: {_seconds(bound.seconds)} a step, {_days(epoch)} {told}",
+    ]
+
+
+def _behind(rules: tuple[str, ...]) -> str:
+    return f": {'  '.join(rules)}" if rules else ""
+
+
+def _usable_note(kind: str, share: float) -> str:
+    if kind == "gpu" and share < 1:
+        return f", with XLA_PYTHON_CLIENT_MEM_FRACTION={share:.2g} (JAX itself takes 75%)"
+    return ""
+
+
+def bytes_text(number: float) -> str:
+    """ "1.50 GB", in powers of ten."""
+    for unit, size in (("GB", 1e9), ("MB", 1e6), ("kB", 1e3)):
+        if number >= size:
+            return f"{number / size:.2f} {unit}"
+    return f"{number:.0f} B"
+
+
+def _si(number: float) -> str:
+    for unit, size in (("P", 1e15), ("T", 1e12), ("G", 1e9), ("M", 1e6)):
+        if number >= size:
+            return f"{number / size:.2f} {unit}"
+    return f"{number:.0f} "
+
+
+def _seconds(number: float) -> str:
+    return f"{number:.2f} s" if number >= 1 else f"{number * 1e3:.3g} ms"
+
+
+def _days(number: float) -> str:
+    return f"{number:.2f} days for" if number >= 0.1 else f"{number * 24 * 60:.3g} minutes for"

@@ -243,7 +243,7 @@ def test_sizes():
     assert 100_000 < llama.count(llama.abstract(llama.sized("tiny", 512, 128))[1]) < 150_000
     assert 5e6 < llama.count(llama.abstract(llama.sized("small", 8192, 1024))[1]) < 7e6
     full = llama.sized("llama2_7b")
-    assert llama.count(llama.abstract(full, jnp.bfloat16)[1]) == 6_738_415_616
+    assert llama.count(llama.abstract(full, Compute(jnp.bfloat16))[1]) == 6_738_415_616
     assert (full.vocab_size, full.max_positions, full.rms_norm_eps) == (32000, 4096, 1e-5)
     assert llama.sized("llama2_7b", vocab_size=32001).vocab_size == 32001
 

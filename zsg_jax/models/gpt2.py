@@ -19,7 +19,7 @@ from zsg_jax.errors import check
 from zsg_jax.models import layers, parts, shapes
 from zsg_jax.models.attention import attend
 from zsg_jax.models.compute import Compute
-from zsg_jax.models.parts import embedding, linear
+from zsg_jax.models.parts import embedding, linear, lookup
 
 
 @dataclass(frozen=True)
@@ -163,7 +163,7 @@ class Gpt2(nnx.Module):
             segment_ids_BxL: int32; a token sees the earlier ones of its row that carry the same
                 number. 0 is padding, which sees and is seen by nothing.
         """
-        x_BxLxD = self.embed(tokens_BxL) + self.position(positions_BxL)
+        x_BxLxD = lookup(self.embed, tokens_BxL) + lookup(self.position, positions_BxL)
         x_BxLxD = layers.run(self.layers, x_BxLxD, segment_ids_BxL, compute=self.compute)
         return self.norm(x_BxLxD).astype(self.compute.dtype)
 

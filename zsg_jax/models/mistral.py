@@ -15,7 +15,7 @@ from zsg_jax.errors import check
 from zsg_jax.models import layers, parts, shapes
 from zsg_jax.models.attention import attend
 from zsg_jax.models.compute import Compute
-from zsg_jax.models.parts import GatedMLP, RMSNorm, embedding, linear
+from zsg_jax.models.parts import GatedMLP, RMSNorm, embedding, linear, lookup
 from zsg_jax.models.rotary import angles, rotate
 
 
@@ -140,7 +140,7 @@ class Mistral(nnx.Module):
         """
         c = self.config
         turns = angles(positions_BxL, c.head_dim, c.rope_theta, c.rope_scaling)
-        x_BxLxD = self.embed(tokens_BxL)
+        x_BxLxD = lookup(self.embed, tokens_BxL)
         x_BxLxD = layers.run(self.layers, x_BxLxD, turns, segment_ids_BxL, compute=self.compute)
         return self.norm(x_BxLxD)
 

@@ -9,6 +9,7 @@ from flax import nnx
 
 from zsg_jax.models.compute import Compute
 from zsg_jax.models.lora import LoRA, attach
+from zsg_jax.models.placement import TENSOR, constrain, constrain_rows
 
 Params = dict[str, Any]
 
@@ -66,6 +67,13 @@ def embedding(
         return jnp.pad(table, ((0, padding), (0, 0)))
 
     return nnx.Embed(rows + padding, width, dtype=compute.dtype, embedding_init=normal, rngs=rngs)
+
+
+def lookup(table: nnx.Embed, ids_BxL: jax.Array) -> jax.Array:
+    """The rows of a table, (B, L, D) in the dtype of the computation."""
+    # Each device looks up its own tokens; of a table that is split by width it is sent the rest.
+    rows_VxD = constrain(table.embedding[...].astype(table.dtype), TENSOR, None)
+    return constrain_rows(jnp.take(rows_VxD, ids_BxL, axis=0))
 
 
 class GatedMLP(nnx.Module):

@@ -203,7 +203,7 @@ def test_initialization_is_gpt2s_and_follows_the_key():
 
 def test_sizes():
     full = gpt2.sized("gpt2")
-    assert gpt2.count(gpt2.abstract(full, jnp.bfloat16)[1]) == 124_439_808
+    assert gpt2.count(gpt2.abstract(full, Compute(jnp.bfloat16))[1]) == 124_439_808
     study = gpt2.sized("diversity", 100, 64)
     assert (study.num_layers, study.num_heads, study.hidden_size) == (6, 4, 256)
     # Besides embeddings: 12 D² + 13 D a layer, and the last norm.

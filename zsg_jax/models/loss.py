@@ -1,7 +1,7 @@
 """Next-token cross-entropy: sums and counts, so that means are taken once, at the end.
 
-Of a large vocabulary the logits are made a part at a time, and once more in the backward pass, so
-that memory holds (tokens, part) numbers and never (tokens, vocabulary).
+Logits are made in the forward pass and again in the backward pass, those of a large vocabulary a
+part at a time: memory then holds (tokens, part) numbers and never (tokens, vocabulary).
 """
 
 from functools import partial
@@ -9,11 +9,10 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-import optax
 
 from zsg_jax.models.placement import ROWS, TENSOR, constrain, tensor_devices
 
-# Up to so many words the logits are made whole, which is faster; of more, so many at a time.
+# Up to so many words of a device are one part; of more, a part has about so many.
 WHOLE = 16_384
 PART = 8_192
 
@@ -39,19 +38,7 @@ def token_losses(
     if parts is None:
         share = vocab_size / tensor_devices()
         parts = 1 if share <= WHOLE else -(-int(share) // PART)
-    if parts > 1:
-        return _in_parts(x_BxLxD, head_DxV, labels_BxL, vocab_size, parts)
-    # Operands in the dtype of `x`, sums in float32: fast without rounding the logits.
-    logits_BxLxV = jnp.einsum(
-        "bld,dv->blv",
-        x_BxLxD,
-        head_DxV.astype(x_BxLxD.dtype),
-        preferred_element_type=jnp.float32,
-    )
-    if head_DxV.shape[1] > vocab_size:
-        real = jnp.arange(head_DxV.shape[1]) < vocab_size
-        logits_BxLxV = jnp.where(real, logits_BxLxV, jnp.finfo(jnp.float32).min)
-    return optax.softmax_cross_entropy_with_integer_labels(logits_BxLxV, labels_BxL)
+    return _in_parts(x_BxLxD, head_DxV, labels_BxL, vocab_size, parts)
 
 
 def answer_losses(losses_BxL: jax.Array, loss_mask_BxL: jax.Array) -> tuple[jax.Array, jax.Array]:

@@ -1,0 +1,92 @@
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from zsg_jax.models import loss
+
+
+def reference(x, head, tokens, vocab):
+    """Losses of tokens 1 to L-1 and their sum's gradients, float64, token by token."""
+    x, head = np.asarray(x, np.float64), np.asarray(head, np.float64)
+    B, L, _ = x.shape
+    losses, of_x, of_head = np.zeros((B, L - 1)), np.zeros_like(x), np.zeros_like(head)
+    for b in range(B):
+        for place in range(L - 1):
+            scores = x[b, place] @ head[:, :vocab]
+            chances = np.exp(scores - scores.max())
+            chances /= chances.sum()
+            token = tokens[b, place + 1]
+            losses[b, place] = -np.log(chances[token])
+            error = chances.copy()
+            error[token] -= 1
+            of_x[b, place] = head[:, :vocab] @ error
+            of_head[:, :vocab] += np.outer(x[b, place], error)
+    return losses, of_x, of_head
+
+
+def draw(seed, vocab, padding, dtype=np.float32):
+    rng = np.random.default_rng(seed)
+    x = jnp.asarray(rng.normal(size=(2, 5, 6)), dtype)
+    head = jnp.asarray(rng.normal(size=(6, vocab + padding)), jnp.float32)
+    return x, head, jnp.asarray(rng.integers(0, vocab, (2, 5)), jnp.int32)
+
+
+def total(x, head, tokens, vocab, parts):
+    return loss.token_losses(x, head, tokens, vocab, parts=parts)[:, :-1].sum()
+
+
+@settings(deadline=None, max_examples=15)
+@given(st.integers(2, 23), st.integers(0, 3), st.integers(1, 7), st.integers(0, 99))
+def test_losses_and_gradients_are_those_written_down_whatever_the_parts(
+    vocab, padding, parts, seed
+):
+    x, head, tokens = draw(seed, vocab, padding)
+    expected, of_x, of_head = reference(x, head, tokens, vocab)
+    found = loss.token_losses(x, head, tokens, vocab, parts=parts)[:, :-1]
+    np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-5)
+    grads = jax.grad(total, (0, 1))(x, head, tokens, vocab, parts)
+    np.testing.assert_allclose(grads[0], of_x, atol=2e-5)
+    np.testing.assert_allclose(grads[1], of_head, atol=5e-5)
+    assert (grads[1][:, vocab:] == 0).all()
+
+
+def test_large_scores_do_not_overflow():
+    x, head, tokens = draw(0, 9, 1)
+    for parts in (1, 4):
+        value, grads = jax.value_and_grad(total, (0, 1))(100 * x, 10 * head, tokens, 9, parts)
+        assert np.isfinite(value)
+        assert all(np.isfinite(leaf).all() for leaf in grads)
+
+
+@pytest.mark.parametrize("parts", [1, 3])
+def test_bfloat16_operands_give_float32_losses_and_a_head_of_its_own_dtype(parts):
+    x, head, tokens = draw(1, 20, 0, jnp.bfloat16)
+    expected, of_x, of_head = reference(x, head.astype(jnp.bfloat16), tokens, 20)
+    losses = loss.token_losses(x, head, tokens, 20, parts=parts)
+    assert losses.dtype == jnp.float32
+    # Operands are rounded, sums are not.
+    np.testing.assert_allclose(losses[:, :-1], expected, rtol=1e-5, atol=1e-5)
+    grads = jax.grad(total, (0, 1))(x, head, tokens, 20, parts)
+    assert (grads[0].dtype, grads[1].dtype) == (jnp.bfloat16, jnp.float32)
+    np.testing.assert_allclose(grads[0].astype(np.float32), of_x, atol=0.03)
+    np.testing.assert_allclose(grads[1], of_head, atol=0.03)
+
+
+def test_logits_of_a_large_vocabulary_never_sit_whole_in_memory():
+    vocab, tokens = 3 * loss.WHOLE, 64
+    shapes = (
+        jax.ShapeDtypeStruct((1, tokens, 8), jnp.float32),
+        jax.ShapeDtypeStruct((8, vocab), jnp.float32),
+        jax.ShapeDtypeStruct((1, tokens), jnp.int32),
+    )
+    memory = {}
+    for parts in (None, 1):
+        step = jax.jit(jax.value_and_grad(lambda *a, p=parts: total(*a, vocab, p), (0, 1)))
+        compiled = step.lower(*shapes).compile()
+        memory[parts] = compiled.memory_analysis().temp_size_in_bytes
+    whole = 4 * tokens * vocab
+    assert memory[1] > whole
+    assert memory[None] < 0.75 * whole

@@ -100,3 +100,14 @@ def test_a_manifest_that_is_not_whole_is_damage(two, tmp_path):
     for content in ("", "{}", "[]", "{"):
         (tmp_path / "checkpoints" / "00000030" / MANIFEST).write_text(content)
         assert two.restore(ABSTRACT)[0] == 20
+
+
+@pytest.mark.parametrize("columns", [2, 4, 7])
+def test_an_array_with_other_padding_is_cut_or_filled_with_zeros(two, columns):
+    wanted = ABSTRACT | {
+        "params": {"w": jax.ShapeDtypeStruct((3, columns), np.float32, sharding=WHERE)}
+    }
+    _, tree, _ = two.restore(wanted)
+    expected = np.zeros((3, columns))
+    expected[:, :4] = 30
+    assert (np.asarray(tree["params"]["w"]) == expected).all()

@@ -154,7 +154,10 @@ def _backward(
         error = ((chances - mine) * change_BxL[..., None, None]).astype(x_BxLxD.dtype)
         of_x += jnp.einsum("bltc,dtc->bld", error, weights, preferred_element_type=jnp.float32)
         part = jnp.einsum("bld,bltc->dtc", x_BxLxD, error, preferred_element_type=jnp.float32)
-        part = constrain(part, None, TENSOR, None).astype(of_head.dtype)
+        # A transpose after it, of a tied table, is not to be folded into the product: XLA's CPU
+        # compiler has no such product of bfloat16.
+        part = jax.lax.optimization_barrier(constrain(part, None, TENSOR, None))
+        part = part.astype(of_head.dtype)
         return (of_x, jax.lax.dynamic_update_index_in_dim(of_head, part, index, axis=2)), None
 
     zeros = (

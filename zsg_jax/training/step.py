@@ -10,6 +10,7 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from zsg_jax.models.lora import join
 from zsg_jax.models.loss import answer_losses, token_losses
+from zsg_jax.models.parts import cast
 from zsg_jax.training import sharding
 
 # hidden(params, tokens, positions, segment_ids) -> (B, L, D), and the head (D, V) that makes logits
@@ -99,8 +100,10 @@ def train_step(
             taken = (parts["segment_ids"] != 0).any((1, 2)).sum(dtype=jnp.int32)
         loss, grads = jax.lax.fori_loop(0, taken, add, zero)
 
-    grads = jax.tree.map(lambda grad, leaf: grad.astype(leaf.dtype), grads, state["params"])
+    # In float32 whatever parameters and moments are kept in, to which they are rounded at the end.
+    grads = cast(grads, jnp.float32)
     updates, opt_state = optimizer.update(grads, state["opt_state"], state["params"])
+    opt_state = jax.tree.map(lambda new, old: new.astype(old.dtype), opt_state, state["opt_state"])
     params = optax.apply_updates(state["params"], updates)
     said: dict[str, jax.Array] = {name: batch[name] for name in ("index", "place") if name in batch}
     metrics = {

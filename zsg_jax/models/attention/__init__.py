@@ -5,9 +5,8 @@ from typing import Any
 import jax
 
 from zsg_jax.models.attention import cudnn, splash, xla
-from zsg_jax.models.attention.xla import attend_causally, segment_mask
 
-__all__ = ["AUTO", "KINDS", "attend", "attend_causally", "choose", "segment_mask"]
+__all__ = ["AUTO", "KINDS", "attend", "choose"]
 
 KINDS = ("xla", "cudnn", "splash")
 # What `choose` picks for the machine.

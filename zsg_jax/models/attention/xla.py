@@ -4,12 +4,17 @@ Letters in names give shapes: B rows, L positions (M when they are keys), K key-
 G query heads for each of them, H head width.
 """
 
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 
-# Queries of a block in attention, and how many blocks the compiler is given at most.
-QUERY_BLOCK = 128
+# Queries of a block in attention, and how many blocks the compiler is given at most. Small blocks
+# stay in a CPU's cache.
+QUERY_BLOCK = 64
 MOST_BLOCKS = 8
+# The score of a key that is not seen: finite, for -inf less -inf is no number.
+UNSEEN = -1e30
 
 
 def segment_mask(segment_ids_BxL: jax.Array, window: int | None = None) -> jax.Array:
@@ -26,48 +31,29 @@ def segment_mask(segment_ids_BxL: jax.Array, window: int | None = None) -> jax.A
     return causal & same & (segment_ids_BxL != 0)[:, None, :]
 
 
-def attend_masked(
-    q_BxLxKxGxH: jax.Array, k_BxMxKxH: jax.Array, v_BxMxKxH: jax.Array, mask_BxLxM: jax.Array
-) -> jax.Array:
-    """Grouped-query attention (arXiv 2305.13245), softmax in float32; the shape of `q` comes back.
-
-    A query that may look at no key gives zeros, never NaN, in value and in gradient.
-    """
-    scale = q_BxLxKxGxH.shape[-1] ** -0.5
-    scores = jnp.einsum(
-        "blkgh,bmkh->bkglm", q_BxLxKxGxH, k_BxMxKxH, preferred_element_type=jnp.float32
-    )
-    mask = mask_BxLxM[:, None, None]
-    # The lowest finite number and not -inf: a row of -inf would make softmax 0/0.
-    scores = jnp.where(mask, scores * scale, jnp.finfo(jnp.float32).min)
-    weights = jnp.where(mask, jax.nn.softmax(scores, axis=-1), 0).astype(v_BxMxKxH.dtype)
-    return jnp.einsum("bkglm,bmkh->blkgh", weights, v_BxMxKxH)
-
-
-def attend_causally(
+def attend(
     q_BxLxKxGxH: jax.Array,
     k_BxLxKxH: jax.Array,
     v_BxLxKxH: jax.Array,
-    mask_BxLxL: jax.Array,
+    segment_ids_BxL: jax.Array,
+    *,
     window: int | None = None,
 ) -> jax.Array:
-    """Attention under a mask that is causal: blocks of queries look only at keys up to their end.
+    """Attention inside segments, softmax in float32; partitions over any mesh by itself.
 
-    Nor at keys before their `window`, if the mask has one (`segment_mask`). That saves half the
-    scores of a long row, or more; the backward pass computes a block's scores again
-    instead of keeping all of them, (B, heads, L, L), from the forward pass.
+    Blocks of queries look only at keys up to their end, and from the beginning of their window on,
+    which saves half the scores of a long row, or more. The backward pass computes a block's scores
+    again instead of keeping all of them, (B, heads, L, L), from the forward pass.
     """
     L = q_BxLxKxGxH.shape[1]
+    mask_BxLxL = segment_mask(segment_ids_BxL, window)
     size = max(QUERY_BLOCK, -(-L // MOST_BLOCKS))
-    if L <= size:
-        return attend_masked(q_BxLxKxGxH, k_BxLxKxH, v_BxLxKxH, mask_BxLxL)
-    block = jax.checkpoint(attend_masked)
     outputs = []
     for start in range(0, L, size):
         first = 0 if window is None else max(0, start - window + 1)
         queries, keys = slice(start, start + size), slice(first, start + size)
         outputs.append(
-            block(
+            _block(
                 q_BxLxKxGxH[:, queries],
                 k_BxLxKxH[:, keys],
                 v_BxLxKxH[:, keys],
@@ -77,14 +63,56 @@ def attend_causally(
     return jnp.concatenate(outputs, axis=1)
 
 
-def attend(
-    q_BxLxKxGxH: jax.Array,
-    k_BxLxKxH: jax.Array,
-    v_BxLxKxH: jax.Array,
-    segment_ids_BxL: jax.Array,
-    *,
-    window: int | None = None,
-) -> jax.Array:
-    """`attend_causally` under the mask of these segments; partitions over any mesh by itself."""
-    mask = segment_mask(segment_ids_BxL, window)
-    return attend_causally(q_BxLxKxGxH, k_BxLxKxH, v_BxLxKxH, mask, window)
+# The softmax is kept as the logarithm of each query's sum (arXiv 2205.14135, section 3.1), from
+# which the backward pass has the weights in one step, where autodiff would take the largest score,
+# the sum and the quotient anew.
+
+
+@jax.custom_vjp
+def _block(q: jax.Array, k: jax.Array, v: jax.Array, mask_BxLxM: jax.Array) -> jax.Array:
+    """Attention of some queries, (B, L, K, G, H), to the keys that `mask` lets them see."""
+    return _forward(q, k, v, mask_BxLxM)[0]
+
+
+def _scores(q: jax.Array, k: jax.Array, mask_BxLxM: jax.Array) -> jax.Array:
+    """(B, K, G, L, M) float32, of keys that are not seen very low."""
+    q *= q.shape[-1] ** -0.5
+    scores = jnp.einsum("blkgh,bmkh->bkglm", q, k, preferred_element_type=jnp.float32)
+    return jnp.where(mask_BxLxM[:, None, None], scores, UNSEEN)
+
+
+def _forward(
+    q: jax.Array, k: jax.Array, v: jax.Array, mask_BxLxM: jax.Array
+) -> tuple[jax.Array, Any]:
+    scores = _scores(q, k, mask_BxLxM)
+    largest = scores.max(axis=-1, keepdims=True)
+    weights = jnp.exp(scores - largest)
+    total = weights.sum(axis=-1, keepdims=True)
+    out = jnp.einsum(
+        "bkglm,bmkh->bkglh", weights.astype(v.dtype), v, preferred_element_type=jnp.float32
+    )
+    out = _of_seeing(jnp.moveaxis(out / total, 3, 1), mask_BxLxM).astype(q.dtype)
+    return out, (q, k, v, mask_BxLxM, out, largest + jnp.log(total))
+
+
+def _backward(kept: Any, change: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array, None]:
+    q, k, v, mask_BxLxM, out, log_total = kept
+    change = _of_seeing(change, mask_BxLxM)
+    weights = jnp.exp(_scores(q, k, mask_BxLxM) - log_total)
+    # What a query's output gains by its own weights' change, which sums to nothing.
+    own = (change.astype(jnp.float32) * out.astype(jnp.float32)).sum(axis=-1)
+    own = jnp.moveaxis(own, 1, 3)[..., None]
+    of_weights = jnp.einsum("blkgh,bmkh->bkglm", change, v, preferred_element_type=jnp.float32)
+    of_scores = (weights * (of_weights - own) * q.shape[-1] ** -0.5).astype(q.dtype)
+    of_q = jnp.einsum("bkglm,bmkh->blkgh", of_scores, k)
+    of_k = jnp.einsum("bkglm,blkgh->bmkh", of_scores, q)
+    of_v = jnp.einsum("bkglm,blkgh->bmkh", weights.astype(v.dtype), change)
+    return of_q, of_k, of_v, None
+
+
+_block.defvjp(_forward, _backward)
+
+
+def _of_seeing(x_BxLxKxGxH: jax.Array, mask_BxLxM: jax.Array) -> jax.Array:
+    """`x`, with zeros for queries that see no key."""
+    return jnp.where(mask_BxLxM.any(axis=-1)[:, :, None, None, None], x_BxLxKxGxH, 0)

@@ -53,7 +53,10 @@ def ours(
     # JAX would leave a quarter of a card's memory alone, which torch does not.
     os.environ.setdefault("XLA_PYTHON_CLIENT_MEM_FRACTION", "0.95")
     import jax
+    import jax.numpy as jnp
 
+    from zsg_jax.models import attention
+    from zsg_jax.models.compute import Compute
     from zsg_jax.training import sharding
     from zsg_jax.training.trainer import Trainer, TrainerOptions
 
@@ -69,7 +72,11 @@ def ours(
     }
 
     def run() -> tuple:
-        trainer = Trainer(model, options, mesh, dtype=dtype, remat=remat)
+        platform = mesh.devices.flat[0].platform
+        head_dim = model.hidden_size // model.num_heads
+        kind, _ = attention.choose(platform, head_dim=head_dim, length=length, dtype=dtype)
+        compute = Compute(jnp.dtype(dtype), "full" if remat else "none", kind)
+        trainer = Trainer(model, options, mesh, compute=compute)
         state = trainer.initial_state(0)
         step = trainer.compiled_step(warm + steps, length)
         placed = sharding.place_batch(laid, mesh)

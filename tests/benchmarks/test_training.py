@@ -47,13 +47,14 @@ def test_help_names_every_case():
             marks=pytest.mark.slow,
         ),
         pytest.param("small", ["this project", "torch, eager"], marks=pytest.mark.slow),
-        (
+        pytest.param(
             "gpu",
             [
                 f"{side}, {way}"
                 for way in ("4 rows, 2 at once, remat", "2 rows, 2 at once")
                 for side in ("ours", "torch")
             ],
+            marks=pytest.mark.slow,
         ),
     ],
 )

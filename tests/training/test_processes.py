@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 
 import numpy as np
+import pytest
 
 from zsg_jax import study
 
@@ -31,6 +32,7 @@ study.run(config, Path(workdir), command="test")
 """
 
 
+@pytest.mark.slow
 def test_two_processes_train_as_one(small_config, uneven, read_metrics, tmp_path):
     changes = {"tokenizer": "train", "tokenizer_size": 280, "mesh.fsdp": 1}
     changes |= {"training.steps": 10, "training.packing": False}

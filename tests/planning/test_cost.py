@@ -111,14 +111,16 @@ ENTRY %m (x: f32[100,4], i: s32[]) -> f32[100,4] {
   %i = s32[] parameter(1)
   %row = f32[1,4] fusion(%x, %i), kind=kLoop, calls=%fused
   %near = f32[1,4]{1,0:T(8,128)S(1)} negate(%row)
+  %taking = ((f32[100,4]), f32[2,4]{1,0:S(1)}, s32[]{:S(2)}) slice-start(%x), slice={[0:2]}
+  %taken = f32[2,4]{1,0:S(1)} slice-done(%taking)
   ROOT %out = f32[100,4] fusion(%x, %near, %i), kind=kLoop, calls=%write
 }"""
 
 
 def test_slices_updates_in_place_and_near_memory():
-    # Slice: its 16 bytes in and out, and the index. Negation: 16 in, nothing far out. Update: the
-    # index, and 16 out.
-    assert cost.memory_traffic(hlo.parse(HAND)) == (16 + 4 + 16) + 16 + (4 + 16)
+    # Slice: its 16 bytes in and out, and the index. Negation: 16 in, nothing far out. Two rows are
+    # taken near. Update: the index, and 16 out.
+    assert cost.memory_traffic(hlo.parse(HAND)) == (16 + 4 + 16) + 16 + 32 + (4 + 16)
 
 
 def test_a_step_of_a_model_computes_what_its_formula_says_and_the_masked_half_of_attention():

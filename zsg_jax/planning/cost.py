@@ -132,6 +132,8 @@ def _open(jaxpr: Any) -> Any:
 def _touched(one: Instruction, computation: Computation, module: Module) -> int:
     if one.opcode in _FREE or one.opcode.endswith(("-done", "-update")):
         return 0
+    if one.opcode == "slice-start":
+        return size(one.shapes[1]) * (1 if one.near[1] else 2)
     if one.opcode in _SLICES:
         return 2 * _far(one)
     if one.opcode == "dynamic-update-slice":

@@ -20,6 +20,7 @@ _GRIDS = {
     3: {4: "2x2x1", 8: "2x2x2", 16: "2x2x4", 32: "2x4x4", 64: "4x4x4", 128: "4x4x8"},
 }
 _MOST_SIMULATED = 1024
+_HOISTS = "while-loop-invariant-code-motion"
 
 
 @dataclass(frozen=True)
@@ -84,6 +85,11 @@ def prepare(topology: Topology) -> None:
     jax.config.update("jax_platforms", "cpu")
     if topology.chip.kind != "tpu":
         jax.config.update("jax_num_cpu_devices", topology.count)
+        if topology.chip.kind == "gpu":
+            # The CPU's compiler turns bfloat16 weights to float32, and does it for all layers at
+            # once before their loop: copies that no GPU has.
+            told = os.environ.get("XLA_FLAGS", "")
+            os.environ["XLA_FLAGS"] = f"{told} --xla_disable_hlo_passes={_HOISTS}".strip()
         return
     if importlib.util.find_spec("libtpu") is None:
         raise UserError(

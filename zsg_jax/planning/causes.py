@@ -62,7 +62,9 @@ class Explainer:
             # A product whose weights, or whose gradient's parts, go round while it is computed.
             if rules := self._copied(one):
                 return f"weights split over {told} are passed round where they are used", rules
-            if _ROWS.issuperset(one.axes) and (rules := self._gradients(one) or self._ends(one)):
+            product = "transpose(" in one.op_name and one.op_name.endswith("dot_general")
+            rules = self._gradients(one) if product else self._ends(one)
+            if rules and _ROWS.issuperset(one.axes):
                 return f"gradients are summed into the parts split over {told}", rules
         if one.kind in ("all-reduce", "reduce-scatter") and _ROWS.issuperset(one.axes):
             if max(one.elements) <= max(self._rows, 16):

@@ -125,7 +125,8 @@ def devices(topology: Topology) -> list[Any]:
         found = topologies.get_topology_desc(
             platform="tpu",
             topology_name=topology.name,
-            chip_config_name="default",
+            # The two cores of a v4 chip as the one device that JAX has there; of others that is so.
+            chip_config_name="megacore" if topology.chip_name == "v4" else "default",
             chips_per_host_bounds=bounds,
             num_slices=1,
         ).devices

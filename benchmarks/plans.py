@@ -20,11 +20,14 @@ LORA = ("model.lora.rank=16", "training.micro_batch_size=1")
 PLANS: dict[str, tuple[str, tuple[str, ...]]] = {
     "v5e-16": ("v5e-16", ()),
     "v5p-8": ("v5p-8", ()),
+    "v5p-8-dots": ("v5p-8", ("model.remat=dots",)),
     "v6e-8": ("v6e-8", ()),
     "h200": ("h200:1", ()),
     "h200-bfloat16": ("h200:1", ("model.param_dtype=bfloat16",)),
     "a100": ("a100-80:8", ()),
+    "a100-dots": ("a100-80:8", ("model.remat=dots",)),
     "rtx4090-lora": ("rtx4090:1", LORA),
+    "v5e-4-lora": ("v5e:2x2", ("model.lora.rank=16",)),
     "v5e-4": ("v5e:2x2", ()),
 }
 ROWS = 30_000
@@ -80,6 +83,8 @@ HEAD = [
 
 def main(names: list[str]) -> None:
     """Prints the table of the named plans, or of all."""
+    if unknown := [name for name in names if name not in PLANS]:
+        sys.exit(f"no plan {', '.join(unknown)}; choose from {', '.join(PLANS)}")
     rows, notes = [HEAD, ["---"] * len(HEAD)], []
     for name in names or PLANS:
         machine, overrides = PLANS[name]

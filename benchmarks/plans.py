@@ -82,16 +82,19 @@ HEAD = [
 
 
 def main(names: list[str]) -> None:
-    """Prints the table of the named plans, or of all."""
+    """Prints the table of the named plans, or of all, a line as soon as it is there."""
     if unknown := [name for name in names if name not in PLANS]:
         sys.exit(f"no plan {', '.join(unknown)}; choose from {', '.join(PLANS)}")
-    rows, notes = [HEAD, ["---"] * len(HEAD)], []
+    print(f"LLaMA-2-7B, 16 × 2,048 tokens, an epoch of {ROWS:,} rows; GB of a chip\n")
+    notes = []
+    for row in [HEAD, ["---"] * len(HEAD)]:
+        print(f"| {' | '.join(row)} |")
     for name in names or PLANS:
         machine, overrides = PLANS[name]
         print(f"… {name}", file=sys.stderr, flush=True)
         start = time.perf_counter()
         told, refusal = plan(machine, overrides)
-        rows.append(line(told, overrides))
+        print(f"| {' | '.join(line(told, overrides))} |", flush=True)
         if refusal:
             seconds = time.perf_counter() - start
             notes.append(
@@ -101,9 +104,6 @@ def main(names: list[str]) -> None:
         notes += [f"{name}: unexplained: {one['kind']} {one['examples']}" for one in strange]
         if told.get("collectives") and not strange:
             notes.append(f"{name}: every exchange is explained by a rule")
-    print(f"LLaMA-2-7B, 16 × 2,048 tokens, an epoch of {ROWS:,} rows; GB of a chip\n")
-    for row in rows:
-        print(f"| {' | '.join(row)} |")
     print("", *notes, sep="\n")
 
 

@@ -70,4 +70,5 @@ def test_the_number_of_parameters_is_told(family, small_config, capsys):
     model = FAMILIES[family].sized("tiny", ByteTokenizer.vocab_size, 256)
     count = sum(one.numel() for one in theirs(model).parameters())
     assert trainer.parameters == count
-    assert f"model: {family}, {count:,} parameters; mesh " in capsys.readouterr().err
+    told = capsys.readouterr().err
+    assert f"model: {family}, {count:,} parameters; mesh data=1 fsdp=1 tensor=1 on cpu" in told

@@ -63,6 +63,48 @@ def test_a_state_that_is_too_large_is_not_compiled():
     assert (found, count) == (None, 0)
 
 
+def test_fewer_bits_and_adapters_are_tried_last_and_in_this_order():
+    import jax
+
+    def search(wanted, **overrides):
+        tried = []
+
+        def fits(other):
+            tried.append((other.model.param_dtype, other.model.lora.rank))
+            return wanted == tried[-1]
+
+        config = config_of(**{"mesh.data": 1, **overrides})
+        devices = jax.devices()[:1]
+        found, count = advice.nearest(config, devices, "cpu:1", 10**12, fits, adapters=True)
+        assert count == len(tried)
+        ranks = [("float32", 0), ("bfloat16", 0), ("float32", 16)]
+        places = [ranks.index(one) for one in tried]
+        assert places == sorted(places)  # what changes nothing comes first
+        return found
+
+    assert search(("bfloat16", 0))["model.param_dtype"] == "bfloat16"
+    lora = search(("float32", 16))
+    assert (lora["model.lora.rank"], lora["model.dtype"]) == (16, "bfloat16")
+    assert advice.learns_otherwise(lora)
+    assert not advice.learns_otherwise({"model.remat": "full", "mesh.fsdp": 2})
+    adapted = config_of(**{"model.lora.rank": 8})
+    assert advice.coarser(adapted, adapters=True) == [{"model.dtype": "bfloat16"}]
+    assert advice.coarser(config_of(), adapters=False) == [{"model.param_dtype": "bfloat16"}]
+
+
+def test_a_batch_that_is_not_parted_fits_where_sums_of_parts_do_not():
+    import jax
+
+    found, _ = advice.nearest(
+        config_of(**{"mesh.data": 1}),
+        jax.devices()[:1],
+        "cpu:1",
+        10**12,
+        lambda other: other.training.micro_batch_size is None and other.model.remat == "full",
+    )
+    assert found == {"model.remat": "full"}
+
+
 def test_other_meshes_have_as_many_chips_and_split_the_state_ever_further():
     config = config_of(**{"mesh.data": 8, "mesh.fsdp": 1})
     found = list(advice.meshes(config, 8))

@@ -111,14 +111,16 @@ ENTRY %m (x: f32[100,4], i: s32[]) -> f32[100,4] {
   %i = s32[] parameter(1)
   %row = f32[1,4] fusion(%x, %i), kind=kLoop, calls=%fused
   %near = f32[1,4]{1,0:T(8,128)S(1)} negate(%row)
+  %taking = ((f32[100,4]), f32[2,4]{1,0:S(1)}, s32[]{:S(2)}) slice-start(%x), slice={[0:2]}
+  %taken = f32[2,4]{1,0:S(1)} slice-done(%taking)
   ROOT %out = f32[100,4] fusion(%x, %near, %i), kind=kLoop, calls=%write
 }"""
 
 
 def test_slices_updates_in_place_and_near_memory():
-    # Slice: its 16 bytes in and out, and the index. Negation: 16 in, nothing far out. Update: the
-    # index, and 16 out.
-    assert cost.memory_traffic(hlo.parse(HAND)) == (16 + 4 + 16) + 16 + (4 + 16)
+    # Slice: its 16 bytes in and out, and the index. Negation: 16 in, nothing far out. Two rows are
+    # taken near. Update: the index, and 16 out.
+    assert cost.memory_traffic(hlo.parse(HAND)) == (16 + 4 + 16) + 16 + 32 + (4 + 16)
 
 
 def test_a_step_of_a_model_computes_what_its_formula_says_and_the_masked_half_of_attention():
@@ -151,3 +153,44 @@ def test_frozen_weights_have_no_gradient_of_their_own():
     # A product a weight forward and one for the gradient of its input; trained ones have a third.
     by_hand = 15 * (4 * (16 * 24 + 16 * 50) + 6 * (16 * 2 + 2 * 24))
     assert told - nothing == by_hand
+
+
+# An all-gather of a TPU that goes on beside a product, as its compiler writes it.
+BESIDE = """HloModule m
+
+%begin (p: f32[1,4]) -> (f32[1,4], f32[8,4]) {
+  %p = f32[1,4] parameter(0)
+  %g1 = f32[8,4] all-gather(%p), channel_id=1, dimensions={0}, FUSED
+  ROOT %s = (f32[1,4], f32[8,4]) custom-call(%g1), custom_call_target="AsyncCollectiveStart"
+}
+
+%beside (q: f32[1,4], w: f32[8,4], y: f32[5,4]) -> (f32[5,4], f32[1,4], f32[8,4], f32[8,4]) {
+  %q = f32[1,4] parameter(0)
+  %w = f32[8,4] parameter(1)
+  %y = f32[5,4] parameter(2)
+  %g2 = f32[8,4] all-gather(%q), channel_id=1, dimensions={0}, FUSED
+  %n = f32[5,4] negate(%y)
+  ROOT %t = (f32[5,4], f32[1,4], f32[8,4], f32[8,4]) tuple(%n, %q, %w, %g2)
+}
+
+%end (r: f32[1,4], v: f32[8,4]) -> f32[8,4] {
+  %r = f32[1,4] parameter(0)
+  %v = f32[8,4] parameter(1)
+  ROOT %d = f32[8,4] custom-call(%r, %v), custom_call_target="AsyncCollectiveDone"
+}
+
+ENTRY %m (x: f32[1,4], z: f32[5,4]) -> f32[8,4] {
+  %x = f32[1,4] parameter(0)
+  %z = f32[5,4] parameter(1)
+  %b = (f32[1,4], f32[8,4]) fusion(%x), kind=kCustom, calls=%begin
+  %b0 = f32[1,4] get-tuple-element(%b), index=0
+  %b1 = f32[8,4] get-tuple-element(%b), index=1
+  %m0 = (f32[5,4], f32[1,4], f32[8,4], f32[8,4]) fusion(%b0, %b1, %z), kind=kOutput, calls=%beside
+  %m2 = f32[8,4] get-tuple-element(%m0), index=3
+  ROOT %e = f32[8,4] fusion(%b0, %m2), kind=kCustom, calls=%end
+}""".replace("FUSED", 'backend_config={"async_collective_fusion_config":{"flag_start":"2"}}')
+
+
+def test_a_gather_beside_other_work_is_written_once():
+    # What begins it writes its two parts; the negation beside it reads and writes 5 rows of 4.
+    assert cost.memory_traffic(hlo.parse(BESIDE)) == (16 + 128) + (80 + 80)

@@ -52,6 +52,30 @@ def test_a_loop_whose_turns_only_running_tells_takes_the_number_given():
     assert hlo.trips(loop, module) is None
 
 
+def test_a_loop_that_counts_by_twos_turns_half_as_often():
+    text = TPU.replace("%BOUND", "%bound").replace("constant(1)", "constant(2)")
+    assert hlo.parse(text.replace("constant(3)", "constant(8)")).runs()["body"] == 4
+    assert hlo.parse(text.replace("constant(3)", "constant(7)")).runs()["body"] == 4
+
+
+def test_a_kernel_written_over_several_lines_is_one_instruction_and_ends_no_computation():
+    # As a Pallas kernel stands in a TPU's program; what follows it must not be lost.
+    kernel = """  %kernel = f32[8,4]{1,0} custom-call(%a), frontend_attributes={kernel_metadata={
+"xprof_metadata":"{\\"block_q\\": 256}"
+}}, metadata={op_name="jit(step)/splash/pallas_call" stack_frame_id=52}
+  %part = f32[8]{0} get-tuple-element(%kernel), index=3, frontend_attributes={kernel_metadata={
+"xprof_metadata":"{\\"block_q\\": 256}"
+}}
+  %sum = f32[8,4]{1,0} all-reduce(%kernel), replica_groups={{0,1}}, to_apply=%fused
+"""
+    text = TPU.replace("%BOUND", "%bound").replace("  %zero =", kernel + "  %zero =")
+    main = hlo.parse(text).computations["main"]
+    assert list(main.instructions) == ["a", "kernel", "part", "sum", "zero", "start", "loop", "end"]
+    assert main.instructions["kernel"].op_name == "jit(step)/splash/pallas_call"
+    assert main.instructions["kernel"].operands == ("a",)
+    assert main.root.name == "end"
+
+
 def test_lines_are_taken_apart():
     module = hlo.parse(TPU.replace("%BOUND", "%bound"))
     fusion = module.computations["body"].instructions["y"]

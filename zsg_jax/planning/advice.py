@@ -12,8 +12,10 @@ from zsg_jax.progress import say
 from zsg_jax.training import sharding
 
 Setting = dict[str, Any]
-# Compiles at most: of a large model each takes a minute.
+# Compiles at most before something coarser is tried: of a large model each takes a minute.
 MOST = 10
+# Of the adapters that are proposed.
+RANK = 16
 
 
 def chain(config: ConfigDict, rows_apart: int) -> list[Setting]:
@@ -63,60 +65,104 @@ def changed(config: ConfigDict, setting: Setting) -> ConfigDict:
     return other
 
 
+def coarser(config: ConfigDict, *, adapters: bool) -> list[Setting]:
+    """Settings that take less memory and learn otherwise: weights of fewer bits, then adapters.
+
+    Args:
+        adapters: whether there are weights to be adapted.
+    """
+    model = config.model
+    fewer = {} if model.dtype == "bfloat16" else {"model.dtype": "bfloat16"}
+    if model.lora.rank:
+        return [fewer] if fewer else []
+    found: list[Setting] = []
+    if model.param_dtype != "bfloat16":
+        found.append({"model.param_dtype": "bfloat16"})
+    if adapters:
+        found.append({"model.lora.rank": RANK, **fewer})
+    return found
+
+
+def learns_otherwise(setting: Setting) -> bool:
+    """Whether a setting is one of `coarser`."""
+    return not {"model.param_dtype", "model.dtype", "model.lora.rank"}.isdisjoint(setting)
+
+
 def nearest(
     config: ConfigDict,
     devices: list[Any],
     machine: str,
     usable: int,
     fits: Callable[[ConfigDict], bool],
+    *,
+    adapters: bool = False,
 ) -> tuple[Setting | None, int]:
     """The setting that changes least of those that fit, and how many were compiled.
 
-    Of each mesh, the config's own first, the thriftiest setting is compiled first: where that does
-    not fit, none of that mesh does. The least change that fits is then found by halving. A mesh on
-    which the state alone is too large is not compiled at all.
+    What changes nothing that is learned comes first, and only where none of it fits `coarser`.
 
     Args:
         usable: bytes of a chip.
         fits: compiles a config and says whether it fits.
+        adapters: as `coarser` takes it.
     """
-    compiled = 0
+    tried: list[Setting] = []
+    most = 0
 
     def tries(setting: Setting) -> bool:
-        nonlocal compiled
-        compiled += 1
+        if len(tried) >= most:
+            return False
+        tried.append(setting)
         say(f"trying {written(setting)}")
         return fits(changed(config, setting))
 
-    for mesh in [{}, *meshes(config, len(devices))]:
-        base = changed(config, mesh)
-        try:
-            placed = make_mesh(base, devices, machine)
-            apart = sharding.row_devices(placed)
-            settings = [{**mesh, **one} for one in chain(base, apart)]
-            if mesh:
-                settings = [mesh, *settings]
-            settings = [one for one in settings if possible(changed(config, one), placed)]
-            if not settings:
-                continue
-            state = trainer_of(changed(config, settings[-1]), placed).abstract_state
-        except UserError:
-            continue  # sizes that do not divide
-        if least_bytes(state) > usable:
+    for first in [{}, *coarser(config, adapters=adapters)]:
+        most = len(tried) + MOST
+        for mesh in [{}, *meshes(config, len(devices))]:
+            settings = _that_may_fit(config, {**first, **mesh}, devices, machine, usable)
+            found = _least(settings, tries)
+            if found is not None:
+                return found, len(tried)
+    return None, len(tried)
+
+
+def _that_may_fit(
+    config: ConfigDict, start: Setting, devices: list[Any], machine: str, usable: int
+) -> list[Setting]:
+    """`start` and its chain, as far as rows divide; none where the state alone is too large."""
+    base = changed(config, start)
+    try:
+        mesh = make_mesh(base, devices, machine)
+        settings = [{**start, **one} for one in chain(base, sharding.row_devices(mesh))]
+        settings = [start, *settings] if start else settings
+        settings = [one for one in settings if possible(changed(config, one), mesh)]
+        if not settings:
+            return []
+        state = trainer_of(changed(config, settings[-1]), mesh).abstract_state
+    except UserError:
+        return []  # sizes that do not divide
+    return settings if least_bytes(state) <= usable else []
+
+
+def _least(settings: list[Setting], tries: Callable[[Setting], bool]) -> Setting | None:
+    """The first of the settings that fits.
+
+    The thriftiest is tried first: where that does not fit, none does, unless its micro-batches are
+    what is too much, whose sums of gradients take room. Then by halving.
+    """
+    whole = [one for one in settings if "training.micro_batch_size" not in one]
+    for candidates in (settings, whole if len(whole) < len(settings) else []):
+        if not candidates or not tries(candidates[-1]):
             continue
-        if compiled >= MOST:
-            break
-        if not tries(settings[-1]):
-            continue
-        low, high = 0, len(settings) - 1
-        while low < high and compiled < MOST:
+        low, high = 0, len(candidates) - 1
+        while low < high:
             middle = (low + high) // 2
-            if tries(settings[middle]):
+            if tries(candidates[middle]):
                 high = middle
             else:
                 low = middle + 1
-        return settings[high], compiled
-    return None, compiled
+        return candidates[high]
+    return None
 
 
 def possible(config: ConfigDict, mesh: Any) -> bool:

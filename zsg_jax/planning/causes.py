@@ -18,6 +18,8 @@ UNEXPLAINED = "unexplained"
 # Axes over which the rows of a batch are split, so that whole gradients are sums over them.
 _ROWS = frozenset(("data", "fsdp"))
 
+_TILES = 1.1
+
 
 @dataclass(frozen=True)
 class Cause:
@@ -56,6 +58,14 @@ class Explainer:
         told = ", ".join(one.axes)
         if one.kind == "all-gather" and (rules := self._copied(one)):
             return f"weights split over {told} are gathered where they are used", rules
+        if one.kind == "collective-permute":
+            # A product whose weights, or whose gradient's parts, go round while it is computed.
+            if rules := self._copied(one):
+                return f"weights split over {told} are passed round where they are used", rules
+            product = "transpose(" in one.op_name and one.op_name.endswith("dot_general")
+            rules = self._gradients(one) if product else self._ends(one)
+            if rules and _ROWS.issuperset(one.axes):
+                return f"gradients are summed into the parts split over {told}", rules
         if one.kind in ("all-reduce", "reduce-scatter") and _ROWS.issuperset(one.axes):
             if max(one.elements) <= max(self._rows, 16):
                 return "sums over all rows: loss, tokens, the gradients' norm", ()
@@ -101,11 +111,15 @@ class Explainer:
         """Rules of parameters whose gradient, or a part of it, has each array's size."""
         if "transpose(" not in one.op_name and "jvp" in one.op_name:
             return ()  # the forward pass
+        # A TPU's compiler may round the parts of a sum up to its tiles.
+        more = _TILES if one.kind == "reduce-scatter" else 1.01
         rules: set[str] = set()
         for elements in one.elements:
             if elements <= max(self._rows, 16):
                 continue  # a sum that was combined with them
-            fits = {rule_of(path) for path, leaf in self._leaves if self._is_part(elements, leaf)}
+            fits = {
+                rule_of(path) for path, leaf in self._leaves if self._is_part(elements, leaf, more)
+            }
             if not fits:
                 return ()
             rules |= fits
@@ -116,16 +130,35 @@ class Explainer:
         named = {axis for rule in rules for axis in jax.tree.leaves(tuple(specs[rule]))}
         return named.issuperset(axes)
 
-    def _is_part(self, elements: int, leaf: Any) -> bool:
+    def _ends(self, one: Collective) -> tuple[str, ...]:
+        """Rules of the gradient whose parts, rounded up, exchange their ends after their sum."""
+        module, name = self._module, self._operands(one)[0]
+        instructions = module.computations[one.computation].instructions
+        while instructions[name].opcode in ("slice", "bitcast", "copy"):
+            name = instructions[name].operands[0]
+        callee = module.computations.get(dict(instructions[name].calls).get("calls", ""))
+        if callee is None or "all-reduce-scatter" not in callee.name:
+            return ()
+        whole = next((i for i in callee.instructions.values() if i.opcode == "all-reduce"), None)
+        if whole is None:
+            return ()
+        elements = math.prod(whole.shapes[0][1])
+        return tuple(
+            sorted(
+                {rule_of(p) for p, leaf in self._leaves if self._is_part(elements, leaf, _TILES)}
+            )
+        )
+
+    def _is_part(self, elements: int, leaf: Any, more: float) -> bool:
         """Whether an array is this parameter, one layer of it, or what a mesh leaves on a chip.
 
-        A hundredth more will do, for padding.
+        So many times as large will do, for padding.
         """
         full, mesh = math.prod(leaf.shape), leaf.sharding.mesh.size
         parts = {full // n for n in range(1, mesh + 1) if mesh % n == 0 and full % n == 0}
         if len(leaf.shape) > 1 and leaf.shape[0] == self._layers:
             parts |= {part // self._layers for part in parts if part % self._layers == 0}
-        return any(part <= elements <= part * 1.01 for part in parts if part)
+        return any(part <= elements <= part * more for part in parts if part)
 
 
 def rule_of(path: str) -> str:

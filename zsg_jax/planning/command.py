@@ -41,7 +41,7 @@ def run(
     place = topology.parse(machine, memory_gb)
     topology.prepare(place)
     devices = topology.devices(place)
-    config = resolve(config)
+    given, config = config, resolve(config)
     rows = rows or epoch_rows(config)
     plan = try_config(config, devices, place)
     plan = replace(plan, work=work(plan.compiled, place))
@@ -56,14 +56,16 @@ def run(
             place.name,
             plan.memory.usable,
             lambda other: try_config(other, devices, place).memory.fits,
+            adapters=bool(given.model.init_from),
         )
     told = None if setting is None else advice.written(setting)
     if as_json:
         print(json.dumps(report.as_tree(plan, rows, batch_size, told), indent=2))
     if plan.memory.fits:
         return None
-    if told is not None:
-        return f"does not fit {place.name}; this does, nearest of {tried} tried: {told}"
+    if setting is not None:
+        but = ", though it learns otherwise" if advice.learns_otherwise(setting) else ""
+        return f"does not fit {place.name}; this does{but}, nearest of {tried} tried: {told}"
     state = plan.compiled.trainer.abstract_state
     return (
         f"does not fit {place.name}, nor does any of {tried} other settings tried; a chip has "

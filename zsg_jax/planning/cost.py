@@ -15,6 +15,10 @@ _FREE = {
     *("parameter", "constant", "tuple", "get-tuple-element", "bitcast", "while", "conditional"),
     *("call", "after-all", "partition-id", "replica-id", "optimization-barrier", "async-start"),
 }
+_BEGUN = ("copy-start", "collective-permute-start")
+# How a TPU's program ends an exchange that went on beside other fusions.
+_ENDED = 'custom_call_target="AsyncCollectiveDone"'
+_EXCHANGED = '"async_collective_fusion_config"'
 _SLICES = ("dynamic-slice", "slice", "gather")
 
 
@@ -128,12 +132,16 @@ def _open(jaxpr: Any) -> Any:
 def _touched(one: Instruction, computation: Computation, module: Module) -> int:
     if one.opcode in _FREE or one.opcode.endswith(("-done", "-update")):
         return 0
+    if one.opcode == "slice-start":
+        return size(one.shapes[1]) * (1 if one.near[1] else 2)
     if one.opcode in _SLICES:
         return 2 * _far(one)
     if one.opcode == "dynamic-update-slice":
         return 2 * _far(computation.instructions[one.operands[1]])
     inner = module.computations.get(dict(one.calls).get("calls", ""))
     if one.opcode == "fusion" and inner is not None:
+        if _ENDED in inner.root.rest:
+            return 0  # the fusion that began the exchange has written what it gives
         read = sum(
             _read(computation.instructions[name], number, inner)
             for number, name in enumerate(one.operands)
@@ -145,8 +153,8 @@ def _touched(one: Instruction, computation: Computation, module: Module) -> int:
         for name in one.operands
         if name in computation.instructions
     )
-    # A copy that is only begun gives its place, its source and a sign.
-    return read + (_far(one, 0) if one.opcode == "copy-start" else _far(one))
+    # What is only begun gives its place, its source and signs.
+    return read + (_far(one, 0) if one.opcode in _BEGUN else _far(one))
 
 
 def _far(one: Instruction, part: int | None = None) -> int:
@@ -168,6 +176,10 @@ def _read(operand: Instruction, number: int, inner: Computation) -> int:
             continue
         if one.opcode == "bitcast":
             names.add(one.name)
+        elif one.root and one.opcode == "tuple":
+            continue  # handed on
+        elif _EXCHANGED in one.rest:
+            continue  # goes on beside this fusion, and is counted where it began
         elif one.opcode in _SLICES and one.operands[0] in names:
             taken += sum(map(size, one.shapes))
         elif one.opcode != "dynamic-update-slice" or one.operands[0] not in names:
@@ -185,6 +197,8 @@ def _written(fusion: Instruction, inner: Computation) -> int:
     for part, shape, near in zip(parts, fusion.shapes, fusion.near, strict=True):
         while part.opcode == "bitcast":
             part = inner.instructions[part.operands[0]]
+        if part.opcode == "parameter" or _EXCHANGED in part.rest:
+            continue
         if part.opcode == "dynamic-update-slice":
             total += sum(map(size, inner.instructions[part.operands[1]].shapes))
         elif not near:

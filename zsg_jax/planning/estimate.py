@@ -9,7 +9,7 @@ from zsg_jax.planning import cost, hlo
 from zsg_jax.planning.causes import Cause, Explainer, explain
 from zsg_jax.planning.collectives import collectives
 from zsg_jax.planning.join import Compiled, compile_step
-from zsg_jax.planning.memory import Memory, memory
+from zsg_jax.planning.memory import Memory, memory, shard_bytes
 from zsg_jax.planning.roofline import Roofline, roofline
 from zsg_jax.planning.topology import Topology
 from zsg_jax.training.step import FROZEN
@@ -23,7 +23,8 @@ class Work:
         flops: of the matrix products of the program, what is computed again included.
         needed: of the model's own formula, nothing again.
         told_flops, told_bytes: the compiler's own count, which takes each loop's body once.
-        traffic: bytes read from and written to memory, loops by their turns.
+        traffic: bytes read from and written to memory, loops by their turns; of a GPU only those
+            of the state, once each.
         exchanges: by kind and cause.
         bound: the roofline; None for a chip without public figures.
     """
@@ -79,7 +80,12 @@ def work(compiled: Compiled, topology: Topology) -> Work | None:
         cost.model_flops(compiled.model, params, compiled.rows, compiled.length, state.get(FROZEN))
         / chips
     )
-    traffic = cost.memory_traffic(module, unknown)
+    # A GPU's compiler fuses otherwise: all that is sure is that the state is read and written.
+    traffic = (
+        float(2 * shard_bytes(state))
+        if topology.chip.kind == "gpu"
+        else cost.memory_traffic(module, unknown)
+    )
     told: Any = compiled.step.cost_analysis()
     told = told[0] if isinstance(told, list) else told or {}
     return Work(

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 Shape = tuple[str, tuple[int, ...]]
 
 _HEADER = re.compile(r"^(ENTRY )?%?([\w.$-]+) \(.*\) -> .*\{$")
+_END = re.compile(r"^\}(, execution_thread=.*)?$")
 _LINE = re.compile(r"^\s+(ROOT )?%?([\w.$-]+) = ")
 _SHAPE = re.compile(r"\b([a-z]+\d*[a-z0-9]*)\[([\d,<=]*)\](\{[^}]*\})?")
 _NAME = re.compile(r"%([\w.$-]+)")
@@ -133,8 +134,8 @@ def parse(text: str) -> Module:
     """
     computations: dict[str, Computation] = {}
     entry, current = "", None
-    for line in text.splitlines():
-        if line.startswith("}"):
+    for line in _whole_lines(text):
+        if _END.match(line):
             current = None
         elif current is not None:
             if one := _instruction(line):
@@ -147,6 +148,21 @@ def parse(text: str) -> Module:
     return Module(entry, computations)
 
 
+def _whole_lines(text: str) -> Iterator[str]:
+    """The lines, one an instruction: of a Pallas kernel the attributes have line breaks."""
+    held = ""  # an instruction that may go on
+    for line in text.splitlines():
+        instruction = _LINE.match(line)
+        if held and not (instruction or _END.match(line)):
+            held += line
+            continue
+        if held:
+            yield held
+        held = line if instruction else ""
+        if not held:
+            yield line
+
+
 def trips(loop: Instruction, module: Module) -> int | None:
     """Turns of a `while`, as the compiler noted or its condition says; None: only running tells."""
     if found := _TRIPS.search(loop.rest):
@@ -155,12 +171,26 @@ def trips(loop: Instruction, module: Module) -> int | None:
     if condition is None:
         return None
     test = condition.root
-    # A loop from 0 in steps of 1, as JAX's scan makes it.
+    # A loop from 0, as JAX's scan makes it and as TPU's compiler splits a product into steps.
     if test.opcode == "compare" and "direction=LT" in test.rest and len(test.operands) == 2:
         bound = condition.instructions.get(test.operands[1])
         if bound is not None and bound.opcode == "constant" and bound.inside.isdigit():
-            return int(bound.inside)
+            return -(-int(bound.inside) // _stride(loop, condition, test, module))
     return None
+
+
+def _stride(loop: Instruction, condition: Computation, test: Instruction, module: Module) -> int:
+    """What a turn adds to the number that the condition tests: 1 where that is not plain."""
+    body = module.computations.get(dict(loop.calls).get("body", ""))
+    counter = condition.instructions.get(test.operands[0])
+    place = re.search(r"index=(\d+)", counter.rest) if counter is not None else None
+    if body is None or place is None or int(place[1]) >= len(body.root.operands):
+        return 1
+    added = body.instructions.get(body.root.operands[int(place[1])])
+    if added is None or added.opcode != "add":
+        return 1
+    numbers = [body.instructions[name] for name in added.operands if name in body.instructions]
+    return next((int(n.inside) for n in numbers if n.opcode == "constant" and n.inside != "0"), 1)
 
 
 def size(shape: Shape) -> int:

@@ -137,8 +137,13 @@ def rows_of(config: ConfigDict, mesh: Mesh) -> int:
 
 
 def trainer_of(config: ConfigDict, mesh: Mesh) -> Trainer:
-    """The study's own trainer; only its shapes are used."""
-    return make_trainer(config, vocabulary(config), mesh)  # type: ignore[arg-type]
+    """The study's own trainer, which keeps still; only its shapes are used."""
+    return make_trainer(
+        config,
+        vocabulary(config),  # type: ignore[arg-type]
+        mesh,
+        tell=lambda _: None,
+    )
 
 
 def compile_step(config: ConfigDict, devices: Sequence[Any], machine: str) -> Compiled:
@@ -168,9 +173,16 @@ def compile_step(config: ConfigDict, devices: Sequence[Any], machine: str) -> Co
     )
 
 
+# What the compiler says before and after it has laid out the program, arguments included.
+_REFUSALS = (
+    r"total memory required for HLO temporaries \(([\d.]+)([KMGT]?)\)",
+    r"[Uu]sed ([\d.]+)([KMGT]?)i?B? of [\d.]+[KMGT]?i?B? hbm",
+)
+
+
 def needed_bytes(message: str) -> int:
     """Bytes of memory that a compiler's refusal says a program takes, 0 if it does not say."""
-    found = re.search(r"[Uu]sed ([\d.]+)([KMGT]?)i?B? of ([\d.]+)([KMGT]?)i?B? hbm", message)
+    found = next(filter(None, (re.search(pattern, message) for pattern in _REFUSALS)), None)
     if found is None:
         return 0
     unit = {"": 1, "K": 2**10, "M": 2**20, "G": GIB, "T": 2**40}[found[2]]

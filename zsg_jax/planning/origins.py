@@ -10,6 +10,8 @@ _MOVES = {
     *("convert", "copy", "bitcast", "bitcast-convert", "reshape", "transpose", "slice", "pad"),
     *("dynamic-slice", "all-gather", "all-gather-start", "all-gather-done", "copy-start"),
     *("copy-done", "broadcast", "reduce-precision", "custom-call", "optimization-barrier"),
+    *("slice-start", "slice-done", "collective-permute", "collective-permute-start"),
+    "collective-permute-done",
 }
 
 

@@ -94,17 +94,18 @@ def as_text(plan: Estimate, rows: int | None, batch_size: int) -> str:
     if plan.work is None:
         lines.append("  the compiler refused it; the rest is as its message says")
         return "\n".join(lines)
-    return "\n".join(lines + _work(plan.work, rows, batch_size))
+    return "\n".join(lines + _work(plan.work, rows, batch_size, one.chip.kind))
 
 
-def _work(work: Work, rows: int | None, batch_size: int) -> list[str]:
+def _work(work: Work, rows: int | None, batch_size: int, kind: str) -> list[str]:
     lines = [
         "",
         "work of a chip and step",
         f"  matrix products              {_si(work.flops)}FLOP, recomputation included",
         f"  the model's formula          {_si(work.needed)}FLOP, "
         f"{work.needed / work.flops:.0%} of it",
-        f"  memory traffic               {bytes_text(work.traffic)}",
+        f"  memory traffic               {bytes_text(work.traffic)}"
+        + (", the state once: the rest is not known" if kind == "gpu" else ""),
         f"  (the compiler's count, each loop's body once: {_si(work.told_flops)}FLOP, "
         f"{bytes_text(work.told_bytes)})",
         "",

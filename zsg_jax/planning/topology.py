@@ -20,6 +20,7 @@ _GRIDS = {
     3: {4: "2x2x1", 8: "2x2x2", 16: "2x2x4", 32: "2x4x4", 64: "4x4x4", 128: "4x4x8"},
 }
 _MOST_SIMULATED = 1024
+_HOISTS = "while-loop-invariant-code-motion"
 
 
 @dataclass(frozen=True)
@@ -84,6 +85,11 @@ def prepare(topology: Topology) -> None:
     jax.config.update("jax_platforms", "cpu")
     if topology.chip.kind != "tpu":
         jax.config.update("jax_num_cpu_devices", topology.count)
+        if topology.chip.kind == "gpu":
+            # The CPU's compiler turns bfloat16 weights to float32, and does it for all layers at
+            # once before their loop: copies that no GPU has.
+            told = os.environ.get("XLA_FLAGS", "")
+            os.environ["XLA_FLAGS"] = f"{told} --xla_disable_hlo_passes={_HOISTS}".strip()
         return
     if importlib.util.find_spec("libtpu") is None:
         raise UserError(
@@ -119,7 +125,8 @@ def devices(topology: Topology) -> list[Any]:
         found = topologies.get_topology_desc(
             platform="tpu",
             topology_name=topology.name,
-            chip_config_name="default",
+            # The two cores of a v4 chip as the one device that JAX has there; of others that is so.
+            chip_config_name="megacore" if topology.chip_name == "v4" else "default",
             chips_per_host_bounds=bounds,
             num_slices=1,
         ).devices

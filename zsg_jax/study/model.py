@@ -1,10 +1,10 @@
 """A study's model: where its first weights come from, and the model on its mesh."""
 
 import re
+from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
 
-import jax
 import jax.numpy as jnp
 from jax.sharding import Mesh
 from ml_collections import ConfigDict
@@ -120,12 +120,18 @@ def _longest(config: ConfigDict) -> int:
 
 
 def make_trainer(
-    config: ConfigDict, tokenizer: Tokenizer, mesh: Mesh, origin: Origin | None = None
+    config: ConfigDict,
+    tokenizer: Tokenizer,
+    mesh: Mesh,
+    origin: Origin | None = None,
+    *,
+    tell: Callable[[str], None] = say,
 ) -> Trainer:
     """The model that the config names, for this tokenizer, with its shapes and shardings.
 
     Args:
         origin: what `find_origin` gives, if it is known.
+        tell: takes a line about the model, its attention or its precision.
 
     Raises:
         UserError: a folder or size that does not fit the tokenizer or the lengths.
@@ -159,26 +165,28 @@ def make_trainer(
         model,
         options,
         mesh,
-        compute=make_compute(config, model, mesh),
+        compute=make_compute(config, model, mesh, tell),
         param_dtype=config.model.param_dtype,
         lora=make_lora(config),
         init_from=weights,
     )
     axes = " ".join(f"{axis}={size}" for axis, size in mesh.shape.items())
-    say(
+    tell(
         f"model: {family_name(model)}, {trainer.parameters:,} parameters{_trained(trainer)}; mesh "
-        f"{axes} on {jax.default_backend()}"
+        f"{axes} on {mesh.devices.flat[0].platform}"
     )
     if config.model.param_dtype != "float32":
-        say(
+        tell(
             f"model.param_dtype={config.model.param_dtype}: the weights keep 8 bits of precision, "
             "so an update under a 256th of a weight is lost; float32 keeps it"
         )
     return trainer
 
 
-def make_compute(config: ConfigDict, model: ModelConfig, mesh: Mesh) -> Compute:
-    """How the model is computed on this mesh; says which attention was picked, and why."""
+def make_compute(
+    config: ConfigDict, model: ModelConfig, mesh: Mesh, tell: Callable[[str], None] = say
+) -> Compute:
+    """How the model is computed on this mesh; tells which attention was picked, and why."""
     dtype, given = jnp.dtype(config.model.dtype), config.model.attention
     platform = mesh.devices.flat[0].platform
     head_dim = getattr(model, "head_dim", model.hidden_size // model.num_heads)
@@ -187,7 +195,7 @@ def make_compute(config: ConfigDict, model: ModelConfig, mesh: Mesh) -> Compute:
         raise UserError(f"model.attention={given}: {why}; leave it out, or give xla")
     if given == "xla" != kind:
         kind, why = "xla", "model.attention asks for it"
-    say(f"attention: {kind}, since {why}")
+    tell(f"attention: {kind}, since {why}")
     return Compute(dtype, config.model.remat, kind)
 
 

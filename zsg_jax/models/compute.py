@@ -20,8 +20,9 @@ class Compute:
     """How a model is computed.
 
     Attributes:
-        dtype: of activations and of the operands of products; softmax, norms, sums of products and
-            the loss are float32 in any case.
+        dtype: of activations and of the operands of products, and of what devices send each other
+            of a layer's gradients; softmax, norms, sums of products and the loss are float32 in any
+            case.
         remat: a key of `REMAT`.
         attention: one of `attention.KINDS`, what its kernel is.
     """

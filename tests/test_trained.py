@@ -203,3 +203,12 @@ def test_paths_that_are_runs(tmp_path, monkeypatch):
         assert run_of(tmp_path / given) == found
     (Path("w") / "runs" / "a-seed0" / "config.json").write_text("{}")
     assert run_of("w/runs/a-seed0") is None
+
+
+def test_a_tokenizer_that_makes_other_tokens_than_the_weights_own_is_refused(
+    first, going_on, tmp_path
+):
+    exported = exporting.run(Request(first, RUN, tmp_path / "exported"))
+    other = {"init_from": str(exported), "tokenizer": "bytes"}
+    told = r"tokenizer='bytes' makes other tokens .*; pass --config\.tokenizer=.*exported"
+    refused(going_on(**other), tmp_path / "next", told)

@@ -40,7 +40,7 @@ def parser(config_keys: Collection[str]) -> Callable[[Sequence[str]], list[str]]
     def parse(argv: Sequence[str]) -> list[str]:
         try:
             _check_config(argv, config_keys)
-            rest = flags.FLAGS(list(argv))
+            rest = flags.FLAGS(_last_of_each(argv))
         except flags.UnrecognizedFlagError as error:
             known = [f"--{name}" for name in flags.FLAGS]
             fail(f"--{error.flagname}: unknown flag{nearest(f'--{error.flagname}', known)}")
@@ -105,6 +105,20 @@ def fail(message: str, code: int = 1) -> NoReturn:
     """Prints one line to standard error and exits."""
     print(f"{speaker}: {message}", file=sys.stderr)
     sys.exit(code)
+
+
+def _last_of_each(argv: Sequence[str]) -> list[str]:
+    """`argv` without overrides that a later one of the same key replaces.
+
+    config_flags would make one tuple of two.
+    """
+    kept: dict[Any, str] = {}
+    for place, argument in enumerate(argv):
+        match = re.match(r"--?config\.([^=]+)=", argument)
+        key = match[1] if match else place
+        kept.pop(key, None)
+        kept[key] = argument
+    return list(kept.values())
 
 
 def _check_config(argv: Sequence[str], keys: Collection[str]) -> None:

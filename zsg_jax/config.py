@@ -331,6 +331,12 @@ def validate(config: ConfigDict) -> None:
         f"config.seeds={tuple(seeds)} would train the same run {len(seeds)} times, since the "
         "weights come from model.init_from; pass --config.seeds='(0,)'",
     )
+    for key in ("alpha", "targets", "dropout"):
+        name = f"model.lora.{key}"
+        check(
+            bool(given["model.lora.rank"]) or given[name] == known[name],
+            f"config.{name}={given[name]!r} is of adapters; give model.lora.rank too",
+        )
     for key in ("data.train", "data.test", "data.template", "tokenizer", "similarity.encoder"):
         check(bool(given[key]), f"config.{key} is empty; give a path or a name")
     check(

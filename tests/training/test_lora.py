@@ -138,6 +138,8 @@ def test_a_study_of_adapters_resumes_exactly_and_exports(
 
     alone = exporting.run(request._replace(output=tmp_path / "adapters", adapters=True))
     tensors = load_file(alone / "adapter_model.safetensors")
+    modes = {path.stat().st_mode for one in (merged, alone) for path in one.glob("*.*")}
+    assert len(modes) == 1
     assert len(tensors) == 3 * 7 * 2
     told = json.loads((alone / "adapter_config.json").read_text())
     assert (told["base_model_name_or_path"], told["r"]) == (str(folder), 4)
@@ -161,3 +163,18 @@ def test_adapters_are_the_same_on_any_mesh_of_one_device_and_by_seed(folder):
     assert (q[0] != q[1]).any()
     frozen = jax.device_get(one.frozen(0))
     jax.tree.map(np.testing.assert_array_equal, frozen["frozen"], a["frozen"])
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"model.lora.dropout": 0.1}, r"model\.lora\.dropout=0\.1 is of adapters; give"),
+        ({"model.lora.rank": 2, "model.lora.targets": ()}, "targets are none; name some"),
+    ],
+)
+def test_settings_that_would_do_nothing_are_refused(
+    folder, small_config, tmp_path, changes, message
+):
+    config = small_config(**{"model.init_from": str(folder)} | changes)
+    with pytest.raises(UserError, match=message):
+        study.run(config, tmp_path / "w", command="test")

@@ -38,6 +38,7 @@ class LoRA:
     dropout: float = 0.0
 
     def __post_init__(self) -> None:
+        check(bool(self.targets), "LoRA: targets are none; name some, or ('all',)")
         check(self.rank > 0, f"LoRA: rank={self.rank}; give a whole number above 0")
         check(
             0 < self.alpha < math.inf, f"LoRA: alpha={self.alpha}; give a number above 0, as 2·rank"

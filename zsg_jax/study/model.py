@@ -6,13 +6,14 @@ from pathlib import Path
 from typing import NamedTuple
 
 import jax.numpy as jnp
+import numpy as np
 from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
 from zsg_jax import hub, trained
 from zsg_jax import workdir as workdirs
 from zsg_jax.config import default_config
-from zsg_jax.data.tokenizers import Tokenizer
+from zsg_jax.data.tokenizers import Tokenizer, from_folder
 from zsg_jax.durable import read_json
 from zsg_jax.errors import UserError, check
 from zsg_jax.models import attention, huggingface
@@ -23,6 +24,8 @@ from zsg_jax.models.lora import LoRA
 from zsg_jax.progress import say
 from zsg_jax.training.trainer import Trainer, TrainerOptions
 
+# Texts that different tokenizers read differently.
+_PROBES = ("The quick brown fox, at 12:30, didn't jump.", "User: naïve café\nAssistant:  42 {x}")
 _WHERE = "give a Hugging Face folder, a run as WORKDIR/runs/NAME-seedK, or hub:OWNER/NAME"
 
 
@@ -54,6 +57,7 @@ def find_origin(config: ConfigDict, tokenizer: Tokenizer, workdir: Path | None =
         return _of_run(config, tokenizer, run)
     if given:
         _refuse_other_folders(given, Path(folder))
+        _refuse_other_tokenizer(config, tokenizer, Path(folder))
     model = choose(
         config.model.family,
         config.model.size,
@@ -105,14 +109,38 @@ def _refuse_other_folders(given: str, folder: Path) -> None:
         named = re.fullmatch(r"[\w.-]+/[\w.-]+", given)
         fetched = f"; hub:{given} is fetched" if named else ""
         raise UserError(f"model.init_from={given!r}: no such folder; {_WHERE}{fetched}")
+    check(folder.is_dir(), f"model.init_from={given!r}: is a file; give the folder it lies in")
+    check(
+        not (folder / "adapter_config.json").exists() or (folder / "config.json").exists(),
+        f"model.init_from={given!r}: holds adapters alone; give a folder they are merged into",
+    )
     check(
         (folder / "config.json").exists(),
-        f"model.init_from={given!r}: is neither a model's folder nor a run's; {_WHERE}",
+        f"model.init_from={given!r}: has no config.json, and is no run of a study; {_WHERE}",
     )
     if "model.family" in (read_json(folder / "config.json") or {}):
         runs = sorted(str(path) for path in (folder / "runs").glob("*"))
         told = f"give one of its runs: {', '.join(runs)}" if runs else "train it first"
         raise UserError(f"model.init_from={given!r}: is the workdir of a study; {told}")
+
+
+def _refuse_other_tokenizer(config: ConfigDict, tokenizer: Tokenizer, folder: Path) -> None:
+    """Refuses a tokenizer that reads a text otherwise than the one beside the weights does."""
+    if not (folder / "tokenizer.json").exists():
+        return
+    try:
+        own = from_folder(str(folder))
+    except UserError:
+        # A tokenizer that is not read here cannot be compared.
+        return
+    mine, theirs = ([one.ids for one in each.encode(_PROBES)] for each in (tokenizer, own))
+    same = all(np.array_equal(a, b) for a, b in zip(mine, theirs, strict=True))
+    check(
+        same,
+        f"tokenizer={config.tokenizer!r} makes other tokens of a text than the tokenizer of "
+        f"model.init_from, for which its weights mean nothing; pass "
+        f"--config.tokenizer={config.model.init_from}",
+    )
 
 
 def _longest(config: ConfigDict) -> int:

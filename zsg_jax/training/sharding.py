@@ -64,7 +64,11 @@ def make_mesh(
     known = math.prod(size for size in sizes.values() if size != -1)
     if free:
         if len(devices) % known:
-            raise UserError(f"{told}: {known} does not divide the {len(devices)} devices at hand")
+            fits = ", ".join(str(n) for n in range(1, len(devices) + 1) if len(devices) % n == 0)
+            raise UserError(
+                f"{told}: {known} does not divide the {len(devices)} devices at hand; numbers that "
+                f"do: {fits}"
+            )
         sizes[free[0]] = len(devices) // known
     count = math.prod(sizes.values())
     processes = {device.process_index for device in devices}

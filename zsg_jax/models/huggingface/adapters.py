@@ -11,6 +11,7 @@ from safetensors.numpy import save_file
 from zsg_jax.durable import write_json
 from zsg_jax.models.families import ModelConfig, family_name
 from zsg_jax.models.huggingface import layouts, unpadded
+from zsg_jax.models.huggingface.write import as_readable_as
 from zsg_jax.models.lora import A, B, LoRA
 from zsg_jax.models.parts import Params
 from zsg_jax.models.weights import Place
@@ -60,10 +61,9 @@ def write_adapters(
         tensors[f"{_BEFORE}{name}.lora_B.weight"] = _blocks(parts)
         ranks[_target(name)] = lora.rank * len(parts)
     save_file(tensors, folder / "adapter_model.safetensors", metadata={"format": "pt"})
-    write_json(
-        folder / "adapter_config.json",
-        _config(lora, ranks, base=base, fan_in_fan_out=not layout.transposed),
-    )
+    config = folder / "adapter_config.json"
+    write_json(config, _config(lora, ranks, base=base, fan_in_fan_out=not layout.transposed))
+    as_readable_as(config, folder.glob("*.safetensors"))
 
 
 def _blocks(parts: list[_Piece]) -> np.ndarray:

@@ -69,10 +69,12 @@ class ConfigReader:
 
     def refuse_unless(self, key: str, found: Any, *allowed: Any) -> None:
         """Refuses a value that is not computed here."""
+        told = f"but only {', '.join(map(repr, allowed))} is computed here"
+        if allowed == (None,):
+            told = "which is not computed here"
         check(
             any(found == one and type(found) is type(one) for one in allowed),
-            f"{self.path}: {key} is {found!r}, but only {', '.join(map(repr, allowed))} is computed"
-            " here; take another model",
+            f"{self.path}: {key} is {found!r}, {told}; take another model",
         )
 
     def rope(self) -> tuple[Any, RopeScaling | None]:

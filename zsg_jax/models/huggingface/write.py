@@ -3,7 +3,8 @@
 import json
 import math
 import re
-from collections.abc import Iterator
+import stat
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -102,11 +103,16 @@ def write(
     if len(files) > 1:
         index = {"metadata": {"total_size": sum(sizes.values())}, "weight_map": weight_map}
         write_json(folder / "model.safetensors.index.json", index)
-    (folder / "config.json").write_text(
-        json.dumps(_config(model, source, dtype, own, more or {}), indent=2, ensure_ascii=False)
-        + "\n",
-        encoding="utf-8",
-    )
+    content = _config(model, source, dtype, own, more or {})
+    text = json.dumps(content, indent=2, ensure_ascii=False) + "\n"
+    (folder / "config.json").write_text(text, encoding="utf-8")
+    as_readable_as(folder / "config.json", folder.glob("*.safetensors"))
+
+
+def as_readable_as(one: Path, others: Iterable[Path]) -> None:
+    """Gives files the mode of another; safetensors makes them its owner's alone."""
+    for path in others:
+        path.chmod(stat.S_IMODE(one.stat().st_mode))
 
 
 def _config(

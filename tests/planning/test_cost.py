@@ -138,7 +138,9 @@ def test_a_step_of_a_model_computes_what_its_formula_says_and_the_masked_half_of
     whole = 12 * model.num_layers * model.num_heads * model.head_dim * B * L * L
     formula = cost.model_flops(model, params, B, L)
     masked = whole - 12 * model.num_layers * model.num_heads * model.head_dim * B * L * (L + 1) / 2
-    assert formula <= traced <= formula + masked * 1.01
+    # The backward pass makes the scores, one product of six, once more.
+    again = whole / 6
+    assert formula + again <= traced <= formula + again + masked * 1.01
 
 
 def test_frozen_weights_have_no_gradient_of_their_own():

@@ -116,8 +116,16 @@ def train_rows(read_metrics, folder, name):
     ]
 
 
-@pytest.mark.parametrize("name", [*CASES, "moved"])
-def test_the_order_is_the_same_on_every_mesh(studies, read_metrics, name):
+# One test, for several would be spread over processes, each of which would train.
+def test_the_order_losses_and_shards_are_right_on_every_mesh(studies, read_metrics):
+    for name in [*CASES, "moved"]:
+        same_order(studies, read_metrics, name)
+        same_losses(studies, read_metrics, name)
+    for name in CASES:
+        shards(studies, name)
+
+
+def same_order(studies, read_metrics, name):
     folder, _ = studies
     one = train_rows(read_metrics, folder, "one")
     rows = train_rows(read_metrics, folder, name)
@@ -132,8 +140,7 @@ def test_the_order_is_the_same_on_every_mesh(studies, read_metrics, name):
     assert fills[1] > (1.25 if name == "one packed" else 0.99) * fills[0]
 
 
-@pytest.mark.parametrize("name", [*CASES, "moved"])
-def test_losses_agree_within_rounding(studies, read_metrics, name):
+def same_losses(studies, read_metrics, name):
     folder, _ = studies
     rows = [read_metrics(folder / case / "runs" / "tmta-rt-seed0") for case in ("one", name)]
     losses = [[row["loss"] for row in some] for some in rows]
@@ -143,8 +150,8 @@ def test_losses_agree_within_rounding(studies, read_metrics, name):
     assert losses[0][-1] < losses[0][0] - 0.5
 
 
-@pytest.mark.parametrize("name", CASES)
-def test_moments_lie_like_their_parameters_and_few_compiles_served(studies, name):
+def shards(studies, name):
+    """Moments lie like their parameters, and few compiles served."""
     _, told = studies
     # Two arrangements of one length, so two runs; rows all at once make some shapes, parts one.
     sizes = [CASES[name].get(f"mesh.{axis}", 1) for axis in AXES]

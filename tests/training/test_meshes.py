@@ -78,14 +78,13 @@ print(json.dumps(told))
 """
 
 
-@pytest.fixture(scope="module")
-def told():
+def train(names):
     flags = {
         "JAX_PLATFORMS": "cpu",
         "XLA_FLAGS": "--xla_force_host_platform_device_count=8",
     }
     result = subprocess.run(
-        [sys.executable, "-c", CHILD, json.dumps(MESHES)],
+        [sys.executable, "-c", CHILD, json.dumps({name: MESHES[name] for name in names})],
         capture_output=True,
         text=True,
         env=os.environ | flags,
@@ -95,8 +94,23 @@ def told():
     return json.loads(result.stdout.splitlines()[-1])
 
 
-@pytest.mark.parametrize("name", MESHES)
-def test_twenty_steps_are_the_same_on_every_mesh(told, name):
+# One test, for several would be spread over processes, each of which would train.
+@pytest.mark.parametrize(
+    "names",
+    [
+        ["one", "data", "fsdp", "tensor", "all"],
+        pytest.param([*MESHES], marks=pytest.mark.slow),
+    ],
+    ids=["some", "every"],
+)
+def test_twenty_steps_are_the_same_on_every_mesh_and_each_device_holds_its_part(names):
+    told = train(names)
+    for name in names:
+        same(told, name)
+        parts(told, name)
+
+
+def same(told, name):
     one, other = told["one"], told[name]
     np.testing.assert_allclose(one["losses"], other["losses"], atol=TOLERANCE)
     for part in ("layers", "head"):
@@ -105,8 +119,7 @@ def test_twenty_steps_are_the_same_on_every_mesh(told, name):
     assert one["losses"][-1] < one["losses"][0] - 0.5
 
 
-@pytest.mark.parametrize("name", MESHES)
-def test_a_device_holds_its_part_of_every_kernel_and_of_its_moments(told, name):
+def parts(told, name):
     sizes = dict(zip(AXES, MESHES[name], strict=True))
     placed = told[name]["placed"]
     kernels = 0

@@ -114,7 +114,7 @@ def test_layers_drop_different_numbers():
 def test_gradients_reach_the_adapters_through_remat_and_many_layers():
     adapters = LoRA(2, 4.0, dropout=0.3)
     found = []
-    for remat in ("none", "dots", "full"):
+    for remat in ("none", "full"):
         module, model, _, _ = make("qwen3", adapters)
         model = dataclasses.replace(model, num_layers=9)
         graphdef, shapes = module.abstract(model, Compute(remat=remat), adapters, training=True)

@@ -76,7 +76,7 @@ jax.tree.map(np.testing.assert_array_equal, start, jax.device_get(again))
         "mistral",
         pytest.param("qwen2", marks=pytest.mark.slow),
         pytest.param("qwen3", marks=pytest.mark.slow),
-        "gpt2",
+        pytest.param("gpt2", marks=pytest.mark.slow),
     ],
 )
 def test_eight_devices_load_and_train_as_one(tmp_path, family):

@@ -118,7 +118,7 @@ def test_what_is_no_run_or_does_not_fit_is_one_line(first, going_on, tmp_path):
     work = tmp_path / "w"
     (tmp_path / "neither").mkdir()
     for given, message in {
-        tmp_path / "neither": "neither a model's folder nor a run's; give a Hugging Face folder",
+        tmp_path / "neither": "has no config.json, and is no run of a study; give a Hugging Face",
         tmp_path / "none": "no such folder; give a Hugging Face folder",
         "owner/name": "no such folder; .*hub:owner/name is fetched",
         first: f"is the workdir of a study; give one of its runs: .*{RUN}",

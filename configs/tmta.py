@@ -8,9 +8,9 @@ takes 80 seconds on 2 cores. Measured test loss, nats per answer token, mean ± 
 over seeds (jax 0.10.2, CPU):
 
     order                        at step 30   area under curve    final loss
-    tmta-nft (nearest first)     2.58         2.873 ± 0.223       2.939 ± 0.633
-    tmta-rt  (shuffled)          2.89         2.427 ± 0.017       2.134 ± 0.060
-    tmta-fft (farthest first)    7.23         3.331 ± 0.145       2.247 ± 0.022
+    tmta-nft (nearest first)     2.58         2.852 ± 0.238       2.945 ± 0.689
+    tmta-rt  (shuffled)          2.89         2.427 ± 0.018       2.134 ± 0.059
+    tmta-fft (farthest first)    7.23         3.327 ± 0.139       2.245 ± 0.021
 
 Nearest first falls soonest, then forgets as the pool runs out of similar rows.
 

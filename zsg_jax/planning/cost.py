@@ -8,6 +8,7 @@ from jax.extend.core import jaxprs_in_params
 
 from zsg_jax.models.families import ModelConfig
 from zsg_jax.planning.hlo import Computation, Instruction, Module, size
+from zsg_jax.training import flops
 from zsg_jax.training.sharding import path_name
 
 # What names or regroups arrays without moving them, or is counted where it is run.
@@ -67,12 +68,7 @@ def model_flops(
     trained, others = _sizes(params), _sizes(frozen or {})
     tied = not any(name.startswith("lm_head/") for name in [*trained, *others])
     weights = 6 * _multiplied(trained, tied) + 4 * _multiplied(others, tied)
-    window = getattr(model, "window", None) or getattr(model, "sliding_window", None) or length
-    seen = min(window, length)
-    pairs = seen * (seen + 1) / 2 + (length - seen) * seen
-    heads = model.num_heads * getattr(model, "head_dim", model.hidden_size // model.num_heads)
-    attention = 12.0 * model.num_layers * heads * pairs * rows
-    return float(weights * rows * length) + attention
+    return float(weights * rows * length + 3 * rows * flops.attention(model, [length]))
 
 
 def memory_traffic(module: Module, unknown: int = 1) -> float:

@@ -58,11 +58,15 @@ def train(model: ModelConfig, lengths: Iterable[int]) -> int:
 def forward(model: ModelConfig, lengths: Iterable[int]) -> int:
     """FLOPs of a forward pass over segments of these lengths, in tokens."""
     all_lengths = [int(length) for length in lengths]
+    return 2 * weights(model) * sum(all_lengths) + attention(model, all_lengths)
+
+
+def attention(model: ModelConfig, lengths: Iterable[int]) -> int:
+    """FLOPs of a forward pass that the pairs of queries and keys take, products with none else."""
     window = getattr(model, "sliding_window", None)
-    seen = sum(pairs(length, window) for length in all_lengths)
+    seen = sum(pairs(length, window) for length in lengths)
     # A score takes a product over the head's width, and so does a value's share.
-    attention = 2 * 2 * model.num_heads * _head_dim(model) * seen
-    return 2 * weights(model) * sum(all_lengths) + model.num_layers * attention
+    return model.num_layers * 2 * 2 * model.num_heads * _head_dim(model) * seen
 
 
 def weights(model: ModelConfig) -> int:
@@ -73,9 +77,9 @@ def weights(model: ModelConfig) -> int:
     D, heads, H = model.hidden_size, model.num_heads, _head_dim(model)
     gpt2 = isinstance(model, Gpt2Config)
     kv_heads = heads if isinstance(model, Gpt2Config) else model.num_kv_heads
-    attention = 2 * D * heads * H + 2 * D * kv_heads * H
+    mixing = 2 * D * heads * H + 2 * D * kv_heads * H
     mlp = (2 if gpt2 else 3) * D * model.intermediate_size
-    return model.num_layers * (attention + mlp) + D * model.vocab_size
+    return model.num_layers * (mixing + mlp) + D * model.vocab_size
 
 
 def pairs(length: int, window: int | None = None) -> int:

@@ -171,13 +171,6 @@ class Gpt2(nnx.Module):
         """The weights that make logits, (D, V + vocab_padding)."""
         return self.embed.embedding[...].T
 
-    def __call__(
-        self, tokens_BxL: jax.Array, positions_BxL: jax.Array, segment_ids_BxL: jax.Array
-    ) -> jax.Array:
-        """Next-token logits, (B, L, V) float32; the arguments are those of `hidden`."""
-        x_BxLxD = self.hidden(tokens_BxL, positions_BxL, segment_ids_BxL)
-        return parts.logits(x_BxLxD, self.head(), self.config.vocab_size)
-
 
 abstract = partial(parts.abstract, Gpt2)
 # Normal with deviation 0.02, what adds to the residual stream with 0.02 / √(2 · layers); biases 0,

@@ -152,8 +152,10 @@ def apply(
     positions_BxL: jax.Array,
     segment_ids_BxL: jax.Array,
 ) -> jax.Array:
-    """The model's `__call__` on a nested dict of parameters: logits, (B, L, V) float32."""
-    return nnx.merge(graphdef, params)(tokens_BxL, positions_BxL, segment_ids_BxL)
+    """The model on a nested dict of parameters: logits of the next token, (B, L, V) float32."""
+    model = nnx.merge(graphdef, params)
+    x_BxLxD = model.hidden(tokens_BxL, positions_BxL, segment_ids_BxL)
+    return logits(x_BxLxD, model.head(), model.config.vocab_size)
 
 
 def hidden(

@@ -142,13 +142,6 @@ class Qwen3(nnx.Module):
             return self.embed.embedding[...].T
         return self.lm_head.kernel[...]
 
-    def __call__(
-        self, tokens_BxL: jax.Array, positions_BxL: jax.Array, segment_ids_BxL: jax.Array
-    ) -> jax.Array:
-        """Next-token logits, (B, L, V) float32; the arguments are those of `hidden`."""
-        x_BxLxD = self.hidden(tokens_BxL, positions_BxL, segment_ids_BxL)
-        return parts.logits(x_BxLxD, self.head(), self.config.vocab_size)
-
 
 abstract = partial(parts.abstract, Qwen3)
 # Normal with deviation 0.02, norm scales 1.

@@ -57,7 +57,8 @@ def find_origin(config: ConfigDict, tokenizer: Tokenizer, workdir: Path | None =
         return _of_run(config, tokenizer, run)
     if given:
         _refuse_other_folders(given, Path(folder))
-        _refuse_other_tokenizer(config, tokenizer, Path(folder))
+        if hub.folder(config.tokenizer, workdir) != folder:
+            _refuse_other_tokenizer(config, tokenizer, Path(folder))
     model = choose(
         config.model.family,
         config.model.size,

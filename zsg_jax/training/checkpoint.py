@@ -186,10 +186,7 @@ def _load_part(folder: Path, name: str) -> Any:
         lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=where),
         ocp.metadata(folder).metadata[name],
     )
-    context = ocp.Context()
-    context.pytree.loading.partial_load = True
-    with context:
-        return ocp.load(folder, {name: shapes})[name]
+    return _load(folder, {name: shapes})[name]
 
 
 def _digests(folder: Path) -> dict[str, str]:

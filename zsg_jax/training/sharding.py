@@ -64,10 +64,9 @@ def make_mesh(
     known = math.prod(size for size in sizes.values() if size != -1)
     if free:
         if len(devices) % known:
-            fits = ", ".join(str(n) for n in range(1, len(devices) + 1) if len(devices) % n == 0)
             raise UserError(
                 f"{told}: {known} does not divide the {len(devices)} devices at hand; numbers that "
-                f"do: {fits}"
+                f"do: {_divisors(len(devices))}"
             )
         sizes[free[0]] = len(devices) // known
     count = math.prod(sizes.values())
@@ -76,9 +75,9 @@ def make_mesh(
         raise UserError(f"{told} asks for {count} devices; {len(devices)} are at hand")
     own = len(devices) // len(processes)
     if len(processes) > 1 and own % sizes["tensor"]:
-        fits = ", ".join(str(n) for n in range(1, own + 1) if own % n == 0)
         raise UserError(
-            f"{told}: tensor must divide the {own} devices of a process; sizes that fit: {fits}"
+            f"{told}: tensor must divide the {own} devices of a process; sizes that fit: "
+            f"{_divisors(own)}"
         )
     laid = np.asarray(devices[:count]).reshape(tuple(sizes.values()))
     return Mesh(laid, AXES, axis_types=(AxisType.Auto,) * len(AXES))
@@ -115,11 +114,15 @@ def heads_fit(mesh: Mesh, heads: int) -> None:
         UserError: naming sizes that would fit.
     """
     if heads % mesh.shape[TENSOR]:
-        fits = ", ".join(str(n) for n in range(1, heads + 1) if heads % n == 0)
         raise UserError(
             f"mesh.tensor={mesh.shape[TENSOR]} does not divide the {heads} heads of keys and "
-            f"values of the model; sizes that fit: {fits}"
+            f"values of the model; sizes that fit: {_divisors(heads)}"
         )
+
+
+def _divisors(number: int) -> str:
+    """All numbers that divide a number, for a message."""
+    return ", ".join(str(n) for n in range(1, number + 1) if number % n == 0)
 
 
 def path_name(path: tuple[Any, ...]) -> str:
@@ -144,10 +147,9 @@ def shardings(tree: Any, mesh: Mesh) -> Any:
             raise ValueError(f"the rule for {name!r} asks {spec} of its shape {leaf.shape}")
         for size, axis in zip(leaf.shape, spec, strict=False):
             if axis is not None and size % mesh.shape[axis]:
-                fits = [n for n in range(1, mesh.size + 1) if size % n == 0 and mesh.size % n == 0]
                 raise UserError(
                     f"mesh.{axis}={mesh.shape[axis]} does not divide a dimension of {size} of "
-                    f"{name}; sizes that fit: {', '.join(map(str, fits))}"
+                    f"{name}; sizes that fit: {_divisors(math.gcd(size, mesh.size))}"
                 )
         return NamedSharding(mesh, spec)
 

@@ -156,8 +156,10 @@ def test_a_worker_that_is_killed_is_told_in_one_line():
 
 # No `if __name__ == "__main__"`: were a worker to run this again, it would start workers.
 SCRIPT = """
-import sys, time
+import signal, sys, time
 from contextlib import closing
+# A shell's background job, as which tests may run, is deaf to Ctrl-C.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 sys.path.insert(0, {tests!r})
 from test_workers import Endless
 from zsg_jax.data.pipeline import Batches

@@ -147,7 +147,7 @@ class Gpt2(nnx.Module):
         c = config
         self.embed = embedding(c.vocab_size, c.hidden_size, compute, rngs, padding=c.vocab_padding)
         self.position = embedding(c.max_positions, c.hidden_size, compute, rngs)
-        self.layers = layers.stack(lambda: Layer(c, compute, rngs), c.num_layers)
+        self.layers = layers.stack(partial(Layer, c, compute), rngs, c.num_layers)
         self.norm = _norm(c, rngs)
         self.config, self.compute = c, compute
 

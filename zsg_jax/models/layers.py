@@ -18,11 +18,25 @@ from zsg_jax.models.placement import constrain_rows
 UNROLLED = 8
 
 
-def stack(make: Callable[[], nnx.Module], count: int) -> Any:
-    """`count` layers, each as `make` makes it, as one module with arrays of shape (count, …)."""
-    graphdef, first = nnx.split(make())
-    states = [first, *(nnx.split(make())[1] for _ in range(count - 1))]
-    return nnx.merge(graphdef, jax.tree.map(lambda *leaves: jnp.stack(leaves), *states))
+def stack(make: Callable[[nnx.Rngs], nnx.Module], rngs: nnx.Rngs, count: int) -> Any:
+    """`count` layers as `make` makes one after the other, as one with arrays of shape (count, …).
+
+    Two are traced, however many there are: the first tells how many keys a layer draws. One is
+    drawn at a time, for what drawing takes is more than what is drawn.
+    """
+    stream = rngs.params
+    key, drawn = stream.key[...], stream.count[...]
+    graphdef, _ = nnx.split(make(rngs))
+    each = stream.count[...] - drawn
+
+    def layer(number: jax.Array) -> Any:
+        there = nnx.Rngs(key)
+        there.params.count[...] = drawn + number * each
+        return nnx.split(make(there))[1]
+
+    states = jax.lax.map(layer, jnp.arange(count, dtype=jnp.uint32))
+    stream.count[...] = drawn + jnp.uint32(count) * each
+    return nnx.merge(graphdef, states)
 
 
 def run(layers: nnx.Module, x_BxLxD: jax.Array, *shared: jax.Array, compute: Compute) -> jax.Array:

@@ -1,6 +1,7 @@
 """The parts that several language models are built of, and what is done with a whole model."""
 
 import math
+from functools import lru_cache
 from typing import Any
 
 import jax
@@ -115,9 +116,16 @@ def abstract(
         The graph definition that `apply` takes, and a nested dict of `jax.ShapeDtypeStruct`,
         float32, such as `params["layers"]["attention"]["q"]["kernel"]` of all layers.
     """
+    graphdef, shapes = _abstract(model, config, compute or Compute(), lora, training)
+    return graphdef, jax.tree.map(lambda leaf: leaf, shapes)  # the dicts are the caller's
 
+
+@lru_cache
+def _abstract(
+    model: type[nnx.Module], config: Any, compute: Compute, lora: LoRA | None, training: bool
+) -> tuple[nnx.GraphDef, Params]:
     def make() -> nnx.Module:
-        return _make(model, config, compute or Compute(), nnx.Rngs(0), lora, training)
+        return _make(model, config, compute, nnx.Rngs(0), lora, training)
 
     graphdef, state = nnx.split(nnx.eval_shape(make))
     return graphdef, nnx.to_pure_dict(state)

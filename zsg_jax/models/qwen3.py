@@ -113,7 +113,7 @@ class Qwen3(nnx.Module):
     def __init__(self, config: Qwen3Config, compute: Compute, rngs: nnx.Rngs) -> None:
         c, padding = config, config.vocab_padding
         self.embed = embedding(c.vocab_size, c.hidden_size, compute, rngs, padding=padding)
-        self.layers = layers.stack(lambda: Layer(c, compute, rngs), c.num_layers)
+        self.layers = layers.stack(partial(Layer, c, compute), rngs, c.num_layers)
         self.norm = RMSNorm(c.hidden_size, c.rms_norm_eps)
         if not c.tie_embeddings:
             self.lm_head = linear(c.hidden_size, c.vocab_size, compute, rngs, padding=padding)

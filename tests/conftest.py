@@ -16,8 +16,19 @@ from zsg_jax.config import default_config  # noqa: E402, before jax reads the en
 from zsg_jax.training.metrics import CLOCKS  # noqa: E402
 
 
+@pytest.fixture(scope="session")
+def small_model(tmp_path_factory):
+    """A config.json of the smallest Llama that has every part, for compiles that are short."""
+    path = tmp_path_factory.mktemp("model") / "config.json"
+    shape = {"hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 1}
+    shape |= {"num_attention_heads": 4, "num_key_value_heads": 2, "tie_word_embeddings": True}
+    shape |= {"vocab_size": 300, "max_position_embeddings": 512, "model_type": "llama"}
+    path.write_text(json.dumps(shape))
+    return str(path)
+
+
 @pytest.fixture
-def small_config():
+def small_config(small_model):
     """Makes the config of a study of 80 rows, 10 steps an epoch, that runs in seconds."""
 
     def make(**overrides):
@@ -25,6 +36,7 @@ def small_config():
         config.update_from_flattened_dict(
             {
                 "seeds": (0,),
+                "model.size": small_model,
                 "data.rewrites.train_families": ("repeat-2:abcdef", "free-4"),
                 "data.rewrites.test_families": ("period-2:abcdef", "free-3"),
                 "data.rewrites.rules": 8,

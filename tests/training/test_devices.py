@@ -78,14 +78,15 @@ CASES = {
 
 
 @pytest.fixture(scope="module")
-def studies(tmp_path_factory, uneven):
+def studies(tmp_path_factory, uneven, small_model):
     folder = tmp_path_factory.mktemp("devices")
     base = {
         "seeds": [0],
+        "model.size": small_model,
         **uneven,
         "arrangement.methods": ["tmta-rt"],
         "training.batch_size": 16,
-        "training.learning_rate": 1e-3,
+        "training.learning_rate": 3e-3,
         "training.checkpoint_every": 4,
         "evaluation.every": 5,
     }

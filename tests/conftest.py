@@ -36,7 +36,6 @@ def small_config(small_model):
         config.update_from_flattened_dict(
             {
                 "seeds": (0,),
-                "model.size": small_model,
                 "data.rewrites.train_families": ("repeat-2:abcdef", "free-4"),
                 "data.rewrites.test_families": ("period-2:abcdef", "free-3"),
                 "data.rewrites.rules": 8,
@@ -49,6 +48,8 @@ def small_config(small_model):
                 "evaluation.every": 3,
             }
         )
+        if not {"model.init_from", "model.family", "model.size"} & set(overrides):
+            config.model.size = small_model
         config.update_from_flattened_dict(overrides)
         return config
 

@@ -86,8 +86,8 @@ def test_a_card_is_planned_without_the_copies_that_only_a_cpu_makes(tmp_path):
     assert told["memory"]["temporaries"] < 4 * weights
 
 
-def test_too_big_a_model_exits_1_and_its_advice_followed_exits_0():
-    machine = ("--topology", "cpu:2", *SMALL)
+def test_too_big_a_model_exits_1_and_its_advice_followed_exits_0(small_model):
+    machine = ("--topology", "cpu:2", *SMALL, f"--config.model.size={small_model}")
     whole = plan(*machine)
     assert whole.returncode == 0, whole.stderr
     assert "fits" in whole.stdout

@@ -63,19 +63,20 @@ def test_a_layer_adds_the_scaled_product_of_its_adapter():
 def test_merged_and_unmerged_agree_and_fresh_adapters_change_nothing(family):
     adapters = LoRA(3, 5.0)
     module, model, graphdef, params = make(family, adapters)
-    logits = module.apply(graphdef, params, *WHERE)
+    apply = jax.jit(module.apply, static_argnums=0)
+    logits = apply(graphdef, params, *WHERE)
     plain, shapes = module.abstract(model)
     merged = lora.merge(params, adapters)
     assert jax.tree.map(lambda x: x.shape, merged) == jax.tree.map(lambda x: x.shape, shapes)
-    np.testing.assert_allclose(logits, module.apply(plain, merged, *WHERE), atol=1e-4)
+    np.testing.assert_allclose(logits, apply(plain, merged, *WHERE), atol=1e-4)
     base = lora.split(params)[1]
-    assert np.abs(logits - module.apply(plain, base, *WHERE)).max() > 0.1
-    fresh = lora.split(module.initialize(model, jax.random.key(3), adapters))[0]
-    begun = module.apply(graphdef, lora.join(fresh, base), *WHERE)
-    np.testing.assert_allclose(begun, module.apply(plain, base, *WHERE), atol=1e-6)
+    assert np.abs(logits - apply(plain, base, *WHERE)).max() > 0.1
+    initialize = jax.jit(module.initialize, static_argnums=(0, 2))
+    fresh, drawn = lora.split(initialize(model, jax.random.key(3), adapters))
+    begun = apply(graphdef, lora.join(fresh, base), *WHERE)
+    np.testing.assert_allclose(begun, apply(plain, base, *WHERE), atol=1e-6)
     # The weights themselves do not depend on whether they are adapted.
-    alone = module.initialize(model, jax.random.key(3))
-    drawn = lora.split(module.initialize(model, jax.random.key(3), adapters))[1]
+    alone = initialize(model, jax.random.key(3))
     jax.tree.map(np.testing.assert_array_equal, alone, drawn)
 
 
@@ -88,7 +89,7 @@ def test_dropout_follows_its_key_and_leaves_evaluation_alone():
     one, again, other = (np.asarray(apply(jax.random.key(seed))) for seed in (0, 0, 1))
     assert (one == again).all()
     assert np.abs(one - other).max() > 1e-3
-    exact = np.asarray(module.apply(graphdef, params, *WHERE))
+    exact = np.asarray(jax.jit(module.apply, static_argnums=0)(graphdef, params, *WHERE))
     assert np.abs(one - exact).max() > 1e-3
     # What is left is scaled up, so that a layer's mean is that without dropout.
     layer = lora.AdaptedLinear(
@@ -156,7 +157,7 @@ def test_peft_loads_the_adapters_and_gives_the_same_logits(tmp_path, family, tar
         before = plain(torch.tensor(TOKENS).long()).logits.numpy()
         theirs = peft.PeftModel.from_pretrained(plain, adapted).eval()
         expected = theirs(torch.tensor(TOKENS).long()).logits.numpy()
-    logits = module.apply(graphdef, params, *WHERE)
+    logits = jax.jit(module.apply, static_argnums=0)(graphdef, params, *WHERE)
     assert np.abs(logits - expected).max() < 1e-4
     assert np.abs(before - expected).max() > 0.1
     assert theirs.active_peft_config.lora_dropout == 0.1

@@ -1,3 +1,5 @@
+from functools import partial
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -34,8 +36,15 @@ def draw(seed, vocab, padding, dtype=np.float32):
     return x, head, jnp.asarray(rng.integers(0, vocab, (2, 5)), jnp.int32)
 
 
-def total(x, head, tokens, vocab, parts):
-    return loss.token_losses(x, head, tokens, vocab, parts=parts)[:, :-1].sum()
+def losses_of(x, head, tokens, vocab, parts):
+    return loss.token_losses(x, head, tokens, vocab, parts=parts)[:, :-1]
+
+
+@partial(jax.jit, static_argnums=(3, 4))
+def with_gradients(x, head, tokens, vocab, parts):
+    """Losses, their sum's gradient by what is multiplied, and by the head."""
+    losses, pull = jax.vjp(lambda *both: losses_of(*both, tokens, vocab, parts), x, head)
+    return losses, *pull(jnp.ones_like(losses))
 
 
 @settings(deadline=None, max_examples=15)
@@ -45,9 +54,8 @@ def test_losses_and_gradients_are_those_written_down_whatever_the_parts(
 ):
     x, head, tokens = draw(seed, vocab, padding)
     expected, of_x, of_head = reference(x, head, tokens, vocab)
-    found = loss.token_losses(x, head, tokens, vocab, parts=parts)[:, :-1]
+    found, *grads = with_gradients(x, head, tokens, vocab, parts)
     np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-5)
-    grads = jax.grad(total, (0, 1))(x, head, tokens, vocab, parts)
     np.testing.assert_allclose(grads[0], of_x, atol=2e-5)
     np.testing.assert_allclose(grads[1], of_head, atol=5e-5)
     assert (grads[1][:, vocab:] == 0).all()
@@ -56,20 +64,18 @@ def test_losses_and_gradients_are_those_written_down_whatever_the_parts(
 def test_large_scores_do_not_overflow():
     x, head, tokens = draw(0, 9, 1)
     for parts in (1, 4):
-        value, grads = jax.value_and_grad(total, (0, 1))(100 * x, 10 * head, tokens, 9, parts)
-        assert np.isfinite(value)
-        assert all(np.isfinite(leaf).all() for leaf in grads)
+        found = with_gradients(100 * x, 10 * head, tokens, 9, parts)
+        assert all(np.isfinite(leaf).all() for leaf in found)
 
 
 @pytest.mark.parametrize("parts", [1, 3])
 def test_bfloat16_operands_give_float32_losses_and_a_head_of_its_own_dtype(parts):
     x, head, tokens = draw(1, 20, 0, jnp.bfloat16)
     expected, of_x, of_head = reference(x, head.astype(jnp.bfloat16), tokens, 20)
-    losses = loss.token_losses(x, head, tokens, 20, parts=parts)
+    losses, *grads = with_gradients(x, head, tokens, 20, parts)
     assert losses.dtype == jnp.float32
     # Operands are rounded, sums are not.
-    np.testing.assert_allclose(losses[:, :-1], expected, rtol=1e-5, atol=1e-5)
-    grads = jax.grad(total, (0, 1))(x, head, tokens, 20, parts)
+    np.testing.assert_allclose(losses, expected, rtol=1e-5, atol=1e-5)
     assert (grads[0].dtype, grads[1].dtype) == (jnp.bfloat16, jnp.float32)
     np.testing.assert_allclose(grads[0].astype(np.float32), of_x, atol=0.03)
     np.testing.assert_allclose(grads[1], of_head, atol=0.03)
@@ -84,7 +90,9 @@ def test_logits_of_a_large_vocabulary_never_sit_whole_in_memory():
     )
     memory = {}
     for parts in (None, 1):
-        step = jax.jit(jax.value_and_grad(lambda *a, p=parts: total(*a, vocab, p), (0, 1)))
+        step = jax.jit(
+            jax.value_and_grad(lambda *a, p=parts: losses_of(*a, vocab, p).sum(), (0, 1))
+        )
         compiled = step.lower(*shapes).compile()
         memory[parts] = compiled.memory_analysis().temp_size_in_bytes
     whole = 4 * tokens * vocab

@@ -98,7 +98,7 @@ def train(names):
 @pytest.mark.parametrize(
     "names",
     [
-        ["one", "data", "fsdp", "tensor", "all"],
+        ["one", "tensor", "all"],
         pytest.param([*MESHES], marks=pytest.mark.slow),
     ],
     ids=["some", "every"],

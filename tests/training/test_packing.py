@@ -2,6 +2,7 @@
 
 import gzip
 import json
+from functools import cache, partial
 from itertools import islice
 
 import jax
@@ -110,23 +111,31 @@ def test_fifty_steps_packed_are_fifty_steps_unpacked(family, micro):
     assert rows[1]["fill"] > 1.3 * plain[1]["fill"]
 
 
+@cache
+def descent(model, micro_batches):
+    """The train step with plain descent, compiled once for each shape."""
+    family = family_of(model)
+    graphdef, _ = family.abstract(model)
+    return jax.jit(
+        partial(
+            step.train_step,
+            hidden=partial(family.hidden, graphdef),
+            vocab_size=model.vocab_size,
+            optimizer=optax.sgd(1.0),
+            learning_rate=lambda count: 1.0,
+            micro_batches=micro_batches,
+        )
+    )
+
+
 def gradients(model, batch, micro):
     """Loss and gradients of one batch by the train step, read off a step of plain descent."""
     family = family_of(model)
-    graphdef, _ = family.abstract(model)
     params = large(family.initialize(model, jax.random.key(0)))
     tx = optax.sgd(1.0)
-    state, metrics = jax.jit(
-        lambda state, batch: step.train_step(
-            state,
-            batch,
-            hidden=lambda p, *rest: family.hidden(graphdef, p, *rest),
-            vocab_size=model.vocab_size,
-            optimizer=tx,
-            learning_rate=lambda count: 1.0,
-            micro_batches=len(batch["tokens"]) // micro,
-        )
-    )(step.initial_state(params, tx), {name: jnp.asarray(x) for name, x in batch.items()})
+    state, metrics = descent(model, len(batch["tokens"]) // micro)(
+        step.initial_state(params, tx), {name: jnp.asarray(x) for name, x in batch.items()}
+    )
     return metrics["loss"], jax.tree.map(lambda a, b: np.asarray(a - b), params, state["params"])
 
 

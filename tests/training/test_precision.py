@@ -1,5 +1,6 @@
 """What is kept and computed in which dtype."""
 
+import dataclasses
 import json
 
 import jax
@@ -18,7 +19,7 @@ OPTIONS = TrainerOptions(8, 4, 1e-2, "constant", 0, 1.0, 0.0)
 
 def trainer(family, dtype, param_dtype):
     return Trainer(
-        FAMILIES[family].sized("tiny", 40, 16),
+        dataclasses.replace(FAMILIES[family].sized("tiny", 40, 16), num_layers=1),
         OPTIONS,
         sharding.make_mesh(1, 1),
         compute=Compute(jnp.dtype(dtype)),

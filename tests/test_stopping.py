@@ -2,6 +2,8 @@
 
 import os
 import signal
+import subprocess
+import sys
 import time
 
 import jax
@@ -74,6 +76,28 @@ def test_a_vote_counts_what_was_heard_before_it():
         votes()
     assert told == [False, True]
     assert stopped.value.everywhere
+
+
+DEAF = """
+import hashlib, signal
+from zsg_jax import command_line, stopping
+stopping.PATIENCE = 0.2
+stopping.listen(command_line.end_by_sigterm)
+print("now", flush=True)
+hashlib.pbkdf2_hmac("sha256", b"", b"", 100_000_000)  # one call, minutes long, as a compile is
+"""
+
+
+def test_a_main_thread_that_does_not_hear_is_ended_all_the_same():
+    child = subprocess.Popen(
+        [sys.executable, "-c", DEAF], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
+    assert child.stdout.readline() == "now\n"
+    time.sleep(0.5)
+    child.send_signal(signal.SIGTERM)
+    _, told = child.communicate(timeout=20)
+    assert child.returncode == stopping.CODE
+    assert told.startswith("zsg_jax: ended by SIGTERM; the same command goes on")
 
 
 @pytest.mark.parametrize("at", [2, 10])

@@ -2,6 +2,7 @@
 
 import argparse
 import errno
+import os
 import re
 import sys
 import traceback
@@ -73,10 +74,10 @@ def guard(main: Callable[[Sequence[str]], Any]) -> Callable[[Sequence[str]], Any
                 "goes on where it stopped"
             )
         except stopping.Terminated:
-            told = "ended by SIGTERM; the same command goes on from what is kept"
-            fail(told, code=stopping.CODE)
+            end_by_sigterm()
         except KeyboardInterrupt:
-            fail("stopped; the same command goes on from what is kept", code=130)
+            _say("stopped; the same command goes on from what is kept")
+            end_now(130)
 
     return guarded
 
@@ -101,10 +102,30 @@ def loaded_config(value: Any) -> ConfigDict:
     raise UserError("--config: get_config() must return an ml_collections.ConfigDict")
 
 
-def fail(message: str, code: int = 1) -> NoReturn:
-    """Prints one line to standard error and exits."""
+def fail(message: str) -> NoReturn:
+    """Prints one line to standard error and exits with 1."""
+    _say(message)
+    sys.exit(1)
+
+
+def end_by_sigterm() -> NoReturn:
+    """Says so, and ends at once."""
+    _say("ended by SIGTERM; the same command goes on from what is kept")
+    end_now(stopping.CODE)
+
+
+def end_now(code: int) -> NoReturn:
+    """Ends this process without taking the interpreter apart.
+
+    A device that still computes, or a compile, would crash on the way and hide the code.
+    """
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(code)
+
+
+def _say(message: str) -> None:
     print(f"{speaker}: {message}", file=sys.stderr)
-    sys.exit(code)
 
 
 def _last_of_each(argv: Sequence[str]) -> list[str]:

@@ -61,14 +61,14 @@ def main(argv: Sequence[str]) -> None:
     )
     if not is_first():
         command_line.speaker = f"zsg_jax: process {jax.process_index()}"
-    stopping.listen()
+    stopping.listen(command_line.end_by_sigterm)
     try:
         page = study.run(config, workdir, command=command)
     except stopping.Terminated as stop:
         if stop.everywhere:
             hosts.part()
             if not is_first():
-                sys.exit(stopping.CODE)
+                command_line.end_now(stopping.CODE)
         raise
     if is_first():
         print(f"report: {os.path.relpath(page)}")

@@ -1,11 +1,15 @@
 """What several processes of one study do once, what they share, and where they wait."""
 
+import json
 from collections.abc import Callable
+from typing import Any
 
 import jax
 import numpy as np
 from jax.experimental import multihost_utils
 from jax.sharding import Mesh
+
+from zsg_jax.errors import UserError
 
 
 def is_first() -> bool:
@@ -24,6 +28,37 @@ def once(name: str, work: Callable[[], object]) -> None:
     if is_first():
         work()
     wait_for_all(name)
+
+
+def same_everywhere(values: dict[str, Any]) -> None:
+    """Makes sure that every process was given the same, before any of it is used.
+
+    Each would else train its own shards by its own settings, or wait for steps that no other takes.
+
+    Args:
+        values: by name, as JSON holds them.
+
+    Raises:
+        UserError: on all processes, naming what differs and between which of them.
+    """
+    if jax.process_count() == 1:
+        return
+    mine = np.frombuffer(json.dumps(values, sort_keys=True).encode(), np.uint8)
+    sizes = multihost_utils.process_allgather(np.asarray([mine.size], np.int32)).ravel()
+    padded = np.zeros(sizes.max(), np.uint8)
+    padded[: mine.size] = mine
+    texts = multihost_utils.process_allgather(padded).reshape(len(sizes), -1)
+    every = [json.loads(bytes(text[:size])) for text, size in zip(texts, sizes, strict=True)]
+    for number, theirs in enumerate(every):
+        different = [
+            f"{name}={theirs.get(name)!r}, process 0 {name}={every[0].get(name)!r}"
+            for name in sorted(theirs.keys() | every[0].keys())
+            if theirs.get(name) != every[0].get(name)
+        ]
+        if different:
+            raise UserError(
+                f"process {number} was given {'; '.join(different)}; give all processes the same"
+            )
 
 
 def from_all(part: np.ndarray, mesh: Mesh) -> list[np.ndarray]:

@@ -1,7 +1,10 @@
 """SIGTERM: a run saves a checkpoint after the step at work, on all processes the same, and ends."""
 
+import os
 import signal
-from collections.abc import Iterator
+import threading
+import time
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import FrameType
 
@@ -12,6 +15,7 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 # What shells and schedulers read as "ended by SIGTERM": to be started again.
 CODE = 128 + signal.SIGTERM
+PATIENCE = 2.0
 
 _asked = False  # this process was told to stop
 _agreed = False  # every process knows that one was
@@ -31,12 +35,30 @@ class Terminated(KeyboardInterrupt):
         self.everywhere = everywhere
 
 
-def listen() -> None:
+def listen(end: Callable[[], object] | None = None) -> None:
     """From now on SIGTERM raises `Terminated`, at once or, where it is deferred, at a good place.
 
     For a command's main thread; a notebook keeps its own ways.
+
+    Args:
+        end: called in another thread where the main one has not ended `PATIENCE` seconds later,
+            as while it compiles, and nothing is deferred.
     """
     signal.signal(signal.SIGTERM, _hear)
+    if end is not None:
+        reader, writer = os.pipe()
+        os.set_blocking(writer, False)
+        signal.set_wakeup_fd(writer, warn_on_full_buffer=False)
+        threading.Thread(target=_watch, args=(reader, end), daemon=True).start()
+
+
+def _watch(reader: int, end: Callable[[], object]) -> None:
+    """Python hears in its main thread alone, between instructions, some of which hide errors."""
+    while signals := os.read(reader, 1):
+        if signals[0] == signal.SIGTERM:
+            time.sleep(PATIENCE)
+            if not (_deferring or _agreed):
+                end()
 
 
 def _hear(number: int, frame: FrameType | None) -> None:

@@ -3,6 +3,7 @@
 import time
 from contextlib import ExitStack
 from functools import partial
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,7 @@ from zsg_jax.data.pool import Pool
 from zsg_jax.data.tokenizers import Tokenizer
 from zsg_jax.errors import UserError, check
 from zsg_jax.evaluation.loss import LossEvaluation
-from zsg_jax.processes import once
+from zsg_jax.processes import once, same_everywhere
 from zsg_jax.progress import bar, say
 from zsg_jax.study.arranged import make_arrangements
 from zsg_jax.study.model import find_origin, make_trainer, model_name
@@ -43,6 +44,7 @@ def run(config: ConfigDict, workdir: Path, *, command: str) -> Path:
         UserError: for every mistake that a user can mend.
     """
     validate(config)
+    same_everywhere({**flatten(config), "jax": jax.__version__, "zsg_jax": version("zsg_jax")})
     workdir = Path(workdir)
     names = [(name, seed) for name in config.arrangement.methods for seed in config.seeds]
     with ExitStack() as stack:

@@ -14,6 +14,12 @@ arguments=("$@")
 . "$(dirname "$0")/settings.sh"
 settings NAME IMAGE BUCKET SERVICE_ACCOUNT ACCELERATOR TOPOLOGY HOSTS CHIPS
 need NAME IMAGE BUCKET SERVICE_ACCOUNT ACCELERATOR TOPOLOGY HOSTS CHIPS
+need_study
+whole HOSTS CHIPS
+bare_bucket gs
+# shellcheck disable=SC2153 # settings.sh sets it
+[[ $NAME =~ ^[a-z]([-a-z0-9]{0,38}[a-z0-9])?$ ]] ||
+  fail "--name=$NAME: give small letters, digits and -, a letter first, 40 at most"
 
 # A word in double quotes of YAML, which JSON's rules for them fit too.
 word() {
@@ -30,7 +36,6 @@ for name in NAME IMAGE BUCKET SERVICE_ACCOUNT ACCELERATOR TOPOLOGY; do
   filled=${filled//"\${$name}"/"$(word "${!name}")"}
 done
 for name in HOSTS CHIPS; do
-  [[ ${!name} =~ ^[1-9][0-9]*$ ]] || fail "--${name,,}=${!name}: give 1 or more"
   filled=${filled//"\${$name}"/"${!name}"}
 done
 filled=${filled//"\${STUDY}"/"[$words]"}

@@ -13,8 +13,9 @@ arguments=("$@")
 # shellcheck source=launch/settings.sh
 . "$(dirname "$0")/settings.sh"
 settings NUM_PROCESSES PORT PYTHON
+need_study
 : "${NUM_PROCESSES:=1}" "${PORT:=8476}" "${PYTHON:=python}"
-[[ $NUM_PROCESSES =~ ^[1-9][0-9]*$ ]] || fail "--num-processes=$NUM_PROCESSES: give 1 or more"
+whole NUM_PROCESSES PORT
 
 if [ "$NUM_PROCESSES" = 1 ]; then
   run exec "$PYTHON" -m zsg_jax.main "${study[@]}"
@@ -33,14 +34,21 @@ for ((number = 0; number < NUM_PROCESSES; number++)); do
     "--coordinator_address=127.0.0.1:$PORT" "--num_processes=$NUM_PROCESSES"
     "--process_id=$number")
   if [ "$dry_run" = yes ]; then
-    run "${one[@]}"
+    printf '%s &\n' "$(quoted "${one[@]}")"
   else
+    # Job control: what a shell starts with & is else deaf to Ctrl-C.
+    set -m
     "${one[@]}" &
     children+=($!)
+    set +m
   fi
 done
+if [ "$dry_run" = yes ]; then
+  printf 'wait\n'
+  exit
+fi
 
-# 143 (stopped, to be started again) counts before a failure that it brought about elsewhere.
+# 143 (stopped, to be started again) counts before a mistake, and that before what it brought about.
 worst=0
 for child in "${children[@]}"; do
   code=0
@@ -50,6 +58,9 @@ for child in "${children[@]}"; do
     code=0
     wait "$child" || code=$?
   done
-  if [ "$code" = 143 ] || { [ "$code" != 0 ] && [ "$worst" = 0 ]; }; then worst=$code; fi
+  case $code:$worst in
+    0:* | *:143) ;;
+    143:* | 1:* | *:0) worst=$code ;;
+  esac
 done
 exit "$worst"

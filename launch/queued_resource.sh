@@ -6,7 +6,7 @@
 #     -- --config configs/tmta.py --workdir /bucket/WORKDIR …
 #
 # --image   of launch/Dockerfile, where the TPU VM's service account may pull it
-# --bucket  is mounted at /bucket in the container by gcsfuse
+# --bucket  is mounted at /bucket in the container by gcsfuse, which the machine must have
 # --spot    yes unless given; when it is taken away, the same command with another --node-id goes on
 
 set -euo pipefail
@@ -15,18 +15,27 @@ arguments=("$@")
 . "$(dirname "$0")/settings.sh"
 settings NODE_ID ZONE ACCELERATOR_TYPE RUNTIME_VERSION IMAGE BUCKET PROJECT SPOT
 need NODE_ID ZONE ACCELERATOR_TYPE RUNTIME_VERSION IMAGE BUCKET
+need_study
+bare_bucket gs
 : "${SPOT:=yes}"
 
 spot=()
 [ "$SPOT" = no ] || spot=(--spot)
 startup=$(mktemp)
 trap 'rm -f "$startup"' EXIT
+# Google's registries take the machine's own service account.
+login=
+case ${IMAGE%%/*} in
+  *.pkg.dev | gcr.io | *.gcr.io) login="gcloud auth configure-docker --quiet $(quoted "${IMAGE%%/*}")" ;;
+esac
 # When the machine is taken away, docker gives the container these seconds to save.
 cat >"$startup" <<STARTUP
 #!/bin/bash
 set -eu
+command -v gcsfuse || { echo "no gcsfuse on this machine: choose another --runtime-version" && exit 1; }
 mkdir -p /mnt/bucket
 mountpoint -q /mnt/bucket || gcsfuse --implicit-dirs --rename-dir-limit=100000 -o allow_other $(quoted "$BUCKET") /mnt/bucket
+$login
 docker run --rm --name zsg_jax --privileged --network=host --stop-timeout=60 -v /mnt/bucket:/bucket $(
   quoted "$IMAGE"
 ) --distributed=on $(quoted "${study[@]}")

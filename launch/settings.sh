@@ -10,11 +10,15 @@ fail() {
   exit 1
 }
 
-# Takes --dry-run, --help and, for each variable named, its flag: ZONE is --zone, NODE_ID --node-id.
-# What stands after -- is the study's.
+# Takes --dry-run, --help and, for each setting named, its flag or else its variable: NODE_ID is
+# --node-id or ZSG_NODE_ID. What stands after -- is the study's.
 settings() {
-  local names=" $* " name value
+  local names=" $* " name value variable
   local -a given=()
+  for name in "$@"; do
+    variable=ZSG_$name
+    printf -v "$name" %s "${!variable:-}"
+  done
   while [ "${#arguments[@]}" -gt 0 ]; do
     name=${arguments[0]}
     arguments=("${arguments[@]:1}")
@@ -40,13 +44,36 @@ settings() {
   study=("${given[@]}")
 }
 
-# Each of the variables named must be set by now.
+# Each of the settings named must be there by now.
 need() {
   local name flag
   for name in "$@"; do
     flag=${name//_/-}
-    [ -n "${!name:-}" ] || fail "--${flag,,} is missing; give it, or set $name"
+    [ -n "${!name:-}" ] || fail "--${flag,,} is missing; give it, or set ZSG_$name"
   done
+}
+
+# Each of the variables named must be a whole number above 0.
+whole() {
+  local name flag
+  for name in "$@"; do
+    flag=${name//_/-}
+    [[ ${!name} =~ ^[1-9][0-9]*$ ]] || fail "--${flag,,}=${!name}: give 1 or more"
+  done
+}
+
+# The study's own arguments must be there, and name a folder rather than a bucket.
+need_study() {
+  [[ " ${study[*]} " == *" --config"[=\ ]* ]] ||
+    fail "no --config; give the study's own arguments after --, as: -- --config configs/tmta.py"
+  [[ " ${study[*]} " != *" --workdir"[=\ ]*://* ]] ||
+    fail "--workdir is an address; give the folder where the bucket is mounted"
+}
+
+# BUCKET without the scheme that a user may have given it, which must be the one named.
+bare_bucket() {
+  BUCKET=${BUCKET#"$1://"}
+  [[ ${BUCKET:-} != *://* ]] || fail "--bucket=$BUCKET: give a bucket of $1://"
 }
 
 # One command line that a shell reads back as the same words.

@@ -6,6 +6,7 @@
 #
 # --bucket  is mounted at /bucket on every node
 # --extra   of pyproject.toml: cuda unless given, or tpu
+# The nodes get a copy of this repository.
 
 set -euo pipefail
 arguments=("$@")
@@ -13,7 +14,9 @@ arguments=("$@")
 . "$(dirname "$0")/settings.sh"
 settings BUCKET GPUS NUM_NODES EXTRA
 need BUCKET
+need_study
+[[ $BUCKET == *://* ]] || fail "--bucket=$BUCKET: give it as gs://NAME or s3://NAME"
 
 run sky jobs launch --yes ${GPUS:+"--gpus=$GPUS"} ${NUM_NODES:+"--num-nodes=$NUM_NODES"} \
   --env "BUCKET=$BUCKET" ${EXTRA:+--env "EXTRA=$EXTRA"} --env "STUDY=$(quoted "${study[@]}")" \
-  "$(dirname "$0")/sky.yaml"
+  "--workdir=$(cd "$(dirname "$0")/.." && pwd)" "$(dirname "$0")/sky.yaml"

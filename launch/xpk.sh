@@ -16,7 +16,9 @@ arguments=("$@")
 . "$(dirname "$0")/settings.sh"
 settings CLUSTER WORKLOAD TPU_TYPE ZONE PROJECT IMAGE NUM_SLICES MAX_RESTARTS
 need CLUSTER WORKLOAD TPU_TYPE ZONE PROJECT IMAGE
+need_study
 : "${NUM_SLICES:=1}" "${MAX_RESTARTS:=10}"
+whole NUM_SLICES MAX_RESTARTS
 
 # Without this one XPK starts only machines again, not a process that ended with 143.
 run xpk workload create "--cluster=$CLUSTER" "--workload=$WORKLOAD" "--tpu-type=$TPU_TYPE" \

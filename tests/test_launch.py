@@ -43,10 +43,11 @@ SETTINGS = {
         "CHIPS": "4",
     },
     "sky.sh": {"BUCKET": "gs://b", "GPUS": "H100:8", "NUM_NODES": "2"},
-    "slurm.sh": {"NODES": "2", "TASKS_PER_NODE": "8", "GPUS_PER_NODE": "8", "TIME": "4:00:00"},
+    "slurm.sh": {"NODES": "2", "TASKS_PER_NODE": "8", "GPUS_PER_NODE": "8", "TIME": "4:00:00"}
+    | {"CPUS_PER_TASK": "12", "MEM": "0"},
 }
 OPTIONAL = {"NUM_PROCESSES", "PORT", "PYTHON", "PROJECT", "NUM_SLICES", "GPUS", "NUM_NODES"}
-OPTIONAL |= {"GPUS_PER_NODE", "TIME"}
+OPTIONAL |= {"GPUS_PER_NODE", "TIME", "CPUS_PER_TASK", "MEM"}
 NEEDS = [
     (file, name)
     for file, given in SETTINGS.items()
@@ -103,10 +104,34 @@ def test_local():
             *STUDY,
             *several,
             f"--process_id={number}",
+            "&",
         ]
         for number in range(2)
-    ]
+    ] + [["wait"]]
     assert words(dry("local.sh", {})) == [["exec", "python", "-m", "zsg_jax.main", *STUDY]]
+
+
+@pytest.mark.parametrize(
+    ("codes", "told"), [((0, 0), 0), ((134, 1), 1), ((1, 134), 1), ((143, 1), 143), ((0, 3), 3)]
+)
+def test_local_tells_the_code_that_says_most(tmp_path, codes, told):
+    python = tmp_path / "python"
+    cases = "".join(f"*--process_id={n}) exit {code} ;; " for n, code in enumerate(codes))
+    python.write_text(f'#!/bin/sh\ncase "$*" in {cases} esac\n')
+    python.chmod(0o755)
+    assert (
+        called("local.sh", f"--python={python}", "--num-processes=2", "--", *STUDY).returncode
+        == told
+    )
+
+
+def test_processes_of_local_hear_ctrl_c(tmp_path):
+    # A shell may not trap what was ignored when it began.
+    python = tmp_path / "python"
+    python.write_text("#!/bin/sh\ntrap 'exit 130' INT\nkill -s INT $$\nexit 0\n")
+    python.chmod(0o755)
+    ran = called("local.sh", f"--python={python}", "--num-processes=2", "--", *STUDY)
+    assert (ran.returncode, ran.stdout, ran.stderr) == (130, "", "")
 
 
 def remote_words(line, flag):
@@ -121,7 +146,7 @@ def test_tpu_vm():
     assert line[6:9] == ["--project=p", "--zone=z-1", "--worker=all"]
     remote = remote_words(line, "--command")
     assert remote[-len(STUDY) - 5 :] == [
-        *("exec", "python3", "-m", "zsg_jax.main", "--distributed=on"),
+        *("exec", ".venv/bin/python", "-m", "zsg_jax.main", "--distributed=on"),
         *STUDY,
     ]
     assert "my bucket" in remote
@@ -136,6 +161,12 @@ def test_queued_resource():
         *("--runtime-version=v2-alpha-tpuv5-lite",),
         "--metadata-from-file=startup-script=STARTUP_FILE",
     }
+    assert not any("configure-docker" in one for one in startup)
+    google = SETTINGS["queued_resource.sh"] | {"IMAGE": "europe-docker.pkg.dev/p/r/image:1"}
+    assert (
+        "# startup: gcloud auth configure-docker --quiet europe-docker.pkg.dev"
+        in dry("queued_resource.sh", google).splitlines()
+    )
     container = shlex.split(startup[-1].removeprefix("# startup: "))
     assert container[:2] == ["docker", "run"]
     image = container.index("registry/image:1")
@@ -159,7 +190,7 @@ def test_xpk():
 def test_sky():
     (line,) = words(dry("sky.sh"))
     assert line[:4] == ["sky", "jobs", "launch", "--yes"]
-    assert line[-1].endswith("launch/sky.yaml")
+    assert line[-2:] == [f"--workdir={ROOT}", str(LAUNCH / "sky.yaml")]
     variables = dict(word.split("=", 1) for at, word in enumerate(line) if line[at - 1] == "--env")
     assert variables.keys() == {"BUCKET", "STUDY"}
     assert shlex.split(variables["STUDY"]) == STUDY
@@ -190,7 +221,8 @@ def test_slurm_queues_again_what_saved_and_ended(tmp_path, code, queued):
 
 @pytest.mark.parametrize("file", SETTINGS)
 def test_settings_come_by_variable_too(file):
-    ran = called(file, "--dry-run", "--", *STUDY, **SETTINGS[file])
+    variables = {f"ZSG_{name}": value for name, value in SETTINGS[file].items()}
+    ran = called(file, "--dry-run", "--", *STUDY, **variables)
     assert (ran.returncode, ran.stdout) == (0, dry(file)), ran.stderr
     given = [f"{flag(name)}={value}" for name, value in SETTINGS[file].items()]
     assert called(file, "--dry-run", *given, "--", *STUDY).stdout == ran.stdout
@@ -199,9 +231,38 @@ def test_settings_come_by_variable_too(file):
 @pytest.mark.parametrize(("file", "name"), NEEDS)
 def test_a_missing_setting_is_one_line(file, name):
     given = {key: value for key, value in SETTINGS[file].items() if key != name}
-    ran = called(file, "--dry-run", **given)
-    told = f"{file}: {flag(name)} is missing; give it, or set {name}\n"
+    # A variable of another's, such as the NAME of a machine, is not taken for a setting.
+    variables = {f"ZSG_{key}": value for key, value in given.items()} | {name: "other"}
+    ran = called(file, "--dry-run", **variables)
+    told = f"{file}: {flag(name)} is missing; give it, or set ZSG_{name}\n"
     assert (ran.returncode, ran.stdout, ran.stderr) == (1, "", told)
+
+
+WRONG = [
+    ("local.sh", {"PORT": "abc"}, STUDY, "--port=abc: give 1 or more"),
+    ("slurm.sh", {"NODES": "0"}, STUDY, "--nodes=0: give 1 or more"),
+    ("jobset.sh", {"NAME": "N_x"}, STUDY, "--name=N_x: give small letters"),
+    ("tpu_vm.sh", {"BUCKET": "s3://b"}, STUDY, "--bucket=s3://b: give a bucket of gs://"),
+    ("sky.sh", {"BUCKET": "b"}, STUDY, "--bucket=b: give it as gs://NAME"),
+    *((file, {}, [], "no --config; give the study's own arguments after --") for file in SETTINGS),
+    *((file, {}, ["--config=x", "--workdir=gs://b/w"], "is an address") for file in SETTINGS),
+    *((file, {}, ["--config=x", "--workdir", "gs://b/w"], "is an address") for file in SETTINGS),
+]
+
+
+@pytest.mark.parametrize(("file", "changes", "given", "told"), WRONG)
+def test_a_wrong_setting_is_one_line_before_a_machine_is_asked_for(file, changes, given, told):
+    settings = SETTINGS[file] | changes
+    flags = [f"{flag(name)}={value}" for name, value in settings.items()]
+    ran = called(file, "--dry-run", *flags, "--", *given)
+    assert (ran.returncode, ran.stdout, len(ran.stderr.splitlines())) == (1, "", 1)
+    assert ran.stderr.startswith(f"{file}: {told}") or told in ran.stderr
+
+
+def test_a_bucket_may_be_given_with_its_scheme():
+    for file in ("tpu_vm.sh", "queued_resource.sh", "jobset.sh"):
+        with_scheme = SETTINGS[file] | {"BUCKET": f"gs://{SETTINGS[file]['BUCKET']}"}
+        assert dry(file, with_scheme) == dry(file)
 
 
 @pytest.mark.parametrize("file", SETTINGS)
@@ -223,7 +284,7 @@ def test_nothing_of_anybody_is_written_down():
     """No bucket, project, registry, key or home but those that the user gives."""
     for path in LAUNCH.iterdir():
         text = path.read_text()
-        kept = r"gs://(?!…|NAME)|s3://(?!…)|gcr\.io|pkg\.dev|amazonaws|/home/|AKIA|-----BEGIN"
+        kept = r"gs://(?!…|NAME)|s3://(?!…|NAME)|\w\.gcr\.io|gcr\.io/|\w\.pkg\.dev|amazonaws|/home/|AKIA|-----BEGIN"
         assert not re.search(kept, text), path
         assert not re.search(r"(?i)(token|secret|password|api_key)\s*[=:]", text), path
         # No line assigns a fixed value to what must be given.
@@ -257,6 +318,11 @@ def test_the_jobset_holds_what_kubernetes_asks():
     spec = job["template"]["spec"]
     # JOB_COMPLETION_INDEX comes of Indexed, and all pods of a slice run at once or not at all.
     assert (spec["completionMode"], spec["backoffLimit"]) == ("Indexed", 0)
+    # Mistakes end with 1 and are not tried again.
+    (rule,) = spec["podFailurePolicy"]["rules"]
+    assert (rule["action"], rule["onExitCodes"]["values"]) == ("FailJob", [1])
+    (rule,) = content["spec"]["failurePolicy"]["rules"]
+    assert (rule["action"], rule["onJobFailureReasons"]) == ("FailJobSet", ["PodFailurePolicy"])
     assert spec["completions"] == spec["parallelism"] == 4
     pod = spec["template"]["spec"]
     assert pod["restartPolicy"] == "Never"
@@ -289,13 +355,14 @@ def test_the_sky_task_holds_what_skypilot_reads(tmp_path):
     (mount,) = content["file_mounts"].values()
     assert mount == {"source": "${BUCKET}", "mode": "MOUNT"}
 
-    # What its nodes run: a python3 that tells its arguments.
-    python = tmp_path / "python3"
+    # What its nodes run: a Python that tells its arguments.
+    python = tmp_path / ".venv" / "bin" / "python"
+    python.parent.mkdir(parents=True)
     python.write_text('#!/bin/sh\nfor word in "$@"; do printf "%s\\n" "$word"; done\n')
     python.chmod(0o755)
     for nodes in (1, 3):
         variables = {
-            "PATH": f"{tmp_path}:{os.environ['PATH']}",
+            "PATH": os.environ["PATH"],
             "SKYPILOT_NUM_NODES": str(nodes),
             "SKYPILOT_NODE_IPS": "10.0.0.7\n10.0.0.8\n10.0.0.9",
             "SKYPILOT_NODE_RANK": "2",
@@ -305,6 +372,7 @@ def test_the_sky_task_holds_what_skypilot_reads(tmp_path):
             ["bash", "-c", content["run"]],
             capture_output=True,
             text=True,
+            cwd=tmp_path,
             env=variables,
             check=True,
         )

@@ -15,6 +15,8 @@ import jax
 from zsg_jax.errors import UserError, check, first_line
 
 MODES = ("auto", "on", "off")
+# As where JAX itself ends a process (128 + SIGABRT), since another one is gone.
+LOST = 134
 # Every process is at its end when it waits for the others this long; those that failed wait not.
 _SHUTDOWN_SECONDS = 60
 # JAX kills a process whose wait is over, with a stack trace; until then it can be told in a line.
@@ -137,6 +139,7 @@ def ends_all(main: Callable[[Sequence[str]], Any]) -> Callable[[Sequence[str]], 
             if isinstance(error, SystemExit):
                 code = error.code
             elif _LOST.search(str(error)):
+                code = LOST
                 told = f"another process is gone ({first_line(error)}); its own last line says why"
                 print(f"zsg_jax: process {jax.process_index()}: {told}", file=sys.stderr)
             else:

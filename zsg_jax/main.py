@@ -49,7 +49,8 @@ def main(argv: Sequence[str]) -> None:
     config = command_line.loaded_config(_CONFIG.value)
     file, _, preset = config_flags.get_config_filename(flags.FLAGS["config"]).partition(":")
     name = Path(file).stem + (f"-{preset}" if preset else "")
-    workdir = Path(_WORKDIR.value or Path("workdir") / name)
+    # A launcher's quotes keep the shell of another machine from it.
+    workdir = Path(_WORKDIR.value or Path("workdir") / name).expanduser()
     workdirs.refuse_address(_WORKDIR.value or workdir)
     command = shlex.join(["python", "-m", "zsg_jax.main", *sys.argv[1:]])
     place = hosts.Place(_ADDRESS.value, _PROCESSES.value, _PROCESS.value)

@@ -170,7 +170,7 @@ def tiny(family, **changes):
 def test_padding_and_packing_change_no_logits_of_a_token(family):
     _, module, graphdef, params = tiny(family)
     tokens, _, _ = batch(1, 20)
-    lengths = [8, 4, 8]
+    lengths = [9, 4, 7]
     # Two segments, four places of padding between them and the last, and three after it.
     places = np.r_[0:13, 17:24]
     packed = np.full((3, 1, 27), 0, np.int32)

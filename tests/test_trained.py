@@ -22,11 +22,16 @@ def made(tmp_path_factory):
 
 
 @pytest.fixture
-def first(made, small_config, tmp_path):
+def first(made, small_config, small_model, tmp_path):
     """A copy of the workdir of a study whose model and tokenizer were made by it."""
     done = made / "first"
     if not done.exists():
-        changes = {"model.family": "qwen3", "tokenizer": "train", "tokenizer_size": 280}
+        shape = json.loads(Path(small_model).read_text())
+        shape |= {"model_type": "qwen3", "head_dim": 8, "vocab_size": 280}
+        shape["max_position_embeddings"] = 256
+        (made / "qwen3.json").write_text(json.dumps(shape))
+        changes = {"model.size": str(made / "qwen3.json")}
+        changes |= {"tokenizer": "train", "tokenizer_size": 280}
         changes["evaluation.every"] = 4
         study.run(small_config(**changes), done, command="test")
     return shutil.copytree(done, tmp_path / "first")

@@ -1,5 +1,6 @@
 """LoRA in a whole study: what changes, what is kept, what goes on, and what is exported."""
 
+import dataclasses
 import json
 
 import jax
@@ -23,7 +24,7 @@ OPTIONS = TrainerOptions(8, 4, 1e-2, "cosine", 0, 1.0, 0.1, packing=False)
 def folder(tmp_path_factory):
     """A Hugging Face folder with a random Llama for bytes."""
     path = tmp_path_factory.mktemp("model")
-    model = llama.sized("tiny", 258, 256)
+    model = dataclasses.replace(llama.sized("tiny", 258, 256), num_layers=1)
     params = llama.initialize(model, jax.random.key(7))
     write(path, model, jax.tree.map(lambda leaf: 3 * leaf, params), source=None)
     return path
@@ -140,7 +141,7 @@ def test_a_study_of_adapters_resumes_exactly_and_exports(
     tensors = load_file(alone / "adapter_model.safetensors")
     modes = {path.stat().st_mode for one in (merged, alone) for path in one.glob("*.*")}
     assert len(modes) == 1
-    assert len(tensors) == 3 * 7 * 2
+    assert len(tensors) == 7 * 2
     told = json.loads((alone / "adapter_config.json").read_text())
     assert (told["base_model_name_or_path"], told["r"]) == (str(folder), 4)
 

@@ -42,6 +42,10 @@ def parser(config_keys: Collection[str]) -> Callable[[Sequence[str]], list[str]]
         try:
             _check_config(argv, config_keys)
             rest = flags.FLAGS(_last_of_each(argv))
+        except SystemExit:
+            # absl shows its help and calls that a failure.
+            asked = any(re.fullmatch(r"--?help(short|full|xml)?", word) for word in argv)
+            sys.exit(0 if asked else 1)
         except flags.UnrecognizedFlagError as error:
             known = [f"--{name}" for name in flags.FLAGS]
             fail(f"--{error.flagname}: unknown flag{nearest(f'--{error.flagname}', known)}")

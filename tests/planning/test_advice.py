@@ -106,7 +106,7 @@ def test_a_batch_that_is_not_parted_fits_where_sums_of_parts_do_not():
 
 
 def test_other_meshes_have_as_many_chips_and_split_the_state_ever_further():
-    config = config_of(**{"mesh.data": 8, "mesh.fsdp": 1})
+    config = config_of(**{"mesh.data": -1, "mesh.fsdp": 1})
     found = list(advice.meshes(config, 8))
     sizes = [
         (one["mesh.data"], one["mesh.fsdp"]) for one in found if one.get("mesh.tensor", 1) == 1

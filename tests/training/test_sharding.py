@@ -80,5 +80,7 @@ def test_rows_that_do_not_divide_are_refused_with_sizes_that_fit():
     sharding.rows_fit(Eight, 16, 8)
     with pytest.raises(UserError, match=r"sizes that fit: 8, 16$"):
         sharding.rows_fit(Eight, 16, 4)
-    with pytest.raises(UserError, match="sizes that fit: none with this batch_size"):
+    with pytest.raises(UserError, match=r"batch_size=12 must be a .* that fit: 8 or 16$"):
         sharding.rows_fit(Eight, 12, 12)
+    with pytest.raises(UserError, match=r"batch_size=5 must be a .* that fit: 8$"):
+        sharding.rows_fit(Eight, 5, 5)

@@ -1,5 +1,6 @@
 """The nearest setting that fits a machine, found by compiling settings one after the other."""
 
+import math
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -44,6 +45,8 @@ def meshes(config: ConfigDict, chips: int) -> Iterator[Setting]:
     split too.
     """
     now = {axis: int(config.mesh[axis]) for axis in sharding.AXES}
+    known = math.prod(size for size in now.values() if size != -1)
+    now = {axis: chips // known if size == -1 else size for axis, size in now.items()}
     others = [axis for axis in sharding.AXES if axis not in ("data", "fsdp")]
     sizes = [n for n in range(1, chips + 1) if chips % n == 0]
     seen = []

@@ -67,8 +67,9 @@ def run(
         but = ", though it learns otherwise" if advice.learns_otherwise(setting) else ""
         return f"does not fit {place.name}; this does{but}, nearest of {tried} tried: {told}"
     state = plan.compiled.trainer.abstract_state
+    others = f", nor does any of {tried} other settings tried" if tried else ""
     return (
-        f"does not fit {place.name}, nor does any of {tried} other settings tried; a chip has "
+        f"does not fit {place.name}{others}; a chip has "
         f"{report.bytes_text(plan.memory.usable)}, state and gradients alone take "
         f"{report.bytes_text(least_bytes(state))} on this mesh; take more or larger chips"
     )

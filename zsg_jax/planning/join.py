@@ -85,8 +85,8 @@ def make_mesh(config: ConfigDict, devices: Sequence[Any], machine: str) -> Mesh:
     if mesh.size != len(devices):
         told = ", ".join(f"mesh.{axis}={size}" for axis, size in sizes.items())
         raise UserError(
-            f"{told} takes {mesh.size} of the {len(devices)} chips of {machine}; give one of them "
-            "as -1 for all that are left, or a smaller machine"
+            f"{told} takes {mesh.size} of the {len(devices)} chips of {machine}; give sizes whose "
+            f"product is {len(devices)}, one of them -1 for all that are left, or a smaller machine"
         )
     return mesh
 

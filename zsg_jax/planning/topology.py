@@ -64,9 +64,15 @@ def parse(text: str, memory_gb: float | None = None) -> Topology:
     shape = tuple(int(side) for side in numbers.split("x"))
     sides = len(_HOST[name]) if one.kind == "tpu" else 1
     if len(shape) != sides or (one.kind == "tpu" and not size):
+        listed = f", such as {_listed(sides)}" if one.kind == "tpu" else ""
         raise UserError(
             f"--topology {text}: {name} has {sides} side{'s' if sides > 1 else ''}; give it as "
-            f"{_example(name)}"
+            f"{_example(name)}{listed}"
+        )
+    if one.kind == "tpu" and not _whole_hosts(shape, _HOST[name]):
+        raise UserError(
+            f"--topology {text}: hosts of {name} are {'x'.join(map(str, _HOST[name]))} chips and "
+            f"do not fill it; sizes that do: {_listed(sides)}"
         )
     if one.kind != "tpu" and shape[0] > _MOST_SIMULATED:
         raise UserError(f"--topology {text}: more than {_MOST_SIMULATED} chips; give fewer")
@@ -153,6 +159,17 @@ def _grid(text: str, name: str, number: int) -> str:
             f"{', '.join(sizes)}{nearest(text, sizes)}"
         )
     return grids[chips]
+
+
+def _whole_hosts(shape: tuple[int, ...], host: tuple[int, ...]) -> bool:
+    """Whether hosts fill a slice; one that is part of a host has no side longer than it."""
+    if all(side <= most for side, most in zip(shape, host, strict=True)):
+        return True
+    return all(side % least == 0 for side, least in zip(shape, host, strict=True))
+
+
+def _listed(sides: int) -> str:
+    return ", ".join(_GRIDS[sides].values())
 
 
 def _example(name: str) -> str:

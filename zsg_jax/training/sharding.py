@@ -99,7 +99,14 @@ def rows_fit(mesh: Mesh, batch_size: int, micro_batch_size: int) -> None:
         size for size in range(1, batch_size + 1) if batch_size % size == 0 and size % unit == 0
     ]
     if micro_batch_size not in fitting:
-        sizes = ", ".join(map(str, fitting)) or "none with this batch_size"
+        if not fitting:
+            below = batch_size - batch_size % unit
+            near = f"{below} or {below + unit}" if below else f"{unit}"
+            raise UserError(
+                f"training.batch_size={batch_size} must be a multiple of the {unit} devices that "
+                f"mesh.data and mesh.fsdp make; the nearest that fit: {near}"
+            )
+        sizes = ", ".join(map(str, fitting))
         raise UserError(
             f"training.micro_batch_size={micro_batch_size} must divide training.batch_size="
             f"{batch_size} and be a multiple of the {unit} devices that mesh.data and mesh.fsdp "

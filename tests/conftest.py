@@ -2,6 +2,8 @@
 
 import json
 import os
+import subprocess
+import sys
 import tempfile
 from pathlib import Path
 
@@ -10,7 +12,7 @@ import pytest
 # The same small steps are compiled by many tests and by the processes they start: once will do.
 _COMPILED = tempfile.TemporaryDirectory(prefix="zsg_jax-tests-")
 os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", _COMPILED.name)
-os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.1")
+os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0")
 
 from zsg_jax.config import default_config  # noqa: E402, before jax reads the environment
 from zsg_jax.training.metrics import CLOCKS  # noqa: E402
@@ -71,6 +73,58 @@ def uneven(tmp_path_factory):
                 row |= {"id": f"{side} {number}", "task": f"{side} {number % 3}"}
                 file.write(json.dumps(row) + "\n")
     return paths
+
+
+# Imports a command once, and runs it with each list of flags in a process forked from there.
+_COMMANDS = """
+import importlib, json, os, sys, tempfile
+module = importlib.import_module(sys.argv[1])
+told = []
+for flags in json.loads(sys.argv[2]):
+    files = [tempfile.TemporaryFile("w+"), tempfile.TemporaryFile("w+")]
+    child = os.fork()
+    if child == 0:
+        for number, file in enumerate(files, 1):
+            os.dup2(file.fileno(), number)
+        sys.argv = [module.__file__, *flags]
+        code = 0
+        try:
+            module.run()
+        except SystemExit as end:
+            code = end.code or 0
+        finally:
+            sys.stdout.flush()
+            sys.stderr.flush()
+            os._exit(code)
+    code = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+    told.append([code, *(file.seek(0) or file.read() for file in files)])
+print(json.dumps(told))
+"""
+
+
+@pytest.fixture
+def commands():
+    """Runs a module's command with several lists of flags; gives (code, output, errors) of each."""
+
+    def run(module, *several, cwd):
+        result = subprocess.run(
+            [
+                sys.executable,
+                "-c",
+                _COMMANDS,
+                module,
+                json.dumps([list(map(str, s)) for s in several]),
+            ],
+            capture_output=True,
+            text=True,
+            cwd=cwd,
+            env={**os.environ, "JAX_PLATFORMS": "cpu"},
+            check=False,
+        )
+        assert result.returncode == 0, result.stderr
+        return [tuple(one) for one in json.loads(result.stdout)]
+
+    return run
 
 
 @pytest.fixture

@@ -5,6 +5,7 @@ import os
 import re
 import shlex
 import shutil
+import signal
 import subprocess
 from pathlib import Path
 
@@ -130,7 +131,10 @@ def test_processes_of_local_hear_ctrl_c(tmp_path):
     python = tmp_path / "python"
     python.write_text("#!/bin/sh\ntrap 'exit 130' INT\nkill -s INT $$\nexit 0\n")
     python.chmod(0o755)
+    # Nor a shell that a test in the background starts: what is asked of is local.sh.
+    hears = signal.signal(signal.SIGINT, signal.default_int_handler)
     ran = called("local.sh", f"--python={python}", "--num-processes=2", "--", *STUDY)
+    signal.signal(signal.SIGINT, hears)
     assert (ran.returncode, ran.stdout, ran.stderr) == (130, "", "")
 
 

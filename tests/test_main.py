@@ -5,8 +5,6 @@ import subprocess
 import sys
 from pathlib import Path
 
-import pytest
-
 ROOT = Path(__file__).parents[1]
 SMALL = [
     "--config=configs/tmta.py",
@@ -16,6 +14,7 @@ SMALL = [
     "--config.data.rewrites.samples=4",
     "--config.data.rewrites.test_rules=2",
     "--config.training.steps=2",
+    "--config.model.size=tests/faults/one_layer.json",
 ]
 
 
@@ -99,27 +98,33 @@ MISTAKES = {
 }
 
 
-@pytest.mark.parametrize("name", MISTAKES)
-def test_a_mistake_is_one_line_and_exit_code_1(name, tmp_path):
-    arguments, message = MISTAKES[name]
+def test_a_mistake_is_one_line_and_exit_code_1(commands, tmp_path):
     (tmp_path / "broken.py").write_text("1 / 0\n")
     (tmp_path / "nothing.py").write_text("def get_config():\n    return {'a': 1}\n")
-    here = [
-        argument.replace("--config=", f"--config={tmp_path}/")
-        if name in ("broken config", "config of nothing")
-        else argument
-        for argument in arguments
+    several = [
+        [
+            argument.replace("--config=", f"--config={tmp_path}/")
+            if name in ("broken config", "config of nothing")
+            else argument
+            for argument in arguments
+        ]
+        + [f"--workdir={tmp_path / 'w'}"]
+        for name, (arguments, _) in MISTAKES.items()
     ]
-    result = command(*here, f"--workdir={tmp_path / 'w'}")
-    assert result.returncode == 1, result.stdout
-    (line,) = result.stderr.splitlines()
-    assert line.startswith("zsg_jax: ")
-    assert message in line
+    ran = commands("zsg_jax.main", *several, cwd=ROOT)
+    for (name, (_, message)), (code, out, told) in zip(MISTAKES.items(), ran, strict=True):
+        assert (name, code, out) == (name, 1, "")
+        (line,) = told.splitlines()
+        assert line.startswith("zsg_jax: ")
+        assert message in line, name
 
 
-def test_a_bucket_is_no_workdir():
-    result = command("--config=configs/tmta.py", "--workdir=gs://bucket/study")
-    assert result.returncode == 1
-    (line,) = result.stderr.splitlines()
+def test_a_bucket_is_no_workdir_and_help_is_no_mistake(commands):
+    bucket = ["--config=configs/tmta.py", "--workdir=gs://bucket/study"]
+    (code, _, told), (right, shown, _) = commands("zsg_jax.main", bucket, ["--help"], cwd=ROOT)
+    assert code == 1
+    (line,) = told.splitlines()
     assert line.startswith("zsg_jax: --workdir gs://bucket/study: is no folder; mount the bucket")
     assert not (ROOT / "gs:").exists()
+    assert right == 0
+    assert "USAGE" in shown

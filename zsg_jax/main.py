@@ -75,6 +75,11 @@ def main(argv: Sequence[str]) -> None:
         print(f"report: {os.path.relpath(page)}")
 
 
-if __name__ == "__main__":
+def run() -> None:
+    """The command, with the flags of `sys.argv`."""
     parse = command_line.parser(flatten(default_config()))
     app.run(hosts.ends_all(command_line.guard(main)), flags_parser=parse)
+
+
+if __name__ == "__main__":
+    run()

@@ -44,6 +44,11 @@ def main(argv: Sequence[str]) -> None:
         command_line.fail(advice)
 
 
-if __name__ == "__main__":
+def run() -> None:
+    """The command, with the flags of `sys.argv`."""
     parse = command_line.parser(flatten(default_config()))
     app.run(command_line.guard(main), flags_parser=parse)
+
+
+if __name__ == "__main__":
+    run()

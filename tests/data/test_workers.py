@@ -174,7 +174,9 @@ with closing(Batches(Endless(), workers=2, ahead=2)) as batches:
 """
 
 
-@pytest.mark.parametrize("end", ["return", "error", "interrupt", "kill"])
+@pytest.mark.parametrize(
+    "end", ["return", "interrupt", "kill", pytest.param("error", marks=pytest.mark.slow)]
+)
 def test_workers_end_however_the_run_ends(tmp_path, end):
     script = tmp_path / "script.py"
     how = "wait" if end in ("interrupt", "kill") else end

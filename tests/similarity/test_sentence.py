@@ -294,6 +294,6 @@ def test_real_rows_equal_sentence_transformers(assets, p3, minilm, count):
 def test_real_rows_are_the_same_bits_in_any_company(p3, minilm):
     texts = p3[:: len(p3) // 120][:120]
     rows, rng = minilm.encode(texts), np.random.default_rng(0)
-    for count in (1, 7, 60, 120):
+    for count in (1, 7, 120):
         chosen = rng.permutation(120)[:count]
         assert (minilm.encode([texts[i] for i in chosen]) == rows[chosen]).all()

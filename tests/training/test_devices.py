@@ -54,11 +54,11 @@ for current, overrides in cases.items():
     study.run(config(overrides), folder / current, command="test")
 
 # A run that is stopped on two devices and goes on on eight.
-current = "moved"
+current, parts = "moved", {"training.micro_batch_size": 8}
 try:
-    study.run(config({"mesh.data": 2}), folder / current, command="test")
+    study.run(config({"mesh.data": 2, **parts}), folder / current, command="test")
 except KeyboardInterrupt:
-    study.run(config({"mesh.data": 4, "mesh.tensor": 2}), folder / current, command="test")
+    study.run(config({"mesh.data": 4, "mesh.tensor": 2, **parts}), folder / current, command="test")
 print(json.dumps({"states": states, "compiles": compiles}))
 """
 

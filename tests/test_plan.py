@@ -92,7 +92,7 @@ def test_too_big_a_model_exits_1_and_its_advice_followed_exits_0(small_model):
     assert whole.returncode == 0, whole.stderr
     assert "fits" in whole.stdout
     total = re.search(r"together +([\d.]+) MB", whole.stdout)
-    limit = ("--memory-gb", f"{float(total[1]) / 1000 / 2:.4f}")
+    limit = ("--memory-gb", f"{float(total[1]) / 1000 * 0.8:.4f}")
     refused = plan(*machine, *limit)
     assert refused.returncode == 1
     assert "does not fit" in refused.stdout

@@ -23,12 +23,15 @@ def test_help_names_every_case():
         assert re.search(rf"^  {case} ", said, re.M), case
 
 
+slow = pytest.mark.slow
+
+
 @pytest.mark.parametrize(
     ("case", "rows", "peers"),
     [
         ("small", 900, {"faiss top-k search", "bare matmul", "study, (N, T) matrix"}),
-        ("empty", 300, {"study, (N, T) matrix", "study, transposed"}),
-        ("disk", 900, {"bare matmul"}),
+        pytest.param("empty", 300, {"study, (N, T) matrix", "study, transposed"}, marks=slow),
+        pytest.param("disk", 900, {"bare matmul"}, marks=slow),
         ("huge", 9000, {"bare matmul", "tmta, the disk case"}),
     ],
 )

@@ -62,7 +62,7 @@ def check(number, batch):
     ("workers", "stops", "packing"),
     [
         ((3, 1, 0), (1, 3), RowsAtOnce(1, 4)),
-        ((1, 2, 3), (2, 4), None),
+        pytest.param((1, 2, 3), (2, 4), None, marks=pytest.mark.slow),
         ((0, 2, 1), (3, 5), RowsAtOnce(1, 2)),
     ],
 )

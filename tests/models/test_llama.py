@@ -161,7 +161,7 @@ def test_a_row_of_padding_gives_no_nan_in_value_or_gradient(dtype):
     assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(grads))
 
 
-@pytest.mark.parametrize("tied", [False, True])
+@pytest.mark.parametrize("tied", [pytest.param(False, marks=pytest.mark.slow), True])
 def test_bfloat16_computes_near_float32_with_float32_parameters_and_gradients(tied):
     _, graphdef, params = make(tie_embeddings=tied)
     _, rounded, _ = make(tie_embeddings=tied, dtype=jnp.bfloat16)

@@ -65,14 +65,18 @@ print(json.dumps({"states": states, "compiles": compiles}))
 CASES = {
     "one": {"mesh.data": 1, "training.packing": False},
     "one packed": {"mesh.data": 1},
-    "two fsdp": {"mesh.data": 1, "mesh.fsdp": 2, "training.micro_batch_size": 4},
     # Two arrangements, which share what was compiled.
+    "two fsdp": {
+        "mesh.data": 1,
+        "mesh.fsdp": 2,
+        "training.micro_batch_size": 4,
+        "arrangement.methods": ["tmta-rt", "tmta-nft"],
+    },
     "eight mixed": {
         "mesh.data": 2,
         "mesh.fsdp": 2,
         "mesh.tensor": 2,
         "training.micro_batch_size": 8,
-        "arrangement.methods": ["tmta-rt", "tmta-nft"],
     },
 }
 

@@ -98,7 +98,7 @@ def train(names):
 @pytest.mark.parametrize(
     "names",
     [
-        ["one", "tensor", "all"],
+        ["one", "tensor"],
         pytest.param([*MESHES], marks=pytest.mark.slow),
     ],
     ids=["some", "every"],

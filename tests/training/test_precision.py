@@ -47,7 +47,9 @@ def dtypes(tree):
     return {str(leaf.dtype) for leaf in jax.tree.leaves(tree) if leaf.ndim}
 
 
-@pytest.mark.parametrize("param_dtype", ["float32", "bfloat16"])
+@pytest.mark.parametrize(
+    "param_dtype", [pytest.param("float32", marks=pytest.mark.slow), "bfloat16"]
+)
 def test_weights_and_moments_are_kept_in_what_is_asked_for_and_learn(param_dtype):
     one = trainer("llama", "bfloat16", param_dtype)
     state, step = one.initial_state(0), one.compiled_step(20, 16)

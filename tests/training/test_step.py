@@ -77,7 +77,7 @@ def whole():
     return take_steps(trainer())
 
 
-@pytest.mark.parametrize("micro", [1, 2, 4])
+@pytest.mark.parametrize("micro", [1, 4])
 def test_accumulation_changes_nothing_but_rounding(whole, micro):
     whole_state, rows_whole = whole
     state, rows = take_steps(trainer(micro_batch_size=micro))

@@ -3,7 +3,6 @@
 import time
 from contextlib import ExitStack
 from functools import partial
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -44,7 +43,7 @@ def run(config: ConfigDict, workdir: Path, *, command: str) -> Path:
         UserError: for every mistake that a user can mend.
     """
     validate(config)
-    same_everywhere({**flatten(config), "jax": jax.__version__, "zsg_jax": version("zsg_jax")})
+    same_everywhere({**flatten(config), "version of jax": jax.__version__})
     workdir = Path(workdir)
     names = [(name, seed) for name in config.arrangement.methods for seed in config.seeds]
     with ExitStack() as stack:

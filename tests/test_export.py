@@ -149,9 +149,16 @@ def test_fifty_steps_of_the_p3_preset_give_in_transformers_the_losses_that_were_
 
 
 @pytest.mark.parametrize("family", [pytest.param("gpt2", marks=pytest.mark.slow), "mistral"])
-def test_a_model_from_scratch_with_the_tokenizer_of_bytes(uneven, small_config, tmp_path, family):
+def test_a_model_from_scratch_with_the_tokenizer_of_bytes(
+    uneven, small_config, small_model, tmp_path, family
+):
     transformers = pytest.importorskip("transformers")
     changes = {"model.family": family, "training.steps": 3}
+    if family == "mistral":
+        shape = json.loads(Path(small_model).read_text()) | {"model_type": family}
+        shape |= {"vocab_size": 258, "sliding_window": 64}
+        (tmp_path / "shape.json").write_text(json.dumps(shape))
+        changes["model.size"] = str(tmp_path / "shape.json")
     work, out = tmp_path / "w", tmp_path / "out"
     study.run(small_config(**uneven, **changes), work, command="test")
     exporting.run(Request(work, "tmta-nft-seed0", out))

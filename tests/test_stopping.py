@@ -100,7 +100,7 @@ def test_a_main_thread_that_does_not_hear_is_ended_all_the_same():
     assert told.startswith("zsg_jax: ended by SIGTERM; the same command goes on")
 
 
-@pytest.mark.parametrize("at", [2, 10])
+@pytest.mark.parametrize("at", [2, pytest.param(10, marks=pytest.mark.slow)])
 def test_a_run_saves_the_step_at_work_and_goes_on_from_it(
     small_config, read_metrics, tmp_path, monkeypatch, at
 ):

@@ -126,7 +126,7 @@ def test_two_processes_find_what_one_does_each_in_its_own_rows(alone, tmp_path):
     assert [one["encoded"] for one in two] == [6 * 256 + 30, 5 * 256 + 84]
 
 
-@pytest.mark.parametrize("then", [1, 2])
+@pytest.mark.parametrize("then", [1, pytest.param(2, marks=pytest.mark.slow)])
 def test_two_killed_while_embedding_go_on_where_they_were(alone, tmp_path, then):
     folder, expected = alone
     processes = started(tmp_path, 2, stop_after=512)

@@ -17,7 +17,7 @@ def rows_of_tasks(rows, columns, generator, *, repeats, sorted_by_task):
 
 
 @pytest.mark.parametrize("waiting", [16, 48, 1024])
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=12, deadline=None)
 @given(
     n=st.sampled_from([1500, 2600, 3000]),
     k=st.integers(1, 64),

@@ -2,21 +2,20 @@
 # Queued resources: waits in Google's queue for a TPU VM that starts the study by itself.
 #
 #   launch/queued_resource.sh [--dry-run] --node-id NAME --zone ZONE --accelerator-type v5litepod-16 \
-#     --runtime-version v2-alpha-tpuv5-lite --image IMAGE --bucket NAME [--project ID] [--spot no] \
-#     -- --config configs/tmta.py --workdir /bucket/WORKDIR …
+#     --runtime-version v2-alpha-tpuv5-lite --image IMAGE [--project ID] [--spot no] \
+#     -- --config configs/tmta.py --workdir gs://BUCKET/WORKDIR …
 #
-# --image   of launch/Dockerfile, where the TPU VM's service account may pull it
-# --bucket  is mounted at /bucket in the container by gcsfuse, which the machine must have
-# --spot    yes unless given; when it is taken away, the same command with another --node-id goes on
+# --image  of launch/Dockerfile, where the TPU VM's service account may pull it
+# --spot   yes unless given; when it is taken away, the same command with another --node-id goes on
 
 set -euo pipefail
 arguments=("$@")
 # shellcheck source=launch/settings.sh
 . "$(dirname "$0")/settings.sh"
-settings NODE_ID ZONE ACCELERATOR_TYPE RUNTIME_VERSION IMAGE BUCKET PROJECT SPOT
-need NODE_ID ZONE ACCELERATOR_TYPE RUNTIME_VERSION IMAGE BUCKET
+settings NODE_ID ZONE ACCELERATOR_TYPE RUNTIME_VERSION IMAGE PROJECT SPOT
+need NODE_ID ZONE ACCELERATOR_TYPE RUNTIME_VERSION IMAGE
 need_study
-bare_bucket gs
+need_workdir gs://
 : "${SPOT:=yes}"
 
 spot=()
@@ -32,11 +31,8 @@ esac
 cat >"$startup" <<STARTUP
 #!/bin/bash
 set -eu
-command -v gcsfuse || { echo "no gcsfuse on this machine: choose another --runtime-version" && exit 1; }
-mkdir -p /mnt/bucket
-mountpoint -q /mnt/bucket || gcsfuse --implicit-dirs --rename-dir-limit=100000 -o allow_other $(quoted "$BUCKET") /mnt/bucket
 $login
-docker run --rm --name zsg_jax --privileged --network=host --stop-timeout=60 -v /mnt/bucket:/bucket $(
+docker run --rm --name zsg_jax --privileged --network=host --stop-timeout=60 $(
   quoted "$IMAGE"
 ) --distributed=on $(quoted "${study[@]}")
 STARTUP

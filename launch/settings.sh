@@ -62,18 +62,16 @@ whole() {
   done
 }
 
-# The study's own arguments must be there, and name a folder rather than a bucket.
+# The study's own arguments must be there.
 need_study() {
   [[ " ${study[*]} " == *" --config"[=\ ]* ]] ||
     fail "no --config; give the study's own arguments after --, as: -- --config configs/tmta.py"
-  [[ " ${study[*]} " != *" --workdir"[=\ ]*://* ]] ||
-    fail "--workdir is an address; give the folder where the bucket is mounted"
 }
 
-# BUCKET without the scheme that a user may have given it, which must be the one named.
-bare_bucket() {
-  BUCKET=${BUCKET#"$1://"}
-  [[ ${BUCKET:-} != *://* ]] || fail "--bucket=$BUCKET: give a bucket of $1://"
+# They must name a workdir; one that begins as "$1", if that is given.
+need_workdir() {
+  [[ " ${study[*]} " == *" --workdir"[=\ ]"${1:-}"?* ]] ||
+    fail "the study's disk goes with its machine; give --workdir gs://BUCKET/WORKDIR after --"
 }
 
 # One command line that a shell reads back as the same words.

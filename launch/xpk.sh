@@ -3,12 +3,11 @@
 #
 #   launch/xpk.sh [--dry-run] --cluster NAME --workload NAME --tpu-type v5litepod-16 --zone ZONE \
 #     --project ID --image IMAGE [--num-slices N] [--max-restarts N] \
-#     -- --config configs/tmta.py --workdir /bucket/WORKDIR …
+#     -- --config configs/tmta.py --workdir gs://BUCKET/WORKDIR …
 #
 # --image         of launch/Dockerfile, in a registry that the cluster may pull from
 # --num-slices    1 unless given
 # --max-restarts  10 unless given; a pod that was taken away, or that failed, starts all again
-# The bucket is attached by `xpk storage attach … --mount-point=/bucket` beforehand.
 
 set -euo pipefail
 arguments=("$@")
@@ -17,6 +16,7 @@ arguments=("$@")
 settings CLUSTER WORKLOAD TPU_TYPE ZONE PROJECT IMAGE NUM_SLICES MAX_RESTARTS
 need CLUSTER WORKLOAD TPU_TYPE ZONE PROJECT IMAGE
 need_study
+need_workdir
 : "${NUM_SLICES:=1}" "${MAX_RESTARTS:=10}"
 whole NUM_SLICES MAX_RESTARTS
 

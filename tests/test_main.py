@@ -119,12 +119,12 @@ def test_a_mistake_is_one_line_and_exit_code_1(commands, tmp_path):
         assert message in line, name
 
 
-def test_a_bucket_is_no_workdir_and_help_is_no_mistake(commands):
-    bucket = ["--config=configs/tmta.py", "--workdir=gs://bucket/study"]
+def test_an_unknown_store_is_no_workdir_and_help_is_no_mistake(commands):
+    bucket = ["--config=configs/tmta.py", "--workdir=hdfs://host/study"]
     (code, _, told), (right, shown, _) = commands("zsg_jax.main", bucket, ["--help"], cwd=ROOT)
     assert code == 1
     (line,) = told.splitlines()
-    assert line.startswith("zsg_jax: --workdir gs://bucket/study: is no folder; mount the bucket")
-    assert not (ROOT / "gs:").exists()
+    assert line.startswith("zsg_jax: --workdir hdfs://host/study: is no folder, and of object")
+    assert not (ROOT / "hdfs:").exists()
     assert right == 0
     assert "USAGE" in shown

@@ -13,6 +13,8 @@ from jax.sharding import SingleDeviceSharding
 from tokenizers import decoders, models, pre_tokenizers
 
 from zsg_jax import hub, trained
+from zsg_jax.bucket.fetch import fetched
+from zsg_jax.bucket.store import is_address
 from zsg_jax.data.pool import TRAINED
 from zsg_jax.data.tokenizers import BOS, EOS, FILES, ByteTokenizer, FileTokenizer
 from zsg_jax.durable import replacing, write_json
@@ -25,6 +27,8 @@ from zsg_jax.models.parts import Params
 from zsg_jax.progress import say
 from zsg_jax.training.start import load, padded_as
 
+# Of a workdir, what no export reads.
+_LARGE = ("embeddings", "tokens", "arrangements", "report")
 _MODEL_FILES = ("generation_config.json",)
 
 
@@ -32,7 +36,7 @@ class Request(NamedTuple):
     """What to export.
 
     Attributes:
-        workdir: of a study.
+        workdir: of a study; gs://… and s3://… are fetched first.
         run: one of its runs, as NAME-seedK.
         output: a folder that does not exist yet.
         step: a step that a checkpoint is kept of; None: the last.
@@ -42,7 +46,7 @@ class Request(NamedTuple):
         adapters: write the adapters alone, as PEFT loads them, and not the weights with them.
     """
 
-    workdir: Path
+    workdir: Path | str
     run: str
     output: Path
     step: int | None = None
@@ -61,6 +65,13 @@ def run(request: Request) -> Path:
         UserError: it exists, there is no such run or checkpoint, a checkpoint is damaged, or the
             folders that training started from have changed or gone.
     """
+    if is_address(request.workdir):
+        with fetched(request.workdir, lambda name: _needed(request.run, name)) as folder:
+            return _run(request._replace(workdir=folder))
+    return _run(request)
+
+
+def _run(request: Request) -> Path:
     output = Path(request.output)
     check(
         not (output.exists() or output.is_symlink()),
@@ -105,6 +116,12 @@ def run(request: Request) -> Path:
             _copy(source, partial, _MODEL_FILES)
     say(f"{request.run}: step {step} is written to {output}")
     return output
+
+
+def _needed(run: str, name: str) -> bool:
+    """Whether a file of a workdir tells of one of its runs."""
+    first, _, rest = name.partition("/")
+    return rest.startswith(f"{run}/") if first == "runs" else first not in _LARGE
 
 
 def _write_adapters(request: Request, study: trained.Study, adapters: Params) -> None:

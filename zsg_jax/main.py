@@ -11,7 +11,7 @@ from absl import app, flags, logging
 from ml_collections import config_flags
 
 from zsg_jax import command_line, hosts, stopping, study
-from zsg_jax import workdir as workdirs
+from zsg_jax.bucket.store import Store, is_address
 from zsg_jax.config import default_config, flatten
 from zsg_jax.processes import is_first
 
@@ -19,7 +19,10 @@ _CONFIG = config_flags.DEFINE_config_file(
     "config", help_string="A file with get_config(preset), as those in configs/; FILE:PRESET."
 )
 _WORKDIR = flags.DEFINE_string(
-    "workdir", None, "Where everything is kept; default workdir/NAME[-PRESET] after the config."
+    "workdir",
+    None,
+    "Where everything is kept: a folder, gs://BUCKET/PATH or s3://BUCKET/PATH; default "
+    "workdir/NAME[-PRESET] after the config.",
 )
 _DISTRIBUTED = flags.DEFINE_enum(
     "distributed",
@@ -50,8 +53,9 @@ def main(argv: Sequence[str]) -> None:
     file, _, preset = config_flags.get_config_filename(flags.FLAGS["config"]).partition(":")
     name = Path(file).stem + (f"-{preset}" if preset else "")
     # A launcher's quotes keep the shell of another machine from it.
-    workdir = Path(_WORKDIR.value or Path("workdir") / name).expanduser()
-    workdirs.refuse_address(_WORKDIR.value or workdir)
+    workdir = os.path.expanduser(_WORKDIR.value or Path("workdir") / name)
+    if is_address(workdir):
+        Store(workdir)  # a mistake in it is told before others are waited for
     command = shlex.join(["python", "-m", "zsg_jax.main", *sys.argv[1:]])
     place = hosts.Place(_ADDRESS.value, _PROCESSES.value, _PROCESS.value)
     hosts.join(
@@ -72,7 +76,10 @@ def main(argv: Sequence[str]) -> None:
                 command_line.end_now(stopping.CODE)
         raise
     if is_first():
-        print(f"report: {os.path.relpath(page)}")
+        if is_address(workdir):
+            print(f"report: {workdir.rstrip('/')}/report/index.html, here {page}")
+        else:
+            print(f"report: {os.path.relpath(page)}")
 
 
 def run() -> None:

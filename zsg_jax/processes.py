@@ -1,8 +1,9 @@
 """What several processes of one study do once, what they share, and where they wait."""
 
 import json
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any, Protocol
 
 import jax
 import numpy as np
@@ -12,15 +13,53 @@ from jax.sharding import Mesh
 from zsg_jax.errors import UserError
 
 
+class Exchange(Protocol):
+    """A way for processes that see no folder in common to see one another's files."""
+
+    def push(self) -> None:
+        """Gives away what this process has written."""
+
+    def pull(self) -> None:
+        """Takes what all others have given."""
+
+
+_exchange: Exchange | None = None
+
+
+@contextmanager
+def exchanging(exchange: Exchange) -> Iterator[None]:
+    """Inside, files go through `exchange` wherever processes wait for one another."""
+    global _exchange
+    _exchange = exchange
+    try:
+        yield
+    finally:
+        _exchange = None
+
+
+def keep() -> None:
+    """Gives away what this process has written, where it would be lost with this machine."""
+    if _exchange is not None:
+        _exchange.push()
+
+
 def is_first() -> bool:
     """Whether this process writes the shared files and speaks to the user."""
     return jax.process_index() == 0
 
 
 def wait_for_all(name: str) -> None:
-    """Returns when every process has come here; `name` is the same on all of them."""
+    """Returns when every process has come here and sees the others' files.
+
+    Args:
+        name: the same on all of them, so without paths, which may differ.
+    """
+    keep()
     if jax.process_count() > 1:
         multihost_utils.sync_global_devices(name)
+        if _exchange is not None:
+            _exchange.pull()
+            multihost_utils.sync_global_devices(f"{name}: seen")
 
 
 def once(name: str, work: Callable[[], object]) -> None:
@@ -28,6 +67,18 @@ def once(name: str, work: Callable[[], object]) -> None:
     if is_first():
         work()
     wait_for_all(name)
+
+
+def of_all(value: Any) -> list[Any]:
+    """What every process gives, in their order; JSON holds it."""
+    if jax.process_count() == 1:
+        return [value]
+    mine = np.frombuffer(json.dumps(value, sort_keys=True).encode(), np.uint8)
+    sizes = multihost_utils.process_allgather(np.asarray([mine.size], np.int32)).ravel()
+    padded = np.zeros(sizes.max(), np.uint8)
+    padded[: mine.size] = mine
+    texts = multihost_utils.process_allgather(padded).reshape(len(sizes), -1)
+    return [json.loads(bytes(text[:size])) for text, size in zip(texts, sizes, strict=True)]
 
 
 def same_everywhere(values: dict[str, Any]) -> None:
@@ -41,14 +92,7 @@ def same_everywhere(values: dict[str, Any]) -> None:
     Raises:
         UserError: on all processes, naming what differs and between which of them.
     """
-    if jax.process_count() == 1:
-        return
-    mine = np.frombuffer(json.dumps(values, sort_keys=True).encode(), np.uint8)
-    sizes = multihost_utils.process_allgather(np.asarray([mine.size], np.int32)).ravel()
-    padded = np.zeros(sizes.max(), np.uint8)
-    padded[: mine.size] = mine
-    texts = multihost_utils.process_allgather(padded).reshape(len(sizes), -1)
-    every = [json.loads(bytes(text[:size])) for text, size in zip(texts, sizes, strict=True)]
+    every = of_all(values)
     for number, theirs in enumerate(every):
         different = [
             f"{name}={theirs.get(name)!r}, process 0 {name}={every[0].get(name)!r}"

@@ -1,7 +1,6 @@
 """A workdir belongs to one config and one data set: what it holds, and who may go on with it."""
 
 import fcntl
-import re
 import shutil
 import socket
 import time
@@ -10,6 +9,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from zsg_jax.bucket.store import is_address, spelled
 from zsg_jax.durable import PARTIAL, read_json, write_json
 from zsg_jax.errors import UserError
 
@@ -50,10 +50,10 @@ def arrangement_folder(workdir: Path, name: str) -> Path:
 
 def refuse_address(folder: Path | str, flag: str = "--workdir") -> None:
     """Refuses gs://… and its kind, of which `Path` would make a local folder named `gs:`."""
-    if address := re.match(r"([A-Za-z][A-Za-z0-9+.-]+):/+(.*)", str(folder)):
+    if is_address(folder):
         raise UserError(
-            f"{flag} {address[1]}://{address[2]}: is no folder; mount the bucket (gcsfuse, rclone "
-            "mount, s3fs) and give the folder where it is mounted"
+            f"{flag} {spelled(folder)}: is no folder; mount the bucket (gcsfuse, rclone mount, "
+            "s3fs) and give the folder where it is mounted"
         )
 
 

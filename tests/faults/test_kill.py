@@ -4,77 +4,18 @@ import os
 import signal
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
 from zsg_jax import study
 
-# Runs the study in `sys.argv[1]` and kills itself at the place that the other arguments name:
-# "writing K": in its K-th write of a whole file, which is then half written beside its place;
-# "row K": before the K-th metrics row of this process is written; "saving K": in the K-th save,
-# with the state on disk but not yet its manifest; "saved K": after the K-th save; "mid-row K":
-# with half a row written.
-CHILD = """
-import json, os, signal, sys
-from pathlib import Path
-from ml_collections import ConfigDict
-from zsg_jax import durable, study
-from zsg_jax.config import default_config
-from zsg_jax.training import checkpoint, loop, metrics
-
-workdir, config_file, place, count = sys.argv[1:]
-config = default_config()
-flat = json.loads(Path(config_file).read_text())
-config.update_from_flattened_dict(
-    {key: tuple(value) if isinstance(value, list) else value for key, value in flat.items()}
-)
-left = int(count)
-
-def die_here(name):
-    global left
-    if name == place:
-        left -= 1
-        if left == 0:
-            os.kill(os.getpid(), signal.SIGKILL)
-
-sync = durable._sync
-
-def sync_whole(path):
-    if path.is_file():
-        if place == "writing" and left == 1:
-            os.truncate(path, path.stat().st_size // 2)
-        die_here("writing")
-    sync(path)
-
-durable._sync = sync_whole
-write, digests, save = metrics.MetricsLog.write, checkpoint._digests, checkpoint.Checkpoints.save
-
-def write_row(self, row):
-    die_here("row")
-    write(self, row)
-    if place == "mid-row" and left == 1:
-        self.flush()
-        os.truncate(self._file.name, os.path.getsize(self._file.name) - 20)
-    die_here("mid-row")
-
-def digests_of(folder):
-    die_here("saving")
-    return digests(folder)
-
-def save_all(self, *args):
-    save(self, *args)
-    die_here("saved")
-
-metrics.MetricsLog.write = write_row
-checkpoint._digests = digests_of
-checkpoint.Checkpoints.save = save_all
-study.run(config, Path(workdir), command="test")
-"""
+CHILD = Path(__file__).parent / "killed.py"
 
 
 def child(workdir, config_file, place, count):
     return subprocess.run(
-        [sys.executable, "-c", CHILD, str(workdir), str(config_file), place, str(count)],
+        [sys.executable, CHILD, str(workdir), str(config_file), place, str(count)],
         capture_output=True,
         text=True,
         env={**os.environ, "JAX_PLATFORMS": "cpu"},

@@ -145,7 +145,7 @@ def look_for_leaks(
         )
     say(found.sentence(f"the pairs are in {folder / PAIRS}"))
     summary = {"sentence": found.sentence(), **sides.encoder, **found.summary()}
-    once(f"write {folder / LEAKAGE}", lambda: write_json(folder / LEAKAGE, summary))
+    once("write leakage", lambda: write_json(folder / LEAKAGE, summary))
 
 
 def is_made(folder: Path) -> bool:
@@ -229,7 +229,7 @@ def make_arrangements(
             **provenance,
         }
         ids = "".join(f"{sides.train.ids[row]}\n" for row in part.order)
-        once(f"write {folder}", partial(_write, folder, whole, facts, ids, points))
+        once(f"write {folder.name}", partial(_write, folder, whole, facts, ids, points))
 
 
 def _write(

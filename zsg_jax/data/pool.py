@@ -108,7 +108,7 @@ def make_pool(
             return prompts.encode(instances, tokenizer, length, on_progress, form)
         own = folder / side
         once(
-            f"tokens {own}",
+            f"tokens {side}",
             lambda: tokens.store(instances, tokenizer, length, own, on_progress, form),
         )
         return tokens.StoredExamples(own)

@@ -14,7 +14,7 @@ import numpy as np
 
 from zsg_jax.durable import need_json, npy_bytes, write_bytes
 from zsg_jax.errors import check
-from zsg_jax.processes import is_first, wait_for_all
+from zsg_jax.processes import is_first, keep, wait_for_all
 from zsg_jax.progress import bar, say
 from zsg_jax.similarity.stored import StoredRows, file_dtype
 
@@ -92,12 +92,12 @@ def embed(
         _finish(folder, head, shards, others, rows)
     else:
         _write_manifest(folder / _part(jax.process_index()), head, shards, rows)
-        wait_for_all(f"embedded {folder}")
+        wait_for_all(f"embedded {folder.name}")
         if is_first():
             parts = [folder / _part(number) for number in range(jax.process_count())]
             made = [shard for part in parts for shard in need_json(part, ("shards",))["shards"]]
             _finish(folder, head, sorted(made, key=lambda shard: shard["start"]), others, rows)
-        wait_for_all(f"joined {folder}")
+        wait_for_all(f"joined {folder.name}")
     return _stored(folder)
 
 
@@ -153,6 +153,7 @@ def _embed(
                     made = {shard["file"] for shard in (*shards, entry)}
                     others = [shard for name, shard in known.items() if name not in made]
                     _write_manifest(own, head, [*shards, entry, *others], stop)
+                    keep()
                 shards.append(entry)
             else:
                 progress.update(len(chunk))

@@ -22,60 +22,69 @@ from zsg_jax.processes import once, same_everywhere
 from zsg_jax.progress import bar, say
 from zsg_jax.study.arranged import make_arrangements
 from zsg_jax.study.model import find_origin, make_trainer, model_name
+from zsg_jax.study.place import Place
 from zsg_jax.study.rows import check_steps, claim_data, open_pool
+from zsg_jax.trained import CHECKPOINTS
 from zsg_jax.training import loop, metrics, sharding
 from zsg_jax.training.optimizer import schedule
 from zsg_jax.training.speed import Speed
 
 
-def run(config: ConfigDict, workdir: Path, *, command: str) -> Path:
+def run(config: ConfigDict, workdir: Path | str, *, command: str) -> Path:
     """Runs or resumes the study `config` in `workdir`.
 
     Args:
         config: as `config.default_config` documents it.
-        workdir: made if missing; refused if it belongs to another config or other data.
+        workdir: a folder, made if missing, gs://BUCKET/PATH or s3://BUCKET/PATH; refused if it
+            belongs to another config or other data.
         command: shown on the report page.
 
     Returns:
-        The report page, `workdir/report/index.html`.
+        The report page, `workdir/report/index.html`; of a bucket, the copy on this machine.
 
     Raises:
         UserError: for every mistake that a user can mend.
     """
     validate(config)
     same_everywhere({**flatten(config), "version of jax": jax.__version__})
-    workdir = Path(workdir)
+    place = Place(workdir)
+    folder = place.folder
     names = [(name, seed) for name in config.arrangement.methods for seed in config.seeds]
     with ExitStack() as stack:
+        stack.enter_context(place.shared())
 
         def take() -> None:
-            workdirs.refuse_foreign(workdir)
-            stack.enter_context(workdirs.locked(workdir))
-            workdirs.claim(workdir, flatten(config))
+            if place.address is None:
+                workdirs.refuse_foreign(folder)
+            stack.enter_context(workdirs.locked(folder))
+            place.take()
+            workdirs.claim(folder, flatten(config))
 
         once("claim the workdir", take)
-        workdirs.check_shared(workdir)
-        if not all(loop.finished(workdirs.run_folder(workdir, *name)) for name in names):
-            _compute(config, workdir)
+        workdirs.check_shared(folder)
+        if not all(loop.finished(workdirs.run_folder(folder, *name)) for name in names):
+            _compute(config, place)
         # Imported here: a mistake in the config is told before Matplotlib has been imported.
         from zsg_jax.report import build as report
 
-        page = workdir / "report" / "index.html"
+        page = folder / "report" / "index.html"
         title = config.report.title
-        once("report", lambda: report.build(workdir, title=title, command=command, runs=names))
+        once("report", lambda: report.build(folder, title=title, command=command, runs=names))
     return page
 
 
-def _compute(config: ConfigDict, workdir: Path) -> None:
+def _compute(config: ConfigDict, place: Place) -> None:
+    workdir = place.folder
     mesh = sharding.make_mesh(config.mesh.data, config.mesh.fsdp, config.mesh.tensor)
     wanted = {"model": config.model.init_from, "tokenizer": config.tokenizer}
     once("hub", partial(hub.fetch, workdir, **wanted))
     with ExitStack() as stack:
         tokenizer, pool = open_pool(config, workdir, stack)
-        _train(config, workdir, tokenizer, pool, mesh)
+        _train(config, place, tokenizer, pool, mesh)
 
 
-def _train(config: ConfigDict, workdir: Path, tokenizer: Tokenizer, pool: Pool, mesh: Mesh) -> None:
+def _train(config: ConfigDict, place: Place, tokenizer: Tokenizer, pool: Pool, mesh: Mesh) -> None:
+    workdir = place.folder
     # Shapes and sizes are worked out before the hours of embedding and training.
     origin = find_origin(config, tokenizer, workdir)
     check(
@@ -135,6 +144,7 @@ def _train(config: ConfigDict, workdir: Path, tokenizer: Tokenizer, pool: Pool, 
             one = loop.Run(
                 name=folder.name,
                 folder=folder,
+                checkpoints=place.checkpoints(folder / CHECKPOINTS),
                 steps=steps,
                 order=arrangement.order,
                 ids=pool.train.ids,

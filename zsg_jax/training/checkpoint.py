@@ -1,35 +1,40 @@
-"""Checkpoints: state and data position together, checked by SHA-256; the only user of orbax.
+"""Checkpoints: state and data position together, checked by digests; the only user of orbax.
 
 A checkpoint is the folder `STEP/` with `state/` (orbax), `position.json` and, written last,
 `manifest.json` with the digest of every file. A folder without a manifest was never finished;
 one whose files do not agree with it is damaged. Both are named and stepped over.
 """
 
-import hashlib
 import json
-import shutil
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any
 
 import jax
+from etils import epath
 from jax.sharding import SingleDeviceSharding
 from orbax.checkpoint import v1 as ocp
 
-from zsg_jax.durable import PARTIAL, write_json
+from zsg_jax.bucket.store import is_address, told
+from zsg_jax.durable import file_digest
 from zsg_jax.errors import UserError, check
 from zsg_jax.processes import once
 from zsg_jax.progress import say
+from zsg_jax.training.manifest import MANIFEST, digests, problem_of, write_json
 
-MANIFEST = "manifest.json"
 POSITION = "position.json"
 
 
 class Checkpoints:
     """The checkpoints of one run, newest kept, older ones deleted."""
 
-    def __init__(self, folder: Path, *, keep: int = 2) -> None:
-        """Takes the folder `checkpoints/` of a run; `keep` ≥ 2 leaves a spare for a damaged one."""
-        self._folder = folder.resolve()
+    def __init__(self, folder: Path | str, *, keep: int = 2) -> None:
+        """Takes the folder `checkpoints/` of a run; `keep` ≥ 2 leaves a spare for a damaged one.
+
+        Args:
+            folder: of this machine, or gs://….
+        """
+        self._folder = _whole_path(folder)
         self._keep = keep
 
     def save(self, step: int, state: Any, position: dict[str, Any]) -> None:
@@ -42,12 +47,16 @@ class Checkpoints:
 
         def finish() -> None:
             write_json(target / POSITION, position)
-            write_json(target / MANIFEST, _digests(target))
+            write_json(target / MANIFEST, digests(target))
             self._delete_old(step)
 
-        once(f"clear {target}", clear)
-        ocp.save(target / "state", state, overwrite=True)
-        once(f"finish {target}", finish)
+        with self._told("cannot be written"):
+            once(f"clear {step}", clear)
+            ocp.save(target / "state", state, overwrite=True)
+            once(f"finish {step}", finish)
+
+    def _told(self, what: str) -> AbstractContextManager[None]:
+        return told(self._folder, what) if is_address(self._folder) else nullcontext()
 
     def restore(self, abstract_state: Any) -> tuple[int, Any, dict[str, Any]] | None:
         """The newest checkpoint that is whole: step, state on its shardings, and position.
@@ -58,6 +67,10 @@ class Checkpoints:
         Raises:
             UserError: if there are checkpoints but every one is damaged.
         """
+        with self._told("cannot be read"):
+            return self._restore(abstract_state)
+
+    def _restore(self, abstract_state: Any) -> tuple[int, Any, dict[str, Any]] | None:
         steps = self._steps()
         damaged = []
         for step in reversed(steps):
@@ -65,7 +78,7 @@ class Checkpoints:
             if not (folder / MANIFEST).exists():
                 say(f"{folder}: was never finished; stepping over it")
                 continue
-            problem = _problem(folder)
+            problem = problem_of(folder, POSITION)
             if problem is None:
                 # Another mesh may ask for more or less padding of the vocabulary, which is zeros.
                 state = _load(folder / "state", abstract_state)
@@ -108,7 +121,7 @@ class Checkpoints:
             raise UserError(f"{self._folder}: no whole checkpoint{which}{kept}")
         for at in wanted:
             folder = self._folder / f"{at:08d}"
-            problem = _problem(folder)
+            problem = problem_of(folder, POSITION)
             if problem is None:
                 return folder
             say(f"{folder}: is damaged: {problem}")
@@ -123,7 +136,7 @@ class Checkpoints:
         ]
         for other in self._steps():
             if other not in finished[-self._keep :]:
-                shutil.rmtree(self._folder / f"{other:08d}")
+                (self._folder / f"{other:08d}").rmtree()
 
     def _steps(self) -> list[int]:
         if not self._folder.is_dir():
@@ -138,19 +151,19 @@ def is_one(folder: str | Path) -> bool:
 
 def check_whole(folder: Path) -> None:
     """Refuses a checkpoint of which a file is not as it was written."""
-    problem = _problem(folder)
+    problem = problem_of(folder, POSITION)
     if problem is not None:
         raise UserError(f"{folder}: is damaged: {problem}; restore it, or give another checkpoint")
 
 
 def digest(folder: Path) -> str:
     """SHA-256 over the digests of all its files, which `check_whole` compares with the files."""
-    return _sha256(folder / MANIFEST)
+    return file_digest(folder / MANIFEST)
 
 
 def parameter_shapes(folder: Path) -> Any:
     """Nested dict of what has the `shape` and `dtype` of every parameter in a checkpoint."""
-    found = ocp.metadata((folder / "state").resolve()).metadata
+    found = ocp.metadata(_whole_path(folder / "state")).metadata
     check(
         isinstance(found, dict) and "params" in found,
         f"{folder}: is damaged: it names no parameters; restore it, or give another checkpoint",
@@ -158,13 +171,18 @@ def parameter_shapes(folder: Path) -> Any:
     return found["params"]
 
 
-def _load(folder: Path, abstract: Any) -> Any:
+def _whole_path(folder: epath.Path | Path | str) -> epath.Path:
+    """From the root, as orbax needs it."""
+    return epath.Path(folder if is_address(folder) else Path(folder).resolve())
+
+
+def _load(folder: epath.Path | Path, abstract: Any) -> Any:
     """A state, or a part of it, its arrays cut or filled with zeros at their ends to fit."""
     context = ocp.Context()
     context.array.loading.enable_padding_and_truncation = True
     context.pytree.loading.partial_load = True
     with context:
-        return ocp.load(folder.resolve(), abstract)
+        return ocp.load(_whole_path(folder), abstract)
 
 
 def load_parameters(folder: Path, abstract: Any) -> Any:
@@ -187,32 +205,3 @@ def _load_part(folder: Path, name: str) -> Any:
         ocp.metadata(folder).metadata[name],
     )
     return _load(folder, {name: shapes})[name]
-
-
-def _digests(folder: Path) -> dict[str, str]:
-    return {
-        str(path.relative_to(folder)): _sha256(path)
-        for path in sorted(folder.rglob("*"))
-        if path.is_file() and path.name != MANIFEST and path.suffix != PARTIAL
-    }
-
-
-def _problem(folder: Path) -> str | None:
-    try:
-        expected = json.loads((folder / MANIFEST).read_text())
-        if not isinstance(expected, dict) or POSITION not in expected:
-            return f"{MANIFEST} is not whole"
-    except ValueError:
-        return f"{MANIFEST} is not JSON"
-    for name, digest in expected.items():
-        path = folder / name
-        if not path.is_file():
-            return f"{name} is missing"
-        if _sha256(path) != digest:
-            return f"{name} does not have the SHA-256 it was written with"
-    return None
-
-
-def _sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()

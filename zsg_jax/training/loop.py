@@ -55,7 +55,8 @@ class Run(NamedTuple):
 
     Attributes:
         name: as the run's folder, for messages.
-        folder: holds metrics.jsonl, checkpoints/ and, at the end, finished.json.
+        folder: holds metrics.jsonl and, at the end, finished.json.
+        checkpoints: a folder of its own or gs://…, where the states are kept.
         steps: the batches, by step.
         order: (n,) int64 training rows in the order they are to be met.
         ids: the id of every training row.
@@ -71,6 +72,7 @@ class Run(NamedTuple):
 
     name: str
     folder: Path
+    checkpoints: Path | str
     steps: Steps
     order: np.ndarray
     ids: Sequence[str]
@@ -145,7 +147,7 @@ def _train(
     facts: dict[str, str],
 ) -> float:
     evaluate_every, checkpoint_every = every
-    checkpoints = Checkpoints(run.folder / "checkpoints")
+    checkpoints = Checkpoints(run.checkpoints)
     digest = OrderDigest(run.ids)
     restored = checkpoints.restore(_kept(run.abstract_state))
     rows = metrics.read_rows(run.folder)
@@ -281,7 +283,7 @@ def _check_new(run: Run, rows: list[dict[str, Any]], checkpoint_every: int) -> N
     last = max((row["step"] for row in rows if row["kind"] == "train"), default=0)
     if last > checkpoint_every:
         raise UserError(
-            f"{run.folder / 'checkpoints'}: holds no whole checkpoint, although the run had taken "
+            f"{run.checkpoints}: holds no whole checkpoint, although the run had taken "
             f"step {last}; restore one, or delete {run.folder} to train this run from the start"
         )
 

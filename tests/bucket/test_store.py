@@ -1,0 +1,93 @@
+"""Addresses, objects and errors of buckets, on fsspec's store in memory."""
+
+import pytest
+
+from zsg_jax.bucket import store as stores
+from zsg_jax.bucket.store import Store, is_address, told
+from zsg_jax.errors import UserError
+
+
+@pytest.fixture
+def memory(monkeypatch):
+    """A store that this process keeps, empty."""
+    monkeypatch.setitem(stores.SCHEMES, "memory", "fsspec")
+    made = Store("memory://bucket/a/study")
+    made._files.store.clear()
+    made._files.pseudo_dirs[:] = [""]
+    return made
+
+
+@pytest.mark.parametrize(
+    ("given", "is_one"),
+    [
+        *((given, True) for given in ("gs://b/w", "s3://b", "hdfs://host:80/a b", "gs:/b/w")),
+        *((given, False) for given in ("w", "/w", "~/w", "C:w", "a/gs://b", "./s3://b")),
+    ],
+)
+def test_what_is_an_address(given, is_one):
+    assert is_address(given) == is_one
+
+
+@pytest.mark.parametrize(
+    ("given", "line"),
+    [
+        ("hdfs://host:80/w", r"--workdir hdfs://host:80/w: is no folder, and of object stores"),
+        ("gs://", r"--workdir gs://: names no bucket; give gs://BUCKET/NAME"),
+        ("s3:///", r"--workdir s3://: names no bucket"),
+    ],
+)
+def test_an_address_that_is_none_is_one_line(given, line):
+    with pytest.raises(UserError, match=f"^{line}"):
+        Store(given)
+
+
+def test_a_package_that_is_missing_is_named(monkeypatch):
+    monkeypatch.setitem(stores.SCHEMES, "gs", "no_such_package")
+    with pytest.raises(
+        UserError, match=r"needs no_such_package, .* pip install 'zsg_jax\[bucket\]'"
+    ):
+        Store("gs://b/w")
+
+
+def test_a_path_that_lost_a_slash_is_the_same_place(memory):
+    assert Store("memory:/bucket/a/study/").address == memory.address == "memory://bucket/a/study"
+
+
+def test_files_go_up_and_come_down(memory, tmp_path):
+    files = {"a.txt": b"a", "b/c d/é.bin": bytes(range(256)) * 5000, "b/empty": b""}
+    for name, content in files.items():
+        (tmp_path / "up" / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / "up" / name).write_bytes(content)
+    memory.upload(tmp_path / "up", list(files))
+    # Its neighbours, of which one begins with the same name, are not below the address.
+    Store("memory://bucket/a/study2").write("a.txt", b"other")
+    Store("memory://bucket/a").write("study.txt", b"other")
+    listed = memory.list()
+    assert {name: one.size for name, one in listed.items()} == {
+        name: len(content) for name, content in files.items()
+    }
+    memory.download(tmp_path / "down", list(files))
+    assert {name: (tmp_path / "down" / name).read_bytes() for name in files} == files
+    memory.write("a.txt", b"b")
+    assert memory.read("a.txt") == b"b"
+    assert memory.list()["a.txt"].version != listed["a.txt"].version
+    memory.delete(["a.txt", "b/empty"])
+    assert memory.list().keys() == {"b/c d/é.bin"}
+    assert memory.read("a.txt") is None
+    for nothing in (memory.delete, lambda names: memory.upload(tmp_path, names)):
+        nothing([])
+
+
+def test_a_store_that_fails_is_one_line(memory, monkeypatch):
+    def refuse(*args, **options):
+        raise PermissionError("403: no such leave\nand more")
+
+    monkeypatch.setattr(type(memory._files), "find", refuse)
+    line = r"^memory://bucket/a/study: cannot be listed: PermissionError: 403: no such leave; see"
+    with pytest.raises(UserError, match=line):
+        memory.list()
+
+
+def test_another_process_that_is_gone_is_not_the_buckets_fault():
+    with pytest.raises(RuntimeError), told("gs://b", "cannot be written"):
+        raise RuntimeError("Barrier failed: tensorflow.CoordinationServiceError")

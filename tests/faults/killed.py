@@ -1,0 +1,80 @@
+"""Runs the study of a workdir and a config's file, and kills itself at a place, if one is named.
+
+"writing K": in the K-th write of a whole file, which is then half written beside its place; "row
+K": before the K-th metrics row of this process is written; "mid-row K": with half a row written;
+"saving K": in the K-th save, with the state on disk but not yet its manifest; "saved K": after the
+K-th save; "uploading K": in the K-th upload to a bucket, with half of its files there.
+"""
+
+import json
+import os
+import signal
+import sys
+from pathlib import Path
+
+from zsg_jax import durable, study
+from zsg_jax.bucket.store import Store
+from zsg_jax.config import default_config
+from zsg_jax.training import checkpoint, metrics
+
+workdir, config_file, place, count = sys.argv[1:]
+config = default_config()
+flat = json.loads(Path(config_file).read_text())
+config.update_from_flattened_dict(
+    {key: tuple(value) if isinstance(value, list) else value for key, value in flat.items()}
+)
+left = int(count)
+
+
+def die_here(name):
+    global left
+    if name == place:
+        left -= 1
+        if left == 0:
+            os.kill(os.getpid(), signal.SIGKILL)
+
+
+sync, upload = durable._sync, Store.upload
+write, digests, save = metrics.MetricsLog.write, checkpoint.digests, checkpoint.Checkpoints.save
+
+
+def sync_whole(path):
+    if path.is_file():
+        if place == "writing" and left == 1:
+            os.truncate(path, path.stat().st_size // 2)
+        die_here("writing")
+    sync(path)
+
+
+def write_row(self, row):
+    die_here("row")
+    write(self, row)
+    if place == "mid-row" and left == 1:
+        self.flush()
+        os.truncate(self._file.name, os.path.getsize(self._file.name) - 20)
+    die_here("mid-row")
+
+
+def digests_of(folder):
+    die_here("saving")
+    return digests(folder)
+
+
+def save_all(self, *args):
+    save(self, *args)
+    die_here("saved")
+
+
+def upload_files(self, folder, names):
+    if place == "uploading" and left == 1:
+        upload(self, folder, list(names)[::2])
+    die_here("uploading")
+    upload(self, folder, names)
+
+
+durable._sync = sync_whole
+metrics.MetricsLog.write = write_row
+checkpoint.digests = digests_of
+checkpoint.Checkpoints.save = save_all
+Store.upload = upload_files
+study.run(config, workdir, command="test")

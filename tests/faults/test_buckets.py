@@ -1,0 +1,283 @@
+"""Workdirs at gs:// and s3://, on stand-ins for both stores that listen on loopback."""
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from zsg_jax import exporting, study
+from zsg_jax.bucket.store import Store
+from zsg_jax.errors import UserError
+from zsg_jax.training.metrics import CLOCKS
+
+ROOT = Path(__file__).parents[2]
+CHILD = Path(__file__).parent / "killed.py"
+RUN = "tmta-nft-seed0"
+SCHEMES = ("gs", "s3")
+
+
+def free_port():
+    with socket.socket() as one:
+        one.bind(("127.0.0.1", 0))
+        return one.getsockname()[1]
+
+
+# By itself it answers one connection at a time, and lets five wait; libraries open many.
+GOOGLE = """
+import sys
+from gcp_storage_emulator import __main__, server
+server.server.HTTPServer = server.server.ThreadingHTTPServer
+server.server.HTTPServer.request_queue_size = 128
+__main__.main(sys.argv[1:])
+"""
+AMAZON = "from moto.server import main; main()"
+
+
+@pytest.fixture(scope="session")
+def stores(tmp_path_factory):
+    """The variables by which libraries find both stores; each has a bucket named `bucket`."""
+    pytest.importorskip("moto")
+    pytest.importorskip("gcp_storage_emulator")
+    folder, ports = tmp_path_factory.mktemp("stores"), (free_port(), free_port())
+    google = ["start", "--host=127.0.0.1", f"--port={ports[0]}", "--in-memory"]
+    servers = [
+        subprocess.Popen([sys.executable, "-c", program, *flags], stdout=log, stderr=log)
+        for program, flags, log in (
+            (GOOGLE, [*google, "--default-bucket=bucket"], (folder / "google").open("w")),
+            (AMAZON, [f"--port={ports[1]}"], (folder / "amazon").open("w")),
+        )
+    ]
+    until = time.monotonic() + 60
+    for port, server in zip(ports, servers, strict=True):
+        while True:
+            assert server.poll() is None, [path.read_text() for path in folder.iterdir()]
+            try:
+                socket.create_connection(("127.0.0.1", port), timeout=1).close()
+                break
+            except OSError:
+                assert time.monotonic() < until
+                time.sleep(0.05)
+    addresses = [f"http://127.0.0.1:{port}" for port in ports]
+    yield {
+        "STORAGE_EMULATOR_HOST": addresses[0],
+        "TENSORSTORE_GCS_HTTP_URL": addresses[0],
+        # gcsfs would ask who we are to learn what kind of bucket it is.
+        "GCSFS_EXPERIMENTAL_ZB_HNS_SUPPORT": "false",
+        "AWS_ENDPOINT_URL": addresses[1],
+        "AWS_ACCESS_KEY_ID": "testing",
+        "AWS_SECRET_ACCESS_KEY": "testing",
+        "AWS_DEFAULT_REGION": "us-east-1",
+    }
+    for server in servers:
+        server.kill()
+        server.wait()
+
+
+@pytest.fixture
+def place(stores, monkeypatch, tmp_path):
+    """Gives an address of a scheme that nobody has used; this machine's cache is empty."""
+    import s3fs
+
+    for name, value in stores.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    amazon = s3fs.S3FileSystem()
+    if not amazon.exists("bucket"):
+        amazon.mkdir("bucket")
+    return lambda scheme: f"{scheme}://bucket/{tmp_path.name}/study"
+
+
+def rows_of(address, run=RUN):
+    content = Store(address).read(f"runs/{run}/metrics.jsonl") or b""
+    rows = [json.loads(line) for line in content.splitlines()]
+    return [{key: value for key, value in row.items() if key not in CLOCKS} for row in rows]
+
+
+def finished(address):
+    return sorted(
+        int(name.split("/")[3])
+        for name in Store(address).list()
+        if name.startswith(f"runs/{RUN}/checkpoints/") and name.endswith("/manifest.json")
+    )
+
+
+@pytest.mark.parametrize("scheme", SCHEMES)
+def test_a_study_goes_on_on_another_machine_from_the_bucket_alone(
+    scheme, place, small_config, tmp_path, read_metrics, monkeypatch, capsys
+):
+    config, address = small_config(**{"training.checkpoint_every": 4}), place(scheme)
+    study.run(config, tmp_path / "folder", command="test")
+    expected = read_metrics(tmp_path / "folder" / "runs" / RUN)
+
+    def stop(self, row, write=study.stages.metrics.MetricsLog.write):
+        if row["step"] == 7:
+            raise KeyboardInterrupt
+        write(self, row)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(study.stages.metrics.MetricsLog, "write", stop)
+        with pytest.raises(KeyboardInterrupt):
+            study.run(config, address, command="test")
+    assert finished(address) == [4]
+    # What had been made when it was stopped is there, and of what was half made nothing.
+    assert [row["step"] for row in rows_of(address)][-1] == 6
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "another"))
+    page = study.run(config, address, command="test")
+    assert "going on after step 4" in capsys.readouterr().err
+    assert rows_of(address) == expected
+    assert finished(address) == [8, 10]
+    assert Store(address).read("report/index.html") == page.read_bytes()
+    assert [name for name in Store(address).list() if ".partial" in name or "scratch" in name] == []
+
+    # Damage to an object is stepped over, as damage to a file is.
+    store = Store(address)
+    (largest,) = sorted(
+        (name for name in store.list() if "/00000010/state/" in name),
+        key=lambda name: store.list()[name].size,
+    )[-1:]
+    content = bytearray(store.read(largest))
+    content[len(content) // 2] ^= 1
+    store.write(largest, bytes(content))
+    store.delete([f"runs/{RUN}/finished.json"])
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "third"))
+    study.run(config, address, command="test")
+    told = capsys.readouterr().err
+    assert "00000010: is damaged" in told
+    assert f"{RUN}: going on after step 8" in told
+    assert rows_of(address) == expected
+
+    # And a checkpoint there is exported as one in a folder is.
+    for workdir, output in ((address, "a"), (tmp_path / "folder", "b")):
+        exporting.run(exporting.Request(workdir, RUN, tmp_path / output))
+    weights = [(tmp_path / name / "model.safetensors").read_bytes() for name in "ab"]
+    assert weights[0] == weights[1]
+
+
+def test_a_mistake_is_told_with_the_address_and_nothing_is_made(place, small_config, tmp_path):
+    address = place("s3")
+    study.run(small_config(**{"training.steps": 1}), address, command="test")
+    with pytest.raises(UserError, match=rf"^--workdir {address}: belongs to another config"):
+        study.run(small_config(**{"training.steps": 2}), address, command="test")
+    missing = "s3://no-such-bucket/study"
+    with pytest.raises(
+        UserError, match=rf"^{missing}: cannot be listed: FileNotFoundError: .*; see"
+    ):
+        study.run(small_config(), missing, command="test")
+    with pytest.raises(UserError, match=r"--run other-seed0: .* has tmta-nft-seed0"):
+        exporting.run(exporting.Request(address, "other-seed0", tmp_path / "out"))
+
+
+def killed(stores, cache, address, config_file, where, count):
+    return subprocess.run(
+        [sys.executable, CHILD, address, str(config_file), where, str(count)],
+        capture_output=True,
+        text=True,
+        env={**os.environ, **stores, "JAX_PLATFORMS": "cpu", "XDG_CACHE_HOME": str(cache)},
+        check=False,
+    )
+
+
+# Most files are written before the first step; the last places are in training.
+PLACES = [("writing", 30), ("uploading", 3), ("uploading", 8), ("row", 5), ("saving", 1)]
+PLACES += [("row", 9), ("writing", 8)]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("scheme", SCHEMES)
+@pytest.mark.parametrize("machines", ["the same", "others"])
+def test_killed_again_and_again_the_metrics_are_the_same(
+    scheme, machines, place, stores, small_config, tmp_path, read_metrics
+):
+    config, address = small_config(), place(scheme)
+    study.run(config, tmp_path / "folder", command="test")
+    config_file = tmp_path / "folder" / "config.json"
+    kills = 0
+    for number, (where, count) in enumerate(PLACES):
+        cache = tmp_path / f"machine{number if machines == 'others' else ''}"
+        result = killed(stores, cache, address, config_file, where, count)
+        assert result.returncode in (-signal.SIGKILL, 0), (where, count, result.stderr)
+        kills += result.returncode != 0
+    # The same machine keeps what it could not upload, and so may be done before the last.
+    assert kills >= (7 if machines == "others" else 4)
+    result = killed(stores, tmp_path / "machine", address, config_file, "none", 0)
+    assert result.returncode == 0, result.stderr
+    assert rows_of(address) == read_metrics(tmp_path / "folder" / "runs" / RUN)
+
+
+TWO = [
+    "--config=configs/tmta.py",
+    "--config.seeds=(0,)",
+    "--config.arrangement.methods=('tmta-nft',)",
+    "--config.data.rewrites.rules=8",
+    "--config.data.rewrites.samples=8",
+    "--config.data.rewrites.test_rules=2",
+    "--config.model.size=tests/faults/one_layer.json",
+    "--config.training.batch_size=8",
+    "--config.training.steps=14",
+    "--config.training.checkpoint_every=4",
+    "--config.evaluation.every=2",
+]
+
+
+def several(stores, tmp_path, address, *flags):
+    """The command in two processes of four devices, as on machines that share no disk."""
+    port = free_port()
+    return [
+        subprocess.Popen(
+            [
+                *(sys.executable, "-m", "zsg_jax.main", *TWO, f"--workdir={address}", *flags),
+                *(f"--coordinator_address=127.0.0.1:{port}", "--num_processes=2"),
+                *(f"--process_id={number}", "--heartbeat_timeout_seconds=10"),
+            ],
+            cwd=ROOT,
+            env={
+                **os.environ,
+                **stores,
+                "JAX_PLATFORMS": "cpu",
+                "PYTHONPATH": str(ROOT),
+                "XLA_FLAGS": "--xla_force_host_platform_device_count=4",
+                "XDG_CACHE_HOME": str(tmp_path / f"host{number}"),
+            },
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        for number in range(2)
+    ]
+
+
+@pytest.mark.slow
+def test_machines_that_share_no_disk_share_a_bucket(place, stores, small_config, tmp_path):
+    one, two = f"{place('gs')}/one", f"{place('gs')}/two"
+    alone = subprocess.run(
+        [sys.executable, "-m", "zsg_jax.main", *TWO, f"--workdir={one}"],
+        cwd=ROOT,
+        env={**os.environ, **stores, "JAX_PLATFORMS": "cpu", "PYTHONPATH": str(ROOT)},
+        check=False,
+    )
+    assert alone.returncode == 0
+    processes = several(stores, tmp_path, two, "--config.mesh.fsdp=8", "--config.mesh.data=1")
+    while not finished(two):
+        assert all(process.poll() is None for process in processes)
+        time.sleep(0.1)
+    # One is gone, with its disk; the other ends, and all go on, on another mesh.
+    processes[1].kill()
+    told = [process.communicate(timeout=120)[1] for process in processes]
+    assert processes[0].returncode in (134, -signal.SIGABRT), told
+    os.rename(tmp_path / "host1", tmp_path / "lost")
+    processes = several(stores, tmp_path, two, "--config.mesh.fsdp=2", "--config.mesh.data=4")
+    told = [process.communicate(timeout=300)[1] for process in processes]
+    assert [process.returncode for process in processes] == [0, 0], told
+    assert "going on after step" in told[0]
+    expected, found = rows_of(one), rows_of(two)
+    for name in ("step", "kind", "order_digest"):
+        assert [row.get(name) for row in found] == [row.get(name) for row in expected]
+    losses = [np.asarray([row["loss"] for row in rows]) for rows in (expected, found)]
+    np.testing.assert_allclose(losses[1], losses[0], atol=2e-4)

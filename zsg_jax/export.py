@@ -18,7 +18,13 @@ def _parser() -> command_line.Parser:
         allow_abbrev=False,
     )
     add = parser.add_argument
-    add("--workdir", metavar="W", required=True, type=Path, help="the study's; may be gs://… or s3://…")
+    add(
+        "--workdir",
+        metavar="W",
+        required=True,
+        type=Path,
+        help="the study's; may be gs://… or s3://…",
+    )
     add("--run", metavar="NAME-seedK", required=True, help="a folder of W/runs")
     add("--output", metavar="FOLDER", required=True, type=Path, help="to be made")
     add("--step", metavar="S", type=int, help="of a checkpoint that is kept; the last without it")

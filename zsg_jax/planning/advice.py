@@ -1,6 +1,5 @@
 """The nearest setting that fits a machine, found by compiling settings one after the other."""
 
-import math
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -44,9 +43,7 @@ def meshes(config: ConfigDict, chips: int) -> Iterator[Setting]:
     The state is split further at the cost of copies; where there is an axis for it, layers are
     split too.
     """
-    now = {axis: int(config.mesh[axis]) for axis in sharding.AXES}
-    known = math.prod(size for size in now.values() if size != -1)
-    now = {axis: chips // known if size == -1 else size for axis, size in now.items()}
+    now = sharding.mesh_sizes(**config.mesh.to_dict(), devices=chips)
     others = [axis for axis in sharding.AXES if axis not in ("data", "fsdp")]
     sizes = [n for n in range(1, chips + 1) if chips % n == 0]
     seen = []

@@ -67,24 +67,36 @@ class Place:
                 "one checkpoint there, orbax knowing gs:// alone; mount the bucket on all of them "
                 "and give the folder"
             )
+        try:
+            self.folder.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise UserError(
+                f"{self.folder}: cannot be made ({error.strerror}), to work in for {self.address}; "
+                "set XDG_CACHE_HOME to a folder of this machine that can be written"
+            ) from None
         with exchanging(self._mirror):
             try:
                 yield
             except UserError as error:
-                self._rescue()
                 told = str(error).replace(str(self.folder), self.address or "")
+                self._rescue(told)
                 raise UserError(told) from error
             except BaseException:
                 self._rescue()
                 raise
 
-    def _rescue(self) -> None:
-        """A study that fails leaves in the bucket what it had made."""
+    def _rescue(self, told: str = "") -> None:
+        """A study that fails leaves in the bucket what it had made.
+
+        Args:
+            told: what the user is told anyway.
+        """
         assert self._mirror is not None
         try:
             self._mirror.push()
         except UserError as error:
-            say(str(error))
+            if str(error) != told:
+                say(str(error))
 
     @property
     def _orbax_writes(self) -> bool:

@@ -55,20 +55,9 @@ def make_mesh(
     Raises:
         UserError: if the sizes do not fit the devices at hand.
     """
-    sizes = {"data": data, "fsdp": fsdp, "tensor": tensor}
-    told = ", ".join(f"mesh.{axis}={size}" for axis, size in sizes.items())
     devices = jax.devices() if devices is None else list(devices)
-    free = [axis for axis, size in sizes.items() if size == -1]
-    if len(free) > 1 or any(size < 1 and size != -1 for size in sizes.values()):
-        raise UserError(f"{told}: sizes are at least 1, and only one may be -1")
-    known = math.prod(size for size in sizes.values() if size != -1)
-    if free:
-        if len(devices) % known:
-            raise UserError(
-                f"{told}: {known} does not divide the {len(devices)} devices at hand; numbers that "
-                f"do: {_divisors(len(devices))}"
-            )
-        sizes[free[0]] = len(devices) // known
+    told = _told(data, fsdp, tensor)
+    sizes = mesh_sizes(data, fsdp, tensor, devices=len(devices))
     count = math.prod(sizes.values())
     processes = {device.process_index for device in devices}
     if count > len(devices) or (len(processes) > 1 and count != len(devices)):
@@ -81,6 +70,32 @@ def make_mesh(
         )
     laid = np.asarray(devices[:count]).reshape(tuple(sizes.values()))
     return Mesh(laid, AXES, axis_types=(AxisType.Auto,) * len(AXES))
+
+
+def _told(*sizes: int) -> str:
+    return ", ".join(f"mesh.{axis}={size}" for axis, size in zip(AXES, sizes, strict=True))
+
+
+def mesh_sizes(data: int, fsdp: int, tensor: int, *, devices: int) -> dict[str, int]:
+    """The size of each axis on so many devices, with what -1 stands for.
+
+    Raises:
+        UserError: a size is none, two are -1, or the others do not divide the devices.
+    """
+    told = _told(data, fsdp, tensor)
+    sizes = {"data": data, "fsdp": fsdp, "tensor": tensor}
+    free = [axis for axis, size in sizes.items() if size == -1]
+    if len(free) > 1 or any(size < 1 and size != -1 for size in sizes.values()):
+        raise UserError(f"{told}: sizes are at least 1, and only one may be -1")
+    known = math.prod(size for size in sizes.values() if size != -1)
+    if free:
+        if devices % known:
+            raise UserError(
+                f"{told}: {known} does not divide the {devices} devices at hand; numbers that do: "
+                f"{_divisors(devices)}"
+            )
+        sizes[free[0]] = devices // known
+    return sizes
 
 
 def row_devices(mesh: Mesh) -> int:

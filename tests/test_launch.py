@@ -203,7 +203,7 @@ def test_slurm():
     assert {"--signal=TERM@300", "--requeue"} < set(directives)
 
 
-@pytest.mark.parametrize(("code", "queued"), [(143, True), (134, False), (0, False)])
+@pytest.mark.parametrize(("code", "queued"), [(143, True), (75, True), (134, False), (0, False)])
 def test_slurm_queues_again_what_saved_and_ended(tmp_path, code, queued):
     for name, body in (("srun", f"exit {code}"), ("scontrol", 'echo "$@"')):
         (tmp_path / name).write_text(f"#!/bin/sh\n{body}\n")
@@ -344,7 +344,7 @@ def test_the_sky_task_holds_what_skypilot_reads(tmp_path):
     assert resources["use_spot"] is True
     recovery = resources["job_recovery"]
     assert recovery["strategy"] in ("EAGER_NEXT_REGION", "FAILOVER")
-    assert recovery["recover_on_exit_codes"] == [143]
+    assert recovery["recover_on_exit_codes"] == [143, 75]
     assert content["envs"]["BUCKET"] is None
     assert content["envs"]["STUDY"] is None
     (mount,) = content["file_mounts"].values()

@@ -68,7 +68,7 @@ def guard(main: Callable[[Sequence[str]], Any]) -> Callable[[Sequence[str]], Any
         try:
             main(argv)
         except UserError as error:
-            fail(str(error))
+            fail(str(error), error.code)
         except OSError as error:
             # A full disk, a folder that may not be written: the user's to mend, like the above.
             if error.filename is None and error.errno not in FULL:
@@ -106,10 +106,10 @@ def loaded_config(value: Any) -> ConfigDict:
     raise UserError("--config: get_config() must return an ml_collections.ConfigDict")
 
 
-def fail(message: str) -> NoReturn:
-    """Prints one line to standard error and exits with 1."""
+def fail(message: str, code: int = 1) -> NoReturn:
+    """Prints one line to standard error and exits with `code`."""
     _say(message)
-    sys.exit(1)
+    sys.exit(code)
 
 
 def end_by_sigterm() -> NoReturn:

@@ -9,7 +9,22 @@ class UserError(Exception):
 
     `main` prints the message without a stack trace and exits with code 1. Raise it for what a
     user can mend (a file, a config value, a workdir), never for a defect of this program.
+
+    Attributes:
+        code: what the command ends with.
     """
+
+    code = 1
+
+
+class Unavailable(UserError):
+    """Something outside, such as a bucket, that may be there again later.
+
+    Attributes:
+        code: what the command ends with, as `sysexits.h` has it: try again.
+    """
+
+    code = 75
 
 
 def check(condition: bool, message: str) -> None:

@@ -3,7 +3,7 @@
 import json
 import math
 import shutil
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -25,6 +25,7 @@ from zsg_jax.models.huggingface.adapters import write_adapters
 from zsg_jax.models.huggingface.write import DTYPES, SAME, write
 from zsg_jax.models.parts import Params
 from zsg_jax.progress import say
+from zsg_jax.training.manifest import MANIFEST
 from zsg_jax.training.start import load, padded_as
 
 # Of a workdir, what no export reads.
@@ -66,7 +67,7 @@ def run(request: Request) -> Path:
             folders that training started from have changed or gone.
     """
     if is_address(request.workdir):
-        with fetched(request.workdir, lambda name: _needed(request.run, name)) as folder:
+        with fetched(request.workdir, lambda names: _needed(request, names)) as folder:
             return _run(request._replace(workdir=folder))
     return _run(request)
 
@@ -118,10 +119,20 @@ def _run(request: Request) -> Path:
     return output
 
 
-def _needed(run: str, name: str) -> bool:
-    """Whether a file of a workdir tells of one of its runs."""
-    first, _, rest = name.partition("/")
-    return rest.startswith(f"{run}/") if first == "runs" else first not in _LARGE
+def _needed(request: Request, names: Collection[str]) -> list[str]:
+    """Of the files of a workdir, those that an export reads: of one run, one checkpoint."""
+    kept = f"runs/{request.run}/{trained.CHECKPOINTS}/"
+    manifests = [name for name in names if name.startswith(kept) and name.endswith(f"/{MANIFEST}")]
+    chosen = max(manifests, default=kept).removesuffix(MANIFEST)
+    if request.step is not None:
+        chosen = f"{kept}{request.step:08d}/"
+    return [
+        name
+        for name in names
+        if name.startswith(chosen)
+        or name in manifests
+        or name.partition("/")[0] not in (*_LARGE, "runs")
+    ]
 
 
 def _write_adapters(request: Request, study: trained.Study, adapters: Params) -> None:

@@ -16,8 +16,11 @@ from zsg_jax.errors import UserError
 class Exchange(Protocol):
     """A way for processes that see no folder in common to see one another's files."""
 
-    def push(self) -> None:
-        """Gives away what this process has written."""
+    def check(self) -> None:
+        """Makes sure, on the first process, that what is written is still this study's."""
+
+    def push(self, *, sparing: bool = False) -> None:
+        """Gives away what the processes of this machine have written; `sparing`: now and then."""
 
     def pull(self) -> None:
         """Takes what all others have given."""
@@ -38,9 +41,9 @@ def exchanging(exchange: Exchange) -> Iterator[None]:
 
 
 def keep() -> None:
-    """Gives away what this process has written, where it would be lost with this machine."""
+    """Gives away, now and then, what has been written, which would be lost with this machine."""
     if _exchange is not None:
-        _exchange.push()
+        _exchange.push(sparing=True)
 
 
 def is_first() -> bool:
@@ -54,10 +57,14 @@ def wait_for_all(name: str) -> None:
     Args:
         name: the same on all of them, so without paths, which may differ.
     """
-    keep()
-    if jax.process_count() > 1:
+    several = jax.process_count() > 1
+    if several:
         multihost_utils.sync_global_devices(name)
-        if _exchange is not None:
+    if _exchange is not None:
+        # All wait, so that no machine gives away what one of its processes has half written.
+        _exchange.push()
+        if several:
+            multihost_utils.sync_global_devices(f"{name}: given")
             _exchange.pull()
             multihost_utils.sync_global_devices(f"{name}: seen")
 
@@ -65,6 +72,8 @@ def wait_for_all(name: str) -> None:
 def once(name: str, work: Callable[[], object]) -> None:
     """Runs `work` on the first process; the others wait until it is done."""
     if is_first():
+        if _exchange is not None:
+            _exchange.check()
         work()
     wait_for_all(name)
 

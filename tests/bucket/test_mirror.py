@@ -124,9 +124,40 @@ def test_a_study_that_another_machine_went_on_with_uploads_nothing(bucket):
     first.push()
     bucket("second")
     write(first, runs__a="old")
-    with pytest.raises(UserError, match=r"has gone on with it since .*; this process ends"):
-        first.push()
+    for act in (first.push, first.check):
+        with pytest.raises(UserError, match=r"has gone on with it since .*; this process ends"):
+            act()
     assert objects() == {MARKER: "{}"}
+
+
+def test_one_that_is_taken_over_in_the_middle_of_an_upload_leaves_the_others_list(
+    bucket, monkeypatch
+):
+    first = bucket("first")
+    write(first, config_json="{}")
+    first.push()
+    write(first, runs__a="1", runs__b="2")
+    upload = Store.upload
+
+    def taken_over(self, folder, names):
+        monkeypatch.setattr(Store, "upload", upload)
+        second = bucket("second")
+        upload(self, folder, names)
+        write(second, runs__c="3", runs__d="4")
+        monkeypatch.setattr(Store, "upload", half)
+        with pytest.raises(Killed):
+            second.push()
+
+    def half(self, folder, names):
+        upload(self, folder, sorted(names)[:1])
+        raise Killed
+
+    monkeypatch.setattr(Store, "upload", taken_over)
+    with pytest.raises(UserError, match="has gone on with it"):
+        first.push()
+    monkeypatch.setattr(Store, "upload", upload)
+    # What the first had uploaded is whole; of the second's, there is nothing.
+    assert files(bucket("third")) == {MARKER: "{}", "runs/a": "1", "runs/b": "2"}
 
 
 def test_a_cache_that_was_cleaned_comes_back_from_the_bucket(bucket):
@@ -178,6 +209,65 @@ def test_an_upload_that_was_killed_is_undone_elsewhere_and_done_again_here(bucke
     assert files(second) == objects() == {MARKER: "{}", "runs/metrics": "1"}
 
 
+def test_a_start_that_was_killed_has_lost_nothing(bucket):
+    first = bucket("first")
+    write(first, config_json="{}", runs__a="1")
+    first.push()
+    write(first, runs__a="12", runs__b="hours")
+    for calls in range(12):
+        killed = _die_after(calls, bucket("first", opened=False).open)
+        assert files(first) == {MARKER: "{}", "runs/a": "12", "runs/b": "hours"}
+    assert not killed
+    # Also where another had gone on, and the start that sees it is killed: nothing is mixed.
+    second = bucket("second")
+    write(second, runs__c="3")
+    second.push()
+    for calls in range(12):
+        killed = _die_after(calls, bucket("first", opened=False).open)
+    assert not killed
+    assert files(bucket("first")) == {MARKER: "{}", "runs/a": "1", "runs/c": "3"}
+
+
+def test_a_machine_beside_the_first_keeps_what_it_had_not_uploaded(bucket, monkeypatch):
+    one, other = bucket("first"), bucket("second", opened=False)
+    write(one, config_json="{}")
+    one.push()
+    with monkeypatch.context() as patch:
+        patch.setattr(mirrors, "is_first", lambda: False)
+        other.pull()
+        write(other, embeddings__1="hours")
+    # Both start again.
+    one, other = bucket("first"), bucket("second", opened=False)
+    with monkeypatch.context() as patch:
+        patch.setattr(mirrors, "is_first", lambda: False)
+        other.pull()
+        other.push()
+    assert objects() == {MARKER: "{}", "embeddings/1": "hours"}
+
+
+def test_a_damaged_record_is_no_record(bucket, capsys):
+    first = bucket("first")
+    write(first, config_json="{}", runs__a="1")
+    first.push()
+    (first.folder / OWN / "record.json").write_text("{")
+    assert files(bucket("first")) == {MARKER: "{}", "runs/a": "1"}
+    assert "record.json: is damaged" in capsys.readouterr().err
+
+
+def test_uploads_that_nobody_waits_for_are_few(bucket, monkeypatch):
+    first = bucket("first")
+    now = mirrors.time.monotonic() + 1000
+    monkeypatch.setattr(mirrors.time, "monotonic", lambda: now)
+    write(first, config_json="{}")
+    first.push(sparing=True)
+    write(first, a="1")
+    first.push(sparing=True)
+    assert objects() == {MARKER: "{}"}
+    now += 60
+    first.push(sparing=True)
+    assert objects() == {MARKER: "{}", "a": "1"}
+
+
 def test_a_download_that_was_killed_is_done_again(bucket, monkeypatch):
     first = bucket("first")
     write(first, config_json="{}", a="1" * 100, b="2", c="3")
@@ -200,6 +290,7 @@ def test_several_processes_of_two_machines_see_all_that_was_made(bucket, monkeyp
     one = bucket("first")
     beside = bucket("first", opened=False)
     other = bucket("second", opened=False)
+    beside.pushes = False
     write(one, config_json="{}")
     # As where processes wait: all push, then all but those of one alone pull.
     for mirror in (one, beside, other):
@@ -273,7 +364,7 @@ def test_whoever_goes_on_has_every_file_whole_and_nothing_that_was_not_kept(
             kept = files(mirror)
         elif action == "die":
             mine = files(mirror)
-            _die_after(number, mirror)
+            _die_after(number, mirror.push)
             if name == "move":
                 at = "1" if at == "0" else "0"
                 mirror = bucket(at)
@@ -282,6 +373,9 @@ def test_whoever_goes_on_has_every_file_whole_and_nothing_that_was_not_kept(
                 _check_stopped(found, before=kept, after=mine)
                 kept = found
                 continue
+            # It may be killed at its next start too, and at the one after.
+            for calls in range(number, number + 3):
+                _die_after(calls, bucket(at, opened=False).open)
             mirror = bucket(at)
             # This machine has lost nothing, whatever had got to the bucket.
             found = files(mirror)
@@ -307,11 +401,13 @@ def _check_stopped(found, *, before, after):
         assert {n: found.get(n) for n in after} == after
 
 
-def _die_after(calls, mirror):
+CALLS = ("list", "read", "write", "upload", "download", "delete")
+
+
+def _die_after(calls, work):
+    """Kills `work` before its call number `calls` of the store; whether that came."""
     left = calls
-    originals = {
-        name: getattr(Store, name) for name in ("list", "read", "write", "upload", "delete")
-    }
+    originals = {name: getattr(Store, name) for name in CALLS}
 
     def counted(name):
         def call(self, *args):
@@ -326,12 +422,13 @@ def _die_after(calls, mirror):
     try:
         for name in originals:
             setattr(Store, name, counted(name))
-        mirror.push()
+        work()
     except Killed:
-        pass
+        return True
     finally:
         for name, original in originals.items():
             setattr(Store, name, original)
+    return False
 
 
 def test_the_folder_is_the_users_to_find(bucket, monkeypatch, tmp_path):
@@ -347,4 +444,4 @@ def test_the_folder_is_the_users_to_find(bucket, monkeypatch, tmp_path):
 def test_the_session_tells_who_works_there(bucket):
     bucket("first")
     told = json.loads(Store(ADDRESS).read(f"{OWN}/session.json"))
-    assert told.keys() == {"session", "host", "since"}
+    assert told.keys() == {"session", "host", "since", "before"}

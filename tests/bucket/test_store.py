@@ -1,5 +1,7 @@
 """Addresses, objects and errors of buckets, on fsspec's store in memory."""
 
+import errno
+
 import pytest
 
 from zsg_jax.bucket import store as stores
@@ -28,12 +30,16 @@ def test_what_is_an_address(given, is_one):
     assert is_address(given) == is_one
 
 
+ODD = ["run[1]", "a*", "a?", "a#1", "a//b", "../b"]
+
+
 @pytest.mark.parametrize(
     ("given", "line"),
     [
         ("hdfs://host:80/w", r"--workdir hdfs://host:80/w: is no folder, and of object stores"),
         ("gs://", r"--workdir gs://: names no bucket; give gs://BUCKET/NAME"),
         ("s3:///", r"--workdir s3://: names no bucket"),
+        *((f"gs://b/{odd}", r"--workdir gs://b/.*: give one without") for odd in ODD),
     ],
 )
 def test_an_address_that_is_none_is_one_line(given, line):
@@ -88,6 +94,58 @@ def test_a_store_that_fails_is_one_line(memory, monkeypatch):
         memory.list()
 
 
-def test_another_process_that_is_gone_is_not_the_buckets_fault():
+@pytest.mark.parametrize(
+    "text", ["Barrier failed: tensorflow.CoordinationServiceError", "Gloo: closed by peer"]
+)
+def test_another_process_that_is_gone_is_not_the_buckets_fault(text, monkeypatch):
+    with pytest.raises(UserError), told("gs://b", "cannot be written"):
+        raise RuntimeError(text)
+    monkeypatch.setattr(stores.jax.distributed, "is_initialized", lambda: True)
     with pytest.raises(RuntimeError), told("gs://b", "cannot be written"):
-        raise RuntimeError("Barrier failed: tensorflow.CoordinationServiceError")
+        raise RuntimeError(text)
+    with pytest.raises(UserError), told("gs://gloo-coordination", "cannot be written"):
+        raise RuntimeError("no way to gs://gloo-coordination")
+
+
+@pytest.mark.parametrize(
+    ("error", "code"),
+    [
+        (FileNotFoundError("bucket"), 1),
+        (PermissionError("403"), 1),
+        (RuntimeError("Unable to locate credentials"), 1),
+        (OSError("Forbidden"), 1),
+        (ConnectionResetError("by peer"), 75),
+        (RuntimeError("HttpError 503: back off"), 75),
+        (TimeoutError(), 75),
+    ],
+)
+def test_what_may_pass_ends_with_another_code(error, code):
+    with pytest.raises(UserError) as caught, told("gs://b", "cannot be read"):
+        raise error
+    assert caught.value.code == code
+    assert str(caught.value).startswith("gs://b: cannot be read: ")
+
+
+def test_a_full_disk_is_no_fault_of_the_bucket():
+    with pytest.raises(OSError, match="No space left"), told("gs://b", "cannot be read"):
+        raise OSError(errno.ENOSPC, "No space left on device", "/cache/file")
+
+
+def test_google_must_know_who_asks(monkeypatch):
+    gcsfs = pytest.importorskip("gcsfs")
+    monkeypatch.delenv("STORAGE_EMULATOR_HOST", raising=False)
+    monkeypatch.setenv("HOME", "/nowhere")
+    monkeypatch.setattr(gcsfs.credentials.GoogleCredentials, "connect", lambda self, method: None)
+    gcsfs.GCSFileSystem.clear_instance_cache()
+    with pytest.raises(UserError, match=r"no credentials of Google .* gcloud auth application-def"):
+        Store("gs://bucket/study")
+
+
+def test_names_that_lead_out_of_a_folder_are_refused(memory):
+    memory._files.store["/bucket/a/study/../../b"] = None
+    memory._files.find = lambda *args, **options: {
+        "/bucket/a/study/../../b": {"type": "file", "size": 1}
+    }
+    with pytest.raises(UserError, match=r"study/\.\./\.\./b: is no path for a file"):
+        memory.list()
+    del memory._files.find

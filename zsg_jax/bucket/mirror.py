@@ -3,12 +3,14 @@
 A study needs locks, renames and appended lines, which object stores lack. So each machine works in
 a folder of its own cache. What is new there goes up whenever processes wait for one another, and
 what others have made comes down. A killed upload leaves a list of what it was about to add; the
-next start drops that, so that nobody goes on from half of a folder.
+next start drops that, so that nobody goes on from half of a folder. Each start leaves its session
+in the bucket; a study that finds another one there has been taken over, and ends.
 """
 
 import fcntl
 import hashlib
 import json
+import math
 import os
 import re
 import shutil
@@ -16,7 +18,7 @@ import socket
 import time
 import uuid
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -34,6 +36,8 @@ SESSION = f"{OWN}/session.json"
 _RECORD = f"{OWN}/record.json"
 _INCOMING = f"{OWN}/incoming"
 _PUSHING = f"{OWN}/pushing-"
+# Seconds between uploads that nobody waits for; stores dislike one name written again and again.
+_SPARING = 30
 
 Stat = tuple[int, int]  # bytes, nanoseconds of the last change
 
@@ -41,9 +45,14 @@ Stat = tuple[int, int]  # bytes, nanoseconds of the last change
 class Mirror:
     """One folder here and the objects below one address, kept equal.
 
+    Its record tells of the folder: `session`, the last one it was part of, and `opening`, one that
+    it was about to begin; `files`, of each the size, time and version that are the same in the
+    bucket; `pushing`, those whose upload may not be over.
+
     Attributes:
         address: gs://BUCKET/PATH or s3://BUCKET/PATH.
         folder: of this machine, the same for all its processes.
+        pushes: whether this process uploads what is in the folder; one of each machine does.
     """
 
     def __init__(self, address: str, *, marker: str, leave: Callable[[str], bool]) -> None:
@@ -60,8 +69,10 @@ class Mirror:
         self._store = Store(address)
         self.address = self._store.address
         self.folder = _folder(self.address)
+        self.pushes = True
         self._marker, self._leave = marker, leave
         self._session: str | None = None
+        self._pushed = -math.inf
 
     def open(self) -> None:
         """Makes the folder what the bucket holds; for the first process, once the folder is locked.
@@ -81,76 +92,104 @@ class Mirror:
                 "a new place",
             )
             dropped = self._drop_unfinished(listing)
-            before = (_json(self._store.read(SESSION)) or {}).get("session")
-            record = self._record()
-            session = uuid.uuid4().hex
+            record, last = self._record(), self._last_session()
+            if last.get("session") not in (record["session"], record["opening"]):
+                self._forget(record)
+            new = uuid.uuid4().hex
+            # A start that does not get further is nobody else's.
+            self._save(record | {"opening": new})
             since = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
-            mine = {"session": session, "host": socket.gethostname(), "since": since}
-            self._store.write(SESSION, f"{json.dumps(mine)}\n".encode())
+            told = {"session": new, "host": socket.gethostname(), "since": since}
+            content = json.dumps(told | {"before": last.get("session")})
+            self._store.write(SESSION, f"{content}\n".encode())
             listing = {name: one for name, one in listing.items() if name not in dropped}
-            fetched = self._take(listing, record, ours=before == record["session"])
-            self._enter(record, session)
+            fetched = self._take(listing, record)
+            self._enter(record, new)
         size = sum(listing[name].size for name in fetched)
         what = f"; {count(len(fetched), 'file')} fetched, {size / 1e6:,.1f} MB" if fetched else ""
         say(f"{self.address}: its files here are in {self.folder}{what}")
 
-    def push(self) -> None:
-        """Uploads what has changed here since it was uploaded last, and deletes what is gone.
+    def check(self) -> None:
+        """Makes sure that no other study has begun there since `open`.
+
+        A study that goes on elsewhere must not be disturbed by the one it went on from.
 
         Raises:
-            UserError: another study has begun there since `open`, or as `Store`.
+            UserError: one has, and when.
         """
-        if self._session is None:
+        if self._session is None or not is_first():
+            return
+        now = self._last_session()
+        if now.get("session") != self._session:
+            raise UserError(
+                f"--workdir {self.address}: {now.get('host')} has gone on with it since "
+                f"{now.get('since')}; this process ends, and what it made since is not uploaded"
+            )
+
+    def push(self, *, sparing: bool = False) -> None:
+        """Uploads what has changed here since it was uploaded last, and deletes what is gone.
+
+        Args:
+            sparing: not if that was a moment ago.
+
+        Raises:
+            UserError: as `check`, or as `Store`.
+        """
+        early = sparing and time.monotonic() - self._pushed < _SPARING
+        if self._session is None or not self.pushes or early:
             return
         with self._alone():
             record, found = self._record(), self._local()
             known = record["files"]
             changed = [name for name in found if known.get(name, [])[:2] != list(found[name])]
             gone = [name for name in known if name not in found]
-            if not changed and not gone:
-                return
-            self._check_session()
-            new = [name for name in changed if name not in known]
-            journal = f"{_PUSHING}{jax.process_index()}.json"
-            if new:
-                self._store.write(journal, json.dumps(new).encode())
-            self._save(record | {"pushing": changed})
-            self._store.upload(self.folder, changed)
-            listing = self._store.list()
-            for name in changed:
-                check(name in listing, f"{self.address}/{name}: is not there after its upload")
-                known[name] = [*found[name], listing[name].version]
-            # While the list of what was about to be added stands, a start may undo it.
-            self._save(record | {"pushing": changed})
-            self._store.delete(
-                [name for name in (*([journal] if new else []), *gone) if name in listing]
-            )
-            for name in gone:
-                del known[name]
-            self._save(record | {"pushing": []})
+            if changed or gone:
+                self.check()
+                self._push(record, found, changed, gone)
+        self._pushed = time.monotonic()
+
+    def _push(
+        self, record: dict[str, Any], found: dict[str, Stat], changed: list[str], gone: list[str]
+    ) -> None:
+        known = record["files"]
+        new = [name for name in changed if name not in known]
+        journal = f"{_PUSHING}{self._session}-{jax.process_index()}.json"
+        if new:
+            self._store.write(journal, json.dumps(new).encode())
+        self._save(record | {"pushing": changed})
+        self._store.upload(self.folder, changed)
+        self.check()
+        listing = self._store.list()
+        for name in changed:
+            check(name in listing, f"{self.address}/{name}: is not there after its upload")
+            known[name] = [*found[name], listing[name].version]
+        # While the list of what was about to be added stands, a start may undo it.
+        self._save(record | {"pushing": changed})
+        self._store.delete([name for name in (journal, *gone) if name in listing])
+        for name in gone:
+            del known[name]
+        self._save(record | {"pushing": []})
 
     def pull(self) -> None:
-        """Makes the folder what the bucket holds, all processes having pushed what they made."""
+        """Makes the folder what the bucket holds, all machines having pushed what they made."""
         with self._alone():
             record = self._record()
-            session = self._session or (_json(self._store.read(SESSION)) or {}).get("session", "")
-            self._take(self._store.list(), record, ours=record["session"] == session)
-            self._enter(record, session)
+            if self._session is None:
+                last = self._last_session()
+                if record["session"] not in (last.get("session"), last.get("before")):
+                    self._forget(record)
+                self._session = last.get("session", "")
+            self._take(self._store.list(), record)
+            self._enter(record, self._session)
 
     def _enter(self, record: dict[str, Any], session: str) -> None:
-        self._save(record | {"session": session, "pushing": []})
+        self._save(record | {"session": session, "opening": session, "pushing": []})
         self._session = session
 
-    def _check_session(self) -> None:
-        """A study that goes on elsewhere must not be disturbed by the one it went on from."""
-        if not is_first():
-            return
-        now = _json(self._store.read(SESSION)) or {}
-        if now.get("session") != self._session:
-            raise UserError(
-                f"--workdir {self.address}: {now.get('host')} has gone on with it since "
-                f"{now.get('since')}; this process ends, and what it made since is not uploaded"
-            )
+    def _last_session(self) -> dict[str, Any]:
+        """Of the study that began there last: `session`, `before`, `host` and `since`."""
+        told = _json(self._store.read(SESSION))
+        return told if isinstance(told, dict) else {}
 
     def _drop_unfinished(self, listing: dict[str, Object]) -> set[str]:
         """Deletes what a killed upload had added, of which parts may be missing."""
@@ -165,34 +204,36 @@ class Mirror:
         self._store.delete(journals)
         return dropped
 
-    def _take(self, listing: dict[str, Object], record: dict[str, Any], *, ours: bool) -> list[str]:
+    def _forget(self, record: dict[str, Any]) -> None:
+        """Deletes what is here and was never uploaded: others have gone on without it."""
+        for name, stat in self._local().items():
+            if record["files"].get(name, [])[:2] != list(stat):
+                self._remove(self.folder / name)
+        record["pushing"] = []
+        self._save(record)
+
+    def _take(self, listing: dict[str, Object], record: dict[str, Any]) -> list[str]:
         """Downloads what is new or changed there, deletes what is gone; gives what it downloaded.
 
         Args:
             listing: of the bucket.
-            record: changed to tell of what is here afterwards.
-            ours: nobody but this machine has begun a study there since `record`, so that what
-                differs here is newer.
+            record: changed to tell of what is here afterwards; what differs from it here is newer.
         """
         known, found = record["files"], self._local()
-        newer = set(record["pushing"]) if ours else set()
+        newer = set(record["pushing"])
         wanted, unwanted = [], []
         for name in sorted(found.keys() | known.keys() | listing.keys()):
             if self._skipped(name):
                 continue
-            there, here, last = listing.get(name), found.get(name), known.get(name)
+            there, here, last = listing.get(name), name in found, known.get(name)
             same_there = there is not None and last is not None and last[2] == there.version
-            same_here = here is not None and last is not None and last[:2] == list(here)
             if there is None:
-                kept = here is not None and ours and (last is None or name in newer)
                 known.pop(name, None)
-                if here is not None and not kept:
+                if here and last is not None and name not in newer:
                     unwanted.append(name)
-            elif same_there and (same_here or (here is not None and ours)):
-                pass
-            elif not same_there and here is not None and name in newer:
+            elif here and name in newer and not same_there:
                 known.pop(name, None)
-            else:
+            elif not (here and same_there):
                 wanted.append(name)
         for name in unwanted:
             self._remove(self.folder / name)
@@ -222,7 +263,9 @@ class Mirror:
                 path = Path(folder, file)
                 name = path.relative_to(self.folder).as_posix()
                 if not self._skipped(name):
-                    found[name] = _stat(path)
+                    # Another process of this machine may be putting one in place of another.
+                    with suppress(FileNotFoundError):
+                        found[name] = _stat(path)
         return found
 
     def _skipped(self, name: str) -> bool:
@@ -230,8 +273,12 @@ class Mirror:
         return parts[0] == OWN or any(part.endswith(PARTIAL) for part in parts) or self._leave(name)
 
     def _record(self) -> dict[str, Any]:
-        known = read_json(self.folder / _RECORD, ("session", "files", "pushing"))
-        return known or {"session": None, "files": {}, "pushing": []}
+        known = None
+        try:
+            known = read_json(self.folder / _RECORD, ("session", "opening", "files", "pushing"))
+        except UserError as error:
+            say(f"{error}; what the bucket has is fetched again")
+        return known or {"session": None, "opening": None, "files": {}, "pushing": []}
 
     def _save(self, record: dict[str, Any]) -> None:
         write_json(self.folder / _RECORD, record)
@@ -241,15 +288,25 @@ class Mirror:
         """Keeps other processes of this machine from the folder and its record meanwhile."""
         (self.folder / OWN).mkdir(parents=True, exist_ok=True)
         with (self.folder / OWN / "lock").open("a") as file:
-            fcntl.flock(file, fcntl.LOCK_EX)
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX)
+            except OSError as error:
+                raise UserError(
+                    f"{self.folder}: its disk knows no locks ({error.strerror}); set "
+                    "XDG_CACHE_HOME to a folder on a disk of this machine"
+                ) from None
             yield
 
 
+def cache() -> Path:
+    """The folder of this machine for what can be had again from elsewhere."""
+    given = os.environ.get("XDG_CACHE_HOME")
+    return (Path(given) if given else Path.home() / ".cache").absolute() / "zsg_jax"
+
+
 def _folder(address: str) -> Path:
-    cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
     plain = re.sub(r"[^\w.-]+", "-", address)[-80:]
-    name = f"{plain}-{hashlib.sha256(address.encode()).hexdigest()[:8]}"
-    return cache.absolute() / "zsg_jax" / "workdirs" / name
+    return cache() / "workdirs" / f"{plain}-{hashlib.sha256(address.encode()).hexdigest()[:8]}"
 
 
 def _stat(path: Path) -> Stat:

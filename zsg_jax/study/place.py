@@ -6,6 +6,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+import jax
+
 from zsg_jax import workdir as workdirs
 from zsg_jax.bucket.mirror import Mirror
 from zsg_jax.bucket.store import is_address
@@ -60,10 +62,13 @@ class Place:
         if self._mirror is None:
             yield
             return
-        machines = sorted(set(of_all(socket.gethostname())))
-        if len(machines) > 1 and not self._orbax_writes:
+        # Those of one machine have one folder; the first of them uploads for all.
+        machines = of_all(f"{socket.gethostname()}:{self.folder}")
+        self._mirror.pushes = machines.index(machines[jax.process_index()]) == jax.process_index()
+        if len(set(machines)) > 1 and not self._orbax_writes:
+            hosts = ", ".join(sorted({machine.partition(":")[0] for machine in machines}))
             raise UserError(
-                f"--workdir {self.address}: the processes of {', '.join(machines)} cannot write "
+                f"--workdir {self.address}: the processes of {hosts} cannot write "
                 "one checkpoint there, orbax knowing gs:// alone; mount the bucket on all of them "
                 "and give the folder"
             )

@@ -5,13 +5,11 @@ A checkpoint is the folder `STEP/` with `state/` (orbax), `position.json` and, w
 one whose files do not agree with it is damaged. Both are named and stepped over.
 """
 
-import json
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any
 
 import jax
-from etils import epath
 from jax.sharding import SingleDeviceSharding
 from orbax.checkpoint import v1 as ocp
 
@@ -20,40 +18,41 @@ from zsg_jax.durable import file_digest
 from zsg_jax.errors import UserError, check
 from zsg_jax.processes import once
 from zsg_jax.progress import say
-from zsg_jax.training.manifest import MANIFEST, digests, problem_of, write_json
+from zsg_jax.training import manifest
+from zsg_jax.training.manifest import MANIFEST, Folder, digests, problem_of
 
 POSITION = "position.json"
+STATE = "state"
 
 
 class Checkpoints:
     """The checkpoints of one run, newest kept, older ones deleted."""
 
-    def __init__(self, folder: Path | str, *, keep: int = 2) -> None:
+    def __init__(self, folder: Folder, *, keep: int = 2) -> None:
         """Takes the folder `checkpoints/` of a run; `keep` ≥ 2 leaves a spare for a damaged one.
 
         Args:
             folder: of this machine, or gs://….
         """
-        self._folder = _whole_path(folder)
+        self._folder = manifest.whole_path(folder)
         self._keep = keep
 
     def save(self, step: int, state: Any, position: dict[str, Any]) -> None:
-        """Writes `state` and `position` (JSON) as of `step`; returns when they are on disk."""
-        target = self._folder / f"{step:08d}"
-
-        def clear() -> None:
-            target.mkdir(parents=True, exist_ok=True)
-            (target / MANIFEST).unlink(missing_ok=True)
+        """Writes `state` and `position` (JSON) as of `step`; returns when they are kept."""
+        target = self._of(step)
 
         def finish() -> None:
-            write_json(target / POSITION, position)
-            write_json(target / MANIFEST, digests(target))
+            manifest.write_json(target, POSITION, position)
+            manifest.write_json(target, MANIFEST, digests(target))
             self._delete_old(step)
 
+        once(f"clear {step}", lambda: manifest.begin(target))
         with self._told("cannot be written"):
-            once(f"clear {step}", clear)
-            ocp.save(target / "state", state, overwrite=True)
-            once(f"finish {step}", finish)
+            ocp.save(manifest.within(target, STATE), state, overwrite=True)
+        once(f"finish {step}", finish)
+
+    def _of(self, step: int) -> Folder:
+        return manifest.within(self._folder, f"{step:08d}")
 
     def _told(self, what: str) -> AbstractContextManager[None]:
         return told(self._folder, what) if is_address(self._folder) else nullcontext()
@@ -67,28 +66,25 @@ class Checkpoints:
         Raises:
             UserError: if there are checkpoints but every one is damaged.
         """
-        with self._told("cannot be read"):
-            return self._restore(abstract_state)
-
-    def _restore(self, abstract_state: Any) -> tuple[int, Any, dict[str, Any]] | None:
-        steps = self._steps()
         damaged = []
-        for step in reversed(steps):
-            folder = self._folder / f"{step:08d}"
-            if not (folder / MANIFEST).exists():
+        for step, finished in reversed(manifest.steps(self._folder).items()):
+            folder = self._of(step)
+            if not finished:
                 say(f"{folder}: was never finished; stepping over it")
                 continue
             problem = problem_of(folder, POSITION)
             if problem is None:
                 # Another mesh may ask for more or less padding of the vocabulary, which is zeros.
-                state = _load(folder / "state", abstract_state)
-                return step, state, json.loads((folder / POSITION).read_text())
+                with self._told("cannot be read"):
+                    state = _load(manifest.within(folder, STATE), abstract_state)
+                return step, state, manifest.read_json(folder, POSITION)
             damaged.append(step)
             say(f"{folder}: is damaged: {problem}; stepping over it")
         if damaged:
+            run = str(self._folder).rpartition("/")[0]
             raise UserError(
                 f"{self._folder}: every checkpoint is damaged (steps {damaged}); restore one, or "
-                f"delete {self._folder.parent} to train this run from the start"
+                f"delete {run} to train this run from the start"
             )
         return None
 
@@ -102,10 +98,10 @@ class Checkpoints:
             UserError: as `whole`.
         """
         folder = self.whole(step)
-        return int(folder.name), _load_part(folder / "state", "params")
+        return int(folder.name), _load_part(folder / STATE, "params")
 
     def whole(self, step: int | None = None) -> Path:
-        """The folder of one checkpoint, every file of it checked.
+        """The folder of one checkpoint on this machine, every file of it checked.
 
         Args:
             step: the step it was written after; None: the newest that is whole.
@@ -113,35 +109,28 @@ class Checkpoints:
         Raises:
             UserError: there is no such checkpoint, or it is damaged.
         """
-        steps = [at for at in self._steps() if (self._folder / f"{at:08d}" / MANIFEST).exists()]
+        steps = [at for at, finished in manifest.steps(self._folder).items() if finished]
         wanted = steps[::-1] if step is None else [step]
         if not steps or wanted[0] not in steps:
             which = "" if step is None else f" of step {step}"
             kept = f"; kept are {', '.join(map(str, steps))}" if steps else ", train the run first"
             raise UserError(f"{self._folder}: no whole checkpoint{which}{kept}")
         for at in wanted:
-            folder = self._folder / f"{at:08d}"
+            folder = self._of(at)
             problem = problem_of(folder, POSITION)
             if problem is None:
-                return folder
+                return Path(folder)
             say(f"{folder}: is damaged: {problem}")
         raise UserError(f"{self._folder}: step {', '.join(map(str, wanted))}: damaged; restore it")
 
     def _delete_old(self, step: int) -> None:
         """Keeps `step` and the newest finished ones before it; what came after is void."""
-        finished = [
-            other
-            for other in self._steps()
-            if other <= step and (self._folder / f"{other:08d}" / MANIFEST).exists()
-        ]
-        for other in self._steps():
-            if other not in finished[-self._keep :]:
-                (self._folder / f"{other:08d}").rmtree()
-
-    def _steps(self) -> list[int]:
-        if not self._folder.is_dir():
-            return []
-        return sorted(int(path.name) for path in self._folder.iterdir() if path.name.isdigit())
+        found = manifest.steps(self._folder)
+        kept = [other for other, finished in found.items() if finished and other <= step]
+        for other in found:
+            # A listing that lacks what has just been written would tell nothing of the others.
+            if step in kept and other not in kept[-self._keep :]:
+                manifest.delete(self._of(other))
 
 
 def is_one(folder: str | Path) -> bool:
@@ -163,7 +152,7 @@ def digest(folder: Path) -> str:
 
 def parameter_shapes(folder: Path) -> Any:
     """Nested dict of what has the `shape` and `dtype` of every parameter in a checkpoint."""
-    found = ocp.metadata(_whole_path(folder / "state")).metadata
+    found = ocp.metadata(manifest.whole_path(folder / STATE)).metadata
     check(
         isinstance(found, dict) and "params" in found,
         f"{folder}: is damaged: it names no parameters; restore it, or give another checkpoint",
@@ -171,18 +160,13 @@ def parameter_shapes(folder: Path) -> Any:
     return found["params"]
 
 
-def _whole_path(folder: epath.Path | Path | str) -> epath.Path:
-    """From the root, as orbax needs it."""
-    return epath.Path(folder if is_address(folder) else Path(folder).resolve())
-
-
-def _load(folder: epath.Path | Path, abstract: Any) -> Any:
+def _load(folder: Folder, abstract: Any) -> Any:
     """A state, or a part of it, its arrays cut or filled with zeros at their ends to fit."""
     context = ocp.Context()
     context.array.loading.enable_padding_and_truncation = True
     context.pytree.loading.partial_load = True
     with context:
-        return ocp.load(_whole_path(folder), abstract)
+        return ocp.load(manifest.whole_path(folder), abstract)
 
 
 def load_parameters(folder: Path, abstract: Any) -> Any:
@@ -194,7 +178,7 @@ def load_parameters(folder: Path, abstract: Any) -> Any:
             than what was written, zeros are added at its end, where it is shorter, the rest is
             left out.
     """
-    return _load(folder / "state", {"params": abstract})["params"]
+    return _load(folder / STATE, {"params": abstract})["params"]
 
 
 def _load_part(folder: Path, name: str) -> Any:

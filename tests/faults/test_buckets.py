@@ -204,8 +204,8 @@ def test_killed_again_and_again_the_metrics_are_the_same(
         result = killed(stores, cache, address, config_file, where, count)
         assert result.returncode in (-signal.SIGKILL, 0), (where, count, result.stderr)
         kills += result.returncode != 0
-    # The same machine keeps what it could not upload, and so may be done before the last.
-    assert kills >= (7 if machines == "others" else 4)
+    # What has been kept need not be done again, so the study may be over before the last.
+    assert kills >= 4
     result = killed(stores, tmp_path / "machine", address, config_file, "none", 0)
     assert result.returncode == 0, result.stderr
     assert rows_of(address) == read_metrics(tmp_path / "folder" / "runs" / RUN)

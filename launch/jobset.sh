@@ -40,9 +40,7 @@ for name in HOSTS CHIPS; do
 done
 filled=${filled//"\${STUDY}"/"[$words]"}
 
+run kubectl apply -f - <<<"$filled"
 if [ "$dry_run" = yes ]; then
-  run kubectl apply -f -
   printf '%s\n' "$filled"
-else
-  kubectl apply -f - <<<"$filled"
 fi

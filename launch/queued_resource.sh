@@ -17,6 +17,7 @@ need NODE_ID ZONE ACCELERATOR_TYPE RUNTIME_VERSION IMAGE
 need_study
 need_workdir gs://
 : "${SPOT:=yes}"
+[[ $SPOT == yes || $SPOT == no ]] || fail "--spot=$SPOT: give yes or no"
 
 spot=()
 [ "$SPOT" = no ] || spot=(--spot)

@@ -68,10 +68,13 @@ need_study() {
     fail "no --config; give the study's own arguments after --, as: -- --config configs/tmta.py"
 }
 
-# They must name a workdir; one that begins as "$1", if that is given.
+# They must name a workdir that begins as one of those given.
 need_workdir() {
-  [[ " ${study[*]} " == *" --workdir"[=\ ]"${1:-}"?* ]] ||
-    fail "the study's disk goes with its machine; give --workdir gs://BUCKET/WORKDIR after --"
+  local start
+  for start in "$@"; do
+    [[ " ${study[*]} " != *" --workdir"[=\ ]"$start"?* ]] || return 0
+  done
+  fail "the study's disk goes with its machine; give --workdir ${1}BUCKET/WORKDIR after --"
 }
 
 # One command line that a shell reads back as the same words.
@@ -85,6 +88,8 @@ quoted() {
 run() {
   if [ "$dry_run" = yes ]; then
     printf '%s\n' "$(quoted "$@")"
+  elif [ "$1" != exec ] && ! command -v "$1" >/dev/null; then
+    fail "$1: no such command here; install it, or start from where it is"
   else
     "$@"
   fi

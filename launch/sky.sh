@@ -15,6 +15,7 @@ arguments=("$@")
 settings BUCKET GPUS NUM_NODES EXTRA
 need BUCKET
 need_study
+need_workdir gs:// s3:// /bucket/
 [[ $BUCKET == *://* ]] || fail "--bucket=$BUCKET: give it as gs://NAME or s3://NAME"
 
 run sky jobs launch --yes ${GPUS:+"--gpus=$GPUS"} ${NUM_NODES:+"--num-nodes=$NUM_NODES"} \

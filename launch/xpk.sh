@@ -16,7 +16,7 @@ arguments=("$@")
 settings CLUSTER WORKLOAD TPU_TYPE ZONE PROJECT IMAGE NUM_SLICES MAX_RESTARTS
 need CLUSTER WORKLOAD TPU_TYPE ZONE PROJECT IMAGE
 need_study
-need_workdir
+need_workdir gs:// /
 : "${NUM_SLICES:=1}" "${MAX_RESTARTS:=10}"
 whole NUM_SLICES MAX_RESTARTS
 

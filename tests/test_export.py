@@ -209,6 +209,7 @@ def test_the_command_tells_a_mistake_in_one_line(tmp_path):
         ("--run", "a-seed0", "--output", "x"): "--workdir",
         ("--workdir", "nope", "--run", "a", "--output", str(tmp_path)): "exists already",
         ("--workdir", "w", "--run", "a", "--output", "x", "--sep", "3"): "did you mean --step?",
+        ("--workdir", "w", "--run", "a", "--output", "gs://b/x"): "--output gs://b/x: is no folder",
     }.items():
         done = command(*arguments)
         assert done.returncode == 1, done.stderr

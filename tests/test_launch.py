@@ -234,12 +234,14 @@ def test_a_missing_setting_is_one_line(file, name):
 
 
 CONTAINER = ("queued_resource.sh", "jobset.sh")
-ON_A_DISK_OF_ITS_OWN = (*CONTAINER, "xpk.sh")
+ON_A_DISK_OF_ITS_OWN = (*CONTAINER, "xpk.sh", "sky.sh")
 WRONG = [
     ("local.sh", {"PORT": "abc"}, STUDY, "--port=abc: give 1 or more"),
     ("slurm.sh", {"NODES": "0"}, STUDY, "--nodes=0: give 1 or more"),
     ("jobset.sh", {"NAME": "N_x"}, STUDY, "--name=N_x: give small letters"),
     ("sky.sh", {"BUCKET": "b"}, STUDY, "--bucket=b: give it as gs://NAME"),
+    ("queued_resource.sh", {"SPOT": "maybe"}, STUDY, "--spot=maybe: give yes or no"),
+    ("xpk.sh", {}, ["--config=x", "--workdir=s3://b/w"], "give --workdir gs://BUCKET/WORKDIR"),
     *((file, {}, [], "no --config; give the study's own arguments after --") for file in SETTINGS),
     *((file, {}, ["--config=x"], "disk goes with its machine") for file in ON_A_DISK_OF_ITS_OWN),
     *((file, {}, ["--config=x", "--workdir=/w"], "gs://BUCKET/WORKDIR") for file in CONTAINER),
@@ -263,6 +265,17 @@ def test_a_workdir_may_stand_in_a_word_of_its_own():
         assert called(file, "--dry-run", *flags, "--", *study).returncode == 0
 
 
+@pytest.mark.parametrize("file", [name for name in SETTINGS if name != "local.sh"])
+def test_a_cloud_whose_command_is_not_here_is_one_line(file, tmp_path):
+    for name in ("bash", "dirname", "mktemp", "rm", "cat", "env"):
+        (tmp_path / name).symlink_to(shutil.which(name))
+    flags = [f"{flag(name)}={value}" for name, value in SETTINGS[file].items()]
+    ran = called(file, *flags, "--", *STUDY, PATH=str(tmp_path))
+    assert (ran.returncode, ran.stdout) == (1, "")
+    (line,) = ran.stderr.splitlines()
+    assert re.fullmatch(rf"{file}: \w+: no such command here; install it, .*", line)
+
+
 @pytest.mark.parametrize("file", SETTINGS)
 def test_a_wrong_flag_is_one_line(file):
     for arguments, told in (
@@ -282,7 +295,7 @@ def test_nothing_of_anybody_is_written_down():
     """No bucket, project, registry, key or home but those that the user gives."""
     for path in LAUNCH.iterdir():
         text = path.read_text()
-        kept = r"(?m)gs://(?!…|NAME|BUCKET|$)|s3://(?!…|NAME|BUCKET)|\w\.gcr\.io|gcr\.io/|\w\.pkg\.dev|amazonaws|/home/|AKIA|-----BEGIN"
+        kept = r"gs://(?!…|NAME|BUCKET|\s)|s3://(?!…|NAME|BUCKET|\s)|\w\.gcr\.io|gcr\.io/|\w\.pkg\.dev|amazonaws|/home/|AKIA|-----BEGIN"
         assert not re.search(kept, text), path
         assert not re.search(r"(?i)(token|secret|password|api_key)\s*[=:]", text), path
         # No line assigns a fixed value to what must be given.

@@ -1,5 +1,6 @@
 """SIGTERM: at once where nothing is lost by it, after the step at work where something is."""
 
+import gc
 import os
 import signal
 import subprocess
@@ -18,6 +19,7 @@ from zsg_jax.training import loop
 @pytest.fixture(autouse=True)
 def _as_it_was(monkeypatch):
     known = signal.getsignal(signal.SIGTERM)
+    monkeypatch.setattr(sys, "unraisablehook", sys.unraisablehook)
     monkeypatch.setattr(stopping, "_asked", False)
     monkeypatch.setattr(stopping, "_agreed", False)
     stopping.listen()
@@ -34,6 +36,36 @@ def test_it_raises_at_once_and_only_once():
     with pytest.raises(stopping.Terminated):
         hear()
     hear()  # a scheduler may repeat itself while the process is on its way out
+
+
+@pytest.mark.parametrize(
+    ("number", "raised"),
+    [(signal.SIGTERM, stopping.Terminated), (signal.SIGINT, KeyboardInterrupt)],
+)
+def test_a_callback_that_drops_what_is_raised_in_it_does_not_hide_it(number, raised):
+    """As JAX has one for Python's collections of garbage."""
+    hears = signal.signal(signal.SIGINT, signal.default_int_handler)
+    heard = []
+
+    def callback(phase, info):
+        if not heard:
+            heard.append(phase)
+            os.kill(os.getpid(), number)
+            time.sleep(0.01)
+
+    gc.callbacks.append(callback)
+
+    def work():
+        gc.collect()
+        time.sleep(1)
+
+    try:
+        with pytest.raises(raised):
+            work()
+    finally:
+        gc.callbacks.remove(callback)
+        signal.signal(signal.SIGINT, hears)
+    assert heard
 
 
 def test_it_waits_for_the_end_of_what_defers_it():

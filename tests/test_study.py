@@ -273,6 +273,7 @@ def test_a_loss_that_is_no_number_stops_the_run_and_says_where(
         ({"training.warmup_steps": 9, "training.steps": 9}, "under the 9 steps"),
         ({"training.micro_batch_size": 3}, "sizes that fit"),
         ({"data.train": "nowhere.jsonl", "data.test": "x"}, "nowhere.jsonl: no such file"),
+        ({"data.train": "gs://b/x.jsonl", "data.test": "x"}, "gs://b/x.jsonl: is no file of this"),
         ({"data.max_length": 8}, "no train row has an answer token left"),
         ({"evaluation.max_length": 8}, "no test row has an answer token left"),
         ({"tokenizer": "nowhere"}, "tokenizer.json does not exist"),

@@ -27,6 +27,7 @@ from zsg_jax.models.parts import Params
 from zsg_jax.progress import say
 from zsg_jax.training.manifest import MANIFEST
 from zsg_jax.training.start import load, padded_as
+from zsg_jax.workdir import refuse_address
 
 # Of a workdir, what no export reads.
 _LARGE = ("embeddings", "tokens", "arrangements", "report")
@@ -66,6 +67,7 @@ def run(request: Request) -> Path:
         UserError: it exists, there is no such run or checkpoint, a checkpoint is damaged, or the
             folders that training started from have changed or gone.
     """
+    refuse_address(request.output, "--output")
     if is_address(request.workdir):
         with fetched(request.workdir, lambda names: _needed(request, names)) as folder:
             return _run(request._replace(workdir=folder))

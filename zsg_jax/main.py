@@ -13,6 +13,7 @@ from ml_collections import config_flags
 from zsg_jax import command_line, hosts, stopping, study
 from zsg_jax.bucket.store import Store, is_address
 from zsg_jax.config import default_config, flatten
+from zsg_jax.errors import check
 from zsg_jax.processes import is_first
 
 _CONFIG = config_flags.DEFINE_config_file(
@@ -53,9 +54,11 @@ def main(argv: Sequence[str]) -> None:
     file, _, preset = config_flags.get_config_filename(flags.FLAGS["config"]).partition(":")
     name = Path(file).stem + (f"-{preset}" if preset else "")
     # A launcher's quotes keep the shell of another machine from it.
+    check(_WORKDIR.value != "", "--workdir: is empty; leave it out, or give a folder")
     workdir = os.path.expanduser(_WORKDIR.value or Path("workdir") / name)
     if is_address(workdir):
-        Store(workdir)  # a mistake in it is told before others are waited for
+        # A mistake in it is told before others are waited for.
+        workdir = Store(workdir).address
     command = shlex.join(["python", "-m", "zsg_jax.main", *sys.argv[1:]])
     place = hosts.Place(_ADDRESS.value, _PROCESSES.value, _PROCESS.value)
     hosts.join(
@@ -77,7 +80,7 @@ def main(argv: Sequence[str]) -> None:
         raise
     if is_first():
         if is_address(workdir):
-            print(f"report: {workdir.rstrip('/')}/report/index.html, here {page}")
+            print(f"report: {workdir}/report/index.html, here {page}")
         else:
             print(f"report: {os.path.relpath(page)}")
 

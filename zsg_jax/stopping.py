@@ -1,12 +1,16 @@
 """SIGTERM: a run saves a checkpoint after the step at work, on all processes the same, and ends."""
 
+import _thread
 import os
 import signal
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from types import FrameType
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -45,11 +49,27 @@ def listen(end: Callable[[], object] | None = None) -> None:
             as while it compiles, and nothing is deferred.
     """
     signal.signal(signal.SIGTERM, _hear)
+    sys.unraisablehook = partial(_raise_again, sys.unraisablehook)
     if end is not None:
         reader, writer = os.pipe()
         os.set_blocking(writer, False)
         signal.set_wakeup_fd(writer, warn_on_full_buffer=False)
         threading.Thread(target=_watch, args=(reader, end), daemon=True).start()
+
+
+def _raise_again(others: Callable[[Any], object], told: Any) -> None:
+    """A signal that is heard in a callback of JAX's, which drops what is raised, is not lost."""
+    if not isinstance(told.exc_value, KeyboardInterrupt):
+        others(told)
+        return
+    number = signal.SIGINT
+    if isinstance(told.exc_value, Terminated):
+        number = signal.SIGTERM
+        signal.signal(number, _hear)
+    # Once this one is over, for what is raised in here is dropped as well.
+    again = threading.Timer(0.05, _thread.interrupt_main, (number,))
+    again.daemon = True
+    again.start()
 
 
 def _watch(reader: int, end: Callable[[], object]) -> None:

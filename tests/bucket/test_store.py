@@ -37,6 +37,7 @@ ODD = ["run[1]", "a*", "a?", "a#1", "a//b", "../b"]
     ("given", "line"),
     [
         ("hdfs://host:80/w", r"--workdir hdfs://host:80/w: is no folder, and of object stores"),
+        ("gcs://b/w", r"--workdir gcs://b/w: is no folder, .*; did you mean gs://b/w\?"),
         ("gs://", r"--workdir gs://: names no bucket; give gs://BUCKET/NAME"),
         ("s3:///", r"--workdir s3://: names no bucket"),
         *((f"gs://b/{odd}", r"--workdir gs://b/.*: give one without") for odd in ODD),

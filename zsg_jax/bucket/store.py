@@ -7,7 +7,7 @@ import logging
 import os
 import re
 from collections.abc import Collection, Iterator, Mapping
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, contextmanager, suppress
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -34,6 +34,10 @@ _LOST = re.compile(r"coordination|barrier|gloo|nccl|heartbeat|socket closed|clos
 # here; both are read when the packages are imported.
 os.environ.setdefault("GCSFS_EXPERIMENTAL_ZB_HNS_SUPPORT", "false")
 os.environ.setdefault("EPATH_USE_TF", "false")
+# Orbax's own view of a bucket, too, is of now: others write there.
+for _scheme in ("gcs", "gs"):
+    fsspec.config.conf.setdefault(_scheme, {}).setdefault("use_listings_cache", False)
+_MEANT = {"gcs": "gs", "s3a": "s3", "s3n": "s3"}
 
 
 class Object(NamedTuple):
@@ -79,9 +83,10 @@ class Store:
         self.address = spelled(address)
         scheme, _, rest = self.address.partition("://")
         if scheme not in SCHEMES:
+            meant = f"; did you mean {_MEANT[scheme]}://{rest}?" if scheme in _MEANT else ""
             raise UserError(
                 f"{flag} {self.address}: is no folder, and of object stores only gs:// and s3:// "
-                "are known; mount it (rclone mount) and give the folder where it is mounted"
+                f"are known; mount it (rclone mount) and give the folder{meant}"
             )
         if not rest:
             raise UserError(f"{flag} {self.address}: names no bucket; give {scheme}://BUCKET/NAME")
@@ -167,9 +172,9 @@ class Store:
                 self._files.get([self._path(name) for name in names], files, **self._at_once)
 
     def delete(self, names: Collection[str]) -> None:
-        """Deletes objects, all of which are there."""
+        """Deletes objects; those that are gone already are no mistake."""
         if names:
-            with self._told("cannot be deleted"):
+            with self._told("cannot be deleted"), suppress(FileNotFoundError):
                 self._files.rm([self._path(name) for name in names])
 
     def _path(self, name: str) -> str:

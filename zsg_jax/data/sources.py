@@ -7,6 +7,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from zsg_jax.bucket.store import is_address, spelled
 from zsg_jax.data import natural_instructions
 from zsg_jax.data.corpus import NO_FIELDS, Corpus, open_corpus
 from zsg_jax.data.instances import Instances, of_corpus, of_list
@@ -17,6 +18,7 @@ from zsg_jax.data.mixture import Entry, is_mixture, read_mixture
 from zsg_jax.data.natural_instructions.prompt import Encode
 from zsg_jax.data.rewrites import rewrites
 from zsg_jax.data.selection import select_sides
+from zsg_jax.errors import check
 
 REWRITES = "rewrites"
 
@@ -116,6 +118,10 @@ def load(
 
 def open_source(path: str | Path, *, format: str, **options: Any) -> Corpus | Joined:
     """Opens a source as `open_corpus` does, or every source of a mixture."""
+    check(
+        not is_address(path),
+        f"{spelled(path)}: is no file of this machine; copy it to one, or mount the bucket",
+    )
     if not is_mixture(path):
         return open_corpus(path, format=format, **options)
 

@@ -54,8 +54,8 @@ def _top(folder: Path) -> list[str]:
 def begin(folder: Folder) -> None:
     """Makes a checkpoint's folder, which from now on counts as not finished."""
     if isinstance(folder, str):
-        store = Store(folder)
-        store.delete([MANIFEST] if MANIFEST in store.list() else [])
+        # What is left of an older one could pass for the new one's.
+        delete(folder)
     else:
         folder.mkdir(parents=True, exist_ok=True)
         (folder / MANIFEST).unlink(missing_ok=True)
@@ -65,8 +65,9 @@ def delete(folder: Folder) -> None:
     """Deletes a checkpoint; one that is stopped in between was never finished."""
     if isinstance(folder, str):
         store = Store(folder)
-        store.delete([MANIFEST] if MANIFEST in store.list() else [])
-        store.delete(list(store.list()))
+        names = list(store.list())
+        store.delete([name for name in names if name == MANIFEST])
+        store.delete([name for name in names if name != MANIFEST])
     else:
         (folder / MANIFEST).unlink(missing_ok=True)
         shutil.rmtree(folder)

@@ -29,12 +29,18 @@ def free_port():
         return one.getsockname()[1]
 
 
-# By itself it answers one connection at a time, and lets five wait; libraries open many.
+# By itself it answers one connection at a time, and lets five wait; libraries open many. What is in
+# its memory is for one request at a time.
 GOOGLE = """
-import sys
+import sys, threading
 from gcp_storage_emulator import __main__, server
 server.server.HTTPServer = server.server.ThreadingHTTPServer
 server.server.HTTPServer.request_queue_size = 128
+lock, handle = threading.Lock(), server.Router.handle
+def handle_alone(*given):
+    with lock:
+        return handle(*given)
+server.Router.handle = handle_alone
 __main__.main(sys.argv[1:])
 """
 AMAZON = "from moto.server import main; main()"

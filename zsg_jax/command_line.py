@@ -1,7 +1,6 @@
 """Flags and exits for every command: a user's mistake is one line on standard error, and exit 1."""
 
 import argparse
-import errno
 import os
 import re
 import sys
@@ -14,9 +13,7 @@ from absl import flags
 from ml_collections import ConfigDict
 
 from zsg_jax import stopping
-from zsg_jax.errors import UserError, first_line, nearest
-
-FULL = (errno.ENOSPC, errno.EFBIG, errno.EDQUOT)  # the disk, a file's limit, a user's share
+from zsg_jax.errors import FULL, UserError, first_line, nearest
 
 speaker = "zsg_jax"  # and which process it is, where others speak too
 

@@ -1,7 +1,10 @@
 """The one exception a user is meant to read."""
 
 import difflib
+import errno
 from collections.abc import Collection
+
+FULL = (errno.ENOSPC, errno.EFBIG, errno.EDQUOT)  # the disk, a file's limit, a user's share
 
 
 class UserError(Exception):

@@ -1,6 +1,5 @@
 """The objects below one address of a bucket, by fsspec: gs:// by gcsfs, s3:// by s3fs."""
 
-import errno
 import hashlib
 import importlib
 import logging
@@ -14,7 +13,7 @@ from typing import Any, NamedTuple
 import fsspec
 import jax
 
-from zsg_jax.errors import Unavailable, UserError, first_line
+from zsg_jax.errors import FULL, Unavailable, UserError, first_line
 
 # By scheme: the package that fsspec reads it with.
 SCHEMES = {"gs": "gcsfs", "s3": "s3fs"}
@@ -23,7 +22,6 @@ _AT_ONCE = 4
 _ADDRESS = re.compile(r"([A-Za-z][A-Za-z0-9+.-]+):/+(.*)")
 # What tells one version of an object from the next, by the store that tells it.
 _VERSIONS = ("generation", "ETag", "etag", "md5Hash", "LastModified", "mtime", "created")
-_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 # Waiting again would not help.
 _LASTING = re.compile(
     r"credential|token|forbidden|denied|not exist|not found|invalid|40[0134]", re.I
@@ -202,7 +200,7 @@ def told(address: Path | str, what: str) -> Iterator[None]:
         lost = _LOST.search(str(error).replace(str(address), ""))
         if lost and jax.distributed.is_initialized():
             raise
-        if isinstance(error, OSError) and error.errno in _FULL:
+        if isinstance(error, OSError) and error.errno in FULL:
             raise
         lasting = isinstance(error, FileNotFoundError | PermissionError | ValueError | TypeError)
         if lasting or _LASTING.search(text):

@@ -6,7 +6,7 @@ import pytest
 
 from zsg_jax.bucket import store as stores
 from zsg_jax.bucket.store import Store
-from zsg_jax.errors import UserError
+from zsg_jax.errors import Unavailable, UserError
 from zsg_jax.processes import keep
 from zsg_jax.study import place as places
 from zsg_jax.study.place import Place
@@ -94,6 +94,12 @@ def test_a_bucket_that_is_gone_at_the_end_is_told_once(error, told, memory, monk
     with pytest.raises(type(error)):
         run(error)
     assert ("cannot be reached" in capsys.readouterr().err) == told
+
+
+def test_a_failure_that_may_pass_stays_one(memory):
+    place = Place(memory)
+    with pytest.raises(Unavailable, match=rf"^{memory}: later$"), place.shared():
+        raise Unavailable(f"{place.folder}: later")
 
 
 def test_machines_that_share_no_disk_need_a_store_that_orbax_knows(memory, monkeypatch):

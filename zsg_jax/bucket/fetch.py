@@ -6,8 +6,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from zsg_jax.bucket.mirror import cache
-from zsg_jax.bucket.store import Store
-from zsg_jax.errors import UserError
+from zsg_jax.bucket.store import Store, naming
 
 
 @contextmanager
@@ -31,7 +30,5 @@ def fetched(
         for name in names:
             (folder / name).parent.mkdir(parents=True, exist_ok=True)
         store.download(folder, wanted(names))
-        try:
+        with naming(store.address, folder):
             yield folder
-        except UserError as error:
-            raise UserError(str(error).replace(temporary, store.address)) from error

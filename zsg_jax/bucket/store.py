@@ -211,6 +211,19 @@ def told(address: Path | str, what: str) -> Iterator[None]:
         raise Unavailable(f"{address}: {what}: {text}; the same command goes on later") from error
 
 
+@contextmanager
+def naming(address: str, folder: Path | str) -> Iterator[None]:
+    """Inside, a mistake in `folder`, where a copy of what lies at `address` is, names the latter.
+
+    Raises:
+        UserError: the mistake, of the kind it was.
+    """
+    try:
+        yield
+    except UserError as error:
+        raise type(error)(str(error).replace(str(folder), address)) from error
+
+
 def _object(facts: Mapping[str, Any]) -> Object:
     version = next((str(facts[key]) for key in _VERSIONS if facts.get(key) is not None), "")
     return Object(int(facts["size"]), f"{facts['size']} {version}", facts.get("md5Hash"))

@@ -10,7 +10,7 @@ import jax
 
 from zsg_jax import workdir as workdirs
 from zsg_jax.bucket.mirror import Mirror
-from zsg_jax.bucket.store import is_address
+from zsg_jax.bucket.store import is_address, naming
 from zsg_jax.errors import UserError
 from zsg_jax.processes import exchanging, of_all
 from zsg_jax.progress import say
@@ -79,18 +79,14 @@ class Place:
                 f"{self.folder}: cannot be made ({error.strerror}), to work in for {self.address}; "
                 "set XDG_CACHE_HOME to a folder of this machine that can be written"
             ) from None
-        with exchanging(self._mirror):
+        with naming(self._mirror.address, self.folder), exchanging(self._mirror):
             try:
                 yield
-            except UserError as error:
-                told = str(error).replace(str(self.folder), self.address or "")
-                self._rescue(told)
-                raise UserError(told) from error
-            except BaseException:
-                self._rescue()
+            except BaseException as error:
+                self._rescue(told=str(error))
                 raise
 
-    def _rescue(self, told: str = "") -> None:
+    def _rescue(self, told: str) -> None:
         """A study that fails leaves in the bucket what it had made.
 
         Args:

@@ -2,6 +2,7 @@
 
 import json
 import os
+import socket
 import subprocess
 import sys
 import tempfile
@@ -16,6 +17,18 @@ os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0")
 
 from zsg_jax.config import default_config  # noqa: E402, before jax reads the environment
 from zsg_jax.training.metrics import CLOCKS  # noqa: E402
+
+
+@pytest.fixture(scope="session")
+def free_port():
+    """Gives a port of loopback at which nobody listens."""
+
+    def find():
+        with socket.socket() as one:
+            one.bind(("127.0.0.1", 0))
+            return one.getsockname()[1]
+
+    return find
 
 
 @pytest.fixture(scope="session")

@@ -1,7 +1,6 @@
 """Who is joined and who is not, what a wrong flag is told, and what a missing process is."""
 
 import os
-import socket
 import subprocess
 import sys
 import time
@@ -96,13 +95,7 @@ def command(*arguments, **variables):
     )
 
 
-def free_port():
-    with socket.socket() as one:
-        one.bind(("127.0.0.1", 0))
-        return one.getsockname()[1]
-
-
-def test_a_missing_process_is_told_in_one_line(tmp_path):
+def test_a_missing_process_is_told_in_one_line(tmp_path, free_port):
     flags = [f"--workdir={tmp_path}/w", "--num_processes=2", "--initialization_timeout=3"]
     nobody, first = (f"127.0.0.1:{free_port()}" for _ in range(2))
     started = time.monotonic()

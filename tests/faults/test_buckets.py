@@ -23,12 +23,6 @@ RUN = "tmta-nft-seed0"
 SCHEMES = ("gs", "s3")
 
 
-def free_port():
-    with socket.socket() as one:
-        one.bind(("127.0.0.1", 0))
-        return one.getsockname()[1]
-
-
 # By itself it answers one connection at a time, and lets five wait; libraries open many. What is in
 # its memory is for one request at a time.
 GOOGLE = """
@@ -47,7 +41,7 @@ AMAZON = "from moto.server import main; main()"
 
 
 @pytest.fixture(scope="session")
-def stores(tmp_path_factory):
+def stores(tmp_path_factory, free_port):
     """The variables by which libraries find both stores; each has a bucket named `bucket`."""
     pytest.importorskip("moto")
     pytest.importorskip("gcp_storage_emulator")
@@ -74,8 +68,6 @@ def stores(tmp_path_factory):
     yield {
         "STORAGE_EMULATOR_HOST": addresses[0],
         "TENSORSTORE_GCS_HTTP_URL": addresses[0],
-        # gcsfs would ask who we are to learn what kind of bucket it is.
-        "GCSFS_EXPERIMENTAL_ZB_HNS_SUPPORT": "false",
         "AWS_ENDPOINT_URL": addresses[1],
         "AWS_ACCESS_KEY_ID": "testing",
         "AWS_SECRET_ACCESS_KEY": "testing",
@@ -218,23 +210,14 @@ def test_killed_again_and_again_the_metrics_are_the_same(
 
 
 TWO = [
-    "--config=configs/tmta.py",
-    "--config.seeds=(0,)",
-    "--config.arrangement.methods=('tmta-nft',)",
-    "--config.data.rewrites.rules=8",
-    "--config.data.rewrites.samples=8",
-    "--config.data.rewrites.test_rules=2",
-    "--config.model.size=tests/faults/one_layer.json",
-    "--config.training.batch_size=8",
+    "--config=tests/faults/small.py",
     "--config.training.steps=14",
     "--config.training.checkpoint_every=4",
-    "--config.evaluation.every=2",
 ]
 
 
-def several(stores, tmp_path, address, *flags):
+def several(port, stores, tmp_path, address, *flags):
     """The command in two processes of four devices, as on machines that share no disk."""
-    port = free_port()
     return [
         subprocess.Popen(
             [
@@ -260,7 +243,7 @@ def several(stores, tmp_path, address, *flags):
 
 
 @pytest.mark.slow
-def test_machines_that_share_no_disk_share_a_bucket(place, stores, small_config, tmp_path):
+def test_machines_that_share_no_disk_share_a_bucket(place, stores, tmp_path, free_port):
     one, two = f"{place('gs')}/one", f"{place('gs')}/two"
     alone = subprocess.run(
         [sys.executable, "-m", "zsg_jax.main", *TWO, f"--workdir={one}"],
@@ -269,7 +252,9 @@ def test_machines_that_share_no_disk_share_a_bucket(place, stores, small_config,
         check=False,
     )
     assert alone.returncode == 0
-    processes = several(stores, tmp_path, two, "--config.mesh.fsdp=8", "--config.mesh.data=1")
+    processes = several(
+        free_port(), stores, tmp_path, two, "--config.mesh.fsdp=8", "--config.mesh.data=1"
+    )
     while not finished(two):
         assert all(process.poll() is None for process in processes)
         time.sleep(0.1)
@@ -278,7 +263,9 @@ def test_machines_that_share_no_disk_share_a_bucket(place, stores, small_config,
     told = [process.communicate(timeout=120)[1] for process in processes]
     assert processes[0].returncode in (134, -signal.SIGABRT), told
     os.rename(tmp_path / "host1", tmp_path / "lost")
-    processes = several(stores, tmp_path, two, "--config.mesh.fsdp=2", "--config.mesh.data=4")
+    processes = several(
+        free_port(), stores, tmp_path, two, "--config.mesh.fsdp=2", "--config.mesh.data=4"
+    )
     told = [process.communicate(timeout=300)[1] for process in processes]
     assert [process.returncode for process in processes] == [0, 0], told
     assert "going on after step" in told[0]

@@ -19,6 +19,8 @@ from zsg_jax.data.tokenizers import ByteTokenizer, from_folder
 from zsg_jax.errors import UserError
 from zsg_jax.exporting import Request
 
+pytestmark = pytest.mark.references
+
 ROOT = Path(__file__).parents[1]
 
 

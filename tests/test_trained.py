@@ -13,6 +13,8 @@ from zsg_jax.errors import UserError
 from zsg_jax.exporting import Request
 from zsg_jax.trained import Run, run_of
 
+pytestmark = pytest.mark.references
+
 RUN = "tmta-nft-seed0"
 
 

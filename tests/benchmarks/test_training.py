@@ -8,6 +8,8 @@ import pytest
 
 from zsg_jax.errors import UserError
 
+pytestmark = pytest.mark.references
+
 FOLDER = Path(__file__).parents[2] / "benchmarks"
 
 

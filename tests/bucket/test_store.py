@@ -8,6 +8,8 @@ from zsg_jax.bucket import store as stores
 from zsg_jax.bucket.store import Store, is_address, told
 from zsg_jax.errors import UserError
 
+pytestmark = pytest.mark.references
+
 
 @pytest.fixture
 def memory(monkeypatch):

@@ -17,6 +17,8 @@ from zsg_jax.bucket.store import Store
 from zsg_jax.errors import UserError
 from zsg_jax.training.metrics import CLOCKS
 
+pytestmark = pytest.mark.references
+
 ROOT = Path(__file__).parents[2]
 CHILD = Path(__file__).parent / "killed.py"
 RUN = "tmta-nft-seed0"

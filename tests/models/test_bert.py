@@ -5,6 +5,8 @@ import pytest
 from zsg_jax.errors import UserError
 from zsg_jax.models import bert, huggingface
 
+pytestmark = pytest.mark.references
+
 SMALL = {
     "vocab_size": 31,
     "hidden_size": 12,

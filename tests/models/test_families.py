@@ -16,6 +16,8 @@ from zsg_jax.models.choose import choose
 from zsg_jax.models.families import FAMILIES, family_name, family_of
 from zsg_jax.training import sharding
 
+pytestmark = pytest.mark.references
+
 ROTARY = {
     "vocab_size": 37,
     "hidden_size": 16,

@@ -9,6 +9,8 @@ from zsg_jax.errors import UserError
 from zsg_jax.models import gpt2
 from zsg_jax.models.compute import Compute
 
+pytestmark = pytest.mark.references
+
 SMALL = {
     "vocab_size": 23,
     "hidden_size": 12,

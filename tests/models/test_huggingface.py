@@ -14,6 +14,8 @@ from safetensors.numpy import load_file, save_file
 from zsg_jax.errors import UserError
 from zsg_jax.models import bert, huggingface, llama
 
+pytestmark = pytest.mark.references
+
 CONFIG = {
     "model_type": "llama",
     "vocab_size": 32,

@@ -14,6 +14,8 @@ from zsg_jax.models.huggingface.write import write
 from zsg_jax.study.model import make_trainer
 from zsg_jax.training.sharding import make_mesh
 
+pytestmark = pytest.mark.references
+
 VOCABULARY, POSITIONS = 512, 256
 
 

@@ -14,6 +14,8 @@ from zsg_jax.models.huggingface.adapters import write_adapters
 from zsg_jax.models.huggingface.write import write
 from zsg_jax.models.lora import LoRA
 
+pytestmark = pytest.mark.references
+
 TOKENS = np.random.default_rng(0).integers(0, 37, (2, 11)).astype(np.int32)
 PLACES = np.broadcast_to(np.arange(11), (2, 11))
 WHERE = (TOKENS, PLACES, np.ones_like(TOKENS))

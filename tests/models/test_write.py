@@ -16,6 +16,8 @@ from zsg_jax.models import huggingface
 from zsg_jax.models.families import FAMILIES
 from zsg_jax.models.huggingface.write import DTYPES, write
 
+pytestmark = pytest.mark.references
+
 ROTARY = {
     "vocab_size": 11,
     "hidden_size": 8,

@@ -15,6 +15,8 @@ from zsg_jax.errors import UserError
 from zsg_jax.similarity import sentence
 from zsg_jax.similarity.sentence import SentenceEncoder
 
+pytestmark = pytest.mark.references
+
 WORDS = [f"w{i}" for i in range(40)]
 ON_A_MESH = """
 import sys, jax, numpy as np

@@ -26,9 +26,8 @@ def parquet_rows(path: Path) -> Iterator[Row]:
     """The rows of a Parquet file, some 1,000 of a row group in memory at a time.
 
     Raises:
-        UserError: for a missing or damaged file, and where pyarrow is not installed.
+        UserError: for a missing or damaged file.
     """
-    _need("pyarrow", path)
     import pyarrow.parquet as pq
 
     def batches() -> Iterator[Any]:
@@ -42,7 +41,6 @@ def parquet_rows(path: Path) -> Iterator[Row]:
 
 def arrow_rows(path: Path) -> Iterator[Row]:
     """The rows of one Arrow file, a stream or a file with a footer; raises as `parquet_rows`."""
-    _need("pyarrow", path)
     yield from _rows(path, lambda: _arrow_batches(path), "Arrow file")
 
 
@@ -51,7 +49,7 @@ def dataset_rows(path: Path) -> Iterator[Row]:
 
     Raises:
         UserError: for a folder of several splits, naming them; for a missing or damaged file in
-            it; and where pyarrow is not installed.
+            it.
     """
     if (path / SPLITS).exists():
         names = list(_read_json(path / SPLITS).get("splits") or [])
@@ -59,7 +57,6 @@ def dataset_rows(path: Path) -> Iterator[Row]:
             f"{path}: holds the splits {', '.join(map(str, names))}; give the folder of one, as "
             f"{path / str(names[0] if names else 'train')}"
         )
-    _need("pyarrow", path)
     state = _read_json(path / STATE)
     check(
         not state.get("_indices_data_files"),
@@ -89,8 +86,10 @@ def hub_rows(name: str) -> Iterator[Row]:
         UserError: where `datasets` is not installed or cannot load it; for several splits of which
             none is named.
     """
-    _need("datasets", Path(name))
-    import datasets
+    try:
+        import datasets
+    except ImportError:
+        raise UserError(f"{name}: needs datasets: pip install 'zsg_jax[export]'") from None
 
     dataset_name, _, split = name.removeprefix(HUB).partition(":")
     try:
@@ -205,16 +204,6 @@ def _damage_told(path: Path, reached: Callable[[], int], what: str) -> Iterator[
     except (pa.ArrowException, OSError, ValueError, KeyError) as error:
         after = f"is damaged after row {reached():,}" if reached() else "is damaged, or none at all"
         raise UserError(f"{path}: the {what} {after}: {first_line(error)}") from None
-
-
-def _need(library: str, path: Path) -> None:
-    """Raises UserError where what reads `path` is not installed."""
-    try:
-        __import__(library)
-    except ImportError:
-        raise UserError(
-            f"{path}: needs {library} to be read: pip install 'zsg_jax[export]'"
-        ) from None
 
 
 def _read_json(path: Path) -> dict[str, Any]:

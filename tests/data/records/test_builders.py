@@ -5,6 +5,7 @@ import sys
 
 import numpy as np
 import pytest
+import tensorflow_datasets as tfds
 from array_record.python.array_record_module import ArrayRecordWriter
 
 from zsg_jax.data.corpus import open_corpus
@@ -14,8 +15,6 @@ from zsg_jax.data.records import open_records
 from zsg_jax.data.records.layout import Split, features, info, shard_name
 from zsg_jax.durable import write_json
 from zsg_jax.errors import UserError
-
-tfds = pytest.importorskip("tensorflow_datasets", reason="tensorflow-datasets is not installed")
 
 
 def row(number):
@@ -175,12 +174,6 @@ def test_features_are_those_that_tfds_saves(tmp_path):
     }
     kinds.FeaturesDict(tree).save_config(str(tmp_path))
     assert json.loads((tmp_path / "features.json").read_text()) == features()
-
-
-def test_where_tfds_is_missing_it_is_told(quiz, monkeypatch):
-    monkeypatch.setitem(sys.modules, "tensorflow_datasets", None)
-    with pytest.raises(UserError, match=r"needs tensorflow-datasets to be read: pip install"):
-        open_records(quiz / "quiz:train")
 
 
 NO_TENSORFLOW = '''

@@ -14,6 +14,8 @@ from zsg_jax.data.templates.rows import Unfit
 from zsg_jax.data.tokenizers import ByteTokenizer, train_bpe
 from zsg_jax.errors import UserError
 
+pytestmark = pytest.mark.references
+
 STYLES = ("llama2", "llama3", "qwen", "mistral", "gemma")
 WITH_SYSTEM = ("llama2", "llama3", "qwen")
 TALK = [

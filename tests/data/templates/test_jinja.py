@@ -7,6 +7,8 @@ from zsg_jax.data.templates.jinja import MARK, MARK_END, ChatTemplate, load
 from zsg_jax.data.templates.rows import Unfit
 from zsg_jax.errors import UserError
 
+pytestmark = pytest.mark.references
+
 SPECIAL = {"bos_token": "<s>", "eos_token": "</s>"}
 TALK = [{"role": "user", "content": "a<b & 'c'"}, {"role": "assistant", "content": "é"}]
 

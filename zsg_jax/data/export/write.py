@@ -15,7 +15,6 @@ FORMATS = {
     "arrow": "arranged",
     "arrayrecord": "arranged.array_record",
 }
-_LIBRARIES = {"parquet": ("pyarrow",), "arrow": ("pyarrow", "datasets")}
 
 
 def check_format(format: str) -> None:
@@ -28,9 +27,8 @@ def check_format(format: str) -> None:
         raise UserError(
             f"format {format!r} is none of {', '.join(FORMATS)}{nearest(format, FORMATS)}"
         )
-    for library in _LIBRARIES.get(format, ()):
-        if find_spec(library) is None:
-            raise UserError(f"format {format!r} needs {library}: pip install 'zsg_jax[export]'")
+    if format == "arrow" and find_spec("datasets") is None:
+        raise UserError("format 'arrow' needs datasets: pip install 'zsg_jax[export]'")
 
 
 def write(

@@ -27,14 +27,10 @@ def open_builder(folder: Path, split: str) -> tuple[list[Part], Decode]:
         split: as TFDS writes it, as "train" or "train[:10%]".
 
     Raises:
-        UserError: where tensorflow_datasets is not installed or cannot read the folder.
+        UserError: where tensorflow_datasets cannot read the folder.
     """
-    try:
-        import tensorflow_datasets as tfds
-    except ImportError:
-        raise UserError(
-            f"{folder}: needs tensorflow-datasets to be read: pip install 'zsg_jax[tfds]'"
-        ) from None
+    import tensorflow_datasets as tfds
+
     # What a folder made elsewhere may hold comes out in errors of many types.
     try:
         info = tfds.builder_from_directory(str(folder)).info

@@ -19,8 +19,8 @@ from pathlib import Path
 import made_up
 from measuring import Measured, child, load, machine, table, verdict
 
-from zsg_jax.arrangement.tmta import first_length
-from zsg_jax.errors import UserError
+from zsg_jax.arrangement.turns import first_length
+from zsg_jax.runtime.errors import UserError
 
 
 @dataclasses.dataclass

@@ -12,7 +12,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from zsg_jax.errors import UserError
+from zsg_jax.runtime.errors import UserError
 
 WORK = Path(__file__).with_name("work.py")
 LIBRARIES = (

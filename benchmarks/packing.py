@@ -17,7 +17,7 @@ from pathlib import Path
 
 from measuring import Measured, child, load, machine, table, verdict
 
-from zsg_jax.errors import UserError
+from zsg_jax.runtime.errors import UserError
 
 WORK = Path(__file__).with_name("steps.py")
 

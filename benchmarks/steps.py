@@ -11,10 +11,10 @@ import jax
 import numpy as np
 from measuring import peak_memory, timed
 
+from zsg_jax.data.batches.pipeline import RowsAtOnce, Steps, lay, row_length
 from zsg_jax.data.instance import Instance, Turn
-from zsg_jax.data.pipeline import RowsAtOnce, Steps, lay, row_length
-from zsg_jax.data.prompts import Examples, encode
-from zsg_jax.data.tokenizers import from_folder
+from zsg_jax.data.tokenize.encode import Examples, encode
+from zsg_jax.data.tokenize.tokenizer import from_folder
 from zsg_jax.training import optimizer, sharding
 from zsg_jax.training.trainer import Trainer, TrainerOptions
 

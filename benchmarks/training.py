@@ -21,7 +21,7 @@ from typing import Any, NamedTuple
 from measuring import child, load, machine, table, verdict
 from turns import alike, mfu, rate, turns
 
-from zsg_jax.errors import UserError
+from zsg_jax.runtime.errors import UserError
 
 STEPS = Path(__file__).with_name("steps.py")
 FULL_ROWS = Path(__file__).with_name("full_rows.py")

@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 from measuring import Measured
 
-from zsg_jax.errors import UserError
+from zsg_jax.runtime.errors import UserError
 
 
 def turns(runs: int, *sides: Callable[[], Measured]) -> list[Measured]:

@@ -13,8 +13,8 @@ import jax.numpy as jnp
 import numpy as np
 from measuring import peak_memory, timed
 
-from zsg_jax.arrangement import tmta as arrange
-from zsg_jax.similarity.cosine import cosine_matrix
+from zsg_jax.arrangement import turns as arrange
+from zsg_jax.similarity.search.cosine import cosine_matrix
 from zsg_jax.similarity.stored import Rows, StoredRows
 
 BLOCK_ROWS = 8192  # the default of `tmta`
@@ -115,7 +115,7 @@ def sentences(assets: str, rows: int, ours: bool, runs: int) -> tuple:
         turns = [json.loads(line)["messages"] for line, _ in zip(file, range(rows), strict=False)]
     texts = [" ".join(turn["content"] for turn in both) for both in turns]
     if ours:
-        from zsg_jax.similarity.sentence import SentenceEncoder
+        from zsg_jax.similarity.encoders.sentence import SentenceEncoder
 
         encode = SentenceEncoder(model).encode
     else:

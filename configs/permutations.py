@@ -36,7 +36,7 @@ from ml_collections import ConfigDict
 
 from zsg_jax import presets
 from zsg_jax.config import default_config
-from zsg_jax.errors import UserError
+from zsg_jax.runtime.errors import UserError
 
 
 def get_config(preset: str = "") -> ConfigDict:

@@ -6,12 +6,12 @@ import jax
 import pytest
 
 from zsg_jax.config import default_config, flatten, validate
-from zsg_jax.data.natural_instructions import Options
-from zsg_jax.errors import UserError
+from zsg_jax.data.formats.natural_instructions import Options
 from zsg_jax.models.families import FAMILIES
-from zsg_jax.study.model import make_trainer
+from zsg_jax.runtime.errors import UserError
 from zsg_jax.training import sharding
 from zsg_jax.training.step import train_step
+from zsg_jax.workflows.study_model import make_trainer
 
 CONFIGS = Path(__file__).parents[1] / "configs"
 

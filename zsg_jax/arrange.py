@@ -7,14 +7,14 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from zsg_jax import command_line
 from zsg_jax.arrangement.methods import METHODS
-from zsg_jax.arranging import command
-from zsg_jax.arranging.request import Request
 from zsg_jax.data.export import FORMATS
-from zsg_jax.data.kinds import AUTO, KINDS
+from zsg_jax.data.schemas import AUTO, KINDS
+from zsg_jax.runtime import cli as command_line
 from zsg_jax.similarity.distances import METRICS
-from zsg_jax.similarity.store import DTYPES
+from zsg_jax.similarity.embeddings import DTYPES
+from zsg_jax.workflows import arrange as command
+from zsg_jax.workflows.arrange_options import Request
 
 _DEFAULTS = {field.name: field.default for field in dataclasses.fields(Request)}
 

@@ -7,22 +7,22 @@ from ml_collections import ConfigDict
 from ml_collections.config_dict import placeholder
 
 from zsg_jax.arrangement.methods import parse
-from zsg_jax.data.fields import parse_fields
-from zsg_jax.data.kinds import AUTO, KINDS
-from zsg_jax.data.natural_instructions.options import REFERENCES, SCHEMAS
-from zsg_jax.data.prompts import ANSWERS
+from zsg_jax.data.formats.fields import parse_fields
+from zsg_jax.data.formats.natural_instructions.options import REFERENCES, SCHEMAS
+from zsg_jax.data.schemas import AUTO, KINDS
 from zsg_jax.data.sources import REWRITES
 from zsg_jax.data.splits import check_split
-from zsg_jax.data.templates.jinja import CHAT
-from zsg_jax.data.templates.truncation import TRUNCATIONS
-from zsg_jax.errors import UserError, check, nearest
+from zsg_jax.data.tokenize.encode import ANSWERS
+from zsg_jax.data.tokenize.jinja import CHAT
+from zsg_jax.data.tokenize.truncation import TRUNCATIONS
 from zsg_jax.models.attention import AUTO as AUTO_ATTENTION
 from zsg_jax.models.attention import KINDS as KERNELS
 from zsg_jax.models.choose import DEFAULT, is_file
 from zsg_jax.models.compute import REMAT
 from zsg_jax.models.families import FAMILIES
+from zsg_jax.runtime.errors import UserError, check, nearest
 from zsg_jax.similarity.distances import METRICS
-from zsg_jax.similarity.store import DTYPES
+from zsg_jax.similarity.embeddings import DTYPES
 from zsg_jax.similarity.trajectory import check_measures
 from zsg_jax.training.optimizer import SCHEDULES
 
@@ -59,7 +59,7 @@ def default_config() -> ConfigDict:
     # Tokens at most of a training row.
     data.max_length = 256
     # What a longer row loses: its "tail", as in the study, or prompt words from the "head" or the
-    # "middle" of each turn, oldest turns first; see zsg_jax/data/templates/truncation.py. Test rows
+    # "middle" of each turn, oldest turns first; see zsg_jax/data/tokenize/truncation.py. Test rows
     # are cut the same way, to evaluation.max_length.
     data.truncation = "tail"
     # Tokens at most of an answer; the rest is cut off. None: as many as fit the row.

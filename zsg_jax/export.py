@@ -7,8 +7,9 @@ from pathlib import Path
 
 import jax
 
-from zsg_jax import command_line, exporting
 from zsg_jax.models.huggingface.write import DTYPES, SAME
+from zsg_jax.runtime import cli as command_line
+from zsg_jax.workflows import export as exporting
 
 
 def _parser() -> command_line.Parser:

@@ -10,11 +10,14 @@ import jax
 from absl import app, flags, logging
 from ml_collections import config_flags
 
-from zsg_jax import command_line, hosts, stopping, study
-from zsg_jax.bucket.store import Store, is_address
 from zsg_jax.config import default_config, flatten
-from zsg_jax.errors import check
-from zsg_jax.processes import is_first
+from zsg_jax.runtime import cli as command_line
+from zsg_jax.runtime import cluster as hosts
+from zsg_jax.runtime import signals as stopping
+from zsg_jax.runtime.buckets import Store, is_address
+from zsg_jax.runtime.errors import check
+from zsg_jax.runtime.processes import is_first
+from zsg_jax.workflows import study
 
 _CONFIG = config_flags.DEFINE_config_file(
     "config", help_string="A file with get_config(preset), as those in configs/; FILE:PRESET."

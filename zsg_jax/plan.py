@@ -5,10 +5,10 @@ from collections.abc import Sequence
 from absl import app, flags, logging
 from ml_collections import config_flags
 
-from zsg_jax import command_line
 from zsg_jax.config import default_config, flatten
-from zsg_jax.errors import UserError
-from zsg_jax.planning import command
+from zsg_jax.runtime import cli as command_line
+from zsg_jax.runtime.errors import UserError
+from zsg_jax.workflows import plan as command
 
 _CONFIG = config_flags.DEFINE_config_file(
     "config", help_string="A file with get_config(preset), as those in configs/; FILE:PRESET."

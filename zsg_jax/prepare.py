@@ -7,10 +7,10 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from zsg_jax import command_line
-from zsg_jax.data.kinds import AUTO, KINDS
-from zsg_jax.preparing import command
-from zsg_jax.preparing.request import Request
+from zsg_jax.data.schemas import AUTO, KINDS
+from zsg_jax.runtime import cli as command_line
+from zsg_jax.workflows import prepare as command
+from zsg_jax.workflows.prepare_options import Request
 
 _DEFAULTS = {field.name: field.default for field in dataclasses.fields(Request)}
 

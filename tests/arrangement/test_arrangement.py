@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 
 from zsg_jax.arrangement import Arrangement
-from zsg_jax.errors import UserError
+from zsg_jax.runtime.errors import UserError
 
 
 def test_it_keeps_its_own_read_only_arrays():

@@ -6,7 +6,7 @@ import pytest
 
 from zsg_jax.arrangement import Arrangement
 from zsg_jax.arrangement.files import load, save
-from zsg_jax.errors import UserError
+from zsg_jax.runtime.errors import UserError
 
 PROVENANCE = {"method": "tmta-min", "budget": None, "test": "über.jsonl", "seeds": [0, 1]}
 

@@ -15,8 +15,8 @@ from zsg_jax.arrangement.methods import (
     row_distance,
     shuffles,
 )
-from zsg_jax.errors import UserError
-from zsg_jax.similarity.scan import scan
+from zsg_jax.runtime.errors import UserError
+from zsg_jax.similarity.search.scan import scan
 
 RNG = np.random.default_rng(0)
 TRAIN, TEST = RNG.normal(size=(60, 8)), RNG.normal(size=(7, 8))
@@ -314,7 +314,7 @@ def test_what_methods_announce_is_all_they_need_and_one_pass_gives_it(metric, mo
         return scan(train, *rest, **options)
 
     monkeypatch.setattr("zsg_jax.arrangement.inputs.scan", spied)
-    monkeypatch.setattr("zsg_jax.similarity.cosine.scan", spied)
+    monkeypatch.setattr("zsg_jax.similarity.search.cosine.scan", spied)
     for group in ([name] for name in names), [names]:
         for some in group:
             passes.clear()

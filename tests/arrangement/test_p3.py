@@ -10,10 +10,10 @@ import numpy as np
 import pytest
 
 from zsg_jax.arrangement import tmta
-from zsg_jax.data.messages import read_messages
-from zsg_jax.similarity.cosine import cosine_matrix
-from zsg_jax.similarity.sentence import SentenceEncoder
-from zsg_jax.similarity.store import embed
+from zsg_jax.data.schemas.read import read_messages
+from zsg_jax.similarity.embeddings import embed
+from zsg_jax.similarity.encoders.sentence import SentenceEncoder
+from zsg_jax.similarity.search.cosine import cosine_matrix
 
 
 @pytest.fixture(scope="module")

@@ -5,7 +5,7 @@ from hypothesis import strategies as st
 
 from zsg_jax.arrangement import Arrangement
 from zsg_jax.arrangement.subsets import halves, polar, turn_range, uniform
-from zsg_jax.errors import UserError
+from zsg_jax.runtime.errors import UserError
 
 ROWS = st.lists(
     st.tuples(st.sampled_from([-1.0, -0.5, 0.0, 0.25]), st.sampled_from("abcd")), max_size=40

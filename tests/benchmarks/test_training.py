@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from zsg_jax.errors import UserError
+from zsg_jax.runtime.errors import UserError
 
 pytestmark = pytest.mark.references
 

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from zsg_jax.data.corpus import Corpus, open_corpus
+from zsg_jax.data.dataset import Corpus, open_corpus
 from zsg_jax.data.instance import Instance, Turn, instances_digest
 from zsg_jax.data.instances import of_corpus, of_list
 

@@ -6,12 +6,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from zsg_jax.data.corpus import open_corpus
+from zsg_jax.data.dataset import open_corpus
 from zsg_jax.data.instance import instances_digest
 from zsg_jax.data.joined import Joined, open_mixture
-from zsg_jax.data.messages import read_messages
 from zsg_jax.data.mixture import read_mixture
-from zsg_jax.errors import UserError
+from zsg_jax.data.schemas.read import read_messages
+from zsg_jax.runtime.errors import UserError
 
 
 def line(identity, task, answer):

@@ -7,7 +7,7 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from zsg_jax.data.mixture import Entry, Mixture, is_mixture, mix, read_mixture, shares
-from zsg_jax.errors import UserError
+from zsg_jax.runtime.errors import UserError
 
 
 def mixture(*entries, rows=None, seed=0, path="m.mix.json"):

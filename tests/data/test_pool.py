@@ -5,10 +5,10 @@ import pytest
 
 from zsg_jax.data.instance import Instance, Turn
 from zsg_jax.data.pool import keep_trained, make_pool
-from zsg_jax.data.prompts import Form
-from zsg_jax.data.templates.jinja import ChatTemplate
-from zsg_jax.data.tokenizers import ByteTokenizer
-from zsg_jax.errors import UserError
+from zsg_jax.data.tokenize.encode import Form
+from zsg_jax.data.tokenize.jinja import ChatTemplate
+from zsg_jax.data.tokenize.tokenizer import ByteTokenizer
+from zsg_jax.runtime.errors import UserError
 
 
 def instances(tasks, answer="yes"):

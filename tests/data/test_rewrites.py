@@ -4,7 +4,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from zsg_jax.data.rewrites import left_sides, parse_family, rewrite_leftmost, rewrites
-from zsg_jax.errors import UserError
+from zsg_jax.runtime.errors import UserError
 
 
 def parts(instance):

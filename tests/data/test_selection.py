@@ -9,9 +9,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from zsg_jax.data.messages import read_messages
+from zsg_jax.data.schemas.read import read_messages
 from zsg_jax.data.selection import select, select_sides
-from zsg_jax.errors import UserError
+from zsg_jax.runtime.errors import UserError
 
 NAMES = ["a", "b", "c"]
 ROWS = st.lists(st.sampled_from(NAMES), max_size=40)

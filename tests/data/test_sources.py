@@ -8,7 +8,7 @@ import pytest
 
 from zsg_jax.config import default_config
 from zsg_jax.data.sources import load
-from zsg_jax.errors import UserError
+from zsg_jax.runtime.errors import UserError
 
 OPTIONS = default_config().data.rewrites.to_dict()
 

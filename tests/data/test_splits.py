@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from zsg_jax.data.splits import Split, check_split, choose_split, read_split, report_split
-from zsg_jax.errors import UserError
+from zsg_jax.runtime.errors import UserError
 
 TASKS = st.lists(st.integers(0, 6), min_size=2, max_size=60).filter(
     lambda tasks: len(set(tasks)) < len(tasks)

@@ -12,10 +12,11 @@ import signal
 import sys
 from pathlib import Path
 
-from zsg_jax import durable, study
-from zsg_jax.bucket.store import Store
 from zsg_jax.config import default_config
+from zsg_jax.runtime import files as durable
+from zsg_jax.runtime.buckets import Store
 from zsg_jax.training import checkpoint, metrics
+from zsg_jax.workflows import study
 
 workdir, config_file, place, count = sys.argv[1:]
 config = default_config()

@@ -12,10 +12,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from zsg_jax import exporting, study
-from zsg_jax.bucket.store import Store
-from zsg_jax.errors import UserError
+from zsg_jax.runtime.buckets import Store
+from zsg_jax.runtime.errors import UserError
 from zsg_jax.training.metrics import CLOCKS
+from zsg_jax.workflows import export as exporting
+from zsg_jax.workflows import study
 
 pytestmark = pytest.mark.references
 

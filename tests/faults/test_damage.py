@@ -7,10 +7,10 @@ import jax
 import numpy as np
 import pytest
 
-from zsg_jax import study
-from zsg_jax.errors import UserError
 from zsg_jax.models import llama
+from zsg_jax.runtime.errors import UserError
 from zsg_jax.training import loop
+from zsg_jax.workflows import study
 
 RUN = "runs/tmta-nft-seed0"
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from zsg_jax import study
+from zsg_jax.workflows import study
 
 CHILD = Path(__file__).parent / "killed.py"
 

@@ -2,8 +2,8 @@ import jax
 import numpy as np
 import pytest
 
-from zsg_jax.errors import UserError
 from zsg_jax.models import bert, huggingface
+from zsg_jax.runtime.errors import UserError
 
 pytestmark = pytest.mark.references
 

@@ -10,10 +10,10 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from zsg_jax.errors import UserError
 from zsg_jax.models import attention, huggingface, mistral
 from zsg_jax.models.choose import choose
 from zsg_jax.models.families import FAMILIES, family_name, family_of
+from zsg_jax.runtime.errors import UserError
 from zsg_jax.training import sharding
 
 pytestmark = pytest.mark.references

@@ -5,9 +5,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from zsg_jax.errors import UserError
 from zsg_jax.models import gpt2
 from zsg_jax.models.compute import Compute
+from zsg_jax.runtime.errors import UserError
 
 pytestmark = pytest.mark.references
 

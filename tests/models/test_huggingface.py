@@ -11,8 +11,8 @@ import numpy as np
 import pytest
 from safetensors.numpy import load_file, save_file
 
-from zsg_jax.errors import UserError
 from zsg_jax.models import bert, huggingface, llama
+from zsg_jax.runtime.errors import UserError
 
 pytestmark = pytest.mark.references
 
@@ -38,7 +38,7 @@ BERT = {
 SHARDED_LOAD = """
 import sys, jax, numpy as np
 from jax.sharding import AxisType, NamedSharding, PartitionSpec as P
-from zsg_jax.models import huggingface, llama, weights
+from zsg_jax.models import huggingface, llama; from zsg_jax.models.huggingface import weights
 folder = sys.argv[1]
 config = huggingface.read_config(folder)
 whole = huggingface.load(folder, config)

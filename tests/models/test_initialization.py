@@ -7,12 +7,12 @@ import numpy as np
 import pytest
 from safetensors.numpy import load_file
 
-from zsg_jax.data.tokenizers import ByteTokenizer
+from zsg_jax.data.tokenize.tokenizer import ByteTokenizer
 from zsg_jax.models import huggingface
 from zsg_jax.models.families import FAMILIES, family_of
 from zsg_jax.models.huggingface.write import write
-from zsg_jax.study.model import make_trainer
 from zsg_jax.training.sharding import make_mesh
+from zsg_jax.workflows.study_model import make_trainer
 
 pytestmark = pytest.mark.references
 

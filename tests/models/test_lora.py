@@ -6,13 +6,13 @@ import numpy as np
 import pytest
 from flax import nnx, traverse_util
 
-from zsg_jax.errors import UserError
 from zsg_jax.models import huggingface, lora
 from zsg_jax.models.compute import Compute
 from zsg_jax.models.families import FAMILIES
 from zsg_jax.models.huggingface.adapters import write_adapters
 from zsg_jax.models.huggingface.write import write
 from zsg_jax.models.lora import LoRA
+from zsg_jax.runtime.errors import UserError
 
 pytestmark = pytest.mark.references
 

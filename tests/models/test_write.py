@@ -11,10 +11,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from safetensors.numpy import load_file, save_file
 
-from zsg_jax.errors import UserError
 from zsg_jax.models import huggingface
 from zsg_jax.models.families import FAMILIES
 from zsg_jax.models.huggingface.write import DTYPES, write
+from zsg_jax.runtime.errors import UserError
 
 pytestmark = pytest.mark.references
 

@@ -2,11 +2,11 @@ import dataclasses
 
 import pytest
 
-from zsg_jax.errors import UserError
 from zsg_jax.planning.chips import CHIPS, chip
 from zsg_jax.planning.collectives import Collective
+from zsg_jax.planning.machines import parse
 from zsg_jax.planning.roofline import days, roofline
-from zsg_jax.planning.topology import parse
+from zsg_jax.runtime.errors import UserError
 
 
 def exchange(size, *, spread=False, count=1.0):

@@ -5,10 +5,10 @@ from html.parser import HTMLParser
 import numpy as np
 import pytest
 
-from zsg_jax import durable
-from zsg_jax.errors import UserError
 from zsg_jax.report import page
 from zsg_jax.report.page import write_report
+from zsg_jax.runtime import files as durable
+from zsg_jax.runtime.errors import UserError
 from zsg_jax.similarity.trajectory import Trajectory
 
 VOID = {"meta", "img", "br", "link", "hr", "input"}

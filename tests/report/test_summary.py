@@ -7,7 +7,6 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from zsg_jax.errors import UserError
 from zsg_jax.report.summary import (
     EARLY_KIND,
     FLAT_KIND,
@@ -19,6 +18,7 @@ from zsg_jax.report.summary import (
     first_step_within,
     summarize,
 )
+from zsg_jax.runtime.errors import UserError
 
 LOSSES = st.lists(st.floats(0, 20), min_size=2, max_size=30)
 

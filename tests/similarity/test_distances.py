@@ -3,7 +3,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from zsg_jax.errors import UserError
+from zsg_jax.runtime.errors import UserError
 from zsg_jax.similarity.distances import centroid_distance, distances, wsd
 from zsg_jax.similarity.rows import HOST_ROWS
 

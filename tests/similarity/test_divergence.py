@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from zsg_jax.errors import UserError
+from zsg_jax.runtime.errors import UserError
 from zsg_jax.similarity.divergence import Divergence
 
 TEXTS = st.lists(st.lists(st.sampled_from("abcD"), max_size=8).map(" ".join), max_size=8)

@@ -22,8 +22,8 @@ CHILD = textwrap.dedent("""
         jax.distributed.initialize(f"127.0.0.1:{port}", num_processes=count, process_id=number)
     from jax.sharding import Mesh
     from zsg_jax.arrangement import tmta
-    from zsg_jax.similarity.cosine import cosine_matrix, scan
-    from zsg_jax.similarity.store import embed
+    from zsg_jax.similarity.search.cosine import cosine_matrix, scan
+    from zsg_jax.similarity.embeddings import embed
     from zsg_jax.similarity.stored import StoredRows
 
     class Encoder:

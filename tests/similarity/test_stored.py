@@ -4,8 +4,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from zsg_jax.arrangement import tmta
-from zsg_jax.errors import UserError
-from zsg_jax.similarity.cosine import cosine_matrix, row_statistics, top_k
+from zsg_jax.runtime.errors import UserError
+from zsg_jax.similarity.search.cosine import cosine_matrix, row_statistics, top_k
 from zsg_jax.similarity.stored import SelectedRows, StoredRows, open_rows
 
 

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from zsg_jax.errors import UserError
+from zsg_jax.runtime.errors import UserError
 from zsg_jax.similarity import trajectory as module
 from zsg_jax.similarity.trajectory import (
     MEASURES,

@@ -2,7 +2,7 @@ import jax
 import numpy as np
 import pytest
 
-from zsg_jax.errors import UserError
+from zsg_jax.runtime.errors import UserError
 from zsg_jax.training.checkpoint import MANIFEST, Checkpoints
 
 WHERE = jax.sharding.SingleDeviceSharding(jax.devices()[0])

@@ -9,7 +9,7 @@ import sys
 import numpy as np
 import pytest
 
-from zsg_jax.data.packing import row_counts
+from zsg_jax.data.batches.packing import row_counts
 from zsg_jax.training.sharding import AXES
 
 # Losses near 5 after 10 steps; sums over devices round differently in the last digits.
@@ -19,7 +19,7 @@ CHILD = """
 import json, sys
 from pathlib import Path
 import jax
-from zsg_jax import study
+from zsg_jax.workflows import study
 from zsg_jax.config import default_config
 from zsg_jax.training import checkpoint, loop, sharding, trainer
 

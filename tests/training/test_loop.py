@@ -3,10 +3,10 @@ import time
 
 import pytest
 
-from zsg_jax import study
-from zsg_jax.data import tokens
-from zsg_jax.data.pipeline import Batches
+from zsg_jax.data.batches.pipeline import Batches
+from zsg_jax.data.tokenize import store as tokens
 from zsg_jax.training import metrics
+from zsg_jax.workflows import study
 
 RUN = "runs/tmta-nft-seed0"
 

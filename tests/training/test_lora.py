@@ -8,14 +8,15 @@ import numpy as np
 import pytest
 from safetensors.numpy import load_file
 
-from zsg_jax import exporting, study
-from zsg_jax.errors import UserError
 from zsg_jax.models import huggingface, llama, lora
 from zsg_jax.models.compute import Compute
 from zsg_jax.models.huggingface.write import write
 from zsg_jax.models.lora import LoRA
+from zsg_jax.runtime.errors import UserError
 from zsg_jax.training import loop, sharding
 from zsg_jax.training.trainer import Trainer, TrainerOptions
+from zsg_jax.workflows import export as exporting
+from zsg_jax.workflows import study
 
 OPTIONS = TrainerOptions(8, 4, 1e-2, "cosine", 0, 1.0, 0.1, packing=False)
 

@@ -4,7 +4,7 @@ import struct
 import pytest
 from tensorboardX.proto import event_pb2
 
-from zsg_jax.errors import UserError
+from zsg_jax.runtime.errors import UserError
 from zsg_jax.training.metrics import FILE, MetricsLog, data_wait, over_time, read_rows
 
 

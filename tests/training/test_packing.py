@@ -11,11 +11,11 @@ import numpy as np
 import optax
 import pytest
 
+from zsg_jax.data.batches.packing import consumed, lay_packed, pack, row_counts
+from zsg_jax.data.batches.pipeline import RowsAtOnce, Steps
 from zsg_jax.data.instance import Instance, Turn
-from zsg_jax.data.packing import consumed, lay_packed, pack, row_counts
-from zsg_jax.data.pipeline import RowsAtOnce, Steps
-from zsg_jax.data.prompts import Examples, encode
-from zsg_jax.data.tokenizers import from_folder
+from zsg_jax.data.tokenize.encode import Examples, encode
+from zsg_jax.data.tokenize.tokenizer import from_folder
 from zsg_jax.models import gpt2, huggingface, llama
 from zsg_jax.models.families import family_of
 from zsg_jax.training import sharding, step, trainer

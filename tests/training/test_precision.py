@@ -8,11 +8,12 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from zsg_jax import exporting, study
 from zsg_jax.models.compute import Compute
 from zsg_jax.models.families import FAMILIES
 from zsg_jax.training import sharding
 from zsg_jax.training.trainer import Trainer, TrainerOptions
+from zsg_jax.workflows import export as exporting
+from zsg_jax.workflows import study
 
 OPTIONS = TrainerOptions(8, 4, 1e-2, "constant", 0, 1.0, 0.0)
 

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from zsg_jax import study
+from zsg_jax.workflows import study
 
 CHILD = """
 import json, sys
@@ -20,7 +20,7 @@ import jax
 port, number, workdir, flat = sys.argv[1:]
 jax.config.update("jax_cpu_collectives_implementation", "gloo")
 jax.distributed.initialize(f"127.0.0.1:{port}", num_processes=2, process_id=int(number))
-from zsg_jax import study
+from zsg_jax.workflows import study
 from zsg_jax.config import default_config
 
 config = default_config()

@@ -4,10 +4,10 @@ import json
 import jax
 import pytest
 
-from zsg_jax import study
-from zsg_jax.errors import UserError
+from zsg_jax.runtime.errors import UserError
 from zsg_jax.training import loop, metrics
 from zsg_jax.training.profile import FOLDER
+from zsg_jax.workflows import study
 
 RUN = "runs/tmta-nft-seed0"
 

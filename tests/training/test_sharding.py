@@ -5,8 +5,8 @@ import jax
 import numpy as np
 import pytest
 
-from zsg_jax.errors import UserError
 from zsg_jax.models import gpt2, llama
+from zsg_jax.runtime.errors import UserError
 from zsg_jax.training import sharding
 from zsg_jax.training.optimizer import adamw, schedule
 from zsg_jax.training.step import initial_state

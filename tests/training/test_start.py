@@ -14,9 +14,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
-from zsg_jax.errors import UserError
 from zsg_jax.models import gpt2, qwen3
 from zsg_jax.models.families import family_of
+from zsg_jax.runtime.errors import UserError
 from zsg_jax.training import start
 from zsg_jax.training.checkpoint import MANIFEST, Checkpoints
 

@@ -1,4 +1,4 @@
 from zsg_jax.arrangement.arrangement import Arrangement
-from zsg_jax.arrangement.tmta import tmta
+from zsg_jax.arrangement.turns import tmta
 
 __all__ = ["Arrangement", "tmta"]

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from zsg_jax.errors import check
+from zsg_jax.runtime.errors import check
 
 
 @dataclass(frozen=True, eq=False)

@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 
 from zsg_jax.arrangement.arrangement import Arrangement
-from zsg_jax.durable import npy_bytes, write_bytes
-from zsg_jax.errors import UserError, check
+from zsg_jax.runtime.errors import UserError, check
+from zsg_jax.runtime.files import npy_bytes, write_bytes
 
 ARRAYS: dict[str, np.dtype] = {"order": np.dtype("<i8"), "turn": np.dtype("<i4")}
 AGAIN = "delete the folder to make the arrangement again"

@@ -7,11 +7,10 @@ from typing import TYPE_CHECKING, NamedTuple
 from jax.sharding import Mesh
 
 from zsg_jax.arrangement.arrangement import Arrangement
-from zsg_jax.arrangement.permutations import Tasks, number_tasks
+from zsg_jax.arrangement.orders import Tasks, number_tasks
 from zsg_jax.arrangement.subsets import halves
-from zsg_jax.arrangement.tmta import first_length, tmta
-from zsg_jax.errors import check
-from zsg_jax.similarity.cosine import RowStatistics, row_statistics, scan
+from zsg_jax.arrangement.turns import first_length, tmta
+from zsg_jax.runtime.errors import check
 from zsg_jax.similarity.distances import (
     Distances,
     WeightedDistance,
@@ -20,8 +19,9 @@ from zsg_jax.similarity.distances import (
     of_statistics,
     wsd,
 )
-from zsg_jax.similarity.groups import group_means
-from zsg_jax.similarity.scan import Found
+from zsg_jax.similarity.search.cosine import RowStatistics, row_statistics, scan
+from zsg_jax.similarity.search.groups import group_means
+from zsg_jax.similarity.search.scan import Found
 from zsg_jax.similarity.stored import Rows
 
 if TYPE_CHECKING:

@@ -6,11 +6,11 @@ from typing import Any
 
 import numpy as np
 
-from zsg_jax.arrangement import permutations as orders
+from zsg_jax.arrangement import orders
 from zsg_jax.arrangement.arrangement import Arrangement
 from zsg_jax.arrangement.inputs import Inputs, Needs
 from zsg_jax.arrangement.subsets import polar, turn_range, uniform
-from zsg_jax.errors import UserError, check, nearest
+from zsg_jax.runtime.errors import UserError, check, nearest
 
 __all__ = [
     "METHODS",

@@ -6,8 +6,8 @@ Subsets of a pool come by ascending row and are of turn 1; `permutations.shuffle
 import numpy as np
 
 from zsg_jax.arrangement.arrangement import Arrangement
-from zsg_jax.arrangement.permutations import Tasks, number_tasks, ranked
-from zsg_jax.errors import check
+from zsg_jax.arrangement.orders import Tasks, number_tasks, ranked
+from zsg_jax.runtime.errors import check
 
 
 def polar(distance: np.ndarray, tasks: Tasks, n: int) -> Arrangement:

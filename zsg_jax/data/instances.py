@@ -5,7 +5,7 @@ from typing import overload
 
 import numpy as np
 
-from zsg_jax.data.corpus import Corpus
+from zsg_jax.data.dataset import Corpus
 from zsg_jax.data.instance import Instance, instances_digest
 from zsg_jax.data.joined import Joined
 from zsg_jax.data.texts import Reader, Texts

@@ -12,11 +12,11 @@ from typing import Any, Protocol
 import numpy as np
 
 from zsg_jax.data.instance import Instance, instances_digest
-from zsg_jax.data.messages import BadRow
 from zsg_jax.data.mixture import Entry, Mixture, mix
+from zsg_jax.data.schemas.read import BadRow
 from zsg_jax.data.texts import Texts
-from zsg_jax.errors import UserError
-from zsg_jax.progress import count, say
+from zsg_jax.runtime.errors import UserError
+from zsg_jax.runtime.progress import count, say
 
 
 class Opened(Protocol):

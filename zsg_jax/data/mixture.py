@@ -9,10 +9,10 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from zsg_jax.data.drawing import draw, sample
-from zsg_jax.data.records import PREFIX
-from zsg_jax.data.tables import HUB
-from zsg_jax.errors import UserError, check, nearest
+from zsg_jax.data.formats.tables import HUB
+from zsg_jax.data.formats.tfds import PREFIX
+from zsg_jax.data.sampling import draw, sample
+from zsg_jax.runtime.errors import UserError, check, nearest
 
 SUFFIX = ".mix.json"
 

@@ -7,15 +7,17 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from zsg_jax.data import prompts, tokenizers, tokens
 from zsg_jax.data.instance import Instance
 from zsg_jax.data.instances import Instances, of_list
-from zsg_jax.data.messages import ADVICE, NO_TASK, BadRow
+from zsg_jax.data.schemas.read import ADVICE, NO_TASK, BadRow
 from zsg_jax.data.splits import report_split
-from zsg_jax.durable import write_json
-from zsg_jax.errors import UserError
-from zsg_jax.processes import once
-from zsg_jax.progress import say
+from zsg_jax.data.tokenize import encode as prompts
+from zsg_jax.data.tokenize import store as tokens
+from zsg_jax.data.tokenize import tokenizer as tokenizers
+from zsg_jax.runtime.errors import UserError
+from zsg_jax.runtime.files import write_json
+from zsg_jax.runtime.processes import once
+from zsg_jax.runtime.progress import say
 
 # Stands beside a tokenizer that was trained here.
 TRAINED = "trained.json"

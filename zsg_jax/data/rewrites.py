@@ -21,7 +21,7 @@ from typing import NamedTuple
 import numpy as np
 
 from zsg_jax.data.instance import Instance, Turn
-from zsg_jax.errors import UserError
+from zsg_jax.runtime.errors import UserError
 
 BASE = 3
 REPLACEMENT = 3

@@ -5,9 +5,9 @@ from typing import Protocol
 
 import numpy as np
 
-from zsg_jax.data.drawing import sample
+from zsg_jax.data.sampling import sample
 from zsg_jax.data.splits import choose_split
-from zsg_jax.progress import count, say
+from zsg_jax.runtime.progress import count, say
 
 
 class Source(Protocol):

@@ -7,18 +7,18 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from zsg_jax.bucket.store import is_address, spelled
-from zsg_jax.data import natural_instructions
-from zsg_jax.data.corpus import NO_FIELDS, Corpus, open_corpus
+from zsg_jax.data.dataset import NO_FIELDS, Corpus, open_corpus
+from zsg_jax.data.formats import natural_instructions
+from zsg_jax.data.formats.natural_instructions.prompt import Encode
 from zsg_jax.data.instances import Instances, of_corpus, of_list
 from zsg_jax.data.joined import Joined, open_mixture
-from zsg_jax.data.kinds import AUTO, FLAG
-from zsg_jax.data.messages import ADVICE, BadRow
 from zsg_jax.data.mixture import Entry, is_mixture, read_mixture
-from zsg_jax.data.natural_instructions.prompt import Encode
 from zsg_jax.data.rewrites import rewrites
+from zsg_jax.data.schemas import AUTO, FLAG
+from zsg_jax.data.schemas.read import ADVICE, BadRow
 from zsg_jax.data.selection import select_sides
-from zsg_jax.errors import check
+from zsg_jax.runtime.buckets import is_address, spelled
+from zsg_jax.runtime.errors import check
 
 REWRITES = "rewrites"
 

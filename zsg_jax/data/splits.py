@@ -7,9 +7,9 @@ from typing import NamedTuple
 
 import numpy as np
 
-from zsg_jax.data.drawing import sample
-from zsg_jax.data.messages import NO_TASK
-from zsg_jax.errors import UserError, check, nearest
+from zsg_jax.data.sampling import sample
+from zsg_jax.data.schemas.read import NO_TASK
+from zsg_jax.runtime.errors import UserError, check, nearest
 
 HELD_OUT = "held-out:"
 KEYS = ("train_key_list", "eval_key_list")

@@ -7,11 +7,11 @@ from contextlib import suppress
 from pathlib import Path
 from typing import BinaryIO, Protocol
 
-from zsg_jax.data.fields import rename
-from zsg_jax.data.kinds.checks import Refused
-from zsg_jax.data.records import open_records
-from zsg_jax.data.rows import Row
-from zsg_jax.errors import UserError
+from zsg_jax.data.formats.fields import rename
+from zsg_jax.data.formats.jsonl import Row
+from zsg_jax.data.formats.tfds import open_records
+from zsg_jax.data.schemas.checks import Refused
+from zsg_jax.runtime.errors import UserError
 
 
 class Changed(Exception):

@@ -7,9 +7,9 @@ import jax
 import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
-from zsg_jax.data.packing import Batch, lay_packed, pack, spread
-from zsg_jax.data.pipeline import lay, row_length
-from zsg_jax.data.prompts import TokenRows
+from zsg_jax.data.batches.packing import Batch, lay_packed, pack, spread
+from zsg_jax.data.batches.pipeline import lay, row_length
+from zsg_jax.data.tokenize.encode import TokenRows
 from zsg_jax.models.loss import answer_losses, segment_losses, token_losses
 from zsg_jax.training.sharding import BATCH, place_batch, row_devices
 from zsg_jax.training.step import Hidden

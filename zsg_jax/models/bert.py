@@ -11,7 +11,7 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
-from zsg_jax.errors import check
+from zsg_jax.runtime.errors import check
 
 Params = dict[str, Any]
 

@@ -15,11 +15,11 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
-from zsg_jax.errors import check
 from zsg_jax.models import layers, parts, shapes
 from zsg_jax.models.attention import attend
 from zsg_jax.models.compute import Compute
 from zsg_jax.models.parts import embedding, linear, lookup
+from zsg_jax.runtime.errors import check
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,7 @@ import jax
 import jax.numpy as jnp
 from flax import nnx, traverse_util
 
-from zsg_jax.errors import UserError, check, nearest
+from zsg_jax.runtime.errors import UserError, check, nearest
 
 Params = dict[str, Any]
 ALL = "all"

@@ -11,12 +11,12 @@ from typing import Any, ClassVar
 import jax
 from flax import nnx
 
-from zsg_jax.errors import check
 from zsg_jax.models import layers, parts, shapes
 from zsg_jax.models.attention import attend
 from zsg_jax.models.compute import Compute
 from zsg_jax.models.parts import GatedMLP, RMSNorm, embedding, linear, lookup
 from zsg_jax.models.rotary import angles, rotate
+from zsg_jax.runtime.errors import check
 
 
 @dataclass(frozen=True)

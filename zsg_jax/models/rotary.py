@@ -9,7 +9,7 @@ from dataclasses import dataclass, fields
 import jax
 import jax.numpy as jnp
 
-from zsg_jax.errors import check
+from zsg_jax.runtime.errors import check
 
 
 @dataclass(frozen=True)

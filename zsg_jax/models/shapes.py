@@ -5,8 +5,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from typing import Any, ClassVar, TypeVar
 
-from zsg_jax.errors import UserError, check, nearest
 from zsg_jax.models.rotary import RopeScaling
+from zsg_jax.runtime.errors import UserError, check, nearest
 
 
 @dataclass(frozen=True)

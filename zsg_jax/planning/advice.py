@@ -5,10 +5,10 @@ from typing import Any
 
 from ml_collections import ConfigDict
 
-from zsg_jax.errors import UserError
 from zsg_jax.planning.join import REMAT, make_mesh, trainer_of
 from zsg_jax.planning.memory import least_bytes
-from zsg_jax.progress import say
+from zsg_jax.runtime.errors import UserError
+from zsg_jax.runtime.progress import say
 from zsg_jax.training import sharding
 
 Setting = dict[str, Any]

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from zsg_jax.errors import UserError, nearest
+from zsg_jax.runtime.errors import UserError, nearest
 from zsg_jax.training.flops import PEAKS
 
 GB, GIB = 10**9, 2**30

@@ -9,9 +9,9 @@ from zsg_jax.planning import cost, hlo
 from zsg_jax.planning.causes import Cause, Explainer, explain
 from zsg_jax.planning.collectives import collectives
 from zsg_jax.planning.join import Compiled, compile_step
+from zsg_jax.planning.machines import Topology
 from zsg_jax.planning.memory import Memory, memory, shard_bytes
 from zsg_jax.planning.roofline import Roofline, roofline
-from zsg_jax.planning.topology import Topology
 from zsg_jax.training.step import FROZEN
 
 

@@ -12,17 +12,17 @@ import jax
 from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
-from zsg_jax.data import tokenizers
-from zsg_jax.data.packing import row_counts
-from zsg_jax.errors import UserError
+from zsg_jax.data.batches.packing import row_counts
+from zsg_jax.data.tokenize import tokenizer as tokenizers
 from zsg_jax.models import compute
 from zsg_jax.models.choose import DEFAULT, is_file
 from zsg_jax.models.families import FAMILIES, ModelConfig
 from zsg_jax.planning.chips import GIB
-from zsg_jax.study.model import make_trainer
+from zsg_jax.runtime.errors import UserError
 from zsg_jax.training import sharding
 from zsg_jax.training.step import train_step
 from zsg_jax.training.trainer import Trainer
+from zsg_jax.workflows.study_model import make_trainer
 
 # What it takes of memory and of time to have the backward pass compute more again.
 REMAT: tuple[str, ...] = tuple(compute.REMAT)

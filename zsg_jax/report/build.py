@@ -5,13 +5,13 @@ from pathlib import Path
 from typing import Any
 
 from zsg_jax.arrangement import files
-from zsg_jax.durable import need_json, read_json
-from zsg_jax.errors import UserError
 from zsg_jax.report.page import PROTOCOL, write_report
+from zsg_jax.runtime.errors import UserError
+from zsg_jax.runtime.files import need_json, read_json
 from zsg_jax.similarity.trajectory import FILE as TRAJECTORY
 from zsg_jax.similarity.trajectory import Trajectory, load_trajectory
 from zsg_jax.training import loop, metrics
-from zsg_jax.workdir import CONFIG, DATA, LEAKAGE, arrangement_folder, run_folder
+from zsg_jax.workdir.claims import CONFIG, DATA, LEAKAGE, arrangement_folder, run_folder
 
 _FACTS = ("rows", "tasks", "cut", "dropped")
 

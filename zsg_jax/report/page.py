@@ -5,12 +5,12 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from zsg_jax.durable import write_bytes
 from zsg_jax.report import figures, similarity
 from zsg_jax.report.labels import shorten
 from zsg_jax.report.panels import looks, to_svg
 from zsg_jax.report.summary import KINDS, Runs, json_ready, summarize
 from zsg_jax.report.templates import render
+from zsg_jax.runtime.files import write_bytes
 from zsg_jax.similarity.trajectory import Trajectory
 
 TITLE = "Test loss by arrangement of the training data"

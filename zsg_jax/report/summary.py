@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from zsg_jax.errors import check
+from zsg_jax.runtime.errors import check
 
 Row = Mapping[str, Any]
 Runs = Mapping[str, Mapping[int, Sequence[Row]]]

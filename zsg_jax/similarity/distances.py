@@ -12,10 +12,10 @@ from typing import NamedTuple
 import numpy as np
 from jax.sharding import Mesh
 
-from zsg_jax.errors import check, nearest
-from zsg_jax.similarity.cosine import RowStatistics, row_statistics
-from zsg_jax.similarity.groups import group_means
+from zsg_jax.runtime.errors import check, nearest
 from zsg_jax.similarity.rows import check_pair
+from zsg_jax.similarity.search.cosine import RowStatistics, row_statistics
+from zsg_jax.similarity.search.groups import group_means
 from zsg_jax.similarity.stored import Rows
 
 METRICS = ("cosine", "euclidean")

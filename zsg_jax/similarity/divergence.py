@@ -12,7 +12,7 @@ from collections.abc import Iterable, Iterator, Sequence
 import numpy as np
 from scipy import sparse
 
-from zsg_jax.errors import check
+from zsg_jax.runtime.errors import check
 
 FLOOR = 1e-10
 

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import jax.numpy as jnp
 import numpy as np
 
-from zsg_jax.errors import UserError, check
+from zsg_jax.runtime.errors import UserError, check
 from zsg_jax.similarity.stored import Rows, SelectedRows, StoredRows
 
 HOST_ROWS = 8192  # rows read at a time

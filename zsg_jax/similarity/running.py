@@ -8,7 +8,7 @@ from collections.abc import Sequence
 import numpy as np
 from jax.sharding import Mesh
 
-from zsg_jax.progress import say
+from zsg_jax.runtime.progress import say
 from zsg_jax.similarity.rows import unit_rows
 from zsg_jax.similarity.stored import Rows
 

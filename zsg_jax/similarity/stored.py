@@ -7,7 +7,7 @@ from typing import Any
 import jax.numpy as jnp
 import numpy as np
 
-from zsg_jax.errors import UserError, check
+from zsg_jax.runtime.errors import UserError, check
 
 
 class StoredRows:

@@ -7,13 +7,13 @@ from pathlib import Path
 import numpy as np
 from jax.sharding import Mesh
 
-from zsg_jax.durable import need_json, write_json
-from zsg_jax.errors import UserError, check, nearest
-from zsg_jax.similarity.cosine import cosine_matrix
+from zsg_jax.runtime.errors import UserError, check, nearest
+from zsg_jax.runtime.files import need_json, write_json
 from zsg_jax.similarity.distances import check_metric, euclidean
 from zsg_jax.similarity.divergence import Divergence
 from zsg_jax.similarity.rows import check_pair, unit_block
 from zsg_jax.similarity.running import Centroids, Pairs, Plans, number_groups
+from zsg_jax.similarity.search.cosine import cosine_matrix
 from zsg_jax.similarity.stored import Rows
 
 # What is known of the rows seen, S, and test rows, T (arXiv 2406.11721, similarity).

@@ -11,10 +11,10 @@ import jax
 import numpy as np
 from jax.sharding import Mesh
 
-from zsg_jax.errors import UserError, check
-from zsg_jax.similarity.cosine import cosine_matrix
+from zsg_jax.runtime.errors import UserError, check
 from zsg_jax.similarity.distances import check_metric
 from zsg_jax.similarity.rows import check_pair, unit_rows
+from zsg_jax.similarity.search.cosine import cosine_matrix
 from zsg_jax.similarity.sinkhorn import BLOCK, solve
 from zsg_jax.similarity.sinkhorn import cost as cost_of
 from zsg_jax.similarity.stored import Rows

@@ -13,11 +13,11 @@ import jax
 from jax.sharding import SingleDeviceSharding
 from orbax.checkpoint import v1 as ocp
 
-from zsg_jax.bucket.store import is_address, told
-from zsg_jax.durable import file_digest
-from zsg_jax.errors import UserError, check
-from zsg_jax.processes import once
-from zsg_jax.progress import say
+from zsg_jax.runtime.buckets import is_address, told
+from zsg_jax.runtime.errors import UserError, check
+from zsg_jax.runtime.files import file_digest
+from zsg_jax.runtime.processes import once
+from zsg_jax.runtime.progress import say
 from zsg_jax.training import manifest
 from zsg_jax.training.manifest import MANIFEST, Folder, digests, problem_of
 

@@ -13,13 +13,13 @@ import jax
 import numpy as np
 from jax.sharding import Mesh
 
-from zsg_jax.data.packing import consumed
-from zsg_jax.data.pipeline import Batches, Steps
-from zsg_jax.durable import read_json, write_json
-from zsg_jax.errors import UserError
-from zsg_jax.processes import is_first, once
-from zsg_jax.progress import bar, say
-from zsg_jax.stopping import Ballot, Terminated, deferred
+from zsg_jax.data.batches.packing import consumed
+from zsg_jax.data.batches.pipeline import Batches, Steps
+from zsg_jax.runtime.errors import UserError
+from zsg_jax.runtime.files import read_json, write_json
+from zsg_jax.runtime.processes import is_first, once
+from zsg_jax.runtime.progress import bar, say
+from zsg_jax.runtime.signals import Ballot, Terminated, deferred
 from zsg_jax.training import metrics
 from zsg_jax.training.checkpoint import Checkpoints
 from zsg_jax.training.profile import FOLDER, Profile

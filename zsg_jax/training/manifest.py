@@ -12,8 +12,8 @@ import shutil
 from pathlib import Path
 from typing import Any
 
-from zsg_jax import durable
-from zsg_jax.bucket.store import Store, is_address
+from zsg_jax.runtime import files as durable
+from zsg_jax.runtime.buckets import Store, is_address
 
 MANIFEST = "manifest.json"
 Folder = Path | str  # gs://… as a string, of which a `Path` would eat a slash

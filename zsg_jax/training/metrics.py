@@ -8,8 +8,8 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from zsg_jax.durable import write_bytes
-from zsg_jax.errors import UserError
+from zsg_jax.runtime.errors import UserError
+from zsg_jax.runtime.files import write_bytes
 
 FILE = "metrics.jsonl"
 # Fields of a training row that tell of the machine, and so differ from run to run: the seconds

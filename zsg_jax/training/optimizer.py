@@ -2,7 +2,7 @@
 
 import optax
 
-from zsg_jax.errors import UserError
+from zsg_jax.runtime.errors import UserError
 
 SCHEDULES = ("cosine", "constant")
 FINAL_SHARE = 0.1

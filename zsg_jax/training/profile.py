@@ -5,8 +5,8 @@ from pathlib import Path
 
 import jax
 
-from zsg_jax.processes import is_first
-from zsg_jax.progress import say
+from zsg_jax.runtime.processes import is_first
+from zsg_jax.runtime.progress import say
 
 FOLDER = "profile"
 # What a step is called in a trace; its number stands beside it.

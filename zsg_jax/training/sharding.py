@@ -9,8 +9,8 @@ import jax
 import numpy as np
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
-from zsg_jax.errors import UserError
 from zsg_jax.models.placement import ROWS, TENSOR
+from zsg_jax.runtime.errors import UserError
 
 AXES = (*ROWS, TENSOR)
 

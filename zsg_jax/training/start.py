@@ -8,10 +8,10 @@ import jax
 import jax.numpy as jnp
 from flax import traverse_util
 
-from zsg_jax.errors import UserError, check
 from zsg_jax.models import huggingface
 from zsg_jax.models.families import ModelConfig, family_of
 from zsg_jax.models.parts import Params
+from zsg_jax.runtime.errors import UserError, check
 from zsg_jax.training import checkpoint
 
 

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from zsg_jax.data.export import write
-from zsg_jax.errors import UserError
+from zsg_jax.runtime.errors import UserError
 
 KEYS = st.sampled_from(["a", "b", "ü", "", "messages", "prompt", "text"])
 ANY = st.recursive(

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from zsg_jax.data.export import tables, write
-from zsg_jax.errors import UserError
+from zsg_jax.runtime.errors import UserError
 
 datasets = pytest.importorskip("datasets")
 pq = pytest.importorskip("pyarrow.parquet")

@@ -6,7 +6,7 @@ import sys
 import pytest
 
 from zsg_jax.data.export import FORMATS, write
-from zsg_jax.errors import UserError
+from zsg_jax.runtime.errors import UserError
 
 ROWS = [b'{"id": "a", "n": 1.50}', b'{ "id":"\xc3\xbc" }']
 

@@ -3,9 +3,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from zsg_jax.errors import UserError
 from zsg_jax.report.explain import measures
 from zsg_jax.report.explain.measures import fetch, measure, nearest_test_rows
+from zsg_jax.runtime.errors import UserError
 
 
 class OnDisk:

@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 
 from zsg_jax.arrangement import Arrangement, tmta
-from zsg_jax.arrangement.permutations import shuffled
+from zsg_jax.arrangement.orders import shuffled
 from zsg_jax.data.instance import Instance, Turn
-from zsg_jax.errors import UserError
 from zsg_jax.report.explain import drawings, explain, page, tables
+from zsg_jax.runtime.errors import UserError
 
 VOID = {"meta", "img", "br", "wbr"}
 EVIL = "<script>alert('x')</script> & \"more\""

@@ -13,11 +13,11 @@ from typing import Any
 from array_record.python.array_record_module import ArrayRecordWriter
 from google.protobuf import descriptor_pb2, descriptor_pool, message_factory
 
-from zsg_jax.data.kinds import KINDS
-from zsg_jax.data.kinds.checks import Refused
-from zsg_jax.durable import replacing
-from zsg_jax.errors import UserError
-from zsg_jax.progress import track
+from zsg_jax.data.schemas import KINDS
+from zsg_jax.data.schemas.checks import Refused
+from zsg_jax.runtime.errors import UserError
+from zsg_jax.runtime.files import replacing
+from zsg_jax.runtime.progress import track
 
 BYTES, INTEGERS, FLOATS, JSON = "bytes_list", "int64_list", "float_list", "JSON text"
 # Protocol buffers take no boolean for an integer.

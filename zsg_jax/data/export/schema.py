@@ -6,7 +6,7 @@ from typing import Any
 
 import pyarrow as pa
 
-from zsg_jax.errors import UserError
+from zsg_jax.runtime.errors import UserError
 
 DEEPEST = 64
 MOST_KEYS = 4096

@@ -11,9 +11,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from zsg_jax.data.export.schema import infer
-from zsg_jax.durable import replacing
-from zsg_jax.errors import UserError
-from zsg_jax.progress import track
+from zsg_jax.runtime.errors import UserError
+from zsg_jax.runtime.files import replacing
+from zsg_jax.runtime.progress import track
 
 BATCH_ROWS = 8192
 BATCH_BYTES = 32 * 2**20

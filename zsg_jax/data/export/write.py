@@ -4,9 +4,9 @@ from collections.abc import Callable, Iterable
 from importlib.util import find_spec
 from pathlib import Path
 
-from zsg_jax.durable import replacing
-from zsg_jax.errors import UserError, nearest
-from zsg_jax.progress import track
+from zsg_jax.runtime.errors import UserError, nearest
+from zsg_jax.runtime.files import replacing
+from zsg_jax.runtime.progress import track
 
 # Each format's file, or folder.
 FORMATS = {

@@ -9,9 +9,9 @@ import hashlib
 from dataclasses import replace
 from pathlib import Path
 
-from zsg_jax.models import bert, weights
+from zsg_jax.models import bert
 from zsg_jax.models.families import ModelConfig, family_name, family_of
-from zsg_jax.models.huggingface import layouts
+from zsg_jax.models.huggingface import layouts, weights
 from zsg_jax.models.huggingface.configs import (
     config_json,
     config_path,

@@ -8,13 +8,13 @@ import numpy as np
 from flax import traverse_util
 from safetensors.numpy import save_file
 
-from zsg_jax.durable import write_json
 from zsg_jax.models.families import ModelConfig, family_name
 from zsg_jax.models.huggingface import layouts, unpadded
+from zsg_jax.models.huggingface.weights import Place
 from zsg_jax.models.huggingface.write import as_readable_as
 from zsg_jax.models.lora import A, B, LoRA
 from zsg_jax.models.parts import Params
-from zsg_jax.models.weights import Place
+from zsg_jax.runtime.files import write_json
 
 _BEFORE = "base_model.model."
 

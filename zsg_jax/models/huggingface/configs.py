@@ -4,10 +4,10 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from zsg_jax.errors import check
 from zsg_jax.models import bert, gpt2, llama, mistral, qwen2, qwen3, rotary, shapes
 from zsg_jax.models.families import ModelConfig, family_name
 from zsg_jax.models.huggingface.reader import ConfigReader
+from zsg_jax.runtime.errors import check
 
 _ARCHITECTURES = {
     "LlamaForCausalLM": "llama",

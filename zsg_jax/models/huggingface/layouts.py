@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 
 from flax import traverse_util
 
-from zsg_jax.models.weights import Place, Places, Weights
+from zsg_jax.models.huggingface.weights import Place, Places, Weights
 
 Params = dict[str, Any]
 

@@ -5,9 +5,9 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from zsg_jax.errors import UserError, check
+from zsg_jax.models.huggingface.weights import read_json
 from zsg_jax.models.rotary import LinearScaling, Llama3Scaling, RopeScaling
-from zsg_jax.models.weights import read_json
+from zsg_jax.runtime.errors import UserError, check
 
 # Written by one version or another of transformers and without effect on the forward pass.
 _HARMLESS = """

@@ -14,14 +14,14 @@ from flax import traverse_util
 from safetensors import SafetensorError
 from safetensors.numpy import save_file
 
-from zsg_jax.durable import write_json
-from zsg_jax.errors import UserError, check
 from zsg_jax.models.families import ModelConfig, family_name
 from zsg_jax.models.huggingface import layouts, open_folder, unpadded
 from zsg_jax.models.huggingface.configs import config_json, config_path
+from zsg_jax.models.huggingface.weights import Place, read_json
 from zsg_jax.models.parts import Params
-from zsg_jax.models.weights import Place, read_json
-from zsg_jax.progress import track
+from zsg_jax.runtime.errors import UserError, check
+from zsg_jax.runtime.files import write_json
+from zsg_jax.runtime.progress import track
 
 # "same" is that of the folder that training started from, tensor by tensor; else the parameters'.
 SAME = "same"

@@ -6,8 +6,8 @@ from typing import Any, NamedTuple
 import numpy as np
 from jax.sharding import Mesh
 
-from zsg_jax.errors import check
-from zsg_jax.similarity.cosine import cosine_matrix, row_statistics, top_k
+from zsg_jax.runtime.errors import check
+from zsg_jax.similarity.search.cosine import cosine_matrix, row_statistics, top_k
 
 BLOCKS = 4  # of every device, taken from disk at a time
 ENTRIES = 1 << 24  # cosines on the host at a time, where a matrix of them is looked through

@@ -9,12 +9,12 @@ from jax.sharding import Mesh
 
 from zsg_jax.arrangement import Arrangement
 from zsg_jax.data.instance import Instance
-from zsg_jax.durable import write_bytes
-from zsg_jax.errors import check
 from zsg_jax.report.explain import drawings, tables
 from zsg_jax.report.explain.bins import even_places
 from zsg_jax.report.explain.measures import fetch, measure, nearest_test_rows
 from zsg_jax.report.templates import render
+from zsg_jax.runtime.errors import check
+from zsg_jax.runtime.files import write_bytes
 
 NEAREST = 3  # training rows listed for a test row
 SERVED_ENTRIES = 1 << 26  # cosines that finding nearest test rows may take; sampled past that

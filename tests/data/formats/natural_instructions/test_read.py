@@ -1,0 +1,319 @@
+import json
+from collections import Counter
+from operator import itemgetter
+
+import pytest
+
+from zsg_jax.data.formats.natural_instructions import Options, rows
+from zsg_jax.data.schemas.read import read_messages
+from zsg_jax.data.sources import load
+from zsg_jax.data.tokenize.tokenizer import ByteTokenizer, from_folder
+from zsg_jax.runtime.errors import UserError
+
+EXAMPLES = [
+    {"input": "2 + 2", "output": "4", "explanation": "Sum."},
+    {"input": " 1 + 5 ", "output": "6\n"},
+    {"input": "never", "output": "shown"},
+]
+
+
+def write(folder, tasks, split="splits/default/train_tasks.txt"):
+    """Writes tasks (names to objects, or bytes as they are) and the list of them."""
+    (folder / "tasks").mkdir(exist_ok=True)
+    for name, task in tasks.items():
+        content = task if isinstance(task, bytes) else json.dumps(task).encode()
+        (folder / "tasks" / f"{name}.json").write_bytes(content)
+    listed = folder / split
+    listed.parent.mkdir(parents=True, exist_ok=True)
+    listed.write_text("".join(f"{name}\n" for name in tasks))
+    return listed
+
+
+def task(*instances, **changes):
+    return {
+        "Definition": ["Add the numbers"],
+        "Positive Examples": EXAMPLES,
+        "Negative Examples": [{"input": "1 + 1", "output": "3"}],
+        "Categories": ["Arithmetic"],
+        "Instances": list(instances),
+        **changes,
+    }
+
+
+def test_tasks_become_rows_in_the_order_of_the_list(tmp_path):
+    one = task({"id": "a-1", "input": "3 + 4", "output": ["7", "seven"]})
+    two = task({"input": "1 + 1", "output": "2"}, {"id": "b-2", "input": "0", "output": ["0", "0"]})
+    listed = write(tmp_path, {"b_task": one, "a_task": two})
+    listed.write_text("\ufeffb_task\n\n a_task \n", "utf-8")
+    instances, skipped = read_messages(listed)
+    assert not skipped
+    assert [(i.id, i.task) for i in instances] == [
+        ("a-1", "b_task"),
+        ("a_task:1", "a_task"),
+        ("b-2", "a_task"),
+    ]
+    assert instances[0].references == ("7", "seven")
+    assert instances[2].references == ("0",)
+    assert [turn.role for turn in instances[0].turns] == ["user", "assistant"]
+    assert instances[0].turns[0].content == (
+        "Definition: Add the numbers.\n\n"
+        " Positive Example 1 -\nInput: 2 + 2\n Output: 4\n\n"
+        " Positive Example 2 -\nInput: 1 + 5\n Output: 6\n\n"
+        "Now complete the following example -\nInput: 3 + 4\nOutput: "
+    )
+    assert instances[0].turns[1].content == "7"
+
+
+def read(listed, options, side="train", encode=None):
+    """The rows as objects, without looking into what is refused."""
+    return [json.loads(row.raw) for row in rows(listed, options, side, encode)]
+
+
+MANY = [{"id": f"i{k}", "input": str(k), "output": [f"{k}a", f"{k}b", f"{k}c"]} for k in range(40)]
+FREE = Options(max_source=0, train_per_task=7, test_per_task=5)
+
+
+def test_a_side_takes_its_share_of_every_task(tmp_path):
+    listed = write(tmp_path, {"a": task(*MANY), "b": task(*MANY[:6]), "c": task(*MANY[:5])})
+    test = read(listed, FREE, "test")
+    assert [(row["task"], row["id"]) for row in test] == [
+        (name, f"i{k}") for name in "abc" for k in range(5)
+    ]
+    train = read(listed, FREE)
+    assert [row["task"] for row in train] == ["a"] * 7 + ["b"] * 6 + ["c"] * 5
+    numbers = [int(row["id"][1:]) for row in train[:7]]
+    assert numbers == sorted(numbers) != list(range(7))
+    # The same ids in another task are another draw.
+    again = write(tmp_path, {"a": task(*MANY), "d": task(*MANY)}, "splits/again/train_tasks.txt")
+    drawn = [row["id"] for row in read(again, FREE)]
+    assert drawn[:7] == [f"i{number}" for number in numbers]
+    assert drawn[7:] != drawn[:7]
+    other = read(listed, Options(max_source=0, train_per_task=7, seed=1))
+    assert [row["id"] for row in other[:7]] != [row["id"] for row in train[:7]]
+
+
+def test_what_is_drawn_of_a_task_hangs_on_that_task_alone(tmp_path):
+    both = read(write(tmp_path, {"b": task(*MANY[:9]), "a": task(*MANY)}), FREE)
+    alone = read(write(tmp_path, {"a": task(*MANY[::-1])}), FREE)
+    key = itemgetter("id")
+    drawn = [row for row in both if row["task"] == "a"]
+    assert sorted(drawn, key=key) == sorted(alone, key=key)
+
+
+def test_a_reference_is_drawn_for_the_answer(tmp_path):
+    listed = write(tmp_path, {"a": task(*MANY)})
+    first = read(listed, Options(max_source=0, reference="first"))
+    assert [row["messages"][1]["content"] for row in first] == [f"{k}a" for k in range(40)]
+    drawn = read(listed, Options(max_source=0))
+    letters = [row["messages"][1]["content"][-1] for row in drawn]
+    # Expectation 13.3, standard deviation 3.
+    assert all(abs(letters.count(letter) - 13) < 12 for letter in "abc")
+    assert drawn == read(listed, Options(max_source=0))
+    assert [row["references"] for row in drawn] == [one["output"] for one in MANY]
+    assert read(listed, Options(max_source=0, seed=1)) != drawn
+
+
+def test_sources_are_held_within_the_limit_and_it_is_said(tmp_path, capsys):
+    long = {"id": "long", "input": "x" * 300, "output": "y"}
+    listed = write(tmp_path, {"a": task(GOOD, long, {**long, "id": "less", "input": "x" * 100})})
+    options = Options(max_source=250)
+    prompts = [
+        row["messages"][0]["content"]
+        for row in read(listed, options, encode=ByteTokenizer().encode)
+    ]
+    # 30 bytes of definition, 47 an example, 53 around the input.
+    assert [len(prompt) for prompt in prompts] == [178, 250, 230]
+    assert prompts[1].startswith("Definition: Add the numbers.\n\nNow complete")
+    assert "of 3 prompts 2 lost examples and 1 were cut" in capsys.readouterr().err
+    with pytest.raises(UserError, match=r"max_source=250 counts tokens, .* max_source=0"):
+        read(listed, options)
+
+
+def test_a_random_schema_changes_prompts_only(tmp_path):
+    listed = write(tmp_path, {"a": task(*MANY)})
+    fixed = read(listed, Options(max_source=0))
+    mixed = read(listed, Options(max_source=0, schema="random"))
+    kinds = {
+        tuple(word in row["messages"][0]["content"] for word in ("Def", "Pos", "Neg", "Expl"))
+        for row in mixed
+    }
+    yes, no = True, False
+    assert kinds == {
+        (yes, no, no, no),
+        (no, yes, no, no),
+        (yes, yes, no, no),
+        (yes, yes, yes, no),
+        (yes, yes, no, yes),
+    }
+    for one, two in zip(fixed, mixed, strict=True):
+        one["messages"][0] = two["messages"][0]
+        assert one == two
+
+
+def test_one_broken_file_among_thousands_is_named(tmp_path):
+    tasks = {f"t{number}": task(GOOD) for number in range(2000)}
+    listed = write(tmp_path, tasks | {"t1234": b'{"Definition": ["Do"], "Instances": [{"id"'})
+    with pytest.raises(UserError, match=r"tasks/t1234\.json: is not JSON"):
+        read(listed, FREE)
+
+
+def test_an_instance_that_is_not_taken_is_not_looked_into(tmp_path):
+    listed = write(
+        tmp_path, {"t": task(GOOD, {"id": "2"}, {"id": "3", "input": "x", "output": "y"})}
+    )
+    only = Options(max_source=0, test_per_task=1)
+    assert [row.refusal for row in rows(listed, only, "test")] == [""]
+    assert [row.refusal for row in rows(listed)] == ["", 'has no "input"', ""]
+
+
+def test_tasks_may_lie_beside_the_list(tmp_path):
+    listed = write(tmp_path, {"t": task({"id": "1", "input": "x", "output": ["y"]})}, "mine.txt")
+    train, test, _ = load(str(listed), str(listed), bad_rows="refuse", rewrites_options={})
+    assert [one.id for one in train] == [one.id for one in test] == ["1"]
+
+
+GOOD = {"id": "1", "input": "x", "output": ["y"]}
+BAD_INSTANCES = {
+    "no output": ({"id": "2", "input": "x"}, 'has no "output"'),
+    "no accepted output": ({"id": "2", "input": "x", "output": []}, 'has no "output"'),
+    "empty output": ({"id": "2", "input": "x", "output": ""}, 'has no "output"'),
+    "output a number": ({"id": "2", "input": "x", "output": [3]}, "JSON number"),
+    "second output empty": ({"id": "2", "input": "x", "output": ["y", " "]}, '"references[1]"'),
+    "no input": ({"id": "2", "output": ["y"]}, 'has no "input"'),
+    "no object": ("text", "is no JSON object"),
+    "id twice": (GOOD, "instance 1"),
+}
+
+
+@pytest.mark.parametrize("name", BAD_INSTANCES)
+def test_a_bad_instance_is_named_by_file_and_number(tmp_path, name):
+    bad, reason = BAD_INSTANCES[name]
+    listed = write(tmp_path, {"t": task(GOOD, bad, {"id": "3", "input": "x", "output": ["z"]})})
+    file = tmp_path / "tasks" / "t.json"
+    with pytest.raises(UserError) as caught:
+        read_messages(listed)
+    assert str(caught.value).startswith(f"{file}, instance 2: ")
+    assert reason in str(caught.value)
+    instances, skipped = read_messages(listed, "skip")
+    assert [one.id for one in instances] == ["1", "3"]
+    assert [(one.path, one.line) for one in skipped] == [(str(file), 2)]
+
+
+BAD_TASKS = {
+    "broken": (b'{"Definition": ["x"', "is not JSON"),
+    "not UTF-8": (b"\xff", "is not JSON"),
+    "a list": (b"[]", "is no task"),
+    "no definition": (task(GOOD, Definition=[]), '"Definition"'),
+    "blank definition": (task(GOOD, Definition=" "), '"Definition"'),
+    "broken example": (task(GOOD, **{"Positive Examples": [{"input": "x"}]}), "Examples[0]"),
+    "examples an object": (task(GOOD, **{"Positive Examples": {"a": 1}}), "must be a list"),
+    "no instances": (task(Instances=None), '"Instances"'),
+}
+
+
+@pytest.mark.parametrize("name", BAD_TASKS)
+@pytest.mark.parametrize("bad_rows", ["refuse", "skip"])
+def test_a_bad_task_is_named_and_never_skipped(tmp_path, name, bad_rows):
+    content, reason = BAD_TASKS[name]
+    listed = write(tmp_path, {"good": task(GOOD), "bad": content})
+    with pytest.raises(UserError) as caught:
+        read_messages(listed, bad_rows)
+    assert str(caught.value).startswith(f"{tmp_path / 'tasks' / 'bad.json'}: ")
+    assert reason in str(caught.value)
+
+
+BAD_EXAMPLES = {
+    "no list": ("text", '"Negative Examples" must be a list'),
+    "no object": (["text"], '"Negative Examples[0]" lacks'),
+    "output a number": (
+        [{"input": "x", "output": "y"}, {"input": "x", "output": 1}],
+        '"Negative Examples[1]" lacks',
+    ),
+    "explanation a list": (
+        [{"input": "x", "output": "y", "explanation": []}],
+        '"Negative Examples[0].explanation" is no text',
+    ),
+}
+
+
+@pytest.mark.parametrize("name", BAD_EXAMPLES)
+def test_negative_examples_are_checked_where_they_are_shown(tmp_path, name):
+    examples, reason = BAD_EXAMPLES[name]
+    listed = write(tmp_path, {"t": task(GOOD, **{"Negative Examples": examples})})
+    assert len(read(listed, Options(max_source=0))) == 1
+    shown = Options(max_source=0, negative_examples=2, explanation=True)
+    with pytest.raises(UserError) as caught:
+        read(listed, shown)
+    assert str(caught.value).startswith(f"{tmp_path / 'tasks' / 't.json'}: ")
+    assert reason in str(caught.value)
+
+
+def test_a_list_that_cannot_be_followed_is_refused(tmp_path):
+    with pytest.raises(UserError, match="no such file"):
+        read_messages(tmp_path / "none.txt")
+    alone = tmp_path / "alone.txt"
+    alone.write_text("t\n")
+    with pytest.raises(UserError, match="there is neither"):
+        read_messages(alone)
+    listed = write(tmp_path, {"t": task(GOOD)})
+    listed.write_text("t\nmissing\n")
+    with pytest.raises(UserError, match=r"names task 'missing', but there is no .*missing\.json"):
+        read_messages(listed)
+    listed.write_text("t\n\nt\n")
+    with pytest.raises(UserError, match=r"train_tasks\.txt:3: task 't' was already named"):
+        read_messages(listed)
+    listed.write_text("\n")
+    with pytest.raises(UserError, match="names no task"):
+        read_messages(listed)
+
+
+def test_the_real_tasks_are_read(assets):
+    folder = assets / "data" / "superni" / "splits" / "default"
+    if not folder.is_dir():
+        pytest.skip("no data/superni in ZSG_JAX_ASSETS")
+    instances, skipped = read_messages(folder / "train_tasks.txt")
+    assert (len(instances), len({one.task for one in instances}), skipped) == (1200, 6, [])
+    assert max(len(one.references) for one in instances) > 1
+    assert all(one.text.count(" Positive Example ") >= 2 for one in instances)
+
+
+EMOTION = """\
+Definition: In this task, you are given a sentence containing a particular emotion. You must \
+classify the sentence into one of the six emotions: 'joy', 'love', 'anger', 'fear', or 'surprise'.
+
+ Positive Example 1 -
+Input: i am ever feeling nostalgic about the fireplace i will know that it is still on the property
+ Output: love
+
+ Positive Example 2 -
+Input: i am feeling grouchy
+ Output: anger
+
+Now complete the following example -
+Input: i feel like i should make one of these for every beach loving friend i know
+Output: """
+
+
+def test_the_real_tasks_are_read_as_the_study_reads_them(assets):
+    folder = assets / "data" / "superni" / "splits" / "default"
+    if not folder.is_dir():
+        pytest.skip("no data/superni in ZSG_JAX_ASSETS")
+    tokenizer = from_folder(assets / "models" / "stories260k")
+    train = read(folder / "train_tasks.txt", Options(), "train", tokenizer.encode)
+    assert Counter(row["task"] for row in train) == dict.fromkeys(
+        {row["task"] for row in train}, 100
+    )
+    prompts = [row["messages"][0]["content"] for row in train]
+    lengths = [len(one.ids) for one in tokenizer.encode(prompts)]
+    assert max(lengths) <= 1024
+    shown = [prompt.count(" Positive Example ") for prompt in prompts]
+    assert set(shown) == {0, 1, 2}
+    assert all(row["messages"][1]["content"] in row["references"] for row in train)
+    assert any(row["messages"][1]["content"] != row["references"][0] for row in train)
+    test = read(folder / "test_tasks.txt", Options(), "test", tokenizer.encode)
+    emotion = json.loads(
+        (folder.parents[1] / "tasks/task875_emotion_classification.json").read_text()
+    )
+    assert [row["id"] for row in test[100:]] == [one["id"] for one in emotion["Instances"][:100]]
+    # Written out by hand from the file.
+    assert test[100]["messages"][0]["content"] == EMOTION

@@ -1,0 +1,290 @@
+import datetime
+import decimal
+import json
+import random
+
+import datasets
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from zsg_jax.data.formats.tables import (
+    BATCH_ROWS,
+    arrow_rows,
+    as_json,
+    dataset_rows,
+    hub_rows,
+    parquet_rows,
+)
+from zsg_jax.data.schemas.read import read_messages
+from zsg_jax.runtime.errors import UserError
+
+
+def rows_of(count):
+    return [{"question": f"ask {n}", "answer": "é" * (n % 5 + 1), "n": n} for n in range(count)]
+
+
+def parquet(folder, count=3000, **options):
+    table = pa.Table.from_pylist(rows_of(count))
+    pq.write_table(table, folder / "x.parquet", **{"row_group_size": 700, **options})
+    return folder / "x.parquet"
+
+
+def stream(folder, count=3000):
+    table = pa.Table.from_pylist(rows_of(count))
+    file = pa.OSFile(str(folder / "x.arrow"), "wb")
+    with file, pa.ipc.new_stream(file, table.schema) as writer:
+        writer.write_table(table, max_chunksize=2 * BATCH_ROWS)
+    return folder / "x.arrow"
+
+
+def saved(folder, count=30, shards=3):
+    datasets.disable_progress_bars()
+    whole = datasets.Dataset.from_list(rows_of(count))
+    whole.save_to_disk(str(folder / "saved"), num_shards=shards)
+    return folder / "saved"
+
+
+READERS = {parquet: parquet_rows, stream: arrow_rows, saved: dataset_rows}
+
+
+@pytest.mark.parametrize("write", READERS)
+def test_rows_are_numbered_from_one_across_their_parts(tmp_path, write):
+    path = write(tmp_path)
+    found = list(READERS[write](path))
+    assert [json.loads(row.raw) for row in found] == rows_of(len(found))
+    assert [row.number for row in found] == list(range(1, len(found) + 1))
+    assert {row.path for row in found} == {path}
+    assert {row.unit for row in found} == {"row"}
+    assert len(found) in (3000, 30)
+
+
+def test_a_row_group_is_read_at_a_time(tmp_path, monkeypatch):
+    asked = []
+    plain = pq.ParquetFile.iter_batches
+
+    def noted(self, batch_size, row_groups):
+        asked.append((batch_size, row_groups))
+        return plain(self, batch_size, row_groups=row_groups)
+
+    monkeypatch.setattr(pq.ParquetFile, "iter_batches", noted)
+    found = parquet_rows(parquet(tmp_path))
+    next(found)
+    assert asked == [(BATCH_ROWS, [0])]
+    list(found)
+    assert asked == [(BATCH_ROWS, [group]) for group in range(5)]
+
+
+@settings(deadline=None)
+@given(
+    st.recursive(
+        st.one_of(st.text(), st.integers(), st.booleans(), st.none(), st.floats(allow_nan=False)),
+        lambda inner: st.one_of(st.lists(inner), st.dictionaries(st.text(), inner)),
+        max_leaves=8,
+    )
+)
+def test_json_values_stay_what_they_are(value):
+    try:
+        json.dumps(value, ensure_ascii=False).encode()
+    except UnicodeEncodeError:
+        return
+    if "Infinity" not in json.dumps(value):
+        assert json.loads(as_json({"x": value})) == {"x": value}
+
+
+@pytest.mark.parametrize(
+    ("value", "expected"),
+    [
+        (float("nan"), None),
+        ([1.5, float("inf"), {"y": float("-inf")}], [1.5, None, {"y": None}]),
+        (b"caf\xc3\xa9", "café"),
+        (b"\xff\x00", "/wA="),
+        (decimal.Decimal(10**30), 10**30),
+        (decimal.Decimal("1.50"), "1.50"),
+        (datetime.datetime(2024, 1, 2, 3, 4), "2024-01-02T03:04:00"),
+        (datetime.date(2024, 1, 2), "2024-01-02"),
+        ([("key", 1)], [["key", 1]]),
+    ],
+)
+def test_values_that_json_lacks_are_written_by_a_rule(value, expected):
+    assert json.loads(as_json({"x": value})) == {"x": expected}
+    assert b"\n" not in as_json({"x": value})
+
+
+@pytest.mark.parametrize("write", [parquet, stream])
+@settings(deadline=None, max_examples=25)
+@given(st.floats(0, 1, exclude_max=True))
+def test_a_file_cut_anywhere_is_refused(tmp_path_factory, write, share):
+    path = write(tmp_path_factory.mktemp("cut"))
+    content = path.read_bytes()
+    path.write_bytes(content[: int(share * len(content))])
+    for bad_rows in ("refuse", "skip"):
+        with pytest.raises(UserError) as caught:
+            read_messages(path, bad_rows)
+        assert str(caught.value).startswith(f"{path}: the ")
+        assert "is damaged" in str(caught.value)
+        assert "\n" not in str(caught.value)
+
+
+def test_a_stream_that_stops_between_two_batches_is_refused(tmp_path):
+    """To pyarrow alone it looks like one that ends there."""
+    path = stream(tmp_path)
+    content = path.read_bytes()
+    path.write_bytes(content[:-8])
+    with pa.OSFile(str(path)) as file:
+        assert pa.ipc.open_stream(file).read_all().num_rows == 3000
+    with pytest.raises(UserError, match=r"x\.arrow: the Arrow file is damaged, .* cut off, or not"):
+        read_messages(path)
+
+
+@pytest.mark.parametrize("write", [parquet, stream])
+def test_flipped_bytes_end_in_a_refusal_or_in_rows(tmp_path, write):
+    options = {"write_page_checksum": True} if write is parquet else {}
+    path = write(tmp_path, 300, **options)
+    content, rng = path.read_bytes(), random.Random(0)
+    refused = []
+    for _ in range(150):
+        broken = bytearray(content)
+        broken[rng.randrange(len(broken))] ^= 1 << rng.randrange(8)
+        path.write_bytes(broken)
+        try:
+            read_messages(path, "skip")
+        except UserError as error:
+            refused.append(str(error))
+    assert len(refused) > 10
+    assert all(said.startswith(f"{path}") and "\n" not in said for said in refused)
+
+
+def test_damage_in_the_middle_tells_the_last_row(tmp_path):
+    path = parquet(tmp_path, write_page_checksum=True, compression="none", use_dictionary=False)
+    content = path.read_bytes()
+    at = content.index(b"ask 2222")
+    path.write_bytes(content[:at] + b"ASK" + content[at + 3 :])
+    with pytest.raises(UserError, match=r"the Parquet file is damaged after row 2,100: .*CRC"):
+        read_messages(path)
+
+
+def test_a_text_that_is_not_utf8_is_a_bad_row(tmp_path):
+    answers = pa.array([b"fine", b"caf\xe9", b"well"]).view(pa.string())
+    table = pa.table({"question": ["a", "b", "c"], "answer": answers})
+    pq.write_table(table, tmp_path / "x.parquet")
+    with pytest.raises(UserError, match=r"x\.parquet, row 2: is not UTF-8 \(byte 3 of a text\)"):
+        read_messages(tmp_path / "x.parquet")
+    found, skipped = read_messages(tmp_path / "x.parquet", "skip")
+    assert [one.text for one in found] == ["a fine", "c well"]
+    assert [one.line for one in skipped] == [2]
+
+
+def test_columns_of_bytes_and_categories_are_texts(tmp_path):
+    table = pa.table(
+        {
+            "question": pa.array([b"a", b"b"]),
+            "answer": pa.array(["y", "y"]).dictionary_encode(),
+            "task": pa.array(["t", None], pa.large_string()),
+        }
+    )
+    pq.write_table(table, tmp_path / "x.parquet")
+    found, _ = read_messages(tmp_path / "x.parquet")
+    assert [(one.text, one.task) for one in found] == [("a y", "t"), ("b y", "(no task)")]
+
+
+@pytest.mark.parametrize("name", ["x.parquet", "x.arrow"])
+def test_other_files_are_refused(tmp_path, name):
+    with pytest.raises(UserError, match=rf"{name}: no such file"):
+        read_messages(tmp_path / name)
+    for content in (b"", b"PAR1", b'{"question": "a", "answer": "b"}\n' * 9):
+        (tmp_path / name).write_bytes(content)
+        with pytest.raises(UserError, match=rf"{name}: the .* file is damaged, or none at all"):
+            read_messages(tmp_path / name)
+    empty = pa.table({"question": pa.array([], pa.string())})
+    pq.write_table(empty, tmp_path / "empty.parquet")
+    with pytest.raises(UserError, match=r"empty\.parquet: holds no instance"):
+        read_messages(tmp_path / "empty.parquet")
+
+
+def test_splits_are_named_until_one_is_given(tmp_path):
+    one = datasets.Dataset.from_list(rows_of(2))
+    datasets.disable_progress_bars()
+    datasets.DatasetDict({"train": one, "dev": one}).save_to_disk(str(tmp_path / "d"))
+    with pytest.raises(UserError, match=r"d: holds the splits train, dev; give .*d/train$"):
+        read_messages(tmp_path / "d")
+    assert len(read_messages(tmp_path / "d" / "dev")[0]) == 2
+
+
+def test_a_saved_folder_that_is_not_whole_names_the_file(tmp_path):
+    path = saved(tmp_path)
+    second = path / "data-00001-of-00003.arrow"
+    content = second.read_bytes()
+    second.write_bytes(content[:-20])
+    with pytest.raises(UserError, match=r"00001-of-00003\.arrow: the Arrow file is damaged, or"):
+        read_messages(path)
+    second.unlink()
+    with pytest.raises(UserError, match=r"00001-of-00003\.arrow: no such file"):
+        read_messages(path)
+    second.write_bytes(content)
+    state = json.loads((path / "state.json").read_text())
+    for changed, reason in (
+        ({"_indices_data_files": [{"filename": "i.arrow"}]}, "save it again"),
+        ({"_data_files": []}, "names no Arrow file"),
+        ({"_data_files": ["data-00000-of-00003.arrow"]}, "names no Arrow file"),
+        ({"_data_files": {"filename": None}}, "names no Arrow file"),
+    ):
+        (path / "state.json").write_text(json.dumps(state | changed))
+        with pytest.raises(UserError, match=reason):
+            read_messages(path)
+    for content in ("{", "[]"):
+        (path / "state.json").write_text(content)
+        with pytest.raises(UserError, match=r"state\.json: (is not JSON|holds no JSON object)"):
+            read_messages(path)
+
+
+class TestHub:
+    @pytest.fixture
+    def asked(self, monkeypatch):
+        asked = []
+        one, two = (datasets.Dataset.from_list(rows_of(count)) for count in (3, 2000))
+        there = {
+            ("a/b", None): datasets.DatasetDict({"train": one, "test": two}),
+            ("a/b", "test"): two,
+            ("a/single", None): datasets.DatasetDict({"train": one}),
+        }
+
+        def load_dataset(name, *, split=None):
+            asked.append((name, split))
+            if (name, split) not in there:
+                raise ConnectionError("no way to\nreach the hub")
+            return there[name, split]
+
+        monkeypatch.setattr(datasets, "load_dataset", load_dataset)
+        return asked
+
+    def test_a_split_is_read(self, asked):
+        found = list(hub_rows("hub:a/b:test"))
+        assert [json.loads(row.raw) for row in found] == rows_of(2000)
+        assert [row.number for row in found] == list(range(1, 2001))
+        assert asked == [("a/b", "test")]
+        instances, _ = read_messages("hub:a/b:test")
+        assert [one.id for one in instances][:2] == ["b:test:1", "b:test:2"]
+
+    def test_an_only_split_needs_no_name(self, asked):
+        assert len(read_messages("hub:a/single")[0]) == 3
+
+    def test_several_splits_are_named(self, asked):
+        with pytest.raises(UserError) as caught:
+            read_messages("hub:a/b")
+        assert str(caught.value) == (
+            "hub:a/b: has the splits train, test; name one, as hub:a/b:train"
+        )
+
+    def test_what_cannot_be_loaded_is_told_in_one_line(self, asked):
+        with pytest.raises(UserError) as caught:
+            read_messages("hub:a/none:train")
+        assert str(caught.value) == "hub:a/none:train: cannot be loaded: no way to"
+
+    def test_nothing_is_asked_for_without_the_word(self, asked, tmp_path, monkeypatch):
+        monkeypatch.chdir(tmp_path)
+        with pytest.raises(UserError, match="no such file"):
+            read_messages("a/b")
+        assert asked == []

@@ -1,0 +1,128 @@
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from zsg_jax.leakage import near as duplicates
+from zsg_jax.leakage.near import near_pairs
+from zsg_jax.runtime.errors import UserError
+from zsg_jax.similarity.search.cosine import row_statistics
+
+
+def crowd(generator, rows, kinds=6):
+    """Rows around a few centres, so that near ones and copies are many; some are zero."""
+    centres = np.random.default_rng(7).normal(size=(kinds, 12))
+    centres[0] = 0
+    spread = generator.choice([0, 0.05, 0.3], size=(rows, 1))
+    picked = centres[generator.integers(kinds, size=rows)]
+    return (picked + spread * generator.normal(size=(rows, 12))).astype(np.float32)
+
+
+def as_dict(blocks):
+    found = {}
+    last = (-1, -1)
+    for block in blocks:
+        assert (block.kind, block.measure.dtype) == ("near", np.float32)
+        for i, j, cosine in zip(*(column.tolist() for column in block[1:]), strict=True):
+            assert (i, j) > last
+            found[i, j] = cosine
+            last = (i, j)
+    return found
+
+
+class OnDisk:
+    """What a file of rows offers, and no more; remembers the most rows it gave at a time."""
+
+    def __init__(self, rows):
+        self._rows = rows
+        self.shape, self.dtype, self.ndim = rows.shape, rows.dtype, rows.ndim
+        self.most = 0
+
+    def __len__(self):
+        return len(self._rows)
+
+    def __getitem__(self, rows):
+        assert isinstance(rows, slice) or (np.diff(rows) > 0).all()
+        part = self._rows[rows]
+        self.most = max(self.most, len(part))
+        return part
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    st.integers(0, 2**32 - 1),
+    st.integers(0, 40),
+    st.integers(0, 12),
+    st.sampled_from([0.3, 0.95, 0.999]),
+    st.booleans(),
+)
+def test_pairs_are_those_of_a_loop_in_float64(seed, n, t, threshold, known):
+    generator = np.random.default_rng(seed)
+    train, test = crowd(generator, n), crowd(generator, t)
+    largest = row_statistics(train, test).maximum if known and t else None
+    found = as_dict(near_pairs(train, test, threshold=threshold, largest=largest))
+    for i in range(n):
+        for j in range(t):
+            a, b = train[i].astype(np.float64), test[j].astype(np.float64)
+            lengths = np.sqrt(a @ a) * np.sqrt(b @ b)
+            cosine = a @ b / lengths if lengths else 0.0
+            if abs(cosine - threshold) > 1e-6:
+                assert ((i, j) in found) == (cosine > threshold)
+            if (i, j) in found:
+                assert found[i, j] == pytest.approx(cosine, abs=1e-6)
+
+
+@pytest.mark.parametrize("threshold", [0.6, 0.5, 0.96, 1.0])
+def test_a_cosine_at_the_threshold_counts_and_the_next_below_does_not(threshold):
+    least = np.float32(threshold)
+    # Other columns are zero, so the cosine with the first axis is the first entry itself.
+    entries = [least, np.nextafter(least, np.float32(0)), np.nextafter(least, np.float32(2))]
+    train = np.zeros((3, 3))
+    train[:, 0] = np.minimum(entries, 1)
+    train[:, 1] = np.sqrt(1 - np.square(train[:, 0]))
+    found = as_dict(near_pairs(train, np.eye(3)[:1], threshold=threshold))
+    assert set(found) == {(0, 0), (2, 0)}
+    assert found[0, 0] == least
+
+
+@pytest.mark.parametrize("n", [5, 700])
+def test_blocks_and_slices_change_nothing_however_many_are_near(n, monkeypatch):
+    generator = np.random.default_rng(n)
+    train, test = crowd(generator, n, 3), crowd(generator, 9, 3)
+    whole = as_dict(near_pairs(train, test, threshold=0.9))
+    assert len(whole) > n
+    monkeypatch.setattr(duplicates, "CELLS", 9 * 100)
+    monkeypatch.setattr(duplicates, "PAIRS", 9 * 7)
+    blocks = list(near_pairs(train, test, threshold=0.9, block_rows=256))
+    assert as_dict(blocks) == whole
+    assert max(len(block.train) for block in blocks) <= 9 * 7
+
+
+def test_rows_of_a_file_are_fetched_only_where_they_are_near(monkeypatch):
+    monkeypatch.setattr(duplicates, "CELLS", 9 * 100)
+    generator = np.random.default_rng(0)
+    train, test = crowd(generator, 700), crowd(generator, 9)
+    largest = row_statistics(train, test).maximum
+    stored = OnDisk(train)
+    found = as_dict(near_pairs(stored, test, largest=largest))
+    assert found == as_dict(near_pairs(train, test))
+    assert 0 < stored.most <= 100
+
+
+def test_copies_meet_all_their_copies():
+    train = np.tile(np.eye(4)[:2], (3, 1))
+    found = as_dict(near_pairs(train, np.eye(4)[[0, 3, 0]]))
+    assert set(found) == {(i, j) for i in (0, 2, 4) for j in (0, 2)}
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"threshold": 0.0}, "threshold=0.0"),
+        ({"threshold": 1.01}, "threshold=1.01"),
+        ({"largest": np.zeros(3, np.float32)}, r"\(3,\)"),
+    ],
+)
+def test_what_cannot_be_near_is_refused(settings, message):
+    with pytest.raises(UserError, match=message):
+        list(near_pairs(np.eye(2), np.eye(2), **settings))

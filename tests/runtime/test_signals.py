@@ -1,0 +1,168 @@
+"""SIGTERM: at once where nothing is lost by it, after the step at work where something is."""
+
+import gc
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import jax
+import numpy as np
+import pytest
+from jax.sharding import Mesh
+
+from zsg_jax.runtime import signals as stopping
+from zsg_jax.training import loop
+from zsg_jax.workflows import study
+
+
+@pytest.fixture(autouse=True)
+def _as_it_was(monkeypatch):
+    known = signal.getsignal(signal.SIGTERM)
+    monkeypatch.setattr(sys, "unraisablehook", sys.unraisablehook)
+    monkeypatch.setattr(stopping, "_asked", False)
+    monkeypatch.setattr(stopping, "_agreed", False)
+    stopping.listen()
+    yield
+    signal.signal(signal.SIGTERM, known)
+
+
+def hear():
+    os.kill(os.getpid(), signal.SIGTERM)
+    time.sleep(0.01)
+
+
+def test_it_raises_at_once_and_only_once():
+    with pytest.raises(stopping.Terminated):
+        hear()
+    hear()  # a scheduler may repeat itself while the process is on its way out
+
+
+@pytest.mark.parametrize(
+    ("number", "raised"),
+    [(signal.SIGTERM, stopping.Terminated), (signal.SIGINT, KeyboardInterrupt)],
+)
+def test_a_callback_that_drops_what_is_raised_in_it_does_not_hide_it(number, raised):
+    """As JAX has one for Python's collections of garbage."""
+    hears = signal.signal(signal.SIGINT, signal.default_int_handler)
+    heard = []
+
+    def callback(phase, info):
+        if not heard:
+            heard.append(phase)
+            os.kill(os.getpid(), number)
+            time.sleep(0.01)
+
+    gc.callbacks.append(callback)
+
+    def work():
+        gc.collect()
+        time.sleep(1)
+
+    try:
+        with pytest.raises(raised):
+            work()
+    finally:
+        gc.callbacks.remove(callback)
+        signal.signal(signal.SIGINT, hears)
+    assert heard
+
+
+def test_it_waits_for_the_end_of_what_defers_it():
+    done = []
+
+    def work():
+        with stopping.deferred():
+            hear()
+            done.append("all of it")
+
+    with pytest.raises(stopping.Terminated) as stopped:
+        work()
+    assert done
+    assert not stopped.value.everywhere
+
+
+def test_a_mistake_is_told_rather_than_the_signal():
+    def work():
+        with stopping.deferred():
+            hear()
+            raise ValueError("mistake")
+
+    with pytest.raises(ValueError, match="mistake"):
+        work()
+
+
+def test_a_vote_counts_what_was_heard_before_it():
+    ballot = stopping.Ballot(Mesh(np.asarray(jax.devices()[:1]), ("data",)))
+
+    def votes():
+        with stopping.deferred():
+            ballot.cast()
+            hear()
+            told.append(ballot.stops())
+            ballot.cast()
+            told.append(ballot.stops())
+
+    told = []
+    with pytest.raises(stopping.Terminated) as stopped:
+        votes()
+    assert told == [False, True]
+    assert stopped.value.everywhere
+
+
+DEAF = """
+import hashlib, signal
+from zsg_jax.runtime import cli as command_line, signals as stopping
+stopping.PATIENCE = 0.2
+stopping.listen(command_line.end_by_sigterm)
+print("now", flush=True)
+hashlib.pbkdf2_hmac("sha256", b"", b"", 100_000_000)  # one call, minutes long, as a compile is
+"""
+
+
+def test_a_main_thread_that_does_not_hear_is_ended_all_the_same():
+    child = subprocess.Popen(
+        [sys.executable, "-c", DEAF], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
+    assert child.stdout.readline() == "now\n"
+    time.sleep(0.5)
+    child.send_signal(signal.SIGTERM)
+    _, told = child.communicate(timeout=20)
+    assert child.returncode == stopping.CODE
+    assert told.startswith("zsg_jax: ended by SIGTERM; the same command goes on")
+
+
+@pytest.mark.parametrize("at", [2, pytest.param(10, marks=pytest.mark.slow)])
+def test_a_run_saves_the_step_at_work_and_goes_on_from_it(
+    small_config, read_metrics, tmp_path, monkeypatch, at
+):
+    config = small_config(**{"training.checkpoint_every": 100})
+    study.run(config, tmp_path / "whole", command="test")
+    settled = loop.consumed
+
+    def heard(taken):
+        nonlocal left
+        left -= 1
+        if left == 0:
+            hear()
+        return settled(taken)
+
+    # The row of step `at` is written while the next one is at work.
+    left = at
+    monkeypatch.setattr(loop, "consumed", heard)
+    with pytest.raises(stopping.Terminated) as stopped:
+        study.run(config, tmp_path / "stopped", command="test")
+    assert stopped.value.everywhere == (at < 10)
+    run = tmp_path / "stopped" / "runs" / "tmta-nft-seed0"
+    expected = read_metrics(tmp_path / "whole" / "runs" / "tmta-nft-seed0")
+    rows = read_metrics(run)
+    assert rows == expected[: len(rows)]
+    (kept,) = (int(path.name) for path in (run / "checkpoints").iterdir())
+    assert kept == max(row["step"] for row in rows)
+    assert kept == min(at + 2, 10)
+    monkeypatch.setattr(loop, "consumed", settled)
+    monkeypatch.setattr(stopping, "_asked", False)
+    monkeypatch.setattr(stopping, "_agreed", False)
+    study.run(config, tmp_path / "stopped", command="test")
+    assert read_metrics(run) == expected

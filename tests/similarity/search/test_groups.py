@@ -1,0 +1,75 @@
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from zsg_jax.runtime.errors import UserError
+from zsg_jax.similarity.rows import HOST_ROWS
+from zsg_jax.similarity.search import groups
+from zsg_jax.similarity.search.cosine import scan
+from zsg_jax.similarity.search.groups import GroupSums, group_means
+
+
+def unit(x):
+    return x / np.maximum(np.linalg.norm(x, axis=1, keepdims=True), 1e-300)
+
+
+@pytest.mark.parametrize("n", [1, 50, HOST_ROWS + 7])
+def test_means_agree_with_a_loop(n):
+    rows = np.random.default_rng(n).normal(size=(n, 4))
+    numbers = np.arange(n) % min(n, 3)
+    expected = [unit(rows[numbers == group]).mean(0) for group in range(min(n, 3))]
+    np.testing.assert_allclose(group_means(rows, numbers), expected, atol=1e-7)
+
+
+@settings(max_examples=60, deadline=None)
+@given(n=st.integers(1, 60), many=st.integers(1, 9), seed=st.integers(0, 2**32 - 1))
+def test_the_order_and_the_parts_in_which_rows_come_change_no_bit(n, many, seed):
+    generator = np.random.default_rng(seed)
+    rows = unit(generator.normal(size=(n, 5)) * 10.0 ** generator.integers(-6, 6, 5)).astype("f4")
+    numbers = np.unique(generator.integers(0, many, n), return_inverse=True)[1]
+    straight, mixed = GroupSums(numbers, 5), GroupSums(numbers, 5)
+    straight.add(rows, slice(0, n))
+    order = generator.permutation(n)
+    for part in np.array_split(order, 4):
+        mixed.add(rows[part], part)
+    np.testing.assert_array_equal(straight.means(), mixed.means())
+    exact = [rows[numbers == g].astype(np.float64).mean(0) for g in range(numbers.max() + 1)]
+    np.testing.assert_allclose(straight.means(), exact, rtol=0, atol=2.0**-38)
+
+
+@settings(max_examples=20, deadline=None)
+@given(
+    n=st.sampled_from([1, 300, 700]),
+    nearest=st.sampled_from([0, 3, 900]),
+    farthest=st.sampled_from([0, 5]),
+    statistics=st.booleans(),
+    block_rows=st.sampled_from([256, 8192]),
+    seed=st.integers(0, 2**32 - 1),
+)
+def test_a_pass_for_other_things_gives_the_means_too(
+    n, nearest, farthest, statistics, block_rows, seed
+):
+    generator = np.random.default_rng(seed)
+    train, test = generator.normal(size=(n, 6)), generator.normal(size=(3, 6))
+    numbers = np.unique(generator.integers(0, 4, n), return_inverse=True)[1]
+    found = scan(
+        train,
+        test,
+        nearest=nearest,
+        farthest=farthest,
+        statistics=statistics,
+        groups=numbers,
+        block_rows=block_rows,
+    )
+    np.testing.assert_array_equal(found.means, group_means(train, numbers))
+
+
+def test_what_cannot_be_summed_is_refused(monkeypatch):
+    with pytest.raises(UserError, match=r"3 rows, but groups are \(2,\)"):
+        group_means(np.eye(3), np.zeros(2, int))
+    with pytest.raises(UserError, match="means are those of all rows"):
+        scan(np.eye(3), np.eye(3), groups=np.zeros(3, int), taken=np.zeros(3, bool))
+    monkeypatch.setattr(groups, "MOST", 3)
+    with pytest.raises(UserError, match="a group of 3 rows"):
+        group_means(np.eye(3), np.zeros(3, int))

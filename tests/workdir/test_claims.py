@@ -1,0 +1,133 @@
+from pathlib import Path
+
+import pytest
+
+from zsg_jax.runtime.errors import UserError
+from zsg_jax.workdir.claims import (
+    CONFIG,
+    DIGESTS,
+    check_shared,
+    claim,
+    claim_data,
+    locked,
+    refuse_address,
+    refuse_foreign,
+)
+
+CONFIG_A = {"seeds": [0, 1], "training.batch_size": 16, "mesh.data": 1, "report.title": "a"}
+
+
+def test_a_workdir_belongs_to_one_config(tmp_path):
+    folder = tmp_path / "w"
+    claim(folder, CONFIG_A)
+    claim(folder, CONFIG_A)
+    claim(folder, {**CONFIG_A, "mesh.data": 8, "data.workers": 3, "report.title": "b"})
+    claim(folder, {**CONFIG_A, "training.profile_steps": [10, 13]})
+    other = {**CONFIG_A, "seeds": [0], "training.batch_size": 8}
+    (folder / "embeddings").mkdir()
+    with pytest.raises(UserError) as caught:
+        claim(folder, other)
+    message = str(caught.value)
+    assert "seeds is [0, 1] there, [0] here" in message
+    assert "training.batch_size is 16 there, 8 here" in message
+    assert "mesh" not in message
+    assert "\n" not in message
+
+
+def test_folders_that_are_not_ours_are_left_alone(tmp_path):
+    (tmp_path / "thesis.txt").write_text("years of work")
+    with pytest.raises(UserError, match=f"holds files but no {CONFIG}"):
+        refuse_foreign(tmp_path)
+    with pytest.raises(UserError, match="is a file"):
+        refuse_foreign(tmp_path / "thesis.txt")
+    assert [path.name for path in tmp_path.iterdir()] == ["thesis.txt"]
+
+
+def test_a_first_try_that_made_nothing_binds_nobody(tmp_path):
+    claim(tmp_path, CONFIG_A)
+    claim_data(tmp_path, dict.fromkeys(DIGESTS, "a"))
+    (tmp_path / "tokenizer").mkdir()
+    other = {**CONFIG_A, "seeds": [5]}
+    claim(tmp_path, other)
+    assert sorted(path.name for path in tmp_path.iterdir()) == [CONFIG]
+    claim_data(tmp_path, dict.fromkeys(DIGESTS, "b"))
+    claim(tmp_path, other)
+    assert (tmp_path / "data.json").exists()
+
+
+def test_a_workdir_killed_while_it_was_made_is_still_ours(tmp_path):
+    (tmp_path / ".lock").touch()
+    (tmp_path / f"{CONFIG}.partial").write_text("{")
+    refuse_foreign(tmp_path)
+    refuse_foreign(tmp_path / "not there yet")
+    claim(tmp_path, CONFIG_A)
+    refuse_foreign(tmp_path)
+
+
+def test_a_damaged_config_is_named(tmp_path):
+    claim(tmp_path, CONFIG_A)
+    for content in ("{", "[]", "3", "null", ""):
+        (tmp_path / CONFIG).write_text(content)
+        with pytest.raises(UserError, match=r"config\.json: is damaged"):
+            claim(tmp_path, CONFIG_A)
+    (tmp_path / CONFIG).unlink()
+    (tmp_path / CONFIG).mkdir()
+    with pytest.raises(UserError, match=r"config\.json: is damaged"):
+        claim(tmp_path, CONFIG_A)
+
+
+def test_inputs_that_changed_are_refused(tmp_path):
+    facts = {key: key for key in DIGESTS} | {"train_rows": 3}
+    claim_data(tmp_path, facts)
+    claim_data(tmp_path, facts)
+    for key, what in DIGESTS.items():
+        with pytest.raises(UserError, match=f"{what} changed since"):
+            claim_data(tmp_path, {**facts, key: "other"})
+    (tmp_path / "data.json").write_text("{}")
+    with pytest.raises(UserError, match="is damaged: it holds no train_digest"):
+        claim_data(tmp_path, facts)
+
+
+def test_a_workdir_that_cannot_be_made_is_refused(tmp_path):
+    (tmp_path / "file").touch()
+    with (
+        pytest.raises(UserError, match="cannot be written"),
+        locked(tmp_path / "file" / "w"),
+    ):
+        pass
+
+
+def test_two_processes_do_not_share_a_workdir(tmp_path):
+    with (
+        locked(tmp_path),
+        pytest.raises(UserError, match="another process is at work there"),
+        locked(tmp_path),
+    ):
+        pass
+    with locked(tmp_path):
+        pass
+
+
+ADDRESSES = ["gs://bucket/study", "s3://bucket", "hdfs://host:80/a b", "gs:/bucket"]
+
+
+@pytest.mark.parametrize("address", ADDRESSES)
+def test_an_address_is_no_workdir(address, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for given in (address, Path(address)):
+        with pytest.raises(UserError, match=r"^--output \w+://.*: is no folder; mount the bucket"):
+            refuse_address(given, "--output")
+    with pytest.raises(UserError, match="mount the bucket"):
+        refuse_foreign(Path(address))
+    with pytest.raises(UserError, match="mount the bucket"), locked(Path(address)):
+        pass
+    assert list(tmp_path.iterdir()) == []
+    for folder in ("study", "/mnt/gs", "a:b/c", "data/gs:1", str(tmp_path)):
+        refuse_address(folder)
+
+
+def test_a_folder_that_is_not_shared_is_told(tmp_path):
+    with pytest.raises(UserError, match=r"does not see the config\.json .* that all hosts share"):
+        check_shared(tmp_path, patience=0)
+    (tmp_path / CONFIG).write_text("{}")
+    check_shared(tmp_path, patience=0)

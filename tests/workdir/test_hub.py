@@ -1,0 +1,217 @@
+"""Names of the hub, whose library is replaced by a folder: what is asked for, what is told."""
+
+import fnmatch
+import json
+import shutil
+import sys
+
+import huggingface_hub
+import numpy as np
+import pytest
+from huggingface_hub import errors
+from safetensors.numpy import save_file
+
+from zsg_jax.data.tokenize.tokenizer import train_bpe
+from zsg_jax.runtime.errors import UserError
+from zsg_jax.workdir import hub
+from zsg_jax.workflows import export as exporting
+from zsg_jax.workflows import study
+
+RUN = "tmta-nft-seed0"
+NAME = "hub:owner/tiny"
+
+
+class FakeHub:
+    """A repository whose branch main moves, and a cache, as snapshot_download has them."""
+
+    def __init__(self, folder):
+        self.repository, self.cache = folder / "repository", folder / "cache"
+        self.commit, self.online, self.asked = "a" * 40, True, []
+        self.refusal = None
+
+    def snapshot_download(
+        self, repository, *, revision, allow_patterns, ignore_patterns, local_files_only
+    ):
+        assert repository == "owner/tiny"
+        kept = self.cache / (self.commit if revision in (None, "main") else revision)
+        if local_files_only or not self.online:
+            if not kept.is_dir():
+                raise errors.LocalEntryNotFoundError("cannot find it in the local cache")
+            return str(kept)
+        if self.refusal:
+            raise self.refusal
+        self.asked.append(revision)
+        for path in (one for one in self.repository.rglob("*") if one.is_file()):
+            name = str(path.relative_to(self.repository))
+            if any(fnmatch.fnmatch(name, one) for one in allow_patterns) and not any(
+                fnmatch.fnmatch(name, one) for one in ignore_patterns
+            ):
+                (kept / name).parent.mkdir(parents=True, exist_ok=True)
+                shutil.copyfile(path, kept / name)
+        return str(kept)
+
+
+@pytest.fixture
+def fake(tmp_path, monkeypatch):
+    """A repository with a tiny Llama, its tokenizer, and what must not be fetched."""
+    one = FakeHub(tmp_path)
+    folder = one.repository
+    (folder / "original").mkdir(parents=True)
+    tokenizer = train_bpe(["Replace the first of these", "by those"], 270)
+    tokenizer.save(folder)
+    width, config = (
+        16,
+        {
+            "model_type": "llama",
+            "hidden_size": 16,
+            "intermediate_size": 24,
+            "num_hidden_layers": 1,
+            "num_attention_heads": 2,
+            "vocab_size": 270,
+            "max_position_embeddings": 256,
+            "tie_word_embeddings": True,
+        },
+    )
+    (folder / "config.json").write_text(json.dumps(config))
+    layer = "model.layers.0."
+    shapes = {
+        "model.embed_tokens.weight": (270, width),
+        "model.norm.weight": (width,),
+        f"{layer}input_layernorm.weight": (width,),
+        f"{layer}post_attention_layernorm.weight": (width,),
+        f"{layer}mlp.gate_proj.weight": (24, width),
+        f"{layer}mlp.up_proj.weight": (24, width),
+        f"{layer}mlp.down_proj.weight": (width, 24),
+        **{f"{layer}self_attn.{one}_proj.weight": (width, width) for one in "qkvo"},
+    }
+    rng = np.random.default_rng(0)
+    tensors = {k: rng.normal(size=v).astype(np.float32) * 0.1 for k, v in shapes.items()}
+    save_file(tensors, folder / "model.safetensors")
+    for name in (
+        "pytorch_model.bin",
+        "modeling_tiny.py",
+        "consolidated.safetensors",
+        "original/model.safetensors",
+        "README.md",
+    ):
+        (folder / name).write_bytes(b"not to be fetched")
+    monkeypatch.setattr(huggingface_hub, "snapshot_download", one.snapshot_download)
+    return one
+
+
+@pytest.fixture
+def config(small_config):
+    return small_config(
+        **{"model.init_from": NAME, "tokenizer": NAME, "training.steps": 2, "data.max_length": 200}
+    )
+
+
+def run(config, workdir):
+    return study.run(config, workdir, command="test")
+
+
+def test_a_study_takes_the_commit_it_began_with_and_no_code(
+    fake, config, tmp_path, read_metrics, capsys
+):
+    work = tmp_path / "w"
+    page = run(config, work)
+    assert f"{NAME}: is taken at commit {'a' * 40}" in capsys.readouterr().err
+    assert fake.asked == [None]
+    (kept,) = fake.cache.iterdir()
+    assert sorted(path.name for path in kept.rglob("*")) == [
+        "config.json",
+        "model.safetensors",
+        "tokenizer.json",
+        "tokenizer_config.json",
+    ]
+    assert NAME in page.read_text()
+    assert str(fake.cache) not in page.read_text()
+    before = read_metrics(work / "runs" / RUN)
+
+    # The branch moves on to other weights; the workdir does not, nor does it ask.
+    fake.commit = "b" * 40
+    weights = fake.repository / "model.safetensors"
+    content = weights.read_bytes()
+    weights.write_bytes(content[:-4] + b"\0\0\0\0")
+    shutil.rmtree(work / "runs")
+    fake.online = False
+    run(config, work)
+    assert read_metrics(work / "runs" / RUN) == before
+    exporting.run(exporting.Request(work, RUN, tmp_path / "out"))
+    assert (tmp_path / "out" / "tokenizer.json").exists()
+    assert json.loads((tmp_path / "out" / "config.json").read_text())["model_type"] == "llama"
+    assert fake.asked == [None]
+
+    # Where the cache has lost it, that same commit is fetched; here it holds something else.
+    fake.online = True
+    shutil.rmtree(fake.cache)
+    shutil.rmtree(work / "runs")
+    with pytest.raises(UserError, match=r"weights of model.init_from changed since"):
+        run(config, work)
+    assert fake.asked == [None, "a" * 40]
+
+    # A new workdir takes the branch as it is now, and a name with a revision that one.
+    run(config, tmp_path / "new")
+    assert json.loads((tmp_path / "new" / "hub.json").read_text())[NAME]["commit"] == "b" * 40
+    pinned = f"{NAME}@{'c' * 40}"
+    (tmp_path / "pinned").mkdir()
+    hub.fetch(tmp_path / "pinned", model="", tokenizer=pinned)
+    folder = hub.folder(pinned, tmp_path / "pinned")
+    assert folder == str(fake.cache / ("c" * 40))
+    assert not list((fake.cache / ("c" * 40)).glob("*.safetensors"))
+
+
+def refusal(kind):
+    """The error as it is caught; the answer that it is made from differs by version."""
+    return kind.__new__(kind, "many lines\nof advice")
+
+
+@pytest.mark.parametrize(
+    ("name", "make", "message"),
+    [
+        (
+            NAME,
+            lambda: refusal(errors.GatedRepoError),
+            "consent; give it on https://hugg.*/tiny,",
+        ),
+        (
+            NAME,
+            lambda: refusal(errors.RepositoryNotFoundError),
+            "is not on the hub, or is priv",
+        ),
+        (
+            f"{NAME}@v2",
+            lambda: refusal(errors.RevisionNotFoundError),
+            "has no revision v2; ch",
+        ),
+        (
+            NAME,
+            lambda: errors.LocalEntryNotFoundError("x"),
+            "cannot be reached; go online once, or",
+        ),
+        (NAME, lambda: errors.OfflineModeIsEnabled("x"), "cannot be reached; go online once"),
+        (NAME, lambda: OSError(28, "No space left"), "cannot be fetched: .*No space left; try"),
+        ("hub:", None, "is no name of the hub; write hub:OWNER/NAME"),
+        ("hub:a/b/c", None, "is no name of the hub"),
+        ("hub:../x", None, "is no name of the hub"),
+    ],
+)
+def test_what_the_hub_does_not_give_is_one_line(fake, config, tmp_path, name, make, message):
+    fake.refusal = make and make()
+    config.model.init_from = name
+    with pytest.raises(UserError, match=message) as caught:
+        run(config, tmp_path / "w")
+    assert "\n" not in str(caught.value)
+    assert not (tmp_path / "w" / "hub.json").exists()
+
+
+def test_without_huggingface_hub_a_name_says_how_to_install_it(config, tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "huggingface_hub", None)
+    with pytest.raises(UserError, match="pip install huggingface_hub, or give a local folder"):
+        run(config, tmp_path / "w")
+
+
+def test_a_workdir_that_never_fetched_a_name_says_so(tmp_path):
+    with pytest.raises(UserError, match=r"hub.json names no commit of it; run the study there"):
+        hub.folder(NAME, tmp_path)
+    assert hub.folder("a/b", None) == "a/b"

@@ -1,0 +1,221 @@
+"""A run's checkpoint as a folder: what transformers computes with it is what was measured."""
+
+import gzip
+import json
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from safetensors.numpy import load_file
+
+from zsg_jax.data.instance import Instance, Turn
+from zsg_jax.data.tokenize.encode import encode
+from zsg_jax.data.tokenize.tokenizer import ByteTokenizer, from_folder
+from zsg_jax.runtime.errors import UserError
+from zsg_jax.workflows import export as exporting
+from zsg_jax.workflows import study
+from zsg_jax.workflows.export import Request
+
+pytestmark = pytest.mark.references
+
+ROOT = Path(__file__).parents[2]
+
+
+def losses_of(folder, examples):
+    """Every instance's mean nats per answer token by transformers, one instance at a time."""
+    torch = pytest.importorskip("torch")
+    transformers = pytest.importorskip("transformers")
+    model = transformers.AutoModelForCausalLM.from_pretrained(folder).eval()
+    found = []
+    for row in range(len(examples)):
+        tokens, mask = examples[row]
+        with torch.no_grad():
+            logits = model(torch.tensor(tokens[None]).long()).logits[0].double()
+        scores = torch.log_softmax(logits, -1)[:-1]
+        picked = scores[np.arange(len(tokens) - 1), tokens[1:]].numpy()
+        found.append(-picked[mask[1:]].mean())
+    return np.asarray(found)
+
+
+def test_examples(path, tokenizer, length):
+    instances = []
+    for line in Path(path).read_text().splitlines():
+        row = json.loads(line)
+        turns = tuple(Turn(**turn) for turn in row["messages"])
+        instances.append(Instance(row["id"], row["task"], turns, ()))
+    return encode(instances, tokenizer, length)
+
+
+test_examples.__test__ = False
+
+
+def command(*arguments):
+    return subprocess.run(
+        [sys.executable, "-m", "zsg_jax.export", *map(str, arguments)],
+        capture_output=True,
+        text=True,
+        env={**os.environ, "JAX_PLATFORMS": "cpu", "PYTHONPATH": str(ROOT)},
+        check=False,
+    )
+
+
+def last_losses(workdir, run):
+    rows = [json.loads(x) for x in (workdir / "runs" / run / "metrics.jsonl").open()]
+    return [row for row in rows if row["kind"] == "test"][-1]["losses"]
+
+
+def test_a_pretrained_llama_trained_and_exported_gives_the_losses_that_were_written(
+    assets, uneven, small_config, tmp_path
+):
+    # A copy with fields that are not ours, which must come out again.
+    source = tmp_path / "source"
+    shutil.copytree(assets / "models" / "stories260k", source)
+    for path in (source, *source.iterdir()):
+        path.chmod(0o755)
+    content = json.loads((source / "config.json").read_text()) | {"transformers_version": "4.0.0"}
+    (source / "config.json").write_text(json.dumps(content))
+    (source / "generation_config.json").write_text('{"temperature": 0.5}')
+    config = small_config(
+        **uneven,
+        **{"model.init_from": str(source), "tokenizer": str(source), "training.steps": 5},
+        **{"training.learning_rate": 1e-3, "training.checkpoint_every": 2},
+    )
+    work, run = tmp_path / "w", "tmta-nft-seed0"
+    study.run(config, work, command="test")
+    out = tmp_path / "out"
+    exporting.run(Request(work, run, out, file_gb=4e-4))
+    assert len(list(out.glob("*.safetensors"))) > 1
+    examples = test_examples(uneven["data.test"], from_folder(source), 256)
+    measured = last_losses(work, run)
+    assert np.abs(losses_of(out, examples) - measured).max() < 1e-4
+    assert np.abs(losses_of(source, examples) - measured).max() > 0.1  # training did something
+    assert json.loads((out / "config.json").read_text()) == content
+    for name in ("tokenizer.json", "tokenizer_config.json", "generation_config.json"):
+        assert (out / name).read_bytes() == (source / name).read_bytes()
+
+    earlier = tmp_path / "earlier"
+    exporting.run(Request(work, run, earlier, step=4))
+    (one,) = earlier.glob("*.safetensors")
+    name = "model.layers.0.mlp.up_proj.weight"
+    late = {k: v for path in out.glob("*.safetensors") for k, v in load_file(path).items()}
+    assert (load_file(one)[name] != late[name]).any()
+
+    for request, message in {
+        Request(work, run, out): "out: exists already; give a new folder",
+        Request(work, "tmta-nft-seed1", tmp_path / "x"): r"has tmta-nft-seed0; did you mean tmta-n",
+        Request(work, run, tmp_path / "x", step=3): "no whole checkpoint of step 3; kept are 4, 5",
+        Request(tmp_path / "no", run, tmp_path / "x"): "config.json: is missing; give the --workd",
+        Request(work, run, tmp_path / "x", dtype="int8"): "--dtype int8: choose one of same, fl",
+    }.items():
+        with pytest.raises(UserError, match=message) as caught:
+            exporting.run(request)
+        assert "\n" not in str(caught.value)
+    content["rope_theta"] = 1.0
+    (source / "config.json").write_text(json.dumps(content))
+    with pytest.raises(UserError, match="source' has changed since the study was made"):
+        exporting.run(Request(work, run, tmp_path / "x"))
+    assert not (tmp_path / "x").exists()
+    assert not list(tmp_path.glob("*.partial"))
+
+
+@pytest.mark.slow
+def test_fifty_steps_of_the_p3_preset_give_in_transformers_the_losses_that_were_written(
+    assets, tmp_path
+):
+    from configs import tmta
+
+    config, models = tmta.get_config("p3"), assets / "models"
+    for side in ("train", "test"):
+        config.data[side] = str(assets / "data" / "p3" / f"{side}.jsonl.gz")
+    config.similarity.encoder = str(models / "all-MiniLM-L6-v2")
+    config.tokenizer = config.model.init_from = str(models / "stories260k")
+    # The preset, but for one order instead of three and 50 of its 300 steps.
+    config.arrangement.methods = ("tmta-nft",)
+    config.training.steps = 50
+    config.evaluation.every = 50
+    work, run, out = tmp_path / "w", "tmta-nft-seed0", tmp_path / "out"
+    study.run(config, work, command="test")
+    exporting.run(Request(work, run, out))
+    plain = tmp_path / "test.jsonl"
+    plain.write_bytes(gzip.decompress(Path(config.data.test).read_bytes()))
+    examples = test_examples(plain, from_folder(config.tokenizer), 512)
+    kept = examples.select(np.flatnonzero(examples.answer_tokens))
+    measured = last_losses(work, run)
+    difference = np.abs(losses_of(out, kept) - measured).max()
+    print(f"largest difference of {len(measured)} losses: {difference:.2e}")
+    assert difference < 1e-4
+    assert np.abs(losses_of(models / "stories260k", kept) - measured).max() > 1
+
+
+@pytest.mark.parametrize("family", [pytest.param("gpt2", marks=pytest.mark.slow), "mistral"])
+def test_a_model_from_scratch_with_the_tokenizer_of_bytes(
+    uneven, small_config, small_model, tmp_path, family
+):
+    transformers = pytest.importorskip("transformers")
+    changes = {"model.family": family, "training.steps": 3}
+    if family == "mistral":
+        shape = json.loads(Path(small_model).read_text()) | {"model_type": family}
+        shape |= {"vocab_size": 258, "sliding_window": 64}
+        (tmp_path / "shape.json").write_text(json.dumps(shape))
+        changes["model.size"] = str(tmp_path / "shape.json")
+    work, out = tmp_path / "w", tmp_path / "out"
+    study.run(small_config(**uneven, **changes), work, command="test")
+    exporting.run(Request(work, "tmta-nft-seed0", out))
+    examples = test_examples(uneven["data.test"], ByteTokenizer(), 256)
+    measured = last_losses(work, "tmta-nft-seed0")
+    assert np.abs(losses_of(out, examples) - measured).max() < 1e-4
+    theirs = transformers.AutoTokenizer.from_pretrained(out)
+    text = "".join(map(chr, range(1, 400))) + " Größe 🙂\n"
+    assert theirs.encode(text, add_special_tokens=False) == list(text.encode())
+    assert (theirs.bos_token_id, theirs.eos_token_id) == (256, 257)
+    again = from_folder(out)
+    assert again.encode([text])[0].ids.tolist() == list(text.encode())
+
+    # A checkpoint that was changed is told, and nothing is written.
+    data = next((work / "runs/tmta-nft-seed0/checkpoints/00000003/state").rglob("d/*"))
+    data.write_bytes(data.read_bytes()[:-1] + b"x")
+    with pytest.raises(UserError, match="step 3: damaged"):
+        exporting.run(Request(work, "tmta-nft-seed0", tmp_path / "x", step=3))
+    assert not (tmp_path / "x").exists()
+
+
+def test_an_export_that_fails_leaves_nothing(uneven, small_config, tmp_path, monkeypatch):
+    work = tmp_path / "w"
+    study.run(small_config(**uneven, **{"training.steps": 1}), work, command="test")
+
+    def broken(*args):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(exporting, "_write_tokenizer", broken)
+    with pytest.raises(OSError, match="No space"):
+        exporting.run(Request(work, "tmta-nft-seed0", tmp_path / "out"))
+    assert [path.name for path in tmp_path.iterdir() if path != work] == []
+    arguments = ["--workdir", work, "--run", "tmta-nft-seed0", "--output", tmp_path / "out"]
+    done = command(*arguments, "--dtype", "bfloat16")
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.startswith("exported: ")
+    found = load_file(tmp_path / "out" / "model.safetensors")
+    assert {str(tensor.dtype) for tensor in found.values()} == {"bfloat16"}
+    config = json.loads((tmp_path / "out" / "config.json").read_text())
+    assert (config["torch_dtype"], config["model_type"]) == ("bfloat16", "llama")
+    shutil.rmtree(work / "runs" / "tmta-nft-seed0" / "checkpoints")
+    with pytest.raises(UserError, match="no whole checkpoint, train the run first"):
+        exporting.run(Request(work, "tmta-nft-seed0", tmp_path / "x"))
+
+
+def test_the_command_tells_a_mistake_in_one_line(tmp_path):
+    for arguments, message in {
+        ("--run", "a-seed0", "--output", "x"): "--workdir",
+        ("--workdir", "nope", "--run", "a", "--output", str(tmp_path)): "exists already",
+        ("--workdir", "w", "--run", "a", "--output", "x", "--sep", "3"): "did you mean --step?",
+        ("--workdir", "w", "--run", "a", "--output", "gs://b/x"): "--output gs://b/x: is no folder",
+    }.items():
+        done = command(*arguments)
+        assert done.returncode == 1, done.stderr
+        (line,) = done.stderr.splitlines()
+        assert line.startswith("zsg_jax: ")
+        assert message in line

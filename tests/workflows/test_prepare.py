@@ -1,0 +1,376 @@
+import gzip
+import json
+import os
+import signal
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+from array_record.python.array_record_module import ArrayRecordReader
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from zsg_jax import prepare
+from zsg_jax.data.dataset import open_corpus
+from zsg_jax.data.export.examples import Example
+from zsg_jax.data.formats.tfds import plan
+from zsg_jax.data.instance import instances_digest
+from zsg_jax.data.schemas.read import read_messages
+from zsg_jax.runtime import cli as command_line
+from zsg_jax.runtime.errors import UserError
+from zsg_jax.workflows import arrange as arranging
+from zsg_jax.workflows import prepare as command
+from zsg_jax.workflows.prepare_options import Request
+
+WRITTEN = "{}.array_record-{:05d}-of-{:05d}"
+
+
+def row(number, task="abc", **more):
+    turns = [
+        {"role": "user", "content": f"Ask {number} é"},
+        {"role": "assistant", "content": f"answer {number % 7}"},
+    ]
+    return {"id": f"i{number}", "task": task[number % len(task)], "messages": turns, **more}
+
+
+def write(path, count, **more):
+    text = "".join(json.dumps(row(number, **more)) + "\n" for number in range(count))
+    path.write_bytes(gzip.compress(text.encode()) if path.suffix == ".gz" else text.encode())
+    return str(path)
+
+
+@pytest.fixture
+def make(tmp_path):
+    """Prepares 50 training and 9 test rows, in shards of 8, in the folder `made`."""
+    train = write(tmp_path / "train.jsonl", 50, references=["other"])
+    test = write(tmp_path / "test.jsonl.gz", 9, task="de")
+
+    def prepared(**changes):
+        given = {"train": train, "test": test, "output": tmp_path / "made", "shard_rows": 8}
+        return command.run(Request(**given | changes))
+
+    return prepared
+
+
+def contents(folder):
+    return {path.name: path.read_bytes() for path in sorted(folder.iterdir())}
+
+
+def records(path):
+    reader = ArrayRecordReader(str(path))
+    return reader.read_all()
+
+
+def decoded(record):
+    """An instance's fields by the rules of TFDS, read without what wrote it."""
+    feature = Example.FromString(record).features.feature
+    values = {name: [one.decode() for one in feature[name].bytes_list.value] for name in feature}
+    turns = zip(values["messages/role"], values["messages/content"], strict=True)
+    return {
+        "id": values["id"][0],
+        "task": values["task"][0],
+        "messages": [{"role": role, "content": content} for role, content in turns],
+        "references": values["references"],
+    }
+
+
+def test_every_row_stands_in_its_shard_in_order(make):
+    folder = make()
+    names = [WRITTEN.format("made-train", k, 7) for k in range(7)]
+    names += [WRITTEN.format("made-test", k, 2) for k in range(2)]
+    assert set(contents(folder)) == {*names, "features.json", "dataset_info.json", "manifest.json"}
+    sizes = [len(records(folder / name)) for name in names]
+    assert sum(sizes[:7]) == 50
+    assert max(sizes) <= 8
+    assert max(sizes[:7]) - min(sizes[:7]) <= 1
+    found = [decoded(record) for name in names[:7] for record in records(folder / name)]
+    assert found == [
+        row(number) | {"references": [f"answer {number % 7}", "other"]} for number in range(50)
+    ]
+    info = json.loads((folder / "dataset_info.json").read_text())
+    assert [split["shardLengths"] for split in info["splits"]] == [
+        [str(size) for size in sizes[:7]],
+        [str(size) for size in sizes[7:]],
+    ]
+    assert [int(split["numBytes"]) for split in info["splits"]] == [
+        sum(len(record) for name in part for record in records(folder / name))
+        for part in (names[:7], names[7:])
+    ]
+
+
+def test_the_manifest_tells_counts_and_digests(make, tmp_path):
+    folder = make()
+    manifest = json.loads((folder / "manifest.json").read_text())
+    for side, count, tasks in (("train", 50, "abc"), ("test", 9, "de")):
+        told = manifest["splits"][side]
+        path = tmp_path / ("train.jsonl" if side == "train" else "test.jsonl.gz")
+        assert told["rows"] == count
+        assert told["tasks"] == {
+            task: sum(tasks[number % len(tasks)] == task for number in range(count))
+            for task in tasks
+        }
+        assert told["instances_digest"] == instances_digest(read_messages(path)[0])
+        assert told["source"]["path"] == str(path)
+        sums = subprocess.run(
+            ["sha256sum", path, *(folder / one["file"] for one in told["shards"])],
+            capture_output=True,
+            text=True,
+            check=True,
+        )
+        digests = [line.split()[0] for line in sums.stdout.splitlines()]
+        assert [told["source"]["digest"], *(one["digest"] for one in told["shards"])] == digests
+
+
+TEXT = st.text(st.characters(exclude_categories=["Cs"]), min_size=1, max_size=9).filter(str.strip)
+
+
+@settings(deadline=None, max_examples=20)
+@given(
+    st.lists(st.tuples(TEXT, TEXT, st.lists(TEXT, max_size=2), st.booleans()), min_size=1),
+    st.integers(1, 5),
+)
+def test_what_is_written_is_read_back(tmp_path_factory, texts, shard_rows):
+    folder = tmp_path_factory.mktemp("prepared")
+    source = folder / "x.jsonl"
+    with source.open("w") as file:
+        for number, (ask, answer, references, system) in enumerate(texts):
+            turns = [("system", ask)] * system + [("user", ask), ("assistant", answer)]
+            made = row(number, references=references)
+            made["messages"] = [{"role": role, "content": text} for role, text in turns]
+            if number % 2:
+                del made["task"]
+            file.write(json.dumps(made) + "\n")
+    expected, _ = read_messages(source)
+    made = command.run(Request(str(source), folder / "made", shard_rows=shard_rows))
+    again, skipped = read_messages(made)
+    assert again == expected
+    assert not skipped
+    for path in (f"{made}:train", folder / "made", f"tfds:made@{folder}"):
+        with open_corpus(path, scratch=folder / "none", advice="") as corpus:
+            order = np.random.default_rng(0).permutation(len(expected))
+            assert [corpus.instance(int(k)) for k in order] == [expected[k] for k in order]
+            assert corpus.digest == instances_digest(expected)
+    # Nothing was unpacked.
+    assert not (folder / "none").exists()
+
+
+def test_the_same_rows_have_the_same_bytes(make, tmp_path):
+    first = contents(make())
+    assert contents(make(output=tmp_path / "other" / "made")) == first
+
+
+def test_shards_hold_so_many_bytes_of_text(make):
+    folder = make(shard_rows=None, shard_mb=200 / plan.MEGABYTE, test="")
+    sizes = [len(records(path)) for path in sorted(folder.glob("*record*"))]
+    total = sum(
+        len(text.encode())
+        for path in folder.glob("*record*")
+        for one in map(decoded, records(path))
+        for text in (
+            one["id"],
+            one["task"],
+            *(turn["content"] for turn in one["messages"]),
+            *one["references"],
+        )
+    )
+    assert len(sizes) == -(-total // 200)
+    assert max(sizes) - min(sizes) <= 1
+
+
+CHILD = """
+import os, signal, sys
+from pathlib import Path
+from zsg_jax.runtime import files as durable
+from zsg_jax.workflows import prepare as command
+from zsg_jax.workflows.prepare_options import Request
+
+train, output, left = sys.argv[1], Path(sys.argv[2]), int(sys.argv[3])
+sync = durable._sync
+
+def die_at_last(path):
+    global left
+    if path.is_file():
+        left -= 1
+        if left == 0:
+            os.truncate(path, path.stat().st_size // 2)
+            os.kill(os.getpid(), signal.SIGKILL)
+    sync(path)
+
+durable._sync = die_at_last
+command.run(Request(train, output, shard_rows=20))
+"""
+
+
+def test_a_killed_command_goes_on_and_writes_the_same_bytes(tmp_path, capsys):
+    train = write(tmp_path / "train.jsonl", 60)
+    whole = contents(command.run(Request(train, tmp_path / "whole" / "made", shard_rows=20)))
+    kills = 0
+    # Its files in order: the plan, each shard and its record, features, info, manifest.
+    for place in (1, 2, 3, 4, 6, 8, 10, 11):
+        output = tmp_path / str(place) / "made"
+        child = subprocess.run(
+            [sys.executable, "-c", CHILD, train, str(output), str(place)],
+            env={**os.environ, "JAX_PLATFORMS": "cpu"},
+            capture_output=True,
+            text=True,
+        )
+        if child.returncode == 0:
+            break
+        assert child.returncode == -signal.SIGKILL, child.stderr
+        kills += 1
+        assert not (output / "1.0.0").exists()
+        kept = {
+            path: path.stat().st_mtime_ns
+            for path in (output / "incomplete.1.0.0").glob("*record-*-of-*")
+            if (path.parent / f"{path.name}.written.json").exists()
+        }
+        assert len(kept) == min(max((place - 2) // 2, 0), 3)
+        capsys.readouterr()
+        folder = command.run(Request(train, output, shard_rows=20))
+        assert contents(folder) == whole
+        for path, written in kept.items():
+            assert (folder / path.name).stat().st_mtime_ns == written
+        told = capsys.readouterr().err
+        assert ("were there whole" in told) == bool(kept)
+    assert kills >= 6
+
+
+@pytest.mark.parametrize("place", ["unfinished", "finished"])
+def test_a_damaged_shard_is_named_and_written_again(make, tmp_path, monkeypatch, capsys, place):
+    whole = contents(make())
+    output = tmp_path / "second" / "made"
+    if place == "unfinished":
+        with monkeypatch.context() as broken:
+            broken.setattr(command, "_described", lambda *_: 1 / 0)
+            with pytest.raises(ZeroDivisionError):
+                make(output=output)
+        folder = output / "incomplete.1.0.0"
+    else:
+        folder = make(output=output)
+        (folder / "features.json").unlink()
+        (folder / "dataset_info.json").write_text("{")
+    damaged, gone = (WRITTEN.format("made-train", k, 7) for k in (2, 5))
+    content = bytearray((folder / damaged).read_bytes())
+    content[len(content) // 2] ^= 1
+    (folder / damaged).write_bytes(content)
+    (folder / gone).unlink()
+    capsys.readouterr()
+    assert contents(make(output=output)) == whole
+    told = capsys.readouterr().err
+    assert f"{damaged}: is damaged: its digest is another; it is written again" in told
+    assert f"{gone}: is missing; it is written again" in told
+    assert told.count("written again") == 2
+
+
+def test_a_version_that_holds_something_else_is_refused(make, tmp_path):
+    first = make()
+    before = contents(first)
+    other = write(tmp_path / "other.jsonl", 49, references=["other"])
+    for changes, told in (
+        ({"train": other}, "its train has other rows"),
+        ({"train": write(tmp_path / "o.jsonl", 50)}, "its train has other instances"),
+        ({"shard_rows": 9}, "its test has other shards; give the --shard-mb"),
+        ({"test": ""}, "test is there"),
+    ):
+        with pytest.raises(UserError, match=rf"--version 1\.0\.0: .*{told}.*--version 1\.0\.1"):
+            make(**changes)
+        assert contents(first) == before
+    second = make(train=other, version="1.0.1")
+    assert contents(first) == before
+    assert len(read_messages(f"{first}:train")[0]) == 50
+    # The folder above names its newest version.
+    newest = read_messages(f"{tmp_path}/made:train")[0]
+    assert newest == read_messages(f"{second}:train")[0] == read_messages(other)[0]
+
+
+def test_what_was_begun_of_other_rows_is_begun_again(make, tmp_path, monkeypatch, capsys):
+    with monkeypatch.context() as broken:
+        broken.setattr(command, "_described", lambda *_: 1 / 0)
+        with pytest.raises(ZeroDivisionError):
+            make(train=write(tmp_path / "o.jsonl", 50))
+    assert contents(make()) == contents(make(output=tmp_path / "new" / "made"))
+    assert "was begun of other rows" in capsys.readouterr().err
+
+
+def test_bad_rows_are_refused_or_counted(make, tmp_path):
+    path = tmp_path / "bad.jsonl"
+    path.write_text(json.dumps(row(0)) + "\n{\n" + json.dumps(row(1)) + "\n")
+    with pytest.raises(UserError, match=r"bad\.jsonl:2: is not JSON.*pass --bad-rows=skip"):
+        make(train=str(path))
+    folder = make(train=str(path), bad_rows="skip")
+    manifest = json.loads((folder / "manifest.json").read_text())
+    assert manifest["skipped"] == 1
+    assert manifest["skipped_rows"][0]["line"] == 2
+    assert manifest["splits"]["train"]["rows"] == 2
+
+
+def test_splits_and_caps_decide_what_is_written(make, tmp_path):
+    train = write(tmp_path / "all.jsonl", 60, task="abcdef")
+    folder = make(train=train, test=train, split="held-out:2", train_per_task=5, test_per_task=3)
+    tasks = {
+        side: facts["tasks"]
+        for side, facts in json.loads((folder / "manifest.json").read_text())["splits"].items()
+    }
+    assert sorted([*tasks["train"], *tasks["test"]]) == list("abcdef")
+    assert set(tasks["train"].values()) == {5}
+    assert set(tasks["test"].values()) == {3}
+
+
+def test_a_mixture_is_written(make, tmp_path):
+    path = tmp_path / "m.mix.json"
+    sources = [{"path": "train.jsonl", "cap": 5}, {"path": "test.jsonl.gz"}]
+    path.write_text(json.dumps({"sources": sources}))
+    found, _ = read_messages(make(train=str(path), test=""))
+    assert len(found) == 14
+    assert {one.id.partition("/")[0] for one in found} == {"train", "test"}
+
+
+def test_what_was_prepared_is_arranged_alike(make, tmp_path):
+    folder = make()
+    orders = []
+    for number, (train, test) in enumerate(
+        [
+            (tmp_path / "train.jsonl", tmp_path / "test.jsonl.gz"),
+            (f"{folder}:train", f"tfds:made:1.0.0:test@{tmp_path}"),
+        ]
+    ):
+        output = tmp_path / f"arranged{number}"
+        arranging.run(arranging.Request(str(train), str(test), output))
+        ids = [json.loads(line)["id"] for line in (output / "arranged.jsonl").open()]
+        orders.append((np.load(output / "order.npy").tolist(), ids))
+    assert orders[0] == orders[1]
+    assert len(orders[0][0]) == 50
+
+
+@pytest.mark.parametrize(
+    ("changes", "told"),
+    [
+        ({"version": "1.0"}, "--version '1.0': must be three numbers"),
+        ({"output": "x/flan-mini"}, "as flan_mini"),
+        ({"output": "gs://bucket/p3"}, "is no folder of this machine"),
+        ({"shard_mb": 0.0}, "--shard-mb 0.0"),
+        ({"shard_rows": 0}, "--shard-rows 0"),
+        ({"train": "rewrites"}, "--train rewrites"),
+        ({"test": "", "split": "held-out:1"}, "give --test too"),
+        ({"data_fields": "a"}, "--data-fields='a'"),
+        ({"data_format": "alpace"}, "--data-format='alpace' is unknown.*alpaca"),
+    ],
+)
+def test_what_nothing_can_write_is_told_first(make, changes, told):
+    if "output" in changes:
+        changes = {"output": command.Path(changes["output"])}
+    with pytest.raises(UserError, match=told):
+        make(**changes)
+
+
+def test_the_command_tells_where_it_wrote(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    write(tmp_path / "x.jsonl", 3)
+    prepare.main(["prepare", "--train", "x.jsonl", "--output", "out/three"])
+    assert capsys.readouterr().out == "prepared: out/three/1.0.0\n"
+    with pytest.raises(SystemExit):
+        command_line.guard(prepare.main)(
+            ["prepare", "--train", "x", "--output", "y", "--verson", "1"]
+        )
+    assert "did you mean --version?" in capsys.readouterr().err

@@ -1,0 +1,133 @@
+"""Test-centric Multi-turn Arrangement (arXiv 2406.11721) without its N × T matrix."""
+
+from collections.abc import Callable
+
+import numpy as np
+from jax.sharding import Mesh
+
+from zsg_jax.arrangement.arrangement import Arrangement
+from zsg_jax.runtime.errors import check
+from zsg_jax.similarity.rows import check_pair
+from zsg_jax.similarity.search.cosine import top_k
+from zsg_jax.similarity.stored import Rows
+
+FULL_SORT_ROWS = 4096  # up to here every test row's list holds all training rows
+LIST_ENTRIES = 1 << 25  # of all lists together: 1 GB on the host, or 400 MB on each device
+
+
+def tmta(
+    train: Rows,
+    test: Rows,
+    *,
+    budget: int | None = None,
+    farthest: bool = False,
+    mesh: Mesh | None = None,
+    block_rows: int = 8192,
+    k: int | None = None,
+    first: np.ndarray | None = None,
+    on_progress: Callable[[int, int], object] | None = None,
+) -> Arrangement:
+    """Arranges training rows by turns, in each of which every test row names its nearest one left.
+
+    Algorithm 1 of arXiv 2406.11721: in a turn every test row names the remaining training row of
+    highest cosine, ties to the lower index; the union of the named rows is the turn's subset, by
+    ascending index; only then are they removed. Turns go on until no row remains or at least
+    `budget` rows are chosen; the last turn is kept whole.
+
+    Euclidean distance between unit rows rises as the cosine falls, so the turns are its turns too.
+
+    The matrix is never held. A test row's k nearest of the remaining rows are listed once, best
+    first. Rows only ever leave the pool, so the first row of the list that is still in the pool is
+    the nearest of all that remain: the rows outside the list were no nearer (and of higher index
+    when as near) than any in it. When some list has no such row any more, all lists are made anew
+    from the rows that remain. This is the same arrangement for every k, block size and number of
+    devices, because a cosine has the same bits under all of them.
+
+    Args:
+        train: (N, D) floats; rows are normalized here, an all-zero row has cosine 0 with
+            everything.
+        test: (T, D) floats.
+        budget: number of rows wanted, at least; None takes all N.
+        farthest: name the remaining row of lowest cosine instead ("max" in the paper).
+        mesh: devices to spread the training rows over; None takes one.
+        block_rows: training rows a device takes at a time.
+        k: length of the first lists; None picks it from budget, N and T. Affects the time only.
+        first: (T, k) int64, the first lists where a pass has made them already, as `top_k` gives
+            them for these rows.
+        on_progress: told, while lists are made, how many rows a block had and how many the pass
+            goes over.
+
+    Returns:
+        The chosen rows by turn.
+
+    Raises:
+        UserError: a NaN or an infinity in a row, wrong ranks or dtypes, unequal D, an empty test
+            set, a negative budget.
+    """
+    train, test = check_pair(train, test)
+    check(len(test) > 0, "TMTA: the test set is empty, so no row can be named")
+    check(budget is None or budget >= 0, f"TMTA: budget={budget}; it must not be negative")
+    check(k is None or k >= 1, f"TMTA: k={k}; it must be at least 1")
+    wanted = len(train) if budget is None else min(budget, len(train))
+    longest = _longest(len(test))
+    length = k if k is not None else first_length(len(train), len(test), budget)
+
+    taken = np.zeros(len(train), bool)
+    everyone = np.arange(len(test))
+    lists = np.empty((len(test), 0), np.int64) if first is None else first
+    place = np.zeros(len(test), np.int64)
+    subsets: list[np.ndarray] = []
+    chosen = 0
+    while chosen < wanted:
+        if not _advance(lists, place, taken):
+            if k is None and len(train) - chosen <= longest:
+                length = longest  # no further pass, and a sort costs less than keeping lists
+            lists = top_k(
+                train,
+                test,
+                min(length, len(train) - chosen),
+                farthest=farthest,
+                taken=taken if chosen else None,
+                mesh=mesh,
+                block_rows=block_rows,
+                on_progress=on_progress,
+            )[1]
+            place[:] = 0
+            # Lists that ran dry overlap more than was guessed.
+            length = max(length, min(2 * length, longest))
+        subset = np.unique(lists[everyone, place])
+        taken[subset] = True
+        subsets.append(subset)
+        chosen += len(subset)
+    sizes = [len(subset) for subset in subsets]
+    return Arrangement(
+        order=np.concatenate([np.empty(0, np.int64), *subsets]),
+        turn=np.repeat(np.arange(1, len(sizes) + 1, dtype=np.int32), sizes),
+    )
+
+
+def _advance(lists: np.ndarray, place: np.ndarray, taken: np.ndarray) -> bool:
+    """Moves every place to its list's first row not taken; False when a list has none."""
+    walking = np.arange(len(lists))
+    while len(walking):
+        if place[walking].max() >= lists.shape[1]:
+            return False
+        walking = walking[taken[lists[walking, place[walking]]]]
+        place[walking] += 1
+    return True
+
+
+def first_length(train: int, test: int, budget: int | None) -> int:
+    """How long the first lists of `tmta` are for so many rows, unless it is told."""
+    wanted = train if budget is None else min(budget, train)
+    longest = _longest(test)
+    if train <= min(FULL_SORT_ROWS, longest):
+        return max(train, 1)
+    # A list of 16 times its fair share lasts, unless test rows are much alike. A longer one than
+    # 1024 is made only when it is needed, from the fewer rows that then remain.
+    length = max(256, min(1024, 16 * -(-wanted // test)))
+    return max(1, min(train, longest, 1 << (length - 1).bit_length()))
+
+
+def _longest(test: int) -> int:
+    return max(64, LIST_ENTRIES // test)

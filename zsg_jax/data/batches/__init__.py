@@ -1,0 +1,1 @@
+"""An order of token rows as one packed batch a step."""

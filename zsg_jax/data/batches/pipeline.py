@@ -1,0 +1,235 @@
+"""Arrangement to batches: a grain pipeline whose step s holds exactly the rows listed for it."""
+
+import gc
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from typing import Any, NamedTuple
+
+import grain
+import numpy as np
+
+from zsg_jax.data.batches.packing import Batch, lay_packed, pack, row_counts, spread
+from zsg_jax.data.batches.workers import ended_at_last, in_workers, thread_that_starts_workers
+from zsg_jax.data.tokenize.encode import TokenRows
+from zsg_jax.runtime.errors import UserError
+
+
+def row_length(longest: int, max_length: int) -> int:
+    """Tokens a batch row holds: the longest example, rounded up to a multiple of 16, capped."""
+    return min(max_length, -(-longest // 16) * 16)
+
+
+def lay(examples: TokenRows, rows: np.ndarray, batch_size: int, length: int) -> Batch:
+    """Lays examples into one batch, one example a row, empty rows at the end.
+
+    Args:
+        examples: token rows, none longer than `length`.
+        rows: (n,) indices into `examples`, n ≤ batch_size; -1 is an empty row.
+
+    Returns:
+        tokens, positions, segment_ids (batch_size, length) int32, loss_mask (batch_size, length)
+        bool, and index (batch_size,) int32: the example in each row, -1 for an empty one. A
+        segment id is 1 on real tokens and 0 on padding.
+    """
+    batch: Batch = {
+        "tokens": np.zeros((batch_size, length), np.int32),
+        "positions": np.broadcast_to(np.arange(length, dtype=np.int32), (batch_size, length)),
+        "segment_ids": np.zeros((batch_size, length), np.int32),
+        "loss_mask": np.zeros((batch_size, length), bool),
+        "index": np.full(batch_size, -1, np.int32),
+    }
+    for place, row in enumerate(rows):
+        if row < 0:
+            continue
+        tokens, mask = examples[row]
+        batch["tokens"][place, : len(tokens)] = tokens
+        batch["segment_ids"][place, : len(tokens)] = 1
+        batch["loss_mask"][place, : len(tokens)] = mask
+        batch["index"][place] = row
+    return batch
+
+
+class RowsAtOnce(NamedTuple):
+    """How the rows of a packed step are divided: over `unit` devices, `at_once` at a time."""
+
+    unit: int
+    at_once: int
+
+
+class Steps:
+    """Random access to steps: item s is this process's slice of the batch of step s + 1.
+
+    Attributes:
+        length: tokens a row.
+        counts: (steps,) int64, the rows each step computes, on all processes together.
+    """
+
+    def __init__(
+        self,
+        examples: TokenRows,
+        order: np.ndarray,
+        *,
+        batch_size: int,
+        length: int,
+        process_index: int = 0,
+        process_count: int = 1,
+        packing: RowsAtOnce | None = None,
+    ) -> None:
+        """Takes `order` (n,) int64 rows of `examples`; each step holds the next `batch_size`.
+
+        Args:
+            packing: None lays one example a row; else as many as fit, into a number of rows that
+                `packing.row_counts` allows. Every process works out the same rows from the lengths
+                alone, and takes its part of them.
+
+        Raises:
+            ValueError: if the rows do not divide over the processes.
+        """
+        unit = batch_size if packing is None else packing.unit
+        if unit % process_count:
+            raise ValueError(f"{unit} rows do not divide over {process_count} processes")
+        self._examples, self._lengths = examples, examples.lengths
+        self._order, self._batch_size = order, batch_size
+        self._process, self._processes = process_index, process_count
+        self._packing, self.length = packing, length
+        self.counts = np.full(len(self), batch_size, np.int64)
+        if packing is not None:
+            allowed = np.asarray(row_counts(batch_size, packing.unit, packing.at_once))
+            needed = [len(self._pack(self._of(step))) for step in range(len(self))]
+            self.counts = allowed[np.searchsorted(allowed, needed)]
+
+    def __len__(self) -> int:
+        return -(-len(self._order) // self._batch_size)
+
+    def __getitem__(self, step: Any) -> Batch:
+        step = int(step)
+        index, count = self._of(step), self._laid(step)
+        local = count // self._processes
+        mine = slice(self._process * local, (self._process + 1) * local)
+        if self._packing is None:
+            return lay(self._examples, index[mine], local, self.length)
+        return lay_packed(
+            self._examples,
+            index,
+            spread(self._pack(index), count, min(count, self._packing.at_once))[mine],
+            length=self.length,
+            segments=self._batch_size,
+        )
+
+    def shapes(self, total: int) -> list[int]:
+        """The numbers of rows that the batches of steps 1 to `total` have, ascending."""
+        return sorted({self._laid(step) for step in range(total)})
+
+    def fill(self, total: int) -> float:
+        """The share of the places in the rows of steps 1 to `total` that hold a token."""
+        tokens = self._lengths[self._order[: total * self._batch_size]].sum()
+        return float(tokens / (self.counts[:total].sum() * self.length))
+
+    def _laid(self, step: int) -> int:
+        """Rows of the batch of step + 1; what is over those computed is empty."""
+        in_parts = self._packing is not None and self._packing.at_once < self._batch_size
+        return self._batch_size if in_parts else int(self.counts[step])
+
+    def _of(self, step: int) -> np.ndarray:
+        return self._order[step * self._batch_size : (step + 1) * self._batch_size]
+
+    def _pack(self, index: np.ndarray) -> list[list[int]]:
+        return pack(self._lengths[index], self.length)
+
+
+class Batches(Iterator[Any]):
+    """Iterates over steps in order, laying some ahead; `get_state` and `set_state` hold the place.
+
+    The state counts the batches handed out, not those laid ahead, so one saved after step s goes on
+    at step s + 1, whatever the threads, the workers and how far ahead they are, then and now.
+    """
+
+    def __init__(
+        self,
+        steps: Steps,
+        *,
+        workers: int = 0,
+        threads: int = 1,
+        ahead: int = 8,
+        place: Callable[[Batch], Any] = lambda batch: batch,
+    ) -> None:
+        """Takes `steps`.
+
+        Args:
+            workers: processes that lay batches; if 0, `threads` of this process do.
+            ahead: batches laid before they are asked for.
+            place: what is done to a batch, while the one before it is at work, before it is handed
+                out.
+        """
+        self._steps, self._workers, self._ahead, self._place = steps, workers, ahead, place
+        self._options = grain.ReadOptions(num_threads=threads, prefetch_buffer_size=ahead)
+        self._next = 0
+        self._laid: grain.DatasetIterator | None = None
+        self._thread: ThreadPoolExecutor | None = None
+        self._coming: Future[Any] | None = None
+
+    def start(self) -> None:
+        """Begins with the next batch, which is else begun, and waited for, when it is asked for.
+
+        To be called once the devices are at work: only one thread at a time runs Python.
+        """
+        left = len(self._steps) - self._next
+        if self._coming is not None or left <= 0:
+            return
+        if self._thread is None:
+            rest = grain.MapDataset.source(self._steps)[self._next :]
+            if self._workers:
+                self._laid = iter(in_workers(rest, min(self._workers, left), self._ahead))
+            else:
+                self._laid = iter(rest.to_iter_dataset(self._options))
+            self._thread = thread_that_starts_workers()
+        self._coming = self._thread.submit(self._fetch)
+
+    def __next__(self) -> Any:
+        if self._next >= len(self._steps):
+            raise StopIteration
+        self.start()
+        assert self._coming is not None
+        try:
+            batch = self._coming.result()
+        except RuntimeError as error:
+            if "terminated unexpectedly" not in str(error):
+                raise
+            raise UserError(
+                f"a worker process of data.workers={self._workers} was ended from outside, as when "
+                "memory runs out; the same command goes on from what is kept, and fewer need less"
+            ) from error
+        self._next, self._coming = self._next + 1, None
+        return batch
+
+    def get_state(self) -> dict[str, int]:
+        """The number of batches handed out."""
+        return {"next_index": self._next}
+
+    def set_state(self, state: dict[str, int]) -> None:
+        """Goes on where `get_state` gave `state`."""
+        self.close()
+        self._next = state["next_index"]
+
+    def close(self) -> None:
+        """Ends threads and workers; the next batch would start others."""
+        if self._thread is None or self._laid is None:
+            return
+        # Not before what is under way is there: workers still starting could not be told to stop.
+        killing = ended_at_last() if self._workers else None
+        self._thread.shutdown()
+        self._laid.close()
+        if killing is not None:
+            killing.cancel()
+        self._laid = self._thread = self._coming = None
+        if self._workers:
+            # The end of grain's threads is a cycle of references, a batch in it.
+            gc.collect()
+
+    def _fetch(self) -> Any:
+        assert self._laid is not None
+        batch = next(self._laid)
+        if self._workers:
+            # Out of shared memory, which is given back as soon as its arrays are gone.
+            batch = {name: np.array(rows) for name, rows in batch.items()}
+        return self._place(batch)

@@ -1,0 +1,6 @@
+"""Natural Instructions in its own layout: tasks become rows with the study's prompt."""
+
+from zsg_jax.data.formats.natural_instructions.options import WHOLE, Options
+from zsg_jax.data.formats.natural_instructions.read import rows
+
+__all__ = ["WHOLE", "Options", "rows"]

@@ -1,0 +1,217 @@
+"""Rows of Parquet files, Arrow files and the folders of `datasets`, each as a JSON object."""
+
+import base64
+import json
+import math
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from decimal import Decimal
+from pathlib import Path
+from typing import Any
+
+from zsg_jax.data.formats.jsonl import Row
+from zsg_jax.data.schemas.checks import OPTIONAL
+from zsg_jax.runtime.errors import UserError, check, first_line
+from zsg_jax.runtime.progress import track
+
+BATCH_ROWS = 1024
+HUB = "hub:"
+STATE, INFO, SPLITS = "state.json", "dataset_info.json", "dataset_dict.json"
+
+_END_OF_STREAM = b"\xff\xff\xff\xff\x00\x00\x00\x00"
+_MAGIC = b"ARROW1"
+
+
+def parquet_rows(path: Path) -> Iterator[Row]:
+    """The rows of a Parquet file, some 1,000 of a row group in memory at a time.
+
+    Raises:
+        UserError: for a missing or damaged file.
+    """
+    import pyarrow.parquet as pq
+
+    def batches() -> Iterator[Any]:
+        with pq.ParquetFile(path, page_checksum_verification=True) as file:
+            groups = range(file.num_row_groups)
+            for group in track(groups, f"reading {path.name}", len(groups)):
+                yield from file.iter_batches(BATCH_ROWS, row_groups=[group])
+
+    yield from _rows(path, batches, "Parquet file")
+
+
+def arrow_rows(path: Path) -> Iterator[Row]:
+    """The rows of one Arrow file, a stream or a file with a footer; raises as `parquet_rows`."""
+    yield from _rows(path, lambda: _arrow_batches(path), "Arrow file")
+
+
+def dataset_rows(path: Path) -> Iterator[Row]:
+    """The rows of a folder that `datasets` saved, numbered through all of its Arrow files.
+
+    Raises:
+        UserError: for a folder of several splits, naming them; for a missing or damaged file in
+            it.
+    """
+    if (path / SPLITS).exists():
+        names = list(_read_json(path / SPLITS).get("splits") or [])
+        raise UserError(
+            f"{path}: holds the splits {', '.join(map(str, names))}; give the folder of one, as "
+            f"{path / str(names[0] if names else 'train')}"
+        )
+    state = _read_json(path / STATE)
+    check(
+        not state.get("_indices_data_files"),
+        f"{path}: keeps its rows' order in a file of its own, as old versions of datasets did; "
+        "load it with datasets and save it again",
+    )
+    listed = state.get("_data_files")
+    files = [
+        one.get("filename") if isinstance(one, dict) else None
+        for one in (listed if isinstance(listed, list) else ())
+    ]
+    check(
+        bool(files) and all(isinstance(name, str) for name in files),
+        f"{path / STATE}: names no Arrow file; save the folder again",
+    )
+    number = 0
+    for name in files:
+        for row in arrow_rows(path / str(name)):
+            number += 1
+            yield row._replace(path=path, number=number)
+
+
+def hub_rows(name: str) -> Iterator[Row]:
+    """The rows of `hub:OWNER/NAME[:SPLIT]`, which `datasets` fetches unless it has them already.
+
+    Raises:
+        UserError: where `datasets` is not installed or cannot load it; for several splits of which
+            none is named.
+    """
+    try:
+        import datasets
+    except ImportError:
+        raise UserError(f"{name}: needs datasets: pip install 'zsg_jax[export]'") from None
+
+    dataset_name, _, split = name.removeprefix(HUB).partition(":")
+    try:
+        loaded = datasets.load_dataset(dataset_name, split=split or None)
+    # Whatever goes wrong between here and the hub comes in types of many libraries.
+    except Exception as error:
+        raise UserError(f"{name}: cannot be loaded: {first_line(error)}") from None
+    if isinstance(loaded, dict):
+        if len(loaded) != 1:
+            first = next(iter(loaded), "train")
+            raise UserError(
+                f"{name}: has the splits {', '.join(loaded)}; name one, as {name}:{first}"
+            )
+        loaded = next(iter(loaded.values()))
+
+    def batches() -> Iterator[Any]:
+        yield from loaded.with_format("arrow").iter(BATCH_ROWS)
+
+    yield from _rows(Path(name), batches, "data set")
+
+
+def _arrow_batches(path: Path) -> Iterator[Any]:
+    import pyarrow as pa
+
+    with pa.memory_map(str(path)) as source:
+        if source.read(len(_MAGIC)) == _MAGIC:
+            reader = pa.ipc.open_file(source)
+            batches = map(reader.get_batch, range(reader.num_record_batches))
+        else:
+            # A stream that stops between two batches looks like one that ends there.
+            source.seek(max(source.size() - len(_END_OF_STREAM), 0))
+            if source.read() != _END_OF_STREAM:
+                raise pa.ArrowInvalid("it was cut off, or not written to its end")
+            source.seek(0)
+            batches = iter(pa.ipc.open_stream(source))
+        for batch in batches:
+            # Damage must not lead outside the memory that the file is mapped to.
+            batch.validate(full=True)
+            for start in range(0, len(batch), BATCH_ROWS):
+                yield batch.slice(start, BATCH_ROWS)
+
+
+def _rows(path: Path, batches: Callable[[], Iterator[Any]], what: str) -> Iterator[Row]:
+    number = 0
+    with _damage_told(path, lambda: number, what):
+        for batch in batches():
+            for found in _python_rows(batch):
+                number += 1
+                if isinstance(found, str):
+                    row = Row(path, number, b"", refusal=found)
+                else:
+                    row = Row(path, number, as_json(found))
+                yield row._replace(unit="row", cells=True)
+
+
+def _python_rows(batch: Any) -> Iterator[dict[str, Any] | str]:
+    """The rows of a batch, or why one of them is none."""
+    try:
+        yield from batch.to_pylist()
+        return
+    except UnicodeDecodeError:
+        pass
+    for number in range(batch.num_rows):
+        try:
+            yield batch.slice(number, 1).to_pylist()[0]
+        except UnicodeDecodeError as error:
+            yield f"is not UTF-8 (byte {error.start} of a text)"
+
+
+def as_json(row: dict[str, Any]) -> bytes:
+    """A row of a table as a JSON object on one line.
+
+    Times are written as ISO 8601 has them, integers of any size as such and other decimals as
+    texts, bytes as the text they hold or else in base64, and numbers that are none as null. Fields
+    that a row may lack are left out where they are null.
+    """
+    row = {key: one for key, one in row.items() if one is not None or key not in OPTIONAL}
+    try:
+        return json.dumps(row, ensure_ascii=False, allow_nan=False, default=_plain).encode()
+    except ValueError:
+        return json.dumps(_finite(row), ensure_ascii=False, default=_plain).encode()
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, bytes):
+        try:
+            return value.decode()
+        except UnicodeDecodeError:
+            return base64.b64encode(value).decode()
+    if isinstance(value, Decimal):
+        whole = value.is_finite() and value == value.to_integral_value()
+        return int(value) if whole else str(value)
+    return value.isoformat() if hasattr(value, "isoformat") else str(value)
+
+
+def _finite(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _finite(one) for key, one in value.items()}
+    if isinstance(value, list | tuple):
+        return [_finite(one) for one in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
+@contextmanager
+def _damage_told(path: Path, reached: Callable[[], int], what: str) -> Iterator[None]:
+    import pyarrow as pa
+
+    try:
+        yield
+    except FileNotFoundError:
+        raise UserError(f"{path}: no such file") from None
+    except (pa.ArrowException, OSError, ValueError, KeyError) as error:
+        after = f"is damaged after row {reached():,}" if reached() else "is damaged, or none at all"
+        raise UserError(f"{path}: the {what} {after}: {first_line(error)}") from None
+
+
+def _read_json(path: Path) -> dict[str, Any]:
+    try:
+        found = json.loads(path.read_bytes())
+    except OSError as error:
+        raise UserError(f"{path}: cannot be read: {error.strerror or error}") from None
+    except (ValueError, RecursionError) as error:
+        raise UserError(f"{path}: is not JSON: {error}; save the folder again") from None
+    check(isinstance(found, dict), f"{path}: holds no JSON object; save the folder again")
+    return found

@@ -1,0 +1,55 @@
+"""An instance as one `tf.train.Example`, laid out as TFDS lays out `layout.features`."""
+
+from typing import Any
+
+from google.protobuf.message import DecodeError
+
+from zsg_jax.data.export.examples import Example
+from zsg_jax.data.instance import Instance
+from zsg_jax.data.schemas.checks import Refused
+
+_ROLE, _CONTENT = "messages/role", "messages/content"
+
+
+def to_record(instance: Instance) -> bytes:
+    """The bytes of an instance; the same instance has the same bytes."""
+    message = Example()
+    columns = {
+        "id": [instance.id],
+        "task": [instance.task],
+        _ROLE: [turn.role for turn in instance.turns],
+        _CONTENT: [turn.content for turn in instance.turns],
+        "references": instance.references,
+    }
+    for name, texts in columns.items():
+        message.features.feature[name].bytes_list.value.extend(map(str.encode, texts))
+    return message.SerializeToString(deterministic=True)
+
+
+def from_record(record: bytes) -> dict[str, Any]:
+    """The fields id, task, messages and references of a record.
+
+    Raises:
+        Refused: where it holds no such instance, or what is not UTF-8.
+    """
+    try:
+        held = Example.FromString(record).features.feature
+    except DecodeError:
+        raise Refused("is no tf.train.Example") from None
+    texts = {name: _texts(name, feature.bytes_list.value) for name, feature in held.items()}
+    roles, contents = texts.get(_ROLE, []), texts.get(_CONTENT, [])
+    if len(roles) != len(contents):
+        raise Refused(f'"messages" has {len(roles)} roles for {len(contents)} contents')
+    row: dict[str, Any] = {name: texts[name][0] for name in ("id", "task") if texts.get(name)}
+    row["messages"] = [
+        {"role": role, "content": content} for role, content in zip(roles, contents, strict=True)
+    ]
+    row["references"] = texts.get("references", [])
+    return row
+
+
+def _texts(name: str, values: Any) -> list[str]:
+    try:
+        return [value.decode() for value in values]
+    except UnicodeDecodeError as error:
+        raise Refused(f'"{name}" is not UTF-8 (byte {error.start} of a text)') from None

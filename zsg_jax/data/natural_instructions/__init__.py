@@ -1,6 +1,0 @@
-"""Natural Instructions in its own layout: tasks become rows with the study's prompt."""
-
-from zsg_jax.data.natural_instructions.options import WHOLE, Options
-from zsg_jax.data.natural_instructions.read import rows
-
-__all__ = ["WHOLE", "Options", "rows"]

@@ -1,0 +1,1 @@
+"""Conversations as tokens: tokenizers, templates, truncation, the token store."""

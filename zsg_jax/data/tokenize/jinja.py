@@ -1,0 +1,191 @@
+"""Finds, compiles and renders a chat template, as `transformers` does, without it.
+
+Templates are other people's code: they run in Jinja's sandbox, and what would make two runs differ
+(the date, random choices) is not there. A template that asks `strftime_now is defined` first, as
+Llama 3.1's does, falls back to its own fixed date; one that calls it all the same is refused.
+"""
+
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import jinja2
+from jinja2 import nodes
+from jinja2.ext import Extension, loopcontrols
+from jinja2.parser import Parser
+from jinja2.runtime import Macro
+from jinja2.sandbox import ImmutableSandboxedEnvironment
+
+from zsg_jax.data.tokenize.rows import Unfit
+from zsg_jax.runtime.errors import UserError, nearest
+
+STUDY, CHAT = "study", "chat"
+# Characters that Unicode keeps for use inside a program: they stand around what must be found
+# again in a rendered text, the span of a {% generation %} block and, in `chat`, a turn's words.
+MARK, MARK_END = "\ufdd0", "\ufdd1"
+
+
+class ChatTemplate:
+    """A compiled template.
+
+    Attributes:
+        name: for messages.
+        fingerprint: SHA-256 over its text and the special tokens it is given.
+        marks_answers: whether it has `{% generation %}` blocks.
+    """
+
+    def __init__(self, source: str, name: str, special_tokens: Mapping[str, str]) -> None:
+        """Compiles `source`; `special_tokens` are variables, as {"bos_token": "<s>"}.
+
+        Raises:
+            UserError: if it is no Jinja template.
+        """
+        environment = _environment()
+        try:
+            self._template = environment.from_string(source)
+        except jinja2.TemplateSyntaxError as error:
+            raise UserError(
+                f"{name}: is no Jinja template that can be read: line {error.lineno}: {error}"
+            ) from None
+        tree = environment.parse(source)
+        self.marks_answers = any(
+            isinstance(block.call.node, nodes.ExtensionAttribute)
+            for block in tree.find_all(nodes.CallBlock)
+        )
+        self.name = name
+        self._variables = dict(special_tokens)
+        content = json.dumps([source, self._variables], sort_keys=True).encode()
+        self.fingerprint = hashlib.sha256(content).hexdigest()
+
+    def render(self, messages: Sequence[Mapping[str, str]], prompt: bool = False) -> str:
+        """The text of a conversation, with `MARK` and `MARK_END` around generation blocks.
+
+        Args:
+            messages: `{"role", "content"}` each.
+            prompt: whether the head of an answer to come is added (add_generation_prompt).
+
+        Raises:
+            Unfit: with the template's own reason, or the mistake in it.
+        """
+        try:
+            return self._template.render(
+                messages=[dict(message) for message in messages],
+                tools=None,
+                documents=None,
+                add_generation_prompt=prompt,
+                **self._variables,
+            )
+        except Exception as error:  # whatever the template's own expressions raise
+            raise Unfit(_reason(error)) from None
+
+
+def _reason(error: Exception) -> str:
+    told = " ".join(str(error).split())
+    if "strftime_now" in told:
+        return (
+            "it asks for today's date (strftime_now), so that no run could be repeated; put a "
+            "fixed date into a copy of it"
+        )
+    if isinstance(error, jinja2.TemplateRuntimeError):
+        return f"it fails: {told}"
+    if isinstance(error, jinja2.TemplateError):
+        return f"it says: {told}"
+    return f"it fails: {type(error).__name__}: {told}"
+
+
+def load(
+    template: str, tokenizer: str | Path, special_tokens: Mapping[str, str]
+) -> ChatTemplate | None:
+    """The template that `data.template` names; None for "study".
+
+    Args:
+        template: "study", "chat" for the template in the folder `tokenizer`, or a Jinja file.
+        special_tokens: of the tokenizer, by name.
+
+    Raises:
+        UserError: if there is none, or it is broken.
+    """
+    if template == STUDY:
+        return None
+    if template == CHAT:
+        return ChatTemplate(*_of_folder(Path(tokenizer)), special_tokens)
+    path = Path(template)
+    if not path.is_file():
+        raise UserError(
+            f'data.template={template!r} is no file; give a Jinja file, "{CHAT}" for the '
+            f'tokenizer\'s own, or "{STUDY}"{nearest(template, (STUDY, CHAT))}'
+        )
+    return ChatTemplate(_text(path), str(path), special_tokens)
+
+
+def _of_folder(folder: Path) -> tuple[str, str]:
+    """The text of a tokenizer's own template, and the file it stands in."""
+    path = folder / "chat_template.jinja"
+    if path.is_file():
+        return _text(path), str(path)
+    for name in ("tokenizer_config.json", "chat_template.json"):
+        path = folder / name
+        if not path.is_file():
+            continue
+        try:
+            content = json.loads(_text(path))
+        except ValueError as error:
+            raise UserError(f"{path}: is not JSON: {error}") from None
+        found = content.get("chat_template") if isinstance(content, dict) else None
+        if isinstance(found, list):
+            found = {one.get("name"): one.get("template") for one in found if isinstance(one, dict)}
+        if isinstance(found, dict):
+            if "default" not in found:
+                raise UserError(
+                    f"{path}: names the templates {', '.join(map(str, found))} but no default; "
+                    "save the one you want as a file and give its path as data.template"
+                )
+            found = found["default"]
+        if isinstance(found, str):
+            return found, str(path)
+        if found is not None:
+            raise UserError(f"{path}: chat_template is no text and no list of named texts")
+    raise UserError(
+        f'data.template="{CHAT}": {folder} holds no chat template; give a Jinja file, or "{STUDY}"'
+    )
+
+
+def _text(path: Path) -> str:
+    try:
+        return path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise UserError(f"{path}: cannot be read: {error}") from None
+
+
+def _environment() -> ImmutableSandboxedEnvironment:
+    environment = ImmutableSandboxedEnvironment(
+        trim_blocks=True, lstrip_blocks=True, extensions=[_Generation, loopcontrols]
+    )
+
+    def raise_exception(message: str) -> None:
+        raise jinja2.TemplateError(message)
+
+    def tojson(value: Any, **options: Any) -> str:
+        # Jinja's own filter escapes for HTML.
+        return json.dumps(value, **{"ensure_ascii": False, **options})
+
+    environment.globals["raise_exception"] = raise_exception
+    environment.filters["tojson"] = tojson
+    del environment.filters["random"], environment.globals["lipsum"]
+    return environment
+
+
+class _Generation(Extension):
+    """`{% generation %} … {% endgeneration %}`: what a template says that the model writes."""
+
+    tags = {"generation"}  # noqa: RUF012, Jinja's own form
+
+    def parse(self, parser: Parser) -> nodes.Node:
+        line = next(parser.stream).lineno
+        body = parser.parse_statements(("name:endgeneration",), drop_needle=True)
+        return nodes.CallBlock(self.call_method("_mark"), [], [], body).set_lineno(line)
+
+    def _mark(self, caller: Macro) -> str:
+        return f"{MARK}{caller()}{MARK_END}"

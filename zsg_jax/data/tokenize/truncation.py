@@ -1,0 +1,104 @@
+"""Cuts a row to its length so that an answer is the last thing to go.
+
+First each answer is cut to its first `max_answer` tokens; an earlier answer keeps its closing
+token, without loss, since the next turn follows on it. Then, where the row is still too long:
+
+* "tail", as in the study, keeps the first `max_length` tokens.
+* "head" and "middle" take words out of the prompt, each turn's from its start or from its middle:
+  of the earlier turns, the oldest first, then of the system turn, then of the last prompt. What
+  the form or the template wrote (bos, headers, special tokens, the generation prompt) stays whole.
+  Only when no words are left is the row cut at the tail.
+"""
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+
+from zsg_jax.data.instance import Turn
+from zsg_jax.data.tokenize.rows import TokenRow
+
+TRUNCATIONS = ("tail", "head", "middle")
+
+
+class Fitted(NamedTuple):
+    """A row within its limits.
+
+    Attributes:
+        ids: (n,) int32.
+        loss_mask: (n,) bool.
+        prompt_cut: tokens taken away that carried no loss.
+        answer_cut: tokens that carried loss and do so no more.
+        prompt: tokens of `ids` that stand before the last answer.
+    """
+
+    ids: np.ndarray
+    loss_mask: np.ndarray
+    prompt_cut: int
+    answer_cut: int
+    prompt: int
+
+
+def fit(
+    row: TokenRow,
+    turns: Sequence[Turn],
+    max_length: int,
+    truncation: str = "tail",
+    max_answer: int | None = None,
+) -> Fitted:
+    """Cuts `row`, whose turns are `turns`, to `max_length` tokens by one of `TRUNCATIONS`."""
+    answered = row.answer >= 0
+    keep, learned = np.ones(len(row.ids), bool), answered.copy()
+    if max_answer is not None:
+        _limit_answers(row, max_answer, keep, learned)
+    if truncation != "tail" and keep.sum() > max_length:
+        _cut_words(row, turns, max_length, truncation, keep, learned)
+    kept = np.flatnonzero(keep)[:max_length]
+    mask = learned[kept]
+    return Fitted(
+        row.ids[kept],
+        mask,
+        prompt_cut=int((~answered).sum() - (~answered[kept]).sum()),
+        answer_cut=int(answered.sum() - mask.sum()),
+        prompt=int((kept < np.flatnonzero(row.answer == row.answer.max(initial=0))[:1]).sum()),
+    )
+
+
+def _limit_answers(row: TokenRow, limit: int, keep: np.ndarray, learned: np.ndarray) -> None:
+    last = row.answer.max(initial=-1)
+    for answer in range(last + 1):
+        beyond = np.flatnonzero(row.answer == answer)[limit:]
+        learned[beyond] = False
+        if answer < last:
+            keep[beyond] = row.turn[beyond] < 0
+        elif len(beyond):
+            keep[beyond[0] :] = False
+
+
+def _cut_words(
+    row: TokenRow,
+    turns: Sequence[Turn],
+    max_length: int,
+    truncation: str,
+    keep: np.ndarray,
+    learned: np.ndarray,
+) -> None:
+    # What a template writes after the last answer, such as a line break, serves nothing.
+    last = np.flatnonzero(learned & keep)[-1:]
+    end = int(last[0]) + 1 if len(last) else len(keep)
+    over = int(keep.sum()) - max_length
+    for turn in (None, *_oldest_first(turns)):
+        if turn is None:
+            places = end + np.flatnonzero(keep[end:])
+        else:
+            places = np.flatnonzero(keep & (row.turn == turn) & (row.answer < 0))
+        count = min(over, len(places))
+        first = (len(places) - count + 1) // 2 if truncation == "middle" else 0
+        keep[places[first : first + count]] = False
+        over -= count
+
+
+def _oldest_first(turns: Sequence[Turn]) -> list[int]:
+    first = 1 if turns[0].role == "system" else 0
+    last = len(turns) - 2
+    return [*range(first, last), *range(first), last]

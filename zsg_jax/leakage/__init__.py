@@ -1,0 +1,1 @@
+"""What of the test data stands in the training data."""

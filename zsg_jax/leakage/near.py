@@ -1,0 +1,63 @@
+"""Finds the training rows whose embedding is nearly that of a test row, all pairs of them.
+
+Most training rows are near no test row: one pass for the largest cosine of each leaves the few for
+which every cosine is worth having.
+"""
+
+from collections.abc import Iterator
+
+import numpy as np
+from jax.sharding import Mesh
+
+from zsg_jax.leakage.text import Pairs
+from zsg_jax.runtime.errors import check
+from zsg_jax.similarity.search.cosine import cosine_matrix, row_statistics
+from zsg_jax.similarity.stored import Rows
+
+NEAR = "near"
+CELLS = 1 << 25  # cosines held at a time
+PAIRS = 1 << 20  # pairs listed at a time
+
+
+def near_pairs(
+    train: Rows,
+    test: Rows,
+    *,
+    threshold: float = 0.95,
+    largest: np.ndarray | None = None,
+    mesh: Mesh | None = None,
+    block_rows: int = 8192,
+) -> Iterator[Pairs]:
+    """All pairs whose cosine is `threshold` or more, in blocks, by training row, then by test row.
+
+    The threshold is rounded to float32, which the cosines are; a rounding keeps some equal rows a
+    few 10^-7 below 1. Rows of zeros, which empty texts give, have cosine 0 with everything.
+
+    Args:
+        train: (N, D) floats, or what gives them by a slice or by ascending int64 rows.
+        test: (T, D) floats.
+        threshold: above 0, at most 1.
+        largest: (N,) float32, each training row's largest cosine, where `row_statistics` has
+            already been run on these rows; None runs it.
+        mesh, block_rows: as `cosine_matrix` takes them; they never change a pair.
+
+    Raises:
+        UserError: see `cosine_matrix`; a threshold out of range; `largest` of another shape.
+    """
+    check(0 < threshold <= 1, f"threshold={threshold}: a cosine above 0, at most 1")
+    if not len(train) or not len(test):
+        return
+    if largest is None:
+        largest = row_statistics(train, test, mesh=mesh, block_rows=block_rows).maximum
+    check(largest.shape == (len(train),), f"largest: {largest.shape}; it must be ({len(train)},)")
+    least = np.float32(threshold)
+    flagged = np.flatnonzero(largest >= least)
+    block = max(1, min(CELLS // len(test), 8 * block_rows))
+    part = max(1, PAIRS // len(test))
+    for start in range(0, len(flagged), block):
+        rows = flagged[start : start + block]
+        cosines = cosine_matrix(train[rows], test, mesh=mesh, block_rows=min(block_rows, block))
+        for top in range(0, len(rows), part):
+            at, column = np.nonzero(cosines[top : top + part] >= least)
+            if len(at):
+                yield Pairs(NEAR, rows[top + at], column, cosines[top + at, column])

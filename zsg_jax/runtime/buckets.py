@@ -1,0 +1,229 @@
+"""The objects below one address of a bucket, by fsspec: gs:// by gcsfs, s3:// by s3fs."""
+
+import hashlib
+import importlib
+import logging
+import os
+import re
+from collections.abc import Collection, Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager, suppress
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import fsspec
+import jax
+
+from zsg_jax.runtime.errors import FULL, Unavailable, UserError, first_line
+
+# By scheme: the package that fsspec reads it with.
+SCHEMES = {"gs": "gcsfs", "s3": "s3fs"}
+# Files at once: each may be held in parts of 50 MB, ten of them.
+_AT_ONCE = 4
+_ADDRESS = re.compile(r"([A-Za-z][A-Za-z0-9+.-]+):/+(.*)")
+# What tells one version of an object from the next, by the store that tells it.
+_VERSIONS = ("generation", "ETag", "etag", "md5Hash", "LastModified", "mtime", "created")
+# Waiting again would not help.
+_LASTING = re.compile(
+    r"credential|token|forbidden|denied|not exist|not found|invalid|40[0134]", re.I
+)
+# What orbax says where another process is gone, which is not the bucket's fault.
+_LOST = re.compile(r"coordination|barrier|gloo|nccl|heartbeat|socket closed|closed by peer", re.I)
+# Of gcsfs's own kinds of buckets and of TensorFlow's paths, tests cover those that are asked for
+# here; both are read when the packages are imported.
+os.environ.setdefault("GCSFS_EXPERIMENTAL_ZB_HNS_SUPPORT", "false")
+os.environ.setdefault("EPATH_USE_TF", "false")
+# Orbax's own view of a bucket, too, is of now: others write there.
+for _scheme in ("gcs", "gs"):
+    fsspec.config.conf.setdefault(_scheme, {}).setdefault("use_listings_cache", False)
+_MEANT = {"gcs": "gs", "s3a": "s3", "s3n": "s3"}
+
+
+class Object(NamedTuple):
+    """One object as a listing tells of it.
+
+    Attributes:
+        size: bytes.
+        version: differs from that of any other content the name has had.
+        md5: base64 of the digest that Google's store keeps of an object written in one piece;
+            None: of any other.
+    """
+
+    size: int
+    version: str
+    md5: str | None
+
+
+def is_address(given: Path | str) -> bool:
+    """Whether `given` is gs://…, s3://… or anything else that is no folder of this machine."""
+    return _ADDRESS.match(str(given)) is not None
+
+
+def spelled(address: Path | str) -> str:
+    """An address in full, of which a `Path` may have eaten a slash."""
+    match = _ADDRESS.match(str(address))
+    return f"{match[1].lower()}://{match[2].strip('/')}" if match else str(address)
+
+
+class Store:
+    """What lies below one address; names are paths below it, with slashes.
+
+    Every method raises `UserError` for what the store or the way to it refuses, and `Unavailable`
+    for what may pass by itself.
+    """
+
+    def __init__(self, address: Path | str, flag: str = "--workdir") -> None:
+        """Takes gs://BUCKET/PATH or s3://BUCKET/PATH.
+
+        Raises:
+            UserError: another scheme, no bucket, the scheme's package is not installed, or Google
+                would not know who asks.
+        """
+        self.address = spelled(address)
+        scheme, _, rest = self.address.partition("://")
+        if scheme not in SCHEMES:
+            meant = f"; did you mean {_MEANT[scheme]}://{rest}?" if scheme in _MEANT else ""
+            raise UserError(
+                f"{flag} {self.address}: is no folder, and of object stores only gs:// and s3:// "
+                f"are known; mount it (rclone mount) and give the folder{meant}"
+            )
+        if not rest:
+            raise UserError(f"{flag} {self.address}: names no bucket; give {scheme}://BUCKET/NAME")
+        if re.search(r"[*?\[\]#]", rest) or {"", ".", ".."} & set(rest.split("/")):
+            raise UserError(
+                f"{flag} {self.address}: give one without * ? [ ] # and parts such as .. or //"
+            )
+        # A line of ours says what went wrong; theirs hold a trace for every try.
+        for library in (SCHEMES[scheme], "google.auth", "aiobotocore", "botocore"):
+            logging.getLogger(library).setLevel(logging.CRITICAL)
+        try:
+            importlib.import_module(SCHEMES[scheme])
+        except ImportError:
+            raise UserError(
+                f"{flag} {self.address}: needs {SCHEMES[scheme]}, which is not installed; run "
+                "pip install 'zsg_jax[bucket]'"
+            ) from None
+        self._root = rest
+        with self._told("cannot be reached"):
+            # Other processes and other libraries write there too: what was listed once is old.
+            self._files = fsspec.filesystem(scheme, use_listings_cache=False)
+        self._at_once = {"batch_size": _AT_ONCE} if self._files.async_impl else {}
+        if scheme == "gs" and "STORAGE_EMULATOR_HOST" not in os.environ:
+            known = getattr(self._files, "credentials", None)
+            if known is not None and known.credentials is None:
+                self._files.clear_instance_cache()
+                raise UserError(
+                    f"{flag} {self.address}: no credentials of Google are at hand; run gcloud auth "
+                    "application-default login, or set GOOGLE_APPLICATION_CREDENTIALS"
+                )
+
+    def list(self) -> dict[str, Object]:
+        """Every object below the address."""
+        with self._told("cannot be listed"):
+            self._files.invalidate_cache()
+            found = self._files.find(self._root, detail=True)
+        objects = {}
+        for path, facts in found.items():
+            name = str(path).strip("/").removeprefix(self._root)
+            # A slash at the end: a mount's way to keep an empty folder.
+            if not name.startswith("/") or str(path).endswith("/") or facts["type"] != "file":
+                continue
+            if {"", ".", ".."} & set(name[1:].split("/")):
+                raise UserError(f"{self.address}{name}: is no path for a file; delete the object")
+            objects[name[1:]] = _object(facts)
+        return objects
+
+    def read(self, name: str) -> bytes | None:
+        """The content of an object; None: there is none."""
+        with self._told(f"cannot be read ({name})"):
+            try:
+                return self._files.cat_file(self._path(name))
+            except FileNotFoundError:
+                return None
+
+    def digest(self, name: str, kind: str) -> bytes:
+        """The digest of an object's content, a part of which is held at a time."""
+        with self._told(f"cannot be read ({name})"), self._files.open(self._path(name)) as file:
+            digest = hashlib.new(kind)
+            while part := file.read(1 << 24):
+                digest.update(part)
+            return digest.digest()
+
+    def write(self, name: str, content: bytes) -> None:
+        """Puts an object in place, whole or not at all."""
+        with self._told(f"cannot be written ({name})"):
+            self._files.pipe_file(self._path(name), content)
+
+    def upload(self, folder: Path, names: Collection[str]) -> None:
+        """Copies files of `folder` to objects of the same names, each whole or not at all."""
+        if names:
+            with self._told("cannot be written"):
+                files = [str(folder / name) for name in names]
+                self._files.put(files, [self._path(name) for name in names], **self._at_once)
+
+    def download(self, folder: Path, names: Collection[str]) -> None:
+        """Copies objects to files of the same names in `folder`, over those that are there."""
+        for name in names:
+            (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        if names:
+            with self._told("cannot be read"):
+                files = [str(folder / name) for name in names]
+                self._files.get([self._path(name) for name in names], files, **self._at_once)
+
+    def delete(self, names: Collection[str]) -> None:
+        """Deletes objects; those that are gone already are no mistake."""
+        if names:
+            with self._told("cannot be deleted"), suppress(FileNotFoundError):
+                self._files.rm([self._path(name) for name in names])
+
+    def _path(self, name: str) -> str:
+        return f"{self._root}/{name}"
+
+    def _told(self, what: str) -> AbstractContextManager[None]:
+        return told(self.address, what)
+
+
+@contextmanager
+def told(address: Path | str, what: str) -> Iterator[None]:
+    """Inside, every error is one line about `address`, whatever library it comes from.
+
+    Raises:
+        Unavailable: that line, of what may pass by itself.
+        UserError: that line, of anything else.
+    """
+    try:
+        yield
+    except UserError:
+        raise
+    # Each library, and each of those below it, has errors of its own.
+    except Exception as error:
+        text = f"{type(error).__name__}: {first_line(error)}"
+        lost = _LOST.search(str(error).replace(str(address), ""))
+        if lost and jax.distributed.is_initialized():
+            raise
+        if isinstance(error, OSError) and error.errno in FULL:
+            raise
+        lasting = isinstance(error, FileNotFoundError | PermissionError | ValueError | TypeError)
+        if lasting or _LASTING.search(text):
+            raise UserError(
+                f"{address}: {what}: {text}; see that the bucket is there and that this machine "
+                "may use it, then the same command goes on"
+            ) from error
+        raise Unavailable(f"{address}: {what}: {text}; the same command goes on later") from error
+
+
+@contextmanager
+def naming(address: str, folder: Path | str) -> Iterator[None]:
+    """Inside, a mistake in `folder`, where a copy of what lies at `address` is, names the latter.
+
+    Raises:
+        UserError: the mistake, of the kind it was.
+    """
+    try:
+        yield
+    except UserError as error:
+        raise type(error)(str(error).replace(str(folder), address)) from error
+
+
+def _object(facts: Mapping[str, Any]) -> Object:
+    version = next((str(facts[key]) for key in _VERSIONS if facts.get(key) is not None), "")
+    return Object(int(facts["size"]), f"{facts['size']} {version}", facts.get("md5Hash"))

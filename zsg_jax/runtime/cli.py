@@ -1,0 +1,169 @@
+"""Flags and exits for every command: a user's mistake is one line on standard error, and exit 1."""
+
+import argparse
+import os
+import re
+import sys
+import traceback
+from collections.abc import Callable, Collection, Sequence
+from pathlib import Path
+from typing import Any, NoReturn
+
+from absl import flags
+from ml_collections import ConfigDict
+
+from zsg_jax.runtime import signals as stopping
+from zsg_jax.runtime.errors import FULL, UserError, first_line, nearest
+
+speaker = "zsg_jax"  # and which process it is, where others speak too
+
+
+class Parser(argparse.ArgumentParser):
+    """Tells a wrong flag in one line, as every other mistake is told."""
+
+    def error(self, message: str) -> NoReturn:
+        flags = [flag for flag in self._option_string_actions if flag.startswith("--")]
+        unknown = message.removeprefix("unrecognized arguments: ").split()[0].partition("=")[0]
+        known = nearest(unknown, flags) if unknown.startswith("--") else ""
+        fail(f"{message}{known}; --help lists all flags")
+
+
+def parser(config_keys: Collection[str]) -> Callable[[Sequence[str]], list[str]]:
+    """Makes the `flags_parser` of `absl.app.run`, telling what is wrong in one line.
+
+    Args:
+        config_keys: every key that --config.KEY may set, as "training.batch_size".
+    """
+
+    def parse(argv: Sequence[str]) -> list[str]:
+        try:
+            _check_config(argv, config_keys)
+            rest = flags.FLAGS(_last_of_each(argv))
+        except SystemExit:
+            # absl shows its help and calls that a failure.
+            asked = any(re.fullmatch(r"--?help(short|full|xml)?", word) for word in argv)
+            sys.exit(0 if asked else 1)
+        except flags.UnrecognizedFlagError as error:
+            known = [f"--{name}" for name in flags.FLAGS]
+            fail(f"--{error.flagname}: unknown flag{nearest(f'--{error.flagname}', known)}")
+        except (UserError, flags.Error) as error:
+            fail(first_line(error))
+        # The user's config file is run here, so anything may come out of it.
+        except Exception as error:
+            fail(_not_loaded(error))
+        if len(rest) > 1:
+            fail(f"{rest[1]!r}: unknown argument; settings are given as --config.KEY=VALUE")
+        return rest
+
+    return parse
+
+
+def guard(main: Callable[[Sequence[str]], Any]) -> Callable[[Sequence[str]], Any]:
+    """Wraps a `main` so that `UserError`, Ctrl-C and SIGTERM end in a line, not a stack trace."""
+
+    def guarded(argv: Sequence[str]) -> None:
+        try:
+            main(argv)
+        except UserError as error:
+            fail(str(error), error.code)
+        except OSError as error:
+            # A full disk, a folder that may not be written: the user's to mend, like the above.
+            if error.filename is None and error.errno not in FULL:
+                raise
+            fail(
+                f"{error.filename or 'disk'}: {error.strerror}; mend it, then the same command "
+                "goes on where it stopped"
+            )
+        except stopping.Terminated:
+            end_by_sigterm()
+        except KeyboardInterrupt:
+            _say("stopped; the same command goes on from what is kept")
+            end_now(130)
+
+    return guarded
+
+
+def loaded_config(value: Any) -> ConfigDict:
+    """The config behind a `config_flags` flag.
+
+    Raises:
+        UserError: if no file was given, or it could not be loaded.
+    """
+    if value is None:
+        raise UserError("--config is missing; give a file such as --config configs/tmta.py")
+    if isinstance(value, ConfigDict):
+        return value
+    try:
+        # config_flags hands out a stand-in that raises the loader's error when it is touched.
+        _ = value.seeds
+    except OSError as error:
+        raise UserError(_not_loaded(error)) from None
+    except AttributeError:
+        pass
+    raise UserError("--config: get_config() must return an ml_collections.ConfigDict")
+
+
+def fail(message: str, code: int = 1) -> NoReturn:
+    """Prints one line to standard error and exits with `code`."""
+    _say(message)
+    sys.exit(code)
+
+
+def end_by_sigterm() -> NoReturn:
+    """Says so, and ends at once."""
+    _say("ended by SIGTERM; the same command goes on from what is kept")
+    end_now(stopping.CODE)
+
+
+def end_now(code: int) -> NoReturn:
+    """Ends this process without taking the interpreter apart.
+
+    A device that still computes, or a compile, would crash on the way and hide the code.
+    """
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(code)
+
+
+def _say(message: str) -> None:
+    print(f"{speaker}: {message}", file=sys.stderr)
+
+
+def _last_of_each(argv: Sequence[str]) -> list[str]:
+    """`argv` without overrides that a later one of the same key replaces.
+
+    config_flags would make one tuple of two.
+    """
+    kept: dict[Any, str] = {}
+    for place, argument in enumerate(argv):
+        match = re.match(r"--?config\.([^=]+)=", argument)
+        key = match[1] if match else place
+        kept.pop(key, None)
+        kept[key] = argument
+    return list(kept.values())
+
+
+def _check_config(argv: Sequence[str], keys: Collection[str]) -> None:
+    """Checks the config's file and the overrides' keys, which config_flags tells less plainly."""
+    groups = {key.rpartition(".")[0] for key in keys}
+    for place, argument in enumerate(argv):
+        if re.fullmatch(r"--?config", argument) and place + 1 < len(argv):
+            argument = f"--config={argv[place + 1]}"
+        if match := re.match(r"--?config=([^:]+)", argument):
+            if not Path(match[1]).is_file():
+                raise UserError(f"--config {match[1]}: no such file")
+        elif match := re.match(r"--?config\.([^=]+)", argument):
+            key = match[1]
+            if key not in keys and key not in groups:
+                raise UserError(f"--config.{key}: a key that nothing reads{nearest(key, keys)}")
+
+
+def _not_loaded(error: BaseException) -> str:
+    while error.__cause__ is not None:
+        error = error.__cause__
+    if isinstance(error, UserError):
+        return str(error)
+    frames = traceback.extract_tb(error.__traceback__)
+    where = f" ({frames[-1].filename}:{frames[-1].lineno})" if frames else ""
+    told = f"{type(error).__name__}: {first_line(error)}{where}"
+    return f"--config: the file cannot be loaded: {told}"

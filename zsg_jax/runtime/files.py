@@ -1,0 +1,120 @@
+"""Files that are there whole or not at all, whenever a process is killed."""
+
+import hashlib
+import io
+import json
+import os
+import shutil
+from collections.abc import Collection, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from zsg_jax.runtime.errors import UserError
+
+PARTIAL = ".partial"
+
+
+@contextmanager
+def replacing(path: Path) -> Iterator[Path]:
+    """Gives a path to write a file or a folder to, which takes the place of `path` at the end.
+
+    A kill leaves the old one or the new one (of folders, perhaps neither), an error the old one.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_name(path.name + PARTIAL)
+    _remove(partial)
+    try:
+        yield partial
+        for part in (partial, *partial.rglob("*")):
+            _sync(part)
+        if partial.is_dir():
+            _remove(path)
+        partial.replace(path)
+    finally:
+        _remove(partial)
+    # The rename itself lies in the folder, which has to reach the disk as well.
+    _sync(path.parent)
+
+
+def move(source: Path, target: Path) -> None:
+    """Gives a file or folder another name in the same folder, on disk when this returns."""
+    source.rename(target)
+    _sync(target.parent)
+
+
+def write_bytes(path: Path, content: bytes) -> None:
+    """Puts `content` at `path`, on disk, so that a kill leaves the old file or the new one."""
+    with replacing(path) as partial:
+        partial.write_bytes(content)
+
+
+def _remove(path: Path) -> None:
+    if path.is_dir():
+        shutil.rmtree(path)
+    else:
+        path.unlink(missing_ok=True)
+
+
+def _sync(path: Path) -> None:
+    opened = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(opened)
+    finally:
+        os.close(opened)
+
+
+def npy_bytes(values: np.ndarray) -> bytes:
+    """What `numpy.save` writes, without pickle: to hash it, or to put it in place whole."""
+    buffer = io.BytesIO()
+    np.save(buffer, values, allow_pickle=False)
+    return buffer.getvalue()
+
+
+def write_json(path: Path, content: Any) -> None:
+    """Writes `content` as indented JSON; NaN and infinities, which JSON lacks, raise ValueError."""
+    text = json.dumps(content, indent=1, ensure_ascii=False, allow_nan=False)
+    write_bytes(path, f"{text}\n".encode())
+
+
+def file_digest(path: Path) -> str:
+    """SHA-256 of a file of any size."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def read_json(path: Path, required: Collection[str] = ()) -> dict[str, Any] | None:
+    """Reads a JSON object, or returns None where there is no file.
+
+    Raises:
+        UserError: if the file cannot be read, is no JSON object, or lacks a required key.
+    """
+    try:
+        content = json.loads(path.read_bytes())
+    except FileNotFoundError:
+        return None
+    except (OSError, ValueError) as error:
+        raise UserError(f"{path}: is damaged: {error}") from None
+    if not isinstance(content, dict):
+        raise UserError(f"{path}: is damaged: it holds no JSON object")
+    missing = [key for key in required if key not in content]
+    if missing:
+        raise UserError(f"{path}: is damaged: it holds no {', '.join(missing)}")
+    return content
+
+
+def need_json(
+    path: Path, required: Collection[str] = (), way_out: str | None = None
+) -> dict[str, Any]:
+    """`read_json` of a file that must be there; `way_out` says what to do where it is not.
+
+    Raises:
+        UserError: also if there is no such file.
+    """
+    content = read_json(path, required)
+    if content is None:
+        way_out = way_out or f"delete {path.parent} to make it again"
+        raise UserError(f"{path}: is missing; {way_out}")
+    return content

@@ -1,0 +1,123 @@
+"""What several processes of one study do once, what they share, and where they wait."""
+
+import json
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any, Protocol
+
+import jax
+import numpy as np
+from jax.experimental import multihost_utils
+from jax.sharding import Mesh
+
+from zsg_jax.runtime.errors import UserError
+
+
+class Exchange(Protocol):
+    """A way for processes that see no folder in common to see one another's files."""
+
+    def check(self) -> None:
+        """Makes sure, on the first process, that what is written is still this study's."""
+
+    def push(self, *, sparing: bool = False) -> None:
+        """Gives away what the processes of this machine have written; `sparing`: now and then."""
+
+    def pull(self) -> None:
+        """Takes what all others have given."""
+
+
+_exchange: Exchange | None = None
+
+
+@contextmanager
+def exchanging(exchange: Exchange) -> Iterator[None]:
+    """Inside, files go through `exchange` wherever processes wait for one another."""
+    global _exchange
+    _exchange = exchange
+    try:
+        yield
+    finally:
+        _exchange = None
+
+
+def keep() -> None:
+    """Gives away, now and then, what has been written, which would be lost with this machine."""
+    if _exchange is not None:
+        _exchange.push(sparing=True)
+
+
+def is_first() -> bool:
+    """Whether this process writes the shared files and speaks to the user."""
+    return jax.process_index() == 0
+
+
+def wait_for_all(name: str) -> None:
+    """Returns when every process has come here and sees the others' files.
+
+    Args:
+        name: the same on all of them, so without paths, which may differ.
+    """
+    several = jax.process_count() > 1
+    if several:
+        multihost_utils.sync_global_devices(name)
+    if _exchange is not None:
+        # All wait, so that no machine gives away what one of its processes has half written.
+        _exchange.push()
+        if several:
+            multihost_utils.sync_global_devices(f"{name}: given")
+            _exchange.pull()
+            multihost_utils.sync_global_devices(f"{name}: seen")
+
+
+def once(name: str, work: Callable[[], object]) -> None:
+    """Runs `work` on the first process; the others wait until it is done."""
+    if is_first():
+        if _exchange is not None:
+            _exchange.check()
+        work()
+    wait_for_all(name)
+
+
+def of_all(value: Any) -> list[Any]:
+    """What every process gives, in their order; JSON holds it."""
+    if jax.process_count() == 1:
+        return [value]
+    mine = np.frombuffer(json.dumps(value, sort_keys=True).encode(), np.uint8)
+    sizes = multihost_utils.process_allgather(np.asarray([mine.size], np.int32)).ravel()
+    padded = np.zeros(sizes.max(), np.uint8)
+    padded[: mine.size] = mine
+    texts = multihost_utils.process_allgather(padded).reshape(len(sizes), -1)
+    return [json.loads(bytes(text[:size])) for text, size in zip(texts, sizes, strict=True)]
+
+
+def same_everywhere(values: dict[str, Any]) -> None:
+    """Makes sure that every process was given the same, before any of it is used.
+
+    Each would else train its own shards by its own settings, or wait for steps that no other takes.
+
+    Args:
+        values: by name, as JSON holds them.
+
+    Raises:
+        UserError: on all processes, naming what differs and between which of them.
+    """
+    every = of_all(values)
+    for number, theirs in enumerate(every):
+        different = [
+            f"{name}={theirs.get(name)!r}, process 0 {name}={every[0].get(name)!r}"
+            for name in sorted(theirs.keys() | every[0].keys())
+            if theirs.get(name) != every[0].get(name)
+        ]
+        if different:
+            raise UserError(
+                f"process {number} was given {'; '.join(different)}; give all processes the same"
+            )
+
+
+def from_all(part: np.ndarray, mesh: Mesh) -> list[np.ndarray]:
+    """The part of each process that computes on `mesh`, all of one shape and of 32 or 64 bits."""
+    if len({device.process_index for device in mesh.devices.flat}) == 1:
+        return [part]
+    # JAX would make 32 bits of 64.
+    parts = multihost_utils.process_allgather(np.ascontiguousarray(part).view(np.int32))
+    return [np.asarray(one).view(part.dtype) for one in parts]

@@ -1,0 +1,1 @@
+"""Exact search over rows on disk: jitted, blocked, sharded."""

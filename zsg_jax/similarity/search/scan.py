@@ -1,0 +1,119 @@
+"""One pass over the training rows that gives whatever is asked of their cosines."""
+
+from typing import NamedTuple
+
+import numpy as np
+from jax.sharding import Mesh
+
+from zsg_jax.runtime.errors import check
+from zsg_jax.runtime.processes import from_all
+from zsg_jax.similarity.rows import checked
+from zsg_jax.similarity.search import matrix
+from zsg_jax.similarity.search import on_device as device_pass
+from zsg_jax.similarity.search import on_host as host_pass
+from zsg_jax.similarity.search.groups import GroupSums
+from zsg_jax.similarity.search.sorting import sorted_lists
+from zsg_jax.similarity.search.statistics import RowStatistics
+from zsg_jax.similarity.search.stream import Progress, Stream
+from zsg_jax.similarity.stored import Rows
+
+
+class Found(NamedTuple):
+    """What a pass gave; None where it was not asked for.
+
+    Attributes:
+        nearest, farthest: cosines (T, k) float32 and rows (T, k) int64 of each test row's list.
+        statistics: of every training row that was gone over.
+        means: (groups, D) float64, the mean unit row of each group of training rows.
+    """
+
+    nearest: tuple[np.ndarray, np.ndarray] | None
+    farthest: tuple[np.ndarray, np.ndarray] | None
+    statistics: RowStatistics | None
+    means: np.ndarray | None
+
+
+def scan(
+    train: Rows,
+    test: Rows,
+    *,
+    nearest: int = 0,
+    farthest: int = 0,
+    statistics: bool = False,
+    groups: np.ndarray | None = None,
+    taken: np.ndarray | None = None,
+    mesh: Mesh | None = None,
+    block_rows: int = 8192,
+    on_progress: Progress | None = None,
+    on_host: bool | None = None,
+) -> Found:
+    """Streams over the training rows once; see `cosine.top_k` and `cosine.row_statistics`.
+
+    At no time do more than T × (k + block_rows) cosines exist on a device. Where a list would hold
+    all rows there is, the matrix is made instead, which is no larger than the list.
+
+    Args:
+        train: (N, D) floats, any length of row.
+        test: (T, D) floats.
+        nearest, farthest: lengths of the lists wanted, 0 for none.
+        statistics: whether `RowStatistics` are wanted.
+        groups: (N,) int64, each row's group, numbered from 0 without gaps, if means are wanted;
+            they are of all rows, so that none may be `taken`.
+        taken: (N,) bool, rows to pass over as if they were not there.
+        mesh: devices to spread the training rows over, all its axes alike; None takes one device.
+            Each reads its own rows alone, and each process those of its devices.
+        block_rows: training rows a device takes at a time.
+        on_progress: told after every block how many rows it had, and how many there are in all.
+        on_host: whether lists are made by the host or on the devices; None takes the host for CPUs.
+            It never changes a result.
+
+    Raises:
+        UserError: see `cosine.top_k` and `cosine.row_statistics`.
+    """
+    for k in (nearest, farthest):
+        check(k >= 0, f"k={k}: a list cannot be shorter than nothing")
+    check(not statistics or len(test) > 0, "the test set is empty: it has no statistics")
+    check(groups is None or taken is None, "groups: their means are those of all rows")
+    rows = None
+    if taken is not None:
+        taken = np.asarray(taken)
+        fits = taken.shape == (len(train),) and taken.dtype == bool
+        check(fits, f"taken: {taken.shape} {taken.dtype}; it must be ({len(train)},) bool")
+        rows = np.flatnonzero(~taken)
+    sums = None if groups is None else GroupSums(groups, checked(train, "train").shape[1])
+    stream = Stream(train, test, rows, mesh, block_rows, sums)
+    wanted = {far: k for far, k in ((False, nearest), (True, farthest)) if k}
+    short = {far: k for far, k in wanted.items() if k < stream.count}
+    if on_host is None:
+        on_host = stream.mesh.devices.flat[0].platform == "cpu"
+    lists: dict[bool, tuple[np.ndarray, np.ndarray]] = {}
+    summary = None
+    if short or statistics:
+        one = host_pass if on_host and short else device_pass
+        lists, summary = one.run(stream, len(test), short, statistics, on_progress)
+    if len(short) < len(wanted):
+        cosines = matrix.whole(stream, len(test), on_progress)
+        lists |= {far: sorted_lists(cosines, far) for far in wanted if far not in short}
+    ends = {far: _ended(lists[far], k, rows, far) for far, k in wanted.items()}
+    means = None
+    if sums is not None:
+        if not wanted and not statistics:
+            for _ in stream:
+                pass
+        sums.sums = np.sum(from_all(sums.sums, stream.mesh), axis=0)
+        means = sums.means()
+    return Found(ends.get(False), ends.get(True), summary, means)
+
+
+def _ended(
+    found: tuple[np.ndarray, np.ndarray], k: int, rows: np.ndarray | None, farthest: bool
+) -> tuple[np.ndarray, np.ndarray]:
+    """Positions as rows, and lists as long as was asked for."""
+    values, positions = found
+    indices = positions.astype(np.int64) if rows is None else rows[positions]
+    missing = k - values.shape[1]
+    if missing > 0:
+        end = ((0, 0), (0, missing))
+        values = np.pad(values, end, constant_values=np.inf if farthest else -np.inf)
+        indices = np.pad(indices, end, constant_values=-1)
+    return values, indices

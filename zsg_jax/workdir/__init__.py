@@ -1,0 +1,1 @@
+"""A workdir belongs to one study; what it says of the models trained in it."""

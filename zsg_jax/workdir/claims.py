@@ -1,0 +1,170 @@
+"""A workdir belongs to one config and one data set: what it holds, and who may go on with it."""
+
+import fcntl
+import shutil
+import socket
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from zsg_jax.runtime.buckets import is_address, spelled
+from zsg_jax.runtime.errors import UserError
+from zsg_jax.runtime.files import PARTIAL, read_json, write_json
+
+CONFIG = "config.json"
+DATA = "data.json"
+# What the study trains, as a config.json: the folder it began with may go.
+MODEL = "model.json"
+LEAKAGE = "leakage.json"
+HUB = "hub.json"
+LOCK = ".lock"
+TOKENIZER = "tokenizer"
+TOKENS = "tokens"
+SCRATCH = "scratch"
+# What costs time to make; from then on a workdir is bound to its config.
+MADE = ("embeddings", "arrangements", "runs")
+# Where the state lies, who lays the batches, which steps are traced and what the page is called
+# change no experiment.
+MAY_CHANGE = ("mesh.", "data.workers", "training.profile_steps", "report.")
+# Facts of data.json that decide the numbers.
+DIGESTS = {
+    "train_digest": "the training instances",
+    "test_digest": "the test instances",
+    "tokenizer_digest": "the tokenizer",
+    "template_digest": "the chat template",
+    "weights_digest": "the weights of model.init_from",
+}
+
+
+def run_folder(workdir: Path, name: str, seed: int) -> Path:
+    """Where the run of one arrangement and seed is kept."""
+    return workdir / "runs" / f"{name}-seed{seed}"
+
+
+def arrangement_folder(workdir: Path, name: str) -> Path:
+    """Where an arrangement is kept."""
+    return workdir / "arrangements" / name
+
+
+def refuse_address(folder: Path | str, flag: str = "--workdir") -> None:
+    """Refuses gs://… and its kind, of which `Path` would make a local folder named `gs:`."""
+    if is_address(folder):
+        raise UserError(
+            f"{flag} {spelled(folder)}: is no folder; mount the bucket (gcsfuse, rclone mount, "
+            "s3fs) and give the folder where it is mounted"
+        )
+
+
+def refuse_foreign(workdir: Path) -> None:
+    """Refuses an address, a file, and a folder that holds files but no config of ours."""
+    refuse_address(workdir)
+    if workdir.exists() and not workdir.is_dir():
+        raise UserError(f"--workdir {workdir}: is a file; give a folder")
+    if workdir.is_dir() and not (workdir / CONFIG).exists():
+        ours = (LOCK, CONFIG + PARTIAL)
+        if any(path.name not in ours for path in workdir.iterdir()):
+            raise UserError(
+                f"--workdir {workdir}: holds files but no {CONFIG}; give an empty or a new folder"
+            )
+
+
+@contextmanager
+def locked(workdir: Path, flag: str = "--workdir") -> Iterator[None]:
+    """Keeps others out of `workdir`, making it if need be; a kill ends the lock too.
+
+    Args:
+        workdir: the folder.
+        flag: what the user gave it as.
+
+    Raises:
+        UserError: if another process is at work there, or it cannot be written.
+    """
+    refuse_address(workdir, flag)
+    try:
+        workdir.mkdir(parents=True, exist_ok=True)
+        file = (workdir / LOCK).open("a")
+    except OSError as error:
+        raise UserError(f"{flag} {workdir}: cannot be written: {error.strerror}") from None
+    with file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise UserError(
+                f"{flag} {workdir}: another process is at work there; wait for it, or give "
+                f"another {flag}"
+            ) from None
+        except OSError:
+            # Some network and bucket file systems have no locks; there, care is the user's.
+            pass
+        yield
+
+
+def check_shared(workdir: Path, *, patience: float = 10) -> None:
+    """Makes sure that this process sees what the first has claimed.
+
+    Args:
+        workdir: as on the first process.
+        patience: seconds that a network file system may take to show a new file.
+
+    Raises:
+        UserError: if it does not, as when every host has a disk of its own.
+    """
+    until = time.monotonic() + patience
+    while not (workdir / CONFIG).exists():
+        if time.monotonic() > until:
+            raise UserError(
+                f"--workdir {workdir}: {socket.gethostname()} does not see the {CONFIG} that "
+                "process 0 wrote there; give a folder that all hosts share"
+            )
+        time.sleep(0.1)
+
+
+def claim(workdir: Path, config: dict[str, Any]) -> None:
+    """Makes `workdir` this config's own, or checks that it already is.
+
+    Args:
+        workdir: a folder that `refuse_foreign` has let pass.
+        config: flat, as `config.flatten` gives it.
+
+    Raises:
+        UserError: naming every key whose value differs.
+    """
+    known = read_json(workdir / CONFIG)
+    if known is not None:
+        different = [
+            f"{key} is {known.get(key)!r} there, {config.get(key)!r} here"
+            for key in sorted(known.keys() | config.keys())
+            if known.get(key) != config.get(key) and not key.startswith(MAY_CHANGE)
+        ]
+        if different and any((workdir / part).exists() for part in MADE):
+            raise UserError(
+                f"--workdir {workdir}: belongs to another config ({'; '.join(different)}); "
+                "give another --workdir, or the config it was made with"
+            )
+        if different:
+            # A first try that failed before anything was made binds nobody.
+            for name in (DATA, MODEL, HUB):
+                (workdir / name).unlink(missing_ok=True)
+            shutil.rmtree(workdir / TOKENIZER, ignore_errors=True)
+    write_json(workdir / CONFIG, config)
+
+
+def claim_data(workdir: Path, facts: dict[str, Any]) -> None:
+    """Records what the inputs were, or checks that they are still the same.
+
+    Args:
+        facts: counts, and the digests that `DIGESTS` names.
+
+    Raises:
+        UserError: naming the input that has changed since.
+    """
+    known = read_json(workdir / DATA, required=DIGESTS)
+    for key, what in DIGESTS.items():
+        if known is not None and known[key] != facts[key]:
+            raise UserError(
+                f"--workdir {workdir}: {what} changed since it was made; give another --workdir, "
+                "or the inputs it was made with"
+            )
+    write_json(workdir / DATA, facts)

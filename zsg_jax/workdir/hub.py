@@ -1,0 +1,124 @@
+"""Folders of the Hugging Face hub, fetched only where `hub:OWNER/NAME[@REVISION]` is given.
+
+A workdir keeps the commit that a name stood for in hub.json, so that going on takes the same files,
+out of the cache of huggingface_hub and without asking the hub again. No code and nothing pickled is
+fetched.
+"""
+
+import re
+from pathlib import Path
+from typing import Any
+
+from zsg_jax.data.formats.tables import HUB
+from zsg_jax.data.tokenize.tokenizer import FILES
+from zsg_jax.runtime.errors import UserError, check, first_line
+from zsg_jax.runtime.files import read_json, write_json
+from zsg_jax.runtime.progress import say
+from zsg_jax.workdir import claims as workdirs
+
+_MODEL = ("config.json", "generation_config.json", "*.safetensors", "*.safetensors.index.json")
+# Where some hold the same weights again, as their owner's own program reads them.
+_COPIES = ["*/*", "consolidated*"]
+
+
+def is_name(given: str) -> bool:
+    """Whether `given` names a folder of the hub and none on this disk."""
+    return given.startswith(HUB)
+
+
+def fetch(workdir: Path, *, model: str, tokenizer: str) -> None:
+    """Fetches those of both that are names of the hub, unless `workdir` knows their commit.
+
+    Args:
+        workdir: exists; its hub.json then holds the commit and the files of each.
+        model, tokenizer: any config's `model.init_from` and `tokenizer`.
+
+    Raises:
+        UserError: a name is none, or huggingface_hub is not installed, cannot reach the hub, or is
+            not given the folder.
+    """
+    wanted: dict[str, list[str]] = {}
+    for name, files in ((model, _MODEL), (tokenizer, FILES)):
+        if is_name(name):
+            wanted.setdefault(name, []).extend(files)
+    known = read_json(workdir / workdirs.HUB) or {}
+    for name, patterns in wanted.items():
+        if name in known:
+            continue
+        commit = _snapshot(name, None, patterns).name
+        say(f"{name}: is taken at commit {commit}")
+        known[name] = {"commit": commit, "files": patterns}
+        write_json(workdir / workdirs.HUB, known)
+
+
+def folder(name: str, workdir: Path | None, *, ask: bool = True) -> str:
+    """The local folder that a name of the hub stands for in `workdir`; other names as they are.
+
+    Args:
+        ask: fetch the commit again where the cache has lost it.
+
+    Raises:
+        UserError: `fetch` has not had this name here, or as `fetch`.
+    """
+    if not is_name(name):
+        return name
+    kept: Any = (read_json(workdir / workdirs.HUB) or {}).get(name) if workdir else None
+    check(
+        isinstance(kept, dict) and {"commit", "files"} <= kept.keys(),
+        f"{name}: {workdir}/{workdirs.HUB} names no commit of it; run the study there again",
+    )
+    try:
+        return str(_snapshot(name, kept["commit"], kept["files"], cached=True))
+    except UserError:
+        if not ask:
+            raise
+    return str(_snapshot(name, kept["commit"], kept["files"]))
+
+
+def _snapshot(name: str, commit: str | None, files: list[str], *, cached: bool = False) -> Path:
+    """The folder in the cache; huggingface_hub calls it after the commit."""
+    found = re.fullmatch(re.escape(HUB) + r"(\w[\w.-]*(?:/\w[\w.-]*)?)(?:@(\S+))?", name)
+    if found is None:
+        raise UserError(f"{name}: is no name of the hub; write {HUB}OWNER/NAME[@REVISION]")
+    try:
+        import huggingface_hub
+        from huggingface_hub import errors
+    except ImportError:
+        raise UserError(
+            f"{name}: needs huggingface_hub: pip install huggingface_hub, or give a local folder"
+        ) from None
+    repository, revision = found.groups()
+    try:
+        path = huggingface_hub.snapshot_download(
+            repository,
+            revision=commit or revision,
+            allow_patterns=files,
+            ignore_patterns=_COPIES,
+            local_files_only=cached,
+        )
+    # The first is a kind of the third.
+    except errors.GatedRepoError:
+        raise UserError(
+            f"{name}: asks for consent; give it on https://huggingface.co/{repository}, then run "
+            "hf auth login"
+        ) from None
+    except errors.RevisionNotFoundError:
+        raise UserError(
+            f"{name}: has no revision {commit or revision}; choose one of those listed on "
+            f"https://huggingface.co/{repository}"
+        ) from None
+    except errors.RepositoryNotFoundError:
+        raise UserError(
+            f"{name}: is not on the hub, or is private; check the name, or run hf auth login"
+        ) from None
+    except (errors.LocalEntryNotFoundError, errors.OfflineModeIsEnabled):
+        raise UserError(
+            f"{name}: is not in the cache and the hub cannot be reached; go online once, or give a "
+            "local folder"
+        ) from None
+    # Whatever else goes wrong on the way there comes in types of many libraries.
+    except Exception as error:
+        raise UserError(
+            f"{name}: cannot be fetched: {first_line(error)}; try again, or give a local folder"
+        ) from None
+    return Path(path)

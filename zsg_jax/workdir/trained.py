@@ -1,0 +1,181 @@
+"""What a workdir says of the model that was trained in it: to export it, or to train on from it."""
+
+import os
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from zsg_jax.data.pool import choose_tokenizer
+from zsg_jax.data.tokenize.tokenizer import Tokenizer
+from zsg_jax.models import huggingface
+from zsg_jax.models.choose import choose, is_file
+from zsg_jax.models.families import ModelConfig
+from zsg_jax.models.lora import LoRA
+from zsg_jax.runtime.errors import UserError, check, nearest
+from zsg_jax.runtime.files import file_digest, need_json, read_json
+from zsg_jax.runtime.progress import say
+from zsg_jax.training import checkpoint
+from zsg_jax.training.checkpoint import Checkpoints
+from zsg_jax.workdir import claims as workdirs
+from zsg_jax.workdir import hub
+
+CHECKPOINTS = "checkpoints"
+
+
+class Run(NamedTuple):
+    """A run, or one checkpoint of it.
+
+    Attributes:
+        workdir: the study's.
+        name: the run's, as NAME-seedK.
+        step: the checkpoint's; None: the newest that is whole.
+    """
+
+    workdir: Path
+    name: str
+    step: int | None = None
+
+
+class Study(NamedTuple):
+    """What a study was made from, found unchanged.
+
+    Attributes:
+        config: flat, as in its config.json.
+        tokenizer: its tokenizer.
+        tokenizer_name: "bytes", "train", or the tokenizer's local folder.
+        model: the shape of what it trains, without padding.
+        source: the Hugging Face folder that it, or the study that it goes on from, began with; None
+            where there was none, or it is gone.
+        weights: the folder or the checkpoint that it began with; None: random weights.
+        lora: the adapters that it trains; None: the weights.
+    """
+
+    config: dict[str, Any]
+    tokenizer: Tokenizer
+    tokenizer_name: str
+    model: ModelConfig
+    source: Path | None
+    weights: Path | None
+    lora: LoRA | None
+
+
+def run_of(path: str | Path) -> Run | None:
+    """The run that `WORKDIR/runs/NAME-seedK`, or `…/checkpoints/STEP` below it, means.
+
+    Returns:
+        None for a path of any other shape, and for a folder with a config.json of its own.
+    """
+    folder = Path(os.path.abspath(path))
+    if (folder / "config.json").exists():
+        return None
+    step = None
+    if folder.name.isdigit() and folder.parent.name == CHECKPOINTS:
+        step, folder = int(folder.name), folder.parent.parent
+    if step is None and not (folder / CHECKPOINTS).is_dir() and folder.parent.name != "runs":
+        return None
+    return Run(folder.parent.parent, folder.name, step)
+
+
+def checkpoints(run: Run, flag: str) -> Checkpoints:
+    """The checkpoints of a run.
+
+    Args:
+        flag: what the user gave the run by.
+
+    Raises:
+        UserError: the workdir has no such run.
+    """
+    runs = run.workdir / "runs"
+    known = sorted(path.name for path in runs.iterdir()) if runs.is_dir() else []
+    check(
+        run.name in known,
+        f"{flag} {run.name}: {run.workdir} has {', '.join(known) or 'no runs'}"
+        f"{nearest(run.name, known)}",
+    )
+    return Checkpoints(runs / run.name / CHECKPOINTS)
+
+
+def read_study(workdir: Path, way_out: str) -> Study:
+    """The study of a workdir.
+
+    Args:
+        way_out: what to do where it is none.
+
+    Raises:
+        UserError: it is none, or its tokenizer or the weights it began with have changed or gone.
+    """
+    config = need_json(workdir / workdirs.CONFIG, ("model.family", "tokenizer"), way_out)
+    facts = need_json(workdir / workdirs.DATA, workdirs.DIGESTS, way_out)
+    name = hub.folder(config["tokenizer"], workdir)
+    tokenizer = choose_tokenizer(name, workdir / workdirs.TOKENIZER)
+    _check_same(config["tokenizer"], tokenizer.fingerprint, facts["tokenizer_digest"], "tokenizer")
+    init_from = hub.folder(config["model.init_from"], workdir)
+    before = run_of(init_from) if init_from else None
+    lora = _lora(config)
+    if before is not None:
+        model = huggingface.read_config(workdir / workdirs.MODEL)
+        source, weights = _first_folder(before.workdir, model), None
+        if lora is not None:
+            weights = checkpoints(before, "model.init_from").whole(before.step)
+            found = checkpoint.digest(weights)
+            _check_same(
+                config["model.init_from"], found, facts["weights_digest"], "model.init_from"
+            )
+        return Study(config, tokenizer, name, model, source, weights, lora)
+    model = choose(
+        config["model.family"],
+        config["model.size"],
+        init_from,
+        vocab_size=tokenizer.vocab_size,
+        max_positions=max(config["data.max_length"], config["evaluation.max_length"]),
+    )
+    if init_from:
+        digest = huggingface.check_folder(init_from, model)
+        _check_same(config["model.init_from"], digest, facts["weights_digest"], "model.init_from")
+    elif is_file(config["model.size"]):
+        digest = file_digest(Path(config["model.size"]))
+        _check_same(config["model.size"], digest, facts["weights_digest"], "model.size")
+    folder = Path(init_from) if init_from else None
+    return Study(config, tokenizer, name, model, folder, folder, lora)
+
+
+def _lora(config: dict[str, Any]) -> LoRA | None:
+    names = ("rank", "alpha", "targets", "dropout")
+    given = {name: config[f"model.lora.{name}"] for name in names}
+    return LoRA(**given | {"targets": tuple(given["targets"])}) if given["rank"] else None
+
+
+def _first_folder(workdir: Path, model: ModelConfig) -> Path | None:
+    """The folder that a chain of studies began with, going back from `workdir`."""
+    seen: set[Path] = set()
+    while workdir not in seen:
+        seen.add(workdir)
+        try:
+            config = read_json(workdir / workdirs.CONFIG, ("model.init_from",))
+            facts = read_json(workdir / workdirs.DATA, workdirs.DIGESTS)
+            if config is None or facts is None:
+                break
+            given = config["model.init_from"]
+            if not given:
+                return None
+            folder = hub.folder(given, workdir, ask=False)
+            before = run_of(folder)
+            if before is not None:
+                workdir = before.workdir
+                continue
+            if huggingface.check_folder(folder, model) == facts["weights_digest"]:
+                return Path(folder)
+        except UserError:
+            pass
+        break
+    say(
+        f"{workdir}: what its weights came from is gone or has changed; tensors are named as"
+        " transformers names them, and the dtype is float32 unless another is asked for"
+    )
+    return None
+
+
+def _check_same(given: str, found: str, digest: str, key: str) -> None:
+    check(
+        found == digest,
+        f"{key}={given!r} has changed since the study was made; put back what it was made with",
+    )

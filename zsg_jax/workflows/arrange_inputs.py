@@ -1,0 +1,101 @@
+"""Both sides of an arrangement as the command reads them: rows on disk, embeddings on disk."""
+
+from contextlib import nullcontext
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+from jax.sharding import Mesh
+
+from zsg_jax.data.dataset import Corpus
+from zsg_jax.data.joined import Joined
+from zsg_jax.data.splits import report_split
+from zsg_jax.runtime.errors import check
+from zsg_jax.runtime.files import file_digest
+from zsg_jax.runtime.progress import count, say
+from zsg_jax.similarity.embeddings import embed
+from zsg_jax.similarity.encoders.choose import choose_encoder
+from zsg_jax.similarity.rows import check_finite
+from zsg_jax.similarity.stored import Rows, open_rows
+from zsg_jax.workdir.claims import locked
+from zsg_jax.workflows.arrange_options import Request
+from zsg_jax.workflows.arrange_output import OutFolder
+
+
+@dataclass(frozen=True)
+class Both:
+    """Training and test rows with their embeddings.
+
+    Attributes:
+        train, test: N and T rows.
+        train_rows, test_rows: their embeddings, (N, D) and (T, D).
+        encoder: the encoder's name and digest, or digests of the embeddings given.
+        scored: (T,) bool, test rows kept for scoring only.
+        mesh: the devices to compute on.
+    """
+
+    train: Corpus | Joined
+    test: Corpus | Joined
+    train_rows: Rows
+    test_rows: Rows
+    encoder: dict[str, Any]
+    scored: np.ndarray
+    mesh: Mesh
+
+
+def embedded(
+    request: Request, train: Corpus | Joined, test: Corpus | Joined, folder: OutFolder
+) -> Both:
+    """Embeds both sides, or opens the embeddings given, and splits the test rows if asked to.
+
+    Raises:
+        UserError: embeddings that do not fit the rows, or hold a NaN; an encoder that fails.
+    """
+    if request.train_embeddings and request.test_embeddings:
+        train_rows, train_digest = _given("--train-embeddings", request.train_embeddings, train)
+        test_rows, test_digest = _given("--test-embeddings", request.test_embeddings, test)
+        encoder = {
+            "encoder": "given embeddings",
+            "encoder_digest": {"train": train_digest, "test": test_digest},
+        }
+    else:
+        chosen = choose_encoder(request.encoder)
+        kept = Path(request.embeddings) if request.embeddings else folder.embeddings
+        with locked(kept, flag="--embeddings") if request.embeddings else nullcontext():
+            train_rows, test_rows = (
+                embed(
+                    corpus.texts(),
+                    chosen,
+                    kept / side,
+                    dtype=request.dtype,
+                    total=len(corpus),
+                    description=f"embedding {side}",
+                )
+                for side, corpus in (("train", train), ("test", test))
+            )
+        encoder = {
+            "encoder": chosen.name,
+            "encoder_digest": chosen.fingerprint,
+            "dtype": request.dtype,
+        }
+    scored = np.zeros(len(test), bool)
+    if request.report_split:
+        scored = report_split(test.task, request.report_split, request.seed)
+        say(f"test rows: {(~scored).sum():,} to arrange toward, {scored.sum():,} to score on")
+    mesh = Mesh(np.asarray(jax.local_devices()), ("rows",))
+    return Both(train, test, train_rows, test_rows, encoder, scored, mesh)
+
+
+def _given(flag: str, path: str, corpus: Corpus | Joined) -> tuple[Rows, str]:
+    rows = open_rows(path)
+    skipped = f" without the {corpus.skipped_count:,} skipped" if corpus.skipped_count else ""
+    check(
+        len(rows) == len(corpus),
+        f"{flag} {path}: {count(len(rows), 'row')}, but {corpus.path} holds {len(corpus):,} "
+        f"instances{skipped}; each needs its own, in the same order",
+    )
+    # A NaN is told by the file it stands in, before anything is computed from it.
+    check_finite(rows, f"{flag} {path}")
+    return rows, file_digest(Path(path))

@@ -1,0 +1,107 @@
+"""What the arrange command is asked for, and what of it nothing could serve."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from zsg_jax.arrangement.methods import parse
+from zsg_jax.data.export import check_format
+from zsg_jax.data.formats.fields import parse_fields
+from zsg_jax.data.formats.natural_instructions.options import check_untokenized, from_text
+from zsg_jax.data.mixture import is_mixture, read_mixture
+from zsg_jax.data.schemas import AUTO, check_kind
+from zsg_jax.runtime.errors import UserError, check
+
+
+@dataclass(frozen=True)
+class Request:
+    """One arrangement; `python -m zsg_jax.arrange --help` says what each field means."""
+
+    train: str
+    test: str
+    output: Path
+    method: str = "tmta-min"
+    budget: int | None = None
+    seed: int = 0
+    encoder: str = "hashing"
+    dtype: str = "float32"
+    embeddings: str | None = None
+    train_embeddings: str | None = None
+    test_embeddings: str | None = None
+    distance: str = "cosine"
+    w_min: float = 1.0
+    w_avg: float | None = None
+    format: str = "jsonl"
+    explain: bool = False
+    drop_leaks: bool = False
+    leak_similarity: float = 0.95
+    leak_words: int = 13
+    report_split: float = 0.0
+    bad_rows: str = "refuse"
+    data_format: str = AUTO
+    data_fields: str = ""
+    natural_instructions: str = ""
+    block_rows: int = 8192
+
+
+def check_request(request: Request) -> None:
+    """Refuses what no stage could use, before any file is read.
+
+    Raises:
+        UserError: naming the flag, its value and what would do.
+    """
+    try:
+        parse(request.method, request.seed)
+    except UserError as error:
+        raise UserError(f"--method: {error}") from None
+    least = {"budget": 1, "seed": 0, "leak_words": 1, "block_rows": 1}
+    for name, minimum in least.items():
+        value = getattr(request, name)
+        check(
+            value is None or value >= minimum,
+            f"--{name.replace('_', '-')} {value}: it must be at least {minimum}",
+        )
+    check(
+        0 <= request.report_split < 1,
+        f"--report-split {request.report_split}: it must be a share from 0 up to, but below, 1",
+    )
+    check(
+        0 < request.leak_similarity <= 1,
+        f"--leak-similarity {request.leak_similarity}: it must be a cosine above 0, at most 1",
+    )
+    check(
+        bool(np.isfinite([request.w_min, request.w_avg or 0.0]).all()),
+        f"--w-min {request.w_min} and --w-avg {request.w_avg} must be finite",
+    )
+    check(
+        request.w_min != 0 or request.w_avg != 0,
+        "--w-min and --w-avg are both 0, which makes all rows equally far; set one",
+    )
+    given = [request.train_embeddings, request.test_embeddings]
+    check(
+        all(given) or not any(given),
+        "--train-embeddings and --test-embeddings go together, both from the same encoder; give "
+        "both or neither",
+    )
+    check(
+        not any(given)
+        or (request.encoder, request.dtype, request.embeddings)
+        == (Request.encoder, Request.dtype, None),
+        "--encoder, --dtype and --embeddings are for rows embedded here; leave them out beside "
+        "--train-embeddings",
+    )
+    output = Path(request.output).resolve()
+    for flag in ("train", "test", "train_embeddings", "test_embeddings"):
+        path = getattr(request, flag)
+        mixed = [one.path for one in read_mixture(path).entries] if is_mixture(path or "") else []
+        for part in [path, *mixed] if path else ():
+            check(
+                output not in Path(part).resolve().parents,
+                f"--{flag.replace('_', '-')} {part}: lies in the output folder, whose files the "
+                "new arrangement replaces; give another --output",
+            )
+    check_format(request.format)
+    check_untokenized(from_text(request.natural_instructions))
+    check_kind(request.data_format, "--data-format")
+    parse_fields(request.data_fields, "--data-fields")

@@ -1,0 +1,191 @@
+"""From a checkpoint of a study's run to a Hugging Face folder that any program can load."""
+
+import json
+import math
+import shutil
+from collections.abc import Collection, Iterable
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+import tokenizers
+from jax.sharding import SingleDeviceSharding
+from tokenizers import decoders, models, pre_tokenizers
+
+from zsg_jax.data.pool import TRAINED
+from zsg_jax.data.tokenize.tokenizer import BOS, EOS, FILES, ByteTokenizer, FileTokenizer
+from zsg_jax.models import lora
+from zsg_jax.models.families import family_of
+from zsg_jax.models.huggingface.adapters import write_adapters
+from zsg_jax.models.huggingface.write import DTYPES, SAME, write
+from zsg_jax.models.parts import Params
+from zsg_jax.runtime.buckets import is_address
+from zsg_jax.runtime.errors import check
+from zsg_jax.runtime.fetch import fetched
+from zsg_jax.runtime.files import replacing, write_json
+from zsg_jax.runtime.progress import say
+from zsg_jax.training.manifest import MANIFEST
+from zsg_jax.training.start import load, padded_as
+from zsg_jax.workdir import hub, trained
+from zsg_jax.workdir.claims import refuse_address
+
+# Of a workdir, what no export reads.
+_LARGE = ("embeddings", "tokens", "arrangements", "report")
+_MODEL_FILES = ("generation_config.json",)
+
+
+class Request(NamedTuple):
+    """What to export.
+
+    Attributes:
+        workdir: of a study; gs://… and s3://… are fetched first.
+        run: one of its runs, as NAME-seedK.
+        output: a folder that does not exist yet.
+        step: a step that a checkpoint is kept of; None: the last.
+        dtype: of the weights, from `DTYPES`; "same": as in the folder that training started from,
+            or as they were trained.
+        file_gb: gigabytes at most of a file of weights.
+        adapters: write the adapters alone, as PEFT loads them, and not the weights with them.
+    """
+
+    workdir: Path | str
+    run: str
+    output: Path
+    step: int | None = None
+    dtype: str = SAME
+    file_gb: float = 5.0
+    adapters: bool = False
+
+
+def run(request: Request) -> Path:
+    """Exports what `request` says; the folder is there whole or not at all.
+
+    Returns:
+        The folder.
+
+    Raises:
+        UserError: it exists, there is no such run or checkpoint, a checkpoint is damaged, or the
+            folders that training started from have changed or gone.
+    """
+    refuse_address(request.output, "--output")
+    if is_address(request.workdir):
+        with fetched(request.workdir, lambda names: _needed(request, names)) as folder:
+            return _run(request._replace(workdir=folder))
+    return _run(request)
+
+
+def _run(request: Request) -> Path:
+    output = Path(request.output)
+    check(
+        not (output.exists() or output.is_symlink()),
+        f"--output {output}: exists already; give a new folder",
+    )
+    check(
+        request.dtype in (SAME, *DTYPES),
+        f"--dtype {request.dtype}: choose one of {', '.join((SAME, *DTYPES))}",
+    )
+    gigabytes = request.file_gb
+    check(0 < gigabytes < math.inf, f"--file-gb {gigabytes} must be a number above 0")
+    workdir = Path(request.workdir)
+    study = trained.read_study(workdir, "give the --workdir of a study that has trained")
+    run = trained.Run(workdir, request.run)
+    check(
+        not request.adapters or study.lora is not None,
+        f"--adapters: {workdir} trains the weights themselves; leave it out",
+    )
+    step, params = trained.checkpoints(run, "--run").parameters(request.step)
+    if request.adapters:
+        _write_adapters(request, study, params)
+        say(f"{request.run}: the adapters of step {step} are written to {output}")
+        return output
+    if study.lora is not None:
+        params = _merged(study, params)
+    model = padded_as(study.model, params["embed"]["embedding"].shape[0])
+    source, tokenizer = study.source, study.tokenizer
+    ids = {"bos_token_id": tokenizer.bos_id, "eos_token_id": tokenizer.eos_id}
+    with replacing(output) as partial:
+        partial.mkdir()
+        write(
+            partial,
+            model,
+            params,
+            source=source,
+            dtype=request.dtype,
+            file_bytes=int(request.file_gb * 1e9),
+            more=ids,
+        )
+        _write_tokenizer(partial, study.tokenizer_name, tokenizer)
+        if source:
+            _copy(source, partial, _MODEL_FILES)
+    say(f"{request.run}: step {step} is written to {output}")
+    return output
+
+
+def _needed(request: Request, names: Collection[str]) -> list[str]:
+    """Of the files of a workdir, those that an export reads: of one run, one checkpoint."""
+    kept = f"runs/{request.run}/{trained.CHECKPOINTS}/"
+    manifests = [name for name in names if name.startswith(kept) and name.endswith(f"/{MANIFEST}")]
+    chosen = max(manifests, default=kept).removesuffix(MANIFEST)
+    if request.step is not None:
+        chosen = f"{kept}{request.step:08d}/"
+    return [
+        name
+        for name in names
+        if name.startswith(chosen)
+        or name in manifests
+        or name.partition("/")[0] not in (*_LARGE, "runs")
+    ]
+
+
+def _write_adapters(request: Request, study: trained.Study, adapters: Params) -> None:
+    assert study.lora is not None
+    # As PEFT finds it: the hub's name without ours before it.
+    base = study.config["model.init_from"].removeprefix(hub.HUB).partition("@")[0]
+    with replacing(Path(request.output)) as partial:
+        partial.mkdir()
+        write_adapters(partial, study.model, adapters, study.lora, base=base)
+        _write_tokenizer(partial, study.tokenizer_name, study.tokenizer)
+
+
+def _merged(study: trained.Study, adapters: Params) -> Params:
+    """The weights that the study began with, its adapters added."""
+    assert study.lora is not None
+    assert study.weights is not None
+    here = SingleDeviceSharding(jax.local_devices(backend="cpu")[0])
+    shapes = jax.tree.map(
+        lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=here),
+        family_of(study.model).abstract(study.model)[1],
+    )
+    return lora.merge(lora.join(adapters, load(study.weights, study.model, shapes)), study.lora)
+
+
+def _write_tokenizer(folder: Path, name: str, tokenizer: Any) -> None:
+    if name not in ("bytes", "train") and not (Path(name) / TRAINED).exists():
+        _copy(Path(name), folder, FILES)
+        return
+    if isinstance(tokenizer, ByteTokenizer):
+        tokenizer = byte_tokenizer()
+    tokenizer.save(folder)
+    path = folder / "tokenizer_config.json"
+    # Without it transformers takes the class of the model's family, which splits texts its own way.
+    write_json(path, json.loads(path.read_text()) | {"tokenizer_class": "PreTrainedTokenizerFast"})
+
+
+def byte_tokenizer() -> FileTokenizer:
+    """`ByteTokenizer` as a `tokenizers` model, which can be written to a file; the same ids."""
+    alphabet = pre_tokenizers.ByteLevel.alphabet()
+    # As GPT-2 spells bytes: what can be printed by itself, the others by letters from 256 on.
+    printed = [b for b in range(256) if chr(b) in alphabet]
+    others = [b for b in range(256) if b not in printed]
+    spelled = {b: chr(b) for b in printed} | {b: chr(256 + i) for i, b in enumerate(others)}
+    inner = tokenizers.Tokenizer(models.BPE(vocab={spelled[b]: b for b in spelled}, merges=[]))
+    inner.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    inner.decoder = decoders.ByteLevel()
+    inner.add_special_tokens([BOS, EOS])
+    return FileTokenizer(inner, 256, 257)
+
+
+def _copy(source: Path, target: Path, names: Iterable[str]) -> None:
+    for name in names:
+        if (source / name).is_file():
+            shutil.copyfile(source / name, target / name)

@@ -1,0 +1,87 @@
+"""What the prepare command is asked for, and what of it nothing could serve."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from zsg_jax.data.formats.fields import parse_fields
+from zsg_jax.data.formats.natural_instructions.options import check_untokenized, from_text
+from zsg_jax.data.formats.tfds.layout import NAME, VERSION
+from zsg_jax.data.schemas import AUTO, check_kind
+from zsg_jax.data.sources import REWRITES
+from zsg_jax.data.splits import check_split
+from zsg_jax.runtime.errors import check
+
+
+@dataclass(frozen=True)
+class Request:
+    """One data set; `python -m zsg_jax.prepare --help` says what each field means."""
+
+    train: str
+    output: Path
+    test: str = ""
+    version: str = "1.0.0"
+    shard_mb: float = 256.0
+    shard_rows: int | None = None
+    split: str = ""
+    train_per_task: int | None = None
+    test_per_task: int | None = None
+    seed: int = 0
+    bad_rows: str = "refuse"
+    data_format: str = AUTO
+    data_fields: str = ""
+    natural_instructions: str = ""
+
+
+def check_request(request: Request) -> None:
+    """Refuses what nothing could write, before any file is read.
+
+    Raises:
+        UserError: naming the flag, its value and what would do.
+    """
+    output = str(request.output)
+    # A path such as gs://… becomes gs:/… as a Path.
+    check(
+        ":/" not in output,
+        f"--output {output}: is no folder of this machine; write to one, then copy it there",
+    )
+    name = request.output.name
+    check(
+        bool(NAME.fullmatch(name)),
+        f"--output {output}: the folder's name is the data set's, so it must be of a-z, 0-9 and _, "
+        f"with a letter first{_suggestion(name)}",
+    )
+    check(
+        bool(VERSION.fullmatch(request.version)),
+        f"--version {request.version!r}: must be three numbers, as 1.0.0",
+    )
+    check(request.shard_mb > 0, f"--shard-mb {request.shard_mb}: it must be above 0")
+    for key, least in (
+        ("shard_rows", 1),
+        ("train_per_task", 1),
+        ("test_per_task", 1),
+        ("seed", 0),
+    ):
+        value = getattr(request, key)
+        check(
+            value is None or value >= least,
+            f"--{key.replace('_', '-')} {value}: it must be at least {least}",
+        )
+    for side in ("train", "test"):
+        check(
+            getattr(request, side) != REWRITES,
+            f"--{side} {REWRITES}: is made on the spot by every study; give a file",
+        )
+    check(
+        bool(request.test) or not request.split,
+        f"--split {request.split}: parts the tasks of two sides; give --test too, which may be the "
+        "same source",
+    )
+    check_split(request.split)
+    check_kind(request.data_format, "--data-format")
+    parse_fields(request.data_fields, "--data-fields")
+    check_untokenized(from_text(request.natural_instructions))
+
+
+def _suggestion(name: str) -> str:
+    plain = "".join(letter if letter.isalnum() else "_" for letter in name.lower())
+    return f", as {plain}" if NAME.fullmatch(plain) else ""

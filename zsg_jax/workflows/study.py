@@ -1,0 +1,203 @@
+"""Runs a study's stages in order, going on where it was stopped."""
+
+import time
+from contextlib import ExitStack
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import jax
+from jax.sharding import Mesh
+from ml_collections import ConfigDict
+
+from zsg_jax.config import flatten, validate
+from zsg_jax.data.batches.pipeline import RowsAtOnce, Steps, row_length
+from zsg_jax.data.pool import Pool
+from zsg_jax.data.tokenize.tokenizer import Tokenizer
+from zsg_jax.evaluation.loss import LossEvaluation
+from zsg_jax.runtime.errors import UserError, check
+from zsg_jax.runtime.processes import once, same_everywhere
+from zsg_jax.runtime.progress import bar, say
+from zsg_jax.training import loop, metrics, sharding
+from zsg_jax.training.optimizer import schedule
+from zsg_jax.training.speed import Speed
+from zsg_jax.workdir import claims as workdirs
+from zsg_jax.workdir import hub
+from zsg_jax.workdir.trained import CHECKPOINTS
+from zsg_jax.workflows.study_arrangements import make_arrangements
+from zsg_jax.workflows.study_data import check_steps, claim_data, open_pool
+from zsg_jax.workflows.study_model import find_origin, make_trainer, model_name
+from zsg_jax.workflows.study_place import Place
+
+
+def run(config: ConfigDict, workdir: Path | str, *, command: str) -> Path:
+    """Runs or resumes the study `config` in `workdir`.
+
+    Args:
+        config: as `config.default_config` documents it.
+        workdir: a folder, made if missing, gs://BUCKET/PATH or s3://BUCKET/PATH; refused if it
+            belongs to another config or other data.
+        command: shown on the report page.
+
+    Returns:
+        The report page, `workdir/report/index.html`; of a bucket, the copy on this machine.
+
+    Raises:
+        UserError: for every mistake that a user can mend.
+    """
+    validate(config)
+    same_everywhere({**flatten(config), "version of jax": jax.__version__})
+    place = Place(workdir)
+    folder = place.folder
+    names = [(name, seed) for name in config.arrangement.methods for seed in config.seeds]
+    with ExitStack() as stack:
+        stack.enter_context(place.shared())
+
+        def take() -> None:
+            if place.address is None:
+                workdirs.refuse_foreign(folder)
+            stack.enter_context(workdirs.locked(folder))
+            place.take()
+            workdirs.claim(folder, flatten(config))
+
+        once("claim the workdir", take)
+        workdirs.check_shared(folder)
+        if not all(loop.finished(workdirs.run_folder(folder, *name)) for name in names):
+            _compute(config, place)
+        # Imported here: a mistake in the config is told before Matplotlib has been imported.
+        from zsg_jax.report import build as report
+
+        page = folder / "report" / "index.html"
+        title = config.report.title
+        once("report", lambda: report.build(folder, title=title, command=command, runs=names))
+    return page
+
+
+def _compute(config: ConfigDict, place: Place) -> None:
+    workdir = place.folder
+    mesh = sharding.make_mesh(config.mesh.data, config.mesh.fsdp, config.mesh.tensor)
+    wanted = {"model": config.model.init_from, "tokenizer": config.tokenizer}
+    once("hub", partial(hub.fetch, workdir, **wanted))
+    with ExitStack() as stack:
+        tokenizer, pool = open_pool(config, workdir, stack)
+        _train(config, place, tokenizer, pool, mesh)
+
+
+def _train(config: ConfigDict, place: Place, tokenizer: Tokenizer, pool: Pool, mesh: Mesh) -> None:
+    workdir = place.folder
+    # Shapes and sizes are worked out before the hours of embedding and training.
+    origin = find_origin(config, tokenizer, workdir)
+    check(
+        not config.model.lora.rank or origin.weights is not None,
+        f"model.lora.rank={config.model.lora.rank} adapts weights, but model.init_from gives none",
+    )
+    trainer = make_trainer(config, tokenizer, mesh, origin)
+    check_steps(config, len(pool.usable))
+    once("claim data", partial(claim_data, config, workdir, pool, origin))
+    arrangements = make_arrangements(config, workdir, pool, mesh)
+    length = row_length(int(pool.train_examples.lengths[pool.usable].max()), config.data.max_length)
+    evaluate = LossEvaluation(
+        pool.test_examples.select(pool.scored),
+        pool.test.select(pool.scored).task_names,
+        hidden=trainer.hidden,
+        vocab_size=trainer.model.vocab_size,
+        abstract_params=trainer.whole(trainer.abstract_state),
+        mesh=mesh,
+        batch_size=config.evaluation.batch_size,
+        max_length=config.evaluation.max_length,
+        dropped=len(pool.facts["test_dropped"]),
+        packing=config.training.packing,
+    )
+
+    def measure(state: Any) -> dict[str, Any]:
+        with bar(len(pool.scored), "evaluation") as progress:
+            return evaluate(trainer.whole(state), progress.update)
+
+    at_once = RowsAtOnce(
+        sharding.row_devices(mesh), config.training.micro_batch_size or config.training.batch_size
+    )
+    all_steps = {
+        name: Steps(
+            pool.train_examples,
+            arrangement.order,
+            batch_size=config.training.batch_size,
+            length=length,
+            process_index=jax.process_index(),
+            process_count=jax.process_count(),
+            packing=at_once if config.training.packing else None,
+        )
+        for name, arrangement in arrangements.items()
+    }
+    # Arrangements differ in length: one that is too short is refused before any is trained on.
+    training = config.training
+    totals = {name: _total_steps(training.steps, steps, name) for name, steps in all_steps.items()}
+    schedule(training.schedule, training.learning_rate, min(totals.values()), training.warmup_steps)
+    _check_profiled(training.profile_steps, totals)
+    speed = Speed(trainer.model, pool.train_examples.lengths, mesh, config.model.dtype)
+    for name, arrangement in arrangements.items():
+        steps, total = all_steps[name], totals[name]
+        for seed in config.seeds:
+            folder = workdirs.run_folder(workdir, name, seed)
+            if loop.finished(folder):
+                continue
+            started = time.perf_counter()
+            one = loop.Run(
+                name=folder.name,
+                folder=folder,
+                checkpoints=place.checkpoints(folder / CHECKPOINTS),
+                steps=steps,
+                order=arrangement.order,
+                ids=pool.train.ids,
+                test_ids=pool.facts["test_ids"],
+                initial_state=partial(trainer.initial_state, seed),
+                abstract_state=trainer.abstract_state,
+                step=trainer.compiled_step(total, length, steps.shapes(total)),
+                evaluate=measure,
+                frozen=partial(trainer.frozen, seed),
+                speed=speed,
+                profile_steps=training.profile_steps,
+            )
+            loss = loop.train(
+                one,
+                total=total,
+                evaluate_every=config.evaluation.every,
+                checkpoint_every=config.training.checkpoint_every,
+                mesh=mesh,
+                workers=config.data.workers,
+                facts={
+                    "Model": model_name(config, trainer),
+                    "Devices": f"{mesh.size} × {jax.devices()[0].device_kind}",
+                    "Rows of a step": _rows_of_a_step(config, steps, total),
+                },
+            )
+            seconds = time.perf_counter() - started
+            full = f"rows {steps.fill(total):.0%} full"
+            waited = f"{metrics.data_wait(metrics.read_rows(folder)):.1%} of the steps waiting"
+            told = f"{total} steps, {full}, {waited} for data, test loss {loss:.4f}"
+            say(f"{folder.name}: {told}, {seconds:.0f} s")
+
+
+def _rows_of_a_step(config: ConfigDict, steps: Steps, total: int) -> str:
+    counts = steps.counts[:total]
+    rows = (
+        f"{counts.mean():.4g} of {steps.length} tokens for {config.training.batch_size} instances"
+    )
+    return f"{rows}, {steps.fill(total):.1%} of them real tokens"
+
+
+def _check_profiled(wanted: tuple[int, ...], totals: dict[str, int]) -> None:
+    for name, total in totals.items():
+        if wanted and wanted[1] > total:
+            raise UserError(
+                f"training.profile_steps={tuple(wanted)}, but {name} trains {total} steps; give "
+                f"steps from 1 to {min(totals.values())}"
+            )
+
+
+def _total_steps(wanted: int | None, steps: Steps, name: str) -> int:
+    if wanted is not None and wanted > len(steps):
+        raise UserError(
+            f"training.steps={wanted}, but {name} holds rows for {len(steps)} steps; "
+            "raise arrangement.budget or leave training.steps out"
+        )
+    return wanted or len(steps)

@@ -1,0 +1,130 @@
+"""A study's rows: read, tokenized, and checked against what the workdir was made from."""
+
+from contextlib import ExitStack
+from pathlib import Path
+
+import numpy as np
+from ml_collections import ConfigDict
+
+from zsg_jax.data import sources
+from zsg_jax.data.formats.fields import parse_fields
+from zsg_jax.data.formats.natural_instructions import Options
+from zsg_jax.data.pool import Pool, choose_tokenizer, keep_trained, make_pool
+from zsg_jax.data.schemas.read import tell_skipped
+from zsg_jax.data.tokenize import encode as prompts
+from zsg_jax.data.tokenize import jinja
+from zsg_jax.data.tokenize.tokenizer import Tokenizer
+from zsg_jax.models import huggingface
+from zsg_jax.models.choose import is_file
+from zsg_jax.runtime.errors import UserError
+from zsg_jax.runtime.files import file_digest, write_json
+from zsg_jax.runtime.processes import once
+from zsg_jax.runtime.progress import bar, count, say
+from zsg_jax.training import start
+from zsg_jax.training.optimizer import schedule
+from zsg_jax.workdir import claims as workdirs
+from zsg_jax.workdir import hub
+from zsg_jax.workflows.study_model import Origin
+
+
+def open_pool(config: ConfigDict, workdir: Path, stack: ExitStack) -> tuple[Tokenizer, Pool]:
+    """Opens both sides, tells what was found in them, and tokenizes them.
+
+    `stack` closes the sources, which are read as long as the pool is used.
+    """
+    folder, name = workdir / workdirs.TOKENIZER, hub.folder(config.tokenizer, workdir)
+    # A tokenizer that is trained on the rows cannot count their tokens before they are there.
+    ready = None if name == "train" else choose_tokenizer(name, folder)
+    train, test, skipped = sources.load(
+        config.data.train,
+        config.data.test,
+        bad_rows=config.data.bad_rows,
+        rewrites_options=config.data.rewrites.to_dict(),
+        format=config.data.format,
+        fields=parse_fields(config.data.fields),
+        tasks_options=Options(**config.data.natural_instructions.to_dict(), seed=config.data.seed),
+        encode=ready.encode if ready else None,
+        split=config.data.split,
+        train_per_task=config.data.train_per_task,
+        test_per_task=config.data.test_per_task,
+        seed=config.data.seed,
+        scratch=workdir / workdirs.SCRATCH,
+        stack=stack,
+    )
+    tell_skipped(skipped, len(skipped), f"; all are listed in {workdir / workdirs.DATA}")
+    if name == "train":
+        once("tokenizer", lambda: keep_trained(folder, train, config.tokenizer_size))
+    tokenizer = ready or choose_tokenizer(name, folder)
+    form = prompts.Form(
+        template=jinja.load(config.data.template, name, tokenizer.special_tokens),
+        answers=config.data.answers,
+        truncation=config.data.truncation,
+        max_answer=config.data.max_answer,
+    )
+    with bar(len(train) + len(test), "tokens") as progress:
+        pool = make_pool(
+            train,
+            test,
+            skipped,
+            tokenizer,
+            train_length=config.data.max_length,
+            test_length=config.evaluation.max_length,
+            report_fraction=config.data.report_fraction,
+            seed=config.arrangement.seed,
+            form=form,
+            bad_rows=config.data.bad_rows,
+            on_progress=progress.update,
+            folder=workdir / workdirs.TOKENS,
+        )
+    shared = pool.facts["shared_tasks"]
+    if shared:
+        say(
+            f"{len(shared)} of {pool.facts['test_tasks']} test tasks stand in the training data "
+            f"too, such as {shared[0]!r}: they are not unseen"
+        )
+    say(
+        f"data: {count(len(pool.usable), 'training row')} of "
+        f"{count(len(np.unique(pool.train.task[pool.usable])), 'task')}, "
+        f"{count(len(pool.test), 'test row')} of "
+        f"{count(len(np.unique(pool.test.task)), 'task')}"
+    )
+    if pool.facts["split"]:
+        say(f"test rows: {len(pool.aimed):,} to arrange toward, {len(pool.scored):,} to score on")
+    return tokenizer, pool
+
+
+def claim_data(config: ConfigDict, workdir: Path, pool: Pool, origin: Origin) -> None:
+    """Binds the workdir to these rows, tokens and weights, or refuses it if it has others."""
+    digest = ""
+    if origin.weights:
+        # Weights that do not fit are refused here, before anything is embedded.
+        digest = start.digest(origin.weights, origin.model)
+    elif is_file(config.model.size):
+        digest = file_digest(Path(config.model.size))
+    workdirs.claim_data(workdir, {**pool.facts, "weights_digest": digest})
+    write_json(workdir / workdirs.MODEL, huggingface.config_json(origin.model))
+
+
+def check_steps(config: ConfigDict, rows: int) -> None:
+    """Refuses numbers of steps that no arrangement can serve, before any is made."""
+    training, budget = config.training, config.arrangement.budget
+    most = -(-rows // training.batch_size)
+    least = -(-min(budget or rows, rows) // training.batch_size)
+    if budget is not None and budget > rows:
+        say(f"arrangement.budget={budget:,} is more than the {rows:,} usable rows: all are taken")
+    if most == 1:
+        say(
+            f"{rows:,} rows make one step of training.batch_size={training.batch_size}, in which "
+            "their order cannot matter; a smaller batch makes more steps"
+        )
+    if training.steps is not None and training.steps > most:
+        raise UserError(
+            f"training.steps={training.steps}, but {rows} training rows make {most} steps; give "
+            "more rows or leave training.steps out"
+        )
+    schedule(
+        training.schedule,
+        training.learning_rate,
+        training.steps or least,
+        training.warmup_steps,
+    )

@@ -1,0 +1,246 @@
+"""A study's model: where its first weights come from, and the model on its mesh."""
+
+import re
+from collections.abc import Callable
+from pathlib import Path
+from typing import NamedTuple
+
+import jax.numpy as jnp
+import numpy as np
+from jax.sharding import Mesh
+from ml_collections import ConfigDict
+
+from zsg_jax.config import default_config
+from zsg_jax.data.tokenize.tokenizer import Tokenizer, from_folder
+from zsg_jax.models import attention, huggingface
+from zsg_jax.models.choose import choose, is_file
+from zsg_jax.models.compute import Compute
+from zsg_jax.models.families import FAMILIES, ModelConfig, family_name
+from zsg_jax.models.lora import LoRA
+from zsg_jax.runtime.errors import UserError, check
+from zsg_jax.runtime.files import read_json
+from zsg_jax.runtime.progress import say
+from zsg_jax.training.trainer import Trainer, TrainerOptions
+from zsg_jax.workdir import claims as workdirs
+from zsg_jax.workdir import hub, trained
+
+# Texts that different tokenizers read differently.
+_PROBES = ("The quick brown fox, at 12:30, didn't jump.", "User: naïve café\nAssistant:  42 {x}")
+_WHERE = "give a Hugging Face folder, a run as WORKDIR/runs/NAME-seedK, or hub:OWNER/NAME"
+
+
+class Origin(NamedTuple):
+    """Where a study begins.
+
+    Attributes:
+        model: the model's shape, without padding.
+        weights: a Hugging Face folder or the folder of a checkpoint; None: random weights.
+    """
+
+    model: ModelConfig
+    weights: Path | None
+
+
+def find_origin(config: ConfigDict, tokenizer: Tokenizer, workdir: Path | None = None) -> Origin:
+    """Where the study that the config names begins.
+
+    Args:
+        workdir: the study's own, which knows the commits of names of the hub.
+
+    Raises:
+        UserError: the folder or run is none, or has changed, or does not fit the other settings.
+    """
+    given = config.model.init_from
+    folder = hub.folder(given, workdir)
+    run = trained.run_of(folder) if given else None
+    if run is not None:
+        return _of_run(config, tokenizer, run)
+    if given:
+        _refuse_other_folders(given, Path(folder))
+        if hub.folder(config.tokenizer, workdir) != folder:
+            _refuse_other_tokenizer(config, tokenizer, Path(folder))
+    model = choose(
+        config.model.family,
+        config.model.size,
+        folder,
+        vocab_size=tokenizer.vocab_size,
+        max_positions=_longest(config),
+    )
+    return Origin(model, Path(folder) if given else None)
+
+
+def _of_run(config: ConfigDict, tokenizer: Tokenizer, run: trained.Run) -> Origin:
+    given = config.model.init_from
+    study = trained.read_study(
+        run.workdir, f"model.init_from={given!r} lies in no workdir; {_WHERE}"
+    )
+    name = study.tokenizer_name
+    if tokenizer.fingerprint != study.tokenizer.fingerprint:
+        used = run.workdir / workdirs.TOKENIZER if name == "train" else study.config["tokenizer"]
+        raise UserError(
+            f"tokenizer={config.tokenizer!r} is not the one that {given} was trained with; pass "
+            f"--config.tokenizer={used}"
+        )
+    model, family, size = study.model, config.model.family, config.model.size
+    check(
+        family in ("", family_name(model)),
+        f"model.family={family} but {given} is a {family_name(model)}; leave model.family out",
+    )
+    # The default is not told from the same name given.
+    if size != default_config().model.size:
+        check(
+            _like(size, model),
+            f"model.size={size} is not the shape of {given}; leave model.size out",
+        )
+    return Origin(model, trained.checkpoints(run, f"model.init_from={given}: run").whole(run.step))
+
+
+def _like(size: str, model: ModelConfig) -> bool:
+    """Whether a size is the shape of `model`, the vocabulary and positions aside if it is named."""
+    if is_file(size):
+        return huggingface.read_config(size) == model
+    family = FAMILIES[family_name(model)]
+    known = size in family.SIZES
+    return known and family.sized(size, model.vocab_size, model.max_positions) == model
+
+
+def _refuse_other_folders(given: str, folder: Path) -> None:
+    """Tells what was meant where a folder is neither a Hugging Face folder nor a run."""
+    if not folder.exists():
+        named = re.fullmatch(r"[\w.-]+/[\w.-]+", given)
+        fetched = f"; hub:{given} is fetched" if named else ""
+        raise UserError(f"model.init_from={given!r}: no such folder; {_WHERE}{fetched}")
+    check(folder.is_dir(), f"model.init_from={given!r}: is a file; give the folder it lies in")
+    check(
+        not (folder / "adapter_config.json").exists() or (folder / "config.json").exists(),
+        f"model.init_from={given!r}: holds adapters alone; give a folder they are merged into",
+    )
+    check(
+        (folder / "config.json").exists(),
+        f"model.init_from={given!r}: has no config.json, and is no run of a study; {_WHERE}",
+    )
+    if "model.family" in (read_json(folder / "config.json") or {}):
+        runs = sorted(str(path) for path in (folder / "runs").glob("*"))
+        told = f"give one of its runs: {', '.join(runs)}" if runs else "train it first"
+        raise UserError(f"model.init_from={given!r}: is the workdir of a study; {told}")
+
+
+def _refuse_other_tokenizer(config: ConfigDict, tokenizer: Tokenizer, folder: Path) -> None:
+    """Refuses a tokenizer that reads a text otherwise than the one beside the weights does."""
+    if not (folder / "tokenizer.json").exists():
+        return
+    try:
+        own = from_folder(str(folder))
+    except UserError:
+        # A tokenizer that is not read here cannot be compared.
+        return
+    mine, theirs = ([one.ids for one in each.encode(_PROBES)] for each in (tokenizer, own))
+    same = all(np.array_equal(a, b) for a, b in zip(mine, theirs, strict=True))
+    check(
+        same,
+        f"tokenizer={config.tokenizer!r} makes other tokens of a text than the tokenizer of "
+        f"model.init_from, for which its weights mean nothing; pass "
+        f"--config.tokenizer={config.model.init_from}",
+    )
+
+
+def _longest(config: ConfigDict) -> int:
+    return max(config.data.max_length, config.evaluation.max_length)
+
+
+def make_trainer(
+    config: ConfigDict,
+    tokenizer: Tokenizer,
+    mesh: Mesh,
+    origin: Origin | None = None,
+    *,
+    tell: Callable[[str], None] = say,
+) -> Trainer:
+    """The model that the config names, for this tokenizer, with its shapes and shardings.
+
+    Args:
+        origin: what `find_origin` gives, if it is known.
+        tell: takes a line about the model, its attention or its precision.
+
+    Raises:
+        UserError: a folder or size that does not fit the tokenizer or the lengths.
+    """
+    model, weights = origin or find_origin(config, tokenizer)
+    shape = config.model.init_from or config.model.size
+    if weights or is_file(shape):
+        if model.vocab_size < tokenizer.vocab_size:
+            raise UserError(
+                f"tokenizer={config.tokenizer!r} has {tokenizer.vocab_size} entries, the model in "
+                f"{shape} only {model.vocab_size}; use the model's own folder"
+            )
+        if model.max_positions < _longest(config):
+            raise UserError(
+                f"data.max_length={config.data.max_length} and evaluation.max_length="
+                f"{config.evaluation.max_length} must not pass the {model.max_positions} positions "
+                f"of the model in {shape}"
+            )
+    training = config.training
+    options = TrainerOptions(
+        batch_size=training.batch_size,
+        micro_batch_size=training.micro_batch_size or training.batch_size,
+        learning_rate=training.learning_rate,
+        schedule=training.schedule,
+        warmup_steps=training.warmup_steps,
+        clip_norm=training.clip_norm,
+        weight_decay=training.weight_decay,
+        packing=training.packing,
+    )
+    trainer = Trainer(
+        model,
+        options,
+        mesh,
+        compute=make_compute(config, model, mesh, tell),
+        param_dtype=config.model.param_dtype,
+        lora=make_lora(config),
+        init_from=weights,
+    )
+    axes = " ".join(f"{axis}={size}" for axis, size in mesh.shape.items())
+    tell(
+        f"model: {family_name(model)}, {trainer.parameters:,} parameters{_trained(trainer)}; mesh "
+        f"{axes} on {mesh.devices.flat[0].platform}"
+    )
+    if config.model.param_dtype != "float32":
+        tell(
+            f"model.param_dtype={config.model.param_dtype}: the weights keep 8 bits of precision, "
+            "so an update under a 256th of a weight is lost; float32 keeps it"
+        )
+    return trainer
+
+
+def make_compute(
+    config: ConfigDict, model: ModelConfig, mesh: Mesh, tell: Callable[[str], None] = say
+) -> Compute:
+    """How the model is computed on this mesh; tells which attention was picked, and why."""
+    dtype, given = jnp.dtype(config.model.dtype), config.model.attention
+    platform = mesh.devices.flat[0].platform
+    head_dim = getattr(model, "head_dim", model.hidden_size // model.num_heads)
+    kind, why = attention.choose(platform, head_dim=head_dim, length=_longest(config), dtype=dtype)
+    if given not in (attention.AUTO, kind, "xla"):
+        raise UserError(f"model.attention={given}: {why}; leave it out, or give xla")
+    if given == "xla" != kind:
+        kind, why = "xla", "model.attention asks for it"
+    tell(f"attention: {kind}, since {why}")
+    return Compute(dtype, config.model.remat, kind)
+
+
+def make_lora(config: ConfigDict) -> LoRA | None:
+    """The adapters that the config asks for; None: all weights are trained."""
+    lora = config.model.lora
+    return LoRA(**lora.to_dict()) if lora.rank else None
+
+
+def _trained(trainer: Trainer) -> str:
+    adapted = trainer.trained != trainer.parameters
+    return f", adapters of {trainer.trained:,} beside them" if adapted else ""
+
+
+def model_name(config: ConfigDict, trainer: Trainer) -> str:
+    """Family, parameters and origin, for the page."""
+    origin = config.model.init_from or f"{config.model.size}, from random weights"
+    told = f"{trainer.parameters:,} parameters{_trained(trainer)}"
+    return f"{family_name(trainer.model)}, {told} ({origin})"

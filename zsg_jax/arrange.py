@@ -7,7 +7,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from zsg_jax.arrangement.methods import METHODS
+from zsg_jax.arrangement.methods import NAMES
 from zsg_jax.data.export import FORMATS
 from zsg_jax.data.schemas import AUTO, KINDS
 from zsg_jax.runtime import cli as command_line
@@ -44,7 +44,7 @@ def _parser() -> argparse.ArgumentParser:
     add("--train", f"training rows: {source}", metavar="FILE", required=True)
     add("--test", f"test rows to arrange toward: {source}", metavar="FILE", required=True)
     add("--output", "folder to write to", metavar="DIR", required=True)
-    names = f"{', '.join(METHODS)}, tmta-turns-A-B, polar-N or uniform-K"
+    names = f"{', '.join(NAMES[:-1])} or {NAMES[-1]}"
     add("--method", f"{names}; NAME@SEED for those that shuffle", metavar="NAME")
     add(
         "--budget",

@@ -9,7 +9,8 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from scipy.special import logsumexp
 
-from zsg_jax.arrangement.methods import METHODS, Inputs, arrange, made_with, row_distance
+from zsg_jax.arrangement.comparison import Comparison
+from zsg_jax.arrangement.methods import METHODS, arrange, example_distance, made_with
 
 NFT_FFT = ("nft", "fft")
 TRANSPORT = {f"ot-{end}" for end in NFT_FFT}
@@ -153,7 +154,7 @@ WEIGHTS = st.sampled_from([{}, {"w_avg": 0.5}, {"w_min": -1.0, "w_avg": 2.0}, {"
 @given(pools(exact), BUDGETS, st.integers(0, 99), WEIGHTS, st.integers(1, 9))
 def test_all_orders_with_ties(pool, budget, seed, weights, number):
     train, test, tasks = pool
-    inputs = Inputs(train, test, tasks, budget=budget, **weights)
+    inputs = Comparison(train, test, tasks, budget=budget, **weights)
     every = all_distances(train, test)
     last = len(turns(every, budget))
     more = [f"polar-{number}", f"uniform-{number}", f"tmta-turns-{(last + 1) // 2}-{last + 1}"]
@@ -167,12 +168,12 @@ def test_all_orders_with_ties(pool, budget, seed, weights, number):
 @given(pools(exact), WEIGHTS)
 def test_what_a_method_goes_by_is_told_of_every_row(pool, weights):
     train, test, tasks = pool
-    inputs = Inputs(train, test, tasks, budget=3, **weights)
+    inputs = Comparison(train, test, tasks, budget=3, **weights)
     found, _ = measures(all_distances(train, test), **weights)
     for name in [*OTHERS, "polar-4@3", "uniform-2", "tmta-turns-1-2"]:
         kind = name.split("-")[0]
         kind = "wsd" if kind in ("polar", "uniform") else kind
-        distance, text = row_distance(name, inputs)
+        distance, text = example_distance(name, inputs)
         assert distance.tolist() == found[kind if kind in found else "min"], name
         words = {"wsd": "WSD", "max": "maximum over", "avg": "average over"}
         assert words.get(kind, "minimum over test rows of -cos") in text
@@ -201,8 +202,8 @@ def test_all_orders_by_euclidean_distance(pool, budget, seed, weights, number):
     gap = noise(every, w_avg, "euclidean")
     assume(all(apart(found[kind], gap) for kind in found))
     assume(all(apart(column, gap) for column in zip(*every, strict=True)))
-    inputs = Inputs(train, test, tasks, budget=budget, metric="euclidean", **weights)
-    cosine = Inputs(train, test, tasks, budget=budget, **weights)
+    inputs = Comparison(train, test, tasks, budget=budget, metric="euclidean", **weights)
+    cosine = Comparison(train, test, tasks, budget=budget, **weights)
     for name in [*OTHERS, f"polar-{number}", f"uniform-{number}"]:
         order = arrange(name, inputs, seed).order.tolist()
         assert order == naive(name, every, tasks, budget, seed, **weights), name
@@ -210,7 +211,7 @@ def test_all_orders_by_euclidean_distance(pool, budget, seed, weights, number):
             assert order == arrange(name, cosine, seed).order.tolist(), name
         kind = name.split("-")[0]
         kind = "wsd" if kind in ("polar", "uniform") else kind
-        distance, text = row_distance(name, inputs)
+        distance, text = example_distance(name, inputs)
         np.testing.assert_allclose(distance, found.get(kind, found["min"]), rtol=0, atol=gap)
         assert "Euclidean" in text
 
@@ -226,11 +227,11 @@ def test_whole_tasks_by_the_wsd_of_their_mean_row(pool, budget, weights, metric)
     found, w_avg = measures(every, **weights)
     gap = noise(every, w_avg, metric)
     assume(apart(found["wsd"], gap))
-    inputs = Inputs(train, test, tasks, budget=budget, metric=metric, **weights)
+    inputs = Comparison(train, test, tasks, budget=budget, metric=metric, **weights)
     for end in NFT_FFT:
         expected = flat(groups[task] for task in sort_rows(found["wsd"], end))[:budget]
         assert arrange(f"coarse-{end}", inputs, 0).order.tolist() == expected
-    distance, text = row_distance("coarse-nft", inputs)
+    distance, text = example_distance("coarse-nft", inputs)
     of_rows = {row: found["wsd"][task] for task, group in enumerate(groups) for row in group}
     np.testing.assert_allclose(distance, [of_rows[row] for row in sorted(of_rows)], atol=gap)
     assert text.startswith("WSD of the task's mean row")
@@ -256,7 +257,7 @@ def test_rows_by_what_they_pay_in_the_transport(metric, seed):
     generator = np.random.default_rng(seed)
     train, test = gaussians(24, generator), gaussians(6, generator)
     every = np.array(all_distances(train, test, metric))
-    inputs = Inputs(train, test, ["all"] * 24, budget=None, metric=metric)
+    inputs = Comparison(train, test, ["all"] * 24, budget=None, metric=metric)
     # Not the exact plan: at this entropy a row that might go either way at nearly the same cost
     # pays something between the two.
     paid = paid_by_row(every, made_with("ot-nft", inputs)["epsilon"])
@@ -265,10 +266,10 @@ def test_rows_by_what_they_pay_in_the_transport(metric, seed):
         order = arrange(f"ot-{end}", inputs, 0).order
         assert sorted(order) == list(range(24))
         assert np.diff(sign * paid[order]).min() > -slack
-    distance, text = row_distance("ot-nft", inputs)
+    distance, text = example_distance("ot-nft", inputs)
     np.testing.assert_allclose(distance, paid, rtol=0, atol=slack)
     assert "optimal transport" in text
-    cut = Inputs(train, test, ["all"] * 24, budget=7, metric=metric)
+    cut = Comparison(train, test, ["all"] * 24, budget=7, metric=metric)
     whole = arrange("ot-nft", inputs, 0).order.tolist()
     assert arrange("ot-nft", cut, 0).order.tolist() == whole[:7]
 

@@ -4,16 +4,15 @@ import numpy as np
 import pytest
 
 from zsg_jax.arrangement import tmta
+from zsg_jax.arrangement.comparison import Comparison, Needs
 from zsg_jax.arrangement.methods import (
     METHODS,
-    Inputs,
     arrange,
     caution,
+    example_distance,
     made_with,
     needs,
     parse,
-    row_distance,
-    shuffles,
 )
 from zsg_jax.runtime.errors import UserError
 from zsg_jax.similarity.search.scan import scan
@@ -26,7 +25,7 @@ SHUFFLING = ["random", "tmta-random", "tmta-rt", "polar-4", "uniform-3"]
 
 
 def inputs(budget=None, tasks=TASKS, **options):
-    return Inputs(TRAIN, TEST, tasks, budget=budget, **options)
+    return Comparison(TRAIN, TEST, tasks, budget=budget, **options)
 
 
 def unit(x):
@@ -172,7 +171,7 @@ def test_how_far_a_plan_was_solved_is_told():
 
 
 def test_nothing_is_computed_before_it_is_needed_nor_twice(monkeypatch):
-    module, calls = sys.modules["zsg_jax.arrangement.inputs"], []
+    module, calls = sys.modules["zsg_jax.arrangement.comparison"], []
 
     def counted(name):
         function = getattr(module, name)
@@ -193,7 +192,7 @@ def test_nothing_is_computed_before_it_is_needed_nor_twice(monkeypatch):
     assert not calls
     for name in ("wsd-nft", "avg-fft", "min-nft", "polar-4", "uniform-2"):
         arrange(name, given, 0)
-        row_distance(name, given)
+        example_distance(name, given)
         made_with(name, given)
     assert calls == ["row_statistics"]
     for name in ("tmta-nft", "tmta-rt", "tmta-turns-1-2", "coarse-nft", "coarse-fft"):
@@ -228,7 +227,7 @@ def test_the_seed_after_at_wins(method):
         for name, seed in [(method, 5), (f"{method}@5", 0), (method, 0)]
     ]
     assert orders[0] == orders[1] != orders[2]
-    assert parse(f"{method}@12", 0) == (method, 12)
+    assert parse(f"{method}@12", 0)[1] == 12
 
 
 def test_subsets_keep_the_first_rows_of_the_budget():
@@ -239,9 +238,8 @@ def test_subsets_keep_the_first_rows_of_the_budget():
 
 
 def test_only_these_methods_draw():
-    assert {name for name in METHODS if shuffles(name)} == {"random", "tmta-random", "tmta-rt"}
-    for name in ("polar-4", "polar-4@1", "uniform-1@0"):
-        assert parse(name, 5)[0] == name.partition("@")[0]
+    drawing = {name for name, method in METHODS.items() if method.shuffles}
+    assert drawing == {"random", "tmta-random", "tmta-rt"}
 
 
 @pytest.mark.parametrize("method", [*sorted(set(METHODS) - set(SHUFFLING)), "tmta-turns-1-3"])
@@ -289,7 +287,7 @@ def test_names_that_stand_for_nothing_are_refused(name, message):
     [(None, ""), (2.0, ""), (-1.0, "weighs the average by -1: rows far"), (50.0, "decides alone")],
 )
 def test_odd_weights_are_told(w_avg, told):
-    given = Inputs(abs(TRAIN), abs(TEST), ["t"] * 60, budget=None, w_avg=w_avg)
+    given = Comparison(abs(TRAIN), abs(TEST), ["t"] * 60, budget=None, w_avg=w_avg)
     said = caution(made_with("wsd-nft", given))
     assert told in said
     assert bool(told) == bool(said)
@@ -305,7 +303,7 @@ def test_what_methods_announce_is_all_they_need_and_one_pass_gives_it(metric, mo
     tasks = TASKS * 80
     alone = {}
     for name in names:
-        given = Inputs(wide, TEST, tasks, budget=900, metric=metric)
+        given = Comparison(wide, TEST, tasks, budget=900, metric=metric)
         alone[name] = arrange(name, given, 1)
     passes = []
 
@@ -313,12 +311,12 @@ def test_what_methods_announce_is_all_they_need_and_one_pass_gives_it(metric, mo
         passes.append(len(train))
         return scan(train, *rest, **options)
 
-    monkeypatch.setattr("zsg_jax.arrangement.inputs.scan", spied)
+    monkeypatch.setattr("zsg_jax.arrangement.comparison.scan", spied)
     monkeypatch.setattr("zsg_jax.similarity.search.cosine.scan", spied)
     for group in ([name] for name in names), [names]:
         for some in group:
             passes.clear()
-            given = Inputs(wide, TEST, tasks, budget=900, metric=metric, needs=needs(some))
+            given = Comparison(wide, TEST, tasks, budget=900, metric=metric, needs=needs(some))
             for name in some:
                 made = arrange(name, given, 1)
                 np.testing.assert_array_equal(made.order, alone[name].order)
@@ -327,6 +325,6 @@ def test_what_methods_announce_is_all_they_need_and_one_pass_gives_it(metric, mo
 
 
 def test_methods_that_look_at_no_embedding_announce_nothing():
-    assert not any(needs(["random", "round-robin", "cluster"]))
-    assert needs(["tmta-nft"]) == (False, True, False, False)
-    assert needs(["tmta-max", "coarse-fft", "uniform-3"]) == (True, False, True, True)
+    assert needs(["random", "round-robin", "cluster"]) == Needs.NOTHING
+    assert needs(["tmta-nft"]) == Needs.NEAREST
+    assert needs(["tmta-max", "coarse-fft", "uniform-3"]) == ~Needs.NEAREST

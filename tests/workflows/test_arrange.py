@@ -12,8 +12,10 @@ import pyarrow.parquet as pq
 import pytest
 
 from zsg_jax import arrange as arrange_command
-from zsg_jax.arrangement import files, tmta
-from zsg_jax.arrangement.methods import Inputs, arrange, row_distance
+from zsg_jax.arrangement import tmta
+from zsg_jax.arrangement.arrangement import load_arrangement
+from zsg_jax.arrangement.comparison import Comparison
+from zsg_jax.arrangement.methods import arrange, example_distance
 from zsg_jax.data.export.examples import Example
 from zsg_jax.data.instance import instances_digest
 from zsg_jax.data.schemas.read import read_messages
@@ -89,7 +91,7 @@ def test_rows_come_out_in_the_order_as_they_went_in(run, sides, tmp_path):
     np.testing.assert_array_equal(order, expected.order)
     np.testing.assert_array_equal(turn, expected.turn)
     assert facts["turn_sizes"] == expected.turn_sizes.tolist()
-    loaded, provenance = files.load(out)
+    loaded, provenance = load_arrangement(out)
     np.testing.assert_array_equal(loaded.order, order)
     assert provenance["method"] == "tmta-min"
     assert provenance["arguments"]["budget"] == 20
@@ -105,7 +107,7 @@ def test_rows_come_out_in_the_order_as_they_went_in(run, sides, tmp_path):
 def test_every_method_goes_by_the_file_s_tasks_and_embeddings(run, sides, method):
     rows, _ = run(method=method)
     train = read_messages(sides["train"])[0]
-    inputs = Inputs(
+    inputs = Comparison(
         embedded(sides["train"]),
         embedded(sides["test"]),
         [instance.task for instance in train],
@@ -382,7 +384,7 @@ def naive(sides, method, *, budget=None, seed=0, drop=(), aimed=None, **options)
     train = read_messages(sides["train"])[0]
     kept = [row for row in range(len(train)) if row not in drop]
     test_rows = embedded(sides["test"])
-    inputs = Inputs(
+    inputs = Comparison(
         embedded(sides["train"])[kept],
         test_rows if aimed is None else test_rows[aimed],
         [train[row].task for row in kept],
@@ -390,7 +392,7 @@ def naive(sides, method, *, budget=None, seed=0, drop=(), aimed=None, **options)
         **options,
     )
     order = arrange(method, inputs, seed).order
-    return [train[kept[row]].id for row in order], row_distance(method, inputs)[0][order]
+    return [train[kept[row]].id for row in order], example_distance(method, inputs)[0][order]
 
 
 @pytest.mark.parametrize(

@@ -10,8 +10,9 @@ import numpy as np
 from jax.sharding import Mesh
 from tqdm import tqdm
 
-from zsg_jax.arrangement import Arrangement, files
-from zsg_jax.arrangement.methods import Inputs, arrange, caution, made_with, needs
+from zsg_jax.arrangement.arrangement import Arrangement, save_arrangement
+from zsg_jax.arrangement.comparison import Comparison, Needs
+from zsg_jax.arrangement.methods import arrange, caution, made_with, needs
 from zsg_jax.data.instances import Instances
 from zsg_jax.leakage.find import FILE as PAIRS
 from zsg_jax.leakage.find import find_leaks
@@ -91,7 +92,7 @@ def make_inputs(
     block_rows: int,
     mesh: Mesh,
     on_progress: Callable[[int, int], object],
-) -> Inputs:
+) -> Comparison:
     """What the arrangements `methods` are made from; one pass gives all that they share.
 
     Args:
@@ -99,10 +100,10 @@ def make_inputs(
         methods: names as in `methods.METHODS`.
         measures: of the trajectory, from `trajectory.MEASURES`.
         leaks: whether `look_for_leaks` is going to ask for the statistics.
-        metric, w_min, w_avg, budget, block_rows, mesh, on_progress: as `Inputs` takes them.
+        metric, w_min, w_avg, budget, block_rows, mesh, on_progress: as `Comparison` takes them.
     """
-    wanted = needs(methods)
-    return Inputs(
+    statistics = Needs.STATISTICS if leaks or "wsd" in measures else Needs.NOTHING
+    return Comparison(
         sides.train_rows,
         sides.test_rows,
         sides.train.task,
@@ -110,7 +111,7 @@ def make_inputs(
         metric=metric,
         w_min=w_min,
         w_avg=w_avg,
-        needs=wanted._replace(statistics=wanted.statistics or leaks or "wsd" in measures),
+        needs=needs(methods) | statistics,
         mesh=mesh,
         block_rows=block_rows,
         on_progress=on_progress,
@@ -156,7 +157,7 @@ def is_made(folder: Path) -> bool:
 def make_arrangements(
     folders: dict[str, Path],
     sides: Sides,
-    inputs: Inputs,
+    inputs: Comparison,
     usable: np.ndarray,
     *,
     seed: int,
@@ -235,7 +236,7 @@ def make_arrangements(
 def _write(
     folder: Path, arrangement: Arrangement, facts: dict[str, Any], ids: str, points: Trajectory
 ) -> None:
-    files.save(arrangement, folder, facts)
+    save_arrangement(arrangement, folder, facts)
     write_bytes(folder / "ids.txt", ids.encode())
     # Written last: where it stands, the folder is whole.
     save_trajectory(folder / TRAJECTORY, points)

@@ -1,187 +1,298 @@
-"""The arrangements a study can name, and how each is made from the embeddings."""
+"""The arrangements that can be named; all that belongs to one stands in its entry here.
+
+A new method is one more entry of `METHODS`, or of `PATTERNS` if its name holds numbers.
+"""
 
 import re
 from collections.abc import Callable, Iterable
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from zsg_jax.arrangement import orders
 from zsg_jax.arrangement.arrangement import Arrangement
-from zsg_jax.arrangement.inputs import Inputs, Needs
+from zsg_jax.arrangement.comparison import Comparison, Needs
 from zsg_jax.arrangement.subsets import polar, turn_range, uniform
 from zsg_jax.runtime.errors import UserError, check, nearest
 
-__all__ = [
-    "METHODS",
-    "Inputs",
-    "arrange",
-    "caution",
-    "made_with",
-    "needs",
-    "parse",
-    "row_distance",
-    "shuffles",
-]
-
-Method = Callable[[Inputs, int], Arrangement]
+STRONG = 10.0  # a weight of WSD's average from which on the minimum hardly counts
 
 
-def _fine(distance: Callable[[Inputs], np.ndarray], descending: bool) -> Method:
-    return lambda inputs, seed: orders.by_distance(
-        distance(inputs), descending=descending, budget=inputs.budget
+class Measure(NamedTuple):
+    """A distance to the test set by which methods order or choose.
+
+    Attributes:
+        meaning: a few words, in which {d} stands for the distance of two embeddings.
+        distance: gives it for each training example, (N,) floats.
+        needs: what it asks of a comparison.
+        facts: gives what else decides it, as JSON values.
+        rank: (N,) floats that sort as the distance does, where rounding gives that more ties.
+    """
+
+    meaning: str
+    distance: Callable[[Comparison], np.ndarray]
+    needs: Needs = Needs.STATISTICS
+    facts: Callable[[Comparison], dict[str, Any]] = lambda comparison: {}
+    rank: Callable[[Comparison], np.ndarray] | None = None
+
+
+class Method(NamedTuple):
+    """How one arrangement is made.
+
+    Attributes:
+        arrange: gives it, of a comparison and a seed.
+        needs: what it asks of a comparison, so that one pass over the embeddings gives it all.
+        measure: what it goes by; None: TMTA's turns, or nothing that depends on the test set.
+        shuffles: whether the seed matters, so that NAME@SEED has a meaning.
+        by_task: whether the tasks of the training examples matter.
+    """
+
+    arrange: Callable[[Comparison, int], Arrangement]
+    needs: Needs = Needs.NOTHING
+    measure: Measure | None = None
+    shuffles: bool = False
+    by_task: bool = False
+
+
+class Pattern(NamedTuple):
+    """Methods that have numbers in their name.
+
+    Attributes:
+        name: with letters in place of the numbers.
+        prefix: a name that starts so is meant to be one of these.
+        usage: what to write, for a name that is none.
+        method: the method of these numbers, each 1 or above; None if they do not go together.
+    """
+
+    name: str
+    prefix: str
+    usage: str
+    method: Callable[..., Method | None]
+
+    def match(self, name: str) -> Method | None:
+        """The method that `name` stands for; None if it is no name of this pattern."""
+        found = re.fullmatch(re.sub("[A-Z]", "([1-9][0-9]{0,8})", self.name), name)
+        return self.method(*map(int, found.groups())) if found else None
+
+
+def _weighted(name: str) -> Callable[[Comparison], dict[str, Any]]:
+    def facts(comparison: Comparison) -> dict[str, Any]:
+        _, w_min, w_avg = getattr(comparison, name)
+        return {"w_min": w_min, "w_avg": w_avg}
+
+    return facts
+
+
+def _plan(comparison: Comparison) -> dict[str, Any]:
+    keys = ("epsilon", "marginal_error", "iterations")
+    return {key: getattr(comparison.transport, key) for key in keys}
+
+
+# By minimum and maximum examples are ranked by the cosine itself, whatever the distance.
+MINIMUM = Measure(
+    "minimum over test rows of {d}",
+    lambda c: c.distances.minimum,
+    rank=lambda c: -c.cosines.maximum,
+)
+MAXIMUM = Measure(
+    "maximum over test rows of {d}",
+    lambda c: c.distances.maximum,
+    rank=lambda c: -c.cosines.minimum,
+)
+AVERAGE = Measure("average over test rows of {d}", lambda c: c.distances.average)
+WSD = Measure("WSD, w_min·MD + w_avg·AD, d = {d}", lambda c: c.wsd.distance, facts=_weighted("wsd"))
+TASK_WSD = Measure(
+    "WSD of the task's mean row, w_min·MD + w_avg·AD, d = {d}",
+    lambda c: c.task_wsd.distance[c.tasks],
+    Needs.TASK_MEANS,
+    facts=_weighted("task_wsd"),
+)
+TRANSPORT = Measure(
+    "cost under the optimal transport to the test rows, d = {d}",
+    lambda c: c.transport.distance,
+    Needs.NOTHING,
+    facts=_plan,
+)
+
+
+def _fine(measure: Measure, *, descending: bool) -> Method:
+    """The pool by each example's distance to the test set."""
+    rank = measure.rank or measure.distance
+    return Method(
+        lambda c, seed: orders.by_distance(rank(c), descending=descending, budget=c.budget),
+        measure.needs,
+        measure,
     )
 
 
-def _coarse(descending: bool) -> Method:
-    return lambda inputs, seed: orders.coarse(
-        inputs.tasks, inputs.task_wsd.distance, descending=descending, budget=inputs.budget
+def _coarse(*, descending: bool) -> Method:
+    """Whole tasks by the WSD of their mean embedding."""
+    return Method(
+        lambda c, seed: orders.coarse(
+            c.tasks, c.task_wsd.distance, descending=descending, budget=c.budget
+        ),
+        TASK_WSD.needs,
+        TASK_WSD,
+        by_task=True,
     )
 
+
+_BOTH = Needs.NEAREST | Needs.FARTHEST
 
 METHODS: dict[str, Method] = {
-    # Algorithm 1 as it stands, and with the farthest row named instead of the nearest.
-    "tmta-min": lambda inputs, seed: inputs.nearest,
-    "tmta-max": lambda inputs, seed: inputs.farthest,
-    # The rows of tmta-min three ways: turns forward, turns backward, shuffled.
-    "tmta-nft": lambda inputs, seed: orders.nearest_first(inputs.nearest),
-    "tmta-fft": lambda inputs, seed: orders.farthest_first(inputs.nearest),
-    "tmta-rt": lambda inputs, seed: orders.shuffled(inputs.nearest, seed),
-    # Half of either; and the rows of tmta-min-max shuffled.
-    "tmta-min-max": lambda inputs, seed: inputs.min_max(),
-    "tmta-max-min": lambda inputs, seed: inputs.max_min(),
-    "tmta-random": lambda inputs, seed: orders.shuffled(inputs.min_max(), seed),
+    # Algorithm 1 as it stands, and with the farthest example named instead of the nearest.
+    "tmta-min": Method(lambda c, seed: c.nearest, Needs.NEAREST),
+    "tmta-max": Method(lambda c, seed: c.farthest, Needs.FARTHEST),
+    # The examples of tmta-min three ways: turns forward, turns backward, shuffled.
+    "tmta-nft": Method(lambda c, seed: orders.nearest_first(c.nearest), Needs.NEAREST),
+    "tmta-fft": Method(lambda c, seed: orders.farthest_first(c.nearest), Needs.NEAREST),
+    "tmta-rt": Method(
+        lambda c, seed: orders.shuffled(c.nearest, seed), Needs.NEAREST, shuffles=True
+    ),
+    # Half of either; and the examples of tmta-min-max shuffled.
+    "tmta-min-max": Method(lambda c, seed: c.min_max(), _BOTH),
+    "tmta-max-min": Method(lambda c, seed: c.max_min(), _BOTH),
+    "tmta-random": Method(lambda c, seed: orders.shuffled(c.min_max(), seed), _BOTH, shuffles=True),
     # The pool without regard to the test set.
-    "random": lambda inputs, seed: orders.random(inputs.rows, seed, budget=inputs.budget),
-    "round-robin": lambda inputs, seed: orders.round_robin(inputs.tasks, budget=inputs.budget),
-    "cluster": lambda inputs, seed: orders.cluster(inputs.tasks, budget=inputs.budget),
-    # Fine grain: the pool by each row's distance to the test set, nearest or farthest first.
-    # By minimum and maximum rows are ranked by the cosine itself, for either metric.
-    "wsd-nft": _fine(lambda inputs: inputs.wsd.distance, False),
-    "wsd-fft": _fine(lambda inputs: inputs.wsd.distance, True),
-    "min-nft": _fine(lambda inputs: -inputs.cosines.maximum, False),
-    "min-fft": _fine(lambda inputs: -inputs.cosines.maximum, True),
-    "max-nft": _fine(lambda inputs: -inputs.cosines.minimum, False),
-    "max-fft": _fine(lambda inputs: -inputs.cosines.minimum, True),
-    "avg-nft": _fine(lambda inputs: inputs.distances.average, False),
-    "avg-fft": _fine(lambda inputs: inputs.distances.average, True),
-    "ot-nft": _fine(lambda inputs: inputs.transport.distance, False),
-    "ot-fft": _fine(lambda inputs: inputs.transport.distance, True),
-    # Coarse grain: whole tasks by the WSD of their mean embedding.
-    "coarse-nft": _coarse(False),
-    "coarse-fft": _coarse(True),
+    "random": Method(lambda c, seed: orders.random(len(c), seed, budget=c.budget), shuffles=True),
+    "round-robin": Method(
+        lambda c, seed: orders.round_robin(c.tasks, budget=c.budget), by_task=True
+    ),
+    "cluster": Method(lambda c, seed: orders.cluster(c.tasks, budget=c.budget), by_task=True),
+    # Fine grain, nearest or farthest first.
+    "wsd-nft": _fine(WSD, descending=False),
+    "wsd-fft": _fine(WSD, descending=True),
+    "min-nft": _fine(MINIMUM, descending=False),
+    "min-fft": _fine(MINIMUM, descending=True),
+    "max-nft": _fine(MAXIMUM, descending=False),
+    "max-fft": _fine(MAXIMUM, descending=True),
+    "avg-nft": _fine(AVERAGE, descending=False),
+    "avg-fft": _fine(AVERAGE, descending=True),
+    "ot-nft": _fine(TRANSPORT, descending=False),
+    "ot-fft": _fine(TRANSPORT, descending=True),
+    # Coarse grain.
+    "coarse-nft": _coarse(descending=False),
+    "coarse-fft": _coarse(descending=True),
 }
-TURNS = "tmta-turns-"  # tmta-turns-A-B: the turns [A, B) of tmta-min
-_RANGE = re.compile(rf"{TURNS}([1-9][0-9]{{0,8}})-([1-9][0-9]{{0,8}})")
-# polar-N and uniform-K: parts of every task by WSD rank. They are shuffled, since rows of a subset
-# come by ascending index, which is the order of the tasks in most files.
-SUBSETS = {"polar": polar, "uniform": uniform}
-_SUBSET = re.compile(r"(polar|uniform)-([1-9][0-9]{0,8})")
-_SHUFFLING = frozenset({"tmta-rt", "tmta-random", "random"})
-_PATTERNS = (f"{TURNS}A-B", "polar-N", "uniform-K")
 
 
-def parse(name: str, seed: int) -> tuple[str, int]:
-    """Splits "tmta-rt@3" into method and seed; a name without @ has the given `seed`.
+def _turns(a: int, b: int) -> Method | None:
+    """The turns [a, b) of tmta-min."""
+
+    def arrange(comparison: Comparison, seed: int) -> Arrangement:
+        there = len(comparison.nearest.turn_sizes)
+        more = "" if comparison.budget is None else " or a larger budget"
+        check(
+            b - 1 <= there,
+            f"'tmta-turns-{a}-{b}' ends with turn {b - 1}, but there are {there}; ask for earlier "
+            f"turns{more}",
+        )
+        return turn_range(comparison.nearest, a, b)
+
+    return Method(arrange, Needs.NEAREST) if a < b else None
+
+
+def _subset(choose: Callable[[np.ndarray, np.ndarray, int], Arrangement], number: int) -> Method:
+    """A part of every task by WSD rank, shuffled: it comes by index, most files' order of tasks."""
+
+    def arrange(comparison: Comparison, seed: int) -> Arrangement:
+        chosen = choose(comparison.wsd.distance, comparison.tasks, number)
+        mixed = orders.shuffled(chosen, seed)
+        return Arrangement(mixed.order[: comparison.budget], mixed.turn[: comparison.budget])
+
+    return Method(arrange, WSD.needs, WSD, shuffles=True, by_task=True)
+
+
+PATTERNS = (
+    Pattern(
+        "tmta-turns-A-B",
+        "tmta-turns-",
+        "write tmta-turns-A-B for the turns from A up to, but without, B, 1 ≤ A < B, as in "
+        "tmta-turns-1-6",
+        _turns,
+    ),
+    Pattern(
+        "polar-N",
+        "polar",
+        "write polar-N for N rows of every task, half of them its nearest and half its farthest, "
+        "N ≥ 1, as in polar-10",
+        lambda n: _subset(polar, n),
+    ),
+    Pattern(
+        "uniform-K",
+        "uniform",
+        "write uniform-K for every K-th row of every task from the nearest to the farthest, "
+        "K ≥ 1, as in uniform-5",
+        lambda k: _subset(uniform, k),
+    ),
+)
+NAMES = (*METHODS, *(pattern.name for pattern in PATTERNS))
+
+
+def parse(name: str, seed: int) -> tuple[Method, int]:
+    """The method and the seed of "tmta-rt@3"; a name without @ has the given `seed`.
 
     Raises:
         UserError: for an unknown method, or a seed on a method that draws nothing.
     """
-    method, at, own = name.partition("@")
-    if method.startswith(TURNS):
-        check(
-            _turns(method) is not None,
-            f"{name!r}: write {TURNS}A-B for the turns from A up to, but "
-            f"without, B, 1 ≤ A < B, as in {TURNS}1-6",
-        )
-    elif method.startswith("polar"):
-        check(
-            _SUBSET.fullmatch(method) is not None,
-            f"{name!r}: write polar-N for N rows of every task, half of them "
-            "its nearest and half its farthest, N ≥ 1, as in polar-10",
-        )
-    elif method.startswith("uniform"):
-        check(
-            _SUBSET.fullmatch(method) is not None,
-            f"{name!r}: write uniform-K for every K-th row of every task from "
-            "the nearest to the farthest, K ≥ 1, as in uniform-5",
-        )
-    elif method not in METHODS:
-        names = [*METHODS, *_PATTERNS]
-        raise UserError(
-            f"{name!r} is unknown; choose from {', '.join(names)}{nearest(method, names)}"
-        )
+    plain, at, own = name.partition("@")
+    method = _find(plain, name)
     if not at:
         return method, seed
-    if not shuffles(method):
-        raise UserError(f"{name!r} has a seed, but {method} draws nothing")
+    if not method.shuffles:
+        raise UserError(f"{name!r} has a seed, but {plain} draws nothing")
     if not own.isdecimal() or str(int(own)) != own:
         raise UserError(f"{name!r}: after @ stands a whole number from 0")
     return method, int(own)
 
 
-def shuffles(method: str) -> bool:
-    """Whether `method`, a name without @, draws by chance: then it has a use for a seed."""
-    return method in _SHUFFLING or _SUBSET.fullmatch(method) is not None
+def _find(plain: str, name: str) -> Method:
+    for pattern in PATTERNS:
+        if plain.startswith(pattern.prefix):
+            found = pattern.match(plain)
+            if found is None:
+                raise UserError(f"{name!r}: {pattern.usage}")
+            return found
+    if plain not in METHODS:
+        raise UserError(
+            f"{name!r} is unknown; choose from {', '.join(NAMES)}{nearest(plain, NAMES)}"
+        )
+    return METHODS[plain]
 
 
-def arrange(name: str, inputs: Inputs, seed: int) -> Arrangement:
+def arrange(name: str, comparison: Comparison, seed: int) -> Arrangement:
     """The arrangement that `name` stands for; `seed` is for methods that shuffle.
 
     Raises:
         UserError: for a name that `parse` refuses, or turns of which there are too few.
     """
-    method, own_seed = parse(name, seed)
-    subset = _SUBSET.fullmatch(method)
-    if subset is not None:
-        rows = SUBSETS[subset[1]](inputs.wsd.distance, inputs.tasks, int(subset[2]))
-        mixed = orders.shuffled(rows, own_seed)
-        return Arrangement(mixed.order[: inputs.budget], mixed.turn[: inputs.budget])
-    turns = _turns(method)
-    if turns is None:
-        return METHODS[method](inputs, own_seed)
-    there = len(inputs.nearest.turn_sizes)
-    more = "" if inputs.budget is None else " or a larger budget"
-    check(
-        turns[1] - 1 <= there,
-        f"{name!r} ends with turn {turns[1] - 1}, but there are {there}; ask "
-        f"for earlier turns{more}",
-    )
-    return turn_range(inputs.nearest, *turns)
+    method, seed = parse(name, seed)
+    return method.arrange(comparison, seed)
 
 
 def needs(names: Iterable[str]) -> Needs:
-    """What the arrangements `names` will ask of `Inputs`.
+    """What the arrangements `names` will ask of a comparison.
 
     Raises:
         UserError: for a name that `parse` refuses.
     """
-    methods = [parse(name, 0)[0] for name in names]
-    both = ("tmta-min-max", "tmta-max-min", "tmta-random")
-    return Needs(
-        statistics=any(_measure(one) in ("wsd", *_FIELDS) for one in methods),
-        nearest=any(one.startswith("tmta-") and one != "tmta-max" for one in methods),
-        farthest=any(one in ("tmta-max", *both) for one in methods),
-        task_means=any(_measure(one) == "coarse" for one in methods),
-    )
+    all_needs = Needs.NOTHING
+    for name in names:
+        all_needs |= parse(name, 0)[0].needs
+    return all_needs
 
 
-def made_with(name: str, inputs: Inputs) -> dict[str, Any]:
-    """What else a reader of the arrangement `name` must know.
+def made_with(name: str, comparison: Comparison) -> dict[str, Any]:
+    """What else a reader of the arrangement `name` must know, as JSON values.
 
     The metric; of an order by distance what the distance is, with WSD's weights or the transport
     plan's entropy, iterations and error.
     """
-    facts: dict[str, Any] = {"metric": inputs.metric}
-    measure = _measure(name)
-    if measure is None:
-        return facts
-    facts["distance"] = _describe(measure, inputs.metric)
-    if measure in ("wsd", "coarse"):
-        _, facts["w_min"], facts["w_avg"] = inputs.wsd if measure == "wsd" else inputs.task_wsd
-    if measure == "ot":
-        for key in ("epsilon", "marginal_error", "iterations"):
-            facts[key] = getattr(inputs.transport, key)
+    facts: dict[str, Any] = {"metric": comparison.metric}
+    measure = parse(name, 0)[0].measure
+    if measure is not None:
+        facts["distance"] = _meaning(measure, comparison)
+        facts |= measure.facts(comparison)
     return facts
 
 
@@ -190,21 +301,16 @@ def caution(facts: dict[str, Any]) -> str:
     w_avg = facts.get("w_avg", 1.0)
     if 0 <= w_avg <= STRONG:
         return ""
-    return (
-        f"WSD weighs the average by {w_avg:.3g}: "
-        + (
-            "rows far from the test rows on average count as near"
-            if w_avg < 0
-            else "it decides alone"
-        )
-        + "; set w_avg to choose"
+    effect = (
+        "rows far from the test rows on average count as near" if w_avg < 0 else "it decides alone"
     )
+    return f"WSD weighs the average by {w_avg:.3g}: {effect}; set w_avg to choose"
 
 
-def row_distance(name: str, inputs: Inputs) -> tuple[np.ndarray, str]:
-    """Each row's distance to the test set that the method `name` goes by, and what it is.
+def example_distance(name: str, comparison: Comparison) -> tuple[np.ndarray, str]:
+    """Each example's distance to the test set that the method `name` goes by, and what it is.
 
-    Whole tasks' rows have their task's; a method that goes by none of these has the minimum.
+    Examples of whole tasks have their task's; a method that goes by none has the minimum.
 
     Returns:
         (N,) floats over the pool, and a few words.
@@ -212,42 +318,10 @@ def row_distance(name: str, inputs: Inputs) -> tuple[np.ndarray, str]:
     Raises:
         UserError: for a name that `parse` refuses.
     """
-    measure = _measure(name) or "min"
-    if measure == "coarse":
-        distance = inputs.task_wsd.distance[inputs.tasks]
-    elif measure == "wsd":
-        distance = inputs.wsd.distance
-    elif measure == "ot":
-        distance = inputs.transport.distance
-    else:
-        distance = getattr(inputs.distances, _FIELDS[measure])
-    return distance, _describe(measure, inputs.metric)
+    measure = parse(name, 0)[0].measure or MINIMUM
+    return measure.distance(comparison), _meaning(measure, comparison)
 
 
-STRONG = 10.0  # a weight of WSD's average from which on the minimum hardly counts
-_FIELDS = {"min": "minimum", "max": "maximum", "avg": "average"}
-
-
-def _measure(name: str) -> str | None:
-    """What the rows of `name` are ordered or chosen by; None of TMTA and what is blind."""
-    kind = parse(name, 0)[0].split("-")[0]
-    kind = "wsd" if kind in SUBSETS else kind
-    return kind if kind in ("wsd", "coarse", "ot", *_FIELDS) else None
-
-
-def _describe(measure: str, metric: str) -> str:
-    pair = {"cosine": "-cos", "euclidean": "Euclidean distance of unit rows"}[metric]
-    if measure in _FIELDS:
-        return f"{_FIELDS[measure]} over test rows of {pair}"
-    return {
-        "wsd": f"WSD, w_min·MD + w_avg·AD, d = {pair}",
-        "coarse": f"WSD of the task's mean row, w_min·MD + w_avg·AD, d = {pair}",
-        "ot": f"cost under the optimal transport to the test rows, d = {pair}",
-    }[measure]
-
-
-def _turns(method: str) -> tuple[int, int] | None:
-    """(A, B) of a name of turns, None of any other."""
-    match = _RANGE.fullmatch(method)
-    a, b = (int(match[1]), int(match[2])) if match else (0, 0)
-    return (a, b) if a < b else None
+def _meaning(measure: Measure, comparison: Comparison) -> str:
+    words = {"cosine": "-cos", "euclidean": "Euclidean distance of unit rows"}
+    return measure.meaning.format(d=words[comparison.metric])

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from zsg_jax.arrangement import files
+from zsg_jax.arrangement.arrangement import load_arrangement
 from zsg_jax.report.page import PROTOCOL, write_report
 from zsg_jax.runtime.errors import UserError
 from zsg_jax.runtime.files import need_json, read_json
@@ -50,7 +50,7 @@ def build(workdir: Path, *, title: str, command: str, runs: Sequence[tuple[str, 
         facts |= {label: str(value) for label, value in ended["facts"].items()}
     for name in rows:
         folder = arrangement_folder(workdir, name)
-        arrangement, made = files.load(folder)
+        arrangement, made = load_arrangement(folder)
         turns[name] = int((arrangement.turn_sizes > 0).sum())
         trajectories[name] = load_trajectory(folder / TRAJECTORY)
         trained = max(row["step"] for one in rows[name].values() for row in one)

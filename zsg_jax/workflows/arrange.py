@@ -14,8 +14,9 @@ from typing import Any
 
 import numpy as np
 
-from zsg_jax.arrangement import Arrangement, files
-from zsg_jax.arrangement.methods import Inputs, arrange, caution, made_with, needs, row_distance
+from zsg_jax.arrangement.arrangement import Arrangement, save_arrangement
+from zsg_jax.arrangement.comparison import Comparison, Needs
+from zsg_jax.arrangement.methods import arrange, caution, example_distance, made_with, needs, parse
 from zsg_jax.data import export
 from zsg_jax.data.dataset import Corpus
 from zsg_jax.data.formats import natural_instructions
@@ -34,7 +35,6 @@ from zsg_jax.workflows.arrange_options import Request, check_request
 from zsg_jax.workflows.arrange_output import AIMED, LINES, PAGE, SCORED, OutFolder, claimed
 
 DROP = "pass --drop-leaks to leave them out"
-TASKLESS = ("round-robin", "cluster", "coarse", "polar", "uniform")
 
 
 def run(request: Request) -> Path:
@@ -83,7 +83,7 @@ def run(request: Request) -> Path:
             with _timed(seconds, "explaining"):
                 _explain(request, inputs, arrangement, facts, folder.new / PAGE)
         names = sorted(path.name for path in folder.new.iterdir())
-        files.save(arrangement, folder.new, {**facts, "files": names, "seconds": seconds})
+        save_arrangement(arrangement, folder.new, {**facts, "files": names, "seconds": seconds})
         folder.publish()
     if request.explain:
         say(f"explained: {folder.root / PAGE}")
@@ -125,7 +125,7 @@ def _tell(request: Request, train: Corpus | Joined, test: Corpus | Joined) -> No
         f"data: {count(len(train), 'training row')} of {count(len(train.tasks), 'task')}, "
         f"{count(len(test), 'test row')} of {count(len(test.tasks), 'task')}"
     )
-    if train.tasks == [NO_TASK] and request.method.startswith(TASKLESS):
+    if train.tasks == [NO_TASK] and parse(request.method, request.seed)[0].by_task:
         say(
             f"{request.method} goes by task, but no training row has one: all count as one; give "
             'each row a "task"'
@@ -158,7 +158,7 @@ def _comparison(
     inputs: Both,
     pool: np.ndarray | None,
     on_progress: Callable[[int, int], object],
-) -> Inputs:
+) -> Comparison:
     """What methods need: of the training rows `pool` toward the test rows aimed at; None for all.
 
     Leaks are looked for in all rows of either side, so all are compared first. Where that is also
@@ -173,7 +173,7 @@ def _comparison(
     wanted = needs([request.method])
     if first and (inputs.scored.any() or request.drop_leaks):
         wanted = needs([])
-    return Inputs(
+    return Comparison(
         train_rows,
         test_rows,
         task,
@@ -181,7 +181,7 @@ def _comparison(
         metric=request.distance,
         w_min=request.w_min,
         w_avg=request.w_avg,
-        needs=wanted._replace(statistics=True),
+        needs=wanted | Needs.STATISTICS,
         mesh=inputs.mesh,
         block_rows=request.block_rows,
         on_progress=on_progress,
@@ -191,7 +191,7 @@ def _comparison(
 def _arranged(
     request: Request,
     inputs: Both,
-    chosen: Inputs,
+    chosen: Comparison,
     leaks: Leakage,
     on_progress: Callable[[int, int], object],
 ) -> tuple[Arrangement, np.ndarray, dict[str, Any]]:
@@ -206,7 +206,7 @@ def _arranged(
     if len(pool) < len(inputs.train) or inputs.scored.any():
         chosen = _comparison(request, inputs, pool, on_progress)
     part = arrange(request.method, chosen, request.seed)
-    distance, meaning = row_distance(request.method, chosen)
+    distance, meaning = example_distance(request.method, chosen)
     whole = Arrangement(pool[part.order], part.turn)
     sizes = whole.turn_sizes[whole.turn_sizes > 0]
     shown = ", ".join(f"{size:,}" for size in sizes[:10]) + (", …" if len(sizes) > 10 else "")

@@ -6,8 +6,8 @@ from typing import Any
 from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
-from zsg_jax.arrangement import Arrangement, files
 from zsg_jax.arrangement import make as arranging
+from zsg_jax.arrangement.arrangement import Arrangement, load_arrangement
 from zsg_jax.data.pool import Pool
 from zsg_jax.runtime.errors import UserError
 from zsg_jax.runtime.progress import bar, passes
@@ -36,7 +36,7 @@ def make_arrangements(
     arrangements: dict[str, Arrangement] = {}
     encoders: dict[str, str | None] = {}
     for name, folder in folders.items():
-        arrangements[name], provenance = files.load(folder)
+        arrangements[name], provenance = load_arrangement(folder)
         if any(provenance.get(key) != digest for key, digest in digests.items()):
             raise UserError(
                 f"{folder}: was made from other instances; delete the folder to make it again"

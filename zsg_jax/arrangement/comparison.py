@@ -1,8 +1,9 @@
 """A pool and a test set, and what methods need of them, each computed when first asked for."""
 
 from collections.abc import Callable
+from enum import Flag, auto
 from functools import cached_property, partial
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
 from jax.sharding import Mesh
 
@@ -28,21 +29,28 @@ if TYPE_CHECKING:
     from zsg_jax.similarity.transport import Transport
 
 
-class Needs(NamedTuple):
-    """What will be asked of `Inputs`, so that one pass over the training rows gives all of it."""
+class Needs(Flag):
+    """What will be asked of a `Comparison`, so that one pass over the embeddings gives all of it.
 
-    statistics: bool = False
-    nearest: bool = False
-    farthest: bool = False
-    task_means: bool = False
+    `NEAREST` and `FARTHEST` are TMTA's turns, `STATISTICS` each training example's cosines over
+    the test examples, `TASK_MEANS` the WSD of tasks.
+    """
+
+    NOTHING = 0
+    STATISTICS = auto()
+    NEAREST = auto()
+    FARTHEST = auto()
+    TASK_MEANS = auto()
 
 
-class Inputs:
-    """Embeddings of a pool and a test set, with their distances and TMTA's turns.
+class Comparison:
+    """Embeddings of a pool beside those of a test set: their distances and TMTA's turns.
+
+    Its length is that of the pool, from which training examples may be chosen.
 
     Attributes:
-        tasks: (N,) int64, each training row's task as a number from 0, by first appearance.
-        budget: rows wanted, None for all.
+        tasks: (N,) int64, each training example's task as a number from 0, by first appearance.
+        budget: examples wanted, None for all.
         metric: the distance that measures are made of.
     """
 
@@ -56,7 +64,7 @@ class Inputs:
         metric: str = "cosine",
         w_min: float = 1.0,
         w_avg: float | None = None,
-        needs: Needs | None = None,
+        needs: Needs = Needs.NOTHING,
         mesh: Mesh | None = None,
         block_rows: int = 8192,
         on_progress: Callable[[int, int], object] | None = None,
@@ -66,10 +74,10 @@ class Inputs:
         Args:
             train: (N, D) floats; only ever read by slices, so they may lie on disk.
             test: (T, D) floats.
-            tasks: N names, or (N,) integers: each training row's task.
+            tasks: N names, or (N,) integers: each training example's task.
             budget: as methods take it.
             metric: "cosine" or "euclidean".
-            w_min, w_avg: WSD's weights; None for the study's default, over rows or over tasks.
+            w_min, w_avg: WSD's weights; None for the study's default, over examples or over tasks.
             needs: what is going to be asked for, as `methods.needs` tells; anything else takes a
                 pass of its own.
             mesh, block_rows, on_progress: as `tmta` takes them.
@@ -84,47 +92,45 @@ class Inputs:
         self._on_progress = on_progress
         self._train, self._test, self.tasks = train, test, number_tasks(tasks)
         self.budget, self.metric = budget, metric
-        self._needs = needs or Needs()
+        self._needs = needs
         self._wsd = partial(wsd, w_min=w_min, w_avg=w_avg)
         self._mesh, self._block_rows = mesh, block_rows
 
-    @property
-    def rows(self) -> int:
-        """How many training rows may be chosen."""
+    def __len__(self) -> int:
         return len(self.tasks)
 
     @cached_property
     def nearest(self) -> Arrangement:
-        """Every test row names its nearest remaining training row: TMTA `min`."""
+        """Every test example names its nearest remaining training example: TMTA `min`."""
         return self._turns(farthest=False)
 
     @cached_property
     def farthest(self) -> Arrangement:
-        """Every test row names its farthest remaining training row: TMTA `max`."""
+        """Every test example names its farthest remaining training example: TMTA `max`."""
         return self._turns(farthest=True)
 
     @cached_property
     def cosines(self) -> RowStatistics:
-        """Each training row's cosines over the test rows."""
-        if self._needs.statistics:
+        """Each training example's cosines over the test examples."""
+        if Needs.STATISTICS in self._needs:
             assert self._first.statistics is not None
             return self._first.statistics
         return row_statistics(self._train, self._test, mesh=self._mesh, block_rows=self._block_rows)
 
     @cached_property
     def distances(self) -> Distances:
-        """Each training row's distances over the test rows."""
+        """Each training example's distances over the test examples."""
         return of_statistics(self.cosines, self.metric)
 
     @cached_property
     def wsd(self) -> WeightedDistance:
-        """Each training row's Weighted Similarity Distance."""
+        """Each training example's Weighted Similarity Distance."""
         return self._wsd(self.distances.minimum, self.distances.average)
 
     @cached_property
     def task_wsd(self) -> WeightedDistance:
         """The WSD of each task's mean embedding, tasks in order of first appearance."""
-        means = self._first.means if self._needs.task_means else None
+        means = self._first.means if Needs.TASK_MEANS in self._needs else None
         of_tasks = distances(
             group_means(self._train, self.tasks, "train") if means is None else means,
             self._test,
@@ -136,7 +142,7 @@ class Inputs:
 
     @cached_property
     def transport(self) -> "Transport":
-        """What each training row pays under the optimal transport to the test rows."""
+        """What each training example pays under the optimal transport to the test examples."""
         # Imported here: ott-jax takes seconds, and few methods need it.
         from zsg_jax.similarity.transport import optimal_transport
 
@@ -152,19 +158,19 @@ class Inputs:
 
     @property
     def _wanted(self) -> int:
-        return self.rows if self.budget is None else min(self.budget, self.rows)
+        return len(self) if self.budget is None else min(self.budget, len(self))
 
     @cached_property
     def _first(self) -> Found:
         """All that was announced, of one pass."""
-        length = first_length(self.rows, max(1, len(self._test)), self.budget)
+        length = first_length(len(self), max(1, len(self._test)), self.budget)
         return scan(
             self._train,
             self._test,
-            nearest=length if self._needs.nearest else 0,
-            farthest=length if self._needs.farthest else 0,
-            statistics=self._needs.statistics,
-            groups=self.tasks if self._needs.task_means else None,
+            nearest=length if Needs.NEAREST in self._needs else 0,
+            farthest=length if Needs.FARTHEST in self._needs else 0,
+            statistics=Needs.STATISTICS in self._needs,
+            groups=self.tasks if Needs.TASK_MEANS in self._needs else None,
             mesh=self._mesh,
             block_rows=self._block_rows,
             on_progress=self._on_progress,
@@ -172,7 +178,7 @@ class Inputs:
 
     def _turns(self, *, farthest: bool) -> Arrangement:
         lists = None
-        if self._needs.farthest if farthest else self._needs.nearest:
+        if (Needs.FARTHEST if farthest else Needs.NEAREST) in self._needs:
             lists = self._first.farthest if farthest else self._first.nearest
         return tmta(
             self._train,

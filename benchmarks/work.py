@@ -15,6 +15,7 @@ from measuring import peak_memory, timed
 
 from zsg_jax.arrangement import turns as arrange
 from zsg_jax.similarity.search.cosine import cosine_matrix
+from zsg_jax.similarity.search.options import Search
 from zsg_jax.similarity.stored import Rows, StoredRows
 
 BLOCK_ROWS = 8192  # the default of `tmta`
@@ -24,11 +25,11 @@ def tmta(train: str, test: str, in_memory: bool, budget: int | None, runs: int) 
     """This project's arrangement; the first of several runs compiles."""
     a, b = _open(train, in_memory), _open(test, True)
     passes: list[int] = []
+    follow = Search(on_progress=lambda rows, of: passes.append(rows))
 
     def run() -> Any:
         passes.clear()
-        # Told after every block how many rows it had: a pass begins when the last one is over.
-        return arrange(a, b, budget=budget, on_progress=lambda done, total: passes.append(done))
+        return arrange(a, b, budget=budget, search=follow)
 
     seconds, found = timed(run, runs)
     result = {

@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 from zsg_jax.arrangement import tmta
 from zsg_jax.runtime.errors import UserError
 from zsg_jax.similarity.search.cosine import cosine_matrix
+from zsg_jax.similarity.search.options import Search
 
 MODULE = sys.modules["zsg_jax.arrangement.turns"]  # the package's `tmta` is the function
 
@@ -59,17 +60,19 @@ OFTEN = settings(max_examples=200, deadline=None)
 
 @OFTEN
 @given(SIZES, TESTS, BUDGETS, st.booleans(), LENGTHS, BLOCKS, SEEDS)
-def test_exact_ties_agree_with_float64(n, t, budget, farthest, k, block_rows, seed):
+def test_exact_ties_agree_with_float64(n, t, budget, farthest, k, block_size, seed):
     generator = np.random.default_rng(seed)
     train, test = exact(n, generator), exact(t, generator)
-    found = tmta(train, test, budget=budget, farthest=farthest, k=k, block_rows=block_rows)
+    found = tmta(
+        train, test, budget=budget, farthest=farthest, k=k, search=Search(block_size=block_size)
+    )
     assert as_lists(found) == naive(in_float64(train, test), budget, farthest)
 
 
 @OFTEN
 @given(SIZES, TESTS, BUDGETS, st.booleans(), LENGTHS, BLOCKS, SEEDS, st.booleans())
 def test_gaussians_agree_with_float64_and_repeats_with_float32(
-    n, t, budget, farthest, k, block_rows, seed, repeats
+    n, t, budget, farthest, k, block_size, seed, repeats
 ):
     generator = np.random.default_rng(seed)
     train = generator.normal(size=(n, 12)).astype(np.float32)
@@ -82,7 +85,9 @@ def test_gaussians_agree_with_float64_and_repeats_with_float32(
         similarity = in_float64(train, test)
         gaps = np.diff(np.sort(similarity, axis=0), axis=0)
         assume(gaps.size == 0 or gaps.min() > 1e-6)
-    found = tmta(train, test, budget=budget, farthest=farthest, k=k, block_rows=block_rows)
+    found = tmta(
+        train, test, budget=budget, farthest=farthest, k=k, search=Search(block_size=block_size)
+    )
     assert as_lists(found) == naive(similarity, budget, farthest)
 
 
@@ -113,9 +118,9 @@ def test_a_zero_row_lies_between_the_near_and_the_opposed():
 def test_lists_that_run_dry_are_made_from_the_rows_that_remain(monkeypatch):
     passes = []
 
-    def counted(train, test, k, *, taken, **options):
+    def counted(train, test, k, *, excluded, **options):
         passes.append(k)
-        return top_k(train, test, k, taken=taken, **options)
+        return top_k(train, test, k, excluded=excluded, **options)
 
     top_k = MODULE.top_k
     monkeypatch.setattr(MODULE, "top_k", counted)

@@ -15,6 +15,7 @@ from zsg_jax.leakage import find as leakage
 from zsg_jax.leakage.find import FILE, KINDS, find_leaks
 from zsg_jax.runtime.errors import UserError
 from zsg_jax.similarity.encoders.hashing import HashingEncoder
+from zsg_jax.similarity.search.options import Search
 
 WAY_OUT = "pass --drop-leaks to leave them out"
 LONG = "one two three four five six seven eight nine ten eleven twelve thirteen fourteen"
@@ -157,7 +158,9 @@ def test_no_leak_says_so_and_the_file_still_tells(tmp_path):
 def test_progress_counts_every_row_once(tmp_path, monkeypatch):
     monkeypatch.setattr(leakage, "BATCH", 2)
     told = []
-    find_leaks(*one_of_each(), folder=tmp_path, on_progress=lambda *some: told.append(some))
+    find_leaks(
+        *one_of_each(), folder=tmp_path, search=Search(on_progress=lambda *some: told.append(some))
+    )
     assert told == [(2, 5), (2, 5), (1, 5)]
 
 

@@ -7,6 +7,7 @@ from zsg_jax.leakage import near as duplicates
 from zsg_jax.leakage.near import near_pairs
 from zsg_jax.runtime.errors import UserError
 from zsg_jax.similarity.search.cosine import row_statistics
+from zsg_jax.similarity.search.options import Search
 
 
 def crowd(generator, rows, kinds=6):
@@ -93,7 +94,7 @@ def test_blocks_and_slices_change_nothing_however_many_are_near(n, monkeypatch):
     assert len(whole) > n
     monkeypatch.setattr(duplicates, "CELLS", 9 * 100)
     monkeypatch.setattr(duplicates, "PAIRS", 9 * 7)
-    blocks = list(near_pairs(train, test, threshold=0.9, block_rows=256))
+    blocks = list(near_pairs(train, test, threshold=0.9, search=Search(block_size=256)))
     assert as_dict(blocks) == whole
     assert max(len(block.train) for block in blocks) <= 9 * 7
 

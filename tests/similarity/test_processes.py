@@ -23,6 +23,7 @@ CHILD = textwrap.dedent("""
     from jax.sharding import Mesh
     from zsg_jax.arrangement import tmta
     from zsg_jax.similarity.search.cosine import cosine_matrix, scan
+    from zsg_jax.similarity.search.options import Search
     from zsg_jax.similarity.embeddings import embed
     from zsg_jax.similarity.stored import StoredRows
 
@@ -52,17 +53,17 @@ CHILD = textwrap.dedent("""
         parts = [np.ascontiguousarray(a).tobytes() for a in arrays]
         return hashlib.sha256(b"".join(parts)).hexdigest()
 
-    options = {"mesh": Mesh(np.array(jax.devices()), ("rows",)), "block_rows": 512}
+    options = {"search": Search(Mesh(np.array(jax.devices()), ("rows",)), 512)}
     groups = np.arange(2900) // 700
     out = {"matrix": digest([cosine_matrix(train, test, **options)])}
-    taken = np.random.default_rng(0).random(2900) < 0.1
+    excluded = np.random.default_rng(0).random(2900) < 0.1
     for on_host in (True, False):
         options["on_host"] = on_host
         found = scan(
             train, test, nearest=30, farthest=7, statistics=True, groups=groups, **options
         )
         out[f"scan {on_host}"] = digest([a for part in found for a in part])
-        found = scan(train, test, nearest=30, taken=taken, **options)
+        found = scan(train, test, nearest=30, excluded=excluded, **options)
         out[f"some {on_host}"] = digest(found.nearest)
     del options["on_host"]
     for farthest in (False, True):

@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 
 from zsg_jax.runtime.errors import UserError
 from zsg_jax.similarity import trajectory as module
+from zsg_jax.similarity.search.options import Search
 from zsg_jax.similarity.trajectory import (
     MEASURES,
     Trajectory,
@@ -80,7 +81,7 @@ def test_it_equals_starting_over_at_every_point(rows, batch_size, tests, every, 
         texts=texts,
         w_min=0.5,
         w_avg=2.0,
-        block_rows=int(rng.integers(1, 2 * batch_size + 1)),
+        search=Search(block_size=int(rng.integers(1, 2 * batch_size + 1))),
     )
     steps = -(-len(order) // batch_size)
     shown = [step for step in range(1, steps + 1) if step % every == 0 or step == steps]
@@ -168,7 +169,13 @@ def test_no_more_than_a_block_of_cosines_is_held(monkeypatch):
     monkeypatch.setattr(module, "cosine_matrix", counted)
     rows = np.random.default_rng(0).normal(size=(11, 3))
     progress = []
-    trajectory(rows, rows[:4], np.arange(11), batch_size=5, on_progress=progress.append)
+    trajectory(
+        rows,
+        rows[:4],
+        np.arange(11),
+        batch_size=5,
+        search=Search(on_progress=lambda rows, of: progress.append(rows)),
+    )
     assert (max(sizes), sum(sizes), sum(progress)) == (12, 44, 11)
 
 

@@ -1,11 +1,8 @@
 """A pool and a test set, and what methods need of them, each computed when first asked for."""
 
-from collections.abc import Callable
 from enum import Flag, auto
 from functools import cached_property, partial
 from typing import TYPE_CHECKING
-
-from jax.sharding import Mesh
 
 from zsg_jax.arrangement.arrangement import Arrangement
 from zsg_jax.arrangement.orders import Tasks, number_tasks
@@ -22,6 +19,7 @@ from zsg_jax.similarity.distances import (
 )
 from zsg_jax.similarity.search.cosine import RowStatistics, row_statistics, scan
 from zsg_jax.similarity.search.groups import group_means
+from zsg_jax.similarity.search.options import Search
 from zsg_jax.similarity.search.scan import Found
 from zsg_jax.similarity.stored import Rows
 
@@ -65,9 +63,7 @@ class Comparison:
         w_min: float = 1.0,
         w_avg: float | None = None,
         needs: Needs = Needs.NOTHING,
-        mesh: Mesh | None = None,
-        block_rows: int = 8192,
-        on_progress: Callable[[int, int], object] | None = None,
+        search: Search = Search(),
     ) -> None:
         """Keeps everything and computes nothing.
 
@@ -80,7 +76,7 @@ class Comparison:
             w_min, w_avg: WSD's weights; None for the study's default, over examples or over tasks.
             needs: what is going to be asked for, as `methods.needs` tells; anything else takes a
                 pass of its own.
-            mesh, block_rows, on_progress: as `tmta` takes them.
+            search: devices, block size and progress.
 
         Raises:
             UserError: another number of tasks than of training rows, a negative budget, an unknown
@@ -89,12 +85,11 @@ class Comparison:
         check(len(tasks) == len(train), f"{len(train)} training rows, but {len(tasks)} tasks")
         check(budget is None or budget >= 0, f"budget={budget}; it must not be negative")
         check_metric(metric)
-        self._on_progress = on_progress
         self._train, self._test, self.tasks = train, test, number_tasks(tasks)
         self.budget, self.metric = budget, metric
         self._needs = needs
         self._wsd = partial(wsd, w_min=w_min, w_avg=w_avg)
-        self._mesh, self._block_rows = mesh, block_rows
+        self._search = search
 
     def __len__(self) -> int:
         return len(self.tasks)
@@ -115,7 +110,7 @@ class Comparison:
         if Needs.STATISTICS in self._needs:
             assert self._first.statistics is not None
             return self._first.statistics
-        return row_statistics(self._train, self._test, mesh=self._mesh, block_rows=self._block_rows)
+        return row_statistics(self._train, self._test, search=self._search)
 
     @cached_property
     def distances(self) -> Distances:
@@ -135,8 +130,7 @@ class Comparison:
             group_means(self._train, self.tasks, "train") if means is None else means,
             self._test,
             metric=self.metric,
-            mesh=self._mesh,
-            block_rows=self._block_rows,
+            search=self._search,
         )
         return self._wsd(of_tasks.minimum, of_tasks.average)
 
@@ -146,7 +140,7 @@ class Comparison:
         # Imported here: ott-jax takes seconds, and few methods need it.
         from zsg_jax.similarity.transport import optimal_transport
 
-        return optimal_transport(self._train, self._test, metric=self.metric, mesh=self._mesh)
+        return optimal_transport(self._train, self._test, metric=self.metric, search=self._search)
 
     def min_max(self) -> Arrangement:
         """Half the budget of TMTA `min`, then half of `max` backward; see `halves`."""
@@ -171,9 +165,7 @@ class Comparison:
             farthest=length if Needs.FARTHEST in self._needs else 0,
             statistics=Needs.STATISTICS in self._needs,
             groups=self.tasks if Needs.TASK_MEANS in self._needs else None,
-            mesh=self._mesh,
-            block_rows=self._block_rows,
-            on_progress=self._on_progress,
+            search=self._search,
         )
 
     def _turns(self, *, farthest: bool) -> Arrangement:
@@ -185,8 +177,6 @@ class Comparison:
             self._test,
             budget=self.budget,
             farthest=farthest,
-            mesh=self._mesh,
-            block_rows=self._block_rows,
+            search=self._search,
             first=None if lists is None else lists[1],
-            on_progress=self._on_progress,
         )

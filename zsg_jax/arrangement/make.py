@@ -1,14 +1,12 @@
 """A study's arrangements: embeds, looks for leaks, orders, and writes how it was done."""
 
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
-from jax.sharding import Mesh
-from tqdm import tqdm
 
 from zsg_jax.arrangement.arrangement import Arrangement, save_arrangement
 from zsg_jax.arrangement.comparison import Comparison, Needs
@@ -21,6 +19,7 @@ from zsg_jax.runtime.processes import once
 from zsg_jax.runtime.progress import bar, count, passes, say
 from zsg_jax.similarity.embeddings import embed
 from zsg_jax.similarity.encoders.choose import choose_encoder
+from zsg_jax.similarity.search.options import Search
 from zsg_jax.similarity.stored import Rows, SelectedRows
 from zsg_jax.similarity.trajectory import FILE as TRAJECTORY
 from zsg_jax.similarity.trajectory import Trajectory, save_trajectory, trajectory
@@ -89,9 +88,7 @@ def make_inputs(
     w_min: float,
     w_avg: float | None,
     budget: int | None,
-    block_rows: int,
-    mesh: Mesh,
-    on_progress: Callable[[int, int], object],
+    search: Search,
 ) -> Comparison:
     """What the arrangements `methods` are made from; one pass gives all that they share.
 
@@ -100,7 +97,7 @@ def make_inputs(
         methods: names as in `methods.METHODS`.
         measures: of the trajectory, from `trajectory.MEASURES`.
         leaks: whether `look_for_leaks` is going to ask for the statistics.
-        metric, w_min, w_avg, budget, block_rows, mesh, on_progress: as `Comparison` takes them.
+        metric, w_min, w_avg, budget, search: as `Comparison` takes them.
     """
     statistics = Needs.STATISTICS if leaks or "wsd" in measures else Needs.NOTHING
     return Comparison(
@@ -112,9 +109,7 @@ def make_inputs(
         w_min=w_min,
         w_avg=w_avg,
         needs=needs(methods) | statistics,
-        mesh=mesh,
-        block_rows=block_rows,
-        on_progress=on_progress,
+        search=search,
     )
 
 
@@ -124,8 +119,7 @@ def look_for_leaks(
     numbers: tuple[np.ndarray, np.ndarray],
     *,
     largest: np.ndarray | None,
-    block_rows: int,
-    mesh: Mesh,
+    search: Search,
 ) -> None:
     """Writes `leakage.jsonl` and `leakage.json`, the pairs and their summary, and says it.
 
@@ -140,9 +134,7 @@ def look_for_leaks(
             folder=folder,
             numbers=numbers,
             largest=largest,
-            mesh=mesh,
-            block_rows=block_rows,
-            on_progress=passes(progress),
+            search=search.with_progress(passes(progress)),
         )
     say(found.sentence(f"the pairs are in {folder / PAIRS}"))
     summary = {"sentence": found.sentence(), **sides.encoder, **found.summary()}
@@ -164,11 +156,9 @@ def make_arrangements(
     batch_size: int,
     steps: int | None,
     every: int,
-    block_rows: int,
     measures: Sequence[str],
-    mesh: Mesh,
     provenance: dict[str, Any],
-    progress: tqdm,
+    search: Search,
 ) -> None:
     """Makes every arrangement named and writes it, with its ids and its trajectory.
 
@@ -181,11 +171,9 @@ def make_arrangements(
         seed: as `methods` takes it.
         batch_size, steps: rows a step, and how many steps will be taken; None for all.
         every: steps between points of the trajectory.
-        block_rows: training rows compared at once.
         measures: of the trajectory, from `trajectory.MEASURES`.
-        mesh: devices to compute on.
         provenance: facts about the data, kept with each arrangement.
-        progress: the bar that shows how far it is.
+        search: devices, block size and progress.
     """
     # The weights that orders by WSD use, for all arrangements alike.
     weights = inputs.wsd if "wsd" in measures else None
@@ -195,7 +183,6 @@ def make_arrangements(
     for name, folder in folders.items():
         started = time.perf_counter()
         part = arrange(name, inputs, seed)
-        progress.reset(len(part))
         points = trajectory(
             sides.train_rows,
             sides.test_rows,
@@ -208,9 +195,7 @@ def make_arrangements(
             texts=texts,
             w_min=weights.w_min if weights else 1.0,
             w_avg=weights.w_avg if weights else None,
-            mesh=mesh,
-            block_rows=block_rows,
-            on_progress=progress.update,
+            search=search,
         )
         # Rows that may not be chosen were never compared; the order counts all rows.
         whole = Arrangement(usable[part.order], part.turn)

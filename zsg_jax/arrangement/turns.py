@@ -1,14 +1,12 @@
 """Test-centric Multi-turn Arrangement (arXiv 2406.11721) without its N × T matrix."""
 
-from collections.abc import Callable
-
 import numpy as np
-from jax.sharding import Mesh
 
 from zsg_jax.arrangement.arrangement import Arrangement
 from zsg_jax.runtime.errors import check
 from zsg_jax.similarity.rows import check_pair
 from zsg_jax.similarity.search.cosine import top_k
+from zsg_jax.similarity.search.options import Search
 from zsg_jax.similarity.stored import Rows
 
 FULL_SORT_ROWS = 4096  # up to here every test row's list holds all training rows
@@ -21,11 +19,9 @@ def tmta(
     *,
     budget: int | None = None,
     farthest: bool = False,
-    mesh: Mesh | None = None,
-    block_rows: int = 8192,
     k: int | None = None,
     first: np.ndarray | None = None,
-    on_progress: Callable[[int, int], object] | None = None,
+    search: Search = Search(),
 ) -> Arrangement:
     """Arranges training rows by turns, in each of which every test row names its nearest one left.
 
@@ -49,13 +45,10 @@ def tmta(
         test: (T, D) floats.
         budget: number of rows wanted, at least; None takes all N.
         farthest: name the remaining row of lowest cosine instead ("max" in the paper).
-        mesh: devices to spread the training rows over; None takes one.
-        block_rows: training rows a device takes at a time.
         k: length of the first lists; None picks it from budget, N and T. Affects the time only.
         first: (T, k) int64, the first lists where a pass has made them already, as `top_k` gives
             them for these rows.
-        on_progress: told, while lists are made, how many rows a block had and how many the pass
-            goes over.
+        search: devices, block size and progress, of the passes that make lists.
 
     Returns:
         The chosen rows by turn.
@@ -87,10 +80,8 @@ def tmta(
                 test,
                 min(length, len(train) - chosen),
                 farthest=farthest,
-                taken=taken if chosen else None,
-                mesh=mesh,
-                block_rows=block_rows,
-                on_progress=on_progress,
+                excluded=taken if chosen else None,
+                search=search,
             )[1]
             place[:] = 0
             # Lists that ran dry overlap more than was guessed.

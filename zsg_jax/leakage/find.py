@@ -5,14 +5,13 @@ A row of an arrangement toward a test set may be near that set because it is in 
 
 import itertools
 import json
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO
 
 import numpy as np
-from jax.sharding import Mesh
 
 from zsg_jax.data.instance import Instance
 from zsg_jax.leakage.near import NEAR, near_pairs
@@ -20,6 +19,7 @@ from zsg_jax.leakage.text import EXACT, NGRAM, PROMPT, Overlap, Pairs
 from zsg_jax.runtime.errors import check
 from zsg_jax.runtime.files import replacing
 from zsg_jax.runtime.processes import is_first
+from zsg_jax.similarity.search.options import Search
 from zsg_jax.similarity.stored import Rows
 
 FILE = "leakage.jsonl"
@@ -117,9 +117,7 @@ def find_leaks(
     task_share: float = 0.5,
     limit: int = 10_000,
     largest: np.ndarray | None = None,
-    mesh: Mesh | None = None,
-    block_rows: int = 8192,
-    on_progress: Callable[[int, int], object] = lambda rows, of: None,
+    search: Search = Search(),
 ) -> Leakage:
     """Compares every training row with every test row and writes the pairs to `leakage.jsonl`.
 
@@ -141,8 +139,7 @@ def find_leaks(
         threshold, largest: as `near_pairs` takes them.
         words, max_test_rows, task_share: as `Overlap` takes them.
         limit: pairs of a kind that are written, 0 for none.
-        mesh, block_rows: as `cosine_matrix` takes them.
-        on_progress: told after every batch how many rows it had, and how many there are in all.
+        search: devices, block size and progress, which counts the training rows.
 
     Raises:
         UserError: settings out of range; embeddings that do not fit the instances or each other.
@@ -157,8 +154,7 @@ def find_leaks(
             test_rows,
             threshold=threshold,
             largest=largest,
-            mesh=mesh,
-            block_rows=block_rows,
+            search=search,
         )
     )
     flags, touched = np.zeros(total, np.uint8), np.zeros(len(test), np.uint8)
@@ -182,7 +178,7 @@ def find_leaks(
                 pairs[found.kind] += len(found.train)
                 written[found.kind] += some
             template[start:stop] = overlap.of_template
-            on_progress(len(batch), total)
+            search.on_progress(len(batch), total)
             start = stop
         check(start == total, f"{start} training rows, but {total} embeddings")
         facts = {

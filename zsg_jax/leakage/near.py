@@ -7,11 +7,11 @@ which every cosine is worth having.
 from collections.abc import Iterator
 
 import numpy as np
-from jax.sharding import Mesh
 
 from zsg_jax.leakage.text import Pairs
 from zsg_jax.runtime.errors import check
 from zsg_jax.similarity.search.cosine import cosine_matrix, row_statistics
+from zsg_jax.similarity.search.options import Search
 from zsg_jax.similarity.stored import Rows
 
 NEAR = "near"
@@ -25,8 +25,7 @@ def near_pairs(
     *,
     threshold: float = 0.95,
     largest: np.ndarray | None = None,
-    mesh: Mesh | None = None,
-    block_rows: int = 8192,
+    search: Search = Search(),
 ) -> Iterator[Pairs]:
     """All pairs whose cosine is `threshold` or more, in blocks, by training row, then by test row.
 
@@ -39,7 +38,7 @@ def near_pairs(
         threshold: above 0, at most 1.
         largest: (N,) float32, each training row's largest cosine, where `row_statistics` has
             already been run on these rows; None runs it.
-        mesh, block_rows: as `cosine_matrix` takes them; they never change a pair.
+        search: devices and block size; they never change a pair.
 
     Raises:
         UserError: see `cosine_matrix`; a threshold out of range; `largest` of another shape.
@@ -48,15 +47,15 @@ def near_pairs(
     if not len(train) or not len(test):
         return
     if largest is None:
-        largest = row_statistics(train, test, mesh=mesh, block_rows=block_rows).maximum
+        largest = row_statistics(train, test, search=search.quiet).maximum
     check(largest.shape == (len(train),), f"largest: {largest.shape}; it must be ({len(train)},)")
     least = np.float32(threshold)
     flagged = np.flatnonzero(largest >= least)
-    block = max(1, min(CELLS // len(test), 8 * block_rows))
+    block = max(1, min(CELLS // len(test), 8 * search.block_size))
     part = max(1, PAIRS // len(test))
     for start in range(0, len(flagged), block):
         rows = flagged[start : start + block]
-        cosines = cosine_matrix(train[rows], test, mesh=mesh, block_rows=min(block_rows, block))
+        cosines = cosine_matrix(train[rows], test, search=search.quiet)
         for top in range(0, len(rows), part):
             at, column = np.nonzero(cosines[top : top + part] >= least)
             if len(at):

@@ -10,12 +10,12 @@ maximum are the same under both. Averages, and what is made of them, differ.
 from typing import NamedTuple
 
 import numpy as np
-from jax.sharding import Mesh
 
 from zsg_jax.runtime.errors import check, nearest
 from zsg_jax.similarity.rows import check_pair
 from zsg_jax.similarity.search.cosine import RowStatistics, row_statistics
 from zsg_jax.similarity.search.groups import group_means
+from zsg_jax.similarity.search.options import Search
 from zsg_jax.similarity.stored import Rows
 
 METRICS = ("cosine", "euclidean")
@@ -52,8 +52,7 @@ def distances(
     test: Rows,
     *,
     metric: str = "cosine",
-    mesh: Mesh | None = None,
-    block_rows: int = 8192,
+    search: Search = Search(),
 ) -> Distances:
     """Minimum, maximum and average distance of every training row over the test rows.
 
@@ -62,14 +61,14 @@ def distances(
             so that its distance is 0 or, Euclidean, sqrt(2).
         test: (T, D) floats, T at least 1.
         metric: "cosine" or "euclidean"; see the module.
-        mesh, block_rows: as `cosine_matrix` takes them; they never change a bit of the result.
+        search: devices, block size and progress; never a matter of the result.
 
     Raises:
         UserError: an unknown metric, an empty test set, a NaN or an infinity, wrong ranks or
             dtypes, unequal D.
     """
     check_metric(metric)
-    return of_statistics(row_statistics(train, test, mesh=mesh, block_rows=block_rows), metric)
+    return of_statistics(row_statistics(train, test, search=search), metric)
 
 
 def of_statistics(found: RowStatistics, metric: str) -> Distances:

@@ -6,10 +6,10 @@ Each has one value for the whole test set and one for each task of it, in this o
 from collections.abc import Sequence
 
 import numpy as np
-from jax.sharding import Mesh
 
 from zsg_jax.runtime.progress import say
 from zsg_jax.similarity.rows import unit_rows
+from zsg_jax.similarity.search.options import Search
 from zsg_jax.similarity.stored import Rows
 
 # Of transport: larger than for the plan itself, since a cost is wanted alone, and sooner met.
@@ -95,11 +95,11 @@ class Plans:
         test: Rows,
         parts: Sequence[np.ndarray],
         metric: str,
-        mesh: Mesh | None,
+        search: Search,
     ) -> None:
         """Takes (N, D) and (T, D) rows, and the test rows of the whole set and of each task."""
         self._train, self._test, self._parts = train, test, parts
-        self._metric, self._mesh = metric, mesh
+        self._metric, self._search = metric, search
 
     def __call__(self, rows: np.ndarray) -> np.ndarray:
         """Costs (1 + G,) float64 from `rows`, (n,) int64 places in the training rows.
@@ -122,7 +122,7 @@ class Plans:
                     metric=self._metric,
                     relative_epsilons=EPSILONS,
                     tolerance=TOLERANCE,
-                    mesh=self._mesh,
+                    search=self._search,
                 )
             except NotConverged as error:
                 # One point of a curve is no reason to end a study.

@@ -1,11 +1,10 @@
 """Distances of the data seen so far to test rows, against steps taken in an arrangement's order."""
 
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from jax.sharding import Mesh
 
 from zsg_jax.runtime.errors import UserError, check, nearest
 from zsg_jax.runtime.files import need_json, write_json
@@ -14,6 +13,7 @@ from zsg_jax.similarity.divergence import Divergence
 from zsg_jax.similarity.rows import check_pair, unit_block
 from zsg_jax.similarity.running import Centroids, Pairs, Plans, number_groups
 from zsg_jax.similarity.search.cosine import cosine_matrix
+from zsg_jax.similarity.search.options import Search
 from zsg_jax.similarity.stored import Rows
 
 # What is known of the rows seen, S, and test rows, T (arXiv 2406.11721, similarity).
@@ -117,9 +117,7 @@ def trajectory(
     texts: tuple[Sequence[str], Sequence[str]] | None = None,
     w_min: float = 1.0,
     w_avg: float | None = None,
-    mesh: Mesh | None = None,
-    block_rows: int = 8192,
-    on_progress: Callable[[int], object] = lambda rows: None,
+    search: Search = Search(),
 ) -> Trajectory:
     """Follows an order, one pass over its rows, a block at a time: never the whole matrix.
 
@@ -136,8 +134,7 @@ def trajectory(
         texts: N and T texts, for "divergence".
         w_min, w_avg: weights of "wsd"; without `w_avg`, mean(MD) / mean(AD) over the rows of
             `order` and the whole test set.
-        mesh, block_rows: as `cosine_matrix` takes them.
-        on_progress: told how many rows more are compared.
+        search: devices, block size and progress, which counts the rows of `order`.
 
     Raises:
         UserError: unknown measures or metric, an empty test set or order, "divergence" without
@@ -167,18 +164,18 @@ def trajectory(
     if "centroid" in measures:
         centroids = Centroids(test, parts, metric)
     if "transport" in measures:
-        plans = Plans(train, test, parts, metric, mesh)
+        plans = Plans(train, test, parts, metric, search)
     if "divergence" in measures and texts is not None:
         divergence = Divergence([[texts[1][row] for row in part] for part in parts])
     solved = set(np.linspace(0, len(ends) - 1, min(TRANSPORTS, len(ends))).round().astype(int))
 
     found: dict[str, list[np.ndarray]] = {}
-    rows = max(1, min(block_rows, PAIRS_AT_ONCE // len(test)))
+    rows = max(1, min(search.block_size, PAIRS_AT_ONCE // len(test)))
     done = point = 0
     while done < len(order):
         block = order[done : done + rows]
         if pairs is not None:
-            cosines = cosine_matrix(train[block], test[columns], mesh=mesh, block_rows=block_rows)
+            cosines = cosine_matrix(train[block], test[columns], search=search.quiet)
             distances = 0 - cosines if metric == "cosine" else euclidean(cosines)
         if centroids is not None:
             unit = unit_block(train[block], "train", block)
@@ -205,7 +202,7 @@ def trajectory(
                 point += 1
             at = stop
         done += len(block)
-        on_progress(len(block))
+        search.on_progress(len(block), len(order))
 
     every_value = {name: np.array(values) for name, values in found.items()}  # (P, 1 + tasks)
     weights = None

@@ -15,6 +15,7 @@ from zsg_jax.runtime.errors import UserError, check
 from zsg_jax.similarity.distances import check_metric
 from zsg_jax.similarity.rows import check_pair, unit_rows
 from zsg_jax.similarity.search.cosine import cosine_matrix
+from zsg_jax.similarity.search.options import Search
 from zsg_jax.similarity.sinkhorn import BLOCK, solve
 from zsg_jax.similarity.sinkhorn import cost as cost_of
 from zsg_jax.similarity.stored import Rows
@@ -56,7 +57,7 @@ def optimal_transport(
     relative_epsilons: Sequence[float] = RELATIVE_EPSILONS,
     tolerance: float = 1e-3,
     max_iterations: int = 20_000,
-    mesh: Mesh | None = None,
+    search: Search = Search(),
 ) -> Transport:
     """Transports the training rows to the test rows at least cost (arXiv 2406.11721, similarity).
 
@@ -79,7 +80,7 @@ def optimal_transport(
             need more than `max_iterations`.
         tolerance: `marginal_error` at most.
         max_iterations: after which the tolerance must be met.
-        mesh: devices for the cosines; the plan is solved on the first one of this process.
+        search: devices for the cosines; the plan is solved on the first one of this process.
 
     Raises:
         UserError: no convergence, -cos to a power, an empty set, a NaN or an infinity, wrong ranks
@@ -103,7 +104,7 @@ def optimal_transport(
     shape = (len(x), len(y))
     keep = np.empty(shape, np.float32) if shape[0] * shape[1] <= DENSE else None
     total = squares = largest = 0.0
-    for at, cost in _costs(x, y, metric, power, mesh):
+    for at, cost in _costs(x, y, metric, power, search):
         if keep is not None:
             keep[at] = cost
         total, squares = total + float(cost.sum()), squares + float(np.square(cost).sum())
@@ -121,10 +122,10 @@ def optimal_transport(
             epsilon,
             tolerance=tolerance / 2,
             max_iterations=max_iterations,
-            device=_device(mesh),
+            device=_device(search.mesh),
         )
         distance, mass = np.empty(len(x)), np.zeros(len(y))
-        for at, cost in _costs(x, y, metric, power, mesh):
+        for at, cost in _costs(x, y, metric, power, search):
             score = (potential - cost) / epsilon
             plan = np.exp(score - score.max(axis=1, keepdims=True))
             plan /= plan.sum(axis=1, keepdims=True) * len(x)
@@ -145,13 +146,13 @@ def optimal_transport(
 
 
 def _costs(
-    x: np.ndarray, y: np.ndarray, metric: str, power: float, mesh: Mesh | None
+    x: np.ndarray, y: np.ndarray, metric: str, power: float, search: Search
 ) -> Iterator[tuple[slice, np.ndarray]]:
     """Costs in blocks of rows: where they stand, and (B, T) float64, all at least 0."""
     rows = max(1, BLOCK // len(y))
     for start in range(0, len(x), rows):
         at = slice(start, start + rows)
-        cosines = cosine_matrix(x[at], y, mesh=mesh).astype(np.float64)
+        cosines = cosine_matrix(x[at], y, search=search.quiet).astype(np.float64)
         yield at, cost_of(cosines, metric, power, np)
 
 

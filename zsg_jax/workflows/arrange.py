@@ -6,7 +6,7 @@ optimal transport holds all embeddings.
 
 import dataclasses
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from functools import partial
 from pathlib import Path
@@ -29,6 +29,7 @@ from zsg_jax.leakage.find import Leakage, find_leaks
 from zsg_jax.runtime.errors import check
 from zsg_jax.runtime.files import npy_bytes, replacing, write_bytes
 from zsg_jax.runtime.progress import bar, count, passes, say
+from zsg_jax.similarity.search.options import Search
 from zsg_jax.similarity.stored import SelectedRows
 from zsg_jax.workflows.arrange_inputs import Both, embedded
 from zsg_jax.workflows.arrange_options import Request, check_request
@@ -64,14 +65,13 @@ def run(request: Request) -> Path:
             inputs = embedded(request, train, test, folder)
         with bar(None, "similarity") as progress:
             with _timed(seconds, "similarity"):
-                whole = _comparison(request, inputs, None, passes(progress))
+                search = inputs.search.with_progress(passes(progress))
+                whole = _comparison(request, inputs, None, search)
                 largest = whole.cosines.maximum
             with _timed(seconds, "leakage"):
                 leaks = _leaks(request, inputs, largest, folder)
             with _timed(seconds, "arranging"):
-                arrangement, distance, facts = _arranged(
-                    request, inputs, whole, leaks, passes(progress)
-                )
+                arrangement, distance, facts = _arranged(request, inputs, whole, leaks, search)
         with _timed(seconds, "writing"):
             written = _write(request, inputs, arrangement, distance, folder.new)
         facts = {
@@ -144,9 +144,7 @@ def _leaks(request: Request, inputs: Both, largest: np.ndarray, folder: OutFolde
             threshold=request.leak_similarity,
             words=request.leak_words,
             largest=largest,
-            mesh=inputs.mesh,
-            block_rows=request.block_rows,
-            on_progress=passes(progress),
+            search=inputs.search.with_progress(passes(progress)),
             folder=folder.new,
         )
     say(leaks.sentence("they are left out" if request.drop_leaks else DROP))
@@ -157,7 +155,7 @@ def _comparison(
     request: Request,
     inputs: Both,
     pool: np.ndarray | None,
-    on_progress: Callable[[int, int], object],
+    search: Search,
 ) -> Comparison:
     """What methods need: of the training rows `pool` toward the test rows aimed at; None for all.
 
@@ -182,9 +180,7 @@ def _comparison(
         w_min=request.w_min,
         w_avg=request.w_avg,
         needs=wanted | Needs.STATISTICS,
-        mesh=inputs.mesh,
-        block_rows=request.block_rows,
-        on_progress=on_progress,
+        search=search,
     )
 
 
@@ -193,7 +189,7 @@ def _arranged(
     inputs: Both,
     chosen: Comparison,
     leaks: Leakage,
-    on_progress: Callable[[int, int], object],
+    search: Search,
 ) -> tuple[Arrangement, np.ndarray, dict[str, Any]]:
     """The order, the distance of each of its rows, and how both were made.
 
@@ -204,7 +200,7 @@ def _arranged(
         pool = np.flatnonzero(~leaks.rows_to_drop)
         check(len(pool) > 0, "--drop-leaks: every training row leaks; nothing is left to arrange")
     if len(pool) < len(inputs.train) or inputs.scored.any():
-        chosen = _comparison(request, inputs, pool, on_progress)
+        chosen = _comparison(request, inputs, pool, search)
     part = arrange(request.method, chosen, request.seed)
     distance, meaning = example_distance(request.method, chosen)
     whole = Arrangement(pool[part.order], part.turn)
@@ -308,7 +304,5 @@ def _explain(
             leakage=facts["leakage"],
             facts=told,
             title=f"{request.method}: {Path(request.train).name} for {Path(request.test).name}",
-            mesh=inputs.mesh,
-            block_rows=request.block_rows,
-            on_progress=passes(progress),
+            search=inputs.search.with_progress(passes(progress)),
         )

@@ -18,6 +18,7 @@ from zsg_jax.runtime.progress import count, say
 from zsg_jax.similarity.embeddings import embed
 from zsg_jax.similarity.encoders.choose import choose_encoder
 from zsg_jax.similarity.rows import check_finite
+from zsg_jax.similarity.search.options import Search
 from zsg_jax.similarity.stored import Rows, open_rows
 from zsg_jax.workdir.claims import locked
 from zsg_jax.workflows.arrange_options import Request
@@ -33,7 +34,7 @@ class Both:
         train_rows, test_rows: their embeddings, (N, D) and (T, D).
         encoder: the encoder's name and digest, or digests of the embeddings given.
         scored: (T,) bool, test rows kept for scoring only.
-        mesh: the devices to compute on.
+        search: the devices to compute on, and the block size.
     """
 
     train: Corpus | Joined
@@ -42,7 +43,7 @@ class Both:
     test_rows: Rows
     encoder: dict[str, Any]
     scored: np.ndarray
-    mesh: Mesh
+    search: Search
 
 
 def embedded(
@@ -85,7 +86,8 @@ def embedded(
         scored = report_split(test.task, request.report_split, request.seed)
         say(f"test rows: {(~scored).sum():,} to arrange toward, {scored.sum():,} to score on")
     mesh = Mesh(np.asarray(jax.local_devices()), ("rows",))
-    return Both(train, test, train_rows, test_rows, encoder, scored, mesh)
+    search = Search(mesh, request.block_rows)
+    return Both(train, test, train_rows, test_rows, encoder, scored, search)
 
 
 def _given(flag: str, path: str, corpus: Corpus | Joined) -> tuple[Rows, str]:

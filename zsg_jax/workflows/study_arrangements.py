@@ -11,6 +11,7 @@ from zsg_jax.arrangement.arrangement import Arrangement, load_arrangement
 from zsg_jax.data.pool import Pool
 from zsg_jax.runtime.errors import UserError
 from zsg_jax.runtime.progress import bar, passes
+from zsg_jax.similarity.search.options import Search
 from zsg_jax.workdir import claims as workdirs
 
 
@@ -67,11 +68,11 @@ def _make(
     mesh: Mesh,
 ) -> None:
     """Looks for leaks if asked to, and makes the arrangements that are `missing`."""
-    block_rows = config.similarity.block_rows
     aimed = sides.toward(pool.aimed)
     # Of a part of the test rows the statistics tell nothing about leaks of the others.
     shared = leaks and aimed is sides
     with bar(None, "similarity") as progress:
+        search = Search(mesh, config.similarity.block_rows, passes(progress))
         inputs = arranging.make_inputs(
             aimed,
             missing,
@@ -81,9 +82,7 @@ def _make(
             w_min=config.arrangement.w_min,
             w_avg=config.arrangement.w_avg,
             budget=config.arrangement.budget,
-            block_rows=block_rows,
-            mesh=mesh,
-            on_progress=passes(progress),
+            search=search,
         )
         if leaks:
             arranging.look_for_leaks(
@@ -91,8 +90,7 @@ def _make(
                 sides,
                 (pool.usable, pool.answered),
                 largest=inputs.cosines.maximum if shared else None,
-                block_rows=block_rows,
-                mesh=mesh,
+                search=search,
             )
         if missing:
             arranging.make_arrangements(
@@ -104,9 +102,7 @@ def _make(
                 batch_size=config.training.batch_size,
                 steps=config.training.steps,
                 every=config.evaluation.every,
-                block_rows=block_rows,
                 measures=config.similarity.trajectory,
-                mesh=mesh,
                 provenance=_digests(pool),
-                progress=progress,
+                search=search,
             )

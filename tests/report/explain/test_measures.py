@@ -6,6 +6,7 @@ from hypothesis import strategies as st
 from zsg_jax.report.explain import measures
 from zsg_jax.report.explain.measures import fetch, measure, nearest_test_rows
 from zsg_jax.runtime.errors import UserError
+from zsg_jax.similarity.search.options import Search
 
 
 class OnDisk:
@@ -69,8 +70,7 @@ def test_blocks_and_a_subset_change_nothing(monkeypatch):
         OnDisk(train, most=256),
         test,
         3,
-        block_rows=256,
-        on_progress=lambda more, of: told.append((more, of)),
+        search=Search(None, 256, lambda more, of: told.append((more, of))),
     )
     for one, other in zip(whole, parts, strict=True):
         np.testing.assert_array_equal(one, other)
@@ -83,7 +83,7 @@ def test_equal_rows_are_listed_by_their_number(monkeypatch):
     train = np.ones((700, 3), np.float32)
     monkeypatch.setattr(measures, "BLOCKS", 1)
     order = np.arange(700)[::-1].astype(np.int64)
-    found = measure(order, train, np.ones((2, 3), np.float32), 3, block_rows=256)
+    found = measure(order, train, np.ones((2, 3), np.float32), 3, search=Search(block_size=256))
     assert order[found.positions].tolist() == [[0, 1, 2]] * 2
 
 
@@ -112,6 +112,6 @@ def test_a_bad_row_past_the_first_block_is_named_by_its_own_number(monkeypatch):
     train[777, 2] = np.nan
     monkeypatch.setattr(measures, "BLOCKS", 1)
     with pytest.raises(UserError, match="train: row 777 holds a NaN"):
-        measure(np.arange(900), train, test, 1, block_rows=256)
+        measure(np.arange(900), train, test, 1, search=Search(block_size=256))
     with pytest.raises(UserError, match="train: row 777 holds a NaN"):
         fetch(train, np.array([3, 777, 800]))

@@ -10,6 +10,7 @@ from zsg_jax.arrangement.orders import shuffled
 from zsg_jax.data.instance import Instance, Turn
 from zsg_jax.report.explain import drawings, explain, page, tables
 from zsg_jax.runtime.errors import UserError
+from zsg_jax.similarity.search.options import Search
 
 VOID = {"meta", "img", "br", "wbr"}
 EVIL = "<script>alert('x')</script> & \"more\""
@@ -201,7 +202,9 @@ def test_the_same_input_gives_the_same_bytes(tmp_path):
     given = make(n=700, tests=9)
     first = explain(tmp_path / "a.html", **given).read_bytes()
     assert explain(tmp_path / "b.html", **given).read_bytes() == first
-    assert explain(tmp_path / "c.html", **given, block_rows=256).read_bytes() == first
+    assert (
+        explain(tmp_path / "c.html", **given, search=Search(block_size=256)).read_bytes() == first
+    )
 
 
 def test_texts_and_names_are_never_markup(tmp_path):

@@ -16,6 +16,7 @@ from zsg_jax.similarity.search import matrix, running_lists, tiles
 from zsg_jax.similarity.search import on_device as device_pass
 from zsg_jax.similarity.search import on_host as host_pass
 from zsg_jax.similarity.search.cosine import cosine_matrix, row_statistics, scan, top_k, unit_rows
+from zsg_jax.similarity.search.options import Search
 from zsg_jax.similarity.search.stream import Stream
 
 BLOCKS = st.sampled_from([1, 300, 512, 8192])
@@ -65,26 +66,28 @@ def test_every_float_dtype_is_the_float64_of_itself(dtype, tmp_path):
     n=st.one_of(st.integers(1, 60), st.sampled_from([256, 257, 700])),
     t=st.integers(1, 20),
     k=st.integers(1, 70),
-    block_rows=BLOCKS,
+    block_size=BLOCKS,
     farthest=st.booleans(),
-    some_taken=st.booleans(),
+    some_excluded=st.booleans(),
     repeats=st.booleans(),
     seed=st.integers(0, 2**32 - 1),
 )
 def test_top_k_is_a_stable_sort_of_the_matrix(
-    n, t, k, block_rows, farthest, some_taken, repeats, seed
+    n, t, k, block_size, farthest, some_excluded, repeats, seed
 ):
     make = with_repeats if repeats else gaussians
     train, test = make(n, 12, seed), make(t, 12, seed + 1)
-    taken = np.random.default_rng(seed).random(n) < 0.5 if some_taken else None
-    values, indices = top_k(train, test, k, farthest=farthest, taken=taken, block_rows=block_rows)
+    excluded = np.random.default_rng(seed).random(n) < 0.5 if some_excluded else None
+    values, indices = top_k(
+        train, test, k, farthest=farthest, excluded=excluded, search=Search(block_size=block_size)
+    )
     assert (values.dtype, indices.dtype) == (np.float32, np.int64)
     matrix = cosine_matrix(train, test)
     keys = matrix if farthest else -matrix
     for j in range(t):
         sorted_rows = np.argsort(keys[:, j], kind="stable")
-        if taken is not None:
-            sorted_rows = sorted_rows[~taken[sorted_rows]]
+        if excluded is not None:
+            sorted_rows = sorted_rows[~excluded[sorted_rows]]
         found = min(k, len(sorted_rows))
         np.testing.assert_array_equal(indices[j, :found], sorted_rows[:k])
         np.testing.assert_array_equal(values[j, :found], matrix[sorted_rows[:k], j])
@@ -99,9 +102,10 @@ def test_a_cosine_has_the_same_bits_at_every_place(t, d):
     crowd = gaussians(700, d, 2)
     places = [0, 1, 3, 17, 255, 256, 301, 511, 699]
     crowd[places] = row
-    for block_rows in (1, 512, 8192):
+    for block_size in (1, 512, 8192):
         np.testing.assert_array_equal(
-            cosine_matrix(crowd, test, block_rows=block_rows)[places], np.tile(alone, (9, 1))
+            cosine_matrix(crowd, test, search=Search(block_size=block_size))[places],
+            np.tile(alone, (9, 1)),
         )
     values, indices = top_k(crowd, row, 9)
     np.testing.assert_array_equal(indices, [places])
@@ -119,8 +123,8 @@ def test_a_cosine_that_vanishes_below_zero_ties_with_zero():
 
 def test_every_product_has_the_one_shape_and_the_highest_precision():
     programs = []
-    for rows, block_rows in ((10, 8192), (3000, 512), (3000, 8192)):
-        stream = Stream(gaussians(rows, 20), gaussians(9, 20), None, None, block_rows)
+    for rows, block_size in ((10, 8192), (3000, 512), (3000, 8192)):
+        stream = Stream(gaussians(rows, 20), gaussians(9, 20), None, Search(block_size=block_size))
         step = next(iter(stream))
         lists = {False: jax.tree.map(stream.spread, running_lists.empty(128, 8))}
         for statistics in (False, True):
@@ -155,12 +159,12 @@ def test_negative_zero_ties_with_zero():
 @given(
     n=st.sampled_from([1, 40, 700]),
     t=st.integers(1, 130),
-    block_rows=BLOCKS,
+    block_size=BLOCKS,
     seed=st.integers(0, 2**32 - 1),
 )
-def test_row_statistics_are_those_of_the_matrix(n, t, block_rows, seed):
+def test_row_statistics_are_those_of_the_matrix(n, t, block_size, seed):
     train, test = gaussians(n, 12, seed), gaussians(t, 12, seed + 1)
-    statistics = row_statistics(train, test, block_rows=block_rows)
+    statistics = row_statistics(train, test, search=Search(block_size=block_size))
     matrix = cosine_matrix(train, test)
     np.testing.assert_array_equal(statistics.minimum, matrix.min(axis=1))
     np.testing.assert_array_equal(statistics.maximum, matrix.max(axis=1))
@@ -178,8 +182,8 @@ def test_statistics_have_the_same_bits_at_every_place(t, d):
     crowd = gaussians(700, d, 2)
     places = [0, 1, 3, 17, 255, 256, 301, 511, 699]
     crowd[places] = row
-    for block_rows in (1, 512, 8192):
-        found = row_statistics(crowd, test, block_rows=block_rows)
+    for block_size in (1, 512, 8192):
+        found = row_statistics(crowd, test, search=Search(block_size=block_size))
         for name, value in alone._asdict().items():
             assert set(getattr(found, name)[places].tolist()) == set(value.tolist()), name
 
@@ -190,7 +194,7 @@ def test_empty_sets():
     assert cosine_matrix(some, none).shape == (3, 0)
     assert row_statistics(none, some).mean.shape == (0,)
     assert (top_k(none, some, 2)[1] == -1).all()
-    assert (top_k(some, some, 2, taken=np.ones(3, bool))[1] == -1).all()
+    assert (top_k(some, some, 2, excluded=np.ones(3, bool))[1] == -1).all()
     assert top_k(some, none, 2)[0].shape == (0, 2)
     with pytest.raises(UserError, match="empty"):
         row_statistics(some, none)
@@ -218,7 +222,7 @@ def test_a_nan_is_named_by_array_and_row():
     with pytest.raises(UserError, match="train: row 17001 "):
         top_k(bad, good, 1)
     with pytest.raises(UserError, match="train: row 17001 "):
-        top_k(bad, good, 1, taken=np.arange(20_000) % 2 == 0)
+        top_k(bad, good, 1, excluded=np.arange(20_000) % 2 == 0)
     with pytest.raises(UserError, match="test: row 1 "):
         cosine_matrix(good, np.array([[1, 1], [-np.inf, 1]]))
 
@@ -234,10 +238,10 @@ def test_what_cannot_be_compared_is_refused():
             call(rows, np.ones((2, 3), np.int64))
     with pytest.raises(UserError, match="k=0"):
         top_k(rows, rows, 0)
-    with pytest.raises(UserError, match="taken"):
-        top_k(rows, rows, 1, taken=np.zeros(3, bool))
-    with pytest.raises(UserError, match="block_rows=0"):
-        top_k(rows, rows, 1, block_rows=0)
+    with pytest.raises(UserError, match="excluded"):
+        top_k(rows, rows, 1, excluded=np.zeros(3, bool))
+    with pytest.raises(UserError, match="block_size=0"):
+        top_k(rows, rows, 1, search=Search(block_size=0))
 
 
 @pytest.mark.parametrize(
@@ -246,10 +250,12 @@ def test_what_cannot_be_compared_is_refused():
 def test_one_compile_for_one_shape(on_host, function):
     function = tiles._jitted(function, "cpu")
     train, test = gaussians(1300, 20), gaussians(9, 20, 1)
-    scan(train, test, nearest=5, block_rows=512, on_host=on_host)
+    scan(train, test, nearest=5, search=Search(block_size=512), on_host=on_host)
     before = function._cache_size()
     # Another number of rows, of test rows, of columns and another k, with a last block half full.
-    scan(train[:1100, :19], test[:4, :19], nearest=7, block_rows=400, on_host=on_host)
+    scan(
+        train[:1100, :19], test[:4, :19], nearest=7, search=Search(block_size=400), on_host=on_host
+    )
     assert function._cache_size() == before
 
 
@@ -261,17 +267,17 @@ def test_one_compile_for_one_shape(on_host, function):
     lengths=st.tuples(st.integers(0, 300), st.integers(0, 300)),
     statistics=st.booleans(),
     repeats=st.booleans(),
-    block_rows=BLOCKS,
+    block_size=BLOCKS,
     seed=st.integers(0, 2**32 - 1),
 )
 def test_one_pass_gives_what_each_of_several_would(
-    on_host, n, t, lengths, statistics, repeats, block_rows, seed
+    on_host, n, t, lengths, statistics, repeats, block_size, seed
 ):
     make = with_repeats if repeats else gaussians
     train, test = make(n, 12, seed), make(t, 12, seed + 1)
-    taken = np.random.default_rng(seed).random(n) < 0.3
-    left = np.flatnonzero(~taken)
-    options = {"taken": taken, "block_rows": block_rows, "on_host": on_host}
+    excluded = np.random.default_rng(seed).random(n) < 0.3
+    left = np.flatnonzero(~excluded)
+    options = {"excluded": excluded, "search": Search(block_size=block_size), "on_host": on_host}
     found = scan(
         train, test, nearest=lengths[0], farthest=lengths[1], statistics=statistics, **options
     )
@@ -301,28 +307,29 @@ ON_MESHES = textwrap.dedent("""
     from jax.sharding import Mesh
     from zsg_jax.arrangement import tmta
     from zsg_jax.similarity.search.cosine import cosine_matrix, row_statistics, scan, top_k
+    from zsg_jax.similarity.search.options import Search
 
     def digest(arrays):
         parts = [np.ascontiguousarray(a).tobytes() for a in arrays]
         return hashlib.sha256(b"".join(parts)).hexdigest()
 
-    def results(mesh, block_rows):
+    def results(mesh, block_size):
         generator = np.random.default_rng(0)
         out = {}
         for n, t, d in ((2900, 30, 20), (700, 130, 130)):
             pool = generator.normal(size=(n, d)).astype(np.float32)
             train = pool[generator.integers(0, n, n)]
             test = generator.normal(size=(t, d)).astype(np.float32)
-            taken = generator.random(n) < 0.1
-            options = {"mesh": mesh, "block_rows": block_rows}
+            excluded = generator.random(n) < 0.1
+            options = {"search": Search(mesh, block_size)}
             out[f"matrix {n}"] = digest([cosine_matrix(train, test, **options)])
             out[f"statistics {n}"] = digest(row_statistics(train, test, **options))
             for farthest in (False, True):
-                lists = top_k(train, test, 30, farthest=farthest, taken=taken, **options)
+                lists = top_k(train, test, 30, farthest=farthest, excluded=excluded, **options)
                 out[f"top_k {n} {farthest}"] = digest(lists)
             for on_host in (False, True):
                 found = scan(train, test, nearest=30, farthest=7, statistics=True, **options,
-                    taken=taken, on_host=on_host)
+                    excluded=excluded, on_host=on_host)
                 out[f"scan {n} {on_host}"] = digest([a for part in found[:3] for a in part])
             # Longer than any device's rows are many.
             for on_host in (False, True):

@@ -8,6 +8,7 @@ from zsg_jax.similarity.rows import HOST_ROWS
 from zsg_jax.similarity.search import groups
 from zsg_jax.similarity.search.cosine import scan
 from zsg_jax.similarity.search.groups import GroupSums, group_means
+from zsg_jax.similarity.search.options import Search
 
 
 def unit(x):
@@ -44,11 +45,11 @@ def test_the_order_and_the_parts_in_which_rows_come_change_no_bit(n, many, seed)
     nearest=st.sampled_from([0, 3, 900]),
     farthest=st.sampled_from([0, 5]),
     statistics=st.booleans(),
-    block_rows=st.sampled_from([256, 8192]),
+    block_size=st.sampled_from([256, 8192]),
     seed=st.integers(0, 2**32 - 1),
 )
 def test_a_pass_for_other_things_gives_the_means_too(
-    n, nearest, farthest, statistics, block_rows, seed
+    n, nearest, farthest, statistics, block_size, seed
 ):
     generator = np.random.default_rng(seed)
     train, test = generator.normal(size=(n, 6)), generator.normal(size=(3, 6))
@@ -60,7 +61,7 @@ def test_a_pass_for_other_things_gives_the_means_too(
         farthest=farthest,
         statistics=statistics,
         groups=numbers,
-        block_rows=block_rows,
+        search=Search(block_size=block_size),
     )
     np.testing.assert_array_equal(found.means, group_means(train, numbers))
 
@@ -69,7 +70,7 @@ def test_what_cannot_be_summed_is_refused(monkeypatch):
     with pytest.raises(UserError, match=r"3 rows, but groups are \(2,\)"):
         group_means(np.eye(3), np.zeros(2, int))
     with pytest.raises(UserError, match="means are those of all rows"):
-        scan(np.eye(3), np.eye(3), groups=np.zeros(3, int), taken=np.zeros(3, bool))
+        scan(np.eye(3), np.eye(3), groups=np.zeros(3, int), excluded=np.zeros(3, bool))
     monkeypatch.setattr(groups, "MOST", 3)
     with pytest.raises(UserError, match="a group of 3 rows"):
         group_means(np.eye(3), np.zeros(3, int))

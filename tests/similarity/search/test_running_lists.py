@@ -5,6 +5,7 @@ from hypothesis import strategies as st
 
 from zsg_jax.similarity.search import running_lists
 from zsg_jax.similarity.search.cosine import cosine_matrix, scan
+from zsg_jax.similarity.search.options import Search
 
 
 def rows_of_tasks(rows, columns, generator, *, repeats, sorted_by_task):
@@ -36,7 +37,7 @@ def test_lists_are_right_however_little_may_wait(
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(running_lists, "WAITING", waiting)
         which = "farthest" if farthest else "nearest"
-        found = scan(train, test, **{which: k}, block_rows=1024, on_host=False)
+        found = scan(train, test, **{which: k}, search=Search(block_size=1024), on_host=False)
     values, indices = getattr(found, which)
     for j in range(len(test)):
         expected = np.argsort(matrix[:, j] if farthest else -matrix[:, j], kind="stable")[:k]

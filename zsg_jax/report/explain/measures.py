@@ -1,13 +1,12 @@
 """Compares the rows of an order with the test rows, in passes that hold a few blocks of rows."""
 
-from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import numpy as np
-from jax.sharding import Mesh
 
 from zsg_jax.runtime.errors import check
 from zsg_jax.similarity.search.cosine import cosine_matrix, row_statistics, top_k
+from zsg_jax.similarity.search.options import Search
 
 BLOCKS = 4  # of every device, taken from disk at a time
 ENTRIES = 1 << 24  # cosines on the host at a time, where a matrix of them is looked through
@@ -35,9 +34,7 @@ def measure(
     test_rows: np.ndarray,
     k: int,
     *,
-    mesh: Mesh | None = None,
-    block_rows: int = 8192,
-    on_progress: Callable[[int, int], object] | None = None,
+    search: Search = Search(),
 ) -> Measured:
     """One pass over the rows of an order, in the order in which they lie on disk.
 
@@ -46,8 +43,7 @@ def measure(
         train_rows: (N, D) floats, an array or what can be sliced like one.
         test_rows: (T, D) floats, T at least 1.
         k: how many nearest rows to list; fewer where n is below it.
-        mesh, block_rows: as `cosine_matrix` takes them; they change no cosine.
-        on_progress: told how many rows more are compared, and how many there are in all.
+        search: devices, block size and progress; they change no cosine.
 
     Raises:
         UserError: a NaN or an infinity in a row, widths that differ.
@@ -57,21 +53,20 @@ def measure(
     mean, best = np.empty(n, np.float32), np.empty(n, np.float32)
     cosines = np.empty((len(test_rows), 0), np.float32)
     positions = np.empty((len(test_rows), 0), np.int64)
-    size = block_rows * BLOCKS * (1 if mesh is None else mesh.size)
+    size = search.block_size * BLOCKS * (1 if search.mesh is None else search.mesh.size)
     for start in range(0, n, size):
         here = places[start : start + size]
         block = fetch(train_rows, order[here])
-        stats = row_statistics(block, test_rows, mesh=mesh, block_rows=block_rows)
+        stats = row_statistics(block, test_rows, search=search.quiet)
         mean[here], best[here] = stats.mean, stats.maximum
-        found, at = top_k(block, test_rows, min(k, len(here)), mesh=mesh, block_rows=block_rows)
+        found, at = top_k(block, test_rows, min(k, len(here)), search=search.quiet)
         # What was listed before has lower rows: a stable sort keeps it first among equals.
         cosines = np.concatenate([cosines, found], axis=1)
         positions = np.concatenate([positions, here[at]], axis=1)
         kept = np.argsort(-cosines, axis=1, kind="stable")[:, :k]
         cosines = np.take_along_axis(cosines, kept, axis=1)
         positions = np.take_along_axis(positions, kept, axis=1)
-        if on_progress is not None:
-            on_progress(len(here), n)
+        search.on_progress(len(here), n)
     return Measured(mean, best, cosines, positions)
 
 
@@ -80,25 +75,24 @@ def nearest_test_rows(
     train_rows: Any,
     test_rows: np.ndarray,
     *,
-    mesh: Mesh | None = None,
-    block_rows: int = 8192,
+    search: Search = Search(),
 ) -> tuple[np.ndarray, np.ndarray]:
     """Which test row each of some training rows is nearest to, ties to the lower one.
 
     Args:
         rows: (s,) int64 rows of `train_rows`, in any order.
-        train_rows, test_rows, mesh, block_rows: as `measure` takes them.
+        train_rows, test_rows, search: as `measure` takes them.
 
     Returns:
         Test rows (s,) int64 and the cosines with them (s,) float32.
     """
     nearest, cosine = np.empty(len(rows), np.int64), np.empty(len(rows), np.float32)
     places = np.argsort(rows)
-    size = max(1, min(block_rows, ENTRIES // len(test_rows)))
+    size = max(1, min(search.block_size, ENTRIES // len(test_rows)))
     for start in range(0, len(rows), size):
         here = places[start : start + size]
         block = fetch(train_rows, rows[here])
-        matrix = cosine_matrix(block, test_rows, mesh=mesh, block_rows=block_rows)
+        matrix = cosine_matrix(block, test_rows, search=search.quiet)
         nearest[here], cosine[here] = matrix.argmax(axis=1), matrix.max(axis=1)
     return nearest, cosine
 

@@ -5,7 +5,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from jax.sharding import Mesh
 
 from zsg_jax.arrangement import Arrangement
 from zsg_jax.data.instance import Instance
@@ -15,6 +14,7 @@ from zsg_jax.report.explain.measures import fetch, measure, nearest_test_rows
 from zsg_jax.report.templates import render
 from zsg_jax.runtime.errors import check
 from zsg_jax.runtime.files import write_bytes
+from zsg_jax.similarity.search.options import Search
 
 NEAREST = 3  # training rows listed for a test row
 SERVED_ENTRIES = 1 << 26  # cosines that finding nearest test rows may take; sampled past that
@@ -35,9 +35,7 @@ def explain(
     leakage: Mapping[str, Any] | None,
     facts: Mapping[str, str],
     title: str,
-    mesh: Mesh | None = None,
-    block_rows: int = 8192,
-    on_progress: Callable[[int, int], object] | None = None,
+    search: Search = Search(),
 ) -> Path:
     """Writes the page at `path`: figures, tables and texts in one file that asks for nothing else.
 
@@ -57,8 +55,7 @@ def explain(
         leakage: what `leakage.Leakage.summary` gives; None: it was not looked for.
         facts: label → text, shown in this order.
         title: of the page.
-        mesh, block_rows: as `cosine_matrix` takes them.
-        on_progress: told how many rows more are compared, and how many there are in all.
+        search: devices, block size and progress.
 
     Returns:
         `path`.
@@ -70,10 +67,9 @@ def explain(
     _check(order, train_rows, test_rows, tasks, task, test_tasks, test_task)
     test = fetch(test_rows, np.arange(len(test_rows)), "test")
     task, test_task = (np.asarray(a).astype(np.int64) for a in (task, test_task))
-    on_devices: dict[str, Any] = {"mesh": mesh, "block_rows": block_rows}
-    found = measure(order, train_rows, test, NEAREST, **on_devices, on_progress=on_progress)
+    found = measure(order, train_rows, test, NEAREST, search=search)
     sampled = even_places(len(order), max(2000, SERVED_ENTRIES // len(test)))
-    nearest, _ = nearest_test_rows(order[sampled], train_rows, test, **on_devices)
+    nearest, _ = nearest_test_rows(order[sampled], train_rows, test, search=search)
     served = test_task[nearest]
     read = tables.Reader(arrangement, tasks, task, test_tasks, test_task, read_train, read_test)
     drawn = {
@@ -95,7 +91,7 @@ def explain(
         test_tasks=tables.test_tasks(test_task, test_tasks, served, found),
         test_rows=tables.test_rows(read, found),
         unlike=tables.unlike(read, found),
-        alike=tables.alike(read, found, order, train_rows, test, on_devices),
+        alike=tables.alike(read, found, order, train_rows, test, search),
         rows=len(order),
         tests=len(test),
     )

@@ -11,6 +11,7 @@ from zsg_jax.report.explain.bins import even_places, tally
 from zsg_jax.report.explain.measures import Measured, nearest_test_rows
 from zsg_jax.report.explain.pairs import Pair, passages, pick
 from zsg_jax.report.labels import shorten
+from zsg_jax.similarity.search.options import Search
 
 MAX_NAME = 80  # letters of a name or id
 MAX_TASKS = 400  # lines of a table of tasks
@@ -164,7 +165,7 @@ def alike(
     order: np.ndarray,
     train_rows: Any,
     test_rows: np.ndarray,
-    on_devices: Mapping[str, Any],
+    search: Search,
 ) -> list[dict[str, Any]]:
     """Groups of the most similar pairs: of the whole order, its start, its middle, its end."""
     tests, k = found.positions.shape
@@ -179,7 +180,7 @@ def alike(
     starts = {"At the start": 0, "In the middle": (n - size) // 2, "At the end": n - size}
     for heading, start in starts.items() if size else ():
         window = np.arange(start, start + size)
-        nearest, cosine = nearest_test_rows(order[window], train_rows, test_rows, **on_devices)
+        nearest, cosine = nearest_test_rows(order[window], train_rows, test_rows, search=search)
         about = (
             f"Most similar among the rows at positions {start + 1:,} – {start + size:,}, whose "
             f"cosine with their nearest test row is {np.median(cosine):.3f} in the median."

@@ -5,14 +5,12 @@ has the same bits whichever function, block size, number of devices or neighbour
 computed with; `tiles` says how. What is summed over test rows is summed inside a tile, likewise.
 """
 
-from collections.abc import Callable
-
 import numpy as np
-from jax.sharding import Mesh
 
 from zsg_jax.runtime.errors import check
 from zsg_jax.similarity.rows import unit_rows
 from zsg_jax.similarity.search import matrix
+from zsg_jax.similarity.search.options import Search
 from zsg_jax.similarity.search.scan import scan
 from zsg_jax.similarity.search.statistics import RowStatistics
 from zsg_jax.similarity.search.stream import Stream
@@ -21,16 +19,13 @@ from zsg_jax.similarity.stored import Rows
 __all__ = ["RowStatistics", "cosine_matrix", "row_statistics", "scan", "top_k", "unit_rows"]
 
 
-def cosine_matrix(
-    train: Rows, test: Rows, *, mesh: Mesh | None = None, block_rows: int = 8192
-) -> np.ndarray:
+def cosine_matrix(train: Rows, test: Rows, *, search: Search = Search()) -> np.ndarray:
     """All cosines at once, for small sets.
 
     Args:
         train: (N, D) floats, any length of row.
         test: (T, D) floats.
-        mesh: devices to spread the training rows over, all its axes alike; None takes one device.
-        block_rows: training rows a device takes at a time.
+        search: devices, block size and progress.
 
     Returns:
         (N, T) float32.
@@ -38,19 +33,17 @@ def cosine_matrix(
     Raises:
         UserError: see `unit_rows`; or the two differ in D.
     """
-    return matrix.whole(Stream(train, test, None, mesh, block_rows), len(test))
+    return matrix.whole(Stream(train, test, None, search), len(test))
 
 
-def row_statistics(
-    train: Rows, test: Rows, *, mesh: Mesh | None = None, block_rows: int = 8192
-) -> RowStatistics:
+def row_statistics(train: Rows, test: Rows, *, search: Search = Search()) -> RowStatistics:
     """Smallest, largest and mean cosine of every training row, and its mean Euclidean distance.
 
     The mean cosine is the product with the mean test row, which equals the mean of the products; a
     distance is no linear function of the rows, so its mean is taken over all pairs.
     Arguments and errors are those of `cosine_matrix`; an empty test set is refused too.
     """
-    found = scan(train, test, statistics=True, mesh=mesh, block_rows=block_rows)
+    found = scan(train, test, statistics=True, search=search)
     assert found.statistics is not None
     return found.statistics
 
@@ -61,33 +54,29 @@ def top_k(
     k: int,
     *,
     farthest: bool = False,
-    taken: np.ndarray | None = None,
-    mesh: Mesh | None = None,
-    block_rows: int = 8192,
-    on_progress: Callable[[int, int], object] | None = None,
+    excluded: np.ndarray | None = None,
+    search: Search = Search(),
 ) -> tuple[np.ndarray, np.ndarray]:
     """The k nearest (or farthest) training rows of every test row, best first.
 
     Streams over the training rows and keeps a running list on each device, so that no more than
-    T × (k + block_rows) cosines exist on one at a time. Equal cosines go to the lower index.
+    T × (k + block size) cosines exist on one at a time. Equal cosines go to the lower index.
 
     Args:
         train: (N, D) floats, any length of row; an all-zero row has cosine 0 with everything.
         test: (T, D) floats.
         k: length of the lists, at least 1.
         farthest: smallest cosine first instead of largest first.
-        taken: (N,) bool, rows to pass over as if they were not there; the fewer the rest, the less
-            work.
-        mesh: devices to spread the training rows over, all its axes alike; None takes one device.
-        block_rows: training rows a device takes at a time.
-        on_progress: told after every block how many rows it had, and how many there are in all.
+        excluded: (N,) bool, rows to pass over as if they were not there; the fewer the rest, the
+            less work.
+        search: devices, block size and progress.
 
     Returns:
         Cosines (T, k) float32 and indices (T, k) int64. Where fewer than k rows remain, the list
         ends in index -1 with a cosine of -inf (inf if `farthest`).
 
     Raises:
-        UserError: see `cosine_matrix`; k below 1; `taken` of another shape or dtype.
+        UserError: see `cosine_matrix`; k below 1; `excluded` of another shape or dtype.
     """
     check(k >= 1, f"k={k}: a list needs a length of at least 1")
     found = scan(
@@ -95,10 +84,8 @@ def top_k(
         test,
         nearest=0 if farthest else k,
         farthest=k if farthest else 0,
-        taken=taken,
-        mesh=mesh,
-        block_rows=block_rows,
-        on_progress=on_progress,
+        excluded=excluded,
+        search=search,
     )
     lists = found.farthest if farthest else found.nearest
     assert lists is not None

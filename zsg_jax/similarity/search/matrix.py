@@ -6,11 +6,11 @@ from jax import lax
 from jax.sharding import Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 
-from zsg_jax.similarity.search.stream import Progress, Stream
+from zsg_jax.similarity.search.stream import Stream
 from zsg_jax.similarity.search.tiles import compiled, cosines, over_devices
 
 
-def whole(stream: Stream, tests: int, on_progress: Progress | None = None) -> np.ndarray:
+def whole(stream: Stream, tests: int) -> np.ndarray:
     """(N, T) float32: the stream's rows, N of them, with each of the `tests` real test rows."""
     out = np.empty((stream.count, tests), np.float32)
     function = compiled(stream, _block)
@@ -18,8 +18,7 @@ def whole(stream: Stream, tests: int, on_progress: Progress | None = None) -> np
         result = np.asarray(function(step.rows, stream.test, mesh=stream.mesh))
         for device, (start, stop) in enumerate(step.ranges):
             out[start:stop] = result[device, : stop - start, :tests]
-        if on_progress is not None:
-            on_progress(step.rows_in_all, stream.count)
+        stream.passed(step)
     return out
 
 

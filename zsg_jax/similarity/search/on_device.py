@@ -10,7 +10,7 @@ from jax.sharding import PartitionSpec as P
 from zsg_jax.similarity.search import running_lists
 from zsg_jax.similarity.search.running_lists import Lists
 from zsg_jax.similarity.search.statistics import RowStatistics, of_tile
-from zsg_jax.similarity.search.stream import Progress, Stream
+from zsg_jax.similarity.search.stream import Stream
 from zsg_jax.similarity.search.tiles import compiled, over_devices
 
 
@@ -19,7 +19,6 @@ def run(
     tests: int,
     lengths: dict[bool, int],
     statistics: bool,
-    on_progress: Progress | None,
 ) -> tuple[dict[bool, tuple[np.ndarray, np.ndarray]], RowStatistics | None]:
     """The lists asked for, `lengths` of the farthest (True) and of the nearest (False).
 
@@ -53,8 +52,7 @@ def run(
             result = np.asarray(of_rows)
             for device, (start, stop) in enumerate(step.ranges):
                 summary[:, start:stop] = result[device, :, : stop - start]
-        if on_progress is not None:
-            on_progress(step.rows_in_all, stream.count)
+        stream.passed(step)
     found = {}
     for far, k in lengths.items():
         merged = compiled(stream, _merge_devices)(lists[far], mesh=stream.mesh)

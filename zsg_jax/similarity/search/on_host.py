@@ -13,7 +13,7 @@ from zsg_jax.runtime.processes import from_all
 from zsg_jax.similarity.search import host_lists
 from zsg_jax.similarity.search.host_lists import HostLists
 from zsg_jax.similarity.search.statistics import RowStatistics, of_tile
-from zsg_jax.similarity.search.stream import TILE, Progress, Step, Stream
+from zsg_jax.similarity.search.stream import TILE, Step, Stream
 from zsg_jax.similarity.search.tiles import compiled, over_devices, product
 
 SPAN_PRODUCTS = 1 << 20  # made at a time: what stays in the cache until the host reads it
@@ -24,7 +24,6 @@ def run(
     tests: int,
     lengths: dict[bool, int],
     statistics: bool,
-    on_progress: Progress | None,
 ) -> tuple[dict[bool, tuple[np.ndarray, np.ndarray]], RowStatistics | None]:
     """The lists asked for, `lengths` of the farthest (True) and of the nearest (False).
 
@@ -78,8 +77,7 @@ def run(
             # Two under way keep the devices busy while the host chooses.
             if len(under_way) == 2:
                 take(*under_way.popleft())
-        if on_progress is not None:
-            on_progress(step.rows_in_all, stream.count)
+        stream.passed(step)
     while under_way:
         take(*under_way.popleft())
     found = {}

@@ -3,7 +3,6 @@
 from typing import NamedTuple
 
 import numpy as np
-from jax.sharding import Mesh
 
 from zsg_jax.runtime.errors import check
 from zsg_jax.runtime.processes import from_all
@@ -12,9 +11,10 @@ from zsg_jax.similarity.search import matrix
 from zsg_jax.similarity.search import on_device as device_pass
 from zsg_jax.similarity.search import on_host as host_pass
 from zsg_jax.similarity.search.groups import GroupSums
+from zsg_jax.similarity.search.options import Search
 from zsg_jax.similarity.search.sorting import sorted_lists
 from zsg_jax.similarity.search.statistics import RowStatistics
-from zsg_jax.similarity.search.stream import Progress, Stream
+from zsg_jax.similarity.search.stream import Stream
 from zsg_jax.similarity.stored import Rows
 
 
@@ -41,15 +41,13 @@ def scan(
     farthest: int = 0,
     statistics: bool = False,
     groups: np.ndarray | None = None,
-    taken: np.ndarray | None = None,
-    mesh: Mesh | None = None,
-    block_rows: int = 8192,
-    on_progress: Progress | None = None,
+    excluded: np.ndarray | None = None,
+    search: Search = Search(),
     on_host: bool | None = None,
 ) -> Found:
     """Streams over the training rows once; see `cosine.top_k` and `cosine.row_statistics`.
 
-    At no time do more than T × (k + block_rows) cosines exist on a device. Where a list would hold
+    At no time do more than T × (k + block size) cosines exist on a device. Where a list would hold
     all rows there is, the matrix is made instead, which is no larger than the list.
 
     Args:
@@ -58,12 +56,10 @@ def scan(
         nearest, farthest: lengths of the lists wanted, 0 for none.
         statistics: whether `RowStatistics` are wanted.
         groups: (N,) int64, each row's group, numbered from 0 without gaps, if means are wanted;
-            they are of all rows, so that none may be `taken`.
-        taken: (N,) bool, rows to pass over as if they were not there.
-        mesh: devices to spread the training rows over, all its axes alike; None takes one device.
-            Each reads its own rows alone, and each process those of its devices.
-        block_rows: training rows a device takes at a time.
-        on_progress: told after every block how many rows it had, and how many there are in all.
+            they are of all rows, so that none may be `excluded`.
+        excluded: (N,) bool, rows to pass over as if they were not there.
+        search: devices, block size and progress. Each device reads its own rows alone, and each
+            process those of its devices.
         on_host: whether lists are made by the host or on the devices; None takes the host for CPUs.
             It never changes a result.
 
@@ -73,15 +69,15 @@ def scan(
     for k in (nearest, farthest):
         check(k >= 0, f"k={k}: a list cannot be shorter than nothing")
     check(not statistics or len(test) > 0, "the test set is empty: it has no statistics")
-    check(groups is None or taken is None, "groups: their means are those of all rows")
+    check(groups is None or excluded is None, "groups: their means are those of all rows")
     rows = None
-    if taken is not None:
-        taken = np.asarray(taken)
-        fits = taken.shape == (len(train),) and taken.dtype == bool
-        check(fits, f"taken: {taken.shape} {taken.dtype}; it must be ({len(train)},) bool")
-        rows = np.flatnonzero(~taken)
+    if excluded is not None:
+        excluded = np.asarray(excluded)
+        fits = excluded.shape == (len(train),) and excluded.dtype == bool
+        check(fits, f"excluded: {excluded.shape} {excluded.dtype}; it must be ({len(train)},) bool")
+        rows = np.flatnonzero(~excluded)
     sums = None if groups is None else GroupSums(groups, checked(train, "train").shape[1])
-    stream = Stream(train, test, rows, mesh, block_rows, sums)
+    stream = Stream(train, test, rows, search, sums)
     wanted = {far: k for far, k in ((False, nearest), (True, farthest)) if k}
     short = {far: k for far, k in wanted.items() if k < stream.count}
     if on_host is None:
@@ -90,9 +86,9 @@ def scan(
     summary = None
     if short or statistics:
         one = host_pass if on_host and short else device_pass
-        lists, summary = one.run(stream, len(test), short, statistics, on_progress)
+        lists, summary = one.run(stream, len(test), short, statistics)
     if len(short) < len(wanted):
-        cosines = matrix.whole(stream, len(test), on_progress)
+        cosines = matrix.whole(stream, len(test))
         lists |= {far: sorted_lists(cosines, far) for far in wanted if far not in short}
     ends = {far: _ended(lists[far], k, rows, far) for far, k in wanted.items()}
     means = None

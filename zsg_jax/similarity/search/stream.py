@@ -1,6 +1,6 @@
 """Training rows passing in blocks over a line of devices, test rows lying on all of them."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import NamedTuple
 
@@ -12,6 +12,7 @@ from jax.sharding import PartitionSpec as P
 from zsg_jax.runtime.errors import check
 from zsg_jax.similarity.rows import check_pair, unit_block, unit_rows
 from zsg_jax.similarity.search.groups import GroupSums
+from zsg_jax.similarity.search.options import Search
 from zsg_jax.similarity.stored import Rows
 
 TILE = 256  # training rows of one product: the shape that fixes the bits
@@ -38,9 +39,6 @@ class Step(NamedTuple):
         return sum(stop - start for start, stop in self.ranges)
 
 
-Progress = Callable[[int, int], object]  # told how many rows a block had, and of how many in all
-
-
 class Stream:
     """Training rows, block by block, on a line of devices; iterating gives each `Step` once.
 
@@ -59,15 +57,14 @@ class Stream:
         train: Rows,
         test: Rows,
         rows: np.ndarray | None,
-        mesh: Mesh | None,
-        block_rows: int,
+        search: Search,
         groups: GroupSums | None = None,
     ):
         self.train, test = check_pair(train, test)
-        check(block_rows >= 1, f"block_rows={block_rows}: it must be at least 1")
         self.rows, self._groups = rows, groups
         self.count = len(self.train) if rows is None else len(rows)
         check(self.count < 2**31 - 2**24, f"{self.count} training rows: positions are int32")
+        mesh, self._on_progress = search.mesh, search.on_progress
         line = np.array(jax.local_devices()[:1]) if mesh is None else mesh.devices.reshape(-1)
         self.mesh = Mesh(line, ("rows",), axis_types=(AxisType.Auto,))
         self.devices = len(line)
@@ -76,7 +73,7 @@ class Stream:
         # Position of each device's first row, and at last the number of rows.
         self.starts = owned if rows is None else np.searchsorted(rows, owned)
         self.longest = int(np.diff(self.starts).max())
-        self.block = min(_ceil(block_rows, TILE), _ceil(self.longest, TILE))
+        self.block = min(_ceil(search.block_size, TILE), _ceil(self.longest, TILE))
         self.depth = _ceil(test.shape[1], DEPTH_MULTIPLE)
         # The row after the last test row is their mean, for every function: `row_statistics` needs
         # it, and a test set must have the same shape (hence the same bits) everywhere.
@@ -87,6 +84,10 @@ class Stream:
             padded[len(test), : test.shape[1]] = unit.mean(axis=0, dtype=np.float64)
         everywhere = NamedSharding(self.mesh, P())
         self.test = jax.make_array_from_callback(padded.shape, everywhere, lambda at: padded[at])
+
+    def passed(self, step: Step) -> None:
+        """Tells whoever follows the search that a block is done."""
+        self._on_progress(step.rows_in_all, self.count)
 
     def spread(self, one: np.ndarray) -> jax.Array:
         """(devices, …): `one` on every device."""

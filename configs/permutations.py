@@ -34,8 +34,7 @@ Nearest first starts late and is ahead of all from step 30 on.
 
 from ml_collections import ConfigDict
 
-from zsg_jax import presets
-from zsg_jax.config import default_config
+from zsg_jax.config import default_config, p3
 from zsg_jax.runtime.errors import UserError
 
 
@@ -53,4 +52,4 @@ def get_config(preset: str = "") -> ConfigDict:
 
 def _p3(config: ConfigDict) -> None:
     """The whole pool, 7,168 rows, one epoch."""
-    presets.p3(config, "Permutations of P3")
+    p3(config, "Permutations of P3")

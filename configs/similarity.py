@@ -41,8 +41,7 @@ alone went with the loss across orders (Pearson 0.85, the others -0.48 to 0.09, 
 
 from ml_collections import ConfigDict
 
-from zsg_jax import presets
-from zsg_jax.config import default_config
+from zsg_jax.config import default_config, p3
 from zsg_jax.runtime.errors import UserError
 from zsg_jax.similarity.trajectory import MEASURES
 
@@ -62,4 +61,4 @@ def get_config(preset: str = "") -> ConfigDict:
 
 def _p3(config: ConfigDict) -> None:
     """The whole pool, 7,168 rows, one epoch."""
-    presets.p3(config, "Similarity beside loss on P3")
+    p3(config, "Similarity beside loss on P3")

@@ -26,8 +26,7 @@ The study's own settings, for a pod; shapes and shardings are tested, the traini
 
 from ml_collections import ConfigDict
 
-from zsg_jax import presets
-from zsg_jax.config import default_config
+from zsg_jax.config import default_config, p3
 from zsg_jax.runtime.errors import UserError
 
 
@@ -45,7 +44,7 @@ def get_config(preset: str = "") -> ConfigDict:
 
 def _p3(config: ConfigDict) -> None:
     """4,800 rows, one epoch, 300 steps."""
-    presets.p3(config, "Test-centric arrangement on P3")
+    p3(config, "Test-centric arrangement on P3")
     config.arrangement.budget = 4800
 
 

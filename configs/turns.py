@@ -24,8 +24,7 @@ groups have been run: turns 1 to 5 ended at 3.88 after 45 steps, turns 6 to 10 a
 
 from ml_collections import ConfigDict
 
-from zsg_jax import presets
-from zsg_jax.config import default_config
+from zsg_jax.config import default_config, p3
 from zsg_jax.runtime.errors import UserError
 
 
@@ -51,7 +50,7 @@ def _ranges(turns: int, ranges: int) -> tuple[str, ...]:
 
 def _p3(config: ConfigDict) -> None:
     """5 turns a group as in the study, one epoch of each."""
-    presets.p3(config, "Turns apart on P3")
+    p3(config, "Turns apart on P3")
     # 4,800 rows make 29 turns.
     config.arrangement.methods = _ranges(5, 5)
     config.arrangement.budget = 4800

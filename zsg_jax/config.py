@@ -1,30 +1,9 @@
-"""Every key a study has, with its default, and what a value must be; only `study` reads them."""
+"""Every key a study has, its default and what it means; `workflows.validate` checks values."""
 
-import math
 from typing import Any
 
 from ml_collections import ConfigDict
 from ml_collections.config_dict import placeholder
-
-from zsg_jax.arrangement.methods import parse
-from zsg_jax.data.formats.fields import parse_fields
-from zsg_jax.data.formats.natural_instructions.options import REFERENCES, SCHEMAS
-from zsg_jax.data.schemas import AUTO, KINDS
-from zsg_jax.data.sources import REWRITES
-from zsg_jax.data.splits import check_split
-from zsg_jax.data.tokenize.encode import ANSWERS
-from zsg_jax.data.tokenize.jinja import CHAT
-from zsg_jax.data.tokenize.truncation import TRUNCATIONS
-from zsg_jax.models.attention import AUTO as AUTO_ATTENTION
-from zsg_jax.models.attention import KINDS as KERNELS
-from zsg_jax.models.choose import DEFAULT, is_file
-from zsg_jax.models.compute import REMAT
-from zsg_jax.models.families import FAMILIES
-from zsg_jax.runtime.errors import UserError, check, nearest
-from zsg_jax.similarity.distances import METRICS
-from zsg_jax.similarity.embeddings import DTYPES
-from zsg_jax.similarity.trajectory import check_measures
-from zsg_jax.training.optimizer import SCHEDULES
 
 
 def default_config() -> ConfigDict:
@@ -227,52 +206,23 @@ def default_config() -> ConfigDict:
     return config
 
 
-_CHOICES: dict[str, tuple[str, ...]] = {
-    "data.bad_rows": ("refuse", "skip"),
-    "data.format": (AUTO, *KINDS),
-    "data.natural_instructions.schema": SCHEMAS,
-    "data.natural_instructions.reference": REFERENCES,
-    "data.answers": ANSWERS,
-    "data.truncation": TRUNCATIONS,
-    "similarity.dtype": DTYPES,
-    "similarity.distance": METRICS,
-    "model.dtype": ("float32", "bfloat16"),
-    "model.param_dtype": ("float32", "bfloat16"),
-    "model.remat": tuple(REMAT),
-    "model.attention": (AUTO_ATTENTION, *KERNELS),
-    "training.schedule": SCHEDULES,
-}
-_AT_LEAST: dict[str, float] = {
-    "tokenizer_size": 258,
-    "data.max_length": 2,
-    "data.max_answer": 1,
-    "data.report_fraction": 0,
-    "data.train_per_task": 1,
-    "data.test_per_task": 1,
-    "data.seed": 0,
-    "data.workers": 0,
-    "data.natural_instructions.positive_examples": 0,
-    "data.natural_instructions.negative_examples": 0,
-    "data.natural_instructions.max_source": 0,
-    "data.natural_instructions.train_per_task": 0,
-    "data.natural_instructions.test_per_task": 0,
-    "data.rewrites.seed": 0,
-    "similarity.block_rows": 1,
-    "arrangement.budget": 1,
-    "arrangement.seed": 0,
-    "model.lora.rank": 0,
-    "training.batch_size": 1,
-    "training.micro_batch_size": 1,
-    "training.steps": 1,
-    "training.learning_rate": 0,
-    "training.clip_norm": 0,
-    "training.warmup_steps": 0,
-    "training.weight_decay": 0,
-    "training.checkpoint_every": 1,
-    "evaluation.every": 1,
-    "evaluation.batch_size": 1,
-    "evaluation.max_length": 2,
-}
+def p3(config: ConfigDict, title: str) -> None:
+    """A pretrained Llama of 260,032 parameters on P3, embedded by all-MiniLM-L6-v2.
+
+    The paths are names to be replaced: data.train, data.test, similarity.encoder, tokenizer and
+    model.init_from.
+    """
+    config.seeds = (0,)
+    config.data.train = "p3/train.jsonl.gz"
+    config.data.test = "p3/test.jsonl.gz"
+    config.data.max_length = 512
+    config.evaluation.max_length = 512
+    config.similarity.encoder = "all-MiniLM-L6-v2"
+    config.tokenizer = "stories260k"
+    config.model.init_from = "stories260k"
+    config.training.micro_batch_size = 2
+    config.training.learning_rate = 1e-3
+    config.report.title = title
 
 
 def flatten(config: ConfigDict) -> dict[str, Any]:
@@ -284,149 +234,3 @@ def flatten(config: ConfigDict) -> dict[str, Any]:
         else:
             flat[key] = list(value) if isinstance(value, tuple | list) else value
     return flat
-
-
-def validate(config: ConfigDict) -> None:
-    """Refuses what no stage could use: unknown or missing keys, wrong types, values out of range.
-
-    Raises:
-        UserError: naming the key, its value and what would do.
-    """
-    given, start = flatten(config), default_config()
-    known = flatten(start)
-    for key in given:
-        if key not in known:
-            raise UserError(f"config.{key} is a key that nothing reads{nearest(key, known)}")
-    for key, default in known.items():
-        check(key in given, f"config.{key} is missing; start from zsg_jax.config.default_config()")
-        _check_type(key, given[key], default, _held_type(start, key))
-    for key, choices in (_CHOICES | _model_choices(given)).items():
-        check(
-            given[key] in choices,
-            f"config.{key}={given[key]!r} is unknown; choose one of {', '.join(choices)}"
-            + nearest(str(given[key]), choices),
-        )
-    for key, least in _AT_LEAST.items():
-        value = given[key]
-        check(value is None or value >= least, f"config.{key}={value} must be at least {least:g}")
-    check(
-        given["data.report_fraction"] < 1,
-        f"config.data.report_fraction={given['data.report_fraction']} leaves nothing to arrange "
-        "toward; give less than 1",
-    )
-    _check_methods(given["arrangement.methods"])
-    check_measures(given["similarity.trajectory"])
-    check(
-        given["arrangement.w_min"] != 0 or given["arrangement.w_avg"] != 0,
-        "config.arrangement.w_min and w_avg are both 0, which makes all rows equally far; set one",
-    )
-    seeds = given["seeds"]
-    check(
-        bool(seeds) and len(set(seeds)) == len(seeds) and all(0 <= seed < 2**32 for seed in seeds),
-        f"config.seeds={tuple(seeds)} must be different whole numbers from 0, at least one; a "
-        "single one is written --config.seeds='(0,)'",
-    )
-    check(
-        not given["model.init_from"] or given["model.lora.rank"] or len(seeds) == 1,
-        f"config.seeds={tuple(seeds)} would train the same run {len(seeds)} times, since the "
-        "weights come from model.init_from; pass --config.seeds='(0,)'",
-    )
-    for key in ("alpha", "targets", "dropout"):
-        name = f"model.lora.{key}"
-        check(
-            bool(given["model.lora.rank"]) or given[name] == known[name],
-            f"config.{name}={given[name]!r} is of adapters; give model.lora.rank too",
-        )
-    for key in ("data.train", "data.test", "data.template", "tokenizer", "similarity.encoder"):
-        check(bool(given[key]), f"config.{key} is empty; give a path or a name")
-    check(
-        given["data.template"] != CHAT or given["tokenizer"] not in ("bytes", "train"),
-        f'config.data.template="{CHAT}" takes the template of a tokenizer\'s folder, but '
-        f"tokenizer={given['tokenizer']!r} has none; give a folder, or a Jinja file as template",
-    )
-    made = [given[f"data.{side}"] == REWRITES for side in ("train", "test")]
-    check(
-        made[0] == made[1],
-        f"config.data.train={given['data.train']!r} but data.test={given['data.test']!r}: give "
-        "both files, or neither",
-    )
-    _check_profile(given["training.profile_steps"], given["training.steps"])
-    check_split(given["data.split"])
-    parse_fields(given["data.fields"])
-    for key in ("data.split", "data.train_per_task", "data.test_per_task"):
-        check(
-            not given[key] or not made[0],
-            f"config.{key}={given[key]!r} is for files; data.rewrites says which rewrites are made",
-        )
-
-
-def _model_choices(given: dict[str, Any]) -> dict[str, tuple[str, ...]]:
-    """The families, if one is given, and the sizes of it, unless a file or a folder tells."""
-    choices: dict[str, tuple[str, ...]] = {}
-    family = given["model.family"]
-    if family:
-        choices["model.family"] = tuple(FAMILIES)
-    if not given["model.init_from"] and not is_file(given["model.size"]):
-        known = FAMILIES.get(family or DEFAULT)
-        choices |= {"model.size": tuple(known.SIZES)} if known else {}
-    return choices
-
-
-def _held_type(config: ConfigDict, key: str) -> type:
-    """The type that ml_collections holds a key to, which a placeholder's value does not show."""
-    *folders, name = key.split(".")
-    for folder in folders:
-        config = config[folder]
-    return config.get_type(name)
-
-
-def _check_methods(names: list[str]) -> None:
-    for name in names:
-        if "," in name:
-            example = ", ".join(f"'{part.strip()}'" for part in name.split(","))
-            raise UserError(
-                f"arrangement.methods: several names are written as a tuple, in quotes for the "
-                f'shell: --config.arrangement.methods="({example})"'
-            )
-        try:
-            parse(name, 0)
-        except UserError as error:
-            raise UserError(f"arrangement.methods: {error}") from None
-    check(
-        bool(names) and len(set(names)) == len(names),
-        f"arrangement.methods={tuple(names)} must be different names, at least one",
-    )
-
-
-def _check_profile(steps: list[int], total: int | None) -> None:
-    check(
-        not steps
-        or (len(steps) == 2 and 1 <= steps[0] <= steps[1] and (total is None or steps[1] <= total)),
-        f"config.training.profile_steps={tuple(steps)} must be the first and the last step to "
-        f"trace, whole numbers from 1 to {'the last step' if total is None else total}, as in "
-        "--config.training.profile_steps='(10, 13)'",
-    )
-
-
-def _check_type(key: str, value: Any, default: Any, held: type) -> None:
-    if default is None and held is int:
-        ok, kind = value is None or type(value) is int, "a whole number or None"
-    elif default is None:
-        ok, kind = value is None or _is_number(value), "a number or None"
-    elif isinstance(default, list):
-        item_type = type(default[0]) if default else int
-        kind = "a tuple of names" if item_type is str else "a tuple of whole numbers"
-        ok = isinstance(value, list) and all(type(item) is item_type for item in value)
-    elif isinstance(default, float):
-        ok, kind = _is_number(value), "a number"
-    else:
-        ok, kind = type(value) is type(default), f"of type {type(default).__name__}"
-    check(ok, f"config.{key}={value!r} must be {kind}")
-    try:
-        str(value).encode()
-    except UnicodeEncodeError:
-        raise UserError(f"config.{key}={value!a} is not UTF-8; rename what it names") from None
-
-
-def _is_number(value: Any) -> bool:
-    return type(value) in (int, float) and math.isfinite(value)

@@ -20,7 +20,8 @@ from zsg_jax.runtime.processes import is_first
 from zsg_jax.workflows import study
 
 _CONFIG = config_flags.DEFINE_config_file(
-    "config", help_string="A file with get_config(preset), as those in configs/; FILE:PRESET."
+    "config",
+    help_string="A packaged config by name, or a file with get_config(preset); NAME[:PRESET].",
 )
 _WORKDIR = flags.DEFINE_string(
     "workdir",

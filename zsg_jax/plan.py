@@ -11,7 +11,8 @@ from zsg_jax.runtime.errors import UserError
 from zsg_jax.workflows import plan as command
 
 _CONFIG = config_flags.DEFINE_config_file(
-    "config", help_string="A file with get_config(preset), as those in configs/; FILE:PRESET."
+    "config",
+    help_string="A packaged config by name, or a file with get_config(preset); NAME[:PRESET].",
 )
 _TOPOLOGY = flags.DEFINE_string(
     "topology",

@@ -61,5 +61,10 @@ def main(argv: Sequence[str]) -> None:
     print(f"prepared: {os.path.relpath(written)}")
 
 
-if __name__ == "__main__":
+def run() -> None:
+    """The command, with the flags of `sys.argv`."""
     command_line.guard(main)(sys.argv)
+
+
+if __name__ == "__main__":
+    run()

@@ -5,7 +5,7 @@ import os
 import re
 import sys
 import traceback
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -28,17 +28,22 @@ class Parser(argparse.ArgumentParser):
         fail(f"{message}{known}; --help lists all flags")
 
 
-def parser(config_keys: Collection[str]) -> Callable[[Sequence[str]], list[str]]:
+def parser(defaults: Mapping[str, Any]) -> Callable[[Sequence[str]], list[str]]:
     """Makes the `flags_parser` of `absl.app.run`, telling what is wrong in one line.
 
     Args:
-        config_keys: every key that --config.KEY may set, as "training.batch_size".
+        defaults: every key that --config.KEY may set, as "training.batch_size", with its default.
+            A key whose default is None may be set back to it.
     """
 
     def parse(argv: Sequence[str]) -> list[str]:
         try:
-            _check_config(argv, config_keys)
-            rest = flags.FLAGS(_last_of_each(argv))
+            _check_config(argv, defaults)
+            given, cleared = _split_cleared(_last_of_each(argv), defaults)
+            rest = flags.FLAGS(_with_packaged_config(given))
+            config = flags.FLAGS["config"].value
+            if isinstance(config, ConfigDict):
+                config.update_from_flattened_dict(dict.fromkeys(cleared))
         except SystemExit:
             # absl shows its help and calls that a failure.
             asked = any(re.fullmatch(r"--?help(short|full|xml)?", word) for word in argv)
@@ -90,7 +95,7 @@ def loaded_config(value: Any) -> ConfigDict:
         UserError: if no file was given, or it could not be loaded.
     """
     if value is None:
-        raise UserError("--config is missing; give a file such as --config configs/tmta.py")
+        raise UserError("--config is missing; give a name or a file, such as --config tmta")
     if isinstance(value, ConfigDict):
         return value
     try:
@@ -143,16 +148,66 @@ def _last_of_each(argv: Sequence[str]) -> list[str]:
     return list(kept.values())
 
 
+def _split_cleared(argv: Sequence[str], defaults: Mapping[str, Any]) -> tuple[list[str], list[str]]:
+    """`argv` without overrides by None of keys that may be None, and these keys.
+
+    config_flags reads None as a broken number.
+    """
+    cleared = {
+        argument: match[1]
+        for argument in argv
+        if (match := re.fullmatch(r"--?config\.([^=]+)=None", argument))
+        and match[1] in defaults
+        and defaults[match[1]] is None
+    }
+    return [argument for argument in argv if argument not in cleared], list(cleared.values())
+
+
+def packaged_configs() -> dict[str, Path]:
+    """The configs that come with the package: name → file."""
+    package = Path(__file__).parents[1]
+    # In the wheel they lie inside the package, in a checkout beside it.
+    folder = next(f for f in (package / "configs", package.parent / "configs") if f.is_dir())
+    return {path.stem: path for path in sorted(folder.glob("*.py"))}
+
+
+def _with_packaged_config(argv: Sequence[str]) -> list[str]:
+    """`argv` with --config NAME[:PRESET] as the path of the packaged config NAME."""
+    given = list(argv)
+    for position, value_at, value in _config_values(argv):
+        name, colon, preset = value.partition(":")
+        if _is_name(name) and (path := packaged_configs().get(name)):
+            prefix = "--config=" if position == value_at else ""
+            given[value_at] = f"{prefix}{path}{colon}{preset}"
+    return given
+
+
+def _config_values(argv: Sequence[str]) -> Iterator[tuple[int, int, str]]:
+    """Where --config stands, where its value stands, and the value."""
+    for position, argument in enumerate(argv):
+        if re.fullmatch(r"--?config", argument) and position + 1 < len(argv):
+            yield position, position + 1, argv[position + 1]
+        elif match := re.match(r"--?config=(.*)", argument):
+            yield position, position, match[1]
+
+
+def _is_name(given: str) -> bool:
+    return re.fullmatch(r"\w+", given) is not None and not Path(given).exists()
+
+
 def _check_config(argv: Sequence[str], keys: Collection[str]) -> None:
     """Checks the config's file and the overrides' keys, which config_flags tells less plainly."""
+    for _, _, value in _config_values(argv):
+        file = value.partition(":")[0]
+        names = packaged_configs()
+        if file and not Path(file).is_file() and not (_is_name(file) and file in names):
+            raise UserError(
+                f"--config {file}: no such file, and none of the packaged "
+                f"{', '.join(names)}{nearest(file, names)}"
+            )
     groups = {key.rpartition(".")[0] for key in keys}
-    for place, argument in enumerate(argv):
-        if re.fullmatch(r"--?config", argument) and place + 1 < len(argv):
-            argument = f"--config={argv[place + 1]}"
-        if match := re.match(r"--?config=([^:]+)", argument):
-            if not Path(match[1]).is_file():
-                raise UserError(f"--config {match[1]}: no such file")
-        elif match := re.match(r"--?config\.([^=]+)", argument):
+    for argument in argv:
+        if match := re.match(r"--?config\.([^=]+)", argument):
             key = match[1]
             if key not in keys and key not in groups:
                 raise UserError(f"--config.{key}: a key that nothing reads{nearest(key, keys)}")

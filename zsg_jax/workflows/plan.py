@@ -5,7 +5,6 @@ from dataclasses import replace
 
 from ml_collections import ConfigDict
 
-from zsg_jax.config import validate
 from zsg_jax.data.sources import REWRITES
 from zsg_jax.planning import advice, report
 from zsg_jax.planning import machines as topology
@@ -13,6 +12,7 @@ from zsg_jax.planning.estimate import try_config, work
 from zsg_jax.planning.join import resolve
 from zsg_jax.planning.memory import least_bytes
 from zsg_jax.runtime.errors import UserError
+from zsg_jax.workflows.validate import validate
 
 
 def run(

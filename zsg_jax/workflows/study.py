@@ -10,7 +10,7 @@ import jax
 from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
-from zsg_jax.config import flatten, validate
+from zsg_jax.config import flatten
 from zsg_jax.data.batches.pipeline import RowsAtOnce, Steps, row_length
 from zsg_jax.data.pool import Pool
 from zsg_jax.data.tokenize.tokenizer import Tokenizer
@@ -28,6 +28,7 @@ from zsg_jax.workflows.study_arrangements import make_arrangements
 from zsg_jax.workflows.study_data import check_steps, claim_data, open_pool
 from zsg_jax.workflows.study_model import find_origin, make_trainer, model_name
 from zsg_jax.workflows.study_place import Place
+from zsg_jax.workflows.validate import validate
 
 
 def run(config: ConfigDict, workdir: Path | str, *, command: str) -> Path:

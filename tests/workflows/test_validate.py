@@ -5,15 +5,16 @@ from pathlib import Path
 import jax
 import pytest
 
-from zsg_jax.config import default_config, flatten, validate
+from zsg_jax.config import default_config, flatten
 from zsg_jax.data.formats.natural_instructions import Options
 from zsg_jax.models.families import FAMILIES
 from zsg_jax.runtime.errors import UserError
 from zsg_jax.training import sharding
 from zsg_jax.training.step import train_step
 from zsg_jax.workflows.study_model import make_trainer
+from zsg_jax.workflows.validate import validate
 
-CONFIGS = Path(__file__).parents[1] / "configs"
+CONFIGS = Path(__file__).parents[2] / "configs"
 
 
 def load(name, preset=""):

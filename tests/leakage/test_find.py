@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from zsg_jax.data.instance import Instance, Turn
 from zsg_jax.data.schemas.read import read_messages
 from zsg_jax.leakage import find as leakage
-from zsg_jax.leakage.find import FILE, KINDS, find_leaks
+from zsg_jax.leakage.find import FILE, KINDS, LeakageOptions, find_leaks
 from zsg_jax.runtime.errors import UserError
 from zsg_jax.similarity.encoders.hashing import HashingEncoder
 from zsg_jax.similarity.search.options import Search
@@ -76,8 +76,8 @@ def test_one_of_each_kind(tmp_path):
         {"kind": "near", **third},
     ]
     assert end == {"kind": "counts", **found.counts}
-    assert found.rows_to_drop.tolist() == [True, True, True, True, False]
-    assert found.rows("near").tolist() == [True, False, True, False, False]
+    assert found.leaking.tolist() == [True, True, True, True, False]
+    assert found.of_kind("near").tolist() == [True, False, True, False, False]
     assert found.sentence(WAY_OUT) == (
         "leakage: 4 of 5 training rows (1 exact, 1 same prompt, 2 near (cosine ≥ 0.95), "
         "1 sharing 13 words) touch 3 of 3 test rows; pass --drop-leaks to leave them out"
@@ -117,10 +117,8 @@ def test_counts_are_exact_and_the_file_holds_the_first_of_each_kind(train, test,
             iter(sides[0]),
             sides[1],
             *embeddings,
+            LeakageOptions(words=2, max_test_rows=10**6, limit=limit),
             folder=Path(folder),
-            words=2,
-            max_test_rows=10**6,
-            limit=limit,
         )
         *pairs, end = lines(Path(folder))
     expected = {kind: [] for kind in KINDS}
@@ -135,24 +133,14 @@ def test_counts_are_exact_and_the_file_holds_the_first_of_each_kind(train, test,
                 expected["near"].append((i, j))
     for kind, rows in expected.items():
         assert found.pairs[kind] == len(rows)
-        assert sorted({i for i, _ in rows}) == np.flatnonzero(found.rows(kind)).tolist()
+        assert sorted({i for i, _ in rows}) == np.flatnonzero(found.of_kind(kind)).tolist()
         assert found.counts[f"{kind}_test_rows"] == len({j for _, j in rows})
         written = [(one["train_row"], one["test_row"]) for one in pairs if one["kind"] == kind]
         assert written == rows[:limit]
         assert found.written[kind] == end[f"{kind}_pairs_written"] == len(written)
     every = [pair for rows in expected.values() for pair in rows]
-    assert sorted({i for i, _ in every}) == np.flatnonzero(found.rows_to_drop).tolist()
+    assert sorted({i for i, _ in every}) == np.flatnonzero(found.leaking).tolist()
     assert found.counts["touched_test_rows"] == len({j for _, j in every})
-
-
-def test_no_leak_says_so_and_the_file_still_tells(tmp_path):
-    train, test, *_ = one_of_each()
-    found = find_leaks(train[4:], test, np.eye(9)[8:], np.eye(9)[:3], folder=tmp_path)
-    assert found.sentence(WAY_OUT) == (
-        "leakage: none of 1 training rows (0 exact, 0 same prompt, 0 near (cosine ≥ 0.95), "
-        "0 sharing 13 words)"
-    )
-    assert lines(tmp_path) == [{"kind": "counts", **found.counts}]
 
 
 def test_progress_counts_every_row_once(tmp_path, monkeypatch):
@@ -191,8 +179,9 @@ def test_a_killed_search_leaves_the_old_file(tmp_path):
 )
 def test_what_does_not_fit_is_refused(rows, tests, setting, message, tmp_path):
     train, test, *_ = one_of_each()
+    options = LeakageOptions(**setting)
     with pytest.raises(UserError, match=message):
-        find_leaks(train, test, np.eye(6)[:rows], np.eye(6)[:tests], folder=tmp_path, **setting)
+        find_leaks(train, test, np.eye(6)[:rows], np.eye(6)[:tests], options, folder=tmp_path)
     assert not (tmp_path / FILE).exists()
 
 
@@ -225,26 +214,11 @@ def test_real_p3_is_clean_as_its_readme_says_and_planted_rows_are_found(assets, 
     again = find_leaks(train, test, *encoded(train, test), folder=tmp_path)
     gained = {kind: again.pairs[kind] - found.pairs[kind] for kind in ("exact", "prompt")}
     assert gained == {"exact": 1, "prompt": 1}
-    assert np.flatnonzero(again.rows("exact")).tolist() == [100]
-    assert np.flatnonzero(again.rows("prompt")).tolist() == [101]
-    assert {100, 101} <= set(np.flatnonzero(again.rows("near")).tolist())
+    assert np.flatnonzero(again.of_kind("exact")).tolist() == [100]
+    assert np.flatnonzero(again.of_kind("prompt")).tolist() == [101]
+    assert {100, 101} <= set(np.flatnonzero(again.of_kind("near")).tolist())
     pairs = [(x["train_row"], x["test_row"]) for x in lines(tmp_path) if x["kind"] == "ngram"]
     assert {(100, 7), (101, 9), (102, 120)} <= set(pairs)
-
-
-def test_real_chat_shares_one_short_instruction_and_no_row(assets, tmp_path):
-    train, test = real(assets, "chat")
-    heads = [{one.turns[0].content.split("\n\n")[0] for one in rows} for rows in (train, test)]
-    (shared,) = heads[0] & heads[1]
-    assert len(shared.split()) < 13
-    found = find_leaks(train, test, *encoded(train, test), folder=tmp_path)
-    assert found.counts["exact_pairs"] == found.counts["prompt_pairs"] == 0
-    assert found.counts["ngram_pairs"] == 0
-    assert len(shared.split()) == 4
-    find_leaks(train, test, *encoded(train, test), folder=tmp_path, words=4)
-    pairs = {(x["train_row"], x["test_row"]) for x in lines(tmp_path) if x["kind"] == "ngram"}
-    holders = [[i for i, x in enumerate(rows) if shared in x.text] for rows in (train, test)]
-    assert {(i, j) for i in holders[0] for j in holders[1]} <= pairs
 
 
 def natural_instructions(folder, name):
@@ -285,8 +259,8 @@ def test_real_definitions_do_not_flood(assets, tmp_path):
     assert len(expected) > 0
     assert pairs == expected
     # Without the rule every row of the task would touch every other one.
-    every = {"max_test_rows": 10**6, "task_share": 1.0}
-    kept = find_leaks(both, test, *embeddings, folder=tmp_path, limit=10, **every)
+    every = LeakageOptions(max_test_rows=10**6, task_share=1.0, limit=10)
+    kept = find_leaks(both, test, *embeddings, every, folder=tmp_path)
     assert kept.pairs["ngram"] >= len(moved) * len(test) / 2
 
 
@@ -295,7 +269,8 @@ def test_what_is_taken_for_a_template_is_told(tmp_path):
     passage = " ".join(f"word{n}" for n in range(20))
     test = [row(f"t{n}", f"{passage} question {n}", str(n)) for n in range(3)]
     train = [row("a", f"other words and {passage}"), row("b", "nothing of the kind")]
-    found = find_leaks(train, test, *encoded(train, test), folder=tmp_path, threshold=1.0)
+    options = LeakageOptions(threshold=1.0)
+    found = find_leaks(train, test, *encoded(train, test), options, folder=tmp_path)
     assert found.counts["template_only_train_rows"] == 1
     assert found.template.tolist() == [True, False]
     assert found.counts["leaking_train_rows"] == 0

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from zsg_jax.data.instance import Instance, Turn
 from zsg_jax.leakage import ngrams
-from zsg_jax.leakage.text import EXACT, NGRAM, PROMPT, Overlap, fold
+from zsg_jax.leakage.text import EXACT, NGRAM, PROMPT, TestTexts, fold
 from zsg_jax.runtime.errors import UserError
 
 
@@ -82,13 +82,11 @@ def naive_pairs(train, test, n, max_test_rows, task_share):
     return expected
 
 
-def found_pairs(overlap, train, batch):
+def found_pairs(texts, train, batch):
     found = {}
     for start in range(0, len(train), batch):
-        rows = [0]
         last = {}
-        for pairs in overlap.compare(train[start : start + batch], start):
-            rows.append(pairs.train[0])
+        for pairs in texts.compare(train[start : start + batch], start):
             assert (np.diff(pairs.train) >= 0).all()
             assert pairs.train[0] >= last.get(pairs.kind, 0)
             last[pairs.kind] = pairs.train[-1]
@@ -119,23 +117,23 @@ ROWS = st.builds(
 )
 @example([row("a", "b"), row("A  a", "b")], [row("ａ", "B"), row("a", "c")], 1, 1, 1.0, 2)
 def test_pairs_are_those_of_sets_of_tuples(train, test, n, max_test_rows, task_share, batch):
-    overlap = Overlap(test, words=n, max_test_rows=max_test_rows, task_share=task_share)
+    texts = TestTexts(test, words=n, max_test_rows=max_test_rows, task_share=task_share)
     expected = naive_pairs(train, test, n, max_test_rows, task_share)
-    assert found_pairs(overlap, train, batch) == expected
+    assert found_pairs(texts, train, batch) == expected
     common = naive_common(test, n, max_test_rows, task_share)
     kept = naive_kept(test, n, max_test_rows, task_share)
-    assert overlap.ngrams.common == len(common)
-    assert overlap.ngrams.rows.shape == (len(set().union(*kept)), len(test))
-    assert overlap.unchecked == sum(not grams for grams in kept)
-    met = {}
+    assert texts.ngrams.common == len(common)
+    assert texts.ngrams.rows.shape == (len(set().union(*kept)), len(test))
+    assert texts.unchecked == sum(not grams for grams in kept)
+    holders = {}
     for one in train:
         for gram in naive_ngrams(one, n) & set().union(*kept):
-            met[" ".join(gram)] = met.get(" ".join(gram), 0) + 1
-    assert overlap.most_shared(10**6) == met
-    assert list(overlap.most_shared(2).values()) == sorted(met.values(), reverse=True)[:2]
+            holders[" ".join(gram)] = holders.get(" ".join(gram), 0) + 1
+    assert texts.most_shared(10**6) == holders
+    assert list(texts.most_shared(2).values()) == sorted(holders.values(), reverse=True)[:2]
     for (kind, i, j), _ in expected.items():
         if kind == NGRAM:
-            text = overlap.example(train[i], j)
+            text = texts.first_shared(train[i], j)
             assert tuple(text.split(" ")) in (naive_ngrams(train[i], n) & kept[j])
 
 
@@ -160,7 +158,7 @@ def test_hashes_that_collide_change_nothing(monkeypatch):
     test = [row("one two three", "x"), row("three one two", "y"), row("one one two", "z")]
     train = [row("two one three", "x"), row("a three one two", "y"), row("two two two", "z")]
     expected = naive_pairs(train, test, 3, 10, 0.5)
-    assert found_pairs(Overlap(test, words=3), train, 3) == expected == {(NGRAM, 1, 1): 2}
+    assert found_pairs(TestTexts(test, words=3), train, 3) == expected == {(NGRAM, 1, 1): 2}
     # Once for content and once for template.
     assert attempts == [0, 1, 2, 0, 1, 2]
 
@@ -168,9 +166,9 @@ def test_hashes_that_collide_change_nothing(monkeypatch):
 def test_a_training_run_that_hashes_like_a_test_run_is_no_match(monkeypatch):
     # The sum of the words' numbers: order does not count.
     monkeypatch.setattr(ngrams, "_factors", lambda words, attempt: np.ones(words, np.uint64))
-    overlap = Overlap([row("one two three", "x")], words=3)
+    texts = TestTexts([row("one two three", "x")], words=3)
     train = [row("three two one", "x"), row("one two three", "y")]
-    assert found_pairs(overlap, train, 2) == {(PROMPT, 1, 0): 1, (NGRAM, 1, 0): 1}
+    assert found_pairs(texts, train, 2) == {(PROMPT, 1, 0): 1, (NGRAM, 1, 0): 1}
 
 
 def test_definitions_are_left_out_and_passages_stay():
@@ -180,14 +178,14 @@ def test_definitions_are_left_out_and_passages_stay():
         row(f"{definition} {passage if i < 4 else f'text {i}'} Question {i}?", "x", f"task {i % 2}")
         for i in range(20)
     ]
-    overlap = Overlap(test)
+    texts = TestTexts(test)
     train = [row(definition, "y"), row(passage, "y"), row(f"{definition} other text", "y")]
-    found = found_pairs(overlap, train, 3)
+    found = found_pairs(texts, train, 3)
     assert {pair[1:] for pair in found} == {(1, j) for j in range(4)}
     assert len(naive_words(passage)) - 13 + 1 == found[NGRAM, 1, 0]
-    assert overlap.ngrams.common > 0
+    assert texts.ngrams.common > 0
     # As many rows as the definition has, and more than any task has.
-    kept = found_pairs(Overlap(test, max_test_rows=20, task_share=1), train, 3)
+    kept = found_pairs(TestTexts(test, max_test_rows=20, task_share=1), train, 3)
     assert {pair[1] for pair in kept} == {0, 1, 2}
 
 
@@ -196,7 +194,7 @@ def test_a_small_tasks_definition_is_left_out_by_its_share():
     others = [row(f"question {i}", "x", "other") for i in range(40)]
     for rows, found in ((2, 1), (3, 0)):
         test = [row(f"{definition} {i}", "x", "small") for i in range(rows)]
-        pairs = found_pairs(Overlap(test + others), [row(definition, "y")], 1)
+        pairs = found_pairs(TestTexts(test + others), [row(definition, "y")], 1)
         assert len(pairs) == rows * found
 
 
@@ -204,18 +202,18 @@ def test_pairs_come_in_blocks_and_all_of_them_come(monkeypatch):
     monkeypatch.setattr("zsg_jax.leakage.text.PAIRS", 5)
     test = [row("a b c d", str(j)) for j in range(7)]
     train = [row("b c" if i % 3 else "a b c", str(i)) for i in range(10)]
-    overlap = Overlap(test, words=2, max_test_rows=7, task_share=1)
+    texts = TestTexts(test, words=2, max_test_rows=7, task_share=1)
     expected = naive_pairs(train, test, 2, 7, 1)
     assert len(expected) == 70
-    assert found_pairs(overlap, train, 10) == expected
+    assert found_pairs(texts, train, 10) == expected
     # A block ends with the training row that fills it.
-    assert all(len(pairs.train) < 5 + 7 for pairs in overlap.compare(train))
+    assert all(len(pairs.train) < 5 + 7 for pairs in texts.compare(train))
 
 
 def test_turns_before_the_answer_are_the_prompt_whoever_spoke():
     turns = (Turn("system", "Be brief."), Turn("user", "Hi"), Turn("assistant", "Yo"))
     one = Instance("1", "t", turns, ("Yo",))
-    assert set(found_pairs(Overlap([one]), [row("be brief. hi", "YO")], 1)) == {(EXACT, 0, 0)}
+    assert set(found_pairs(TestTexts([one]), [row("be brief. hi", "YO")], 1)) == {(EXACT, 0, 0)}
 
 
 @pytest.mark.parametrize(
@@ -228,13 +226,13 @@ def test_turns_before_the_answer_are_the_prompt_whoever_spoke():
 )
 def test_settings_out_of_range_are_refused(setting, message):
     with pytest.raises(UserError, match=message):
-        Overlap([], **setting)
+        TestTexts([], **setting)
 
 
 def test_no_test_rows_share_nothing():
-    assert found_pairs(Overlap([]), [row("a", "b")], 1) == {}
+    assert found_pairs(TestTexts([]), [row("a", "b")], 1) == {}
     with pytest.raises(ValueError, match="no n-gram"):
-        Overlap([row("x", "y")]).example(row("a", "b"), 0)
+        TestTexts([row("x", "y")]).first_shared(row("a", "b"), 0)
 
 
 @pytest.mark.parametrize(
@@ -247,10 +245,10 @@ def test_no_test_rows_share_nothing():
 )
 def test_scripts_without_spaces_are_compared_by_character(shared):
     test = [row(f"请问 {shared}？", "甲")]
-    overlap = Overlap(test, words=13)
-    found = {pair.kind: pair for pair in overlap.compare([row(f"so {shared} and", "b")], 0)}
+    texts = TestTexts(test, words=13)
+    found = {pair.kind: pair for pair in texts.compare([row(f"so {shared} and", "b")], 0)}
     assert found[NGRAM].train.tolist() == [0]
     other = shared[:6] + "x" + shared[7:12] + "y" + shared[13:]
     assert not [
-        p for p in Overlap(test, words=13).compare([row(other[:14], "b")], 0) if len(p.train)
+        p for p in TestTexts(test, words=13).compare([row(other[:14], "b")], 0) if len(p.train)
     ]

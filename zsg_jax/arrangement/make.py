@@ -132,7 +132,7 @@ def look_for_leaks(
             sides.train_rows,
             sides.test_rows,
             folder=folder,
-            numbers=numbers,
+            indices=numbers,
             largest=largest,
             search=search.with_progress(passes(progress)),
         )

@@ -90,13 +90,13 @@ def coarse(
         np.shape(distance) == (found,),
         f"coarse: distances are {np.shape(distance)}, but there are {found} tasks",
     )
-    place = np.argsort(ranked(distance, descending))
-    return _first(np.argsort(place[numbers], kind="stable"), budget)
+    rank = np.argsort(ranked(distance, descending))
+    return _first(np.argsort(rank[numbers], kind="stable"), budget)
 
 
 def nearest_first(arrangement: Arrangement) -> Arrangement:
     """Turns forward, rows inside a turn as they stand (NFT under TMTA)."""
-    return _taken(arrangement, np.argsort(arrangement.turn, kind="stable"))
+    return _reordered(arrangement, np.argsort(arrangement.turn, kind="stable"))
 
 
 def farthest_first(arrangement: Arrangement) -> Arrangement:
@@ -104,12 +104,12 @@ def farthest_first(arrangement: Arrangement) -> Arrangement:
 
     Not the same as `tmta(..., farthest=True)`, which chooses other rows.
     """
-    return _taken(arrangement, np.argsort(-arrangement.turn.astype(np.int64), kind="stable"))
+    return _reordered(arrangement, np.argsort(-arrangement.turn.astype(np.int64), kind="stable"))
 
 
 def shuffled(arrangement: Arrangement, seed: int) -> Arrangement:
     """The same rows in random order (RT under TMTA); PCG64, seed 0 or above."""
-    return _taken(arrangement, _generator(seed).permutation(len(arrangement)))
+    return _reordered(arrangement, _generator(seed).permutation(len(arrangement)))
 
 
 def number_tasks(tasks: Tasks) -> np.ndarray:
@@ -139,5 +139,5 @@ def _first(order: np.ndarray, budget: int | None) -> Arrangement:
     return Arrangement(order, np.ones(len(order), np.int32))
 
 
-def _taken(arrangement: Arrangement, places: np.ndarray) -> Arrangement:
-    return Arrangement(arrangement.order[places], arrangement.turn[places])
+def _reordered(arrangement: Arrangement, index: np.ndarray) -> Arrangement:
+    return Arrangement(arrangement.order[index], arrangement.turn[index])

@@ -1,6 +1,6 @@
 """Parts of a pool or of TMTA's turns, to be trained on alone (arXiv 2406.11721).
 
-Subsets of a pool come by ascending row and are of turn 1; `permutations.shuffled` mixes them.
+Subsets of a pool come by ascending row and are of turn 1; `orders.shuffled` mixes them.
 """
 
 import numpy as np

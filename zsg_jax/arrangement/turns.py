@@ -65,14 +65,14 @@ def tmta(
     longest = _longest(len(test))
     length = k if k is not None else first_length(len(train), len(test), budget)
 
-    taken = np.zeros(len(train), bool)
+    removed = np.zeros(len(train), bool)
     everyone = np.arange(len(test))
     lists = np.empty((len(test), 0), np.int64) if first is None else first
-    place = np.zeros(len(test), np.int64)
+    position = np.zeros(len(test), np.int64)
     subsets: list[np.ndarray] = []
     chosen = 0
     while chosen < wanted:
-        if not _advance(lists, place, taken):
+        if not _advance(lists, position, removed):
             if k is None and len(train) - chosen <= longest:
                 length = longest  # no further pass, and a sort costs less than keeping lists
             lists = top_k(
@@ -80,14 +80,14 @@ def tmta(
                 test,
                 min(length, len(train) - chosen),
                 farthest=farthest,
-                excluded=taken if chosen else None,
+                excluded=removed if chosen else None,
                 search=search,
             )[1]
-            place[:] = 0
+            position[:] = 0
             # Lists that ran dry overlap more than was guessed.
             length = max(length, min(2 * length, longest))
-        subset = np.unique(lists[everyone, place])
-        taken[subset] = True
+        subset = np.unique(lists[everyone, position])
+        removed[subset] = True
         subsets.append(subset)
         chosen += len(subset)
     sizes = [len(subset) for subset in subsets]
@@ -97,19 +97,19 @@ def tmta(
     )
 
 
-def _advance(lists: np.ndarray, place: np.ndarray, taken: np.ndarray) -> bool:
-    """Moves every place to its list's first row not taken; False when a list has none."""
+def _advance(lists: np.ndarray, position: np.ndarray, removed: np.ndarray) -> bool:
+    """Moves every position to its list's first index not removed; False when a list has none."""
     walking = np.arange(len(lists))
     while len(walking):
-        if place[walking].max() >= lists.shape[1]:
+        if position[walking].max() >= lists.shape[1]:
             return False
-        walking = walking[taken[lists[walking, place[walking]]]]
-        place[walking] += 1
+        walking = walking[removed[lists[walking, position[walking]]]]
+        position[walking] += 1
     return True
 
 
 def first_length(train: int, test: int, budget: int | None) -> int:
-    """How long the first lists of `tmta` are for so many rows, unless it is told."""
+    """How long the first lists of `tmta` are for so many examples, unless given."""
     wanted = train if budget is None else min(budget, train)
     longest = _longest(test)
     if train <= min(FULL_SORT_ROWS, longest):

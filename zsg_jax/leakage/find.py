@@ -1,8 +1,9 @@
 """Tells how much of the test set stands in the training pool, by text and by embedding.
 
-A row of an arrangement toward a test set may be near that set because it is in it.
+An example of an arrangement toward a test set may be near that set because it is in it.
 """
 
+import dataclasses
 import itertools
 import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -15,7 +16,7 @@ import numpy as np
 
 from zsg_jax.data.instance import Instance
 from zsg_jax.leakage.near import NEAR, near_pairs
-from zsg_jax.leakage.text import EXACT, NGRAM, PROMPT, Overlap, Pairs
+from zsg_jax.leakage.text import EXACT, NGRAM, PROMPT, LeakingPairs, TestTexts
 from zsg_jax.runtime.errors import check
 from zsg_jax.runtime.files import replacing
 from zsg_jax.runtime.processes import is_first
@@ -24,21 +25,38 @@ from zsg_jax.similarity.stored import Rows
 
 FILE = "leakage.jsonl"
 KINDS = (EXACT, PROMPT, NEAR, NGRAM)
-BATCH = 1024  # training rows whose texts are compared at a time
+BATCH = 1024  # training examples whose texts are compared at a time
 MOST_SHARED = 5  # n-grams named in the summary
 
 
 @dataclass(frozen=True)
-class Leakage:
-    """What training rows have of test rows. A row, and a pair, may be of several kinds.
+class LeakageOptions:
+    """What counts as a leak.
 
     Attributes:
-        train: (N,) uint8, bit k is set where a training row is of kind `KINDS[k]` with a test row.
-        test: (T,) uint8, the same of test rows.
+        threshold: cosine from which examples are near, above 0, at most 1.
+        words, max_test_rows, task_share: as `TestTexts` takes them.
+        limit: pairs of a kind that are written, 0 for none.
+    """
+
+    threshold: float = 0.95
+    words: int = 13
+    max_test_rows: int = 10
+    task_share: float = 0.5
+    limit: int = 10_000
+
+
+@dataclass(frozen=True)
+class Leakage:
+    """What training examples share with test examples; both, and a pair, may be of several kinds.
+
+    Attributes:
+        train: (N,) uint8, bit k set where a training example is of kind `KINDS[k]` with a test one.
+        test: (T,) uint8, the same of test examples.
         pairs: pairs of each kind; all of them, whether written or not.
         written: pairs of each kind in the file.
-        template: (N,) bool, training rows that have words of several test rows which were taken for
-            a template; no leak by itself.
+        template: (N,) bool, training examples that share words which several test examples have,
+            taken for a template; no leak by itself.
         facts: rules and settings, as `summary` gives them.
     """
 
@@ -49,27 +67,27 @@ class Leakage:
     template: np.ndarray
     facts: Mapping[str, Any]
 
-    def rows(self, kind: str) -> np.ndarray:
-        """(N,) bool: the training rows of one kind."""
+    def of_kind(self, kind: str) -> np.ndarray:
+        """(N,) bool: the training examples of one kind."""
         return (self.train & _bit(kind)) > 0
 
     @property
-    def rows_to_drop(self) -> np.ndarray:
-        """(N,) bool: the training rows of any kind."""
+    def leaking(self) -> np.ndarray:
+        """(N,) bool: the training examples of any kind."""
         return self.train > 0
 
     @property
     def counts(self) -> dict[str, int]:
-        """Plain numbers: rows in all, leaking and touched, and rows and pairs by kind."""
+        """Plain numbers: examples in all, leaking and touched, and examples and pairs by kind."""
         counts = {
             "train_rows": len(self.train),
             "test_rows": len(self.test),
-            "leaking_train_rows": int(self.rows_to_drop.sum()),
+            "leaking_train_rows": int(self.leaking.sum()),
             "touched_test_rows": int((self.test > 0).sum()),
-            "template_only_train_rows": int((self.template & ~self.rows_to_drop).sum()),
+            "template_only_train_rows": int((self.template & ~self.leaking).sum()),
         }
         for kind in KINDS:
-            counts[f"{kind}_train_rows"] = int(self.rows(kind).sum())
+            counts[f"{kind}_train_rows"] = int(self.of_kind(kind).sum())
             counts[f"{kind}_test_rows"] = int(((self.test & _bit(kind)) > 0).sum())
             counts[f"{kind}_pairs"] = self.pairs[kind]
             counts[f"{kind}_pairs_written"] = self.written[kind]
@@ -81,147 +99,154 @@ class Leakage:
 
     def sentence(self, way_out: str = "") -> str:
         """One line for the user; `way_out`, such as "pass --drop-leaks …", follows what leaks."""
-        counts = self.counts
+        counts, words = self.counts, self.facts["words"]
         kinds = (
             f"{counts['exact_train_rows']:,} exact, "
             f"{counts['prompt_train_rows']:,} same prompt, "
             f"{counts['near_train_rows']:,} near (cosine ≥ {self.facts['threshold']:g}), "
-            f"{counts['ngram_train_rows']:,} sharing {self.facts['words']} words"
+            f"{counts['ngram_train_rows']:,} sharing {words} words"
         )
-        alike = counts["template_only_train_rows"]
-        if alike:
+        if alike := counts["template_only_train_rows"]:
             kinds += (
-                f"; {alike:,} more share {self.facts['words']} words that several test rows have, "
-                "taken for a template"
+                f"; {alike:,} more share {words} words that several test rows have, taken for a "
+                "template"
             )
         if not counts["leaking_train_rows"]:
             return f"leakage: none of {len(self.train):,} training rows ({kinds})"
-        said = (
+        line = (
             f"leakage: {counts['leaking_train_rows']:,} of {len(self.train):,} training rows "
             f"({kinds}) touch {counts['touched_test_rows']:,} of {len(self.test):,} test rows"
         )
-        return f"{said}; {way_out}" if way_out else said
+        return f"{line}; {way_out}" if way_out else line
 
 
 def find_leaks(
     train: Iterable[Instance],
     test: Sequence[Instance],
-    train_rows: Rows,
-    test_rows: Rows,
+    train_embeddings: Rows,
+    test_embeddings: Rows,
+    options: LeakageOptions = LeakageOptions(),
     *,
     folder: Path,
-    numbers: tuple[np.ndarray, np.ndarray] | None = None,
-    threshold: float = 0.95,
-    words: int = 13,
-    max_test_rows: int = 10,
-    task_share: float = 0.5,
-    limit: int = 10_000,
+    indices: tuple[np.ndarray, np.ndarray] | None = None,
     largest: np.ndarray | None = None,
     search: Search = Search(),
 ) -> Leakage:
-    """Compares every training row with every test row and writes the pairs to `leakage.jsonl`.
+    """Compares every training with every test example and writes the pairs to `leakage.jsonl`.
 
     One JSON object a line: `kind`, `train_row`, `train_id`, `test_row`, `test_id`, then `cosine`
-    of near pairs, `shared` (how many n-grams) and `text` (the first of them) of n-gram pairs. Rows
-    count from 0. The first `limit` pairs of a kind by training row are written; the last line,
-    `{"kind": "counts", …}`, holds `Leakage.counts`, which count all of them. The file is there
-    whole or not at all, and with several processes the first one writes it.
+    of near pairs, `shared` (how many n-grams) and `text` (the first of them) of n-gram pairs.
+    Examples count from 0. The first `options.limit` pairs of a kind by training example are
+    written; the last line, `{"kind": "counts", …}`, holds `Leakage.counts`, which count all of
+    them. The file is there whole or not at all, and with several processes the first one writes it.
 
     Args:
-        train: N instances, read once, a batch at a time.
-        test: T instances.
-        train_rows: (N, D) floats, or what gives them by a slice or by ascending int64 rows.
-        test_rows: (T, D) floats, by the same encoder. What a cosine means is the encoder's: a long
-            definition that both sets have makes unlike rows near, and one that reads the first 256
-            tokens takes rows that differ only later for the same.
+        train: N examples, read once, a batch at a time.
+        test: T examples.
+        train_embeddings: (N, D) floats, or what gives them by a slice or ascending int64 indices.
+        test_embeddings: (T, D) floats, by the same encoder. What a cosine means is the encoder's: a
+            long definition that both sets have makes unlike examples near, and one that reads the
+            first 256 tokens takes examples that differ only later for the same.
+        options: what counts as a leak.
         folder: where the file goes.
-        numbers: (N,) and (T,), the numbers that rows go by in the file; None counts them from 0.
-        threshold, largest: as `near_pairs` takes them.
-        words, max_test_rows, task_share: as `Overlap` takes them.
-        limit: pairs of a kind that are written, 0 for none.
-        search: devices, block size and progress, which counts the training rows.
+        indices: (N,) and (T,), the numbers of the examples in the file; None counts them from 0.
+        largest: as `near_pairs` takes it.
+        search: devices, block size and progress, which counts the training examples.
 
     Raises:
-        UserError: settings out of range; embeddings that do not fit the instances or each other.
+        UserError: settings out of range; embeddings that do not fit the examples or each other.
     """
-    check(limit >= 0, f"limit={limit}: it must be at least 0")
-    total = len(train_rows)
-    check(len(test) == len(test_rows), f"{len(test)} test rows, but {len(test_rows)} embeddings")
-    overlap = Overlap(test, words=words, max_test_rows=max_test_rows, task_share=task_share)
-    near = _Near(
+    check(options.limit >= 0, f"limit={options.limit}: it must be at least 0")
+    total = len(train_embeddings)
+    check(
+        len(test) == len(test_embeddings),
+        f"{len(test)} test rows, but {len(test_embeddings)} embeddings",
+    )
+    texts = TestTexts(
+        test,
+        words=options.words,
+        max_test_rows=options.max_test_rows,
+        task_share=options.task_share,
+    )
+    near = _Sorted(
         near_pairs(
-            train_rows,
-            test_rows,
-            threshold=threshold,
+            train_embeddings,
+            test_embeddings,
+            threshold=options.threshold,
             largest=largest,
             search=search,
         )
     )
-    flags, touched = np.zeros(total, np.uint8), np.zeros(len(test), np.uint8)
-    template = np.zeros(total, bool)
-    pairs, written = dict.fromkeys(KINDS, 0), dict.fromkeys(KINDS, 0)
+    tally = _Tally(total, len(test), options.limit)
     with _opened(Path(folder) / FILE) as file:
         start, rest = 0, iter(train)
         while batch := list(itertools.islice(rest, BATCH)):
             stop = start + len(batch)
             check(stop <= total, f"more training rows than their {total} embeddings")
-            for found in itertools.chain(overlap.compare(batch, start), near.until(stop)):
-                flags[found.train] |= _bit(found.kind)
-                touched[found.test] |= _bit(found.kind)
-                some = min(limit - written[found.kind], len(found.train))
-                for place in range(some):
-                    line = _line(found, place, batch[found.train[place] - start], test, overlap)
-                    if numbers is not None:
-                        for side, of in zip(("train_row", "test_row"), numbers, strict=True):
-                            line[side] = int(of[line[side]])
+            for found in itertools.chain(texts.compare(batch, start), near.until(stop)):
+                for at in range(tally.add(found)):
+                    example = batch[found.train[at] - start]
+                    line = _line(found, at, example, test, texts, indices)
                     _write(file, line)
-                pairs[found.kind] += len(found.train)
-                written[found.kind] += some
-            template[start:stop] = overlap.of_template
+            tally.template[start:stop] = texts.of_template
             search.on_progress(len(batch), total)
             start = stop
         check(start == total, f"{start} training rows, but {total} embeddings")
-        facts = {
-            "threshold": threshold,
-            "words": words,
-            "max_test_rows": max_test_rows,
-            "task_share": task_share,
-            "limit": limit,
-            "rules": {
-                **overlap.rules,
-                NEAR: f"cosine of the embeddings is {threshold:g} or more, in float32",
-            },
-            "ngrams_checked": overlap.ngrams.rows.shape[0],
-            "ngrams_common": overlap.ngrams.common,
-            "test_rows_without_ngrams": overlap.unchecked,
-            "ngrams_most_shared": overlap.most_shared(MOST_SHARED),
-        }
-        leakage = Leakage(flags, touched, pairs, written, template, facts)
+        leakage = tally.leakage(_facts(options, texts))
         _write(file, {"kind": "counts", **leakage.counts})
     return leakage
 
 
-class _Near:
-    """Near pairs handed out up to a training row, whatever the blocks they come in."""
+def _facts(options: LeakageOptions, texts: TestTexts) -> dict[str, Any]:
+    near = f"cosine of the embeddings is {options.threshold:g} or more, in float32"
+    return {
+        **dataclasses.asdict(options),
+        "rules": {**texts.rules, NEAR: near},
+        "ngrams_checked": texts.ngrams.rows.shape[0],
+        "ngrams_common": texts.ngrams.common,
+        "test_rows_without_ngrams": texts.unchecked,
+        "ngrams_most_shared": texts.most_shared(MOST_SHARED),
+    }
 
-    def __init__(self, blocks: Iterator[Pairs]):
-        self.blocks = blocks
-        self.rest: Pairs | None = None
 
-    def until(self, stop: int) -> Iterator[Pairs]:
-        """The pairs not handed out yet whose training row is below `stop`."""
-        while True:
-            self.rest = self.rest or next(self.blocks, None)
-            if self.rest is None:
-                return
-            kind, *columns = self.rest
-            cut = int(np.searchsorted(self.rest.train, stop))
+class _Tally:
+    """What has been found so far; attributes are those of `Leakage`."""
+
+    def __init__(self, train: int, test: int, limit: int) -> None:
+        self.train, self.test = np.zeros(train, np.uint8), np.zeros(test, np.uint8)
+        self.template = np.zeros(train, bool)
+        self.pairs, self.written = dict.fromkeys(KINDS, 0), dict.fromkeys(KINDS, 0)
+        self._limit = limit
+
+    def add(self, found: LeakingPairs) -> int:
+        """Counts the pairs, and says how many, from the first, are to be written."""
+        self.train[found.train] |= _bit(found.kind)
+        self.test[found.test] |= _bit(found.kind)
+        some = min(self._limit - self.written[found.kind], len(found.train))
+        self.pairs[found.kind] += len(found.train)
+        self.written[found.kind] += some
+        return some
+
+    def leakage(self, facts: Mapping[str, Any]) -> Leakage:
+        return Leakage(self.train, self.test, self.pairs, self.written, self.template, facts)
+
+
+class _Sorted:
+    """Near pairs handed out up to a training example, whatever the blocks they come in."""
+
+    def __init__(self, blocks: Iterator[LeakingPairs]) -> None:
+        self._blocks = blocks
+        self._rest: LeakingPairs | None = None
+
+    def until(self, stop: int) -> Iterator[LeakingPairs]:
+        """The pairs not handed out yet whose training example is below `stop`."""
+        while found := self._rest or next(self._blocks, None):
+            cut = int(np.searchsorted(found.train, stop))
             if cut:
-                yield Pairs(kind, *(column[:cut] for column in columns))
-            if cut < len(self.rest.train):
-                self.rest = Pairs(kind, *(column[cut:] for column in columns))
+                yield found.part(slice(cut))
+            self._rest = found.part(slice(cut, None)) if cut < len(found.train) else None
+            if self._rest:
                 return
-            self.rest = None
 
 
 @contextmanager
@@ -239,21 +264,26 @@ def _bit(kind: str) -> np.uint8:
 
 
 def _line(
-    found: Pairs, place: int, instance: Instance, test: Sequence[Instance], overlap: Overlap
+    found: LeakingPairs,
+    at: int,
+    example: Instance,
+    test: Sequence[Instance],
+    texts: TestTexts,
+    indices: tuple[np.ndarray, np.ndarray] | None,
 ) -> dict[str, Any]:
-    row = int(found.test[place])
+    train_index, test_index = int(found.train[at]), int(found.test[at])
     line: dict[str, Any] = {
         "kind": found.kind,
-        "train_row": int(found.train[place]),
-        "train_id": instance.id,
-        "test_row": row,
-        "test_id": test[row].id,
+        "train_row": int(indices[0][train_index]) if indices else train_index,
+        "train_id": example.id,
+        "test_row": int(indices[1][test_index]) if indices else test_index,
+        "test_id": test[test_index].id,
     }
     if found.kind == NEAR:
-        line["cosine"] = float(str(found.measure[place]))  # float32's own digits
+        line["cosine"] = float(str(found.measure[at]))  # float32's own digits
     if found.kind == NGRAM:
-        line["shared"] = int(found.measure[place])
-        line["text"] = overlap.example(instance, row)
+        line["shared"] = int(found.measure[at])
+        line["text"] = texts.first_shared(example, test_index)
     return line
 
 

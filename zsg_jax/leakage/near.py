@@ -1,14 +1,14 @@
-"""Finds the training rows whose embedding is nearly that of a test row, all pairs of them.
+"""Finds the training examples whose embedding is nearly that of a test example, in all pairs.
 
-Most training rows are near no test row: one pass for the largest cosine of each leaves the few for
-which every cosine is worth having.
+Most training examples are near no test example: one pass for the largest cosine of each leaves the
+few for which every cosine is worth having.
 """
 
 from collections.abc import Iterator
 
 import numpy as np
 
-from zsg_jax.leakage.text import Pairs
+from zsg_jax.leakage.text import LeakingPairs
 from zsg_jax.runtime.errors import check
 from zsg_jax.similarity.search.cosine import cosine_matrix, row_statistics
 from zsg_jax.similarity.search.options import Search
@@ -26,18 +26,18 @@ def near_pairs(
     threshold: float = 0.95,
     largest: np.ndarray | None = None,
     search: Search = Search(),
-) -> Iterator[Pairs]:
-    """All pairs whose cosine is `threshold` or more, in blocks, by training row, then by test row.
+) -> Iterator[LeakingPairs]:
+    """All pairs whose cosine is `threshold` or more, in blocks, by training, then by test example.
 
-    The threshold is rounded to float32, which the cosines are; a rounding keeps some equal rows a
-    few 10^-7 below 1. Rows of zeros, which empty texts give, have cosine 0 with everything.
+    The threshold is rounded to float32, which the cosines are; a rounding keeps some equal ones a
+    few 10^-7 below 1. Embeddings of zeros, which empty texts give, have cosine 0 with everything.
 
     Args:
-        train: (N, D) floats, or what gives them by a slice or by ascending int64 rows.
+        train: (N, D) floats, or what gives them by a slice or by ascending int64 indices.
         test: (T, D) floats.
         threshold: above 0, at most 1.
-        largest: (N,) float32, each training row's largest cosine, where `row_statistics` has
-            already been run on these rows; None runs it.
+        largest: (N,) float32, each training example's largest cosine, where `row_statistics` has
+            already been run on these; None runs it.
         search: devices and block size; they never change a pair.
 
     Raises:
@@ -59,4 +59,4 @@ def near_pairs(
         for top in range(0, len(rows), part):
             at, column = np.nonzero(cosines[top : top + part] >= least)
             if len(at):
-                yield Pairs(NEAR, rows[top + at], column, cosines[top + at, column])
+                yield LeakingPairs(NEAR, rows[top + at], column, cosines[top + at, column])

@@ -1,4 +1,4 @@
-r"""Compares the text of training rows with that of all test rows: equal, same prompt, shared words.
+"""Compares the text of training with that of test examples: equal, same prompt, shared words.
 
 All texts are folded first: NFKC, case folding, NFKC, then every run of white space one space.
 """
@@ -13,17 +13,17 @@ from zsg_jax.data.instance import Instance
 from zsg_jax.leakage.ngrams import TEMPLATE_ROWS, NgramIndex
 
 EXACT, PROMPT, NGRAM = "exact", "prompt", "ngram"
-PAIRS = 1 << 20  # pairs of rows held at a time
+PAIRS = 1 << 20  # pairs of examples held at a time
 _FOLDED = "after NFKC, case folding and folding of white space"
 
 
-class Pairs(NamedTuple):
-    """Training rows that have something of test rows; pairs are distinct and by training row.
+class LeakingPairs(NamedTuple):
+    """Pairs of a training and a test example that share something; distinct, by training example.
 
     Attributes:
-        kind: what they have in common.
-        train: (P,) int64 training rows, ascending.
-        test: (P,) int64 test rows.
+        kind: what they share.
+        train: (P,) int64 indices of training examples, ascending.
+        test: (P,) int64 indices of test examples.
         measure: (P,) how much: cosines float32, counts of n-grams int32, or 1 for other kinds.
     """
 
@@ -32,20 +32,26 @@ class Pairs(NamedTuple):
     test: np.ndarray
     measure: np.ndarray
 
+    def part(self, of: slice) -> "LeakingPairs":
+        """Some of the pairs."""
+        return LeakingPairs(self.kind, self.train[of], self.test[of], self.measure[of])
 
-class Overlap:
-    """The test rows' texts, ready to be met by any number of training rows.
+
+class TestTexts:
+    """The texts of the test examples, with which any number of training examples are compared.
 
     Args:
-        test: the test rows.
+        test: the test examples.
         words: words of an n-gram.
         max_test_rows, task_share: when an n-gram is template: see `NgramIndex`.
 
     Attributes:
-        of_template: (n,) bool, rows of the batch compared last that have an n-gram which was taken
-            for template.
+        rules: what each kind means, in words.
+        of_template: (n,) bool, examples of the batch compared last that have an n-gram which was
+            taken for template.
     """
 
+    __test__ = False  # no test, though pytest takes the name for one
     of_template = np.zeros(0, bool)
 
     def __init__(
@@ -67,21 +73,21 @@ class Overlap:
                 "with a word of these do not count"
             ),
         }
-        rows_of_prompt: dict[str, list[int]] = {}
-        rows_of_answer: dict[tuple[str, str], list[int]] = {}
+        of_prompt: dict[str, list[int]] = {}
+        of_answer: dict[tuple[str, str], list[int]] = {}
         texts = []
-        for row, instance in enumerate(test):
-            prompt, answer = _folded(instance)
+        for index, example in enumerate(test):
+            prompt, answer = _folded(example)
             texts.append(f"{prompt} {answer}")
-            rows_of_prompt.setdefault(prompt, []).append(row)
-            for accepted in {answer, *map(fold, instance.references)}:
-                rows_of_answer.setdefault((prompt, accepted), []).append(row)
-        self._of_prompt = {key: np.array(rows) for key, rows in rows_of_prompt.items()}
-        self._of_answer = {key: np.array(rows) for key, rows in rows_of_answer.items()}
+            of_prompt.setdefault(prompt, []).append(index)
+            for accepted in {answer, *map(fold, example.references)}:
+                of_answer.setdefault((prompt, accepted), []).append(index)
+        self._of_prompt = {key: np.array(found) for key, found in of_prompt.items()}
+        self._of_answer = {key: np.array(found) for key, found in of_answer.items()}
         self.ngrams, self.templates = (
             NgramIndex(
                 texts,
-                [instance.task for instance in test],
+                [example.task for example in test],
                 words=words,
                 max_test_rows=max_test_rows,
                 task_share=task_share,
@@ -89,30 +95,31 @@ class Overlap:
             )
             for template in (False, True)
         )
-        # How many training rows have met each n-gram so far.
-        self._met = np.zeros(self.ngrams.rows.shape[0], np.int64)
+        # How many training examples have each n-gram, of those compared so far.
+        self._holders = np.zeros(self.ngrams.rows.shape[0], np.int64)
 
-    def compare(self, train: Sequence[Instance], start: int = 0) -> Iterator[Pairs]:
-        """All pairs of these training rows with test rows, in blocks, each kind by training row.
+    def compare(self, train: Sequence[Instance], start: int = 0) -> Iterator[LeakingPairs]:
+        """All pairs of these with test examples, in blocks, each kind by training example.
 
         Args:
-            train: a batch of rows; a thousand at a time is fast.
-            start: the number of the first one.
+            train: a batch of examples; a thousand at a time is fast.
+            start: the index of the first one.
         """
         texts = []
-        for row, instance in enumerate(train, start):
-            prompt, answer = _folded(instance)
+        for index, example in enumerate(train, start):
+            prompt, answer = _folded(example)
             texts.append(f"{prompt} {answer}")
-            rows = self._of_prompt.get(prompt)
-            if rows is None:
+            same = self._of_prompt.get(prompt)
+            if same is None:
                 continue
-            equal = self._of_answer.get((prompt, answer), rows[:0])
-            for kind, found in ((EXACT, equal), (PROMPT, np.setdiff1d(rows, equal))):
+            equal = self._of_answer.get((prompt, answer), same[:0])
+            for kind, found in ((EXACT, equal), (PROMPT, np.setdiff1d(same, equal))):
                 if len(found):
-                    yield Pairs(kind, np.full_like(found, row), found, np.ones_like(found))
+                    ones = np.ones_like(found)
+                    yield LeakingPairs(kind, np.full_like(found, index), found, ones)
         self.of_template = np.diff(self.templates.find(texts).indptr) > 0
         hits = self.ngrams.find(texts)
-        np.add.at(self._met, hits.indices, 1)
+        np.add.at(self._holders, hits.indices, 1)
         # A product of sparse arrays never lists an n-gram's test rows one by one.
         most = np.minimum(hits @ np.diff(self.ngrams.rows.indptr), self.ngrams.rows.shape[1])
         block = np.cumsum(most) // PAIRS
@@ -121,29 +128,30 @@ class Overlap:
             shared = hits[part] @ self.ngrams.rows
             shared.sort_indices()
             rows = np.repeat(part, np.diff(shared.indptr)).astype(np.int64)
-            yield Pairs(NGRAM, start + rows, shared.indices.astype(np.int64), shared.data)
+            yield LeakingPairs(NGRAM, start + rows, shared.indices.astype(np.int64), shared.data)
 
-    def example(self, instance: Instance, test_row: int) -> str:
-        """The first n-gram of the test set that this training row shares with that test row.
+    def first_shared(self, train: Instance, test_index: int) -> str:
+        """The first n-gram of the test set that this training example shares with a test example.
 
         Raises:
             ValueError: they share none.
         """
-        grams = np.sort(self.ngrams.find([" ".join(_folded(instance))]).indices)
-        rows = self.ngrams.rows[grams]
-        places = np.flatnonzero(rows.indices == test_row)
-        if not len(places):
-            raise ValueError(f"{instance.id} shares no n-gram with test row {test_row}")
-        return self.ngrams.text(grams[np.searchsorted(rows.indptr, places[0], "right") - 1])
+        grams = np.sort(self.ngrams.find([" ".join(_folded(train))]).indices)
+        holders = self.ngrams.rows[grams]
+        at = np.flatnonzero(holders.indices == test_index)
+        if not len(at):
+            raise ValueError(f"{train.id} shares no n-gram with test example {test_index}")
+        return self.ngrams.text(grams[np.searchsorted(holders.indptr, at[0], "right") - 1])
 
     def most_shared(self, count: int) -> dict[str, int]:
-        """The n-grams that most training rows have, and how many; a template shows here."""
-        best = np.argsort(-self._met, kind="stable")[:count]
-        return {self.ngrams.text(gram): int(self._met[gram]) for gram in best if self._met[gram]}
+        """The n-grams that most training examples have, and how many; a template shows here."""
+        best = np.argsort(-self._holders, kind="stable")[:count]
+        holders = self._holders
+        return {self.ngrams.text(gram): int(holders[gram]) for gram in best if holders[gram]}
 
     @property
     def unchecked(self) -> int:
-        """Test rows without any n-gram to look for: too short, or all of it template."""
+        """Test examples without any n-gram to look for: too short, or all of it template."""
         has = np.zeros(self.ngrams.rows.shape[1], bool)
         has[self.ngrams.rows.indices] = True
         return int((~has).sum())

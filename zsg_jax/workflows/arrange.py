@@ -25,7 +25,7 @@ from zsg_jax.data.formats.natural_instructions.options import from_text
 from zsg_jax.data.joined import Joined
 from zsg_jax.data.schemas.read import FLAG_ADVICE, NO_TASK, tell_skipped
 from zsg_jax.data.sources import open_source
-from zsg_jax.leakage.find import Leakage, find_leaks
+from zsg_jax.leakage.find import Leakage, LeakageOptions, find_leaks
 from zsg_jax.runtime.errors import check
 from zsg_jax.runtime.files import npy_bytes, replacing, write_bytes
 from zsg_jax.runtime.progress import bar, count, passes, say
@@ -141,8 +141,7 @@ def _leaks(request: Request, inputs: Both, largest: np.ndarray, folder: OutFolde
             list(inputs.test.instances()),
             inputs.train_rows,
             inputs.test_rows,
-            threshold=request.leak_similarity,
-            words=request.leak_words,
+            LeakageOptions(request.leak_similarity, request.leak_words),
             largest=largest,
             search=inputs.search.with_progress(passes(progress)),
             folder=folder.new,
@@ -197,7 +196,7 @@ def _arranged(
     """
     pool = np.arange(len(inputs.train))
     if request.drop_leaks:
-        pool = np.flatnonzero(~leaks.rows_to_drop)
+        pool = np.flatnonzero(~leaks.leaking)
         check(len(pool) > 0, "--drop-leaks: every training row leaks; nothing is left to arrange")
     if len(pool) < len(inputs.train) or inputs.scored.any():
         chosen = _comparison(request, inputs, pool, search)

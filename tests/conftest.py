@@ -2,10 +2,13 @@
 
 import json
 import os
+import signal
 import socket
+import stat
 import subprocess
 import sys
 import tempfile
+import warnings
 from pathlib import Path
 
 import pytest
@@ -29,6 +32,44 @@ def free_port():
             return one.getsockname()[1]
 
     return find
+
+
+@pytest.fixture
+def killed_at():
+    """Runs work in a process that kills itself at the n-th file it has put on the disk.
+
+    Of that file half is there, as in a power cut. Gives whether there were so many files.
+    """
+
+    def run(number, work):
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # JAX runs threads; what is run here asks no device
+            child = os.fork()
+        if child == 0:
+            left, sync = number, os.fsync
+
+            def sync_or_die(opened):
+                nonlocal left
+                if stat.S_ISREG(os.fstat(opened).st_mode):
+                    left -= 1
+                    if left == 0:
+                        path = f"/proc/self/fd/{opened}"
+                        os.truncate(path, os.path.getsize(path) // 2)
+                        os.kill(os.getpid(), signal.SIGKILL)
+                sync(opened)
+
+            os.fsync = sync_or_die
+            try:
+                work()
+            except BaseException:
+                os._exit(1)
+            os._exit(0)
+        _, status = os.waitpid(child, 0)
+        code = os.waitstatus_to_exitcode(status)
+        assert code in (0, -signal.SIGKILL)
+        return code != 0
+
+    return run
 
 
 @pytest.fixture(scope="session")

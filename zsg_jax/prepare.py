@@ -10,9 +10,9 @@ from pathlib import Path
 from zsg_jax.data.schemas import AUTO, KINDS
 from zsg_jax.runtime import cli as command_line
 from zsg_jax.workflows import prepare as command
-from zsg_jax.workflows.prepare_options import Request
+from zsg_jax.workflows.prepare_options import PrepareOptions
 
-_DEFAULTS = {field.name: field.default for field in dataclasses.fields(Request)}
+_DEFAULTS = {field.name: field.default for field in dataclasses.fields(PrepareOptions)}
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -57,7 +57,7 @@ def _parser() -> argparse.ArgumentParser:
 def main(argv: Sequence[str]) -> None:
     """Writes what the flags name."""
     given = vars(_parser().parse_args(list(argv[1:])))
-    written = command.run(Request(**{**given, "output": Path(given["output"])}))
+    written = command.run(PrepareOptions(**{**given, "output": Path(given["output"])}))
     print(f"prepared: {os.path.relpath(written)}")
 
 

@@ -112,7 +112,7 @@ def test_damaged_tokens_are_named_and_made_again(workdir, small_config, read_met
     whole = path.read_bytes()
     path.write_bytes(whole[:-2] + b"zz")
     again(small_config(), workdir)
-    assert f"{path}: damaged" in capsys.readouterr().err
+    assert f"{path} does not have the checksum" in capsys.readouterr().err
     assert path.read_bytes() == whole
     assert read_metrics(workdir / RUN) == expected
 

@@ -1,9 +1,6 @@
 import gzip
 import json
-import os
-import signal
 import subprocess
-import sys
 
 import numpy as np
 import pytest
@@ -14,14 +11,14 @@ from hypothesis import strategies as st
 from zsg_jax import prepare
 from zsg_jax.data.dataset import open_corpus
 from zsg_jax.data.export.examples import Example
-from zsg_jax.data.formats.tfds import plan
+from zsg_jax.data.formats.tfds.write import MEGABYTE
 from zsg_jax.data.instance import instances_digest
 from zsg_jax.data.schemas.read import read_messages
 from zsg_jax.runtime import cli as command_line
 from zsg_jax.runtime.errors import UserError
 from zsg_jax.workflows import arrange as arranging
 from zsg_jax.workflows import prepare as command
-from zsg_jax.workflows.prepare_options import Request
+from zsg_jax.workflows.prepare_options import PrepareOptions
 
 WRITTEN = "{}.array_record-{:05d}-of-{:05d}"
 
@@ -48,7 +45,7 @@ def make(tmp_path):
 
     def prepared(**changes):
         given = {"train": train, "test": test, "output": tmp_path / "made", "shard_rows": 8}
-        return command.run(Request(**given | changes))
+        return command.run(PrepareOptions(**given | changes))
 
     return prepared
 
@@ -142,7 +139,7 @@ def test_what_is_written_is_read_back(tmp_path_factory, texts, shard_rows):
                 del made["task"]
             file.write(json.dumps(made) + "\n")
     expected, _ = read_messages(source)
-    made = command.run(Request(str(source), folder / "made", shard_rows=shard_rows))
+    made = command.run(PrepareOptions(str(source), folder / "made", shard_rows=shard_rows))
     again, skipped = read_messages(made)
     assert again == expected
     assert not skipped
@@ -161,7 +158,7 @@ def test_the_same_rows_have_the_same_bytes(make, tmp_path):
 
 
 def test_shards_hold_so_many_bytes_of_text(make):
-    folder = make(shard_rows=None, shard_mb=200 / plan.MEGABYTE, test="")
+    folder = make(shard_rows=None, shard_mb=200 / MEGABYTE, test="")
     sizes = [len(records(path)) for path in sorted(folder.glob("*record*"))]
     total = sum(
         len(text.encode())
@@ -178,78 +175,40 @@ def test_shards_hold_so_many_bytes_of_text(make):
     assert max(sizes) - min(sizes) <= 1
 
 
-CHILD = """
-import os, signal, sys
-from pathlib import Path
-from zsg_jax.runtime import files as durable
-from zsg_jax.workflows import prepare as command
-from zsg_jax.workflows.prepare_options import Request
-
-train, output, left = sys.argv[1], Path(sys.argv[2]), int(sys.argv[3])
-sync = durable._sync
-
-def die_at_last(path):
-    global left
-    if path.is_file():
-        left -= 1
-        if left == 0:
-            os.truncate(path, path.stat().st_size // 2)
-            os.kill(os.getpid(), signal.SIGKILL)
-    sync(path)
-
-durable._sync = die_at_last
-command.run(Request(train, output, shard_rows=20))
-"""
-
-
-def test_a_killed_command_goes_on_and_writes_the_same_bytes(tmp_path, capsys):
+def test_a_killed_command_goes_on_and_writes_the_same_bytes(tmp_path, capsys, killed_at):
     train = write(tmp_path / "train.jsonl", 60)
-    whole = contents(command.run(Request(train, tmp_path / "whole" / "made", shard_rows=20)))
-    kills = 0
-    # Its files in order: the plan, each shard and its record, features, info, manifest.
-    for place in (1, 2, 3, 4, 6, 8, 10, 11):
-        output = tmp_path / str(place) / "made"
-        child = subprocess.run(
-            [sys.executable, "-c", CHILD, train, str(output), str(place)],
-            env={**os.environ, "JAX_PLATFORMS": "cpu"},
-            capture_output=True,
-            text=True,
-        )
-        if child.returncode == 0:
-            break
-        assert child.returncode == -signal.SIGKILL, child.stderr
-        kills += 1
-        assert not (output / "1.0.0").exists()
-        kept = {
-            path: path.stat().st_mtime_ns
-            for path in (output / "incomplete.1.0.0").glob("*record-*-of-*")
-            if (path.parent / f"{path.name}.written.json").exists()
+    whole = contents(command.run(PrepareOptions(train, tmp_path / "whole" / "made", shard_rows=20)))
+    # Its files in order: each shard and the plan, then features, info and manifest.
+    for number, kept in ((1, 0), (3, 1), (4, 1), (5, 2), (6, 2), (8, 3), (9, 3)):
+        options = PrepareOptions(train, tmp_path / str(number) / "made", shard_rows=20)
+        assert killed_at(number, lambda options=options: command.run(options))
+        unfinished = options.output / "incomplete.1.0.0"
+        assert not (options.output / "1.0.0").exists()
+        written = {
+            path.name: path.stat().st_mtime_ns for path in sorted(unfinished.glob("*-of-00003"))
         }
-        assert len(kept) == min(max((place - 2) // 2, 0), 3)
         capsys.readouterr()
-        folder = command.run(Request(train, output, shard_rows=20))
+        folder = command.run(options)
         assert contents(folder) == whole
-        for path, written in kept.items():
-            assert (folder / path.name).stat().st_mtime_ns == written
-        told = capsys.readouterr().err
-        assert ("were there whole" in told) == bool(kept)
-    assert kills >= 6
+        same = [
+            name for name, time in written.items() if (folder / name).stat().st_mtime_ns == time
+        ]
+        assert len(same) == kept
+        assert ("were there whole" in capsys.readouterr().err) == bool(kept)
+    assert not killed_at(20, lambda: command.run(options))
 
 
-@pytest.mark.parametrize("place", ["unfinished", "finished"])
-def test_a_damaged_shard_is_named_and_written_again(make, tmp_path, monkeypatch, capsys, place):
+@pytest.mark.parametrize("finished", [False, True])
+def test_a_damaged_shard_is_named_and_written_again(make, tmp_path, capsys, killed_at, finished):
     whole = contents(make())
     output = tmp_path / "second" / "made"
-    if place == "unfinished":
-        with monkeypatch.context() as broken:
-            broken.setattr(command, "_described", lambda *_: 1 / 0)
-            with pytest.raises(ZeroDivisionError):
-                make(output=output)
-        folder = output / "incomplete.1.0.0"
-    else:
+    if finished:
         folder = make(output=output)
         (folder / "features.json").unlink()
         (folder / "dataset_info.json").write_text("{")
+    else:
+        assert killed_at(19, lambda: make(output=output))
+        folder = output / "incomplete.1.0.0"
     damaged, gone = (WRITTEN.format("made-train", k, 7) for k in (2, 5))
     content = bytearray((folder / damaged).read_bytes())
     content[len(content) // 2] ^= 1
@@ -258,9 +217,9 @@ def test_a_damaged_shard_is_named_and_written_again(make, tmp_path, monkeypatch,
     capsys.readouterr()
     assert contents(make(output=output)) == whole
     told = capsys.readouterr().err
-    assert f"{damaged}: is damaged: its digest is another; it is written again" in told
-    assert f"{gone}: is missing; it is written again" in told
-    assert told.count("written again") == 2
+    assert f"{damaged} does not have the checksum it was written with; it is made again" in told
+    assert f"{gone} is missing; it is made again" in told
+    assert told.count("made again") == 2
 
 
 def test_a_version_that_holds_something_else_is_refused(make, tmp_path):
@@ -284,13 +243,10 @@ def test_a_version_that_holds_something_else_is_refused(make, tmp_path):
     assert newest == read_messages(f"{second}:train")[0] == read_messages(other)[0]
 
 
-def test_what_was_begun_of_other_rows_is_begun_again(make, tmp_path, monkeypatch, capsys):
-    with monkeypatch.context() as broken:
-        broken.setattr(command, "_described", lambda *_: 1 / 0)
-        with pytest.raises(ZeroDivisionError):
-            make(train=write(tmp_path / "o.jsonl", 50))
+def test_what_was_begun_of_other_rows_is_begun_again(make, tmp_path, capsys, killed_at):
+    assert killed_at(19, lambda: make(train=write(tmp_path / "o.jsonl", 70)))
     assert contents(make()) == contents(make(output=tmp_path / "new" / "made"))
-    assert "was begun of other rows" in capsys.readouterr().err
+    assert "plan.json: was made of something else (splits)" in capsys.readouterr().err
 
 
 def test_bad_rows_are_refused_or_counted(make, tmp_path):

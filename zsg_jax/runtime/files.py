@@ -73,10 +73,14 @@ def npy_bytes(values: np.ndarray) -> bytes:
     return buffer.getvalue()
 
 
+def json_bytes(content: Any) -> bytes:
+    """`content` as indented JSON; NaN and infinities, which JSON lacks, raise ValueError."""
+    return f"{json.dumps(content, indent=1, ensure_ascii=False, allow_nan=False)}\n".encode()
+
+
 def write_json(path: Path, content: Any) -> None:
-    """Writes `content` as indented JSON; NaN and infinities, which JSON lacks, raise ValueError."""
-    text = json.dumps(content, indent=1, ensure_ascii=False, allow_nan=False)
-    write_bytes(path, f"{text}\n".encode())
+    """Writes `json_bytes` of `content`."""
+    write_bytes(path, json_bytes(content))
 
 
 def file_digest(path: Path) -> str:

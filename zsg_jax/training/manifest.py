@@ -12,13 +12,12 @@ import shutil
 from pathlib import Path
 from typing import Any
 
-from zsg_jax.runtime import files as durable
+from zsg_jax.runtime import files, shards
 from zsg_jax.runtime.buckets import Store, is_address
+from zsg_jax.runtime.shards import MANIFEST
 
-MANIFEST = "manifest.json"
 Folder = Path | str  # gs://… as a string, of which a `Path` would eat a slash
 _MD5 = "md5:"  # before the base64 of one; SHA-256 is in hexadecimal
-_CALLED = {"md5": "MD5", "sha256": "SHA-256"}
 
 
 def whole_path(folder: Folder) -> Folder:
@@ -87,18 +86,22 @@ def read_json(folder: Folder, name: str) -> Any:
 def write_json(folder: Folder, name: str, content: Any) -> None:
     """Puts JSON in place, whole or not at all."""
     if isinstance(folder, str):
-        Store(folder).write(name, f"{json.dumps(content, indent=1)}\n".encode())
+        Store(folder).write(name, files.json_bytes(content))
     else:
-        durable.write_json(folder / name, content)
+        files.write_json(folder / name, content)
 
 
 def digests(folder: Folder) -> dict[str, str]:
     """The digest of every file but the manifest, by its path below `folder`."""
-    return {
-        name: known or _digest(folder, name, "sha256")
-        for name, known in _md5s(folder).items()
-        if name != MANIFEST and not name.endswith(durable.PARTIAL)
-    }
+    if isinstance(folder, str):
+        objects = sorted(Store(folder).list().items())
+        found = {
+            name: f"{_MD5}{one.md5}" if one.md5 else _digest(folder, name, "sha256")
+            for name, one in objects
+        }
+    else:
+        found = shards.digests(folder)
+    return {name: digest for name, digest in found.items() if name != MANIFEST}
 
 
 def problem_of(folder: Folder, needed: str) -> str | None:
@@ -114,30 +117,24 @@ def problem_of(folder: Folder, needed: str) -> str | None:
         return f"{MANIFEST} is not JSON"
     if not isinstance(expected, dict) or not isinstance(expected.get(needed), str):
         return f"{MANIFEST} is not whole"
-    stored = _md5s(folder)
-    for name, digest in expected.items():
-        if name not in stored:
-            return f"{name} is missing"
-        kind = "md5" if str(digest).startswith(_MD5) else "sha256"
-        known = stored[name] if kind == "md5" else None
-        if digest != (known or _digest(folder, name, kind)):
-            return f"{name} does not have the {_CALLED[kind]} it was written with"
-    return None
+    objects = Store(folder).list() if isinstance(folder, str) else None
+
+    def digest(name: str) -> str:
+        algorithm = "md5" if str(expected[name]).startswith(_MD5) else "sha256"
+        if objects is not None and name not in objects:
+            raise FileNotFoundError(name)
+        # What the store itself knows of an object need not be read back.
+        if objects is not None and algorithm == "md5" and objects[name].md5:
+            return f"{_MD5}{objects[name].md5}"
+        return _digest(folder, name, algorithm)
+
+    return shards.damage(expected, digest)
 
 
-def _md5s(folder: Folder) -> dict[str, str | None]:
-    """Every file of a checkpoint, and its digest where the store it lies in tells it."""
+def _digest(folder: Folder, name: str, algorithm: str) -> str:
     if isinstance(folder, str):
-        objects = sorted(Store(folder).list().items())
-        return {name: f"{_MD5}{one.md5}" if one.md5 else None for name, one in objects}
-    files = (path for path in sorted(folder.rglob("*")) if path.is_file())
-    return {path.relative_to(folder).as_posix(): None for path in files}
-
-
-def _digest(folder: Folder, name: str, kind: str) -> str:
-    if isinstance(folder, str):
-        digest = Store(folder).digest(name, kind)
+        digest = Store(folder).digest(name, algorithm)
     else:
         with (folder / name).open("rb") as file:
-            digest = hashlib.file_digest(file, kind).digest()
-    return f"{_MD5}{base64.b64encode(digest).decode()}" if kind == "md5" else digest.hex()
+            digest = hashlib.file_digest(file, algorithm).digest()
+    return f"{_MD5}{base64.b64encode(digest).decode()}" if algorithm == "md5" else digest.hex()

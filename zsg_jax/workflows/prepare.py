@@ -2,7 +2,6 @@
 
 import dataclasses
 import hashlib
-import shutil
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
@@ -10,22 +9,29 @@ from typing import Any
 from zsg_jax.data.formats import natural_instructions
 from zsg_jax.data.formats.fields import parse_fields
 from zsg_jax.data.formats.natural_instructions.options import from_text
-from zsg_jax.data.formats.tfds import write as shards
 from zsg_jax.data.formats.tfds.layout import FEATURES, INFO, MANIFEST, Split, features, info
-from zsg_jax.data.formats.tfds.plan import MEGABYTE, SplitPlan, plan_split
+from zsg_jax.data.formats.tfds.write import (
+    MEGABYTE,
+    Shard,
+    SplitPlan,
+    mend,
+    plan_split,
+    write_split,
+)
 from zsg_jax.data.instances import Instances
 from zsg_jax.data.schemas.read import FLAG_ADVICE, BadRow, tell_skipped
 from zsg_jax.data.sources import load
 from zsg_jax.runtime.errors import UserError
 from zsg_jax.runtime.files import file_digest, move, need_json, read_json, write_json
 from zsg_jax.runtime.progress import count, say
-from zsg_jax.workdir import claims as workdir
-from zsg_jax.workflows.prepare_options import Request, check_request
+from zsg_jax.runtime.shards import Shards
+from zsg_jax.workdir import claims
+from zsg_jax.workflows.prepare_options import PrepareOptions, check_options
 
 PLAN = "plan.json"
-TOLD = 1000  # bad rows that the manifest lists
+LISTED = 1000  # bad rows that the manifest lists
 # What of a split tells data sets apart, in words.
-TELLING = {
+FACTS = {
     "rows": "rows",
     "instances_digest": "instances",
     "tasks": "tasks",
@@ -33,8 +39,8 @@ TELLING = {
 }
 
 
-def run(request: Request) -> Path:
-    """Writes what `request` names as version VERSION of the data set in its `output` folder.
+def run(options: PrepareOptions) -> Path:
+    """Writes what `options` name as version VERSION of the data set in their `output` folder.
 
     The version's folder comes whole or not at all; until then it is `incomplete.VERSION`, from
     which the same command goes on. It holds the shards, features.json, dataset_info.json, and
@@ -48,97 +54,90 @@ def run(request: Request) -> Path:
         UserError: for every mistake that a user can mend; also where the version is there already
             and holds other instances.
     """
-    check_request(request)
-    root, name = request.output, request.output.name
+    check_options(options)
+    root = options.output
     if root.exists() and not root.is_dir():
         raise UserError(f"--output {root}: is a file; give a folder")
     with ExitStack() as stack:
-        stack.enter_context(workdir.locked(root, flag="--output"))
-        sides, skipped = _opened(request, root / "scratch", stack)
+        stack.enter_context(claims.locked(root, flag="--output"))
+        sides, skipped = _opened(options, root / "scratch", stack)
         plans = [
-            plan_split(side, instances, request.shard_mb * MEGABYTE, request.shard_rows)
+            plan_split(side, instances, options.shard_mb * MEGABYTE, options.shard_rows)
             for side, instances in sides.items()
         ]
         facts: dict[str, Any] = {
-            "name": name,
-            "version": request.version,
+            "name": root.name,
+            "version": options.version,
             "splits": {plan.name: plan.facts() for plan in plans},
         }
-        done = root / request.version
+        done = root / options.version
         if done.exists():
-            _check_done(done, facts, plans, sides)
+            _mend(done, facts, plans)
             return done
-        folder = root / f"incomplete.{request.version}"
-        _claim(folder, facts)
-        written = {
-            plan.name: shards.write_split(folder, name, plan, sides[plan.name]) for plan in plans
-        }
-        for side, parts in written.items():
-            facts["splits"][side] |= {
-                "source": _source(request, side),
-                "shards": [one._asdict() for one in parts],
-            }
-        _described(folder, name, request.version, facts["splits"])
-        write_json(folder / MANIFEST, facts | _skipped(skipped))
-        move(folder, done)
-        _tidy(done)
+        _write(options, done, facts, plans, skipped)
     for plan in plans:
         say(
-            f"{plan.name}: {count(plan.rows, 'row')} of {count(len(plan.tasks), 'task')} in "
-            f"{count(len(plan.starts), 'shard')}, instances digest {plan.digest[:12]}"
+            f"{plan.name}: {count(len(plan.instances), 'row')} of {count(len(plan.tasks), 'task')} "
+            f"in {count(len(plan.starts), 'shard')}, instances digest {plan.digest[:12]}"
         )
     return done
 
 
+def _write(
+    options: PrepareOptions,
+    done: Path,
+    facts: dict[str, Any],
+    plans: list[SplitPlan],
+    skipped: list[BadRow],
+) -> None:
+    """Writes a version, or what an earlier command has not yet written of it."""
+    folder = done.with_name(f"incomplete.{done.name}")
+    shards = Shards(folder, facts, manifest=PLAN)
+    splits = {
+        plan.name: plan.facts()
+        | {
+            "source": _source(options, plan.name),
+            "shards": [one._asdict() for one in write_split(shards, facts["name"], plan)],
+        }
+        for plan in plans
+    }
+    shards.finish(prune=True)
+    _describe(folder, facts["name"], facts["version"], splits)
+    told = {"skipped": len(skipped), "skipped_rows": [row._asdict() for row in skipped[:LISTED]]}
+    write_json(folder / MANIFEST, facts | {"splits": splits} | told)
+    move(folder, done)
+    (done / PLAN).unlink()
+
+
 def _opened(
-    request: Request, scratch: Path, stack: ExitStack
+    options: PrepareOptions, scratch: Path, stack: ExitStack
 ) -> tuple[dict[str, Instances], list[BadRow]]:
     train, test, skipped = load(
-        request.train,
-        request.test,
-        bad_rows=request.bad_rows,
+        options.train,
+        options.test,
+        bad_rows=options.bad_rows,
         rewrites_options={},
         advice=FLAG_ADVICE,
-        format=request.data_format,
+        format=options.data_format,
         flag="--data-format",
-        fields=parse_fields(request.data_fields, "--data-fields"),
+        fields=parse_fields(options.data_fields, "--data-fields"),
         tasks_options=from_text(
-            request.natural_instructions,
-            dataclasses.replace(natural_instructions.WHOLE, seed=request.seed),
+            options.natural_instructions,
+            dataclasses.replace(natural_instructions.WHOLE, seed=options.seed),
         ),
-        split=request.split,
-        train_per_task=request.train_per_task,
-        test_per_task=request.test_per_task,
-        seed=request.seed,
+        split=options.split,
+        train_per_task=options.train_per_task,
+        test_per_task=options.test_per_task,
+        seed=options.seed,
         scratch=scratch,
         stack=stack,
     )
-    tell_skipped(skipped, len(skipped), f"; {MANIFEST} lists the first {TOLD:,}")
-    return {"train": train} | ({"test": test} if request.test else {}), skipped
+    tell_skipped(skipped, len(skipped), f"; {MANIFEST} lists the first {LISTED:,}")
+    return {"train": train} | ({"test": test} if options.test else {}), skipped
 
 
-def _claim(folder: Path, facts: dict[str, Any]) -> None:
-    """Makes the unfinished folder, or goes on in it if it is of the same plan."""
-    try:
-        known = read_json(folder / PLAN)
-    except UserError:
-        known = None
-    if folder.exists() and known != facts:
-        say(f"{folder}: was begun of other rows or with other shards; it is begun again")
-        shutil.rmtree(folder)
-    write_json(folder / PLAN, facts)
-
-
-def _tidy(done: Path) -> None:
-    """Takes away what only an unfinished version needs; a kill may leave it in a finished one."""
-    shards.forget(done)
-    (done / PLAN).unlink(missing_ok=True)
-
-
-def _check_done(
-    done: Path, facts: dict[str, Any], plans: list[SplitPlan], sides: dict[str, Instances]
-) -> None:
-    """Checks a finished version and mends its shards; refuses one that holds something else."""
+def _mend(done: Path, facts: dict[str, Any], plans: list[SplitPlan]) -> None:
+    """Checks a finished version and mends its files; refuses one that holds something else."""
     manifest = need_json(done / MANIFEST, ("splits",), "give another --version")
     recorded = manifest["splits"]
     for side in sorted(recorded.keys() | facts["splits"].keys()):
@@ -147,27 +146,18 @@ def _check_done(
             raise _differs(done, f"{side} is {'not ' * (there is None)}there")
         for key in here:
             if there.get(key) != here[key]:
-                raise _differs(done, f"its {side} has other {TELLING[key]}")
-    _tidy(done)
-    mended = [
-        file
-        for plan in plans
-        for file in shards.mend(
-            done,
-            manifest["name"],
-            plan,
-            sides[plan.name],
-            [shards.Shard(**one) for one in recorded[plan.name]["shards"]],
-        )
-    ]
-    mended += _described(done, manifest["name"], manifest["version"], recorded)
+                raise _differs(done, f"its {side} has other {FACTS[key]}")
+    (done / PLAN).unlink(missing_ok=True)
+    mended = _describe(done, manifest["name"], manifest["version"], recorded)
+    for plan in plans:
+        mended += mend(done, plan, [Shard(**one) for one in recorded[plan.name]["shards"]])
     how = f"{count(len(mended), 'file')} mended" if mended else "whole"
     say(f"{done}: was there already, {how}")
 
 
-def _described(folder: Path, name: str, version: str, splits: dict[str, Any]) -> list[str]:
+def _describe(folder: Path, name: str, version: str, splits: dict[str, Any]) -> list[str]:
     """Writes the files by which TFDS knows a data set, unless they are there; those written."""
-    told = [
+    described = [
         Split(
             side,
             tuple(one["rows"] for one in facts["shards"]),
@@ -176,7 +166,7 @@ def _described(folder: Path, name: str, version: str, splits: dict[str, Any]) ->
         for side, facts in splits.items()
     ]
     written = []
-    for file, content in ((FEATURES, features()), (INFO, info(name, version, told))):
+    for file, content in ((FEATURES, features()), (INFO, info(name, version, described))):
         path = folder / file
         try:
             known = read_json(path)
@@ -197,8 +187,8 @@ def _differs(done: Path, how: str) -> UserError:
     )
 
 
-def _source(request: Request, side: str) -> dict[str, str]:
-    path = Path(getattr(request, side))
+def _source(options: PrepareOptions, side: str) -> dict[str, str]:
+    path = Path(getattr(options, side))
     return {"path": str(path), "digest": _digest(path)}
 
 
@@ -211,7 +201,3 @@ def _digest(path: Path) -> str:
     for one in files:
         digest.update(f"{one.relative_to(path).as_posix()}\0{file_digest(one)}\n".encode())
     return digest.hexdigest() if files else ""
-
-
-def _skipped(skipped: list[BadRow]) -> dict[str, Any]:
-    return {"skipped": len(skipped), "skipped_rows": [row._asdict() for row in skipped[:TOLD]]}

@@ -13,7 +13,7 @@ from zsg_jax.runtime.errors import check
 
 
 @dataclass(frozen=True)
-class Request:
+class PrepareOptions:
     """One data set; `python -m zsg_jax.prepare --help` says what each field means."""
 
     train: str
@@ -32,54 +32,54 @@ class Request:
     natural_instructions: str = ""
 
 
-def check_request(request: Request) -> None:
+def check_options(options: PrepareOptions) -> None:
     """Refuses what nothing could write, before any file is read.
 
     Raises:
         UserError: naming the flag, its value and what would do.
     """
-    output = str(request.output)
+    output = str(options.output)
     # A path such as gs://… becomes gs:/… as a Path.
     check(
         ":/" not in output,
         f"--output {output}: is no folder of this machine; write to one, then copy it there",
     )
-    name = request.output.name
+    name = options.output.name
     check(
         bool(NAME.fullmatch(name)),
         f"--output {output}: the folder's name is the data set's, so it must be of a-z, 0-9 and _, "
         f"with a letter first{_suggestion(name)}",
     )
     check(
-        bool(VERSION.fullmatch(request.version)),
-        f"--version {request.version!r}: must be three numbers, as 1.0.0",
+        bool(VERSION.fullmatch(options.version)),
+        f"--version {options.version!r}: must be three numbers, as 1.0.0",
     )
-    check(request.shard_mb > 0, f"--shard-mb {request.shard_mb}: it must be above 0")
+    check(options.shard_mb > 0, f"--shard-mb {options.shard_mb}: it must be above 0")
     for key, least in (
         ("shard_rows", 1),
         ("train_per_task", 1),
         ("test_per_task", 1),
         ("seed", 0),
     ):
-        value = getattr(request, key)
+        value = getattr(options, key)
         check(
             value is None or value >= least,
             f"--{key.replace('_', '-')} {value}: it must be at least {least}",
         )
     for side in ("train", "test"):
         check(
-            getattr(request, side) != REWRITES,
+            getattr(options, side) != REWRITES,
             f"--{side} {REWRITES}: is made on the spot by every study; give a file",
         )
     check(
-        bool(request.test) or not request.split,
-        f"--split {request.split}: parts the tasks of two sides; give --test too, which may be the "
+        bool(options.test) or not options.split,
+        f"--split {options.split}: parts the tasks of two sides; give --test too, which may be the "
         "same source",
     )
-    check_split(request.split)
-    check_kind(request.data_format, "--data-format")
-    parse_fields(request.data_fields, "--data-fields")
-    check_untokenized(from_text(request.natural_instructions))
+    check_split(options.split)
+    check_kind(options.data_format, "--data-format")
+    parse_fields(options.data_fields, "--data-fields")
+    check_untokenized(from_text(options.natural_instructions))
 
 
 def _suggestion(name: str) -> str:

@@ -1,10 +1,6 @@
 import json
-import os
 import pickle
 import shutil
-import signal
-import subprocess
-import sys
 from dataclasses import replace
 
 import numpy as np
@@ -149,37 +145,15 @@ def test_whatever_decides_the_tokens_has_them_computed_again(tmp_path, change):
     assert len([path for path in tmp_path.iterdir() if path.is_dir()]) == -(-len(rows) // 6)
 
 
-def halved(path):
-    path.write_bytes(path.read_bytes()[:-3])
-
-
-def flipped(path):
-    content = bytearray(path.read_bytes())
-    content[-1] ^= 1
-    path.write_bytes(content)
-
-
-@pytest.mark.parametrize("harm", [os.unlink, halved, flipped])
 @pytest.mark.parametrize("name", ["tokens", "mask", "rows"])
-def test_a_damaged_shard_is_named_and_alone_computed_again(tmp_path, capsys, harm, name):
+def test_a_damaged_shard_is_named_and_alone_computed_again(tmp_path, capsys, name):
     rows, tokenizer = instances(20), Counting()
     store(rows, tokenizer, 64, tmp_path, shard_rows=6)
-    harm(tmp_path / "00001" / f"{name}.npy")
+    path = tmp_path / "00001" / f"{name}.npy"
+    path.write_bytes(path.read_bytes()[:-1] + b"x")
     store(rows, tokenizer, 64, tmp_path, shard_rows=6)
     assert tokenizer.count == 26
-    told = capsys.readouterr().err
-    assert told.count("computed again") == 1
-    assert f"00001/{name}.npy: " in told
-    same(StoredExamples(tmp_path), encode(rows, ByteTokenizer(), 64))
-
-
-def test_a_damaged_manifest_is_named_and_all_is_computed_again(tmp_path, capsys):
-    rows, tokenizer = instances(20), Counting()
-    for content in ("{", "[]", "{}", '{"shards": [{"folder": "00000"}]}', '{"shards": [1]}'):
-        (tmp_path / MANIFEST).write_text(content)
-        store(rows, tokenizer, 64, tmp_path, shard_rows=6)
-        assert f"{MANIFEST}: damaged (" in capsys.readouterr().err
-    assert tokenizer.count == 5 * 20
+    assert f"{path} " in capsys.readouterr().err
     same(StoredExamples(tmp_path), encode(rows, ByteTokenizer(), 64))
 
 
@@ -195,44 +169,18 @@ def test_what_is_not_all_there_is_not_opened(tmp_path):
         StoredExamples(tmp_path)
 
 
-CHILD = """
-import os, signal, sys
-from pathlib import Path
-from zsg_jax.runtime import files as durable
-from zsg_jax.data.tokenize import store as tokens
-from tests_of_tokens import Counting, instances
-left = int(sys.argv[2])
-sync = durable._sync
-def sync_or_die(path):
-    global left
-    left -= 1
-    if left == 0:
-        os.kill(os.getpid(), signal.SIGKILL)
-    sync(path)
-durable._sync = sync_or_die
-tokens.store(instances(20), Counting(), 64, Path(sys.argv[1]), shard_rows=6)
-"""
-
-
-@pytest.mark.parametrize("count", [1, 4, 11, 17])
-def test_killed_anywhere_it_goes_on_after_the_last_whole_shard(tmp_path, count):
-    shutil.copy(__file__, tmp_path / "tests_of_tokens.py")
-    (tmp_path / "child.py").write_text(CHILD)
-    folder, tokenizer = tmp_path / "tokens", Counting()
-    killed = subprocess.run(
-        [sys.executable, str(tmp_path / "child.py"), str(folder), str(count)],
-        env={**os.environ, "JAX_PLATFORMS": "cpu"},
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert killed.returncode == -signal.SIGKILL, killed.stderr
-    manifest = folder / MANIFEST
-    shards = json.loads(manifest.read_text())["shards"] if manifest.exists() else []
-    store(instances(20), tokenizer, 64, folder, shard_rows=6)
-    assert tokenizer.count == 20 - sum(shard["stop"] - shard["start"] for shard in shards)
-    same(StoredExamples(folder), encode(instances(20), ByteTokenizer(), 64))
-    assert not list(folder.glob("*.partial"))
+def test_a_killed_run_goes_on_after_the_last_whole_shard(tmp_path, killed_at):
+    # Each shard has three files; then comes the manifest.
+    for number, kept in ((3, 0), (7, 6), (12, 12)):
+        folder, tokenizer = tmp_path / str(number), Counting()
+        assert killed_at(
+            number,
+            lambda folder=folder: store(instances(20), Counting(), 64, folder, shard_rows=6),
+        )
+        store(instances(20), tokenizer, 64, folder, shard_rows=6)
+        assert tokenizer.count == 20 - kept
+        same(StoredExamples(folder), encode(instances(20), ByteTokenizer(), 64))
+        assert not list(folder.glob("*.partial"))
 
 
 def test_what_is_pickled_does_not_grow_with_the_tokens(tmp_path):

@@ -1,4 +1,4 @@
-"""Token rows on disk: computed once, in shards that betray damage, and read where they are asked.
+"""Token rows on disk: computed once, in shards, and read where they are asked for.
 
 A folder holds `manifest.json` and a folder for each shard: `tokens.npy` (uint16 where the
 vocabulary fits, else int32), `mask.npy` (the loss mask, a bit a token, padded to bytes) and
@@ -9,9 +9,7 @@ by all processes that read it and need not stay.
 
 import hashlib
 import json
-import shutil
 from collections.abc import Callable, Mapping
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -23,12 +21,11 @@ from zsg_jax.data.instances import Instances
 from zsg_jax.data.tokenize.encode import STUDY_FORM, Examples, Form, encode
 from zsg_jax.data.tokenize.tokenizer import Tokenizer
 from zsg_jax.runtime.errors import UserError, check
-from zsg_jax.runtime.files import file_digest, need_json, replacing, write_json
-from zsg_jax.runtime.progress import say
+from zsg_jax.runtime.files import need_json
+from zsg_jax.runtime.shards import MANIFEST, Shards
 
 # To be raised when the same instances come out as other tokens than before.
 FORMAT = 2
-MANIFEST = "manifest.json"
 SHARD_ROWS = 32_768
 _LENGTH, _LOSS, _CUT, _ANSWER_CUT = range(4)
 
@@ -152,35 +149,19 @@ def store(
         "rows": len(instances),
         "shard_rows": shard_rows,
     }
-    known = _known(folder, head)
-    shards: list[dict[str, Any]] = []
-    save = partial(_save_manifest, folder, head, shards, known)
-    if not known:
-        save()
+    shards = Shards(folder, head)
     for number, start in enumerate(range(0, len(instances), shard_rows)):
         stop = min(start + shard_rows, len(instances))
-        name = f"{number:05d}"
-        if name in known and _is_whole(folder / name, known[name]["sha256"]):
-            shards.append(known[name])
+        entry: dict[str, Any] = {"folder": f"{number:05d}", "start": start, "stop": stop}
+        if shards.find(entry) is not None:
             on_progress(stop - start)
             continue
         part = instances.select(np.arange(start, stop))
         examples = encode(part, tokenizer, max_length, on_progress, form)
-        shards.append(
-            {
-                "folder": name,
-                "start": start,
-                "stop": stop,
-                "sha256": _write(examples, folder / name, dtype),
-                "refused": {str(row): reason for row, reason in examples.refused.items()},
-            }
-        )
-        known[name] = shards[-1]
-        save()
-    for path in folder.iterdir():
-        # Shards of more rows, and what a kill left half written.
-        if path.is_dir() and path.name not in known:
-            shutil.rmtree(path)
+        entry["refused"] = {str(row): reason for row, reason in examples.refused.items()}
+        with shards.writing(entry) as path:
+            _write(examples, path, dtype)
+    shards.finish(prune=True)
 
 
 def _digest(instances: Instances, tokenizer: Tokenizer, max_length: int, form: Form) -> str:
@@ -190,54 +171,12 @@ def _digest(instances: Instances, tokenizer: Tokenizer, max_length: int, form: F
     return hashlib.sha256(json.dumps(content).encode()).hexdigest()
 
 
-def _write(examples: Examples, folder: Path, dtype: str) -> dict[str, str]:
-    """Writes a shard and gives the SHA-256 of its files."""
-    rows = [examples.lengths, examples.answer_tokens, examples.cut, examples.answer_cut]
-    with replacing(folder) as partial_folder:
-        partial_folder.mkdir()
-        np.save(partial_folder / "tokens.npy", examples.tokens.astype(dtype))
-        np.save(partial_folder / "mask.npy", np.packbits(examples.loss_mask))
-        np.save(partial_folder / "rows.npy", np.stack(rows, axis=1).astype(np.int32))
-        return {path.name: file_digest(path) for path in sorted(partial_folder.iterdir())}
-
-
-def _known(folder: Path, head: dict[str, Any]) -> dict[str, dict[str, Any]]:
-    """The shards that the manifest tells of, if they are of `head`."""
-    try:
-        manifest = json.loads((folder / MANIFEST).read_bytes())
-        shards = {shard["folder"]: shard for shard in manifest["shards"]}
-        for shard in shards.values():
-            shard["sha256"].items(), shard["refused"].items()
-    except FileNotFoundError:
-        return {}
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
-        say(f"{folder / MANIFEST}: damaged ({error}); all tokens are computed again")
-        return {}
-    return shards if {key: manifest.get(key) for key in head} == head else {}
-
-
-def _is_whole(folder: Path, digests: dict[str, str]) -> bool:
-    for name, digest in digests.items():
-        path = folder / name
-        if not path.is_file():
-            say(f"{path}: listed in {MANIFEST} but missing; computed again")
-            return False
-        if file_digest(path) != digest:
-            say(f"{path}: damaged, its checksum differs from {MANIFEST}; computed again")
-            return False
-    return True
-
-
-def _save_manifest(
-    folder: Path,
-    head: dict[str, Any],
-    shards: list[dict[str, Any]],
-    known: dict[str, dict[str, Any]],
-) -> None:
-    """Writes what is done; other known shards stay so, or a kill would lose them."""
-    made = {shard["folder"] for shard in shards}
-    later = [shard for name, shard in sorted(known.items()) if name not in made]
-    write_json(folder / MANIFEST, {**head, "shards": [*shards, *later]})
+def _write(examples: Examples, folder: Path, dtype: str) -> None:
+    counts = [examples.lengths, examples.answer_tokens, examples.cut, examples.answer_cut]
+    folder.mkdir()
+    np.save(folder / "tokens.npy", examples.tokens.astype(dtype))
+    np.save(folder / "mask.npy", np.packbits(examples.loss_mask))
+    np.save(folder / "rows.npy", np.stack(counts, axis=1).astype(np.int32))
 
 
 def _load(path: Path) -> np.ndarray:

@@ -196,10 +196,10 @@ class Hiding:
 sys.meta_path[:] = [Hiding(finder) for finder in sys.meta_path]
 from zsg_jax.data.schemas.read import read_messages
 from zsg_jax.workflows import prepare as command
-from zsg_jax.workflows.prepare_options import Request
+from zsg_jax.workflows.prepare_options import PrepareOptions
 
 source, output = sys.argv[1], Path(sys.argv[2])
-made = command.run(Request(source, output, shard_rows=7))
+made = command.run(PrepareOptions(source, output, shard_rows=7))
 expected, _ = read_messages(source)
 assert read_messages(made)[0] == expected
 assert "tensorflow_datasets" not in sys.modules

@@ -1,21 +1,24 @@
-"""Writes the shards of a split one by one, each whole or not at all, and tells which are sound."""
+"""Plans which instances go into which shard of a split, and writes the shards."""
 
-from collections.abc import Iterator
+import math
+from collections.abc import Iterable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import numpy as np
 from array_record.python.array_record_module import ArrayRecordWriter
 
 from zsg_jax.data.formats.tfds.example import to_record
-from zsg_jax.data.formats.tfds.plan import SplitPlan
-from zsg_jax.data.instance import Instance
+from zsg_jax.data.formats.tfds.layout import shard_name
+from zsg_jax.data.instance import Instance, InstancesDigest
 from zsg_jax.data.instances import Instances
-from zsg_jax.runtime.errors import UserError
-from zsg_jax.runtime.files import file_digest, read_json, replacing, write_json
-from zsg_jax.runtime.progress import bar, say
+from zsg_jax.runtime.errors import UserError, check
+from zsg_jax.runtime.files import file_digest, replacing
+from zsg_jax.runtime.progress import bar, say, track
+from zsg_jax.runtime.shards import Shards, damage
 
-# Beside every whole shard while a data set is written.
-WRITTEN = ".written.json"
+MEGABYTE = 1_000_000
 _OPTIONS = "group_size:1"  # every record alone, so that access by number is exact
 
 
@@ -28,36 +31,96 @@ class Shard(NamedTuple):
     digest: str
 
 
-def write_split(folder: Path, name: str, plan: SplitPlan, instances: Instances) -> list[Shard]:
+@dataclass(frozen=True)
+class SplitPlan:
+    """One split of a data set; it decides every byte.
+
+    Attributes:
+        name: "train" or "test".
+        instances: of the split.
+        digest: what `instance.instances_digest` gives for them.
+        tasks: how many instances each task has, sorted by its name.
+        starts: the first instance of each shard; shards differ by one at most.
+    """
+
+    name: str
+    instances: Instances
+    digest: str
+    tasks: dict[str, int]
+    starts: tuple[int, ...]
+
+    def of_shard(self, shard: int) -> Iterable[Instance]:
+        """The instances of a shard."""
+        ends = (*self.starts[1:], len(self.instances))
+        return (self.instances[row] for row in range(self.starts[shard], ends[shard]))
+
+    def facts(self) -> dict[str, Any]:
+        """What tells two plans apart, JSON-ready."""
+        return {
+            "rows": len(self.instances),
+            "instances_digest": self.digest,
+            "tasks": self.tasks,
+            "starts": list(self.starts),
+        }
+
+
+def plan_split(
+    name: str, instances: Instances, shard_bytes: float, shard_rows: int | None
+) -> SplitPlan:
+    """Plans a split, reading all of its instances once.
+
+    Args:
+        name: of the split.
+        instances: of the split.
+        shard_bytes: text of a shard at most, as UTF-8, give or take an instance's.
+        shard_rows: instances of a shard at most; it goes before `shard_bytes`.
+
+    Raises:
+        UserError: if there is no instance, or would be more shards than their names can count.
+    """
+    rows = len(instances)
+    check(rows > 0, f"--{name}: no row is left")
+    digest, size = _digest_and_size(track(instances, f"checking {name}", rows))
+    # The quotient of a tiny number may be infinite.
+    parts = rows / shard_rows if shard_rows else min(rows, size / shard_bytes)
+    shards = min(max(math.ceil(parts), 1), rows)
+    check(
+        shards < 100_000,
+        f"--{name}: would be {shards:,} shards; give a larger --shard-mb or --shard-rows",
+    )
+    counts = np.bincount(instances.task, minlength=len(instances.tasks))
+    tasks = {task: int(count) for task, count in zip(instances.tasks, counts, strict=True) if count}
+    starts = tuple(rows * shard // shards for shard in range(shards))
+    return SplitPlan(name, instances, digest, dict(sorted(tasks.items())), starts)
+
+
+def write_split(shards: Shards, name: str, plan: SplitPlan) -> list[Shard]:
     """Writes what is missing or damaged of a split's shards; whole ones stay.
 
     Args:
-        folder: of the version.
+        shards: of the data set.
         name: of the data set.
-        plan: which rows go where.
-        instances: the rows.
+        plan: of the split.
     """
-    shards, kept = [], 0
-    with bar(plan.rows, f"writing {plan.name}") as progress:
+    written, kept = [], 0
+    with bar(len(plan.instances), f"writing {plan.name}") as progress:
         for number in range(len(plan.starts)):
-            path = folder / plan.shard_name(name, number)
-            start, stop = plan.bounds(number)
-            shard = _written(path, stop - start)
-            kept += shard is not None
-            if shard is None:
-                rows = (instances[row] for row in range(start, stop))
-                shard = _write(path, rows)
-                write_json(_beside(path), shard._asdict())
-            shards.append(shard)
-            progress.update(stop - start)
+            file = shard_name(name, plan.name, number, len(plan.starts))
+            entry: dict[str, Any] = {"file": file}
+            found = shards.find(entry)
+            kept += found is not None
+            if found is None:
+                with shards.writing(entry) as path:
+                    entry["rows"], entry["bytes"] = _write(path, plan.of_shard(number))
+            one = found or entry
+            written.append(Shard(file, one["rows"], one["bytes"], one["sha256"]))
+            progress.update(one["rows"])
     if kept:
-        say(f"{plan.name}: {kept:,} of {len(shards):,} shards were there whole")
-    return shards
+        say(f"{plan.name}: {kept:,} of {len(written):,} shards were there whole")
+    return written
 
 
-def mend(
-    folder: Path, name: str, plan: SplitPlan, instances: Instances, recorded: list[Shard]
-) -> list[str]:
+def mend(folder: Path, plan: SplitPlan, recorded: list[Shard]) -> list[str]:
     """Writes anew the shards of a finished split that are not what its manifest says.
 
     Returns:
@@ -68,63 +131,33 @@ def mend(
     """
     mended = []
     for number, known in enumerate(recorded):
-        path = folder / known.file
-        reason = damage(path, known.digest)
-        if not reason:
+        problem = damage({known.file: known.digest}, lambda name: file_digest(folder / name))
+        if problem is None:
             continue
-        say(f"{path}: {reason}; it is written again")
-        start, stop = plan.bounds(number)
-        shard = _write(path, (instances[row] for row in range(start, stop)))
-        if shard != known:
-            raise UserError(
-                f"{path}: comes out otherwise than when it was first written, perhaps with another "
-                "version of array_record; give a new --version"
+        say(f"{folder}/{problem}; it is made again")
+        with replacing(folder / known.file) as path:
+            rows, size = _write(path, plan.of_shard(number))
+            check(
+                Shard(known.file, rows, size, file_digest(path)) == known,
+                f"{folder / known.file}: comes out otherwise than when it was first written, "
+                "perhaps with another version of array_record; give a new --version",
             )
         mended.append(known.file)
     return mended
 
 
-def damage(path: Path, digest: str) -> str:
-    """Why a file is not the one that has this SHA-256, or "" if it is."""
-    try:
-        return "" if file_digest(path) == digest else "is damaged: its digest is another"
-    except FileNotFoundError:
-        return "is missing"
-
-
-def forget(folder: Path) -> None:
-    """Takes the records of whole shards away, which a finished data set has in its manifest."""
-    for path in folder.glob(f"*{WRITTEN}"):
-        path.unlink()
-
-
-def _written(path: Path, rows: int) -> Shard | None:
-    """A shard that an earlier command wrote whole; one that is damaged since is told."""
-    try:
-        known: dict[str, Any] | None = read_json(_beside(path), Shard._fields)
-    except UserError:
-        known = None
-    if known is None or known["rows"] != rows:
-        return None
-    if reason := damage(path, known["digest"]):
-        say(f"{path}: {reason}; it is written again")
-        return None
-    return Shard(**{field: known[field] for field in Shard._fields})
-
-
-def _write(path: Path, instances: Iterator[Instance]) -> Shard:
+def _write(path: Path, instances: Iterable[Instance]) -> tuple[int, int]:
+    """Writes a file of records; gives how many they are, and their bytes."""
     rows = size = 0
-    with replacing(path) as partial:
-        writer = ArrayRecordWriter(str(partial), _OPTIONS)
-        try:
-            for instance in instances:
-                record = to_record(instance)
-                rows, size = rows + 1, size + len(record)
-                _do(path, writer.write, record)
-        finally:
-            _do(path, writer.close)
-        digest = file_digest(partial)
-    return Shard(path.name, rows, size, digest)
+    writer = ArrayRecordWriter(str(path), _OPTIONS)
+    try:
+        for instance in instances:
+            record = to_record(instance)
+            rows, size = rows + 1, size + len(record)
+            _do(path, writer.write, record)
+    finally:
+        _do(path, writer.close)
+    return rows, size
 
 
 def _do(path: Path, call: Any, *arguments: Any) -> None:
@@ -135,5 +168,11 @@ def _do(path: Path, call: Any, *arguments: Any) -> None:
         raise UserError(f"{path}: cannot be written: {error}") from None
 
 
-def _beside(path: Path) -> Path:
-    return path.with_name(path.name + WRITTEN)
+def _digest_and_size(instances: Iterable[Instance]) -> tuple[str, int]:
+    """The digest of all instances, and their text in bytes."""
+    digest, size = InstancesDigest(), 0
+    for instance in instances:
+        digest.update(instance)
+        texts = (instance.id, instance.task, *(turn.content for turn in instance.turns))
+        size += sum(len(text.encode()) for text in (*texts, *instance.references))
+    return digest.hexdigest(), size

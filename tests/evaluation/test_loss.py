@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 
 from zsg_jax.data.tokenize.encode import Examples
-from zsg_jax.evaluation.loss import LossEvaluation
+from zsg_jax.evaluation.loss import LossEvaluator
+from zsg_jax.runtime.errors import UserError
 from zsg_jax.training import sharding
 
 VOCAB = 11
@@ -37,8 +38,9 @@ def test_every_instance_is_counted_once_whatever_the_batch(batch_size, packing):
     mesh = sharding.make_mesh(1, 1)
     where = sharding.shardings(params, mesh)["norm"]["scale"]
     abstract = {"norm": {"scale": jax.ShapeDtypeStruct(table.shape, table.dtype, sharding=where)}}
-    evaluate = LossEvaluation(
+    evaluate = LossEvaluator(
         rows,
+        [f"id{i}" for i in range(7)],
         tasks,
         hidden=hidden,
         vocab_size=VOCAB,
@@ -49,8 +51,7 @@ def test_every_instance_is_counted_once_whatever_the_batch(batch_size, packing):
         dropped=3,
         packing=packing,
     )
-    counted = []
-    result = evaluate(params, counted.append)
+    result = evaluate(params, 5)
 
     log_probs = table - np.log(np.exp(table.astype(np.float64)).sum(-1, keepdims=True))
     expected = []
@@ -68,4 +69,6 @@ def test_every_instance_is_counted_once_whatever_the_batch(batch_size, packing):
     for task, loss in result["loss_by_task"].items():
         mine = [value for value, name in zip(expected, tasks, strict=True) if name == task]
         np.testing.assert_allclose(loss, np.mean(mine), rtol=1e-5)
-    assert (result["instances"], result["dropped"], sum(counted)) == (7, 3, 7)
+    assert (result["instances"], result["dropped"]) == (7, 3)
+    with pytest.raises(UserError, match=r"test loss is nan at step 9, by 7 of 7 .* as id0, id1"):
+        evaluate(jax.tree.map(lambda leaf: leaf * np.nan, params), 9)

@@ -5,7 +5,7 @@ import jax
 import pytest
 
 from zsg_jax.runtime.errors import UserError
-from zsg_jax.training import loop, metrics
+from zsg_jax.training import metrics
 from zsg_jax.training.profile import FOLDER
 from zsg_jax.workflows import study
 
@@ -87,11 +87,12 @@ def test_a_run_that_goes_on_traces_what_is_left(
 def test_a_run_that_ends_within_a_trace_leaves_the_profiler_free(
     small_config, tmp_path, monkeypatch
 ):
-    def fail(run, number, taken):
-        raise KeyboardInterrupt
+    def fail(self, record):
+        if record["kind"] == "train":
+            raise KeyboardInterrupt
 
     with monkeypatch.context() as patched:
-        patched.setattr(loop, "_check_finite", fail)
+        patched.setattr(metrics.MetricsLog, "write", fail)
         with pytest.raises(KeyboardInterrupt):
             train(small_config(**{"training.profile_steps": (1, 9)}), tmp_path)
     assert len(traces(tmp_path)) == 1

@@ -1,6 +1,6 @@
 """The loss on the unseen tasks: a mean for every test instance, then the mean over instances."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import jax
@@ -11,16 +11,20 @@ from zsg_jax.data.batches.packing import Batch, lay_packed, pack, spread
 from zsg_jax.data.batches.pipeline import lay, row_length
 from zsg_jax.data.tokenize.encode import TokenRows
 from zsg_jax.models.loss import answer_losses, segment_losses, token_losses
+from zsg_jax.models.parts import Params
+from zsg_jax.runtime.errors import UserError
+from zsg_jax.runtime.progress import bar
 from zsg_jax.training.sharding import BATCH, place_batch, row_devices
 from zsg_jax.training.step import Hidden
 
 
-class LossEvaluation:
-    """Measures the test loss of a set of parameters; compiled once, test rows on the devices."""
+class LossEvaluator:
+    """Measures the test loss of parameters; compiled once, the test instances on the devices."""
 
     def __init__(
         self,
         examples: TokenRows,
+        ids: Sequence[str],
         tasks: Sequence[str],
         *,
         hidden: Hidden,
@@ -32,64 +36,76 @@ class LossEvaluation:
         dropped: int = 0,
         packing: bool = False,
     ) -> None:
-        """Lays the test rows into batches and compiles the evaluation step.
+        """Lays the test instances into batches and compiles the evaluation step.
 
         Args:
-            examples: test rows, each with at least one answer token.
-            tasks: the task of each row.
+            examples: the tokens of each, with at least one answer token.
+            ids, tasks: the id and the task of each.
             hidden, vocab_size: as `train_step` takes them.
-            batch_size: rows a batch, rounded up to a multiple of `sharding.row_devices`.
-            max_length: the most tokens a row has.
-            dropped: rows left out before, to be told with every measurement.
-            packing: lay as many test rows into one as fit, instead of one.
+            abstract_params: shapes and shardings of the parameters to come.
+            batch_size: sequences a batch, rounded up to a multiple of `sharding.row_devices`.
+            max_length: the most tokens a sequence has.
+            dropped: instances left out before, a field of every record.
+            packing: lay as many instances into one sequence as fit, instead of one.
         """
-        self._tasks = np.asarray(tasks)
-        self._count, self._dropped = len(examples), dropped
+        self._ids, self._tasks, self._dropped = ids, np.asarray(tasks), dropped
         length = row_length(int(examples.lengths.max()), max_length)
-        laid = (_packed if packing else _unpacked)(examples, batch_size, row_devices(mesh), length)
+        lay_all = _packed if packing else _unpacked
+        laid = lay_all(examples, batch_size, row_devices(mesh), length)
         self._batches = [place_batch(batch, mesh) for batch in laid]
         self._step = _compile(hidden, vocab_size, abstract_params, self._batches[0], mesh)
 
-    def __call__(
-        self, params: Any, on_progress: Callable[[int], object] = lambda rows: None
-    ) -> dict[str, Any]:
-        """Evaluates `params`.
+    def __call__(self, params: Params, step: int) -> dict[str, Any]:
+        """Evaluates `params` after `step`.
 
         Returns:
             loss (mean over instances of each one's mean nats per answer token), loss_by_task,
-            instances, dropped, and losses: every instance's own, in the order of the test rows.
+            instances, dropped, and losses: every instance's own, in their order.
+
+        Raises:
+            UserError: a loss is not finite.
         """
-        losses = np.full(self._count, np.nan)
-        under_way: list[Any] = []
-
-        def fetch() -> None:
-            sums, counts, index = jax.device_get(under_way.pop(0))
-            real = index >= 0
-            losses[index[real]] = sums[real].astype(np.float64) / counts[real]
-            on_progress(int(real.sum()))
-
-        # Two batches under way keep the devices busy; more would only take memory.
-        for batch in self._batches:
-            under_way.append(self._step(params, batch))
-            if len(under_way) == 2:
-                fetch()
-        while under_way:
-            fetch()
-        by_task = {task: float(losses[self._tasks == task].mean()) for task in self._task_names()}
+        losses = self._losses(params)
+        bad = [self._ids[int(i)] for i in np.flatnonzero(~np.isfinite(losses))]
+        if bad:
+            raise UserError(
+                f"the test loss is {losses.mean()} at step {step}, by {len(bad)} of {len(losses)} "
+                f"test rows, such as {', '.join(bad[:4])}; look at the weights the run starts "
+                "from, or lower --config.training.learning_rate"
+            )
+        tasks = dict.fromkeys(self._tasks.tolist())
         return {
             "loss": float(losses.mean()),
-            "loss_by_task": by_task,
-            "instances": self._count,
+            "loss_by_task": {task: float(losses[self._tasks == task].mean()) for task in tasks},
+            "instances": len(losses),
             "dropped": self._dropped,
             "losses": losses.tolist(),
         }
 
-    def _task_names(self) -> list[str]:
-        return list(dict.fromkeys(self._tasks.tolist()))
+    def _losses(self, params: Params) -> np.ndarray:
+        """(instances,) float64, the mean nats per answer token of each."""
+        losses = np.full(len(self._ids), np.nan)
+        under_way: list[Any] = []
+        with bar(len(losses), "evaluation") as progress:
+
+            def fetch() -> None:
+                sums, counts, index = jax.device_get(under_way.pop(0))
+                real = index >= 0
+                losses[index[real]] = sums[real].astype(np.float64) / counts[real]
+                progress.update(int(real.sum()))
+
+            # Two batches under way keep the devices busy; more would only take memory.
+            for batch in self._batches:
+                under_way.append(self._step(params, batch))
+                if len(under_way) == 2:
+                    fetch()
+            while under_way:
+                fetch()
+        return losses
 
 
 def _unpacked(examples: TokenRows, batch_size: int, unit: int, length: int) -> Iterator[Batch]:
-    """This process's part of every batch, one test row a row."""
+    """This process's part of every batch, one instance a sequence."""
     size = -(-min(batch_size, len(examples)) // unit) * unit
     local = size // jax.process_count()
     first = jax.process_index() * local
@@ -100,11 +116,11 @@ def _unpacked(examples: TokenRows, batch_size: int, unit: int, length: int) -> I
 
 
 def _packed(examples: TokenRows, batch_size: int, unit: int, length: int) -> Iterator[Batch]:
-    """This process's part of every batch, as many test rows a row as fit; all of one shape."""
+    """This process's part of every batch, full sequences; all batches of one shape."""
     rows = pack(examples.lengths, length)
     most = -(-batch_size // unit) * unit
     count = -(-len(rows) // most)
-    # As many rows in each batch, so that the last is no emptier than the others.
+    # As many sequences in each batch, so that the last is no emptier than the others.
     size = -(-len(rows) // (count * unit)) * unit
     local = size // jax.process_count()
     first = jax.process_index() * local

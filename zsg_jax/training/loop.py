@@ -10,8 +10,6 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
-import numpy as np
-from jax.sharding import Mesh
 
 from zsg_jax.data.batches.packing import consumed
 from zsg_jax.data.batches.pipeline import Batches, Steps
@@ -25,6 +23,7 @@ from zsg_jax.training.checkpoint import Checkpoints
 from zsg_jax.training.profile import FOLDER, Profile
 from zsg_jax.training.sharding import place_batch
 from zsg_jax.training.step import FROZEN
+from zsg_jax.training.trainer import Trainer
 
 FINISHED = "finished.json"
 
@@ -36,54 +35,59 @@ class OrderDigest:
     """
 
     def __init__(self, ids: Sequence[str]) -> None:
-        """Takes the id of every training row."""
+        """Takes the id of every training instance."""
         self._ids = ids
         self._hash = hashlib.sha256()
         self.instances = 0
 
-    def feed(self, rows: Iterable[int]) -> str:
-        """Adds rows, in order, skipping -1, and returns the digest in hexadecimal."""
-        for row in rows:
-            if row >= 0:
-                self._hash.update(self._ids[row].encode() + b"\n")
+    def feed(self, index: Iterable[int]) -> str:
+        """Adds instances by their index, skipping -1, and returns the digest in hexadecimal."""
+        for i in index:
+            if i >= 0:
+                self._hash.update(self._ids[i].encode() + b"\n")
                 self.instances += 1
         return self._hash.hexdigest()
 
 
-class Run(NamedTuple):
-    """What one run is made of.
+class TrainingRun(NamedTuple):
+    """What differs between the runs of a study.
 
     Attributes:
-        name: as the run's folder, for messages.
-        folder: holds metrics.jsonl and, at the end, finished.json.
+        folder: NAME-seedK; holds metrics.jsonl and, at the end, finished.json.
         checkpoints: a folder of its own or gs://…, where the states are kept.
-        steps: the batches, by step.
-        order: (n,) int64 training rows in the order they are to be met.
-        ids: the id of every training row.
-        test_ids: the id of every test row.
-        initial_state: makes the state before step 1.
-        abstract_state: its shapes and shardings.
-        step: compiled (state, batch) -> (state, metrics).
-        evaluate: state -> the fields of a test row.
-        frozen: what a state holds that no step changes and no checkpoint keeps.
-        speed: (rows a step consumed, its seconds) -> more fields of a training row.
-        profile_steps: the first and the last step to trace, or nothing.
+        seed: of the weights or adapters.
+        steps: the batches, by step, in the order of an arrangement.
+        total: how many of them to take.
     """
 
-    name: str
     folder: Path
     checkpoints: Path | str
+    seed: int
     steps: Steps
-    order: np.ndarray
+    total: int
+
+
+class Recipe(NamedTuple):
+    """What all runs of a study share.
+
+    Attributes:
+        trainer: the model on its mesh.
+        ids: the id of every training instance.
+        evaluators: (evaluator, every): each is due at step 0, every so many steps and at the last;
+            its contract is `evaluation.evaluator.Evaluator`.
+        checkpoint_every: steps from one checkpoint to the next.
+        speed: (instances that a step consumed, its seconds) -> more fields of a training record.
+        profile_steps: the first and the last step to trace, or nothing.
+        workers: processes that lay the batches; if 0, a thread does.
+    """
+
+    trainer: Trainer
     ids: Sequence[str]
-    test_ids: Sequence[str]
-    initial_state: Callable[[], Any]
-    abstract_state: Any
-    step: Callable[[Any, Any], Any]
-    evaluate: Callable[[Any], dict[str, Any]]
-    frozen: Callable[[], dict[str, Any]] = dict
-    speed: Callable[[Sequence[int], float], dict[str, Any]] = lambda rows, seconds: {}
+    evaluators: Sequence[tuple[Callable[[Any, int], dict[str, Any]], int]]
+    checkpoint_every: int
+    speed: Callable[[Sequence[int], float], dict[str, Any]]
     profile_steps: Sequence[int] = ()
+    workers: int = 0
 
 
 def finished(folder: Path) -> dict[str, Any] | None:
@@ -101,25 +105,11 @@ def finished(folder: Path) -> dict[str, Any] | None:
     return facts
 
 
-def train(
-    run: Run,
-    *,
-    total: int,
-    evaluate_every: int,
-    checkpoint_every: int,
-    mesh: Mesh,
-    facts: dict[str, str],
-    workers: int = 0,
-) -> float:
-    """Takes steps 1 to `total`, going on from the newest good checkpoint.
+def train(run: TrainingRun, recipe: Recipe, *, facts: dict[str, str]) -> None:
+    """Takes steps 1 to `run.total`, going on from the newest good checkpoint.
 
-    Evaluates at step 0, every `evaluate_every` steps and at the end. The metrics file afterwards
-    holds the same numbers (those of `metrics.CLOCKS` aside) whether or not the run was stopped on
-    the way. `facts` are kept in finished.json for the report. `workers` processes lay the batches;
-    if 0, a thread does.
-
-    Returns:
-        The last test loss.
+    The metrics file afterwards holds the same numbers (those of `metrics.CLOCKS` aside) whether or
+    not the run was stopped on the way. `facts` are kept in finished.json for the report.
 
     Raises:
         UserError: if a loss or a gradient is not finite (step and instances named), if what a
@@ -127,134 +117,187 @@ def train(
             that were written before are gone.
         Terminated: after a checkpoint of the step at work, if any process has had SIGTERM.
     """
-    place = partial(place_batch, mesh=mesh)
+    place = partial(place_batch, mesh=recipe.trainer.mesh)
     with (
-        closing(Batches(run.steps, workers=workers, place=place)) as batches,
-        closing(Profile(run.folder / FOLDER, run.profile_steps)) as profile,
+        closing(Batches(run.steps, workers=recipe.workers, place=place)) as batches,
+        closing(Profile(run.folder / FOLDER, recipe.profile_steps)) as profile,
         deferred(),
     ):
-        every = evaluate_every, checkpoint_every
-        return _train(run, batches, Ballot(mesh), profile, total, every, facts)
+        digest = _Loop(run, recipe, batches, profile).run()
+
+        def finish() -> None:
+            summary = {
+                "steps": run.total,
+                "instances": digest.instances,
+                "order_digest": digest.feed(()),
+                "metrics_sha256": metrics.digest(run.folder),
+                "facts": facts,
+            }
+            write_json(run.folder / FINISHED, summary)
+
+        once(f"finish {run.folder.name}", finish)
 
 
-def _train(
-    run: Run,
-    batches: Batches,
-    ballot: Ballot,
-    profile: Profile,
-    total: int,
-    every: tuple[int, int],
-    facts: dict[str, str],
-) -> float:
-    evaluate_every, checkpoint_every = every
-    checkpoints = Checkpoints(run.checkpoints)
-    digest = OrderDigest(run.ids)
-    restored = checkpoints.restore(_kept(run.abstract_state))
-    rows = metrics.read_rows(run.folder)
-    if restored is None:
-        _check_new(run, rows, checkpoint_every)
-        log = metrics.MetricsLog(run.folder, after_step=-1, active=is_first())
-        batches.start()
-        at, state = 0, run.initial_state()
-        test = _measure(run, 0, state, log)
-    else:
-        at, kept, position = restored
-        _check_consumed(run, digest, position)
-        _check_rows(run, rows, position, evaluate_every, total)
-        log = metrics.MetricsLog(run.folder, after_step=at, active=is_first())
-        batches.set_state(position["data"])
-        if at < total:
-            batches.start()
-        state = kept | run.frozen()
-        say(f"{run.name}: going on after step {at}")
-        if at == total:
-            test = run.evaluate(state)
+class _Loop:
+    """A run between two steps: its state, what it has consumed, and the record not yet written."""
 
-    clock = time.perf_counter()
-    pending: tuple[int, Any, float] | None = None
+    def __init__(
+        self, run: TrainingRun, recipe: Recipe, batches: Batches, profile: Profile
+    ) -> None:
+        self._run, self._recipe, self._batches, self._profile = run, recipe, batches, profile
+        self._name, self._trainer = run.folder.name, recipe.trainer
+        self._compiled = self._trainer.compiled_step(
+            run.total, run.steps.length, run.steps.shapes(run.total)
+        )
+        self._checkpoints = Checkpoints(run.checkpoints)
+        self._digest = OrderDigest(recipe.ids)
+        self._ballot = Ballot(self._trainer.mesh)
+        # The step at work: its number, its metrics on the devices, the seconds its batch took.
+        self._pending: tuple[int, Any, float] | None = None
 
-    def settle() -> None:
-        """Fetches the metrics of the step under way and writes its row."""
-        nonlocal clock, pending
-        if pending is None:
+    def run(self) -> OrderDigest:
+        """Takes all steps that are left; returns the digest of all instances consumed."""
+        done, total = self._begin(), self._run.total
+        self._clock = time.perf_counter()
+        with bar(total, self._name, "step", initial=done) as progress:
+            for step in range(done + 1, total + 1):
+                self._take(step)
+                self._evaluate(step)
+                stops = self._ballot.stops() and step < total
+                if step % self._recipe.checkpoint_every == 0 or step == total or stops:
+                    self._save(step)
+                progress.update()
+                if stops:
+                    self._log.close()
+                    say(f"{self._name}: stopping after step {step}")
+                    raise Terminated(everywhere=True)
+        self._log.close()
+        return self._digest
+
+    def _begin(self) -> int:
+        """Restores the newest good checkpoint or makes the first state; the steps it has taken."""
+        run, trainer = self._run, self._trainer
+        restored = self._checkpoints.restore(_kept(trainer.abstract_state))
+        records = metrics.read_rows(run.folder)
+        if restored is None:
+            _check_new(run, records, self._recipe.checkpoint_every)
+            self._log = metrics.MetricsLog(run.folder, after_step=-1, active=is_first())
+            self._batches.start()
+            self._state = trainer.initial_state(run.seed)
+            self._evaluate(0)
+            return 0
+        done, kept, position = restored
+        self._check_consumed(position)
+        _check_records(run, records, position, self._due)
+        self._log = metrics.MetricsLog(run.folder, after_step=done, active=is_first())
+        self._batches.set_state(position["data"])
+        if done < run.total:
+            self._batches.start()
+        self._state = kept | trainer.frozen(run.seed)
+        say(f"{self._name}: going on after step {done}")
+        return done
+
+    def _take(self, step: int) -> None:
+        """Takes one step; its record is written later, while the next one is at work."""
+        if self._profile.due(step):
+            self._settle()
+            self._profile.start()
+            self._clock = time.perf_counter()
+        # Every transfer of a step is asked for by name; one that slips in raises.
+        with self._profile.step(step), jax.transfer_guard("disallow"):
+            self._ballot.cast()
+            asked = time.perf_counter()
+            batch = next(self._batches)
+            waited = time.perf_counter() - asked
+            self._state, pending = self._compiled(self._state, batch)
+            if step < self._run.total:
+                self._batches.start()
+            # The record of the step before is written while the devices are at work on this one.
+            self._settle()
+        self._pending = step, pending, waited
+        if self._profile.over(step):
+            self._settle()
+            self._profile.close()
+            self._clock = time.perf_counter()
+
+    def _settle(self) -> None:
+        """Fetches the metrics of the step at work, if there is one, and writes its record."""
+        if self._pending is None:
             return
-        number, taken, waited = pending[0], jax.device_get(pending[1]), pending[2]
-        _check_finite(run, number, taken)
+        step, pending, waited = self._pending
+        fetched = jax.device_get(pending)
+        self._check_finite(step, fetched)
         now = time.perf_counter()
-        rows = consumed(taken)
-        row = {
-            "step": number,
+        index = consumed(fetched)
+        record = {
+            "step": step,
             "kind": "train",
-            "loss": float(taken["loss"]),
-            "learning_rate": float(taken["learning_rate"]),
-            "grad_norm": float(taken["grad_norm"]),
-            "tokens": int(taken["tokens"]),
-            "fill": round(float(taken["fill"]), 4),
-            "seconds": round(now - clock, 6),
+            "loss": float(fetched["loss"]),
+            "learning_rate": float(fetched["learning_rate"]),
+            "grad_norm": float(fetched["grad_norm"]),
+            "tokens": int(fetched["tokens"]),
+            "fill": round(float(fetched["fill"]), 4),
+            "seconds": round(now - self._clock, 6),
             "data_wait": round(waited, 6),
-            **run.speed(rows, now - clock),
-            "order_digest": digest.feed(rows),
+            **self._recipe.speed(index, now - self._clock),
+            "order_digest": self._digest.feed(index),
         }
-        log.write(row)
-        clock, pending = now, None
+        self._log.write(record)
+        self._clock, self._pending = now, None
 
-    with bar(total, run.name, "step", initial=at) as progress:
-        for number in range(at + 1, total + 1):
-            if profile.due(number):
-                settle()
-                profile.start()
-                clock = time.perf_counter()
-            # Every transfer of a step is asked for by name; one that slips in raises.
-            with profile.step(number), jax.transfer_guard("disallow"):
-                ballot.cast()
-                asked = time.perf_counter()
-                batch = next(batches)
-                waited = time.perf_counter() - asked
-                state, taken = run.step(state, batch)
-                if number < total:
-                    batches.start()
-                # The row of the step before is written while the devices are at work on this one.
-                settle()
-            pending = number, taken, waited
-            if profile.over(number):
-                settle()
-                profile.close()
-                clock = time.perf_counter()
-            if number % evaluate_every == 0 or number == total:
-                settle()
-                test = _measure(run, number, state, log)
-                clock = time.perf_counter()
-            stops = ballot.stops() and number < total
-            if number % checkpoint_every == 0 or number == total or stops:
-                settle()
-                log.flush()
-                position = {
-                    "step": number,
-                    "instances": digest.instances,
-                    "order_digest": digest.feed(()),
-                    "data": batches.get_state(),
-                }
-                checkpoints.save(number, _kept(state), position)
-                clock = time.perf_counter()
-            progress.update()
-            if stops:
-                log.close()
-                say(f"{run.name}: stopping after step {number}")
-                raise Terminated(everywhere=True)
-    log.close()
+    def _due(self, step: int) -> list[Callable[[Any, int], dict[str, Any]]]:
+        """The evaluators that are due at a step."""
+        last = step == self._run.total
+        return [one for one, every in self._recipe.evaluators if step % every == 0 or last]
 
-    def finish() -> None:
-        summary = {
-            "steps": total,
-            "instances": digest.instances,
-            "order_digest": digest.feed(()),
-            "metrics_sha256": metrics.digest(run.folder),
-            "facts": facts,
+    def _evaluate(self, step: int) -> None:
+        """Writes the test record of a step, if an evaluator is due."""
+        due = self._due(step)
+        if not due:
+            return
+        self._settle()
+        record: dict[str, Any] = {"step": step, "kind": "test"}
+        params = self._trainer.model_params(self._state)
+        try:
+            for evaluator in due:
+                record |= evaluator(params, step)
+        except UserError as error:
+            raise UserError(f"{self._name}: {error}") from None
+        self._log.write(record)
+        self._log.flush()
+        self._clock = time.perf_counter()
+
+    def _save(self, step: int) -> None:
+        self._settle()
+        self._log.flush()
+        position = {
+            "step": step,
+            "instances": self._digest.instances,
+            "order_digest": self._digest.feed(()),
+            "data": self._batches.get_state(),
         }
-        write_json(run.folder / FINISHED, summary)
+        self._checkpoints.save(step, _kept(self._state), position)
+        self._clock = time.perf_counter()
 
-    once(f"finish {run.name}", finish)
-    return test["loss"]
+    def _check_consumed(self, position: dict[str, Any]) -> None:
+        listed = self._run.steps.order[: position["instances"]].tolist()
+        if self._digest.feed(listed) != position["order_digest"]:
+            raise UserError(
+                f"{self._name}: the checkpoint of step {position['step']} has consumed other "
+                f"instances than its arrangement lists; delete {self._run.folder} to train this "
+                "run from the start"
+            )
+
+    def _check_finite(self, step: int, fetched: dict[str, Any]) -> None:
+        for name in ("loss", "grad_norm"):
+            value = float(fetched[name])
+            if not math.isfinite(value):
+                ids = [self._recipe.ids[i] for i in consumed(fetched)]
+                raise UserError(
+                    f"{self._name}: {name} is {value} at step {step}; its instances are "
+                    f"{', '.join(ids[:4])} and {max(0, len(ids) - 4)} more; a lower "
+                    "--config.training.learning_rate may help"
+                )
 
 
 def _kept(state: dict[str, Any]) -> dict[str, Any]:
@@ -262,25 +305,9 @@ def _kept(state: dict[str, Any]) -> dict[str, Any]:
     return {name: part for name, part in state.items() if name != FROZEN}
 
 
-def _measure(run: Run, step: int, state: Any, log: metrics.MetricsLog) -> dict[str, Any]:
-    """Evaluates, and writes the test row of `step`."""
-    test = run.evaluate(state)
-    if not math.isfinite(test["loss"]):
-        pairs = zip(run.test_ids, test["losses"], strict=True)
-        bad = [name for name, loss in pairs if not math.isfinite(loss)]
-        raise UserError(
-            f"{run.name}: the test loss is {test['loss']} at step {step}, by {len(bad)} of "
-            f"{len(run.test_ids)} test rows, such as {', '.join(bad[:4])}; look at the weights the "
-            "run starts from, or lower --config.training.learning_rate"
-        )
-    log.write({"step": step, "kind": "test", **test})
-    log.flush()
-    return test
-
-
-def _check_new(run: Run, rows: list[dict[str, Any]], checkpoint_every: int) -> None:
+def _check_new(run: TrainingRun, records: list[dict[str, Any]], checkpoint_every: int) -> None:
     """A run without a checkpoint is a new one, unless its metrics went past the first."""
-    last = max((row["step"] for row in rows if row["kind"] == "train"), default=0)
+    last = max((one["step"] for one in records if one["kind"] == "train"), default=0)
     if last > checkpoint_every:
         raise UserError(
             f"{run.checkpoints}: holds no whole checkpoint, although the run had taken "
@@ -288,45 +315,23 @@ def _check_new(run: Run, rows: list[dict[str, Any]], checkpoint_every: int) -> N
         )
 
 
-def _check_rows(
-    run: Run, rows: list[dict[str, Any]], position: dict[str, Any], every: int, total: int
+def _check_records(
+    run: TrainingRun,
+    records: list[dict[str, Any]],
+    position: dict[str, Any],
+    due: Callable[[int], Sequence[Any]],
 ) -> None:
     """What was written up to a checkpoint must still be there, as it was."""
-    at = position["step"]
-    steps = {
-        kind: [row["step"] for row in rows if row["kind"] == kind and row["step"] <= at]
-        for kind in ("train", "test")
-    }
-    due = [step for step in range(at + 1) if step % every == 0 or step == total]
-    digests = [row.get("order_digest") for row in rows if row["kind"] == "train"]
+    done = position["step"]
+    train = [one for one in records if one["kind"] == "train" and one["step"] <= done]
+    test = [one["step"] for one in records if one["kind"] == "test" and one["step"] <= done]
     if (
-        steps["train"] != list(range(1, at + 1))
-        or steps["test"] != due
-        or digests[at - 1] != position["order_digest"]
+        [one["step"] for one in train] != list(range(1, done + 1))
+        or test != [step for step in range(done + 1) if due(step)]
+        or train[-1].get("order_digest") != position["order_digest"]
     ):
         raise UserError(
-            f"{run.folder / metrics.FILE}: does not hold the rows of steps 0 to {at} that the "
-            f"checkpoint of step {at} follows; restore it, or delete {run.folder} to train this "
+            f"{run.folder / metrics.FILE}: does not hold the rows of steps 0 to {done} that the "
+            f"checkpoint of step {done} follows; restore it, or delete {run.folder} to train this "
             "run from the start"
         )
-
-
-def _check_consumed(run: Run, digest: OrderDigest, position: dict[str, Any]) -> None:
-    met = digest.feed(run.order[: position["instances"]].tolist())
-    if met != position["order_digest"]:
-        raise UserError(
-            f"{run.name}: the checkpoint of step {position['step']} has consumed other instances "
-            f"than its arrangement lists; delete {run.folder} to train this run from the start"
-        )
-
-
-def _check_finite(run: Run, number: int, taken: dict[str, Any]) -> None:
-    for name in ("loss", "grad_norm"):
-        value = float(taken[name])
-        if not math.isfinite(value):
-            ids = [run.ids[row] for row in consumed(taken)]
-            raise UserError(
-                f"{run.name}: {name} is {value} at step {number}; its instances are "
-                f"{', '.join(ids[:4])} and {max(0, len(ids) - 4)} more; a lower "
-                "--config.training.learning_rate may help"
-            )

@@ -111,7 +111,7 @@ class Trainer:
             else {FROZEN: self._loaded()}
         )
 
-    def whole(self, state: Any) -> Params:
+    def model_params(self, state: Any) -> Params:
         """All parameters of a state, as `hidden` takes them."""
         if self._lora is None:
             return state["params"]

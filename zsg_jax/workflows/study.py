@@ -4,9 +4,9 @@ import time
 from contextlib import ExitStack
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 import jax
+import numpy as np
 from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
@@ -14,13 +14,14 @@ from zsg_jax.config import flatten
 from zsg_jax.data.batches.pipeline import RowsAtOnce, Steps, row_length
 from zsg_jax.data.pool import Pool
 from zsg_jax.data.tokenize.tokenizer import Tokenizer
-from zsg_jax.evaluation.loss import LossEvaluation
+from zsg_jax.evaluation.loss import LossEvaluator
 from zsg_jax.runtime.errors import UserError, check
 from zsg_jax.runtime.processes import once, same_everywhere
-from zsg_jax.runtime.progress import bar, say
+from zsg_jax.runtime.progress import say
 from zsg_jax.training import loop, metrics, sharding
 from zsg_jax.training.optimizer import schedule
 from zsg_jax.training.speed import Speed
+from zsg_jax.training.trainer import Trainer
 from zsg_jax.workdir import claims as workdirs
 from zsg_jax.workdir import hub
 from zsg_jax.workdir.trained import CHECKPOINTS
@@ -96,37 +97,8 @@ def _train(config: ConfigDict, place: Place, tokenizer: Tokenizer, pool: Pool, m
     check_steps(config, len(pool.usable))
     once("claim data", partial(claim_data, config, workdir, pool, origin))
     arrangements = make_arrangements(config, workdir, pool, mesh)
-    length = row_length(int(pool.train_examples.lengths[pool.usable].max()), config.data.max_length)
-    evaluate = LossEvaluation(
-        pool.test_examples.select(pool.scored),
-        pool.test.select(pool.scored).task_names,
-        hidden=trainer.hidden,
-        vocab_size=trainer.model.vocab_size,
-        abstract_params=trainer.whole(trainer.abstract_state),
-        mesh=mesh,
-        batch_size=config.evaluation.batch_size,
-        max_length=config.evaluation.max_length,
-        dropped=len(pool.facts["test_dropped"]),
-        packing=config.training.packing,
-    )
-
-    def measure(state: Any) -> dict[str, Any]:
-        with bar(len(pool.scored), "evaluation") as progress:
-            return evaluate(trainer.whole(state), progress.update)
-
-    at_once = RowsAtOnce(
-        sharding.row_devices(mesh), config.training.micro_batch_size or config.training.batch_size
-    )
     all_steps = {
-        name: Steps(
-            pool.train_examples,
-            arrangement.order,
-            batch_size=config.training.batch_size,
-            length=length,
-            process_index=jax.process_index(),
-            process_count=jax.process_count(),
-            packing=at_once if config.training.packing else None,
-        )
+        name: _steps(config, pool, arrangement.order, mesh)
         for name, arrangement in arrangements.items()
     }
     # Arrangements differ in length: one that is too short is refused before any is trained on.
@@ -134,48 +106,73 @@ def _train(config: ConfigDict, place: Place, tokenizer: Tokenizer, pool: Pool, m
     totals = {name: _total_steps(training.steps, steps, name) for name, steps in all_steps.items()}
     schedule(training.schedule, training.learning_rate, min(totals.values()), training.warmup_steps)
     _check_profiled(training.profile_steps, totals)
-    speed = Speed(trainer.model, pool.train_examples.lengths, mesh, config.model.dtype)
-    for name, arrangement in arrangements.items():
-        steps, total = all_steps[name], totals[name]
+    recipe = loop.Recipe(
+        trainer,
+        ids=pool.train.ids,
+        evaluators=[(loss_evaluator(config, pool, trainer), config.evaluation.every)],
+        checkpoint_every=training.checkpoint_every,
+        speed=Speed(trainer.model, pool.train_examples.lengths, mesh, config.model.dtype),
+        profile_steps=training.profile_steps,
+        workers=config.data.workers,
+    )
+    for name, steps in all_steps.items():
         for seed in config.seeds:
             folder = workdirs.run_folder(workdir, name, seed)
-            if loop.finished(folder):
-                continue
-            started = time.perf_counter()
-            one = loop.Run(
-                name=folder.name,
-                folder=folder,
-                checkpoints=place.checkpoints(folder / CHECKPOINTS),
-                steps=steps,
-                order=arrangement.order,
-                ids=pool.train.ids,
-                test_ids=pool.facts["test_ids"],
-                initial_state=partial(trainer.initial_state, seed),
-                abstract_state=trainer.abstract_state,
-                step=trainer.compiled_step(total, length, steps.shapes(total)),
-                evaluate=measure,
-                frozen=partial(trainer.frozen, seed),
-                speed=speed,
-                profile_steps=training.profile_steps,
-            )
-            loss = loop.train(
-                one,
-                total=total,
-                evaluate_every=config.evaluation.every,
-                checkpoint_every=config.training.checkpoint_every,
-                mesh=mesh,
-                workers=config.data.workers,
-                facts={
-                    "Model": model_name(config, trainer),
-                    "Devices": f"{mesh.size} × {jax.devices()[0].device_kind}",
-                    "Rows of a step": _rows_of_a_step(config, steps, total),
-                },
-            )
-            seconds = time.perf_counter() - started
-            full = f"rows {steps.fill(total):.0%} full"
-            waited = f"{metrics.data_wait(metrics.read_rows(folder)):.1%} of the steps waiting"
-            told = f"{total} steps, {full}, {waited} for data, test loss {loss:.4f}"
-            say(f"{folder.name}: {told}, {seconds:.0f} s")
+            if not loop.finished(folder):
+                checkpoints = place.checkpoints(folder / CHECKPOINTS)
+                run = loop.TrainingRun(folder, checkpoints, seed, steps, totals[name])
+                _train_run(config, run, recipe)
+
+
+def loss_evaluator(config: ConfigDict, pool: Pool, trainer: Trainer) -> LossEvaluator:
+    """Measures the loss on the test instances of a study."""
+    return LossEvaluator(
+        pool.test_examples.select(pool.scored),
+        pool.facts["test_ids"],
+        pool.test.select(pool.scored).task_names,
+        hidden=trainer.hidden,
+        vocab_size=trainer.model.vocab_size,
+        abstract_params=trainer.model_params(trainer.abstract_state),
+        mesh=trainer.mesh,
+        batch_size=config.evaluation.batch_size,
+        max_length=config.evaluation.max_length,
+        dropped=len(pool.facts["test_dropped"]),
+        packing=config.training.packing,
+    )
+
+
+def _steps(config: ConfigDict, pool: Pool, order: np.ndarray, mesh: Mesh) -> Steps:
+    """The batches of an arrangement, by step."""
+    training = config.training
+    at_once = RowsAtOnce(
+        sharding.row_devices(mesh), training.micro_batch_size or training.batch_size
+    )
+    longest = int(pool.train_examples.lengths[pool.usable].max())
+    return Steps(
+        pool.train_examples,
+        order,
+        batch_size=training.batch_size,
+        length=row_length(longest, config.data.max_length),
+        process_index=jax.process_index(),
+        process_count=jax.process_count(),
+        packing=at_once if training.packing else None,
+    )
+
+
+def _train_run(config: ConfigDict, run: loop.TrainingRun, recipe: loop.Recipe) -> None:
+    started = time.perf_counter()
+    facts = {
+        "Model": model_name(config, recipe.trainer),
+        "Devices": f"{recipe.trainer.mesh.size} × {jax.devices()[0].device_kind}",
+        "Rows of a step": _rows_of_a_step(config, run.steps, run.total),
+    }
+    loop.train(run, recipe, facts=facts)
+    records = metrics.read_rows(run.folder)
+    say(
+        f"{run.folder.name}: {run.total} steps, rows {run.steps.fill(run.total):.0%} full, "
+        f"{metrics.data_wait(records):.1%} of the steps waiting for data, test loss "
+        f"{records[-1]['loss']:.4f}, {time.perf_counter() - started:.0f} s"
+    )
 
 
 def _rows_of_a_step(config: ConfigDict, steps: Steps, total: int) -> str:

@@ -60,6 +60,7 @@ class Steps:
     """Random access to steps: item s is this process's slice of the batch of step s + 1.
 
     Attributes:
+        order: (n,) int64, the instances in the order of the steps.
         length: tokens a row.
         counts: (steps,) int64, the rows each step computes, on all processes together.
     """
@@ -89,7 +90,7 @@ class Steps:
         if unit % process_count:
             raise ValueError(f"{unit} rows do not divide over {process_count} processes")
         self._examples, self._lengths = examples, examples.lengths
-        self._order, self._batch_size = order, batch_size
+        self.order, self._batch_size = order, batch_size
         self._process, self._processes = process_index, process_count
         self._packing, self.length = packing, length
         self.counts = np.full(len(self), batch_size, np.int64)
@@ -99,7 +100,7 @@ class Steps:
             self.counts = allowed[np.searchsorted(allowed, needed)]
 
     def __len__(self) -> int:
-        return -(-len(self._order) // self._batch_size)
+        return -(-len(self.order) // self._batch_size)
 
     def __getitem__(self, step: Any) -> Batch:
         step = int(step)
@@ -122,7 +123,7 @@ class Steps:
 
     def fill(self, total: int) -> float:
         """The share of the places in the rows of steps 1 to `total` that hold a token."""
-        tokens = self._lengths[self._order[: total * self._batch_size]].sum()
+        tokens = self._lengths[self.order[: total * self._batch_size]].sum()
         return float(tokens / (self.counts[:total].sum() * self.length))
 
     def _laid(self, step: int) -> int:
@@ -131,7 +132,7 @@ class Steps:
         return self._batch_size if in_parts else int(self.counts[step])
 
     def _of(self, step: int) -> np.ndarray:
-        return self._order[step * self._batch_size : (step + 1) * self._batch_size]
+        return self.order[step * self._batch_size : (step + 1) * self._batch_size]
 
     def _pack(self, index: np.ndarray) -> list[list[int]]:
         return pack(self._lengths[index], self.length)

@@ -1,0 +1,60 @@
+"""The contract of every evaluation: parameters in, fields of a record out; in a run, or alone."""
+
+from collections.abc import Iterable
+from typing import Any, Protocol
+
+from zsg_jax.models.parts import Params
+from zsg_jax.training.checkpoint import Checkpoints, load_parameters
+from zsg_jax.training.trainer import Trainer
+
+
+class Evaluator(Protocol):
+    """Measures parameters; made once from plain arguments, what it needs lies on the devices.
+
+    A run holds a list of (evaluator, every) and writes the fields of all that are due at a step
+    into one test record. The fields follow from the parameters alone: another mesh or batch size
+    gives the same, but for rounding.
+    """
+
+    def __call__(self, params: Params, step: int, /) -> dict[str, Any]:
+        """Evaluates parameters.
+
+        Args:
+            params: all of them, as `Trainer.model_params` gives them.
+            step: the optimizer steps they have taken, for messages and records.
+
+        Returns:
+            Fields that JSON can hold, under names that no other evaluator uses.
+
+        Raises:
+            UserError: a measure is not finite.
+        """
+
+
+def evaluate_checkpoint(
+    evaluators: Iterable[Evaluator],
+    trainer: Trainer,
+    checkpoints: Checkpoints,
+    *,
+    step: int | None = None,
+    seed: int = 0,
+) -> dict[str, Any]:
+    """Evaluates one checkpoint of a run, on the mesh of `trainer`, which may be another.
+
+    Args:
+        step: the step it was written after; None: the newest that is whole.
+        seed: the run's, from which weights that no checkpoint keeps follow.
+
+    Returns:
+        step, and the fields of all evaluators: what a run's own test record holds.
+
+    Raises:
+        UserError: there is no such checkpoint, it is damaged, or a measure is not finite.
+    """
+    folder = checkpoints.whole(step)
+    record: dict[str, Any] = {"step": int(folder.name)}
+    trained = load_parameters(folder, trainer.abstract_state["params"])
+    params = trainer.model_params({"params": trained, **trainer.frozen(seed)})
+    for evaluator in evaluators:
+        record |= evaluator(params, record["step"])
+    return record

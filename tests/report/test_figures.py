@@ -8,9 +8,9 @@ from hypothesis import strategies as st
 from matplotlib import rcParams
 
 from zsg_jax.report import figures
-from zsg_jax.report.labels import shorten, spread
-from zsg_jax.report.panels import COLORS, looks, to_svg
+from zsg_jax.report.drawing import COLORS, looks, shorten, to_svg
 from zsg_jax.report.summary import summarize
+from zsg_jax.similarity.trajectory import MEASURES, Trajectory
 
 SVG = "{http://www.w3.org/2000/svg}"
 
@@ -32,22 +32,22 @@ def make_runs(names=("nft", "fft"), seeds=2, evaluations=4, tasks=3, train=30):
     return runs
 
 
-def texts(figure):
-    root = ET.fromstring(to_svg(figure))
+def texts(drawn):
+    root = ET.fromstring(to_svg(drawn.figure))
     return [" ".join(e.itertext()).strip() for e in root.iter(f"{SVG}text")]
 
 
-def drawn_colors(figure):
+def drawn_colors(drawn):
     """Colours of stroked paths in the SVG that belong to the palette."""
-    found = re.findall(r"stroke: (#[0-9a-f]{6})", to_svg(figure).decode())
+    found = re.findall(r"stroke: (#[0-9a-f]{6})", to_svg(drawn.figure).decode())
     return {color.upper() for color in found} & {color.upper() for color in COLORS}
 
 
 def test_loss_figure_names_every_arrangement_and_its_axes():
     summary = summarize(make_runs())
-    figure = figures.loss_figure(summary)
-    assert {"nft", "fft", "step", "test loss"} <= set(texts(figure))
-    (ax,) = figure.axes
+    drawn = figures.loss_figure(summary)
+    assert {"nft", "fft", "step", "test loss"} <= set(texts(drawn))
+    (ax,) = drawn.figure.axes
     line = ax.get_lines()[0]
     entry = summary["arrangements"]["nft"]
     assert line.get_xdata().tolist() == entry["steps"]
@@ -56,9 +56,9 @@ def test_loss_figure_names_every_arrangement_and_its_axes():
 
 
 def test_no_band_for_one_seed():
-    figure = figures.loss_figure(summarize(make_runs(names=("only",), seeds=1, evaluations=2)))
-    assert not figure.axes[0].collections
-    assert "only" in texts(figure)
+    drawn = figures.loss_figure(summarize(make_runs(names=("only",), seeds=1, evaluations=2)))
+    assert not drawn.figure.axes[0].collections
+    assert "only" in texts(drawn)
 
 
 def test_an_arrangement_has_one_colour_in_every_figure():
@@ -91,11 +91,11 @@ def test_sixty_tasks_are_capped_and_the_figure_says_so():
 
 
 def test_few_tasks_are_all_drawn_from_zero():
-    figure = figures.loss_by_task_figure(summarize(make_runs(tasks=5)))
-    shown = [ax for ax in figure.axes if ax.get_visible()]
+    drawn = figures.loss_by_task_figure(summarize(make_runs(tasks=5)))
+    shown = [ax for ax in drawn.figure.axes if ax.get_visible()]
     assert len(shown) == 5
     assert all(ax.get_ylim()[0] == 0 for ax in shown)
-    assert not any("left out" in text for text in texts(figure))
+    assert not any("left out" in text for text in texts(drawn))
 
 
 def test_one_task_needs_no_figure_by_task():
@@ -104,13 +104,13 @@ def test_one_task_needs_no_figure_by_task():
 
 def test_a_task_that_only_one_arrangement_has():
     runs = make_runs(names=("nft",), tasks=3) | make_runs(names=("fft",), tasks=2)
-    figure = figures.loss_by_task_figure(summarize(runs))
-    assert [len(ax.get_lines()) for ax in figure.axes] == [2, 2, 1]
+    drawn = figures.loss_by_task_figure(summarize(runs))
+    assert [len(ax.get_lines()) for ax in drawn.figure.axes] == [2, 2, 1]
 
 
 def test_train_loss_is_smoothed_and_says_over_how_many_steps():
-    figure = figures.train_loss_figure(make_runs(train=200))
-    assert "training loss, mean of 5 steps" in texts(figure)
+    drawn = figures.train_loss_figure(make_runs(train=200))
+    assert "training loss, mean of 5 steps" in texts(drawn)
     assert figures.train_loss_figure(make_runs(train=0)) is None
 
 
@@ -122,8 +122,8 @@ def test_scores_have_a_panel_each():
             for row in rows:
                 if row["kind"] == "test":
                     row |= {"rougeL": 10.0 + row["step"], "exact_match": 1.0}
-    figure = figures.scores_figure(summarize(runs))
-    assert [ax.get_ylabel() for ax in figure.axes] == ["exact_match", "rougeL"]
+    drawn = figures.scores_figure(summarize(runs))
+    assert [ax.get_ylabel() for ax in drawn.figure.axes] == ["exact_match", "rougeL"]
 
 
 @given(st.lists(st.floats(-10, 10), min_size=1, max_size=40), st.integers(0, 6))
@@ -131,26 +131,6 @@ def test_running_mean_equals_the_plain_one(values, half):
     expected = [np.mean(values[max(0, i - half) : i + half + 1]) for i in range(len(values))]
     got = figures.running_mean(np.array(values), 2 * half + 1)
     np.testing.assert_allclose(got, expected, atol=1e-9)
-
-
-@given(st.lists(st.floats(0, 100), min_size=1, max_size=12))
-def test_spread_keeps_labels_apart_inside_and_in_order(wanted):
-    gap, top = 8.0, 100.0
-    heights = spread(wanted, gap, top)
-    assert min(heights) >= 0
-    assert max(heights) <= top + 1e-6
-    assert all(b - a >= gap - 1e-6 for a, b in zip(sorted(heights), sorted(heights)[1:]))  # noqa: B905
-    order = np.argsort(wanted, kind="stable")
-    assert np.all(np.diff(np.array(heights)[order]) > 0)
-
-
-def test_spread_moves_nothing_that_has_room():
-    assert spread([50.0, 10.0, 90.0], 8, 100) == [50.0, 10.0, 90.0]
-    assert spread([50.0, 50.0], 8, 100) == [46.0, 54.0]
-
-
-def test_spread_sets_a_crowd_about_its_mean():
-    assert spread([50.0, 51.0, 52.0], 8, 100) == [43.0, 51.0, 59.0]
 
 
 def test_shorten_keeps_both_ends_and_drops_control_characters():
@@ -168,8 +148,8 @@ def test_any_name_gives_well_formed_svg(name):
             if row["kind"] == "test":
                 row["loss_by_task"][name] = 1.0
     summary = summarize(runs)
-    for figure in (figures.loss_figure(summary), figures.loss_by_task_figure(summary)):
-        assert shorten(name).strip() in texts(figure)
+    for drawn in (figures.loss_figure(summary), figures.loss_by_task_figure(summary)):
+        assert shorten(name).strip() in texts(drawn)
 
 
 def test_the_same_numbers_give_the_same_bytes_and_leave_no_global_state():
@@ -179,12 +159,58 @@ def test_the_same_numbers_give_the_same_bytes_and_leave_no_global_state():
         runs = make_runs()
         summary = summarize(runs)
         return [
-            to_svg(figures.loss_figure(summary)),
-            to_svg(figures.loss_by_task_figure(summary)),
-            to_svg(figures.train_loss_figure(runs)),
+            to_svg(figures.loss_figure(summary).figure),
+            to_svg(figures.loss_by_task_figure(summary).figure),
+            to_svg(figures.train_loss_figure(runs).figure),
         ]
 
     first, second = build(), build()
     assert first == second
     assert not any(b"<dc:date>" in svg for svg in first)
     assert dict(rcParams) == before
+
+
+def make_trajectory(values, by_task=()):
+    """Points at steps 10, 20, …; `values` by measure."""
+    arrays = {name: np.array(curve, float) for name, curve in values.items()}
+    step = 10 * np.arange(1, 1 + len(next(iter(arrays.values()))))
+    return Trajectory(step, "cosine", arrays, dict.fromkeys(by_task, arrays))
+
+
+def test_every_measure_has_a_panel_beside_the_loss():
+    names = [f"arrangement-{i}" for i in range(9)]
+    values = {measure: [3.0, 2.0, 1.0] for measure in MEASURES}
+    drawn = figures.similarity_figure(
+        summarize(make_runs(names)),
+        {name: make_trajectory(values) for name in names},
+    )
+    shown = [ax for ax in drawn.figure.axes if ax.get_visible()]
+    assert [ax.get_title(loc="left") for ax in shown] == [*figures.TITLES.values(), "test loss"]
+    assert len({ax.get_xlim() for ax in shown}) == 1
+    written = texts(drawn)
+    assert all(written.count(name) == 1 for name in names)
+    assert all(len(ax.get_lines()) == 9 for ax in shown)
+    assert {"distance", "nats", "step"} <= set(written)
+
+
+def test_a_measure_taken_seldom_is_a_line_through_what_there_is():
+    summary = summarize(make_runs(("one", "two")))
+    trajectories = {"two": make_trajectory({"transport": [0.5, np.nan, 0.25]})}
+    drawn = figures.similarity_figure(summary, trajectories)
+    (line,) = drawn.figure.axes[0].get_lines()
+    assert (line.get_xdata().tolist(), line.get_ydata().tolist()) == ([10, 30], [0.5, 0.25])
+    # The trajectory of "two" alone keeps that arrangement's colour.
+    assert line.get_color() == looks(["one", "two"])["two"].color
+    assert figures.similarity_figure(summary, {}) is None
+
+
+def test_each_task_has_a_panel_of_the_first_measure():
+    summary = summarize(make_runs(("one",)))
+    values = {"average": [3, 2, 1], "nearest": [6, 5, 4]}
+    drawn = figures.similarity_by_task_figure(
+        summary, {"one": make_trajectory(values, ("task00", "task01"))}
+    )
+    assert {"task00", "task01"} <= set(texts(drawn))
+    assert drawn.figure.axes[1].get_lines()[0].get_ydata().tolist() == [6, 5, 4]
+    assert figures.similarity_by_task_figure(summary, {"one": make_trajectory(values)}) is None
+    assert figures.similarity_by_task_figure(summary, {}) is None

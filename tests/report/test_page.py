@@ -4,6 +4,7 @@ from html.parser import HTMLParser
 
 import numpy as np
 import pytest
+from jinja2 import UndefinedError
 
 from zsg_jax.report import page
 from zsg_jax.report.page import write_report
@@ -83,12 +84,8 @@ def trajectories(names=("tmta-nft", "tmta-rt"), tasks=("t1", "t2")):
     return {name: Trajectory(step, "cosine", values, by_task) for name in names}
 
 
-FACTS = {
-    "Title": "A study",
-    "command": "python -m zsg_jax.main --config.x='<a & b>'",
-    "Train rows": "28,751",
-    "Encoder": "hashed <n-grams>",
-}
+COMMAND = "python -m zsg_jax.main --config.x='<a & b>'"
+FACTS = {"Train rows": "28,751", "Encoder": "hashed <n-grams>"}
 
 
 def test_everything_is_on_the_page(tmp_path):
@@ -98,12 +95,14 @@ def test_everything_is_on_the_page(tmp_path):
         trajectories(),
         FACTS,
         ["12 rows were skipped."],
+        title="A study",
+        command=COMMAND,
         turns={"tmta-nft": 13, "tmta-rt": 7},
     )
     assert index == tmp_path / "report" / "index.html"
     read = Page(index.read_text())
     assert read.text["title"] == "A study"
-    assert read.text["code"] == FACTS["command"]
+    assert read.text["code"] == COMMAND
 
     results = read.tables[0]
     assert results[1][0] == "tmta-nft"
@@ -123,11 +122,10 @@ def test_everything_is_on_the_page(tmp_path):
     assert tasks[2][1].startswith("1.1250")
     assert ["Train rows", "28,751"] in read.tables[4]
     assert ["Encoder", "hashed <n-grams>"] in read.tables[4]
-    assert not any("A study" in row for row in read.tables[4])
     said = read.said()
     assert "12 rows were skipped." in said
-    assert "also the ones scored: the study's protocol" in said
-    assert said.count("no answer token left after the cut: 2; scored: 8.") == 1
+    assert page.PROTOCOL in said
+    assert said.count("after the cut: 2; scored: 8.") == 1
 
 
 def test_figures_are_files_beside_the_page_with_a_description(tmp_path):
@@ -172,9 +170,10 @@ def test_names_are_text_never_markup(tmp_path):
         tmp_path,
         runs,
         trajectories((evil,), (evil, "t2")),
-        {"title": evil, evil: evil},
+        {evil: evil},
         [evil],
-        {evil: 1},
+        title=evil,
+        turns={evil: 1},
     )
     read = Page(index.read_text())
     assert not read.all("script")
@@ -253,3 +252,18 @@ def test_nothing_is_written_when_there_is_nothing_to_report(tmp_path):
     with pytest.raises(UserError):
         write_report(tmp_path / "report", {}, {}, FACTS)
     assert not (tmp_path / "report").exists()
+
+
+@pytest.mark.parametrize(
+    ("text", "shown"),
+    [
+        ("<b>&\"'", "&lt;b&gt;&amp;&#34;&#39;"),
+        ("a\x00b\x1b\x7f\x9d\ud800\ufffe", "a\ufffdb\ufffd\ufffd\ufffd\ufffd\ufffd"),
+        ("a\tb\nc שלום é 😀", "a\tb\nc שלום é 😀"),
+    ],
+)
+def test_values_are_text_and_what_html_may_not_hold_is_replaced(text, shown):
+    read = page.render("facts.html", labelled_by="x", facts={text: "y"}).decode()
+    assert shown in read
+    with pytest.raises(UndefinedError):
+        page.render("facts.html", labelled_by="x")

@@ -201,7 +201,7 @@ def test_the_documentation_of_keys_matches_the_entry():
     [
         ({}, "no runs"),
         ({"nft": {}}, "nft: there is no run"),
-        ({"nft": {3: []}}, "nft, seed 3: its metrics hold no test row"),
+        ({"nft": {3: []}}, "nft, seed 3: its metrics hold no test record"),
         ({"nft": {0: [scored(0, 1)], 1: [scored(5, 1)]}}, "share no evaluated step"),
     ],
 )

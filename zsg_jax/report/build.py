@@ -28,51 +28,44 @@ def build(workdir: Path, *, title: str, command: str, runs: Sequence[tuple[str, 
     Returns:
         The path of index.html.
     """
-    rows: dict[str, dict[int, list[dict[str, Any]]]] = {}
-    trajectories: dict[str, Trajectory] = {}
-    turns: dict[str, int] = {}
-    facts: dict[str, str] = {"title": title, "command": command}
     sides = [f"{side}_{fact}" for side in ("train", "test") for fact in _FACTS]
     lost = "put it back, or start again in another --workdir"
     data = need_json(workdir / DATA, [*sides, "skipped", "shared_tasks", "split"], lost)
     config = need_json(workdir / CONFIG, (), lost)
-    facts |= _data_facts(data, config)
-    seconds, every = 0.0, []
+    facts = _data_facts(data, config)
+    records: dict[str, dict[int, list[dict[str, Any]]]] = {}
     for name, seed in runs:
         folder = run_folder(workdir, name, seed)
         ended = loop.finished(folder)
         if ended is None:
             raise UserError(f"{folder}: has not finished; run the study again to go on with it")
-        rows.setdefault(name, {})[seed] = metrics.read_rows(folder)
-        seconds += sum(row.get("seconds", 0.0) for row in rows[name][seed])
-        every += rows[name][seed]
+        records.setdefault(name, {})[seed] = metrics.read_rows(folder)
         # What the model was and where it ran; of several runs, the last one's.
         facts |= {label: str(value) for label, value in ended["facts"].items()}
-    for name in rows:
+    trajectories: dict[str, Trajectory] = {}
+    turns: dict[str, int] = {}
+    for name, by_seed in records.items():
         folder = arrangement_folder(workdir, name)
         arrangement, made = load_arrangement(folder)
         turns[name] = int((arrangement.turn_sizes > 0).sum())
         trajectories[name] = load_trajectory(folder / TRAJECTORY)
-        trained = max(row["step"] for one in rows[name].values() for row in one)
-        met = min(len(arrangement), trained * config["training.batch_size"])
+        trained = max(one["step"] for seed in by_seed.values() for one in seed)
+        consumed = min(len(arrangement), trained * config["training.batch_size"])
         facts[f"Rows of {name}"] = f"{len(arrangement):,} in {turns[name]:,} turns"
-        facts[f"Rows trained on in {name}"] = f"{met:,} in {trained:,} steps"
+        facts[f"Rows trained on in {name}"] = f"{consumed:,} in {trained:,} steps"
         if "w_avg" in made:
             weights = f"{made['w_min']:.4g} (minimum), {made['w_avg']:.4g} (average)"
             facts[f"Weights of distances in {name}"] = weights
-    facts["Seconds in training steps"] = f"{seconds:,.1f} over {len(runs)} runs"
-    facts["Waiting for data"] = f"{metrics.data_wait(every):.2%} of the seconds in training steps"
-    facts |= _speed(every)
-    notes = _notes(data)
-    leakage = read_json(workdir / LEAKAGE, ["sentence"])
-    looked = "leakage: not looked for" if leakage is None else leakage["sentence"]
-    notes.append(f"{looked}.")
+    every = [one for by_seed in records.values() for seed in by_seed.values() for one in seed]
+    facts |= _speed(every, len(runs))
     return write_report(
         workdir / "report",
-        rows,
+        records,
         trajectories,
         facts,
-        notes,
+        [*_notes(data), _leakage(workdir)],
+        title=title,
+        command=command,
         turns=turns,
         protocol=_split(data) if data["split"] else PROTOCOL,
     )
@@ -97,14 +90,24 @@ def _data_facts(data: dict[str, Any], config: dict[str, Any]) -> dict[str, str]:
     }
 
 
-def _speed(rows: list[dict[str, Any]]) -> dict[str, str]:
-    facts = {}
-    tokens, mfu = (metrics.over_time(rows, name) for name in ("tokens_per_second", "mfu"))
+def _speed(records: list[dict[str, Any]], runs: int) -> dict[str, str]:
+    seconds = sum(one.get("seconds", 0.0) for one in records)
+    waited = metrics.data_wait(records)
+    facts = {
+        "Seconds in training steps": f"{seconds:,.1f} over {runs} runs",
+        "Waiting for data": f"{waited:.2%} of the seconds in training steps",
+    }
+    tokens, mfu = (metrics.over_time(records, name) for name in ("tokens_per_second", "mfu"))
     if tokens is not None:
         facts["Tokens a second in training steps"] = f"{tokens:,.0f}, prompts and answers"
     if mfu is not None:
         facts["Model FLOPs utilization"] = f"{mfu:.1%} of the devices' peak"
     return facts
+
+
+def _leakage(workdir: Path) -> str:
+    leakage = read_json(workdir / LEAKAGE, ["sentence"])
+    return "leakage: not looked for." if leakage is None else f"{leakage['sentence']}."
 
 
 def _split(data: dict[str, Any]) -> str:

@@ -1,4 +1,4 @@
-"""Turns the metrics rows of finished runs into the numbers that a study is compared by.
+"""Turns the metrics records of finished runs into the numbers that a study is compared by.
 
 Everything here is float64 NumPy on lists that come from `metrics.jsonl`; the result is plain
 JSON, in which a number that is not finite is null.
@@ -12,8 +12,8 @@ import numpy as np
 
 from zsg_jax.runtime.errors import check
 
-Row = Mapping[str, Any]
-Runs = Mapping[str, Mapping[int, Sequence[Row]]]
+Record = Mapping[str, Any]
+Runs = Mapping[str, Mapping[int, Sequence[Record]]]
 
 NEAR_FINAL = 0.05  # "within 5 % of its final value"
 FLAT = 0.05  # a task's loss that varies by less than this share of its first value does not move
@@ -43,7 +43,7 @@ KEYS = {
     "scores": "every other number of the test rows, on the steps at which all seeds have it",
 }
 
-# Numbers of a test row that are counts or clocks, not scores.
+# Numbers of a test record that are counts or clocks, not scores.
 _NOT_SCORES = {"step", "loss", "instances", "dropped", "skipped", "tokens", "seconds"}
 
 
@@ -103,13 +103,13 @@ def curve_kind(steps: Sequence[int], losses: Sequence[float] | np.ndarray) -> st
 
 
 def summarize(runs: Runs) -> dict[str, Any]:
-    """Summarizes `runs` (arrangement → seed → metrics rows) as a JSON-ready dict.
+    """Summarizes `runs` (arrangement → seed → metrics records) as a JSON-ready dict.
 
     The result holds `arrangements` (name → an entry whose keys `KEYS` documents, besides `seeds`,
     `instances`, `dropped` and `note`), `keys` (that documentation) and `notes` (lines on the
     comparison as a whole). Spread over seeds is the sample standard deviation, null for one seed.
     Seeds that were evaluated at different steps, as an unfinished run is, are compared on their
-    common steps only, and the entry's `note` says so. Of rows that repeat a step the last counts.
+    common steps only, and the entry's `note` says so. Of records of one step the last counts.
 
     Raises:
       UserError: no runs, an arrangement without seeds, or seeds without a common evaluation.
@@ -119,17 +119,17 @@ def summarize(runs: Runs) -> dict[str, Any]:
     notes = []
     ends = {name: entry["steps"][-1] for name, entry in entries.items()}
     if len(set(ends.values())) > 1:
-        told = ", ".join(f"{name} at step {end}" for name, end in ends.items())
+        ends_at = ", ".join(f"{name} at step {end}" for name, end in ends.items())
         notes.append(
             "The arrangements do not end at the same step, so their areas and final losses are "
-            f"not taken over the same steps: {told}."
+            f"not taken over the same steps: {ends_at}."
         )
     return json_ready({"arrangements": entries, "notes": notes, "keys": KEYS})
 
 
-def rows_by_step(rows: Iterable[Row], kind: str) -> dict[int, Row]:
-    """The rows of one `kind` ("train" or "test") by step, ascending; the last of a step counts."""
-    found = {int(row["step"]): row for row in rows if row.get("kind") == kind}
+def records_by_step(records: Iterable[Record], kind: str) -> dict[int, Record]:
+    """The records of one `kind` ("train" or "test") by step, ascending; of a step, the last."""
+    found = {int(one["step"]): one for one in records if one.get("kind") == kind}
     return dict(sorted(found.items()))
 
 
@@ -140,20 +140,20 @@ def number(value: Any) -> float:
     return float(value) if math.isfinite(value) else math.nan
 
 
-def _entry(name: str, by_seed: Mapping[int, Sequence[Row]]) -> dict[str, Any]:
+def _entry(name: str, by_seed: Mapping[int, Sequence[Record]]) -> dict[str, Any]:
     check(bool(by_seed), f"{name}: there is no run of any seed to report")
     seeds = sorted(by_seed)
-    tests = {seed: rows_by_step(by_seed[seed], "test") for seed in seeds}
+    tests = {seed: records_by_step(by_seed[seed], "test") for seed in seeds}
     for seed in seeds:
-        check(bool(tests[seed]), f"{name}, seed {seed}: its metrics hold no test row to report")
-    steps = sorted(set.intersection(*(set(rows) for rows in tests.values())))
+        check(bool(tests[seed]), f"{name}, seed {seed}: its metrics hold no test record to report")
+    steps = sorted(set.intersection(*(set(one) for one in tests.values())))
     check(bool(steps), f"{name}: seeds {seeds} share no evaluated step, so they have no mean curve")
     note = None
-    if any(len(rows) > len(steps) for rows in tests.values()):
-        told = ", ".join(f"seed {seed} at step {max(rows)}" for seed, rows in tests.items())
+    if any(len(one) > len(steps) for one in tests.values()):
+        ends_at = ", ".join(f"seed {seed} at step {max(one)}" for seed, one in tests.items())
         note = (
             f"Its seeds were not all evaluated at the same steps; only the {len(steps)} common "
-            f"steps up to {steps[-1]} are used. Last evaluations: {told}."
+            f"steps up to {steps[-1]} are used. Last evaluations: {ends_at}."
         )
 
     losses = np.array([[number(tests[k][s].get("loss")) for s in steps] for k in seeds])  # (K, S)
@@ -183,23 +183,23 @@ def _entry(name: str, by_seed: Mapping[int, Sequence[Row]]) -> dict[str, Any]:
 
 
 def _task_curves(
-    tests: Mapping[int, Mapping[int, Row]], seeds: Sequence[int], steps: Sequence[int]
+    tests: Mapping[int, Mapping[int, Record]], seeds: Sequence[int], steps: Sequence[int]
 ) -> dict[str, np.ndarray]:
     cells = [[tests[k][s].get("loss_by_task") or {} for s in steps] for k in seeds]
-    tasks = sorted({task for row in cells for cell in row for task in cell})
+    tasks = sorted({task for curve in cells for cell in curve for task in cell})
     return {
-        task: np.array([[number(c.get(task)) for c in row] for row in cells]).mean(axis=0)
+        task: np.array([[number(cell.get(task)) for cell in curve] for curve in cells]).mean(axis=0)
         for task in tasks
     }
 
 
-def _scores(tests: Mapping[int, Mapping[int, Row]], seeds: Sequence[int]) -> dict[str, Any]:
-    rows = [row for by_step in tests.values() for row in by_step.values()]
+def _scores(tests: Mapping[int, Mapping[int, Record]], seeds: Sequence[int]) -> dict[str, Any]:
+    records = [one for by_step in tests.values() for one in by_step.values()]
     names = {
         key
-        for row in rows
-        for key in row
-        if key not in _NOT_SCORES and number(row[key]) == row[key]
+        for one in records
+        for key, value in one.items()
+        if key not in _NOT_SCORES and number(value) == value
     }
     scores = {}
     for name in sorted(names):
@@ -211,7 +211,7 @@ def _scores(tests: Mapping[int, Mapping[int, Row]], seeds: Sequence[int]) -> dic
 
 
 def _std(values: np.ndarray) -> np.ndarray | None:
-    """Sample standard deviation over the first axis; None for one row, which has no spread."""
+    """Sample standard deviation over the first axis; None for one, which has no spread."""
     return values.std(axis=0, ddof=1) if len(values) > 1 else None
 
 

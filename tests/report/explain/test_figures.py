@@ -3,9 +3,9 @@ import xml.etree.ElementTree as ET
 import numpy as np
 import pytest
 
+from zsg_jax.report.drawing import to_svg
 from zsg_jax.report.explain import figures, maps
 from zsg_jax.report.explain.bins import bin_edges
-from zsg_jax.report.panels import to_svg
 
 SVG = "{http://www.w3.org/2000/svg}"
 

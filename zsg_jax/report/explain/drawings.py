@@ -7,12 +7,11 @@ from typing import Any
 import numpy as np
 from matplotlib.figure import Figure
 
+from zsg_jax.report.drawing import shorten, to_svg
 from zsg_jax.report.explain import figures, maps
 from zsg_jax.report.explain.bins import bin_edges, bin_shares, leading_groups
 from zsg_jax.report.explain.measures import Measured
 from zsg_jax.report.explain.projection import project
-from zsg_jax.report.labels import shorten
-from zsg_jax.report.panels import to_svg
 
 CURVE_BINS = 120
 SHARE_BINS = 60

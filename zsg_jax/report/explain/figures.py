@@ -14,9 +14,8 @@ from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, MaxNLocator
 
+from zsg_jax.report.drawing import COLORS, ROUND_STEPS, STYLE, WIDTH, shorten
 from zsg_jax.report.explain.bins import bin_edges, bin_means, bin_percentiles
-from zsg_jax.report.labels import shorten
-from zsg_jax.report.panels import COLORS, ROUND_STEPS, STYLE, WIDTH
 
 BAND = (10, 90)  # percentiles drawn about a mean
 MAX_LINES = 40  # changes of turn drawn as a line each; more would hide the curves

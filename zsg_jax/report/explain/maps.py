@@ -8,8 +8,8 @@ from matplotlib import rc_context
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
+from zsg_jax.report.drawing import ROUND_STEPS, STYLE, WIDTH
 from zsg_jax.report.explain.figures import position_axis, thousands
-from zsg_jax.report.panels import ROUND_STEPS, STYLE, WIDTH
 
 DOTS = 150  # of the rasters, an inch
 # Thousands of shapes would weigh megabytes.

@@ -11,7 +11,7 @@ from zsg_jax.data.instance import Instance
 from zsg_jax.report.explain import drawings, tables
 from zsg_jax.report.explain.bins import even_places
 from zsg_jax.report.explain.measures import fetch, measure, nearest_test_rows
-from zsg_jax.report.templates import render
+from zsg_jax.report.page import render
 from zsg_jax.runtime.errors import check
 from zsg_jax.runtime.files import write_bytes
 from zsg_jax.similarity.search.options import Search

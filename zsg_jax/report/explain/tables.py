@@ -7,10 +7,10 @@ import numpy as np
 
 from zsg_jax.arrangement import Arrangement
 from zsg_jax.data.instance import Instance
+from zsg_jax.report.drawing import shorten
 from zsg_jax.report.explain.bins import even_places, tally
 from zsg_jax.report.explain.measures import Measured, nearest_test_rows
 from zsg_jax.report.explain.pairs import Pair, passages, pick
-from zsg_jax.report.labels import shorten
 from zsg_jax.similarity.search.options import Search
 
 MAX_NAME = 80  # letters of a name or id

@@ -1,0 +1,203 @@
+"""Draws panels of lines on a step axis, in one style: what all figures have in common."""
+
+import io
+import math
+import warnings
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+from matplotlib import rc_context
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.layout_engine import ConstrainedLayoutEngine
+from matplotlib.lines import Line2D
+from matplotlib.ticker import MaxNLocator
+
+from zsg_jax.report.summary import number
+
+# Okabe and Ito's colours, told apart under all common colour blindnesses; their yellow is left
+# out because it is not legible on white. Past seven arrangements the dash tells them apart.
+COLORS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#333333")
+DASHES = ("-", (0, (5, 1.5)), (0, (1.2, 1.2)), (0, (6, 1.5, 1.2, 1.5)))
+
+# Any, since matplotlib's own type lists every key there is, and lists differ by version.
+STYLE: Any = {
+    "svg.hashsalt": "zsg_jax",  # otherwise element ids are random
+    "svg.fonttype": "none",  # text stays text: searchable, read aloud, and small
+    "text.parse_math": False,  # a task may be named with a dollar
+    "font.family": "sans-serif",
+    "font.size": 10,
+    "figure.facecolor": "white",
+    "axes.facecolor": "white",
+    "axes.edgecolor": "#777777",
+    "axes.labelcolor": "#222222",
+    "axes.titlelocation": "left",
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.grid": True,
+    "axes.axisbelow": True,
+    "grid.color": "#e4e4e4",
+    "grid.linewidth": 0.8,
+    "xtick.color": "#555555",
+    "ytick.color": "#555555",
+    "text.color": "#222222",
+    "lines.solid_capstyle": "round",
+    "legend.frameon": False,
+}
+ROUND_STEPS = [1, 2, 2.5, 5, 10]  # between ticks, times a power of ten
+WIDTH = 8.0  # inches; shown about 800 pixels wide
+MAX_NAME = 28
+
+
+class Look(NamedTuple):
+    """How an arrangement is drawn, everywhere."""
+
+    color: str
+    dash: Any
+
+
+class Line(NamedTuple):
+    """Values (S,) at steps (S,), and half the height of a band about them."""
+
+    steps: Sequence[int] | np.ndarray
+    values: Sequence[float | None] | np.ndarray
+    spread: Sequence[float | None] | None = None
+
+
+class Panel(NamedTuple):
+    """A panel: the label of its own axis, its title, and lines by arrangement.
+
+    With `from_zero` its axis starts at zero, so that what hardly moves looks flat.
+    """
+
+    label: str
+    title: str
+    lines: Mapping[str, Line]
+    from_zero: bool = False
+
+
+class Captioned(NamedTuple):
+    """A figure with its heading, how to read it, and a description for those who cannot see it."""
+
+    figure: Figure
+    heading: str
+    caption: str
+    alt: str
+
+
+def looks(names: Iterable[str]) -> dict[str, Look]:
+    """The colour and dash of every arrangement, by its place in `names`."""
+    return {
+        name: Look(COLORS[i % len(COLORS)], DASHES[i // len(COLORS) % len(DASHES)])
+        for i, name in enumerate(dict.fromkeys(names))
+    }
+
+
+def shorten(name: str, limit: int = MAX_NAME) -> str:
+    """`name` with its middle left out past `limit` letters, and without control characters.
+
+    Names of tasks tend to differ at both ends; a control character would make an SVG unreadable.
+    """
+    clean = "".join(letter if letter.isprintable() else " " for letter in name)
+    if len(clean) <= limit:
+        return clean
+    tail = (limit - 1) // 2
+    return f"{clean[: limit - 1 - tail]}…{clean[-tail:]}"
+
+
+def to_svg(figure: Figure) -> bytes:
+    """`figure` as SVG without a date, so that building it again gives the same bytes."""
+    out = io.BytesIO()
+    with rc_context(STYLE), warnings.catch_warnings():
+        # Text is written as text: a glyph that matplotlib's font lacks is the viewer's to draw.
+        warnings.filterwarnings("ignore", message=r"Glyph .* missing from")
+        figure.savefig(out, format="svg", metadata={"Date": None})
+    return out.getvalue()
+
+
+@rc_context(STYLE)
+def draw(
+    panels: Sequence[Panel],
+    style: Mapping[str, Look],
+    *,
+    columns: int = 3,
+    height: float = 1.45,
+    note: str = "",
+) -> Figure:
+    """Panels on one step axis, the key above, `note` below; what is not finite is not drawn.
+
+    An axis is labelled at the left end of a row, and wherever its label differs from the left one.
+
+    Args:
+        panels: at least one.
+        style: of every arrangement, in the order of the key.
+        columns: panels side by side at most.
+        height: of a row of panels, in inches.
+    """
+    columns = min(columns, len(panels))
+    rows = math.ceil(len(panels) / columns)
+    # By the count of letters: exact metrics would hang on the fonts of the viewer anyhow.
+    names_in_row = max(1, int(WIDTH * 72 / (6.2 * max(len(shorten(n)) for n in style) + 42)))
+    key = 0.22 * math.ceil(len(style) / names_in_row) + 0.12
+    below = 0.32 if note else 0.06
+    whole = height * rows + key + below
+    room = (0, below / whole, 1, 1 - (key + below) / whole)
+    layout = ConstrainedLayoutEngine(rect=room, h_pad=0.06, w_pad=0.06)
+    figure = Figure(figsize=(WIDTH, whole), layout=layout)
+    axes = figure.subplots(rows, columns, sharex=True, squeeze=False).ravel()
+    size = 10.0 if columns == 1 else 8.5
+    for i, ax in enumerate(axes):
+        if i >= len(panels):
+            ax.set_visible(False)
+            continue
+        _draw_panel(ax, panels[i], style, small=columns > 1)
+        if i + columns >= len(panels):
+            # In a ragged last row the panels above the gaps carry the step axis themselves.
+            ax.tick_params(labelbottom=True)
+            ax.set_xlabel("step", fontsize=size)
+        left = i - i % columns
+        if i == left or panels[i].label != panels[left].label:
+            ax.set_ylabel(panels[i].label, fontsize=size)
+    figure.legend(
+        [Line2D([], [], color=look.color, ls=look.dash) for look in style.values()],
+        [shorten(name) for name in style],
+        loc="upper left",
+        ncols=min(names_in_row, len(style)),
+        fontsize=9.5,
+        handlelength=2.2,
+        borderaxespad=0.2,
+    )
+    if note:
+        figure.text(0.012, 0.1 / whole, note, fontsize=9, color="#555555", va="bottom")
+    return figure
+
+
+def _draw_panel(ax: Axes, panel: Panel, style: Mapping[str, Look], *, small: bool) -> None:
+    top = 0.0
+    for name, line in panel.lines.items():
+        values, spread = _array(line.values), _array(line.spread)
+        there = np.isfinite(values)
+        steps, values = np.asarray(line.steps)[there], values[there]
+        color, dash = style[name]
+        # Few points, as of a measure that is taken seldom, are shown as such.
+        marker = "o" if len(values) <= (8 if small else 30) else None
+        width, dot = (1.4, 2.4) if small else (1.8, 3.2)
+        ax.plot(steps, values, color=color, ls=dash, lw=width, marker=marker, ms=dot)
+        if spread.size:
+            low, high = values - spread[there], values + spread[there]
+            ax.fill_between(steps, low, high, color=color, alpha=0.18, lw=0)
+        top = max(top, *values, 0.0)
+    if panel.from_zero:
+        ax.set_ylim(0, 1.08 * top or 1.0)
+    ax.set_title(panel.title, fontsize=8.5)
+    if small:
+        ax.tick_params(labelsize=8, length=2)
+        ax.yaxis.set_major_locator(MaxNLocator(3, steps=ROUND_STEPS))
+    ticks = 4 if small else 9
+    ax.xaxis.set_major_locator(MaxNLocator(ticks, steps=ROUND_STEPS, integer=True))
+
+
+def _array(curve: Sequence[float | None] | np.ndarray | None) -> np.ndarray:
+    """A curve as float64 (S,), NaN for null; (0,) for None."""
+    return np.array([number(value) for value in ([] if curve is None else curve)], np.float64)

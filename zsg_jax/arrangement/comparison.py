@@ -18,9 +18,9 @@ from zsg_jax.similarity.distances import (
     wsd,
 )
 from zsg_jax.similarity.search.cosine import RowStatistics, row_statistics, scan
-from zsg_jax.similarity.search.groups import group_means
 from zsg_jax.similarity.search.options import Search
 from zsg_jax.similarity.search.scan import Found
+from zsg_jax.similarity.search.stream import group_means
 from zsg_jax.similarity.stored import Rows
 
 if TYPE_CHECKING:

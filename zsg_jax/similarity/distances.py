@@ -14,8 +14,8 @@ import numpy as np
 from zsg_jax.runtime.errors import check, nearest
 from zsg_jax.similarity.rows import check_pair
 from zsg_jax.similarity.search.cosine import RowStatistics, row_statistics
-from zsg_jax.similarity.search.groups import group_means
 from zsg_jax.similarity.search.options import Search
+from zsg_jax.similarity.search.stream import group_means
 from zsg_jax.similarity.stored import Rows
 
 METRICS = ("cosine", "euclidean")

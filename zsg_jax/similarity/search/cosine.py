@@ -2,18 +2,16 @@
 
 Orders are decided by comparing these numbers, so the cosine of one training row with one test row
 has the same bits whichever function, block size, number of devices or neighbouring rows it is
-computed with; `tiles` says how. What is summed over test rows is summed inside a tile, likewise.
+computed with; `stream` says how. What is summed over test rows is summed inside a tile, likewise.
 """
 
 import numpy as np
 
 from zsg_jax.runtime.errors import check
 from zsg_jax.similarity.rows import unit_rows
-from zsg_jax.similarity.search import matrix
 from zsg_jax.similarity.search.options import Search
-from zsg_jax.similarity.search.scan import scan
-from zsg_jax.similarity.search.statistics import RowStatistics
-from zsg_jax.similarity.search.stream import Stream
+from zsg_jax.similarity.search.scan import scan, whole_matrix
+from zsg_jax.similarity.search.stream import RowStatistics, Stream
 from zsg_jax.similarity.stored import Rows
 
 __all__ = ["RowStatistics", "cosine_matrix", "row_statistics", "scan", "top_k", "unit_rows"]
@@ -33,7 +31,7 @@ def cosine_matrix(train: Rows, test: Rows, *, search: Search = Search()) -> np.n
     Raises:
         UserError: see `unit_rows`; or the two differ in D.
     """
-    return matrix.whole(Stream(train, test, None, search), len(test))
+    return whole_matrix(Stream(train, test, None, search), len(test))
 
 
 def row_statistics(train: Rows, test: Rows, *, search: Search = Search()) -> RowStatistics:

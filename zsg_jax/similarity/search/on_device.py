@@ -1,4 +1,6 @@
-"""One pass where the rows are: products, lists and statistics on the devices, ends on the host."""
+"""One pass where the embeddings are: products, lists and statistics on the devices."""
+
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -7,36 +9,42 @@ from jax import lax
 from jax.sharding import Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 
-from zsg_jax.similarity.search import running_lists
-from zsg_jax.similarity.search.running_lists import Lists
-from zsg_jax.similarity.search.statistics import RowStatistics, of_tile
-from zsg_jax.similarity.search.stream import Stream
-from zsg_jax.similarity.search.tiles import compiled, over_devices
+from zsg_jax.similarity.search.stream import (
+    RowStatistics,
+    Stream,
+    compiled,
+    joined,
+    map_tiles,
+    of_tile,
+    over_devices,
+    without_negative_zeros,
+)
+
+
+class Lists(NamedTuple):
+    """The k best of every test embedding so far; a key is a cosine, or its negative for farthest.
+
+    Attributes:
+        keys, positions: (T, k) float32 and int32, best first; -inf where there is none yet.
+    """
+
+    keys: Any
+    positions: Any
 
 
 def run(
-    stream: Stream,
-    tests: int,
-    lengths: dict[bool, int],
-    statistics: bool,
+    stream: Stream, tests: int, lengths: dict[bool, int], statistics: bool
 ) -> tuple[dict[bool, tuple[np.ndarray, np.ndarray]], RowStatistics | None]:
     """The lists asked for, `lengths` of the farthest (True) and of the nearest (False).
 
     Returns:
         Cosines (T, k) float32 and positions (T, k) int32 of each, and statistics if asked for.
     """
-    # Lists are a power of two long so that neighbouring k share one compilation.
-    lists = {
-        far: jax.tree.map(
-            stream.spread,
-            running_lists.empty(stream.test.shape[0], max(8, 1 << (k - 1).bit_length())),
-        )
-        for far, k in lengths.items()
-    }
+    lists = {far: jax.tree.map(stream.spread, _empty(stream, k)) for far, k in lengths.items()}
     summary = np.empty((4, stream.count), np.float32)
     function = compiled(stream, _block)
     for step in stream:
-        waiting = [one.used for one in lists.values()]
+        before = lists
         lists, of_rows = function(
             lists,
             step.rows,
@@ -47,7 +55,7 @@ def run(
             statistics=statistics,
         )
         # Two blocks in flight keep host and devices busy; more would only pile up memory.
-        jax.block_until_ready(waiting)
+        jax.block_until_ready(before)
         if statistics:
             result = np.asarray(of_rows)
             for device, (start, stop) in enumerate(step.ranges):
@@ -59,6 +67,12 @@ def run(
         keys_Txk, positions_Txk = (np.asarray(a)[:tests, :k] for a in merged)
         found[far] = (0 - keys_Txk if far else keys_Txk, positions_Txk)
     return found, RowStatistics(*summary) if statistics else None
+
+
+def _empty(stream: Stream, k: int) -> Lists:
+    # A power of two long, so that neighbouring k share one compilation.
+    shape = (stream.test.shape[0], max(8, 1 << (k - 1).bit_length()))
+    return Lists(np.full(shape, -np.inf, np.float32), np.full(shape, -1, np.int32))
 
 
 def _block(
@@ -78,8 +92,17 @@ def _block(
         test_TxD: jax.Array,
         tests: jax.Array,
     ) -> tuple[dict[bool, Lists], jax.Array | tuple]:
-        function = (lambda product_TxR: of_tile(product_TxR, tests)) if statistics else None
-        lists, tiles_Nx4xR = running_lists.add(lists, rows_BxD, bounds_2, test_TxD, function)
+        products_NxTxR, tiles_Nx4xR = map_tiles(
+            rows_BxD,
+            test_TxD,
+            lambda product_TxR: (
+                product_TxR if lists else (),
+                of_tile(product_TxR, tests) if statistics else (),
+            ),
+        )
+        if lists:
+            cosines_TxB = joined(products_NxTxR)
+            lists = {far: _added(one, cosines_TxB, bounds_2, far) for far, one in lists.items()}
         if not statistics:
             return lists, ()
         return lists, tiles_Nx4xR.transpose(1, 0, 2).reshape(tiles_Nx4xR.shape[1], -1)
@@ -90,16 +113,27 @@ def _block(
     return lists, of_rows
 
 
-def _merge_devices(lists: Lists, *, mesh: Mesh) -> tuple[jax.Array, jax.Array]:
-    lists = over_devices(running_lists.merged, mesh, 1, lists)
-    keys, positions = lists.keys, lists.positions
-    everywhere = NamedSharding(mesh, P())
-    devices, tests, k = keys.shape
-    if devices == 1:
-        return keys[0], positions[0]
-    joined_keys, joined_positions = (
-        lax.with_sharding_constraint(a, everywhere).transpose(1, 0, 2).reshape(tests, devices * k)
-        for a in (keys, positions)
+def _added(lists: Lists, cosines_TxB: jax.Array, bounds_2: jax.Array, farthest: bool) -> Lists:
+    """The lists with a block: `bounds_2` is its first position and the end of all."""
+    keys_TxB = without_negative_zeros(-cosines_TxB) if farthest else cosines_TxB
+    positions_B = bounds_2[0] + jnp.arange(cosines_TxB.shape[1], dtype=jnp.int32)
+    keys_TxB = jnp.where(positions_B < bounds_2[1], keys_TxB, -jnp.inf)
+    # The list comes first: its positions are the lower ones, and top_k keeps the order of equals.
+    keys_Txk, at_Txk = lax.top_k(
+        jnp.concatenate([lists.keys, keys_TxB], axis=1), lists.keys.shape[1]
     )
-    best_Txk, at_Txk = lax.top_k(joined_keys, k)
-    return best_Txk, jnp.take_along_axis(joined_positions, at_Txk, axis=1)
+    k = lists.keys.shape[1]
+    old_Txk = jnp.take_along_axis(lists.positions, jnp.minimum(at_Txk, k - 1), axis=1)
+    return Lists(keys_Txk, jnp.where(at_Txk < k, old_Txk, bounds_2[0] + at_Txk - k))
+
+
+def _merge_devices(lists: Lists, *, mesh: Mesh) -> tuple[jax.Array, jax.Array]:
+    devices, tests, k = lists.keys.shape
+    keys, positions = (
+        lax.with_sharding_constraint(a, NamedSharding(mesh, P()))
+        .transpose(1, 0, 2)
+        .reshape(tests, devices * k)
+        for a in lists
+    )
+    best_Txk, at_Txk = lax.top_k(keys, k)
+    return best_Txk, jnp.take_along_axis(positions, at_Txk, axis=1)

@@ -1,7 +1,14 @@
-"""One pass on CPUs: the devices multiply, a span of rows at a time, while the host keeps lists."""
+"""Lists made by NumPy: one pass on CPUs, in which the devices multiply and the host chooses.
+
+On a CPU the host reads the products where they are, and what XLA has for choosing among them there
+runs on one thread and sorts too much. A cosine and its position make one whole number, the smaller
+the better, so that NumPy's fastest partitions and sorts keep ties in the order of the positions.
+"""
 
 import math
+import os
 from collections import deque
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import jax
@@ -10,13 +17,20 @@ from jax import lax
 from jax.sharding import Mesh
 
 from zsg_jax.runtime.processes import from_all
-from zsg_jax.similarity.search import host_lists
-from zsg_jax.similarity.search.host_lists import HostLists
-from zsg_jax.similarity.search.statistics import RowStatistics, of_tile
-from zsg_jax.similarity.search.stream import TILE, Step, Stream
-from zsg_jax.similarity.search.tiles import compiled, over_devices, product
+from zsg_jax.similarity.search.stream import (
+    TILE,
+    RowStatistics,
+    Step,
+    Stream,
+    compiled,
+    map_tiles,
+    of_tile,
+    over_devices,
+)
 
 SPAN_PRODUCTS = 1 << 20  # made at a time: what stays in the cache until the host reads it
+SORTED_AT_ONCE = 1 << 18  # numbers of 64 bits: what fits a cache
+NOTHING = np.iinfo(np.int64).max
 
 
 def run(
@@ -83,8 +97,8 @@ def run(
     found = {}
     for far, k in lengths.items():
         keys = [from_all(lists[device, far].best(), stream.mesh) for device in mine]
-        best = host_lists.merged([part for parts in keys for part in parts], k)
-        found[far] = host_lists.decoded(best, far)
+        best = _merged([part for parts in keys for part in parts], k)
+        found[far] = _decoded(best, far)
     if not statistics:
         return found, None
     # Each process knows its own rows' and zeros for all others.
@@ -101,21 +115,122 @@ def _span(
     tiles: int,
     statistics: bool,
 ) -> tuple[jax.Array, jax.Array | tuple]:
-    """Products (tiles, T, R) of a device's tiles in the span `number` of its block, and statistics.
-
-    A loop, so that every tile is treated alike: in a straight line of tiles XLA gives each its own
-    way of summing.
-    """
+    """Products (tiles, T, R) and statistics of the tiles in the span `number` of a block."""
 
     def on_one(
         rows_BxD: jax.Array, number: jax.Array, test_TxD: jax.Array, tests: jax.Array
     ) -> tuple[jax.Array, jax.Array | tuple]:
         span_SxD = lax.dynamic_slice_in_dim(rows_BxD, number * tiles * TILE, tiles * TILE)
-
-        def one(tile_RxD: jax.Array) -> tuple[jax.Array, jax.Array | tuple]:
-            product_TxR = product(tile_RxD, test_TxD)
-            return product_TxR, of_tile(product_TxR, tests) if statistics else ()
-
-        return lax.map(one, span_SxD.reshape(tiles, TILE, -1))
+        return map_tiles(
+            span_SxD,
+            test_TxD,
+            lambda product_TxR: (
+                product_TxR,
+                of_tile(product_TxR, tests) if statistics else (),
+            ),
+        )
 
     return over_devices(on_one, mesh, 1, rows, number, test, tests)
+
+
+class HostLists:
+    """The k best of each of T test embeddings, given products by ascending position.
+
+    A product is compared with the worst of its full list, and the few that beat it are put behind
+    the list; when the room there is used up, a partition keeps the k best.
+    """
+
+    def __init__(self, tests: int, k: int, room: int, *, farthest: bool) -> None:
+        """Takes the number of lists, their length, and how many rows come at a time at most."""
+        self._k, self._room, self._farthest = k, room, farthest
+        width = k + max(k, 2 * room)
+        self._keys_TxW = np.full((tests, width), NOTHING)
+        self._first_T = np.arange(tests) * width
+        self._used_T = np.zeros(tests, np.int64)
+        # The worst of each full list; infinitely bad before it is full.
+        self._worst_Tx1 = np.full((tests, 1), np.inf if farthest else -np.inf, np.float32)
+
+    def add(self, product_TxR: np.ndarray, start: int) -> None:
+        """Takes the cosines of R rows, at most `room`, of which the first has position `start`."""
+        beats = np.less if self._farthest else np.greater
+        # Equal to the worst is no better: every row in the list has a lower position.
+        at = np.flatnonzero(beats(product_TxR, self._worst_Tx1))
+        if not len(at):
+            return
+        width = product_TxR.shape[1]
+        test = at // width
+        row = at - test * width
+        keys = _encoded(product_TxR[test, row], start + row, self._farthest)
+        count_T = np.bincount(test, minlength=len(product_TxR))
+        rank = np.arange(len(at)) - (np.cumsum(count_T) - count_T)[test]
+        self._keys_TxW.reshape(-1)[self._first_T[test] + self._used_T[test] + rank] = keys
+        self._used_T += count_T
+        full = np.flatnonzero(self._used_T > self._keys_TxW.shape[1] - self._room)
+        if len(full):
+            self._shorten(full)
+
+    def best(self) -> np.ndarray:
+        """(T, k) int64 keys, best first, then `NOTHING` where there are fewer rows."""
+        self._shorten(np.arange(len(self._used_T)))
+        return np.sort(self._keys_TxW[:, : self._k], axis=1)
+
+    def _shorten(self, lists: np.ndarray) -> None:
+        """Leaves the k best in some lists."""
+        keys = self._keys_TxW[lists]
+        keys[np.arange(keys.shape[1]) >= self._used_T[lists, None]] = NOTHING
+        keys.partition(self._k - 1, axis=1)
+        self._keys_TxW[lists] = keys
+        self._used_T[lists] = np.minimum(self._used_T[lists], self._k)
+        worst = keys[:, self._k - 1]
+        full = worst != NOTHING
+        self._worst_Tx1[lists[full], 0] = _decoded(worst[full], self._farthest)[0]
+
+
+def _encoded(values: np.ndarray, positions: np.ndarray, farthest: bool) -> np.ndarray:
+    """int64 keys of float32 cosines and their rows' positions, from 0 to 2^31 - 1."""
+    bits = (values + np.float32(0)).view(np.int32)  # no negative zeros
+    rising = np.where(bits < 0, bits ^ np.int32(0x7FFFFFFF), bits)
+    return ((rising if farthest else ~rising).astype(np.int64) << 32) | positions
+
+
+def _decoded(keys: np.ndarray, farthest: bool) -> tuple[np.ndarray, np.ndarray]:
+    """Cosines, float32, and positions, int32, of keys."""
+    rising = (keys >> 32).astype(np.int32)
+    rising = rising if farthest else ~rising
+    bits = np.where(rising < 0, rising ^ np.int32(0x7FFFFFFF), rising)
+    return bits.view(np.float32), (keys & 0x7FFFFFFF).astype(np.int32)
+
+
+def _merged(keys: list[np.ndarray], k: int) -> np.ndarray:
+    """(T, k) keys, best first, of several such tables for the same test rows."""
+    if len(keys) == 1:
+        return keys[0]
+    joined = np.concatenate(keys, axis=1)
+    joined.sort(axis=1)
+    return joined[:, :k]
+
+
+def sorted_lists(matrix_NxT: np.ndarray, farthest: bool) -> tuple[np.ndarray, np.ndarray]:
+    """Each column's values, largest (or smallest) first, and their rows, equals by lower row.
+
+    Args:
+        matrix_NxT: float32 without NaN.
+        farthest: smallest first.
+
+    Returns:
+        (T, N) float32 and (T, N) int32.
+    """
+    rows, tests = matrix_NxT.shape
+    values, order = np.empty((tests, rows), np.float32), np.empty((tests, rows), np.int32)
+    step = max(1, SORTED_AT_ONCE // max(rows, 1))
+
+    def sort(start: int) -> None:
+        here = slice(start, start + step)
+        keys = _encoded(matrix_NxT[:, here].T.copy(), np.arange(rows), farthest)
+        keys.sort(axis=1)
+        values[here], order[here] = _decoded(keys, farthest)
+
+    # NumPy leaves the interpreter to others while it sorts.
+    with ThreadPoolExecutor(os.cpu_count()) as threads:
+        list(threads.map(sort, range(0, tests, step)))
+    return values, order

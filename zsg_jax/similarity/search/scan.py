@@ -2,19 +2,27 @@
 
 from typing import NamedTuple
 
+import jax
 import numpy as np
+from jax import lax
+from jax.sharding import Mesh, NamedSharding
+from jax.sharding import PartitionSpec as P
 
 from zsg_jax.runtime.errors import check
 from zsg_jax.runtime.processes import from_all
 from zsg_jax.similarity.rows import checked
-from zsg_jax.similarity.search import matrix
 from zsg_jax.similarity.search import on_device as device_pass
 from zsg_jax.similarity.search import on_host as host_pass
-from zsg_jax.similarity.search.groups import GroupSums
 from zsg_jax.similarity.search.options import Search
-from zsg_jax.similarity.search.sorting import sorted_lists
-from zsg_jax.similarity.search.statistics import RowStatistics
-from zsg_jax.similarity.search.stream import Stream
+from zsg_jax.similarity.search.stream import (
+    GroupSums,
+    RowStatistics,
+    Stream,
+    compiled,
+    joined,
+    map_tiles,
+    over_devices,
+)
 from zsg_jax.similarity.stored import Rows
 
 
@@ -88,8 +96,8 @@ def scan(
         one = host_pass if on_host and short else device_pass
         lists, summary = one.run(stream, len(test), short, statistics)
     if len(short) < len(wanted):
-        cosines = matrix.whole(stream, len(test))
-        lists |= {far: sorted_lists(cosines, far) for far in wanted if far not in short}
+        cosines = whole_matrix(stream, len(test))
+        lists |= {far: host_pass.sorted_lists(cosines, far) for far in wanted if far not in short}
     ends = {far: _ended(lists[far], k, rows, far) for far, k in wanted.items()}
     means = None
     if sums is not None:
@@ -113,3 +121,22 @@ def _ended(
         values = np.pad(values, end, constant_values=np.inf if farthest else -np.inf)
         indices = np.pad(indices, end, constant_values=-1)
     return values, indices
+
+
+def whole_matrix(stream: Stream, tests: int) -> np.ndarray:
+    """(N, T) float32: the stream's rows, N of them, with each of the `tests` real test rows."""
+    out = np.empty((stream.count, tests), np.float32)
+    function = compiled(stream, _cosines)
+    for step in stream:
+        result = np.asarray(function(step.rows, stream.test, mesh=stream.mesh))
+        for device, (start, stop) in enumerate(step.ranges):
+            out[start:stop] = result[device, : stop - start, :tests]
+        stream.passed(step)
+    return out
+
+
+def _cosines(rows: jax.Array, test: jax.Array, *, mesh: Mesh) -> jax.Array:
+    result = over_devices(
+        lambda r, t: joined(map_tiles(r, t, lambda product: product)).T, mesh, 1, rows, test
+    )
+    return lax.with_sharding_constraint(result, NamedSharding(mesh, P()))

@@ -1,23 +1,89 @@
-"""Training rows passing in blocks over a line of devices, test rows lying on all of them."""
+"""Training embeddings passing in blocks over a line of devices, and what is made of a block.
 
-from collections.abc import Iterator
+The cosine of one training embedding with one test embedding has the same bits whichever function,
+block size, number of devices or neighbours it is computed with. A matrix product promises that only
+for one shape: XLA may sum in another order for another one. Hence every product here is a fixed
+`TILE` of training embeddings with all test embeddings; blocks and devices take whole tiles, and
+only whole tiles are ever added or left out. A sum over test embeddings is taken inside a tile for
+the same reason.
+"""
+
+import functools
+import inspect
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
+import jax.numpy as jnp
 import numpy as np
+from jax import lax
 from jax.sharding import AxisType, Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 
 from zsg_jax.runtime.errors import check
-from zsg_jax.similarity.rows import check_pair, unit_block, unit_rows
-from zsg_jax.similarity.search.groups import GroupSums
+from zsg_jax.similarity.rows import HOST_ROWS, check_pair, checked, unit_block, unit_rows
 from zsg_jax.similarity.search.options import Search
 from zsg_jax.similarity.stored import Rows
 
-TILE = 256  # training rows of one product: the shape that fixes the bits
+TILE = 256  # training embeddings of one product: the shape that fixes the bits
 TEST_MULTIPLE = 128
 DEPTH_MULTIPLE = 16
+
+# Numbers are added as multiples of 2^-38, by which sums are exact: they do not depend on the order
+# of the rows, and 2^25 rows fit 64 bits. A number under 2^-15 may lose digits past 2^-38.
+SCALE = float(1 << 38)
+MOST = 1 << 25
+
+
+class GroupSums:
+    """Sums of unit rows by group."""
+
+    def __init__(self, groups: np.ndarray, width: int) -> None:
+        """Takes the group of every row, (N,) whole numbers from 0 without gaps."""
+        self._groups, self._counts = groups, np.bincount(groups)
+        largest = int(self._counts.max(initial=0))
+        check(largest < MOST, f"a group of {largest:,} rows: fewer than {MOST:,} can be summed")
+        self.sums = np.zeros((len(self._counts), width), np.int64)
+
+    def add(self, unit_RxD: np.ndarray, numbers: np.ndarray | slice) -> None:
+        """Takes unit rows, each once; `numbers` says which rows they are."""
+        groups = self._groups[numbers]
+        if not len(groups):
+            return
+        order = np.argsort(groups, kind="stable")
+        groups = groups[order]
+        first = np.flatnonzero(np.diff(groups, prepend=-1))
+        # Exact but for the rounding: float32 in float64, times a power of two.
+        whole = np.rint(unit_RxD[order].astype(np.float64) * SCALE).astype(np.int64)
+        self.sums[groups[first]] += np.add.reduceat(whole, first, axis=0)
+
+    def means(self) -> np.ndarray:
+        """(groups, D) float64, not of unit length."""
+        return self.sums / SCALE / self._counts[:, None]
+
+
+def group_means(rows: Rows, groups: np.ndarray, what: str = "rows") -> np.ndarray:
+    """Mean of the unit rows of each group.
+
+    Args:
+        rows: (N, D) floats, any length of row.
+        groups: (N,) int64, each row's group, numbered from 0 without gaps.
+        what: the array's name in error messages.
+
+    Returns:
+        (groups, D) float64, not of unit length.
+
+    Raises:
+        UserError: lengths that differ, a NaN or an infinity, wrong rank or dtype.
+    """
+    rows = checked(rows, what)
+    check(groups.shape == (len(rows),), f"{what}: {len(rows)} rows, but groups are {groups.shape}")
+    sums = GroupSums(groups, rows.shape[1])
+    for start in range(0, len(rows), HOST_ROWS):
+        here = slice(start, min(start + HOST_ROWS, len(rows)))
+        sums.add(unit_block(rows[here], what, range(start, len(rows))), here)
+    return sums.means()
 
 
 class Step(NamedTuple):
@@ -142,3 +208,99 @@ def _split(x: np.ndarray, mesh: Mesh) -> jax.Array:
 
 def _ceil(n: int, multiple: int) -> int:
     return -(-n // multiple) * multiple
+
+
+def compiled(stream: Stream, function: Callable) -> Callable:
+    """`function` jitted for the stream's kind of device; its keyword arguments are static."""
+    return _jitted(function, stream.mesh.devices.flat[0].platform)
+
+
+@functools.cache
+def _jitted(function: Callable, platform: str) -> Callable:
+    # On a GPU the autotuner times several products and may settle on another one for the same
+    # tile in another program or another run.
+    options = {"xla_gpu_deterministic_ops": True} if platform == "gpu" else None
+    arguments = inspect.signature(function).parameters.values()
+    static = [a.name for a in arguments if a.kind is a.KEYWORD_ONLY]
+    return jax.jit(function, static_argnames=static, compiler_options=options)
+
+
+def map_tiles(
+    rows_BxD: jax.Array, test_TxD: jax.Array, function: Callable[[jax.Array], Any]
+) -> Any:
+    """What `function` makes of each tile's product (T, R), tiles first.
+
+    A loop, so that every tile is treated alike: in a straight line of tiles XLA gives each its own
+    way of summing.
+    """
+    tiles_NxRxD = rows_BxD.reshape(-1, TILE, rows_BxD.shape[1])
+    return lax.map(lambda tile_RxD: function(product(tile_RxD, test_TxD)), tiles_NxRxD)
+
+
+def joined(products_NxTxR: jax.Array) -> jax.Array:
+    """(T, B) float32 cosines of tiles side by side, without negative zeros."""
+    cosines_TxB = products_NxTxR.transpose(1, 0, 2).reshape(products_NxTxR.shape[1], -1)
+    return without_negative_zeros(cosines_TxB)
+
+
+def without_negative_zeros(x: jax.Array) -> jax.Array:
+    """`top_k` puts 0.0 before -0.0, but they have to tie. (XLA drops an addition of 0.0.)"""
+    return jnp.where(x == 0, 0.0, x)
+
+
+def product(tile_RxD: jax.Array, test_TxD: jax.Array) -> jax.Array:
+    """(T, R) float32 of one tile, as it comes: zeros may be negative."""
+    product_TxR = lax.dot_general(
+        test_TxD, tile_RxD, (((1,), (1,)), ((), ())), precision=lax.Precision.HIGHEST
+    )
+    # Whatever uses the product must not be fused into it: that could change its summation.
+    return lax.optimization_barrier(product_TxR)
+
+
+def over_devices(function: Callable, mesh: Mesh, split: int, *arrays: Any) -> Any:
+    """Runs `function` on each device's part of the first `split` arrays and all of the others."""
+    specs = tuple(P("rows") if i < split else P() for i in range(len(arrays)))
+
+    def on_one(*parts: jax.Array) -> Any:
+        first = [jax.tree.map(lambda a: a[0], p) if i < split else p for i, p in enumerate(parts)]
+        result = function(*first)
+        return jax.tree.map(lambda r: r[None], result)
+
+    return jax.shard_map(on_one, mesh=mesh, in_specs=specs, out_specs=P("rows"), check_vma=False)(
+        *arrays
+    )
+
+
+class RowStatistics(NamedTuple):
+    """What each training row is to the test rows; each field is (N,) float32.
+
+    Attributes:
+        minimum, maximum, mean: cosine over the test rows.
+        euclidean: mean Euclidean distance between unit rows, sqrt(2 - 2·cos), over the test rows.
+    """
+
+    minimum: np.ndarray
+    maximum: np.ndarray
+    mean: np.ndarray
+    euclidean: np.ndarray
+
+
+def of_tile(product_TxR: jax.Array, tests: jax.Array) -> jax.Array:
+    """The fields of `RowStatistics`, (4, R) float32, of a tile's rows.
+
+    The mean cosine is the product with the mean test row, which `Stream` puts after the last of
+    the `tests` real ones; a distance is no linear function of the rows, so its mean is taken over
+    all pairs.
+    """
+    product_TxR = without_negative_zeros(product_TxR)
+    real_Tx1 = (jnp.arange(len(product_TxR)) < tests)[:, None]
+    minimum = jnp.where(real_Tx1, product_TxR, jnp.inf).min(axis=0)
+    maximum = jnp.where(real_Tx1, product_TxR, -jnp.inf).max(axis=0)
+    distance_TxR = jnp.sqrt(jnp.maximum(2 - 2 * product_TxR, 0))
+    # Sums of some rows, then their sum, lose less than one long sum; XLA must not make them one.
+    parts_GxMxR = jnp.where(real_Tx1, distance_TxR, 0).reshape(
+        -1, TEST_MULTIPLE, distance_TxR.shape[1]
+    )
+    sums_GxR = lax.optimization_barrier(parts_GxMxR.sum(axis=1))
+    sums_R = lax.optimization_barrier(sums_GxR.sum(axis=0))
+    return jnp.stack([minimum, maximum, product_TxR[tests], sums_R / tests])

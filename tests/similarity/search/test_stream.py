@@ -1,3 +1,5 @@
+import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -5,10 +7,10 @@ from hypothesis import strategies as st
 
 from zsg_jax.runtime.errors import UserError
 from zsg_jax.similarity.rows import HOST_ROWS
-from zsg_jax.similarity.search import groups
+from zsg_jax.similarity.search import stream
 from zsg_jax.similarity.search.cosine import scan
-from zsg_jax.similarity.search.groups import GroupSums, group_means
 from zsg_jax.similarity.search.options import Search
+from zsg_jax.similarity.search.stream import GroupSums, group_means
 
 
 def unit(x):
@@ -71,6 +73,11 @@ def test_what_cannot_be_summed_is_refused(monkeypatch):
         group_means(np.eye(3), np.zeros(2, int))
     with pytest.raises(UserError, match="means are those of all rows"):
         scan(np.eye(3), np.eye(3), groups=np.zeros(3, int), excluded=np.zeros(3, bool))
-    monkeypatch.setattr(groups, "MOST", 3)
+    monkeypatch.setattr(stream, "MOST", 3)
     with pytest.raises(UserError, match="a group of 3 rows"):
         group_means(np.eye(3), np.zeros(3, int))
+
+
+def test_products_are_made_in_the_highest_precision():
+    arrays = (jnp.zeros((stream.TILE, 16)), jnp.zeros((128, 16)))
+    assert "HIGHEST" in str(jax.make_jaxpr(stream.product)(*arrays))

@@ -4,6 +4,7 @@ import json
 import os
 import random
 import re
+import tempfile
 import threading
 from pathlib import Path
 
@@ -12,8 +13,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from zsg_jax.data.dataset import SKIPPED_KEPT, open_corpus
-from zsg_jax.data.instance import instances_digest
+from zsg_jax.data.dataset import SKIPPED_KEPT, ReadOptions, from_list, join, open_dataset
+from zsg_jax.data.instance import Instance, Turn, instances_digest
 from zsg_jax.data.schemas.read import read_messages
 from zsg_jax.runtime.errors import UserError
 from zsg_jax.similarity.embeddings import embed
@@ -22,23 +23,24 @@ from zsg_jax.similarity.encoders.hashing import HashingEncoder
 ADVICE = "pass --bad-rows=skip to go on"
 
 
-def row(**fields):
+def record(**fields):
     turns = [{"role": "user", "content": "Capital?"}, {"role": "assistant", "content": "Paris"}]
     return {"messages": turns, **fields}
 
 
-def corpus_of(path, bad_rows="refuse"):
-    return open_corpus(path, scratch=path.parent / "scratch", bad_rows=bad_rows, advice=ADVICE)
+def opened(path, bad_rows="refuse", scratch="scratch", **options):
+    options = ReadOptions(path.parent / scratch, bad_rows=bad_rows, advice=ADVICE, **options)
+    return open_dataset(path, options)
 
 
 LINES = st.lists(
     st.one_of(
-        st.sampled_from([b"", b"  ", b"{", b"[]", json.dumps(row(messages=[])).encode()]),
+        st.sampled_from([b"", b"  ", b"{", b"[]", json.dumps(record(messages=[])).encode()]),
         st.builds(
             lambda identity, task, note, space: (
                 space
                 + json.dumps(
-                    row(**identity, **task, note=note, references=[note or "x"]),
+                    record(**identity, **task, note=note, references=[note or "x"]),
                     ensure_ascii=False,
                 ).encode()
                 + space
@@ -55,151 +57,245 @@ LINES = st.lists(
 
 @settings(deadline=None)
 @given(LINES, st.sampled_from([".jsonl", ".jsonl.gz"]), st.sampled_from([b"\n", b"\r\n"]))
-def test_a_corpus_holds_what_read_messages_reads(tmp_path_factory, texts, suffix, end):
-    folder = tmp_path_factory.mktemp("corpus")
-    path = folder / f"x{suffix}"
-    content = end.join(texts)
+def test_a_dataset_holds_what_read_messages_reads(tmp_path_factory, lines, suffix, end):
+    path = tmp_path_factory.mktemp("dataset") / f"x{suffix}"
+    content = end.join(lines)
     path.write_bytes(gzip.compress(content) if suffix.endswith("gz") else content)
     for bad_rows in ("refuse", "skip"):
         try:
             instances, skipped = read_messages(path, bad_rows, ADVICE)
         except UserError as error:
             with pytest.raises(UserError, match=f"^{re.escape(str(error))}$"):
-                corpus_of(path, bad_rows)
+                opened(path, bad_rows)
             continue
-        with corpus_of(path, bad_rows) as corpus:
-            assert len(corpus) == len(instances)
-            assert list(corpus.instances()) == instances
-            assert list(corpus.texts()) == [one.text for one in instances]
-            assert [corpus.tasks[k] for k in corpus.task] == [one.task for one in instances]
-            assert corpus.task.dtype == np.int32
-            assert len(corpus.tasks) == len({one.task for one in instances})
-            assert corpus.digest == instances_digest(instances)
-            assert (corpus.skipped, corpus.skipped_count) == (skipped, len(skipped))
-            left_out = {one.line for one in skipped}
-            kept = [
-                text.strip()
-                for number, text in enumerate(texts, start=1)
-                if text.strip() and number not in left_out
-            ]
-            assert [corpus.raw(k) for k in range(len(corpus))] == kept
+        left_out = {one.line for one in skipped}
+        kept = {
+            number: line.strip()
+            for number, line in enumerate(lines, start=1)
+            if line.strip() and number not in left_out
+        }
+        for keep_all in (False, True):
+            with opened(path, bad_rows, keep_all=keep_all) as dataset:
+                assert len(dataset) == len(instances)
+                assert list(dataset) == instances
+                assert dataset.ids == [one.id for one in instances]
+                assert dataset.task_names == [one.task for one in instances]
+                assert dataset.task_index.dtype == np.int32
+                assert len(dataset.tasks) == len({one.task for one in instances})
+                assert dataset.digest == instances_digest(instances)
+                assert (dataset.skipped, dataset.skipped_count) == (skipped, len(skipped))
+                assert [dataset.raw(k) for k in range(len(dataset))] == list(kept.values())
+                assert dataset.numbers.tolist() == list(kept)
 
 
-def test_rows_are_read_in_any_order_and_by_slice(tmp_path):
+def instances_of(tasks):
+    return [
+        Instance(f"id {n}", task, (Turn("user", f"ask {n}"), Turn("assistant", "yes")), ("yes",))
+        for n, task in enumerate(tasks)
+    ]
+
+
+def written(path, instances):
+    """A file that gives these instances, opened."""
+    records = [
+        {"id": one.id, "task": one.task, "messages": [turn._asdict() for turn in one.turns]}
+        for one in instances
+    ]
+    path.write_text("\n".join(map(json.dumps, records)))
+    return opened(path, keep_all=True)
+
+
+TASKS = st.lists(st.sampled_from("abc"), min_size=1, max_size=9)
+
+
+@settings(deadline=None)
+@given(TASKS, st.data())
+def test_a_selection_is_what_it_is_of_a_list(tmp_path_factory, tasks, data):
+    listed = instances_of(tasks)
+    with written(tmp_path_factory.mktemp("x") / "x.jsonl", listed) as in_file:
+        for dataset in (in_file, from_list(listed)):
+            expected = listed
+            assert dataset.digest == instances_digest(listed)
+            # A selection, and a selection of it.
+            for _ in range(2):
+                chosen = data.draw(st.lists(st.integers(0, max(len(expected) - 1, 0)), max_size=9))
+                chosen = chosen if expected else []
+                dataset = dataset.select(chosen)
+                expected = [expected[index] for index in chosen]
+                assert list(dataset) == expected
+                assert len(dataset) == len(expected)
+                assert dataset.ids == [one.id for one in expected]
+                assert dataset.task_names == [one.task for one in expected]
+                assert list(dataset.texts) == [one.text for one in expected]
+                assert dataset.digest == instances_digest(expected)
+                start, stop = data.draw(st.tuples(st.integers(-4, 9), st.integers(-4, 9)))
+                assert list(dataset[start:stop]) == expected[start:stop]
+                assert dataset.texts[start:stop] == [one.text for one in expected[start:stop]]
+                for index in range(len(expected)):
+                    assert dataset[np.int64(index)] == dataset[index] == expected[index]
+                    assert dataset[-index - 1] == expected[-index - 1]
+                    assert json.loads(dataset.raw(index))["id"] == expected[index].id
+                with pytest.raises(IndexError):
+                    dataset[len(expected)]
+
+
+@settings(deadline=None)
+@given(TASKS, TASKS, st.data())
+def test_joined_datasets_are_one_in_the_order_given(tmp_path_factory, one, two, data):
+    lists = {"one": instances_of(one), "two": instances_of(two)}
+    where = [(k, index) for k, tasks in enumerate((one, two)) for index in range(len(tasks))]
+    chosen = data.draw(st.lists(st.sampled_from(where), min_size=1))
+    source = np.array([k for k, _ in chosen], np.int32)
+    index = np.array([within for _, within in chosen], np.int64)
+    folder = tmp_path_factory.mktemp("x")
+    with join(
+        folder / "m.mix.json",
+        {
+            "one": written(folder / "1.jsonl", lists["one"]),
+            "two": from_list(lists["two"]).select(range(len(two))),
+        },
+        source,
+        index,
+    ) as joined:
+        names = [("one", "two")[k] for k in source]
+        expected = [lists[name][within] for name, within in zip(names, index, strict=True)]
+        assert joined.ids == [f"{n}/{e.id}" for n, e in zip(names, expected, strict=True)]
+        assert joined.ids == [found.id for found in joined]
+        assert [found.turns for found in joined] == [one.turns for one in expected]
+        assert joined.task_names == [one.task for one in expected]
+        assert sorted(joined.tasks) == sorted({one.task for one in expected})
+        assert joined.numbers.tolist() == (index + 1).tolist()
+        assert joined.digest == instances_digest(joined)
+        again = joined.select([0, len(joined) - 1])
+        assert list(again) == [joined[0], joined[-1]]
+
+
+def test_an_instance_is_read_when_it_is_asked_for(tmp_path):
     path = tmp_path / "x.jsonl"
-    rows = [row(id=str(k), task=f"t{k % 3}", note="é" * (k % 50)) for k in range(500)]
-    path.write_text("\n".join(json.dumps(one, ensure_ascii=False) for one in rows))
+    with written(path, instances_of("abcab")) as dataset:
+        path.write_text("what stood there is gone")
+        part = dataset.select(np.array([3, 1, 4]))[:2]
+        assert (part.ids, part.task_names, len(part.texts)) == (["id 3", "id 1"], ["a", "b"], 2)
+        assert len(dataset.digest) == 64
+        for read in (lambda: part[0], lambda: part.texts[0], lambda: part.raw(0)):
+            with pytest.raises(UserError, match="changed while it was in use"):
+                read()
+
+
+def test_a_dataset_is_a_dataset_already():
+    dataset = from_list(instances_of("ab"))
+    assert from_list(dataset) is dataset
+
+
+def test_records_are_read_in_any_order_and_embedded(tmp_path):
+    path = tmp_path / "x.jsonl"
+    records = [record(id=str(k), task=f"t{k % 3}", note="é" * (k % 50)) for k in range(500)]
+    path.write_text("\n".join(json.dumps(one, ensure_ascii=False) for one in records))
     order = list(range(500))
     random.Random(0).shuffle(order)
-    with corpus_of(path) as corpus:
-        assert [json.loads(corpus.raw(k)) for k in order] == [rows[k] for k in order]
-        assert [one.id for one in corpus.instances(np.array(order))] == [str(k) for k in order]
-        texts = corpus.texts(np.array(order))
-        assert len(texts) == 500
-        assert texts[3:5] == [texts[3], texts[4]] == ["Capital? Paris"] * 2
-        embedded = embed(corpus.texts(), HashingEncoder(), tmp_path / "embeddings", shard_rows=64)
+    with opened(path) as dataset:
+        assert [json.loads(dataset.raw(k)) for k in order] == [records[k] for k in order]
+        embedded = embed(dataset.texts, HashingEncoder(), tmp_path / "embeddings", shard_rows=64)
         assert embedded.shape[0] == 500
-        for wrong in (-1, 500):
-            with pytest.raises(IndexError):
-                corpus.raw(wrong)
 
 
 def test_an_id_used_twice_names_both_lines(tmp_path):
     path = tmp_path / "x.jsonl"
-    path.write_text("\n".join(json.dumps(row(id=one)) for one in ("a", "b", "a", "b")))
-    with pytest.raises(UserError) as caught:
-        corpus_of(path)
-    assert str(caught.value) == f"{path}:3: \"id\" 'a' was already used on line 1; {ADVICE}"
+    path.write_text("\n".join(json.dumps(record(id=one)) for one in ("a", "b", "a", "b")))
+    with pytest.raises(UserError, match=rf"x\.jsonl:3: .*'a' was already used on line 1; {ADVICE}"):
+        opened(path)
 
 
 def test_the_digest_is_over_lengths_and_texts(tmp_path):
     path = tmp_path / "x.jsonl"
-    path.write_text(json.dumps(row(id="é", task="t", references=["París"])))
+    path.write_text(json.dumps(record(id="é", task="t", references=["París"])))
     content = b""
     for text in ("é", "t", "user", "Capital?", "assistant", "Paris", "Paris", "París"):
         content += len(text.encode()).to_bytes(8, "little") + text.encode()
-    with corpus_of(path) as corpus:
-        assert corpus.digest == hashlib.sha256(content + b"\xff").hexdigest()
+    with opened(path) as dataset:
+        assert dataset.digest == hashlib.sha256(content + b"\xff").hexdigest()
 
 
-def test_bad_rows_are_all_counted_and_some_kept(tmp_path):
+def test_bad_records_are_all_counted_and_some_or_all_kept(tmp_path):
     path = tmp_path / "x.jsonl"
-    path.write_text(json.dumps(row()) + "\n" + "{\n" * (SKIPPED_KEPT + 5))
-    with corpus_of(path, "skip") as corpus:
-        assert corpus.skipped_count == SKIPPED_KEPT + 5
-        assert [one.line for one in corpus.skipped] == list(range(2, SKIPPED_KEPT + 2))
+    path.write_text(json.dumps(record()) + "\n" + "{\n" * (SKIPPED_KEPT + 5))
+    for keep_all, kept in ((False, SKIPPED_KEPT), (True, SKIPPED_KEPT + 5)):
+        with opened(path, "skip", keep_all=keep_all) as dataset:
+            assert dataset.skipped_count == SKIPPED_KEPT + 5
+            assert [one.line for one in dataset.skipped] == list(range(2, kept + 2))
 
 
 @pytest.mark.parametrize("change", ["touched", "longer", "cut"])
 def test_a_file_that_changes_is_noticed(tmp_path, change):
     path = tmp_path / "x.jsonl"
-    path.write_text(json.dumps(row()) + "\n")
-    with corpus_of(path) as corpus:
-        assert corpus.instance(0).id == "x.jsonl:1"
+    path.write_text(json.dumps(record()) + "\n")
+    with opened(path) as dataset:
+        assert dataset[0].id == "x.jsonl:1"
         if change == "touched":
             os.utime(path, ns=(1, 1))
         else:
             os.truncate(path, 1000 if change == "longer" else 5)
         with pytest.raises(UserError, match=r"x\.jsonl: changed while it was in use"):
-            corpus.raw(0)
+            dataset.raw(0)
 
 
 def test_a_file_replaced_by_another_goes_on_as_it_was(tmp_path):
     path = tmp_path / "x.jsonl"
-    path.write_text(json.dumps(row(id="old")) + "\n")
-    with corpus_of(path) as corpus:
-        (tmp_path / "new").write_text(json.dumps(row(id="new")) + "\n")
+    path.write_text(json.dumps(record(id="old")) + "\n")
+    with opened(path) as dataset:
+        (tmp_path / "new").write_text(json.dumps(record(id="new")) + "\n")
         (tmp_path / "new").replace(path)
-        assert corpus.instance(0).id == "old"
+        assert dataset[0].id == "old"
 
 
-def test_what_is_unpacked_leaves_nothing_behind(tmp_path):
+def test_a_copy_leaves_nothing_behind_and_lines_need_none(tmp_path):
     path = tmp_path / "x.jsonl.gz"
-    path.write_bytes(gzip.compress(json.dumps(row()).encode()))
-    with corpus_of(path) as corpus:
+    path.write_bytes(gzip.compress(json.dumps(record()).encode()))
+    with opened(path) as dataset:
         # A file without a name goes with the process, however that ends.
         assert list((tmp_path / "scratch").iterdir()) == []
-        path.write_bytes(b"the source may go once it is unpacked")
-        assert corpus.instance(0).id == "x.jsonl.gz:1"
-    plain = tmp_path / "x.jsonl"
-    plain.write_text(json.dumps(row()))
-    with open_corpus(plain, scratch=tmp_path / "unused", advice=ADVICE):
-        assert not (tmp_path / "unused").exists()
+        path.write_bytes(b"the source may go once it is copied")
+        assert dataset[0].id == "x.jsonl.gz:1"
+    for name in ("x.jsonl", "x.json"):
+        plain = tmp_path / name
+        plain.write_text("\n" + json.dumps(record(id="a")) + "\n" + json.dumps(record(id="b")))
+        with opened(plain, scratch="unused") as dataset:
+            assert not (tmp_path / "unused").exists()
+            assert [one.id for one in dataset[::-1]] == ["b", "a"]
 
 
 def test_a_pipe_is_a_source(tmp_path):
     path = tmp_path / "pipe"
     os.mkfifo(path)
-    content = "\n".join(json.dumps(row(id=k)) for k in range(2500))
+    content = "\n".join(json.dumps(record(id=k)) for k in range(2500))
     writer = threading.Thread(target=path.write_text, args=(content,))
     writer.start()
-    with corpus_of(path) as corpus:
+    with opened(path) as dataset:
         writer.join()
-        assert [one.id for one in corpus.instances([2499, 0])] == ["2499", "0"]
+        assert [dataset[k].id for k in (2499, 0)] == ["2499", "0"]
 
 
 def test_files_that_cannot_be_read_are_refused(tmp_path):
     for path, reason in ((tmp_path / "nope.jsonl", "no such file"), (tmp_path, "is a folder")):
         with pytest.raises(UserError, match=reason):
-            corpus_of(path)
+            opened(path)
     packed = tmp_path / "x.jsonl.gz"
-    packed.write_bytes(gzip.compress(json.dumps(row()).encode()))
-    taken = tmp_path / "taken"
-    taken.write_text("a file, not a folder")
+    packed.write_bytes(gzip.compress(json.dumps(record()).encode()))
+    (tmp_path / "taken").write_text("a file, not a folder")
     with pytest.raises(UserError, match="taken: cannot be opened"):
-        open_corpus(packed, scratch=taken, advice=ADVICE)
+        opened(packed, scratch="taken")
 
 
 def test_a_full_disk_is_told(tmp_path, monkeypatch):
     packed = tmp_path / "x.jsonl.gz"
-    packed.write_bytes(gzip.compress(json.dumps(row()).encode()))
-    full = Path("/dev/full").open("wb")  # noqa: SIM115, the corpus closes it
-    monkeypatch.setattr("zsg_jax.data.stored._unnamed_file", lambda _: full)
+    packed.write_bytes(gzip.compress(json.dumps(record()).encode()))
+    full = Path("/dev/full").open("wb")  # noqa: SIM115, the dataset closes it
+    monkeypatch.setattr(tempfile, "TemporaryFile", lambda dir: full)
     with pytest.raises(UserError, match=r"cannot hold the rows of .*No space left"):
-        corpus_of(packed)
+        opened(packed)
 
 
-def test_natural_instructions_are_a_corpus(tmp_path):
+def test_natural_instructions_are_a_dataset(tmp_path):
     (tmp_path / "tasks").mkdir()
     for name in ("a", "b"):
         instances = [{"id": f"{name}{k}", "input": str(k), "output": ["y", "z"]} for k in (1, 2)]
@@ -207,30 +303,8 @@ def test_natural_instructions_are_a_corpus(tmp_path):
         (tmp_path / "tasks" / f"{name}.json").write_text(json.dumps(task))
     listed = tmp_path / "train.txt"
     listed.write_text("a\nb\n")
-    with corpus_of(listed) as corpus:
-        assert corpus.tasks == ["a", "b"]
-        assert corpus.task.tolist() == [0, 0, 1, 1]
-        assert list(corpus.instances()) == read_messages(listed)[0]
-        assert json.loads(corpus.raw(3))["references"] == ["y", "z"]
-
-
-def test_a_full_account_keeps_ids_and_every_row_left_out(tmp_path):
-    path = tmp_path / "x.jsonl"
-    rows = [json.dumps(row(id=str(k), task=f"t{k % 2}")) for k in range(5)]
-    path.write_text("\n".join([*rows, *["{"] * (SKIPPED_KEPT + 5)]))
-    with open_corpus(
-        path, scratch=tmp_path, bad_rows="skip", advice=ADVICE, full_account=True
-    ) as corpus:
-        assert corpus.ids == ["0", "1", "2", "3", "4"]
-        assert len(corpus.skipped) == corpus.skipped_count == SKIPPED_KEPT + 5
-    with corpus_of(path, "skip") as corpus:
-        assert corpus.ids == []
-
-
-def test_a_json_file_of_lines_is_read_in_place(tmp_path):
-    path = tmp_path / "x.json"
-    path.write_text("\n" + json.dumps(row(id="a")) + "\n" + json.dumps(row(id="b")))
-    with open_corpus(path, scratch=tmp_path / "unused", advice=ADVICE) as corpus:
-        assert [one.id for one in corpus.instances([1, 0])] == ["b", "a"]
-        assert corpus.number.tolist() == [2, 3]
-    assert not (tmp_path / "unused").exists()
+    with opened(listed) as dataset:
+        assert dataset.tasks == ["a", "b"]
+        assert dataset.task_index.tolist() == [0, 0, 1, 1]
+        assert list(dataset) == read_messages(listed)[0]
+        assert json.loads(dataset.raw(3))["references"] == ["y", "z"]

@@ -20,7 +20,7 @@ def instances(tasks, answer="yes"):
 
 def pool(test, **options):
     return make_pool(
-        instances("tt"), test, [], ByteTokenizer(), train_length=64, test_length=64, **options
+        instances("tt"), test, ByteTokenizer(), train_length=64, test_length=64, **options
     )
 
 

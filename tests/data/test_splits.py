@@ -1,5 +1,6 @@
+import hashlib
 import json
-from collections import defaultdict
+from collections import Counter, defaultdict
 from fractions import Fraction
 
 import numpy as np
@@ -7,7 +8,18 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from zsg_jax.data.splits import Split, check_split, choose_split, read_split, report_split
+from zsg_jax.data.dataset import ReadOptions, from_list, open_dataset
+from zsg_jax.data.instance import Instance, Turn
+from zsg_jax.data.splits import (
+    Selection,
+    Split,
+    check_split,
+    choose_split,
+    read_split,
+    report_split,
+    select,
+    select_sides,
+)
 from zsg_jax.runtime.errors import UserError
 
 TASKS = st.lists(st.integers(0, 6), min_size=2, max_size=60).filter(
@@ -158,3 +170,88 @@ def test_what_cannot_be_held_out_is_refused():
         choose_split("held-out:3", ["a", "b"], ["c", "d"], 0)
     with pytest.raises(UserError, match=r"2 tasks: .* 0 would be left to train on"):
         choose_split("held-out:2", ["a", "b"], ["a", "b"], 0)
+
+
+LETTERS = st.lists(st.sampled_from("abc"), max_size=40)
+TURNS = (Turn("user", "x"), Turn("assistant", "y"))
+
+
+def dataset(pairs):
+    """Examples by task and id."""
+    return from_list([Instance(identity, task, TURNS, ("y",)) for task, identity in pairs])
+
+
+def numbered(tasks):
+    """Examples whose ids are TASK-NUMBER, counted within the task."""
+    seen = Counter()
+    pairs = []
+    for task in tasks:
+        pairs.append((task, f"{task}-{seen[task]}"))
+        seen[task] += 1
+    return pairs
+
+
+def pick(pairs, **options):
+    """Ids of the examples selected."""
+    indices = select(dataset(pairs), **options)
+    assert indices.dtype == np.int64
+    assert (np.diff(indices) > 0).all()
+    return [pairs[index][1] for index in indices]
+
+
+def key(seed, task, identity):
+    content = b"".join(
+        len(part).to_bytes(8, "little") + part
+        for part in (str(seed).encode(), b"row", task.encode(), identity.encode())
+    )
+    return int.from_bytes(hashlib.blake2b(content, digest_size=8).digest(), "little")
+
+
+@given(LETTERS, st.none() | st.integers(1, 6), st.none() | st.sets(st.sampled_from("abc")))
+def test_selected_examples_are_those_of_the_rule(tasks, per_task, keep):
+    pairs = numbered(tasks)
+    expected = set()
+    for name in set(tasks) if keep is None else keep:
+        own = [identity for task, identity in pairs if task == name]
+        own.sort(key=lambda identity, name=name: key(3, name, identity))
+        expected |= set(own[:per_task])
+    chosen = pick(pairs, per_task=per_task, keep=keep, seed=3)
+    assert chosen == [identity for _, identity in pairs if identity in expected]
+
+
+@given(LETTERS, st.integers(1, 6), st.randoms(use_true_random=False))
+def test_other_tasks_and_the_order_change_no_selection(tasks, per_task, random):
+    pairs = [(task, f"{task}-{number}") for number, task in enumerate(tasks)]
+    first = pick(pairs, per_task=per_task, seed=1)
+    others = [pair for pair in pairs if pair[0] != "a"] + numbered("d" * 9)
+    random.shuffle(others)
+    second = pick(others, per_task=per_task, seed=1)
+    assert {one for one in first if one[0] != "a"} == {one for one in second if one[0] != "d"}
+
+
+def test_one_file_gives_both_sides_of_flan_mini(tmp_path, capsys):
+    lists = {"train_key_list": ["a", "b", "c"], "eval_key_list": ["d", "e"]}
+    both = dataset(numbered("abcde" * 30))
+    selection = Selection(write(tmp_path, lists), train_per_task=20, test_per_task=5)
+    train, test = select_sides(both, both, selection)
+    assert Counter(train.task_names) == {"a": 20, "b": 20, "c": 20}
+    assert Counter(test.task_names) == {"d": 5, "e": 5}
+    assert "train: 60 of 150 rows and 3 of 5 tasks are used" in capsys.readouterr().err
+    assert select_sides(both, both, Selection(seed=3)) == (both, both)
+    assert not capsys.readouterr().err
+    held = select_sides(both, both, Selection("held-out:2", seed=4))
+    assert [len(side) for side in held] == [90, 60]
+    with pytest.raises(UserError, match="hold out fewer"):
+        select_sides(both, both, Selection("held-out:5"))
+
+
+def test_the_real_tasks_are_split_and_sampled(assets, tmp_path):
+    path = assets / "data" / "p3" / "train.jsonl.gz"
+    if not path.exists():
+        pytest.skip("no data/p3 in ZSG_JAX_ASSETS")
+    with open_dataset(path, ReadOptions(tmp_path)) as both:
+        selection = Selection("held-out:0.1", train_per_task=20, test_per_task=5)
+        train, test = (Counter(side.task_names) for side in select_sides(both, both, selection))
+    assert not train.keys() & test.keys()
+    assert (len(train), len(test)) == (248, 28)
+    assert (max(train.values()), max(test.values())) == (20, 5)

@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from zsg_jax import prepare
-from zsg_jax.data.dataset import open_corpus
+from zsg_jax.data.dataset import ReadOptions, open_dataset
 from zsg_jax.data.export.examples import Example
 from zsg_jax.data.formats.tfds.write import MEGABYTE
 from zsg_jax.data.instance import instances_digest
@@ -144,10 +144,10 @@ def test_what_is_written_is_read_back(tmp_path_factory, texts, shard_rows):
     assert again == expected
     assert not skipped
     for path in (f"{made}:train", folder / "made", f"tfds:made@{folder}"):
-        with open_corpus(path, scratch=folder / "none", advice="") as corpus:
+        with open_dataset(path, ReadOptions(folder / "none", advice="")) as dataset:
             order = np.random.default_rng(0).permutation(len(expected))
-            assert [corpus.instance(int(k)) for k in order] == [expected[k] for k in order]
-            assert corpus.digest == instances_digest(expected)
+            assert [dataset[k] for k in order] == [expected[k] for k in order]
+            assert dataset.digest == instances_digest(expected)
     # Nothing was unpacked.
     assert not (folder / "none").exists()
 

@@ -1,6 +1,7 @@
 import hashlib
 import json
 import shutil
+from contextlib import ExitStack
 from pathlib import Path
 
 import numpy as np
@@ -10,6 +11,7 @@ import pytest
 
 from zsg_jax.arrangement import tmta
 from zsg_jax.data import sources
+from zsg_jax.data.dataset import ReadOptions
 from zsg_jax.runtime.errors import UserError
 from zsg_jax.similarity.encoders.hashing import HashingEncoder
 from zsg_jax.training import loop
@@ -353,8 +355,9 @@ def test_rows_kept_for_the_report_steer_no_arrangement(small_config, read_metric
     run(config, tmp_path)
     data = json.loads((tmp_path / "data.json").read_text())
     assert (data["aimed_rows"], data["scored_rows"]) == (8, 4)
-    train, test, _ = sources.load(
-        "rewrites", "rewrites", bad_rows="refuse", rewrites_options=config.data.rewrites.to_dict()
+    made = config.data.rewrites.to_dict()
+    train, test = sources.load(
+        "rewrites", "rewrites", ReadOptions(tmp_path), ExitStack(), rewrites_options=made
     )
     scored = [row for row in test if row.id in set(data["test_ids"])]
     aimed = [row for row in test if row not in scored]

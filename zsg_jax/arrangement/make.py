@@ -11,7 +11,7 @@ import numpy as np
 from zsg_jax.arrangement.arrangement import Arrangement, save_arrangement
 from zsg_jax.arrangement.comparison import Comparison, Needs
 from zsg_jax.arrangement.methods import arrange, caution, made_with, needs
-from zsg_jax.data.instances import Instances
+from zsg_jax.data.dataset import Dataset
 from zsg_jax.leakage.find import FILE as PAIRS
 from zsg_jax.leakage.find import find_leaks
 from zsg_jax.runtime.files import write_bytes, write_json
@@ -36,8 +36,8 @@ class Sides(NamedTuple):
         encoder: the encoder's name and digest, and the embeddings' dtype.
     """
 
-    train: Instances
-    test: Instances
+    train: Dataset
+    test: Dataset
     train_rows: Rows
     test_rows: Rows
     encoder: dict[str, str]
@@ -51,8 +51,8 @@ class Sides(NamedTuple):
 
 
 def embed_sides(
-    train: Instances,
-    test: Instances,
+    train: Dataset,
+    test: Dataset,
     encoder: str,
     folder: Path,
     *,
@@ -103,7 +103,7 @@ def make_inputs(
     return Comparison(
         sides.train_rows,
         sides.test_rows,
-        sides.train.task,
+        sides.train.task_index,
         budget=budget,
         metric=metric,
         w_min=w_min,

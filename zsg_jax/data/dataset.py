@@ -1,204 +1,360 @@
-"""A source of a million rows in bounded memory: one pass checks all, then any row can be read."""
+"""A dataset: a sequence of instances, each read when it is asked for, so that a million fit."""
 
+import dataclasses
+import json
 from array import array
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from functools import cached_property, partial
 from pathlib import Path
-from types import MappingProxyType, TracebackType
+from typing import NamedTuple, overload
 
 import numpy as np
 
 from zsg_jax.data.formats import natural_instructions
-from zsg_jax.data.formats.detect import LINES, RECORDS, TASKS, ReadTasks, container
-from zsg_jax.data.formats.jsonl import Row
-from zsg_jax.data.instance import Instance, InstancesDigest
+from zsg_jax.data.formats.detect import TASKS, container
+from zsg_jax.data.formats.natural_instructions.prompt import Encode
+from zsg_jax.data.instance import Instance, InstancesDigest, instances_digest
 from zsg_jax.data.schemas import AUTO, FLAG
-from zsg_jax.data.schemas.checks import Refused
-from zsg_jax.data.schemas.read import BadRow, open_rows, parse, read_rows
-from zsg_jax.data.stored import Changed, InPlace, Recorded, Stored, Unpacked
-from zsg_jax.data.texts import Texts
-from zsg_jax.runtime.errors import UserError
+from zsg_jax.data.schemas.read import ADVICE, BadRow, open_rows, read_rows
+from zsg_jax.data.storage import Storage
 from zsg_jax.runtime.progress import say
 
 SKIPPED_KEPT = 1000
-NO_FIELDS: Mapping[str, str] = MappingProxyType({})
+Indices = Sequence[int] | np.ndarray
 
 
-def open_corpus(
-    path: str | Path,
-    *,
-    scratch: Path,
-    bad_rows: str = "refuse",
-    advice: str,
-    format: str = AUTO,
-    flag: str = FLAG,
-    fields: Mapping[str, str] = NO_FIELDS,
-    full_account: bool = False,
-    read_tasks: ReadTasks = natural_instructions.rows,
-) -> "Corpus":
-    """Reads a source once, checks every row as `messages.read_messages` does, and opens it.
-
-    A plain .jsonl file and the records of a TFDS data set are read in place; they must stay as they
-    are while the corpus is open. Anything else (.gz, an array, a table, a folder, a list of Natural
-    Instructions tasks, a pipe), and lines whose fields are renamed, is unpacked in the same pass
-    into a file under `scratch` without a name, which is gone when the corpus is closed or killed.
-
-    Args:
-        path: as `messages.read_messages` takes it.
-        scratch: a folder for what must be unpacked; made when needed.
-        bad_rows: "refuse" raises at the first bad row, "skip" leaves bad rows out.
-        advice: the way out that a refusal tells, as "pass --bad-rows=skip to go on without …".
-        format: the kind of its rows, a name from `kinds.KINDS`, or "auto", which tells it by the
-            first rows and says it.
-        flag: what a user gives `format` by.
-        fields: new names of fields and their old ones, as `fields.parse_fields` reads them.
-        full_account: whether the ids, and all rows that are left out, stay in memory too.
-        read_tasks: reads a list of Natural Instructions tasks.
-
-    Raises:
-        UserError: as `messages.read_messages` does, and if `scratch` cannot hold the rows.
-    """
-    path = Path(path)
-    held = container(path)
-    stored: Stored
-    if held == RECORDS:
-        stored = Recorded(path, fields)
-    elif held == LINES and path.is_file() and path.suffix != ".gz" and not fields:
-        stored = InPlace(path)
-    else:
-        stored = Unpacked(path, Path(scratch))
-    corpus = Corpus(path, stored, None if full_account else SKIPPED_KEPT)
-    try:
-        corpus.kind, rows = open_rows(path, format, flag, read_tasks, fields)
-        if format == AUTO and held != TASKS:
-            say(f"{path}: read as rows of {corpus.kind}")
-        accepted = read_rows(
-            path, corpus.kind, rows, bad_rows=bad_rows, advice=advice, on_skipped=corpus._skip
-        )
-        corpus._take(accepted, full_account)
-    except BaseException:
-        corpus.close()
-        raise
-    return corpus
-
-
-class Corpus:
-    """The rows of a source, by number from 0; some 30 bytes a row stay in memory.
+class Part(NamedTuple):
+    """Examples of one source: how one is read by its index there.
 
     Attributes:
-        path: the source.
-        kind: what kind of rows they are, a name from `kinds.KINDS`.
-        tasks: names of the tasks, in the order they first come in.
-        task: (N,) int32 index into `tasks` of each row.
-        number: (N,) int64 line of each row, from 1; or the row's number in its array, table or
-            task. Of a folder's files each counts from 1.
-        ids: of each row, if they were to be kept.
-        digest: what `instance.instances_digest` gives for all instances.
-        skipped: the first 1,000 rows that were left out, or all if they were to be kept.
-        skipped_count: how many were left out.
+        schema: of the records that `raw` gives, a name from `schemas.KINDS`.
+        numbers: (N,) int64 line of each record, from 1, or its number in its array, table or task.
+            Of a folder's files each counts from 1.
+        raw, instance: give the record, and the instance, of an index.
+        close: lets go of files.
+        prefix: what ids begin with in a mixture, or "".
     """
 
-    def __init__(self, path: Path, stored: Stored, skipped_kept: int | None) -> None:
-        """For `open_corpus`, which also scans."""
-        self.path = path
-        self.kind = ""
-        self.ids: list[str] = []
-        self.tasks: list[str] = []
-        self.task = np.empty(0, np.int32)
-        self.digest = ""
-        self.skipped: list[BadRow] = []
-        self.skipped_count = 0
-        self._stored = stored
-        self._skipped_kept = skipped_kept
-        self._starts = self._sizes = self.number = np.empty(0, np.int64)
-        # Of every file: its name, and whether it is a table.
-        self._files: list[tuple[str, bool]] = []
-        self._of_file = np.empty(0, np.int32)
+    schema: str
+    numbers: np.ndarray
+    raw: Callable[[int], bytes]
+    instance: Callable[[int], Instance]
+    close: Callable[[], None]
+    prefix: str = ""
 
-    def _take(self, accepted: Iterator[tuple[Row, Instance]], full_account: bool) -> None:
-        starts, sizes, numbers = array("q"), array("q"), array("q")
-        task, file = array("i"), array("i")
-        task_number: dict[str, int] = {}
-        digest = InstancesDigest()
-        for row, instance in accepted:
-            start, size = self._stored.take(row)
-            starts.append(start)
-            sizes.append(size)
-            numbers.append(row.number)
-            if not self._files or self._files[-1] != (row.path.name, row.cells):
-                self._files.append((row.path.name, row.cells))
-            file.append(len(self._files) - 1)
-            task.append(task_number.setdefault(instance.task, len(task_number)))
-            if full_account:
-                self.ids.append(instance.id)
-            digest.update(instance)
-        try:
-            self._stored.seal()
-        except Changed:
-            raise self._changed() from None
-        self.tasks = list(task_number)
-        self.task, self._of_file = (np.frombuffer(column, np.int32) for column in (task, file))
-        self.digest = digest.hexdigest()
-        self._starts, self._sizes, self.number = (
-            np.frombuffer(column, np.int64) for column in (starts, sizes, numbers)
-        )
 
-    def _skip(self, row: BadRow) -> None:
-        self.skipped_count += 1
-        if self._skipped_kept is None or len(self.skipped) < self._skipped_kept:
-            self.skipped.append(row)
+@dataclasses.dataclass(eq=False, repr=False)
+class Dataset(Sequence[Instance]):
+    """N examples of one or several sources; some 40 bytes of each are in memory.
+
+    An integer gives an instance, a slice or `select` a dataset over the same sources.
+
+    Attributes:
+        path: what the user named.
+        parts: what is read.
+        part_of: (N,) int32, which of `parts` each example is in.
+        within: (N,) int64, its index there.
+        tasks: names of tasks; of a selection not all need stand in it.
+        task_index: (N,) int32 index into `tasks` of each example.
+        skipped: records that were left out when the sources were read, or the first 1,000.
+        skipped_count: how many were left out.
+        known_ids, known_digest: `ids` and `digest`, where they need not be read.
+    """
+
+    path: Path
+    parts: Sequence[Part]
+    part_of: np.ndarray
+    within: np.ndarray
+    tasks: Sequence[str]
+    task_index: np.ndarray
+    skipped: Sequence[BadRow] = ()
+    skipped_count: int = 0
+    known_ids: list[str] | None = None
+    known_digest: str = ""
 
     def __len__(self) -> int:
-        return len(self.task)
+        return len(self.within)
 
-    def raw(self, row: int) -> bytes:
-        """The JSON object of a row: byte for byte as it stands in the source, if it stands there.
+    @overload
+    def __getitem__(self, index: int) -> Instance: ...
+    @overload
+    def __getitem__(self, index: slice) -> "Dataset": ...
+    def __getitem__(self, index: int | slice) -> "Instance | Dataset":
+        """Raises UserError if a source has changed since it was opened."""
+        if isinstance(index, slice):
+            return self.select(np.arange(len(self))[index])
+        part = self.parts[self.part_of[index]]
+        instance = part.instance(int(self.within[index]))
+        if not part.prefix:
+            return instance
+        return dataclasses.replace(instance, id=part.prefix + instance.id)
 
-        Of a JSON array, line breaks between its parts are spaces; of tables and records it is made.
+    def select(self, indices: Indices) -> "Dataset":
+        """The examples of (n,) indices, in that order."""
+        chosen = np.asarray(indices, np.int64)
+        ids = self.known_ids
+        return dataclasses.replace(
+            self,
+            part_of=self.part_of[chosen],
+            within=self.within[chosen],
+            task_index=self.task_index[chosen],
+            known_ids=None if ids is None else [ids[one] for one in chosen],
+            known_digest="",
+        )
+
+    @cached_property
+    def ids(self) -> list[str]:
+        """Of each example; read from the sources unless they were kept."""
+        return [one.id for one in self] if self.known_ids is None else self.known_ids
+
+    @cached_property
+    def digest(self) -> str:
+        """What `instance.instances_digest` gives for these examples."""
+        return self.known_digest or instances_digest(self)
+
+    @property
+    def task_names(self) -> list[str]:
+        """The task of each example."""
+        return [self.tasks[index] for index in self.task_index]
+
+    @property
+    def texts(self) -> "Texts":
+        """`Instance.text` of each example, read when it is asked for."""
+        return Texts(self)
+
+    @property
+    def numbers(self) -> np.ndarray:
+        """(N,) int64, as in `Part`."""
+        numbers = np.empty(len(self), np.int64)
+        for number, part in enumerate(self.parts):
+            own = self.part_of == number
+            numbers[own] = part.numbers[self.within[own]]
+        return numbers
+
+    @cached_property
+    def schema(self) -> str:
+        """Of the records that `raw` gives: the sources', or "messages" where theirs differ."""
+        schemas = {part.schema for part in self.parts}
+        return schemas.pop() if len(schemas) == 1 else "messages"
+
+    def raw(self, index: int) -> bytes:
+        """The JSON object of an example: byte for byte as it stands in its source, if it does.
+
+        Of a JSON array, line breaks between its parts are spaces; of tables and TFDS it is made. Of
+        a mixture it has the new id, and where the schemas of its sources differ, it is a `messages`
+        record with what the instance has and no more.
 
         Raises:
-            UserError: if the file has changed since it was opened.
-            IndexError: if there is no such row.
+            UserError: if the source has changed since it was opened.
         """
-        if not 0 <= row < len(self):
-            raise IndexError(f"row {row} of {len(self)}")
-        try:
-            return self._stored.read(int(self._starts[row]), int(self._sizes[row]))
-        except Changed:
-            raise self._changed() from None
-
-    def instance(self, row: int) -> Instance:
-        """The instance of a row; raises as `raw` does."""
-        raw = self.raw(row)
-        name, cells = self._files[self._of_file[row]]
-        try:
-            return parse(raw, f"{name}:{self.number[row]}", self.kind, cells)
-        except Refused:
-            raise self._changed() from None
-
-    def instances(self, rows: Iterable[int] | None = None) -> Iterator[Instance]:
-        """The instances of `rows`, or of all, one at a time."""
-        return (self.instance(row) for row in (range(len(self)) if rows is None else rows))
-
-    def texts(self, rows: Sequence[int] | np.ndarray | None = None) -> Texts:
-        """The texts of `rows`, or of all, read as they are asked for."""
-        return Texts(self, range(len(self)) if rows is None else rows)
+        part, within = self.parts[self.part_of[index]], int(self.within[index])
+        if part.schema != self.schema:
+            return as_record(self[index])
+        if not part.prefix:
+            return part.raw(within)
+        renamed = json.loads(part.raw(within)) | {"id": self[index].id}
+        return json.dumps(renamed, ensure_ascii=False).encode()
 
     def close(self) -> None:
-        """Lets go of the file; what was unpacked is gone."""
-        self._stored.close()
+        """Closes the sources, of this dataset and of all selections of it."""
+        for part in self.parts:
+            part.close()
 
-    def __enter__(self) -> "Corpus":
+    def __enter__(self) -> "Dataset":
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *exception: object) -> None:
         self.close()
 
-    def _changed(self) -> UserError:
-        return UserError(
-            f"{self.path}: changed while it was in use; leave it alone and start again"
-        )
+
+class Texts(Sequence[str]):
+    """The texts of a dataset; a slice gives a list."""
+
+    def __init__(self, dataset: Dataset) -> None:
+        self._dataset = dataset
+
+    def __len__(self) -> int:
+        return len(self._dataset)
+
+    @overload
+    def __getitem__(self, index: int) -> str: ...
+    @overload
+    def __getitem__(self, index: slice) -> list[str]: ...
+    def __getitem__(self, index: int | slice) -> str | list[str]:
+        if isinstance(index, slice):
+            return [self[one] for one in range(*index.indices(len(self)))]
+        return self._dataset[index].text
+
+
+@dataclasses.dataclass(frozen=True)
+class ReadOptions:
+    """How sources are read.
+
+    Attributes:
+        scratch: a folder for copies of what cannot be read in place; made when needed.
+        bad_rows: "refuse" raises at the first bad record, "skip" leaves bad records out.
+        advice: the way out that a refusal tells, as "pass --bad-rows=skip to go on without …".
+        format: the schema of the records, a name from `schemas.KINDS`, or "auto", which tells it by
+            the first of them and says it.
+        flag: what a user gives `format` by.
+        fields: new names of fields and their old ones, as `fields.parse_fields` reads them.
+        instructions, encode: for lists of Natural Instructions tasks, as
+            `natural_instructions.rows` takes them.
+        keep_all: whether ids, and all skipped records, stay in memory.
+    """
+
+    scratch: Path
+    bad_rows: str = "refuse"
+    advice: str = ADVICE
+    format: str = AUTO
+    flag: str = FLAG
+    fields: Mapping[str, str] = dataclasses.field(default_factory=dict)
+    instructions: natural_instructions.Options = natural_instructions.WHOLE
+    encode: Encode | None = None
+    keep_all: bool = False
+
+
+def open_dataset(path: str | Path, options: ReadOptions, side: str = "train") -> Dataset:
+    """Reads a source once, checks every record as `read.read_messages` does, and opens it.
+
+    Args:
+        path: as `read.read_messages` takes it.
+        options: how it is read.
+        side: "train" or "test", as `natural_instructions.rows` takes it.
+
+    Raises:
+        UserError: as `read.read_messages` does, if the scratch folder cannot hold the records, and
+            if the source changes meanwhile.
+    """
+    path = Path(path)
+    storage = Storage(path, options.scratch, options.fields)
+    try:
+        return _scan(path, storage, options, side)
+    except BaseException:
+        storage.close()
+        raise
+
+
+def _scan(path: Path, storage: Storage, options: ReadOptions, side: str) -> Dataset:
+    read_tasks = partial(
+        natural_instructions.rows,
+        options=options.instructions,
+        side=side,
+        encode=options.encode,
+    )
+    schema, found = open_rows(path, options.format, options.flag, read_tasks, options.fields)
+    if options.format == AUTO and container(path) != TASKS:
+        say(f"{path}: read as rows of {schema}")
+    skipped: list[BadRow] = []
+    skipped_count = 0
+
+    def skip(record: BadRow) -> None:
+        nonlocal skipped_count
+        skipped_count += 1
+        if options.keep_all or len(skipped) < SKIPPED_KEPT:
+            skipped.append(record)
+
+    tasks: dict[str, int] = {}
+    task_index, ids, digest = array("i"), list[str](), InstancesDigest()
+    for record, instance in read_rows(
+        path, schema, found, bad_rows=options.bad_rows, advice=options.advice, on_skipped=skip
+    ):
+        storage.add(record)
+        task_index.append(tasks.setdefault(instance.task, len(tasks)))
+        digest.update(instance)
+        if options.keep_all:
+            ids.append(instance.id)
+    storage.seal()
+    instance_of = partial(storage.instance, schema=schema)
+    return Dataset(
+        path,
+        [Part(schema, storage.numbers, storage.raw, instance_of, storage.close)],
+        np.broadcast_to(np.int32(0), len(task_index)),
+        np.arange(len(task_index)),
+        list(tasks),
+        np.frombuffer(task_index, np.int32),
+        skipped,
+        skipped_count,
+        ids if options.keep_all else None,
+        digest.hexdigest(),
+    )
+
+
+def from_list(instances: Sequence[Instance]) -> Dataset:
+    """Instances that are in memory; a dataset is given back as it is."""
+    if isinstance(instances, Dataset):
+        return instances
+    count = len(instances)
+    tasks: dict[str, int] = {}
+    task_index = [tasks.setdefault(one.task, len(tasks)) for one in instances]
+    part = Part(
+        "messages",
+        np.arange(1, count + 1),
+        lambda index: as_record(instances[index]),
+        instances.__getitem__,
+        lambda: None,
+    )
+    return Dataset(
+        Path(),
+        [part],
+        np.zeros(count, np.int32),
+        np.arange(count),
+        list(tasks),
+        np.array(task_index, np.int32),
+        known_ids=[one.id for one in instances],
+    )
+
+
+def join(
+    path: Path, datasets: Mapping[str, Dataset], source: np.ndarray, index: np.ndarray
+) -> Dataset:
+    """Examples of several datasets in an order of their own; closing it closes them.
+
+    Args:
+        path: what the user named.
+        datasets: by name; an id becomes "NAME/ID", so that no two share one. A task of two datasets
+            is one task, and one none of whose examples is chosen is none.
+        source: (n,) int32, the number of the dataset of each example.
+        index: (n,) int64, its index there.
+    """
+    part_of, within = np.empty(len(index), np.int32), np.empty(len(index), np.int64)
+    task_index = np.empty(len(index), np.int32)
+    parts: list[Part] = []
+    tasks: dict[str, int] = {}
+    ids: list[str] | None = [""] * len(index)
+    for number, (name, dataset) in enumerate(datasets.items()):
+        own = np.flatnonzero(source == number)
+        chosen = dataset.select(index[own])
+        part_of[own], within[own] = chosen.part_of + len(parts), chosen.within
+        new = np.empty(len(dataset.tasks), np.int32)
+        for old in np.unique(chosen.task_index):
+            new[old] = tasks.setdefault(dataset.tasks[old], len(tasks))
+        task_index[own] = new[chosen.task_index]
+        parts += [one._replace(prefix=f"{name}/{one.prefix}") for one in dataset.parts]
+        if ids is None or chosen.known_ids is None:
+            ids = None
+            continue
+        for at, identity in zip(own, chosen.known_ids, strict=True):
+            ids[at] = f"{name}/{identity}"
+    return Dataset(
+        path,
+        parts,
+        part_of,
+        within,
+        list(tasks),
+        task_index,
+        [record for one in datasets.values() for record in one.skipped],
+        sum(one.skipped_count for one in datasets.values()),
+        ids,
+    )
+
+
+def as_record(instance: Instance) -> bytes:
+    """An instance as a JSON object of the schema "messages"."""
+    fields = {
+        "id": instance.id,
+        "task": instance.task,
+        "messages": [turn._asdict() for turn in instance.turns],
+        "references": instance.references,
+    }
+    return json.dumps(fields, ensure_ascii=False).encode()

@@ -7,9 +7,9 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from zsg_jax.data.dataset import Dataset, from_list
 from zsg_jax.data.instance import Instance
-from zsg_jax.data.instances import Instances, of_list
-from zsg_jax.data.schemas.read import ADVICE, NO_TASK, BadRow
+from zsg_jax.data.schemas.read import ADVICE, NO_TASK
 from zsg_jax.data.splits import report_split
 from zsg_jax.data.tokenize import encode as prompts
 from zsg_jax.data.tokenize import store as tokens
@@ -27,18 +27,17 @@ class Pool(NamedTuple):
     """Both sides of a study.
 
     Attributes:
-        train, test: instances, read as they are asked for; test rows without an answer token are
-            already gone.
-        train_examples, test_examples: their tokens, row for row.
-        usable: (n,) int64 training rows that have an answer token left, ascending.
-        answered: (T,) int64, the numbers that `test` has among all test rows read, ascending.
-        aimed, scored: int64 rows of `test`, ascending: to arrange toward, and to measure the loss
-            on; all of them are both, unless a part was asked for that only scores.
-        facts: counts, ids of dropped rows and digests, JSON-ready.
+        train, test: examples; test examples without an answer token are already gone.
+        train_examples, test_examples: their tokens, one by one.
+        usable: (n,) int64 training examples that have an answer token left, ascending.
+        answered: (T,) int64, the indices that `test` has among all test examples read, ascending.
+        aimed, scored: int64 indices into `test`, ascending: to arrange toward, and to measure the
+            loss on; all of them are both, unless a part was asked for that only scores.
+        facts: counts, ids of dropped examples and digests, JSON-ready.
     """
 
-    train: Instances
-    test: Instances
+    train: Dataset
+    test: Dataset
     train_examples: prompts.TokenRows
     test_examples: prompts.TokenRows
     usable: np.ndarray
@@ -50,18 +49,18 @@ class Pool(NamedTuple):
 
 def keep_trained(folder: Path, train: Sequence[Instance], size: int) -> None:
     """Trains a byte-level BPE of `size` entries on `train`, unless `folder` holds that one."""
-    made_from = {"train_digest": of_list(train).digest, "size": size}
-    told = folder / TRAINED
+    made_from = {"train_digest": from_list(train).digest, "size": size}
+    record = folder / TRAINED
     try:
-        known = json.loads(told.read_bytes())
+        known = json.loads(record.read_bytes())
     except (OSError, ValueError):
         known = None
     if known == made_from and (folder / "tokenizer.json").exists():
         return
     say(f"tokenizer: training a byte-level BPE on {len(train):,} rows")
-    told.unlink(missing_ok=True)
+    record.unlink(missing_ok=True)
     tokenizers.train_bpe((instance.text for instance in train), size).save(folder)
-    write_json(told, made_from)
+    write_json(record, made_from)
 
 
 def choose_tokenizer(name: str, trained: Path) -> tokenizers.Tokenizer:
@@ -74,7 +73,6 @@ def choose_tokenizer(name: str, trained: Path) -> tokenizers.Tokenizer:
 def make_pool(
     train: Sequence[Instance],
     test: Sequence[Instance],
-    skipped: list[BadRow],
     tokenizer: tokenizers.Tokenizer,
     *,
     train_length: int,
@@ -83,90 +81,67 @@ def make_pool(
     seed: int = 0,
     form: prompts.Form = prompts.STUDY_FORM,
     bad_rows: str = "refuse",
-    on_progress: Callable[[int], object] = lambda rows: None,
+    on_progress: Callable[[int], object] = lambda examples: None,
     folder: Path | None = None,
 ) -> Pool:
-    """Tokenizes both sides and sets aside rows that the cut leaves without an answer token.
+    """Tokenizes both sides and sets aside examples that the cut leaves without an answer token.
 
     Args:
-        train, test, skipped: as `sources.load` gives them, or lists.
+        train, test: as `sources.load` gives them, or lists.
         tokenizer: for both sides.
-        train_length, test_length: tokens at most of a row.
-        report_fraction, seed: as `report_split` takes them; 0 arranges toward every test row and
-            scores on it too.
-        form: how rows are put into tokens and cut.
-        bad_rows: "refuse" raises at a row that the chat template does not fit, "skip" drops it.
-        on_progress: told how many rows more are tokenized.
+        train_length, test_length: tokens at most of an example.
+        report_fraction, seed: as `report_split` takes them; 0 arranges toward every test example
+            and scores on it too.
+        form: how examples are put into tokens and cut.
+        bad_rows: "refuse" raises at an example that the chat template does not fit, "skip" drops
+            it.
+        on_progress: called with how many more examples are tokenized.
         folder: where the tokens are kept, by the first of several processes, and looked for before
             any are made; None: in memory.
 
     Raises:
-        UserError: if a side has no row left, or a row is refused.
+        UserError: if a side has no example left, or one is refused.
     """
-    train, test = of_list(train), of_list(test)
-
-    def of_side(side: str, instances: Instances, length: int) -> prompts.TokenRows:
-        if folder is None:
-            return prompts.encode(instances, tokenizer, length, on_progress, form)
-        own = folder / side
-        once(
-            f"tokens {side}",
-            lambda: tokens.store(instances, tokenizer, length, own, on_progress, form),
+    sides = {"train": from_list(train), "test": from_list(test)}
+    lengths = {"train": train_length, "test": test_length}
+    examples = {
+        side: _tokenize(
+            dataset, tokenizer, lengths[side], form, folder and folder / side, on_progress
         )
-        return tokens.StoredExamples(own)
-
-    train_examples = of_side("train", train, train_length)
-    test_examples = of_side("test", test, test_length)
-    for side, instances, examples in (
-        ("train", train, train_examples),
-        ("test", test, test_examples),
-    ):
-        _tell_refused(side, instances, examples, form, bad_rows)
-        _tell_cut(side, examples)
-    usable = np.flatnonzero(train_examples.answer_tokens)
-    answered = np.flatnonzero(test_examples.answer_tokens)
-    facts: dict[str, Any] = {
-        **_facts("train", train, train_examples, usable),
-        **_facts("test", test, test_examples, answered),
-        "skipped": [row._asdict() for row in skipped],
+        for side, dataset in sides.items()
+    }
+    facts: dict[str, Any] = {}
+    for side, dataset in sides.items():
+        _report_refused(side, dataset, examples[side], form, bad_rows)
+        _report_cut(side, examples[side])
+        facts |= _facts(side, dataset, examples[side])
+    for side in sides:
+        _report_dropped(side, facts, form)
+    tasks = [set(dataset.task_names) for dataset in sides.values()]
+    facts |= {
+        "skipped": [record._asdict() for dataset in sides.values() for record in dataset.skipped],
         "tokenizer_digest": tokenizer.fingerprint,
         "template_digest": form.fingerprint,
-        "shared_tasks": sorted(set(train.task_names) & set(test.task_names) - {NO_TASK}),
+        "shared_tasks": sorted(tasks[0] & tasks[1] - {NO_TASK}),
     }
-    spare = (
-        ", or pass --config.data.truncation=head, which cuts prompts instead"
-        if form.truncation == "tail"
-        else ""
-    )
-    for side, kept, key in (
-        ("train", usable, "data.max_length"),
-        ("test", answered, "evaluation.max_length"),
-    ):
-        dropped = len(facts[f"{side}_dropped"]) - len(facts[f"{side}_refused"])
-        if not len(kept):
-            raise UserError(f"no {side} row has an answer token left; raise --config.{key}{spare}")
-        if dropped:
-            say(
-                f"{dropped:,} of {facts[f'{side}_rows']:,} {side} rows have no answer token left "
-                f"within {key} and are left out; to keep more, raise --config.{key}{spare}"
-            )
-    test = test.select(answered)
-    aimed = scored = np.arange(len(test))
+    usable, answered = (np.flatnonzero(examples[side].answer_tokens) for side in sides)
+    chosen = sides["test"].select(answered)
+    aimed = scored = np.arange(len(chosen))
     if report_fraction:
-        tasks = np.unique(test.task_names, return_inverse=True)[1]
-        kept = report_split(tasks, report_fraction, seed)
+        by_name = np.unique(chosen.task_names, return_inverse=True)[1]
+        kept = report_split(by_name, report_fraction, seed)
         aimed, scored = np.flatnonzero(~kept), np.flatnonzero(kept)
     facts |= {
-        "test_ids": [test.ids[row] for row in scored],
+        "test_ids": [chosen.ids[index] for index in scored],
         "aimed_rows": len(aimed),
         "scored_rows": len(scored),
         "split": bool(report_fraction),
     }
     return Pool(
-        train,
-        test,
-        train_examples,
-        test_examples.select(answered),
+        sides["train"],
+        chosen,
+        examples["train"],
+        examples["test"].select(answered),
         usable,
         answered,
         aimed,
@@ -175,25 +150,38 @@ def make_pool(
     )
 
 
-def _tell_refused(
-    side: str,
-    instances: Instances,
-    examples: prompts.TokenRows,
+def _tokenize(
+    dataset: Dataset,
+    tokenizer: tokenizers.Tokenizer,
+    length: int,
     form: prompts.Form,
-    bad_rows: str,
+    folder: Path | None,
+    on_progress: Callable[[int], object],
+) -> prompts.TokenRows:
+    if folder is None:
+        return prompts.encode(dataset, tokenizer, length, on_progress, form)
+    once(
+        f"tokens {folder.name}",
+        lambda: tokens.store(dataset, tokenizer, length, folder, on_progress, form),
+    )
+    return tokens.StoredExamples(folder)
+
+
+def _report_refused(
+    side: str, dataset: Dataset, examples: prompts.TokenRows, form: prompts.Form, bad_rows: str
 ) -> None:
     if not examples.refused or form.template is None:
         return
-    row, reason = next(iter(examples.refused.items()))
-    told = f"{form.template.name} does not fit {side} row {instances.ids[row]!r}: {reason}"
-    if len(examples.refused) == len(instances):
-        raise UserError(f"{told}; nor does it fit any other: give another data.template")
+    index, reason = next(iter(examples.refused.items()))
+    unfit = f"{form.template.name} does not fit {side} row {dataset.ids[index]!r}: {reason}"
+    if len(examples.refused) == len(dataset):
+        raise UserError(f"{unfit}; nor does it fit any other: give another data.template")
     if bad_rows == "refuse":
-        raise UserError(f"{told}; {ADVICE}")
-    say(f"skipped {len(examples.refused):,} of {len(instances):,} {side} rows, as {told}")
+        raise UserError(f"{unfit}; {ADVICE}")
+    say(f"skipped {len(examples.refused):,} of {len(dataset):,} {side} rows, as {unfit}")
 
 
-def _tell_cut(side: str, examples: prompts.TokenRows) -> None:
+def _report_cut(side: str, examples: prompts.TokenRows) -> None:
     counts = _cut(side, examples)
     parts = [
         f"{counts[f'{side}_{part}_cut']:,} lost {counts[f'{side}_{part}_cut_tokens']:,} tokens of "
@@ -205,27 +193,44 @@ def _tell_cut(side: str, examples: prompts.TokenRows) -> None:
         say(f"cut to fit, of {len(examples):,} {side} rows: {'; '.join(parts)}")
 
 
+def _report_dropped(side: str, facts: dict[str, Any], form: prompts.Form) -> None:
+    key = {"train": "data.max_length", "test": "evaluation.max_length"}[side]
+    spare = (
+        ", or pass --config.data.truncation=head, which cuts prompts instead"
+        if form.truncation == "tail"
+        else ""
+    )
+    if len(facts[f"{side}_dropped"]) == facts[f"{side}_rows"]:
+        raise UserError(f"no {side} row has an answer token left; raise --config.{key}{spare}")
+    dropped = len(facts[f"{side}_dropped"]) - len(facts[f"{side}_refused"])
+    if dropped:
+        say(
+            f"{dropped:,} of {facts[f'{side}_rows']:,} {side} rows have no answer token left "
+            f"within {key} and are left out; to keep more, raise --config.{key}{spare}"
+        )
+
+
 def _cut(side: str, examples: prompts.TokenRows) -> dict[str, int]:
-    """Rows and tokens that the limits took, by what they were taken from."""
+    """How many examples the limits cut, and tokens they took, by what they were taken from."""
     facts = {f"{side}_cut": int((examples.cut > 0).sum())}
-    taken = {"prompt": examples.cut - examples.answer_cut, "answer": examples.answer_cut}
-    for part, counts in taken.items():
+    lost = {"prompt": examples.cut - examples.answer_cut, "answer": examples.answer_cut}
+    for part, counts in lost.items():
         facts[f"{side}_{part}_cut"] = int((counts > 0).sum())
         facts[f"{side}_{part}_cut_tokens"] = int(counts.sum())
     return facts
 
 
-def _facts(
-    side: str, instances: Instances, examples: prompts.TokenRows, kept: np.ndarray
-) -> dict[str, Any]:
-    dropped = np.setdiff1d(np.arange(len(instances)), kept)
+def _facts(side: str, dataset: Dataset, examples: prompts.TokenRows) -> dict[str, Any]:
     return {
-        f"{side}_rows": len(instances),
-        f"{side}_tasks": len(set(instances.task_names)),
+        f"{side}_rows": len(dataset),
+        f"{side}_tasks": len(set(dataset.task_names)),
         **_cut(side, examples),
         f"{side}_refused": [
-            {"id": instances.ids[row], "reason": reason} for row, reason in examples.refused.items()
+            {"id": dataset.ids[index], "reason": reason}
+            for index, reason in examples.refused.items()
         ],
-        f"{side}_dropped": [instances.ids[row] for row in dropped],
-        f"{side}_digest": instances.digest,
+        f"{side}_dropped": [
+            dataset.ids[index] for index in np.flatnonzero(examples.answer_tokens == 0)
+        ],
+        f"{side}_digest": dataset.digest,
     }

@@ -1,4 +1,4 @@
-"""Which tasks are trained on and which are unseen, and which test rows are for scoring only."""
+"""Which examples a study uses: by a split of the tasks, so many a task, and for scoring only."""
 
 import json
 from collections.abc import Collection, Sequence
@@ -7,9 +7,11 @@ from typing import NamedTuple
 
 import numpy as np
 
+from zsg_jax.data.dataset import Dataset
 from zsg_jax.data.sampling import sample
 from zsg_jax.data.schemas.read import NO_TASK
 from zsg_jax.runtime.errors import UserError, check, nearest
+from zsg_jax.runtime.progress import count, say
 
 HELD_OUT = "held-out:"
 KEYS = ("train_key_list", "eval_key_list")
@@ -20,6 +22,24 @@ class Split(NamedTuple):
 
     train: frozenset[str]
     test: frozenset[str]
+
+
+class Selection(NamedTuple):
+    """Which examples of both sides are used.
+
+    Attributes:
+        split: as `choose_split` takes it; "" uses every task of each side.
+        train_per_task, test_per_task: examples at most of a task, drawn by seed; None: all.
+        seed: every draw.
+    """
+
+    split: str = ""
+    train_per_task: int | None = None
+    test_per_task: int | None = None
+    seed: int = 0
+
+
+EVERYTHING = Selection()
 
 
 def check_split(split: str) -> None:
@@ -53,7 +73,7 @@ def choose_split(
     # Rows without a task cannot be kept apart by task.
     named = sorted(set(test_tasks) - {NO_TASK})
     size = _held_out_size(split, len(named))
-    test = frozenset(named[place] for place in sample(named, size, seed, "held out"))
+    test = frozenset(named[index] for index in sample(named, size, seed, "held out"))
     train = frozenset(train_tasks) - test
     check(
         size <= len(named) and bool(train),
@@ -85,9 +105,9 @@ def read_split(path: str | Path) -> Split:
             raise UserError(
                 f'data.split: {path}: "{key}" must be a list of task names, at least one'
             )
-        for place, name in enumerate(listed):
+        for number, name in enumerate(listed):
             check(
-                isinstance(name, str), f"data.split: {path}: {key}[{place}]={name!r} is no string"
+                isinstance(name, str), f"data.split: {path}: {key}[{number}]={name!r} is no string"
             )
         sides.append(frozenset(listed))
     both = sides[0] & sides[1]
@@ -137,36 +157,103 @@ def _named(names: Collection[str]) -> str:
     return shown + (f" and {len(names) - 5:,} more" if len(names) > 5 else "")
 
 
-def report_split(task: np.ndarray, fraction: float, seed: int) -> np.ndarray:
-    """Draws rows for scoring only from every task; the others are there to arrange toward.
+def select_sides(train: Dataset, test: Dataset, selection: Selection) -> tuple[Dataset, Dataset]:
+    """The examples of both sides that a study uses; with a split they may come from the same file.
 
-    Of n ≥ 2 rows of a task `round(fraction·n)` are drawn, but at least one and at most n - 1; a
-    task's only row is never drawn.
+    Raises:
+        UserError: as `choose_split` does.
+    """
+    split, seed = selection.split, selection.seed
+    chosen = choose_split(split, train.tasks, test.tasks, seed) if split else None
+    return (
+        _select("train", train, chosen and chosen.train, selection.train_per_task, seed),
+        _select("test", test, chosen and chosen.test, selection.test_per_task, seed),
+    )
+
+
+def _select(
+    side: str, dataset: Dataset, keep: Collection[str] | None, per_task: int | None, seed: int
+) -> Dataset:
+    indices = select(dataset, keep=keep, per_task=per_task, seed=seed)
+    if len(indices) == len(dataset):
+        return dataset
+    chosen = dataset.select(indices)
+    say(
+        f"{side}: {len(chosen):,} of {count(len(dataset), 'row')} and "
+        f"{len(np.unique(chosen.task_index)):,} of {count(len(dataset.tasks), 'task')} are used"
+    )
+    return chosen
+
+
+def select(
+    dataset: Dataset,
+    *,
+    keep: Collection[str] | None = None,
+    per_task: int | None = None,
+    seed: int = 0,
+) -> np.ndarray:
+    """The examples of some tasks, of each at most so many, drawn by seed.
+
+    What is drawn of a task hangs on the seed, the task's name and its examples' ids alone: other
+    tasks, and the order of the examples, change nothing.
 
     Args:
-        task: (T,) int32 task of each row.
+        dataset: N examples.
+        keep: the tasks to take examples of; None: all.
+        per_task: examples at most of a task; None: all.
+        seed: the draw.
+
+    Returns:
+        (n,) int64 indices, ascending.
+    """
+    wanted = np.array([keep is None or name in keep for name in dataset.tasks], bool)
+    indices = np.flatnonzero(wanted[dataset.task_index])
+    if per_task is None:
+        return indices
+    drawn = [np.empty(0, np.int64)]
+    for own in _by_task(indices, dataset.task_index[indices]):
+        if len(own) > per_task:
+            name = dataset.tasks[dataset.task_index[own[0]]]
+            own = own[sample([dataset.ids[one] for one in own], per_task, seed, "row", name)]
+        drawn.append(own)
+    return np.sort(np.concatenate(drawn))
+
+
+def _by_task(indices: np.ndarray, task_index: np.ndarray) -> list[np.ndarray]:
+    """The indices of each task, in their order; (n,) tasks of (n,) indices."""
+    # A stable sort lays each task's together, without a pass over all for each task.
+    order = np.argsort(task_index, kind="stable")
+    starts = np.unique(task_index[order], return_index=True)[1]
+    return np.split(indices[order], starts[1:])
+
+
+def report_split(task_index: np.ndarray, fraction: float, seed: int) -> np.ndarray:
+    """Draws examples for scoring only from every task; the others are there to arrange toward.
+
+    Of n ≥ 2 examples of a task `round(fraction·n)` are drawn, but at least one and at most n - 1; a
+    task's only example is never drawn.
+
+    Args:
+        task_index: (T,) int32 task of each test example.
         fraction: share for scoring, between 0 and 1.
         seed: the draw; the same arguments give the same rows.
 
     Returns:
-        (T,) bool, true for rows that are for scoring only.
+        (T,) bool, true for examples that are for scoring only.
 
     Raises:
         UserError: for a fraction that is not between 0 and 1, or where either side would be empty.
     """
     check(0 < fraction < 1, f"a report fraction of {fraction} is none; give one between 0 and 1")
     rng = np.random.Generator(np.random.PCG64(seed))
-    kept = np.zeros(len(task), bool)
-    # A stable sort lays each task's rows together, without a pass over all rows for each task.
-    rows = np.argsort(task, kind="stable")
-    starts = np.unique(task[rows], return_index=True)[1]
-    for own in np.split(rows, starts[1:]):
+    kept = np.zeros(len(task_index), bool)
+    for own in _by_task(np.arange(len(task_index)), task_index):
         if len(own) >= 2:
-            count = min(max(round(fraction * len(own)), 1), len(own) - 1)
-            kept[rng.choice(own, count, replace=False)] = True
+            size = min(max(round(fraction * len(own)), 1), len(own) - 1)
+            kept[rng.choice(own, size, replace=False)] = True
     check(
         bool(kept.any()),
-        f"the {len(task)} test rows cannot be split: no task has two rows; "
+        f"the {len(task_index)} test rows cannot be split: no task has two rows; "
         "give a larger test set or no report fraction",
     )
     return kept

@@ -8,7 +8,6 @@ import dataclasses
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -18,11 +17,9 @@ from zsg_jax.arrangement.arrangement import Arrangement, save_arrangement
 from zsg_jax.arrangement.comparison import Comparison, Needs
 from zsg_jax.arrangement.methods import arrange, caution, example_distance, made_with, needs, parse
 from zsg_jax.data import export
-from zsg_jax.data.dataset import Corpus
-from zsg_jax.data.formats import natural_instructions
+from zsg_jax.data.dataset import Dataset, ReadOptions
 from zsg_jax.data.formats.fields import parse_fields
 from zsg_jax.data.formats.natural_instructions.options import from_text
-from zsg_jax.data.joined import Joined
 from zsg_jax.data.schemas.read import FLAG_ADVICE, NO_TASK, tell_skipped
 from zsg_jax.data.sources import open_source
 from zsg_jax.leakage.find import Leakage, LeakageOptions, find_leaks
@@ -57,7 +54,7 @@ def run(request: Request) -> Path:
         folder = stack.enter_context(claimed(request.output))
         with _timed(seconds, "reading"):
             train, test = (
-                _opened(stack, request, path, side, folder.scratch / side)
+                stack.enter_context(open_source(path, _read_options(request, folder), side))
                 for side, path in (("train", request.train), ("test", request.test))
             )
             _tell(request, train, test)
@@ -90,25 +87,16 @@ def run(request: Request) -> Path:
     return folder.root / written.name
 
 
-def _opened(
-    stack: ExitStack, request: Request, path: str, side: str, scratch: Path
-) -> Corpus | Joined:
-    source = open_source(
-        path,
-        scratch=scratch,
+def _read_options(request: Request, folder: OutFolder) -> ReadOptions:
+    return ReadOptions(
+        folder.scratch,
         bad_rows=request.bad_rows,
         advice=FLAG_ADVICE,
         format=request.data_format,
-        fields=parse_fields(request.data_fields),
         flag="--data-format",
-        read_tasks=partial(
-            natural_instructions.rows,
-            options=from_text(request.natural_instructions),
-            side=side,
-        ),
+        fields=parse_fields(request.data_fields),
+        instructions=from_text(request.natural_instructions),
     )
-    stack.callback(source.close)
-    return source
 
 
 @contextmanager
@@ -118,9 +106,9 @@ def _timed(seconds: dict[str, float], stage: str) -> Iterator[None]:
     seconds[stage] = round(time.perf_counter() - started, 3)
 
 
-def _tell(request: Request, train: Corpus | Joined, test: Corpus | Joined) -> None:
-    for corpus in (train, test):
-        tell_skipped(corpus.skipped, corpus.skipped_count, f" of {corpus.path}")
+def _tell(request: Request, train: Dataset, test: Dataset) -> None:
+    for dataset in (train, test):
+        tell_skipped(dataset.skipped, dataset.skipped_count, f" of {dataset.path}")
     say(
         f"data: {count(len(train), 'training row')} of {count(len(train.tasks), 'task')}, "
         f"{count(len(test), 'test row')} of {count(len(test.tasks), 'task')}"
@@ -137,8 +125,8 @@ def _tell(request: Request, train: Corpus | Joined, test: Corpus | Joined) -> No
 def _leaks(request: Request, inputs: Both, largest: np.ndarray, folder: OutFolder) -> Leakage:
     with bar(None, "leakage") as progress:
         leaks = find_leaks(
-            inputs.train.instances(),
-            list(inputs.test.instances()),
+            inputs.train,
+            list(inputs.test),
             inputs.train_rows,
             inputs.test_rows,
             LeakageOptions(request.leak_similarity, request.leak_words),
@@ -161,7 +149,7 @@ def _comparison(
     Leaks are looked for in all rows of either side, so all are compared first. Where that is also
     what is arranged, the one pass gives the lists of TMTA too.
     """
-    train_rows, test_rows, task = inputs.train_rows, inputs.test_rows, inputs.train.task
+    train_rows, test_rows, task = inputs.train_rows, inputs.test_rows, inputs.train.task_index
     first = pool is None
     if pool is not None and len(pool) < len(train_rows):
         train_rows, task = SelectedRows(train_rows, pool), task[pool]
@@ -232,9 +220,9 @@ def _write(
             raw = inputs.train.raw(int(row))
             yield export.with_fields(raw, int(turn), float(far))
 
-    kind = inputs.train.kind
+    kind = inputs.train.schema
     written = export.write(rows, folder, request.format, total=len(arrangement), kind=kind)
-    write_bytes(folder / LINES, npy_bytes(inputs.train.number[arrangement.order]))
+    write_bytes(folder / LINES, npy_bytes(inputs.train.numbers[arrangement.order]))
     if request.report_split:
         for name, part in ((AIMED, ~inputs.scored), (SCORED, inputs.scored)):
             with replacing(folder / name) as partial, partial.open("wb") as file:
@@ -247,13 +235,13 @@ def _facts(request: Request, inputs: Both) -> dict[str, Any]:
     arguments = {**dataclasses.asdict(request), "output": str(request.output)}
     sides = {
         side: {
-            "path": str(corpus.path),
-            "format": corpus.kind,
-            "rows": len(corpus),
-            "digest": corpus.digest,
-            "skipped": corpus.skipped_count,
+            "path": str(dataset.path),
+            "format": dataset.schema,
+            "rows": len(dataset),
+            "digest": dataset.digest,
+            "skipped": dataset.skipped_count,
         }
-        for side, corpus in (("train", inputs.train), ("test", inputs.test))
+        for side, dataset in (("train", inputs.train), ("test", inputs.test))
     }
     return {
         "method": request.method,
@@ -295,11 +283,11 @@ def _explain(
             train_rows=inputs.train_rows,
             test_rows=SelectedRows(inputs.test_rows, aimed),
             tasks=inputs.train.tasks,
-            task=inputs.train.task,
+            task=inputs.train.task_index,
             test_tasks=inputs.test.tasks,
-            test_task=inputs.test.task[aimed],
-            read_train=inputs.train.instance,
-            read_test=lambda row: inputs.test.instance(int(aimed[row])),
+            test_task=inputs.test.task_index[aimed],
+            read_train=inputs.train.__getitem__,
+            read_test=lambda row: inputs.test[int(aimed[row])],
             leakage=facts["leakage"],
             facts=told,
             title=f"{request.method}: {Path(request.train).name} for {Path(request.test).name}",

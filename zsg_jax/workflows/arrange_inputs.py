@@ -9,8 +9,7 @@ import jax
 import numpy as np
 from jax.sharding import Mesh
 
-from zsg_jax.data.dataset import Corpus
-from zsg_jax.data.joined import Joined
+from zsg_jax.data.dataset import Dataset
 from zsg_jax.data.splits import report_split
 from zsg_jax.runtime.errors import check
 from zsg_jax.runtime.files import file_digest
@@ -37,8 +36,8 @@ class Both:
         search: the devices to compute on, and the block size.
     """
 
-    train: Corpus | Joined
-    test: Corpus | Joined
+    train: Dataset
+    test: Dataset
     train_rows: Rows
     test_rows: Rows
     encoder: dict[str, Any]
@@ -46,9 +45,7 @@ class Both:
     search: Search
 
 
-def embedded(
-    request: Request, train: Corpus | Joined, test: Corpus | Joined, folder: OutFolder
-) -> Both:
+def embedded(request: Request, train: Dataset, test: Dataset, folder: OutFolder) -> Both:
     """Embeds both sides, or opens the embeddings given, and splits the test rows if asked to.
 
     Raises:
@@ -67,14 +64,13 @@ def embedded(
         with locked(kept, flag="--embeddings") if request.embeddings else nullcontext():
             train_rows, test_rows = (
                 embed(
-                    corpus.texts(),
+                    dataset.texts,
                     chosen,
                     kept / side,
                     dtype=request.dtype,
-                    total=len(corpus),
                     description=f"embedding {side}",
                 )
-                for side, corpus in (("train", train), ("test", test))
+                for side, dataset in (("train", train), ("test", test))
             )
         encoder = {
             "encoder": chosen.name,
@@ -83,19 +79,19 @@ def embedded(
         }
     scored = np.zeros(len(test), bool)
     if request.report_split:
-        scored = report_split(test.task, request.report_split, request.seed)
+        scored = report_split(test.task_index, request.report_split, request.seed)
         say(f"test rows: {(~scored).sum():,} to arrange toward, {scored.sum():,} to score on")
     mesh = Mesh(np.asarray(jax.local_devices()), ("rows",))
     search = Search(mesh, request.block_rows)
     return Both(train, test, train_rows, test_rows, encoder, scored, search)
 
 
-def _given(flag: str, path: str, corpus: Corpus | Joined) -> tuple[Rows, str]:
+def _given(flag: str, path: str, dataset: Dataset) -> tuple[Rows, str]:
     rows = open_rows(path)
-    skipped = f" without the {corpus.skipped_count:,} skipped" if corpus.skipped_count else ""
+    skipped = f" without the {dataset.skipped_count:,} skipped" if dataset.skipped_count else ""
     check(
-        len(rows) == len(corpus),
-        f"{flag} {path}: {count(len(rows), 'row')}, but {corpus.path} holds {len(corpus):,} "
+        len(rows) == len(dataset),
+        f"{flag} {path}: {count(len(rows), 'row')}, but {dataset.path} holds {len(dataset):,} "
         f"instances{skipped}; each needs its own, in the same order",
     )
     # A NaN is told by the file it stands in, before anything is computed from it.

@@ -6,6 +6,7 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
+from zsg_jax.data.dataset import Dataset, ReadOptions
 from zsg_jax.data.formats import natural_instructions
 from zsg_jax.data.formats.fields import parse_fields
 from zsg_jax.data.formats.natural_instructions.options import from_text
@@ -18,9 +19,9 @@ from zsg_jax.data.formats.tfds.write import (
     plan_split,
     write_split,
 )
-from zsg_jax.data.instances import Instances
 from zsg_jax.data.schemas.read import FLAG_ADVICE, BadRow, tell_skipped
 from zsg_jax.data.sources import load
+from zsg_jax.data.splits import Selection
 from zsg_jax.runtime.errors import UserError
 from zsg_jax.runtime.files import file_digest, move, need_json, read_json, write_json
 from zsg_jax.runtime.progress import count, say
@@ -111,27 +112,27 @@ def _write(
 
 def _opened(
     options: PrepareOptions, scratch: Path, stack: ExitStack
-) -> tuple[dict[str, Instances], list[BadRow]]:
-    train, test, skipped = load(
-        options.train,
-        options.test,
+) -> tuple[dict[str, Dataset], list[BadRow]]:
+    reading = ReadOptions(
+        scratch,
         bad_rows=options.bad_rows,
-        rewrites_options={},
         advice=FLAG_ADVICE,
         format=options.data_format,
         flag="--data-format",
         fields=parse_fields(options.data_fields, "--data-fields"),
-        tasks_options=from_text(
+        instructions=from_text(
             options.natural_instructions,
             dataclasses.replace(natural_instructions.WHOLE, seed=options.seed),
         ),
-        split=options.split,
-        train_per_task=options.train_per_task,
-        test_per_task=options.test_per_task,
-        seed=options.seed,
-        scratch=scratch,
-        stack=stack,
+        keep_all=True,
     )
+    selection = Selection(
+        options.split, options.train_per_task, options.test_per_task, options.seed
+    )
+    train, test = load(
+        options.train, options.test, reading, stack, rewrites_options={}, selection=selection
+    )
+    skipped = [*train.skipped, *test.skipped]
     tell_skipped(skipped, len(skipped), f"; {MANIFEST} lists the first {LISTED:,}")
     return {"train": train} | ({"test": test} if options.test else {}), skipped
 

@@ -7,10 +7,12 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from zsg_jax.data import sources
+from zsg_jax.data.dataset import Dataset, ReadOptions
 from zsg_jax.data.formats.fields import parse_fields
 from zsg_jax.data.formats.natural_instructions import Options
 from zsg_jax.data.pool import Pool, choose_tokenizer, keep_trained, make_pool
 from zsg_jax.data.schemas.read import tell_skipped
+from zsg_jax.data.splits import Selection
 from zsg_jax.data.tokenize import encode as prompts
 from zsg_jax.data.tokenize import jinja
 from zsg_jax.data.tokenize.tokenizer import Tokenizer
@@ -35,23 +37,7 @@ def open_pool(config: ConfigDict, workdir: Path, stack: ExitStack) -> tuple[Toke
     folder, name = workdir / workdirs.TOKENIZER, hub.folder(config.tokenizer, workdir)
     # A tokenizer that is trained on the rows cannot count their tokens before they are there.
     ready = None if name == "train" else choose_tokenizer(name, folder)
-    train, test, skipped = sources.load(
-        config.data.train,
-        config.data.test,
-        bad_rows=config.data.bad_rows,
-        rewrites_options=config.data.rewrites.to_dict(),
-        format=config.data.format,
-        fields=parse_fields(config.data.fields),
-        tasks_options=Options(**config.data.natural_instructions.to_dict(), seed=config.data.seed),
-        encode=ready.encode if ready else None,
-        split=config.data.split,
-        train_per_task=config.data.train_per_task,
-        test_per_task=config.data.test_per_task,
-        seed=config.data.seed,
-        scratch=workdir / workdirs.SCRATCH,
-        stack=stack,
-    )
-    tell_skipped(skipped, len(skipped), f"; all are listed in {workdir / workdirs.DATA}")
+    train, test = _load(config, workdir, ready, stack)
     if name == "train":
         once("tokenizer", lambda: keep_trained(folder, train, config.tokenizer_size))
     tokenizer = ready or choose_tokenizer(name, folder)
@@ -65,7 +51,6 @@ def open_pool(config: ConfigDict, workdir: Path, stack: ExitStack) -> tuple[Toke
         pool = make_pool(
             train,
             test,
-            skipped,
             tokenizer,
             train_length=config.data.max_length,
             test_length=config.evaluation.max_length,
@@ -84,13 +69,39 @@ def open_pool(config: ConfigDict, workdir: Path, stack: ExitStack) -> tuple[Toke
         )
     say(
         f"data: {count(len(pool.usable), 'training row')} of "
-        f"{count(len(np.unique(pool.train.task[pool.usable])), 'task')}, "
+        f"{count(len(np.unique(pool.train.task_index[pool.usable])), 'task')}, "
         f"{count(len(pool.test), 'test row')} of "
-        f"{count(len(np.unique(pool.test.task)), 'task')}"
+        f"{count(len(np.unique(pool.test.task_index)), 'task')}"
     )
     if pool.facts["split"]:
         say(f"test rows: {len(pool.aimed):,} to arrange toward, {len(pool.scored):,} to score on")
     return tokenizer, pool
+
+
+def _load(
+    config: ConfigDict, workdir: Path, ready: Tokenizer | None, stack: ExitStack
+) -> tuple[Dataset, Dataset]:
+    data = config.data
+    options = ReadOptions(
+        workdir / workdirs.SCRATCH,
+        bad_rows=data.bad_rows,
+        format=data.format,
+        fields=parse_fields(data.fields),
+        instructions=Options(**data.natural_instructions.to_dict(), seed=data.seed),
+        encode=ready.encode if ready else None,
+        keep_all=True,
+    )
+    train, test = sources.load(
+        data.train,
+        data.test,
+        options,
+        stack,
+        rewrites_options=data.rewrites.to_dict(),
+        selection=Selection(data.split, data.train_per_task, data.test_per_task, data.seed),
+    )
+    skipped = [*train.skipped, *test.skipped]
+    tell_skipped(skipped, len(skipped), f"; all are listed in {workdir / workdirs.DATA}")
+    return train, test
 
 
 def claim_data(config: ConfigDict, workdir: Path, pool: Pool, origin: Origin) -> None:

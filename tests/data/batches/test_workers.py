@@ -14,8 +14,8 @@ import pytest
 
 from zsg_jax.data.batches.packing import consumed
 from zsg_jax.data.batches.pipeline import Batches, RowsAtOnce, Steps
+from zsg_jax.data.dataset import from_list
 from zsg_jax.data.instance import Instance, Turn
-from zsg_jax.data.instances import of_list
 from zsg_jax.data.tokenize.store import StoredExamples, store
 from zsg_jax.data.tokenize.tokenizer import ByteTokenizer
 from zsg_jax.runtime.errors import UserError
@@ -29,7 +29,7 @@ def stored(tmp_path):
         Instance(str(n), "t", (Turn("user", "x" * size), Turn("assistant", chr(97 + n))), ("",))
         for n, size in enumerate(LETTERS)
     ]
-    store(of_list(rows), ByteTokenizer(), 80, tmp_path / "tokens", shard_rows=5)
+    store(from_list(rows), ByteTokenizer(), 80, tmp_path / "tokens", shard_rows=5)
     return StoredExamples(tmp_path / "tokens")
 
 

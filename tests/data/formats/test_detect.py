@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from zsg_jax.data.dataset import open_corpus
+from zsg_jax.data.dataset import ReadOptions, open_dataset
 from zsg_jax.data.instance import Instance, Turn, instances_digest
 from zsg_jax.data.schemas import KINDS
 from zsg_jax.data.schemas.read import read_messages
@@ -204,12 +204,12 @@ def test_instances_come_back_as_they_went_in(tmp_path_factory, write, written_as
     path = write(rows, folder)
     assert read_messages(path) == (given, [])
     assert read_messages(path, format=kind) == (given, [])
-    with open_corpus(path, scratch=folder / "scratch", advice=ADVICE) as corpus:
-        assert corpus.kind == kind
-        assert [corpus.instance(row) for row in reversed(range(len(given)))] == given[::-1]
-        assert corpus.digest == instances_digest(given)
-        assert [json.loads(corpus.raw(row)) for row in range(len(given))] == rows
-        assert not any(b"\n" in corpus.raw(row) for row in range(len(given)))
+    with open_dataset(path, ReadOptions(folder / "scratch", advice=ADVICE)) as dataset:
+        assert dataset.schema == kind
+        assert [dataset[row] for row in reversed(range(len(given)))] == given[::-1]
+        assert dataset.digest == instances_digest(given)
+        assert [json.loads(dataset.raw(row)) for row in range(len(given))] == rows
+        assert not any(b"\n" in dataset.raw(row) for row in range(len(given)))
 
 
 BARE = {"instruction": "Do", "output": "ok"}
@@ -219,8 +219,8 @@ BARE = {"instruction": "Do", "output": "ok"}
 def test_what_a_row_lacks_is_filled_in_by_file_and_number(tmp_path, write):
     rows = [BARE | {"id": "a", "task": "t"}, BARE, BARE | {"references": ["fine"]}]
     path = write(rows, tmp_path)
-    with open_corpus(path, scratch=tmp_path / "scratch", advice=ADVICE) as corpus:
-        found = list(corpus.instances())
+    with open_dataset(path, ReadOptions(tmp_path / "scratch", advice=ADVICE)) as dataset:
+        found = list(dataset)
         assert found == read_messages(path)[0]
     names = [f"{path.name}:2", f"{path.name}:3"]
     if write is write_folder:
@@ -250,10 +250,10 @@ def test_a_bad_row_is_named_by_file_row_and_reason(tmp_path, write, bad, reason)
     assert str(caught.value).startswith(f"{place}: ")
     assert reason in str(caught.value)
     assert "--config.data.bad_rows=skip" in str(caught.value)
-    with open_corpus(path, scratch=tmp_path / "s", advice=ADVICE, bad_rows="skip") as corpus:
-        assert [one.id for one in corpus.instances()] == ["a", "c"]
-        assert [(one.path, one.line) for one in corpus.skipped] == [(str(file), number)]
-        assert corpus.skipped_count == 1
+    with open_dataset(path, ReadOptions(tmp_path / "s", advice=ADVICE, bad_rows="skip")) as dataset:
+        assert [one.id for one in dataset] == ["a", "c"]
+        assert [(one.path, one.line) for one in dataset.skipped] == [(str(file), number)]
+        assert dataset.skipped_count == 1
 
 
 def test_one_broken_file_among_thousands_is_named(tmp_path):
@@ -299,7 +299,7 @@ def test_a_format_that_is_given_holds_for_every_row(tmp_path):
     with pytest.raises(UserError, match=r"x\.jsonl:1: could be a row of prompt_completion or que"):
         read_messages(path)
     with pytest.raises(UserError, match="say which by --data-format=KIND"):
-        open_corpus(path, scratch=tmp_path, advice=ADVICE, flag="--data-format")
+        open_dataset(path, ReadOptions(tmp_path, advice=ADVICE, flag="--data-format"))
     path = write_lines([both, BARE], tmp_path)
     found, skipped = read_messages(path, "skip", format="question_answer")
     assert [one.text for one in found] == ["x y"]
@@ -310,9 +310,9 @@ def test_a_format_that_is_given_holds_for_every_row(tmp_path):
 
 def test_what_was_recognized_is_said_once(tmp_path, capsys):
     path = write_lines([BARE], tmp_path)
-    open_corpus(path, scratch=tmp_path, advice=ADVICE).close()
+    open_dataset(path, ReadOptions(tmp_path, advice=ADVICE)).close()
     assert capsys.readouterr().err == f"{path}: read as rows of alpaca\n"
-    open_corpus(path, scratch=tmp_path, advice=ADVICE, format="alpaca").close()
+    open_dataset(path, ReadOptions(tmp_path, advice=ADVICE, format="alpaca")).close()
     assert capsys.readouterr().err == ""
 
 
@@ -373,8 +373,8 @@ def test_real_rows_have_one_digest_in_every_container(assets, tmp_path, write):
     rows = [json.loads(line) for line in gzip.decompress(source.read_bytes()).splitlines()]
     path = write(rows, tmp_path)
     with (
-        open_corpus(source, scratch=tmp_path / "a", advice=ADVICE) as one,
-        open_corpus(path, scratch=tmp_path / "b", advice=ADVICE) as other,
+        open_dataset(source, ReadOptions(tmp_path / "a", advice=ADVICE)) as one,
+        open_dataset(path, ReadOptions(tmp_path / "b", advice=ADVICE)) as other,
     ):
         assert len(one) == len(other) == 200
         assert one.digest == other.digest

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from zsg_jax.data.dataset import open_corpus
+from zsg_jax.data.dataset import ReadOptions, open_dataset
 from zsg_jax.data.formats.fields import parse_fields, rename
 from zsg_jax.data.schemas.read import read_messages
 from zsg_jax.runtime.errors import UserError
@@ -67,10 +67,10 @@ def test_every_reader_sees_the_new_names(tmp_path, name):
     with pytest.raises(UserError, match="make no kind of row"):
         read_messages(path)
     fields = parse_fields("prompt=ask,completion=say.text.0")
-    with open_corpus(path, scratch=tmp_path, advice="", fields=fields) as corpus:
-        assert corpus.kind == "prompt_completion"
-        found = [[turn.content for turn in one.turns] for one in corpus.instances()]
-        assert json.loads(corpus.raw(3))["more"] == 3
+    with open_dataset(path, ReadOptions(tmp_path, advice="", fields=fields)) as dataset:
+        assert dataset.schema == "prompt_completion"
+        found = [[turn.content for turn in one.turns] for one in dataset]
+        assert json.loads(dataset.raw(3))["more"] == 3
     assert found == [[f"q{k}", f"a{k}"] for k in range(5)]
 
 
@@ -78,6 +78,6 @@ def test_a_broken_row_is_told_by_its_line(tmp_path):
     path = tmp_path / "x.jsonl"
     path.write_text('{"q": "a", "a": "b"}\n{"q": \n')
     with pytest.raises(UserError, match=r"x\.jsonl:2: is not JSON"):
-        open_corpus(
-            path, scratch=tmp_path, advice="", fields={"prompt": "q", "completion": "a"}
+        open_dataset(
+            path, ReadOptions(tmp_path, advice="", fields={"prompt": "q", "completion": "a"})
         ).close()

@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from zsg_jax.data.dataset import from_list
 from zsg_jax.data.instance import Instance, Turn
-from zsg_jax.data.instances import of_list
 from zsg_jax.data.pool import make_pool
 from zsg_jax.data.tokenize.encode import Form, encode
 from zsg_jax.data.tokenize.jinja import ChatTemplate
@@ -27,7 +27,7 @@ def instances(count, seed=0):
         if rng.random() < 0.2:
             turns = (Turn("system", "s"), *turns)
         made.append(Instance(f"row {number}", "t", turns, (answer,)))
-    return of_list(made)
+    return from_list(made)
 
 
 class Counting(ByteTokenizer):
@@ -111,7 +111,7 @@ def test_a_second_time_nothing_is_tokenized(tmp_path):
 def other_rows(rows):
     last = rows[len(rows) - 1]
     turns = (*last.turns[:-1], Turn("assistant", "other"))
-    return of_list([*rows[: len(rows) - 1], replace(last, turns=turns)])
+    return from_list([*rows[: len(rows) - 1], replace(last, turns=turns)])
 
 
 class Other(Counting):
@@ -123,7 +123,7 @@ class Other(Counting):
     [
         {"rows": other_rows},
         {"rows": lambda rows: rows.select(np.arange(19))},
-        {"rows": lambda rows: of_list([*rows, replace(rows[0], id="more")])},
+        {"rows": lambda rows: from_list([*rows, replace(rows[0], id="more")])},
         {"tokenizer": Other},
         {"limit": 20},
         {"form": Form(NO_SYSTEM)},
@@ -187,7 +187,7 @@ def test_what_is_pickled_does_not_grow_with_the_tokens(tmp_path):
     sizes = []
     for letters in (1, 1000):
         turns = (Turn("user", "x" * letters), Turn("assistant", "y"))
-        rows = of_list([Instance(str(n), "t", turns, ("y",)) for n in range(50)])
+        rows = from_list([Instance(str(n), "t", turns, ("y",)) for n in range(50)])
         folder = tmp_path / f"{letters:04d}"
         store(rows, ByteTokenizer(), 2000, folder)
         stored = StoredExamples(folder)
@@ -200,8 +200,8 @@ def test_a_pool_on_disk_is_the_pool_in_memory(tmp_path):
     train, test = instances(30, 1), instances(25, 2)
     limits = {"train_length": 40, "test_length": 26, "report_fraction": 0.4, "bad_rows": "skip"}
     limits["form"] = Form(NO_SYSTEM)
-    held = make_pool(train, test, [], ByteTokenizer(), **limits)
-    made = make_pool(train, test, [], ByteTokenizer(), folder=tmp_path, **limits)
+    held = make_pool(train, test, ByteTokenizer(), **limits)
+    made = make_pool(train, test, ByteTokenizer(), folder=tmp_path, **limits)
     assert made.facts == held.facts
     same(made.train_examples, held.train_examples)
     same(made.test_examples, held.test_examples)

@@ -17,7 +17,7 @@ import jinja2
 import numpy as np
 import tokenizers
 
-from zsg_jax.data.instances import Instances
+from zsg_jax.data.dataset import Dataset
 from zsg_jax.data.tokenize.encode import STUDY_FORM, Examples, Form, encode
 from zsg_jax.data.tokenize.tokenizer import Tokenizer
 from zsg_jax.runtime.errors import UserError, check
@@ -124,7 +124,7 @@ class StoredExamples:
 
 
 def store(
-    instances: Instances,
+    instances: Dataset,
     tokenizer: Tokenizer,
     max_length: int,
     folder: Path,
@@ -164,7 +164,7 @@ def store(
     shards.finish(prune=True)
 
 
-def _digest(instances: Instances, tokenizer: Tokenizer, max_length: int, form: Form) -> str:
+def _digest(instances: Dataset, tokenizer: Tokenizer, max_length: int, form: Form) -> str:
     """SHA-256 over all that decides the tokens."""
     content = [instances.digest, tokenizer.fingerprint, form.fingerprint, *form[1:], max_length]
     content += [tokenizers.__version__, jinja2.__version__]

@@ -1,9 +1,11 @@
 import json
 from collections import Counter
+from contextlib import ExitStack
 from operator import itemgetter
 
 import pytest
 
+from zsg_jax.data.dataset import ReadOptions
 from zsg_jax.data.formats.natural_instructions import Options, rows
 from zsg_jax.data.schemas.read import read_messages
 from zsg_jax.data.sources import load
@@ -168,8 +170,11 @@ def test_an_instance_that_is_not_taken_is_not_looked_into(tmp_path):
 
 def test_tasks_may_lie_beside_the_list(tmp_path):
     listed = write(tmp_path, {"t": task({"id": "1", "input": "x", "output": ["y"]})}, "mine.txt")
-    train, test, _ = load(str(listed), str(listed), bad_rows="refuse", rewrites_options={})
-    assert [one.id for one in train] == [one.id for one in test] == ["1"]
+    with ExitStack() as stack:
+        train, test = load(
+            str(listed), str(listed), ReadOptions(tmp_path / "s"), stack, rewrites_options={}
+        )
+        assert [one.id for one in train] == [one.id for one in test] == ["1"]
 
 
 GOOD = {"id": "1", "input": "x", "output": ["y"]}

@@ -8,7 +8,7 @@ import pytest
 import tensorflow_datasets as tfds
 from array_record.python.array_record_module import ArrayRecordWriter
 
-from zsg_jax.data.dataset import open_corpus
+from zsg_jax.data.dataset import ReadOptions, open_dataset
 from zsg_jax.data.export.examples import Example
 from zsg_jax.data.formats.tfds import open_records
 from zsg_jax.data.formats.tfds.layout import Split, features, info, shard_name
@@ -108,9 +108,9 @@ def test_their_order_is_that_of_the_data_source(quiz, split):
 def test_a_mapping_of_fields_makes_them_instances(quiz, tmp_path):
     fields = {"prompt": "ask", "completion": "label", "task": "page.title", "references": "marks"}
     path = f"tfds:quiz:train@{quiz}"
-    with open_corpus(path, scratch=tmp_path / "none", advice="", fields=fields) as corpus:
-        assert corpus.kind == "prompt_completion"
-        for one in corpus.instances():
+    with open_dataset(path, ReadOptions(tmp_path / "none", advice="", fields=fields)) as dataset:
+        assert dataset.schema == "prompt_completion"
+        for one in dataset:
             number = int(one.turns[0].content.split()[1])
             label = ("no", "yes")[number % 2]
             assert one.turns[-1].content == label

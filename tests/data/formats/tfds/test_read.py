@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from array_record.python.array_record_module import ArrayRecordWriter
 
-from zsg_jax.data.dataset import open_corpus
+from zsg_jax.data.dataset import ReadOptions, open_dataset
 from zsg_jax.data.export.examples import Example
 from zsg_jax.data.formats.tfds import open_records
 from zsg_jax.data.formats.tfds.layout import Split, features, info, shard_name
@@ -171,15 +171,15 @@ def test_damage_is_named_by_its_file(three):
         read_messages(three)
 
 
-def test_a_file_that_changes_under_a_corpus_is_told(three, tmp_path):
-    with open_corpus(three, scratch=tmp_path, advice="") as corpus:
-        assert corpus.digest == instances_digest(corpus.instances())
+def test_a_file_that_changes_under_a_dataset_is_told(three, tmp_path):
+    with open_dataset(three, ReadOptions(tmp_path, advice="")) as dataset:
+        assert dataset.digest == instances_digest(dataset)
         _, _, last = sorted(three.glob("x-train*"))
         shutil.copy(last, tmp_path / "copy")
         (tmp_path / "copy").replace(last)
-        assert corpus.instance(0).id == "i0"
+        assert dataset[0].id == "i0"
         with pytest.raises(UserError, match=f"{last.name}: changed while it was in use"):
-            corpus.instance(339)
+            dataset[339]
 
 
 @pytest.mark.parametrize(

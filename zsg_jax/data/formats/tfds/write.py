@@ -9,10 +9,10 @@ from typing import Any, NamedTuple
 import numpy as np
 from array_record.python.array_record_module import ArrayRecordWriter
 
+from zsg_jax.data.dataset import Dataset
 from zsg_jax.data.formats.tfds.example import to_record
 from zsg_jax.data.formats.tfds.layout import shard_name
 from zsg_jax.data.instance import Instance, InstancesDigest
-from zsg_jax.data.instances import Instances
 from zsg_jax.runtime.errors import UserError, check
 from zsg_jax.runtime.files import file_digest, replacing
 from zsg_jax.runtime.progress import bar, say, track
@@ -44,7 +44,7 @@ class SplitPlan:
     """
 
     name: str
-    instances: Instances
+    instances: Dataset
     digest: str
     tasks: dict[str, int]
     starts: tuple[int, ...]
@@ -65,7 +65,7 @@ class SplitPlan:
 
 
 def plan_split(
-    name: str, instances: Instances, shard_bytes: float, shard_rows: int | None
+    name: str, instances: Dataset, shard_bytes: float, shard_rows: int | None
 ) -> SplitPlan:
     """Plans a split, reading all of its instances once.
 
@@ -88,7 +88,7 @@ def plan_split(
         shards < 100_000,
         f"--{name}: would be {shards:,} shards; give a larger --shard-mb or --shard-rows",
     )
-    counts = np.bincount(instances.task, minlength=len(instances.tasks))
+    counts = np.bincount(instances.task_index, minlength=len(instances.tasks))
     tasks = {task: int(count) for task, count in zip(instances.tasks, counts, strict=True) if count}
     starts = tuple(rows * shard // shards for shard in range(shards))
     return SplitPlan(name, instances, digest, dict(sorted(tasks.items())), starts)

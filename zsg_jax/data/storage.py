@@ -1,0 +1,147 @@
+"""The records of a source, each read again when it is asked for, while memory holds where it is."""
+
+import os
+import tempfile
+from array import array
+from collections.abc import Mapping
+from contextlib import suppress
+from pathlib import Path
+from typing import BinaryIO
+
+import numpy as np
+
+from zsg_jax.data.formats.detect import LINES, RECORDS, container
+from zsg_jax.data.formats.fields import rename
+from zsg_jax.data.formats.jsonl import Row
+from zsg_jax.data.formats.tfds import open_records
+from zsg_jax.data.instance import Instance
+from zsg_jax.data.schemas.checks import Refused
+from zsg_jax.data.schemas.read import parse
+from zsg_jax.runtime.errors import UserError
+
+
+class Storage:
+    """Records of one source, added one after another and then read by index, from 0.
+
+    A plain .jsonl file, and the records of a TFDS data set, are read in place; they must stay as
+    they are. Anything else is copied into a file without a name under `scratch`, which is gone when
+    it is closed or the process is killed. A record takes 28 bytes of memory.
+    """
+
+    def __init__(self, path: Path, scratch: Path, fields: Mapping[str, str]) -> None:
+        """Opens what the records will be read from.
+
+        Args:
+            path: the source.
+            scratch: a folder for the copy; made when needed.
+            fields: new names of fields and their old ones.
+
+        Raises:
+            UserError: if the source or `scratch` cannot be opened.
+        """
+        self._path, self._scratch, self._fields = path, scratch, fields
+        self._starts, self._sizes, self._numbers = array("q"), array("q"), array("q")
+        # Of every file its name and whether it is a table; of every record its file.
+        self._files: list[tuple[str, bool]] = []
+        self._file_of = array("i")
+        self._file: BinaryIO
+        held = container(path)
+        self._records = open_records(path) if held == RECORDS else None
+        if self._records:
+            return
+        plain = held == LINES and path.is_file() and path.suffix != ".gz"
+        self._in_place = plain and not fields
+        try:
+            if self._in_place:
+                self._file = path.open("rb")
+            else:
+                scratch.mkdir(parents=True, exist_ok=True)
+                self._file = tempfile.TemporaryFile(dir=scratch)  # noqa: SIM115, closed by `close`
+        except OSError as error:
+            where = path if self._in_place else scratch
+            raise UserError(f"{where}: cannot be opened: {error.strerror or error}") from None
+        self._stamp = _stamp(os.fstat(self._file.fileno()))
+
+    def add(self, row: Row) -> None:
+        """Takes in the next record; raises UserError where the disk is full."""
+        raw = row.raw.strip()
+        if self._records:
+            start = row.number - 1
+        elif self._in_place:
+            start = row.offset + len(row.raw) - len(row.raw.lstrip())
+        else:
+            start = self._starts[-1] + self._sizes[-1] if self._starts else 0
+            try:
+                self._file.write(raw)
+            except OSError as error:
+                raise self._full(error) from None
+        self._starts.append(start)
+        self._sizes.append(len(raw))
+        self._numbers.append(row.number)
+        if not self._files or self._files[-1] != (row.path.name, row.cells):
+            self._files.append((row.path.name, row.cells))
+        self._file_of.append(len(self._files) - 1)
+
+    def seal(self) -> None:
+        """Ends the adding; raises UserError if the source has changed, or the disk is full."""
+        if self._records:
+            return
+        if self._in_place:
+            if _stamp(self._path.stat()) != self._stamp:
+                raise self._changed()
+            return
+        try:
+            self._file.flush()
+        except OSError as error:
+            raise self._full(error) from None
+        self._stamp = _stamp(os.fstat(self._file.fileno()))
+
+    @property
+    def numbers(self) -> np.ndarray:
+        """(N,) int64 line of each record, or its number in its array, table or task, from 1."""
+        return np.frombuffer(self._numbers, np.int64)
+
+    def raw(self, index: int) -> bytes:
+        """The JSON object of a record; raises UserError if the source has changed."""
+        start, size = self._starts[index], self._sizes[index]
+        if self._records:
+            try:
+                raw = self._records.raw(start)
+                return rename(raw, self._fields) if self._fields else raw
+            except Refused:
+                raise self._changed() from None
+        raw = os.pread(self._file.fileno(), size, start)
+        if len(raw) != size or _stamp(os.fstat(self._file.fileno())) != self._stamp:
+            raise self._changed()
+        return raw
+
+    def instance(self, index: int, schema: str) -> Instance:
+        """The instance of a record of a schema; raises as `raw` does."""
+        name, cells = self._files[self._file_of[index]]
+        try:
+            return parse(self.raw(index), f"{name}:{self._numbers[index]}", schema, cells)
+        except Refused:
+            raise self._changed() from None
+
+    def close(self) -> None:
+        """Closes the file; a copy is gone."""
+        if self._records:
+            self._records.close()
+            return
+        # On a full disk the rest of a copy cannot be written: it is not needed either.
+        with suppress(OSError):
+            self._file.close()
+
+    def _full(self, error: OSError) -> UserError:
+        return UserError(
+            f"{self._scratch}: cannot hold the rows of {self._path}: {error.strerror or error}"
+        )
+
+    def _changed(self) -> UserError:
+        return UserError(
+            f"{self._path}: changed while it was in use; leave it alone and start again"
+        )
+
+
+def _stamp(status: os.stat_result) -> tuple[int, int, int, int]:
+    return status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from zsg_jax.arrangement.methods import NAMES
 from zsg_jax.data.export import FORMATS
-from zsg_jax.data.schemas import AUTO, KINDS
+from zsg_jax.data.schemas import AUTO, SCHEMAS
 from zsg_jax.runtime import cli as command_line
 from zsg_jax.similarity.distances import METRICS
 from zsg_jax.similarity.embeddings import DTYPES
@@ -69,7 +69,7 @@ def _parser() -> argparse.ArgumentParser:
     add("--leak-words", "length of word n-grams that count as shared", type=int, metavar="N")
     add("--report-split", "share of test rows kept for scoring only", type=float, metavar="F")
     text = "what the rows of both files look like; auto tells it by the first of each"
-    add("--data-format", text, choices=(AUTO, *KINDS))
+    add("--data-format", text, choices=(AUTO, *SCHEMAS))
     text = "other names of fields, NEW=OLD,…, as prompt=question,completion=answers.text.0"
     add("--data-fields", text, metavar="FIELDS")
     add(

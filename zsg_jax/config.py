@@ -24,11 +24,11 @@ def default_config() -> ConfigDict:
     # (.mix.json), or "rewrites": string rewriting, made on the spot.
     data.train = "rewrites"
     data.test = "rewrites"
-    # What the rows of both look like, from KINDS in zsg_jax/data/kinds; "auto" tells it by the
+    # What the rows of both look like, from SCHEMAS in zsg_jax/data/schemas; "auto" tells it by the
     # first rows of each.
     data.format = "auto"
     # Other names of fields, as "prompt=question,completion=answers.text.0": the first name is the
-    # one that a kind of row knows, the second the one in the rows of both.
+    # one that a schema has, the second the one in the rows of both.
     data.fields = ""
     # How rows become text: "study" (User: … / Assistant: …), "chat" (the chat template of the
     # tokenizer's folder) or a Jinja file. A row that a template does not fit is a bad row.

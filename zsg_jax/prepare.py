@@ -7,7 +7,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from zsg_jax.data.schemas import AUTO, KINDS
+from zsg_jax.data.schemas import AUTO, SCHEMAS
 from zsg_jax.runtime import cli as command_line
 from zsg_jax.workflows import prepare as command
 from zsg_jax.workflows.prepare_options import PrepareOptions
@@ -45,7 +45,7 @@ def _parser() -> argparse.ArgumentParser:
     add("--test-per-task", "test rows at most of a task, drawn", type=int, metavar="N")
     add("--seed", "of what is drawn", type=int, metavar="K")
     text = "what the rows of both look like; auto tells it by the first of each"
-    add("--data-format", text, choices=(AUTO, *KINDS))
+    add("--data-format", text, choices=(AUTO, *SCHEMAS))
     text = "other names of fields, NEW=OLD,…, as prompt=question,completion=answers.text.0"
     add("--data-fields", text, metavar="FIELDS")
     text = "what prompts of a task list show and which instances are taken; all without it"

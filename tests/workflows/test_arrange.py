@@ -188,7 +188,7 @@ def test_rows_of_any_source_come_out_in_any_format(sides, tmp_path, container, f
 def test_the_format_of_the_rows_can_be_given(run, sides, tmp_path):
     both = [row | {"question": "q?", "answer": "a"} for row in as_alpaca(sides["train"])]
     train = write_rows(both, tmp_path, "json")
-    with pytest.raises(UserError, match=r"row 1: could be a row of .*--data-format=KIND$"):
+    with pytest.raises(UserError, match=r"row 1: could be a row of .*--data-format=SCHEMA$"):
         run(train=train)
     test = write_rows(as_alpaca(sides["test"]), tmp_path, "parquet")
     rows, facts = run(train=train, test=test, data_format="alpaca")

@@ -11,7 +11,7 @@ from typing import NamedTuple, overload
 import numpy as np
 
 from zsg_jax.data.formats import natural_instructions
-from zsg_jax.data.formats.detect import TASKS, container
+from zsg_jax.data.formats.detect import TASKS, detect
 from zsg_jax.data.formats.natural_instructions.prompt import Encode
 from zsg_jax.data.instance import Instance, InstancesDigest, instances_digest
 from zsg_jax.data.schemas import AUTO, FLAG
@@ -27,7 +27,7 @@ class Part(NamedTuple):
     """Examples of one source: how one is read by its index there.
 
     Attributes:
-        schema: of the records that `raw` gives, a name from `schemas.KINDS`.
+        schema: of the records that `raw` gives, a name from `schemas.SCHEMAS`.
         numbers: (N,) int64 line of each record, from 1, or its number in its array, table or task.
             Of a folder's files each counts from 1.
         raw, instance: give the record, and the instance, of an index.
@@ -194,12 +194,12 @@ class ReadOptions:
         scratch: a folder for copies of what cannot be read in place; made when needed.
         bad_rows: "refuse" raises at the first bad record, "skip" leaves bad records out.
         advice: the way out that a refusal tells, as "pass --bad-rows=skip to go on without …".
-        format: the schema of the records, a name from `schemas.KINDS`, or "auto", which tells it by
+        format: the schema of the records, a name from `schemas.SCHEMAS`, or "auto", which tells it by
             the first of them and says it.
         flag: what a user gives `format` by.
         fields: new names of fields and their old ones, as `fields.parse_fields` reads them.
         instructions, encode: for lists of Natural Instructions tasks, as
-            `natural_instructions.rows` takes them.
+            `natural_instructions.records` takes them.
         keep_all: whether ids, and all skipped records, stay in memory.
     """
 
@@ -220,7 +220,7 @@ def open_dataset(path: str | Path, options: ReadOptions, side: str = "train") ->
     Args:
         path: as `read.read_messages` takes it.
         options: how it is read.
-        side: "train" or "test", as `natural_instructions.rows` takes it.
+        side: "train" or "test", as `natural_instructions.records` takes it.
 
     Raises:
         UserError: as `read.read_messages` does, if the scratch folder cannot hold the records, and
@@ -237,13 +237,13 @@ def open_dataset(path: str | Path, options: ReadOptions, side: str = "train") ->
 
 def _scan(path: Path, storage: Storage, options: ReadOptions, side: str) -> Dataset:
     read_tasks = partial(
-        natural_instructions.rows,
+        natural_instructions.records,
         options=options.instructions,
         side=side,
         encode=options.encode,
     )
     schema, found = open_rows(path, options.format, options.flag, read_tasks, options.fields)
-    if options.format == AUTO and container(path) != TASKS:
+    if options.format == AUTO and detect(path) != TASKS:
         say(f"{path}: read as rows of {schema}")
     skipped: list[BadRow] = []
     skipped_count = 0

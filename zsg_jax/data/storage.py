@@ -10,12 +10,11 @@ from typing import BinaryIO
 
 import numpy as np
 
-from zsg_jax.data.formats.detect import LINES, RECORDS, container
+from zsg_jax.data.formats.detect import LINES, TFDS, detect
 from zsg_jax.data.formats.fields import rename
-from zsg_jax.data.formats.jsonl import Row
-from zsg_jax.data.formats.tfds import open_records
+from zsg_jax.data.formats.jsonl import Record, Refused
+from zsg_jax.data.formats.tfds import open_tfds
 from zsg_jax.data.instance import Instance
-from zsg_jax.data.schemas.checks import Refused
 from zsg_jax.data.schemas.read import parse
 from zsg_jax.runtime.errors import UserError
 
@@ -45,11 +44,11 @@ class Storage:
         self._files: list[tuple[str, bool]] = []
         self._file_of = array("i")
         self._file: BinaryIO
-        held = container(path)
-        self._records = open_records(path) if held == RECORDS else None
+        format = detect(path)
+        self._records = open_tfds(path) if format == TFDS else None
         if self._records:
             return
-        plain = held == LINES and path.is_file() and path.suffix != ".gz"
+        plain = format == LINES and path.is_file() and path.suffix != ".gz"
         self._in_place = plain and not fields
         try:
             if self._in_place:
@@ -62,13 +61,13 @@ class Storage:
             raise UserError(f"{where}: cannot be opened: {error.strerror or error}") from None
         self._stamp = _stamp(os.fstat(self._file.fileno()))
 
-    def add(self, row: Row) -> None:
+    def add(self, record: Record) -> None:
         """Takes in the next record; raises UserError where the disk is full."""
-        raw = row.raw.strip()
+        raw = record.raw.strip()
         if self._records:
-            start = row.number - 1
+            start = record.number - 1
         elif self._in_place:
-            start = row.offset + len(row.raw) - len(row.raw.lstrip())
+            start = record.offset + len(record.raw) - len(record.raw.lstrip())
         else:
             start = self._starts[-1] + self._sizes[-1] if self._starts else 0
             try:
@@ -77,9 +76,9 @@ class Storage:
                 raise self._full(error) from None
         self._starts.append(start)
         self._sizes.append(len(raw))
-        self._numbers.append(row.number)
-        if not self._files or self._files[-1] != (row.path.name, row.cells):
-            self._files.append((row.path.name, row.cells))
+        self._numbers.append(record.number)
+        if not self._files or self._files[-1] != (record.path.name, record.cells):
+            self._files.append((record.path.name, record.cells))
         self._file_of.append(len(self._files) - 1)
 
     def seal(self) -> None:

@@ -220,8 +220,8 @@ def _write(
             raw = inputs.train.raw(int(row))
             yield export.with_fields(raw, int(turn), float(far))
 
-    kind = inputs.train.schema
-    written = export.write(rows, folder, request.format, total=len(arrangement), kind=kind)
+    schema = inputs.train.schema
+    written = export.write(rows, folder, request.format, total=len(arrangement), schema=schema)
     write_bytes(folder / LINES, npy_bytes(inputs.train.numbers[arrangement.order]))
     if request.report_split:
         for name, part in ((AIMED, ~inputs.scored), (SCORED, inputs.scored)):

@@ -10,7 +10,7 @@ from zsg_jax.data.export import check_format
 from zsg_jax.data.formats.fields import parse_fields
 from zsg_jax.data.formats.natural_instructions.options import check_untokenized, from_text
 from zsg_jax.data.mixture import is_mixture, read_mixture
-from zsg_jax.data.schemas import AUTO, check_kind
+from zsg_jax.data.schemas import AUTO, check_schema
 from zsg_jax.runtime.errors import UserError, check
 
 
@@ -103,5 +103,5 @@ def check_request(request: Request) -> None:
             )
     check_format(request.format)
     check_untokenized(from_text(request.natural_instructions))
-    check_kind(request.data_format, "--data-format")
+    check_schema(request.data_format, "--data-format")
     parse_fields(request.data_fields, "--data-fields")

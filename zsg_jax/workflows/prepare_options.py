@@ -6,7 +6,7 @@ from pathlib import Path
 from zsg_jax.data.formats.fields import parse_fields
 from zsg_jax.data.formats.natural_instructions.options import check_untokenized, from_text
 from zsg_jax.data.formats.tfds.layout import NAME, VERSION
-from zsg_jax.data.schemas import AUTO, check_kind
+from zsg_jax.data.schemas import AUTO, check_schema
 from zsg_jax.data.sources import REWRITES
 from zsg_jax.data.splits import check_split
 from zsg_jax.runtime.errors import check
@@ -77,7 +77,7 @@ def check_options(options: PrepareOptions) -> None:
         "same source",
     )
     check_split(options.split)
-    check_kind(options.data_format, "--data-format")
+    check_schema(options.data_format, "--data-format")
     parse_fields(options.data_fields, "--data-fields")
     check_untokenized(from_text(options.natural_instructions))
 

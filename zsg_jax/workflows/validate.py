@@ -8,8 +8,8 @@ from ml_collections import ConfigDict
 from zsg_jax.arrangement.methods import parse
 from zsg_jax.config import default_config, flatten
 from zsg_jax.data.formats.fields import parse_fields
-from zsg_jax.data.formats.natural_instructions.options import REFERENCES, SCHEMAS
-from zsg_jax.data.schemas import AUTO, KINDS
+from zsg_jax.data.formats.natural_instructions.options import PROMPT_SCHEMAS, REFERENCES
+from zsg_jax.data.schemas import AUTO, SCHEMAS
 from zsg_jax.data.sources import REWRITES
 from zsg_jax.data.splits import check_split
 from zsg_jax.data.tokenize.encode import ANSWERS
@@ -28,8 +28,8 @@ from zsg_jax.training.optimizer import SCHEDULES
 
 _CHOICES: dict[str, tuple[str, ...]] = {
     "data.bad_rows": ("refuse", "skip"),
-    "data.format": (AUTO, *KINDS),
-    "data.natural_instructions.schema": SCHEMAS,
+    "data.format": (AUTO, *SCHEMAS),
+    "data.natural_instructions.schema": PROMPT_SCHEMAS,
     "data.natural_instructions.reference": REFERENCES,
     "data.answers": ANSWERS,
     "data.truncation": TRUNCATIONS,

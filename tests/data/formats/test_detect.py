@@ -2,7 +2,6 @@
 
 import gzip
 import json
-import sys
 
 import datasets
 import pyarrow as pa
@@ -13,7 +12,7 @@ from hypothesis import strategies as st
 
 from zsg_jax.data.dataset import ReadOptions, open_dataset
 from zsg_jax.data.instance import Instance, Turn, instances_digest
-from zsg_jax.data.schemas import KINDS
+from zsg_jax.data.schemas import SCHEMAS
 from zsg_jax.data.schemas.read import read_messages
 from zsg_jax.runtime.errors import UserError
 
@@ -298,7 +297,7 @@ def test_a_format_that_is_given_holds_for_every_row(tmp_path):
     path = write_lines([both, both], tmp_path)
     with pytest.raises(UserError, match=r"x\.jsonl:1: could be a row of prompt_completion or que"):
         read_messages(path)
-    with pytest.raises(UserError, match="say which by --data-format=KIND"):
+    with pytest.raises(UserError, match="say which by --data-format=SCHEMA"):
         open_dataset(path, ReadOptions(tmp_path, advice=ADVICE, flag="--data-format"))
     path = write_lines([both, BARE], tmp_path)
     found, skipped = read_messages(path, "skip", format="question_answer")
@@ -347,22 +346,8 @@ def test_of_messages_only_task_names_the_task(tmp_path):
     assert read_messages(write_lines([row], tmp_path))[0][0].task == "(no task)"
 
 
-@pytest.mark.parametrize(
-    ("name", "library"),
-    [("x.parquet", "pyarrow"), ("x.arrow", "pyarrow"), ("hub:a/b", "datasets")],
-)
-def test_a_library_that_is_missing_is_named(tmp_path, monkeypatch, name, library):
-    monkeypatch.setitem(sys.modules, library, None)
-    path = name if name.startswith("hub:") else str(tmp_path / name)
-    with pytest.raises(UserError) as caught:
-        read_messages(path)
-    assert str(caught.value) == (
-        f"{path}: needs {library} to be read: pip install 'zsg_jax[export]'"
-    )
-
-
-def test_every_kind_was_written(tmp_path):
-    assert {kind for kind, *_ in WRITTEN_AS} == set(KINDS)
+def test_every_schema_was_written():
+    assert {schema for schema, *_ in WRITTEN_AS} == set(SCHEMAS)
 
 
 @pytest.mark.parametrize("write", CONTAINERS)

@@ -64,7 +64,7 @@ def test_every_reader_sees_the_new_names(tmp_path, name):
     path.write_text(
         json.dumps(rows) if name.endswith(".json") else "".join(json.dumps(r) + "\n" for r in rows)
     )
-    with pytest.raises(UserError, match="make no kind of row"):
+    with pytest.raises(UserError, match="fit no schema"):
         read_messages(path)
     fields = parse_fields("prompt=ask,completion=say.text.0")
     with open_dataset(path, ReadOptions(tmp_path, advice="", fields=fields)) as dataset:

@@ -2,9 +2,9 @@
 
 import pytest
 
+from zsg_jax.data.formats.jsonl import Refused
 from zsg_jax.data.instance import Turn
-from zsg_jax.data.schemas import KINDS
-from zsg_jax.data.schemas.checks import Refused
+from zsg_jax.data.schemas import SCHEMAS
 
 HI, HO = {"role": "user", "content": "Hi"}, {"role": "assistant", "content": "Ho"}
 
@@ -49,7 +49,7 @@ GOOD = [
 
 @pytest.mark.parametrize(("kind", "row", "expected"), GOOD)
 def test_a_row_becomes_its_turns(kind, row, expected):
-    assert KINDS[kind].turns(row) == expected
+    assert SCHEMAS[kind].turns(row) == expected
 
 
 PAIRS = [
@@ -81,7 +81,7 @@ def test_what_is_no_text_is_refused_by_its_name(kind, prompt, answer, value, rea
         if value is ...:
             del row[name]
         with pytest.raises(Refused) as caught:
-            KINDS[kind].turns(row)
+            SCHEMAS[kind].turns(row)
         assert str(caught.value).startswith(f'"{name}" ')
         assert reason in str(caught.value)
 
@@ -119,5 +119,5 @@ BAD = [
 @pytest.mark.parametrize(("kind", "row", "reason"), BAD)
 def test_other_faults_are_told(kind, row, reason):
     with pytest.raises(Refused) as caught:
-        KINDS[kind].turns(row)
+        SCHEMAS[kind].turns(row)
     assert reason in str(caught.value)

@@ -1,4 +1,4 @@
-"""Arranged rows in the formats that trainers read."""
+"""Arranged records in the formats that trainers read."""
 
 from zsg_jax.data.export.fields import with_fields
 from zsg_jax.data.export.write import FORMATS, check_format, write

@@ -1,7 +1,7 @@
-"""Rows as `tf.train.Example` records in an ArrayRecord file: what MaxText's grain pipeline parses.
+"""Records as `tf.train.Example` in an ArrayRecord file: what MaxText's grain pipeline parses.
 
 The messages are made at run time from the field numbers of TensorFlow's `example.proto` and
-`feature.proto`, so TensorFlow is not needed.
+`feature.proto`, so neither TensorFlow nor TFDS is imported.
 """
 
 import json
@@ -11,14 +11,15 @@ from pathlib import Path
 from typing import Any
 
 from array_record.python.array_record_module import ArrayRecordWriter
-from google.protobuf import descriptor_pb2, descriptor_pool, message_factory
+from google.protobuf import descriptor_pb2, descriptor_pool, message_factory, text_format
 
-from zsg_jax.data.schemas import KINDS
-from zsg_jax.data.schemas.checks import Refused
+from zsg_jax.data.formats.jsonl import Refused
+from zsg_jax.data.schemas import SCHEMAS
 from zsg_jax.runtime.errors import UserError
 from zsg_jax.runtime.files import replacing
 from zsg_jax.runtime.progress import track
 
+# The types of a column; the first three are TensorFlow's names.
 BYTES, INTEGERS, FLOATS, JSON = "bytes_list", "int64_list", "float_list", "JSON text"
 # Protocol buffers take no boolean for an integer.
 _CONVERT: dict[str, Callable[[Any], Any]] = {BYTES: str.encode, INTEGERS: int, FLOATS: float}
@@ -26,53 +27,53 @@ _FLOAT32_MAX = float.fromhex("0x1.fffffep127")
 
 
 def write_array_record(
-    rows: Callable[[], Iterable[bytes]], path: Path, total: int, kind: str = "messages"
+    records: Callable[[], Iterable[bytes]], path: Path, total: int, schema: str = "messages"
 ) -> Path:
-    """Writes one record a row, each in a group of its own so that access by index is exact.
+    """Writes each record in a group of its own, so that access by index is exact.
 
     A column is text (bytes_list), integers and booleans (int64_list) or fractions, perhaps with
     integers among them (float_list: float32), or a list of one of these. Any other column, nested
-    or of mixed kinds, is the JSON text of its values as bytes. Null and missing are left out.
-    `text` is added (prompt, space, answer), and, for rows with a single user turn, `prompt`
-    (a system turn before it, with a blank line) and `completion`; fields of the row stay. `kind`,
-    a name from `kinds.KINDS`, tells where a row has its turns.
+    or of mixed types, is the JSON text of its values as bytes. Null and missing are left out.
+    `text` is added (prompt, space, answer), and, for records with a single user turn, `prompt`
+    (a system turn before it, with a blank line) and `completion`; fields of the record stay.
+    `schema`, a name from `SCHEMAS`, tells where a record has its turns.
 
     Raises:
         UserError: for a field whose name is no text.
     """
-    kinds: dict[str, str | None] = {}
-    for number, raw in enumerate(track(rows(), f"types for {path.name}", total), start=1):
-        for name, value in _with_texts(json.loads(raw), kind).items():
-            if name not in kinds:
+    types: dict[str, str | None] = {}
+    for number, raw in enumerate(track(records(), f"types for {path.name}", total), start=1):
+        for name, value in _with_texts(json.loads(raw), schema).items():
+            if name not in types:
                 _check_name(name, number)
-            if kinds.get(name) != JSON:
-                kinds[name] = _joint(kinds.get(name), _kind(value))
+            if types.get(name) != JSON:
+                types[name] = _joint(types.get(name), _type(value))
     with replacing(path) as partial:
         writer = ArrayRecordWriter(str(partial), "group_size:1")
         try:
-            for raw in track(rows(), f"writing {path.name}", total):
-                record = example(_with_texts(json.loads(raw), kind), kinds)
-                _do(writer.write, record.SerializeToString(deterministic=True))
+            for raw in track(records(), f"writing {path.name}", total):
+                made = example(_with_texts(json.loads(raw), schema), types)
+                _do(writer.write, made.SerializeToString(deterministic=True))
         finally:
             _do(writer.close)
     return path
 
 
-def example(row: dict[str, Any], kinds: dict[str, str | None]) -> Any:
-    """The Example of a row; `kinds` tells each column's kind, None where no value decides it."""
+def example(record: dict[str, Any], types: dict[str, str | None]) -> Any:
+    """The Example of a record; `types` has each column's type, None where no value decides it."""
     message = Example()
-    for name, value in row.items():
+    for name, value in record.items():
         if value is None:
             continue
-        kind = kinds[name] or BYTES
+        type = types[name] or BYTES
         feature = message.features.feature[name]
-        if kind == JSON:
+        if type == JSON:
             feature.bytes_list.value.append(_json(value))
             continue
         values = value if isinstance(value, list) else [value]
-        # An empty list is told from a missing one by its kind alone.
-        getattr(feature, kind).SetInParent()
-        getattr(feature, kind).value.extend(map(_CONVERT[kind], values))
+        # An empty list is told from a missing one by its type alone.
+        getattr(feature, type).SetInParent()
+        getattr(feature, type).value.extend(map(_CONVERT[type], values))
     return message
 
 
@@ -84,30 +85,30 @@ def _do(call: Callable[..., object], *arguments: Any) -> None:
         raise OSError(str(error)) from None
 
 
-def _with_texts(row: dict[str, Any], kind: str) -> dict[str, Any]:
+def _with_texts(record: dict[str, Any], schema: str) -> dict[str, Any]:
     try:
-        turns = KINDS[kind].turns(row)
+        turns = SCHEMAS[schema].turns(record)
     except Refused:
-        return row
+        return record
     contents = [turn.content for turn in turns]
     added = {}
     if sum(turn.role == "user" for turn in turns) == 1:
         contents = ["\n\n".join(contents[:-1]), contents[-1]]
-        if "prompt" not in row and "completion" not in row:
+        if "prompt" not in record and "completion" not in record:
             added = {"prompt": contents[0], "completion": contents[1]}
-    return {"text": " ".join(contents)} | added | row
+    return {"text": " ".join(contents)} | added | record
 
 
-def _kind(value: Any) -> str | None:
+def _type(value: Any) -> str | None:
     if isinstance(value, list):
-        kind: str | None = None
-        for one in value:
-            if one is None or isinstance(one, list):
+        type: str | None = None
+        for item in value:
+            if item is None or isinstance(item, list):
                 return JSON
-            kind = _joint(kind, _kind(one))
-        return kind
+            type = _joint(type, _type(item))
+        return type
     if isinstance(value, str):
-        return BYTES if value.isascii() or _is_text(value) else JSON
+        return BYTES if _is_text(value) else JSON
     if isinstance(value, int):
         return INTEGERS if -(2**63) <= value < 2**63 else JSON
     if isinstance(value, float):
@@ -137,54 +138,41 @@ def _is_text(text: str) -> bool:
     return True
 
 
-def _check_name(name: str, row: int) -> None:
+def _check_name(name: str, number: int) -> None:
     if not _is_text(name):
         raise UserError(
-            f"arrayrecord: row {row}: the field {name!a} holds a lone surrogate in its name; "
+            f"arrayrecord: row {number}: the field {name!a} holds a lone surrogate in its name; "
             "mend the row or give --format jsonl"
         )
 
 
-def _example_class() -> Any:
-    field = descriptor_pb2.FieldDescriptorProto
-    file = descriptor_pb2.FileDescriptorProto(
-        name="zsg_jax/example.proto", package="tensorflow", syntax="proto3"
-    )
-
-    def message(name: str, parent: Any = None) -> Any:
-        types = parent.nested_type if parent is not None else file.message_type
-        return types.add(name=name)
-
-    def add(to: Any, name: str, number: int, kind: int, of: str = "", many: bool = False) -> Any:
-        return to.field.add(
-            name=name,
-            number=number,
-            type=kind,
-            type_name=f".tensorflow.{of}" if of else None,
-            label=field.LABEL_REPEATED if many else field.LABEL_OPTIONAL,
-        )
-
-    lists = (
-        ("BytesList", BYTES, field.TYPE_BYTES),
-        ("FloatList", FLOATS, field.TYPE_FLOAT),
-        ("Int64List", INTEGERS, field.TYPE_INT64),
-    )
-    feature = message("Feature")
-    feature.oneof_decl.add(name="kind")
-    for number, (name, key, kind) in enumerate(lists, start=1):
-        add(message(name), "value", 1, kind, many=True)
-        add(feature, key, number, field.TYPE_MESSAGE, name).oneof_index = 0
-    features = message("Features")
-    entry = message("FeatureEntry", features)
-    entry.options.map_entry = True
-    add(entry, "key", 1, field.TYPE_STRING)
-    add(entry, "value", 2, field.TYPE_MESSAGE, "Feature")
-    add(features, "feature", 1, field.TYPE_MESSAGE, "Features.FeatureEntry", many=True)
-    add(message("Example"), "features", 1, field.TYPE_MESSAGE, "Features")
-    # A pool of its own: TensorFlow, where it is installed, has messages of these names.
-    pool = descriptor_pool.DescriptorPool()
-    pool.Add(file)
-    return message_factory.GetMessageClass(pool.FindMessageTypeByName("tensorflow.Example"))
-
-
-Example = _example_class()
+_PROTO = """
+name: "zsg_jax/example.proto" package: "tensorflow" syntax: "proto3"
+message_type { name: "BytesList"
+  field { name: "value" number: 1 type: TYPE_BYTES label: LABEL_REPEATED } }
+message_type { name: "FloatList"
+  field { name: "value" number: 1 type: TYPE_FLOAT label: LABEL_REPEATED } }
+message_type { name: "Int64List"
+  field { name: "value" number: 1 type: TYPE_INT64 label: LABEL_REPEATED } }
+message_type { name: "Feature" oneof_decl { name: "kind" }
+  field { name: "bytes_list" number: 1 type: TYPE_MESSAGE type_name: ".tensorflow.BytesList"
+          label: LABEL_OPTIONAL oneof_index: 0 }
+  field { name: "float_list" number: 2 type: TYPE_MESSAGE type_name: ".tensorflow.FloatList"
+          label: LABEL_OPTIONAL oneof_index: 0 }
+  field { name: "int64_list" number: 3 type: TYPE_MESSAGE type_name: ".tensorflow.Int64List"
+          label: LABEL_OPTIONAL oneof_index: 0 } }
+message_type { name: "Features"
+  field { name: "feature" number: 1 type: TYPE_MESSAGE label: LABEL_REPEATED
+          type_name: ".tensorflow.Features.FeatureEntry" }
+  nested_type { name: "FeatureEntry" options { map_entry: true }
+    field { name: "key" number: 1 type: TYPE_STRING label: LABEL_OPTIONAL }
+    field { name: "value" number: 2 type: TYPE_MESSAGE type_name: ".tensorflow.Feature"
+            label: LABEL_OPTIONAL } } }
+message_type { name: "Example"
+  field { name: "features" number: 1 type: TYPE_MESSAGE type_name: ".tensorflow.Features"
+          label: LABEL_OPTIONAL } }
+"""
+# A pool of its own: TensorFlow, where it is installed, has messages of these names.
+_POOL = descriptor_pool.DescriptorPool()
+_POOL.Add(text_format.Parse(_PROTO, descriptor_pb2.FileDescriptorProto()))
+Example = message_factory.GetMessageClass(_POOL.FindMessageTypeByName("tensorflow.Example"))

@@ -1,4 +1,4 @@
-"""Tells in a row what the arrangement found, and leaves the row's own bytes as they are."""
+"""Adds to a record what the arrangement found, and leaves the record's own bytes as they are."""
 
 import json
 import re
@@ -18,8 +18,8 @@ def with_fields(raw: bytes, turn: int, distance: float) -> bytes:
 
     Args:
         raw: a JSON object as UTF-8 without white space around it.
-        turn: the row's turn, from 1.
-        distance: the row's distance to the test set, smaller for nearer.
+        turn: the record's turn, from 1.
+        distance: the record's distance to the test set, smaller for nearer.
 
     Raises:
         ValueError: for a distance that is no finite number.
@@ -27,9 +27,9 @@ def with_fields(raw: bytes, turn: int, distance: float) -> bytes:
     added = {TURN: int(turn), DISTANCE: float(distance)}
     text = json.dumps(added, allow_nan=False).encode()
     if _PERHAPS_NAMED.search(raw):
-        row = json.loads(raw)
-        if TURN in row or DISTANCE in row:
-            return json.dumps(row | added).encode()
+        record = json.loads(raw)
+        if TURN in record or DISTANCE in record:
+            return json.dumps(record | added).encode()
     start = raw[:-1]
     separator = b"" if start.rstrip().endswith(b"{") else b", "
     return start + separator + text[1:]

@@ -1,40 +1,45 @@
-"""Rows as an Arrow table: a Parquet file, or a folder that `datasets.load_from_disk` opens."""
+"""Records as an Arrow table: a Parquet file, or a folder that `datasets.load_from_disk` opens."""
 
 import json
+import re
 import sys
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from zsg_jax.data.export.schema import infer
-from zsg_jax.runtime.errors import UserError
+from zsg_jax.runtime.errors import UserError, first_line
 from zsg_jax.runtime.files import replacing
-from zsg_jax.runtime.progress import track
+from zsg_jax.runtime.progress import say, track
 
 BATCH_ROWS = 8192
 BATCH_BYTES = 32 * 2**20
 
+DEEPEST = 40  # lists in lists that every reader of Parquet and Arrow opens
 
-def write_parquet(rows: Callable[[], Iterable[bytes]], path: Path, total: int) -> Path:
-    """Writes one Parquet file, a row group every 8,192 rows or 32 MB of JSON."""
-    schema, batches = _table(rows, path.name, "parquet", total)
+_PERHAPS_WIDE = re.compile(rb"[0-9]{19}")
+
+
+def write_parquet(records: Callable[[], Iterable[bytes]], path: Path, total: int) -> Path:
+    """Writes one Parquet file, a row group every 8,192 records or 32 MB of JSON."""
+    schema, batches = _table(records, path, "parquet", total)
     with replacing(path) as partial, pq.ParquetWriter(partial, schema) as writer:
         for batch in batches:
             writer.write_batch(batch)
     return path
 
 
-def write_arrow(rows: Callable[[], Iterable[bytes]], path: Path, total: int) -> Path:
+def write_arrow(records: Callable[[], Iterable[bytes]], path: Path, total: int) -> Path:
     """Writes the folder of a Hugging Face data set; needs twice its size on disk meanwhile."""
     import datasets
 
     if path.exists() and not (path / "dataset_info.json").exists():
         raise UserError(f"{path}: is in the way and no data set; move it or give another folder")
-    schema, batches = _table(rows, path.name, "arrow", total)
+    schema, batches = _table(records, path, "arrow", total)
     stream = path.with_name(f"{path.name}.stream")
     with replacing(path) as partial:
         try:
@@ -48,34 +53,165 @@ def write_arrow(rows: Callable[[], Iterable[bytes]], path: Path, total: int) -> 
     return path
 
 
+class _Clash(Exception):
+    """Why a field cannot be a column."""
+
+
 def _table(
-    rows: Callable[[], Iterable[bytes]], name: str, format: str, total: int
+    records: Callable[[], Iterable[bytes]], path: Path, format: str, total: int
 ) -> tuple[pa.Schema, Iterator[pa.RecordBatch]]:
-    root = infer(track(rows(), f"types for {name}", total), format)
-    schema = pa.schema([(name, field.arrow_type()) for name, field in root.fields.items()])
-    bare = {name: field for name, field in root.fields.items() if field.has_bare_object()}
+    """The columns that hold all records, found in one pass, and their batches, made in another.
+
+    Integers are int64; where one in a field is larger, all in this field become text, which is
+    said. With fractions among them they are float64. A key that a record lacks is null, and so is
+    an object if no record has a key in it.
+
+    Raises:
+        UserError: naming field and record, where a field has no one type; in either pass.
+    """
+    inferred, wide = pa.schema([]), set[str]()
+    for first, chunk in _chunks(track(records(), f"types for {path.name}", total)):
+        rows = [json.loads(raw) for raw in chunk]
+        try:
+            widened = _widened(inferred, rows)
+        except _Clash:
+            raise _refusal(format, inferred, first, rows, _widened) from None
+        inferred = widened
+        for raw, row in zip(chunk, rows, strict=True):
+            if _PERHAPS_WIDE.search(raw):
+                wide.update(key for key, value in row.items() if _is_wide(value))
+    for key in sorted(wide):
+        say(f"{format}: integers in field {key!a} become text, for some do not fit 64 bits")
+    try:
+        schema = pa.schema([(one.name, _storable(one.type, one.name in wide)) for one in inferred])
+    except _Clash as clash:
+        raise UserError(f"{format}: {clash}; mend the rows or give --format jsonl") from None
+
+    # pyarrow takes booleans for fractions, and no object for null.
+    adjusted = [
+        column.name
+        for column, before in zip(schema, inferred, strict=True)
+        if column.type != before.type or "double" in str(column.type)
+    ]
+    to_batch = partial(_batch, adjusted=adjusted)
 
     def batches() -> Iterator[pa.RecordBatch]:
-        for chunk in _chunks(track(rows(), f"writing {name}", total)):
-            for row in chunk:
-                for key in bare.keys() & row.keys():
-                    row[key] = bare[key].fitted(row[key])
-            yield pa.RecordBatch.from_pylist(chunk, schema=schema)
+        for first, chunk in _chunks(track(records(), f"writing {path.name}", total)):
+            rows = [json.loads(raw) for raw in chunk]
+            try:
+                made = to_batch(schema, rows)
+            except _Clash:
+                raise _refusal(format, schema, first, rows, to_batch) from None
+            yield made
 
     return schema, batches()
 
 
-def _chunks(rows: Iterable[bytes]) -> Iterator[list[dict[str, Any]]]:
-    chunk: list[dict[str, Any]] = []
-    size = 0
-    for raw in rows:
-        chunk.append(json.loads(raw))
+def _widened(schema: pa.Schema, rows: list[dict[str, Any]]) -> pa.Schema:
+    """The columns of `schema`, widened to hold `rows` as well; raises _Clash."""
+    values: dict[str, list[Any]] = {}
+    for row in rows:
+        for key, value in row.items():
+            values.setdefault(key, []).append(value)
+    found = []
+    for key, column in values.items():
+        with _naming(key):
+            found.append(pa.field(key, pa.infer_type(column)))
+    try:
+        return pa.unify_schemas([schema, pa.schema(found)], promote_options="permissive")
+    except pa.ArrowException as error:
+        raise _Clash(first_line(error)) from None
+
+
+def _batch(
+    schema: pa.Schema, rows: list[dict[str, Any]], adjusted: Collection[str]
+) -> pa.RecordBatch:
+    columns = []
+    for column in schema:
+        with _naming(column.name):
+            values = [row.get(column.name) for row in rows]
+            if column.name in adjusted:
+                values = [_fitted(value, column.type) for value in values]
+            columns.append(pa.array(values, column.type))
+    return pa.RecordBatch.from_arrays(columns, schema=schema)
+
+
+@contextmanager
+def _naming(key: str) -> Iterator[None]:
+    """Names a field in whatever pyarrow raises where its values have no one type."""
+    try:
+        yield
+    except (pa.ArrowException, OverflowError, UnicodeEncodeError, _Clash) as error:
+        raise _Clash(f"field {key!a}: {first_line(error)}") from None
+
+
+def _refusal(
+    format: str,
+    schema: pa.Schema,
+    first: int,
+    rows: list[dict[str, Any]],
+    attempt: Callable[[pa.Schema, list[dict[str, Any]]], Any],
+) -> UserError:
+    """Names the first of `rows` for which `attempt` fails; `first` is their first number."""
+    for number, row in enumerate(rows, start=first):
+        try:
+            made = attempt(schema, [row])
+            schema = made if isinstance(made, pa.Schema) else schema
+        except _Clash as clash:
+            identity = f" (id {row['id']!a})" if isinstance(row.get("id"), str) else ""
+            return UserError(
+                f"{format}: row {number}{identity}: {clash}; mend the rows or give --format jsonl"
+            )
+    raise AssertionError("every row fits alone, but not all of them")
+
+
+def _is_wide(value: Any) -> bool:
+    """Whether a value is or holds an integer that does not fit 64 bits."""
+    if isinstance(value, dict | list):
+        return any(map(_is_wide, value.values() if isinstance(value, dict) else value))
+    return isinstance(value, int) and not -(2**63) <= value < 2**63
+
+
+def _storable(type: pa.DataType, wide: bool, depth: int = 0) -> pa.DataType:
+    """A type with text for integers if they are `wide`, and null for objects without keys."""
+    if depth > DEEPEST:
+        raise _Clash(f"a field is nested more than {DEEPEST} deep")
+    if pa.types.is_struct(type):
+        # Parquet has no objects without keys.
+        fields = [(one.name, _storable(one.type, wide, depth + 1)) for one in type]
+        return pa.struct(fields) if fields else pa.null()
+    if pa.types.is_list(type):
+        return pa.list_(_storable(type.value_type, wide, depth + 1))
+    return pa.string() if wide and pa.types.is_integer(type) else type
+
+
+def _fitted(value: Any, type: pa.DataType) -> Any:
+    """A value as pyarrow takes it for a type that `_storable` gave."""
+    if pa.types.is_null(type) and value == {}:
+        return None
+    if isinstance(value, dict) and pa.types.is_struct(type):
+        return {one.name: _fitted(value.get(one.name), one.type) for one in type}
+    if isinstance(value, list) and pa.types.is_list(type):
+        return [_fitted(one, type.value_type) for one in value]
+    if isinstance(value, bool) and pa.types.is_floating(type):
+        raise _Clash("is a boolean here, and a number in other rows")
+    if isinstance(value, int) and not isinstance(value, bool) and pa.types.is_string(type):
+        return str(value)
+    return value
+
+
+def _chunks(records: Iterable[bytes]) -> Iterator[tuple[int, list[bytes]]]:
+    """Records to hold at once, and the number of the first of them, from 1."""
+    chunk: list[bytes] = []
+    first, size = 1, 0
+    for raw in records:
+        chunk.append(raw)
         size += len(raw)
         if len(chunk) == BATCH_ROWS or size >= BATCH_BYTES:
-            yield chunk
-            chunk, size = [], 0
+            yield first, chunk
+            first, chunk, size = first + len(chunk), [], 0
     if chunk:
-        yield chunk
+        yield first, chunk
 
 
 @contextmanager

@@ -1,4 +1,4 @@
-"""Writes rows in order as JSONL, Parquet, Arrow data set or ArrayRecord, without holding them."""
+"""Writes records in order as JSONL, Parquet, Arrow or ArrayRecord, a few in memory at a time."""
 
 from collections.abc import Callable, Iterable
 from importlib.util import find_spec
@@ -32,61 +32,52 @@ def check_format(format: str) -> None:
 
 
 def write(
-    rows: Callable[[], Iterable[bytes]],
+    records: Callable[[], Iterable[bytes]],
     folder: Path,
     format: str,
     *,
     total: int,
-    kind: str = "messages",
+    schema: str = "messages",
 ) -> Path:
-    """Writes rows into `folder`; a kill leaves what was there before.
+    """Writes records into `folder`; a kill leaves what was there before.
 
     Args:
-        rows: called for each pass over the rows, which are JSON objects as UTF-8 without line
+        records: called for each pass over the records, which are JSON objects as UTF-8 without line
             breaks: one pass for jsonl, two for the others, whose columns need one type each.
         folder: made when missing.
-        format: "jsonl" writes `arranged.jsonl`, the rows byte for byte; "parquet" writes
+        format: "jsonl" writes `arranged.jsonl`, the records byte for byte; "parquet" writes
             `arranged.parquet`; "arrow" a folder `arranged` for `datasets.load_from_disk`;
             "arrayrecord" `arranged.array_record`, see `examples`.
-        total: how many rows there are, for the progress bars.
-        kind: what kind of rows they are, a name from `kinds.KINDS`; read for "arrayrecord".
+        total: how many records there are, for the progress bars.
+        schema: of the records, a name from `SCHEMAS`; read for "arrayrecord".
 
     Returns:
         What was written: a file, or for "arrow" a folder.
 
     Raises:
-        UserError: for an unknown format, a library that is not installed, rows that do not fit the
-            format, and a folder that cannot be written to.
+        UserError: for an unknown format, a library that is not installed, records that do not fit
+            the format, and a folder that cannot be written to.
     """
     check_format(format)
-    folder = Path(folder)
+    path = Path(folder) / FORMATS[format]
     try:
-        return _write(rows, folder / FORMATS[format], format, total, kind)
+        # What takes long to import is imported by the formats that need it.
+        if format in ("parquet", "arrow"):
+            from zsg_jax.data.export import tables
+
+            write_table = tables.write_parquet if format == "parquet" else tables.write_arrow
+            return write_table(records, path, total)
+        if format == "arrayrecord":
+            from zsg_jax.data.export import examples
+
+            return examples.write_array_record(records, path, total, schema)
+        return _write_jsonl(records, path, total)
     except OSError as error:
         raise UserError(f"{folder}: cannot be written: {error.strerror or error}") from None
 
 
-def _write(
-    rows: Callable[[], Iterable[bytes]], path: Path, format: str, total: int, kind: str
-) -> Path:
-    # The libraries are asked for only by the formats that need them.
-    if format == "parquet":
-        from zsg_jax.data.export import tables
-
-        return tables.write_parquet(rows, path, total)
-    if format == "arrow":
-        from zsg_jax.data.export import tables
-
-        return tables.write_arrow(rows, path, total)
-    if format == "arrayrecord":
-        from zsg_jax.data.export import examples
-
-        return examples.write_array_record(rows, path, total, kind)
-    return _write_jsonl(rows, path, total)
-
-
-def _write_jsonl(rows: Callable[[], Iterable[bytes]], path: Path, total: int) -> Path:
+def _write_jsonl(records: Callable[[], Iterable[bytes]], path: Path, total: int) -> Path:
     with replacing(path) as partial, partial.open("wb") as file:
-        for raw in track(rows(), f"writing {path.name}", total):
+        for raw in track(records(), f"writing {path.name}", total):
             file.write(raw + b"\n")
     return path

@@ -1,90 +1,89 @@
-"""What a path given as a source is, by its name and its first bytes, and the rows it holds."""
+"""The formats that a source may have, and how its records are read.
+
+A new format is a reader in a module of its own and a line in `FORMATS`.
+"""
 
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import NamedTuple
 
-from zsg_jax.data.formats import natural_instructions
-from zsg_jax.data.formats.json_arrays import array_rows, begins_array
-from zsg_jax.data.formats.jsonl import Row, lines
-from zsg_jax.data.formats.tables import (
-    HUB,
-    INFO,
-    SPLITS,
-    STATE,
-    arrow_rows,
-    dataset_rows,
-    hub_rows,
-    parquet_rows,
-)
-from zsg_jax.data.formats.tfds import is_records, record_rows
+from zsg_jax.data.formats import natural_instructions, tables, tfds
+from zsg_jax.data.formats.jsonl import Record, array_records, begins_array, lines
 from zsg_jax.runtime.errors import UserError
 
-LINES, TASKS, RECORDS = "lines", "tasks", "records"
-ReadTasks = Callable[[Path], Iterator[Row]]
-SUFFIXES = (".jsonl", ".jsonl.gz", ".json", ".json.gz", ".parquet", ".arrow")
+ReadTasks = Callable[[Path], Iterator[Record]]
 # Files of other programs that lie beside data and are none.
-_NO_DATA = (STATE, INFO, "dataset_infos.json")
-_READERS = {
-    LINES: lines,
-    "array": array_rows,
-    "parquet": parquet_rows,
-    "arrow": arrow_rows,
-    "dataset": dataset_rows,
-    "hub": lambda path: hub_rows(str(path)),
-    RECORDS: record_rows,
+_NO_DATA = (tables.STATE, tables.INFO, "dataset_infos.json")
+
+
+class Format(NamedTuple):
+    """How a source may be stored.
+
+    Attributes:
+        applies: whether a source has this format, by its name or its first bytes.
+        read: its records, in order.
+        endings: of the names of the files of this format that are read in a folder.
+    """
+
+    applies: Callable[[Path], bool]
+    read: Callable[[Path], Iterator[Record]]
+    endings: tuple[str, ...] = ()
+
+
+def _named(*endings: str) -> Callable[[Path], bool]:
+    return lambda path: path.name.endswith(endings)
+
+
+def _is_array(path: Path) -> bool:
+    # A pipe can be read only once.
+    return path.name.endswith((".json", ".json.gz")) and not path.is_fifo() and begins_array(path)
+
+
+def _folder_records(folder: Path) -> Iterator[Record]:
+    for file in files(folder):
+        yield from records(file)
+
+
+def _refuse_text_table(path: Path) -> Iterator[Record]:
+    raise UserError(f"{path}: tables of text are not read; write it as JSON lines or Parquet")
+
+
+LINES, TASKS, TFDS = "lines", "tasks", "tfds"
+# The first that applies is the source's.
+FORMATS = {
+    "hub": Format(lambda path: str(path).startswith(tables.HUB), tables.hub_records),
+    TFDS: Format(tfds.is_tfds, tfds.tfds_records),
+    "datasets": Format(tables.is_saved, tables.saved_records),
+    "folder": Format(Path.is_dir, _folder_records),
+    TASKS: Format(_named(".txt"), natural_instructions.records),
+    "parquet": Format(_named(".parquet"), tables.parquet_records, (".parquet",)),
+    "arrow": Format(_named(".arrow"), tables.arrow_records, (".arrow",)),
+    "text table": Format(_named(".csv", ".tsv", ".csv.gz", ".tsv.gz"), _refuse_text_table),
+    "array": Format(_is_array, array_records),
+    LINES: Format(lambda path: True, lines, (".jsonl", ".jsonl.gz", ".json", ".json.gz")),
 }
 
 
-def container(path: Path) -> str:
-    """What holds the rows: a key of the readers above, or "folder".
-
-    A .json file is an array if its first character is `[`, and else one object a line, as is
-    whatever has another name.
+def detect(path: Path) -> str:
+    """The format of a source, a name from `FORMATS`.
 
     Raises:
-        UserError: for a .json file that is missing, damaged or unreadable, and for a .csv file.
+        UserError: for a .json file that is missing, damaged or unreadable.
     """
-    if str(path).startswith(HUB):
-        return "hub"
-    if is_records(path):
-        return RECORDS
-    if path.is_dir():
-        saved = (path / SPLITS).exists() or ((path / STATE).exists() and (path / INFO).exists())
-        return "dataset" if saved else "folder"
-    name = path.name.removesuffix(".gz")
-    if name.endswith(".json"):
-        # A pipe can be read only once.
-        return "array" if not path.is_fifo() and begins_array(path) else LINES
-    if Path(name).suffix in (".csv", ".tsv"):
-        raise UserError(f"{path}: tables of text are not read; write it as JSON lines or Parquet")
-    if name != path.name:
-        return LINES
-    return {".txt": TASKS, ".parquet": "parquet", ".arrow": "arrow"}.get(path.suffix, LINES)
+    return next(name for name, format in FORMATS.items() if format.applies(path))
 
 
-def rows(path: Path, read_tasks: ReadTasks = natural_instructions.rows) -> Iterator[Row]:
-    """The rows of a source, those of a folder file by file.
-
-    Args:
-        path: the source.
-        read_tasks: reads a list of Natural Instructions tasks.
+def records(path: Path) -> Iterator[Record]:
+    """The records of a source, those of a folder file by file.
 
     Raises:
         UserError: for what cannot be read, naming the file.
     """
-    held = container(path)
-    if held == TASKS:
-        yield from read_tasks(path)
-        return
-    if held != "folder":
-        yield from _READERS[held](path)
-        return
-    for file in files(path):
-        yield from rows(file)
+    return FORMATS[detect(path)].read(path)
 
 
 def files(folder: Path) -> list[Path]:
-    """The files of a folder whose names tell that they hold rows, sorted by name.
+    """The files of a folder whose names tell that they hold records, sorted by name.
 
     Raises:
         UserError: if there is none, or the folder cannot be read.
@@ -93,16 +92,17 @@ def files(folder: Path) -> list[Path]:
         there = sorted(path for path in folder.iterdir() if path.is_file())
     except OSError as error:
         raise UserError(f"{folder}: cannot be read: {error.strerror or error}") from None
+    endings = tuple(ending for format in FORMATS.values() for ending in format.endings)
     found = [
         path
         for path in there
-        if path.name.endswith(SUFFIXES)
+        if path.name.endswith(endings)
         and path.name not in _NO_DATA
         and not path.name.startswith(".")
     ]
     if not found:
         raise UserError(
             f"{folder}: is a folder that holds no data set of datasets and none of "
-            f"{', '.join('*' + suffix for suffix in SUFFIXES)}; give a file, or the folder of these"
+            f"{', '.join('*' + ending for ending in endings)}; give a file, or the folder of these"
         )
     return found

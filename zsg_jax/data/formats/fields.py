@@ -1,16 +1,15 @@
-"""Fields of rows under the names that a kind of row knows, before anybody looks at them."""
+"""Fields of records under the names that a schema knows."""
 
 import json
 from collections.abc import Iterator, Mapping
 from itertools import chain, islice
 from typing import Any
 
-from zsg_jax.data.formats.jsonl import Row
-from zsg_jax.data.schemas.checks import Refused, json_object, readable
+from zsg_jax.data.formats.jsonl import Record, Refused, json_object, readable
 from zsg_jax.runtime.errors import check
 
 FIELDS_FLAG = "--config.data.fields"
-FIRST = 32  # rows looked at for the names
+FIRST = 32  # records that are looked at for the names
 
 
 def parse_fields(text: str, flag: str = FIELDS_FLAG) -> dict[str, str]:
@@ -33,7 +32,7 @@ def parse_fields(text: str, flag: str = FIELDS_FLAG) -> dict[str, str]:
 
 
 def rename(raw: bytes, fields: Mapping[str, str]) -> bytes:
-    """A row with its fields renamed, all at once; the other fields stay.
+    """A record with its fields renamed, all at once; the other fields stay.
 
     An old name may lead into objects and lists, as "answers.text.0"; what it leads out of stays as
     well. A field that is not there is not there under its new name.
@@ -41,43 +40,43 @@ def rename(raw: bytes, fields: Mapping[str, str]) -> bytes:
     Raises:
         Refused: where `raw` holds no JSON object.
     """
-    row = json_object(raw)
-    taken = {new: _at(row, old) for new, old in fields.items()}
+    record = json_object(raw)
+    values = {new: _at(record, old) for new, old in fields.items()}
+    renamed = {new: value[0] for new, value in values.items() if value}
     gone = set(fields) | set(fields.values())
-    rest = {name: value for name, value in row.items() if name not in gone}
-    found = {new: value[0] for new, value in taken.items() if value}
-    return json.dumps(found | rest).encode()
+    others = {name: value for name, value in record.items() if name not in gone}
+    return json.dumps(renamed | others).encode()
 
 
-def rename_rows(rows: Iterator[Row], fields: Mapping[str, str]) -> Iterator[Row]:
-    """`rows` with their fields renamed; those that hold no object stay as they are.
+def rename_records(records: Iterator[Record], fields: Mapping[str, str]) -> Iterator[Record]:
+    """`records` with their fields renamed; those that hold no object stay as they are.
 
     Raises:
-        UserError: for an old name that none of the first rows has.
+        UserError: for an old name that none of the first records has.
     """
-    head = list(islice(rows, FIRST))
-    known = [found for row in head if (found := readable(row)) is not None]
-    for old in fields.values():
+    head = list(islice(records, FIRST))
+    known = [found for record in head if (found := readable(record)) is not None]
+    for old in fields.values() if known else ():
         check(
-            not known or any(_at(row, old) for row in known),
-            f"{head[0].place}: has no field {old!r} that could be renamed, nor have the rows after "
-            f"it (there are: {', '.join(map(repr, known[0])) if known else ''})",
+            any(_at(found, old) for found in known),
+            f"{head[0].location}: has no field {old!r} that could be renamed, nor have the rows "
+            f"after it (there are: {', '.join(map(repr, known[0]))})",
         )
-    for row in chain(head, rows):
+    for record in chain(head, records):
         try:
-            yield row._replace(raw=rename(row.raw, fields)) if not row.refusal else row
+            yield record if record.refusal else record._replace(raw=rename(record.raw, fields))
         except Refused:
-            yield row
+            yield record
 
 
-def _at(row: Any, name: str) -> tuple[Any, ...]:
+def _at(value: Any, name: str) -> tuple[Any, ...]:
     """The value under a name, alone in a tuple, or nothing."""
-    if isinstance(row, dict) and name in row:
-        return (row[name],)
+    if isinstance(value, dict) and name in value:
+        return (value[name],)
     first, dot, rest = name.partition(".")
-    if isinstance(row, list) and first.isascii() and first.isdigit() and int(first) < len(row):
-        value = row[int(first)]
-        return _at(value, rest) if dot else (value,)
-    if isinstance(row, dict) and dot and first in row:
-        return _at(row[first], rest)
+    if isinstance(value, list) and first.isascii() and first.isdigit() and int(first) < len(value):
+        item = value[int(first)]
+        return _at(item, rest) if dot else (item,)
+    if isinstance(value, dict) and dot and first in value:
+        return _at(value[first], rest)
     return ()

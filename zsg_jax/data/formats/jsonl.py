@@ -1,31 +1,41 @@
-"""Rows of a source as bytes, one after another, each with the place it stands at."""
+"""JSON lines and JSON arrays: the records of a file as bytes, each with where it stands."""
 
 import gzip
-import hashlib
+import json
+import re
 import zlib
-from array import array
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import BinaryIO, NamedTuple, cast
+from typing import Any, BinaryIO, NamedTuple, cast
 
-from zsg_jax.runtime.errors import UserError
+from zsg_jax.runtime.errors import UserError, check
 from zsg_jax.runtime.progress import bar
 
 GZIP = b"\x1f\x8b"  # how every gzip file begins
 MARK = b"\xef\xbb\xbf"  # a byte order mark
 
+# Finds where a value ends; numbers are only copied, as the longest cannot be converted.
+_DECODER = json.JSONDecoder(parse_int=str, parse_float=str)
+_SPACE = re.compile(r"[ \t\r\n]*")
+# JSON has none inside a string.
+_LINE_BREAK = re.compile(r"[ \t]*[\r\n]\s*")
 
-class Row(NamedTuple):
-    """One row that has not been looked into yet.
+
+class Refused(Exception):
+    """Why one record is no instance."""
+
+
+class Record(NamedTuple):
+    """A JSON object of a source, not parsed yet.
 
     Attributes:
         path: the file it stands in.
-        number: its line, or its place among the rows or instances of the file, from 1.
+        number: its line, or its number among the rows or instances of the file, from 1.
         raw: the JSON object, perhaps with white space around it; empty where `refusal` tells why.
         offset: of lines, where `raw` begins in the unpacked file, in bytes.
         unit: what `number` counts, "line", "row" or "instance".
-        refusal: why there is no row.
+        refusal: why there is no JSON object.
         cells: whether it is of a table, where null stands for what is missing.
     """
 
@@ -38,11 +48,41 @@ class Row(NamedTuple):
     cells: bool = False
 
     @property
-    def place(self) -> str:
+    def location(self) -> str:
         """For messages: FILE:LINE, or FILE, instance NUMBER."""
         if self.unit == "line":
             return f"{self.path}:{self.number}"
         return f"{self.path}, {self.unit} {self.number}"
+
+
+
+def json_object(raw: bytes) -> dict[str, Any]:
+    """The JSON object that `raw` holds; raises Refused if it holds none."""
+    try:
+        parsed = json.loads(raw.decode())
+    except UnicodeDecodeError as error:
+        raise Refused(f"is not UTF-8 (byte {error.start} of the row)") from None
+    except json.JSONDecodeError as error:
+        raise Refused(f"is not JSON: {error.msg} (column {error.colno})") from None
+    except (RecursionError, ValueError) as error:
+        raise Refused(f"is not JSON that can be read: {error}") from None
+    if not isinstance(parsed, dict):
+        raise Refused(f"is a JSON {json_type(parsed)}, not an object")
+    return parsed
+
+
+def json_type(value: Any) -> str:
+    """What JSON calls the type of a value."""
+    names = {dict: "object", list: "list", str: "string", bool: "boolean", type(None): "null"}
+    return names.get(type(value), "number")
+
+
+def readable(record: Record) -> dict[str, Any] | None:
+    """The fields of a record; None where there is no JSON object."""
+    try:
+        return None if record.refusal else json_object(record.raw)
+    except Refused:
+        return None
 
 
 @contextmanager
@@ -51,7 +91,7 @@ def opened(path: Path, reached: Callable[[], str]) -> Iterator[tuple[BinaryIO, C
 
     Args:
         path: read as gzip if its name ends in .gz.
-        reached: tells the last sound place, as "line 3", or "" where nothing was read.
+        reached: the last sound record, as "line 3", or "" before the first.
 
     Raises:
         UserError: for a missing, damaged or unreadable file.
@@ -84,8 +124,8 @@ def refuse_unnamed_gzip(path: Path, start: bytes) -> None:
         raise UserError(f"{path}: is gzip; give it a name that ends in .gz")
 
 
-def lines(path: Path) -> Iterator[Row]:
-    """The lines of a JSONL file, plain or gzip, that are not blank; a byte order mark is no text.
+def lines(path: Path) -> Iterator[Record]:
+    """The lines of a file, plain or gzip, that are not blank, without a byte order mark.
 
     Raises:
         UserError: for a missing, damaged or unreadable file.
@@ -103,52 +143,62 @@ def lines(path: Path) -> Iterator[Row]:
                 refuse_unnamed_gzip(path, raw)
                 raw = raw.removeprefix(MARK)
             if not raw.isspace() and raw:
-                yield Row(path, number, raw, offset + size - len(raw))
+                yield Record(path, number, raw, offset + size - len(raw))
             offset += size
 
 
-class SeenIds:
-    """The ids so far and where each stood: some 50 bytes an id, where a dict takes 200 and more.
+def begins_array(path: Path) -> bool:
+    """Whether the first character of a .json file is `[`.
 
-    An id is kept as 128 bits of its BLAKE2 digest in a hash table with linear probing: that two
-    of a million ids share them has a probability of about 1e-27.
+    Raises:
+        UserError: for a missing, damaged or unreadable file, and for one object over many lines.
     """
+    with opened(path, lambda: "") as (file, _):
+        refuse_unnamed_gzip(path, file.peek(2))  # type: ignore[attr-defined]
+        while chunk := file.read(4096):
+            start = chunk.removeprefix(MARK).lstrip()
+            if start:
+                check(
+                    start.split(b"\n")[0].strip() != b"{",
+                    f"{path}: holds one object over several lines; give an array of objects, "
+                    "`[{…}, {…}]`, or one object a line; of Natural Instructions give the list "
+                    "that names the tasks, splits/NAME/train_tasks.txt",
+                )
+                return start.startswith(b"[")
+    return False
 
-    def __init__(self) -> None:
-        self._digests = bytearray()
-        self._numbers = array("q")
-        self._files = array("i")
-        self._paths: list[Path] = []
-        self._slots = array("i", [-1]) * 1024
 
-    def add(self, identity: str, row: Row) -> tuple[Path, int] | None:
-        """Remembers an id, or tells the path and number of the row that had it already."""
-        digest = hashlib.blake2b(identity.encode(), digest_size=16).digest()
-        slot, known = self._find(digest)
-        if known >= 0:
-            return self._paths[self._files[known]], self._numbers[known]
-        if not self._paths or self._paths[-1] != row.path:
-            self._paths.append(row.path)
-        self._slots[slot] = len(self._numbers)
-        self._digests += digest
-        self._numbers.append(row.number)
-        self._files.append(len(self._paths) - 1)
-        if 2 * len(self._numbers) > len(self._slots):
-            self._grow()
-        return None
+def array_records(path: Path) -> Iterator[Record]:
+    """The elements of the JSON array in a file, each on one line; the file is read whole.
 
-    def _find(self, digest: bytes) -> tuple[int, int]:
-        """The slot of `digest` and the number it holds: -1 where the digest is new."""
-        mask = len(self._slots) - 1
-        slot = int.from_bytes(digest[:8], "little") & mask
-        while (known := self._slots[slot]) >= 0:
-            if self._digests[16 * known : 16 * known + 16] == digest:
-                break
-            slot = (slot + 1) & mask
-        return slot, known
+    Raises:
+        UserError: for a missing, damaged or unreadable file, for an element that is not JSON, by
+            its number, and for anything behind the array.
+    """
+    with opened(path, lambda: "") as (file, _):
+        # Bytes that are not UTF-8 are refused with the record that holds them.
+        text = file.read().removeprefix(MARK).decode(errors="surrogateescape")
+    at = _skip_space(text, text.index("[") + 1)
+    closed, number = text.startswith("]", at), 0
+    while not closed:
+        number += 1
+        try:
+            _, end = _DECODER.raw_decode(text, at)
+            after = _skip_space(text, end)
+            if not text.startswith((",", "]"), after):
+                raise json.JSONDecodeError("Expecting ',' or ']'", text, after)
+        except (json.JSONDecodeError, RecursionError) as error:
+            raise UserError(f"{path}, row {number}: is not JSON: {error}") from None
+        raw = _LINE_BREAK.sub(" ", text[at:end]).encode(errors="surrogateescape")
+        yield Record(path, number, raw, unit="row")
+        closed = text[after] == "]"
+        at = after if closed else _skip_space(text, after + 1)
+    check(
+        not text[at + 1 :].strip(),
+        f"{path}: something follows the array's closing bracket; give one array of objects, or one "
+        "object a line",
+    )
 
-    def _grow(self) -> None:
-        self._slots = array("i", [-1]) * (2 * len(self._slots))
-        for known in range(len(self._numbers)):
-            slot, _ = self._find(bytes(self._digests[16 * known : 16 * known + 16]))
-            self._slots[slot] = known
+
+def _skip_space(text: str, at: int) -> int:
+    return _SPACE.match(text, at).end()  # type: ignore[union-attr]

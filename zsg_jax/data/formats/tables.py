@@ -1,4 +1,4 @@
-"""Rows of Parquet files, Arrow files and the folders of `datasets`, each as a JSON object."""
+"""Parquet files, Arrow files and the folders of `datasets`: every row as a JSON object."""
 
 import base64
 import json
@@ -9,20 +9,21 @@ from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
-from zsg_jax.data.formats.jsonl import Row
-from zsg_jax.data.schemas.checks import OPTIONAL
+from zsg_jax.data.formats.jsonl import Record
 from zsg_jax.runtime.errors import UserError, check, first_line
 from zsg_jax.runtime.progress import track
 
 BATCH_ROWS = 1024
 HUB = "hub:"
+# Fields that a record may lack; a table has null for them then.
+OPTIONAL = ("id", "task", "task_name", "task_id", "source", "references", "system", "history")
 STATE, INFO, SPLITS = "state.json", "dataset_info.json", "dataset_dict.json"
 
 _END_OF_STREAM = b"\xff\xff\xff\xff\x00\x00\x00\x00"
 _MAGIC = b"ARROW1"
 
 
-def parquet_rows(path: Path) -> Iterator[Row]:
+def parquet_records(path: Path) -> Iterator[Record]:
     """The rows of a Parquet file, some 1,000 of a row group in memory at a time.
 
     Raises:
@@ -36,15 +37,20 @@ def parquet_rows(path: Path) -> Iterator[Row]:
             for group in track(groups, f"reading {path.name}", len(groups)):
                 yield from file.iter_batches(BATCH_ROWS, row_groups=[group])
 
-    yield from _rows(path, batches, "Parquet file")
+    yield from _records(path, batches, "Parquet file")
 
 
-def arrow_rows(path: Path) -> Iterator[Row]:
-    """The rows of one Arrow file, a stream or a file with a footer; raises as `parquet_rows`."""
-    yield from _rows(path, lambda: _arrow_batches(path), "Arrow file")
+def arrow_records(path: Path) -> Iterator[Record]:
+    """The rows of one Arrow file, a stream or a file with a footer; raises as `parquet_records`."""
+    yield from _records(path, lambda: _arrow_batches(path), "Arrow file")
 
 
-def dataset_rows(path: Path) -> Iterator[Row]:
+def is_saved(path: Path) -> bool:
+    """Whether a folder is one that `datasets` saved."""
+    return (path / SPLITS).exists() or ((path / STATE).exists() and (path / INFO).exists())
+
+
+def saved_records(path: Path) -> Iterator[Record]:
     """The rows of a folder that `datasets` saved, numbered through all of its Arrow files.
 
     Raises:
@@ -74,18 +80,19 @@ def dataset_rows(path: Path) -> Iterator[Row]:
     )
     number = 0
     for name in files:
-        for row in arrow_rows(path / str(name)):
+        for record in arrow_records(path / str(name)):
             number += 1
-            yield row._replace(path=path, number=number)
+            yield record._replace(path=path, number=number)
 
 
-def hub_rows(name: str) -> Iterator[Row]:
+def hub_records(path: Path) -> Iterator[Record]:
     """The rows of `hub:OWNER/NAME[:SPLIT]`, which `datasets` fetches unless it has them already.
 
     Raises:
         UserError: where `datasets` is not installed or cannot load it; for several splits of which
             none is named.
     """
+    name = str(path)
     try:
         import datasets
     except ImportError:
@@ -108,7 +115,7 @@ def hub_rows(name: str) -> Iterator[Row]:
     def batches() -> Iterator[Any]:
         yield from loaded.with_format("arrow").iter(BATCH_ROWS)
 
-    yield from _rows(Path(name), batches, "data set")
+    yield from _records(path, batches, "data set")
 
 
 def _arrow_batches(path: Path) -> Iterator[Any]:
@@ -132,17 +139,17 @@ def _arrow_batches(path: Path) -> Iterator[Any]:
                 yield batch.slice(start, BATCH_ROWS)
 
 
-def _rows(path: Path, batches: Callable[[], Iterator[Any]], what: str) -> Iterator[Row]:
+def _records(path: Path, batches: Callable[[], Iterator[Any]], what: str) -> Iterator[Record]:
     number = 0
-    with _damage_told(path, lambda: number, what):
+    with _damage_named(path, lambda: number, what):
         for batch in batches():
-            for found in _python_rows(batch):
+            for row in _python_rows(batch):
                 number += 1
-                if isinstance(found, str):
-                    row = Row(path, number, b"", refusal=found)
+                record = Record(path, number, b"", unit="row", cells=True)
+                if isinstance(row, str):
+                    yield record._replace(refusal=row)
                 else:
-                    row = Row(path, number, as_json(found))
-                yield row._replace(unit="row", cells=True)
+                    yield record._replace(raw=as_json(row))
 
 
 def _python_rows(batch: Any) -> Iterator[dict[str, Any] | str]:
@@ -194,7 +201,7 @@ def _finite(value: Any) -> Any:
 
 
 @contextmanager
-def _damage_told(path: Path, reached: Callable[[], int], what: str) -> Iterator[None]:
+def _damage_named(path: Path, reached: Callable[[], int], what: str) -> Iterator[None]:
     import pyarrow as pa
 
     try:

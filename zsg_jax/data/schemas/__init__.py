@@ -1,160 +1,160 @@
-"""The kinds of row there are, and which of them the first rows of a source show."""
+"""The schemas that records may have, and which of them the first records of a source show.
+
+A new schema is a function from a record to its turns, and an entry in `SCHEMAS`.
+"""
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from itertools import chain, islice
 from typing import Any, NamedTuple
 
-from zsg_jax.data.formats.jsonl import Row
+from zsg_jax.data.formats.jsonl import Record, readable
 from zsg_jax.data.instance import Turn
-from zsg_jax.data.schemas import (
-    alpaca,
-    inputs_targets,
-    messages,
-    prompt_completion,
-    question_answer,
-    sharegpt,
-)
-from zsg_jax.data.schemas.checks import readable
+from zsg_jax.data.schemas import conversations, pairs
 from zsg_jax.runtime.errors import UserError, nearest
 
 AUTO = "auto"
-FIRST = 32  # rows that are looked at
+FIRST = 32  # records that are looked at
 FLAG = "--config.data.format"
+_TASK = ("task", "task_name", "task_id")
 
 
-class Kind(NamedTuple):
-    """How rows of one kind are read.
+class Schema(NamedTuple):
+    """How records of one schema are read.
 
     Attributes:
-        fields: sets of fields; a row that has all of one set looks like this kind.
-        task: fields that may name a row's task, the first one that is there does.
-        turns: a row's turns; raises Refused where it is no such row.
-        left_out: how many turns of a row `turns` does without.
+        turns: a record's turns; raises Refused where it is no such record.
+        fields: sets of fields; a record that has all of one set looks like this schema.
+        task: fields that may name a record's task, the first one that is there does.
+        left_out: how many turns of a record `turns` does without.
     """
 
-    fields: tuple[tuple[str, ...], ...]
-    task: tuple[str, ...]
     turns: Callable[[Mapping[str, Any]], tuple[Turn, ...]]
-    left_out: Callable[[Mapping[str, Any], tuple[Turn, ...]], int] = lambda row, turns: 0
+    fields: tuple[tuple[str, ...], ...]
+    task: tuple[str, ...] = _TASK
+    left_out: Callable[[Mapping[str, Any], tuple[Turn, ...]], int] = lambda record, turns: 0
 
 
-KINDS = {
-    "messages": Kind(messages.FIELDS, messages.TASK, messages.turns),
-    "sharegpt": Kind(sharegpt.FIELDS, sharegpt.TASK, sharegpt.turns, sharegpt.left_out),
-    "alpaca": Kind(alpaca.FIELDS, alpaca.TASK, alpaca.turns),
-    "prompt_completion": Kind(
-        prompt_completion.FIELDS, prompt_completion.TASK, prompt_completion.turns
+SCHEMAS = {
+    "messages": Schema(conversations.messages, (("messages",),), ("task",)),
+    # Flan-mini tells in "source" what collection a record is from.
+    "sharegpt": Schema(
+        conversations.sharegpt,
+        (("conversations",),),
+        (*_TASK, "source"),
+        conversations.sharegpt_left_out,
     ),
-    "question_answer": Kind(question_answer.FIELDS, question_answer.TASK, question_answer.turns),
-    "inputs_targets": Kind(inputs_targets.FIELDS, inputs_targets.TASK, inputs_targets.turns),
+    "alpaca": Schema(pairs.alpaca, (("instruction", "output"),)),
+    "prompt_completion": Schema(pairs.prompt_completion, (("prompt", "completion"),)),
+    "question_answer": Schema(pairs.question_answer, (("question", "answer"),)),
+    "inputs_targets": Schema(pairs.inputs_targets, (pairs.PRETOKENIZED, ("inputs", "targets"))),
 }
 
 
-def check_kind(name: str, flag: str = FLAG) -> None:
-    """Raises UserError unless `name` is "auto" or one of `KINDS`; `flag` is what gave it."""
-    if name != AUTO and name not in KINDS:
+def check_schema(name: str, flag: str = FLAG) -> None:
+    """Raises UserError unless `name` is "auto" or one of `SCHEMAS`; `flag` is what gave it."""
+    if name != AUTO and name not in SCHEMAS:
         raise UserError(
-            f"{flag}={name!r} is unknown; choose one of {', '.join((AUTO, *KINDS))}"
-            + nearest(name, KINDS)
+            f"{flag}={name!r} is unknown; choose one of {', '.join((AUTO, *SCHEMAS))}"
+            + nearest(name, SCHEMAS)
         )
 
 
-def fitting(row: Mapping[str, Any]) -> list[str]:
-    """The kinds that a row's fields allow."""
+def fitting(record: Mapping[str, Any]) -> list[str]:
+    """The schemas that a record's fields allow."""
     return [
         name
-        for name, kind in KINDS.items()
-        if any(all(key in row for key in fields) for fields in kind.fields)
+        for name, schema in SCHEMAS.items()
+        if any(all(key in record for key in fields) for fields in schema.fields)
     ]
 
 
-def recognize(rows: Iterable[Row], flag: str = FLAG) -> tuple[str, Iterator[Row]]:
-    """Tells the kind of a source's rows by the first of them, and gives all of them back.
+def recognize(records: Iterable[Record], flag: str = FLAG) -> tuple[str, Iterator[Record]]:
+    """Finds the schema of a source by its first records, and gives all records back.
 
-    Rows that are broken, or have the fields of no kind, have no say while others have; if none can
-    be read at all, the kind is "messages", by which each is refused with its own reason. The first
-    row of every file must fit the kind as well.
+    Records that are broken, or have the fields of no schema, do not count while others do; if none
+    can be read at all, the schema is "messages", by which each is refused with its own reason. The
+    first record of every file must fit the schema as well.
 
     Args:
-        rows: of one file or of several.
+        records: of one file or of several.
         flag: what a user passes to settle it.
 
     Raises:
-        UserError: if the rows fit no kind, or several, or are of different kinds; the latter also
-            while the rows given back are read.
+        UserError: if the records fit no schema, or several, or have different ones; the latter also
+            while the records given back are read.
     """
-    rest = iter(rows)
+    rest = iter(records)
     head = list(islice(rest, FIRST))
-    kinds: list[str] = []
-    first = strange = None
-    for row in head:
-        found = readable(row)
-        if found is None:
-            continue
-        fits = fitting(found)
-        if not fits:
-            strange = strange or (row, found)
-        elif first is None:
-            first, kinds = (row, found), fits
-        elif not set(kinds) & set(fits):
-            raise _different(row, fits, kinds, first[0], flag)
-        else:
-            kinds = [name for name in kinds if name in fits]
-    if len(kinds) > 1 and first:
+    known = [(record, found) for record in head if (found := readable(record)) is not None]
+    fits = [(record, found, names) for record, found in known if (names := fitting(found))]
+    if not fits and known:
+        raise _unknown(*known[0], flag)
+    if not fits:
+        return "messages", _alike(chain(head, rest), "messages", flag)
+    first, first_fields, schemas = fits[0]
+    for record, _, names in fits[1:]:
+        if not set(schemas) & set(names):
+            raise _different(record, names, schemas, first, flag)
+        schemas = [name for name in schemas if name in names]
+    if len(schemas) > 1:
         raise UserError(
-            f"{first[0].place}: could be a row of {' or '.join(kinds)} (its fields are "
-            f"{_named(first[1])}); say which by {flag}=KIND"
+            f"{first.location}: could be a row of {' or '.join(schemas)} (its fields are "
+            f"{_listed(first_fields)}); say which by {flag}=SCHEMA"
         )
-    if not kinds and strange:
-        known = "; ".join(
-            f"{name}: {' or '.join(' + '.join(fields) for fields in kind.fields)}"
-            for name, kind in KINDS.items()
-        )
-        raise UserError(
-            f"{strange[0].place}: its fields are {_named(strange[1])}, which make no kind of row "
-            f"({known}); say which they are by {flag.replace('format', 'fields')}=NEW=OLD,…"
-        )
-    kind = kinds[0] if kinds else "messages"
-    return kind, _alike(chain(head, rest), kind, flag)
+    return schemas[0], _alike(chain(head, rest), schemas[0], flag)
 
 
-def checked(rows: Iterable[Row], kind: str, flag: str = FLAG) -> Iterator[Row]:
-    """All `rows`, of the `kind` that a user named; refused if the first of them are all of others.
+def require(records: Iterable[Record], schema: str, flag: str = FLAG) -> Iterator[Record]:
+    """All `records`, of the `schema` that a user named.
 
     Raises:
-        UserError: naming a row and what it is.
+        UserError: if the first of them all have other schemas, naming one.
     """
-    rest = iter(rows)
+    rest = iter(records)
     head = list(islice(rest, FIRST))
-    fits = [(row, fitting(readable(row) or {})) for row in head]
-    other = next(((row, names) for row, names in fits if names), None)
-    if other is not None and not any(kind in names for _, names in fits):
+    fits = [(record, names) for record in head if (names := fitting(readable(record) or {}))]
+    if fits and not any(schema in names for _, names in fits):
+        record, names = fits[0]
         raise UserError(
-            f"{other[0].place}: is a row of {' or '.join(other[1])}, not of {kind}; leave {flag} "
+            f"{record.location}: is a row of {' or '.join(names)}, not of {schema}; leave {flag} "
             "out"
         )
     return chain(head, rest)
 
 
-def _alike(rows: Iterable[Row], kind: str, flag: str) -> Iterator[Row]:
-    first = last = None
-    for row in rows:
-        first = first or row
-        if last is not None and row.path != last:
-            fits = fitting(readable(row) or {})
-            if fits and kind not in fits:
-                raise _different(row, fits, [kind], first, flag)
-        last = row.path
-        yield row
+def _alike(records: Iterable[Record], schema: str, flag: str) -> Iterator[Record]:
+    """All `records`, the first of every file checked."""
+    first = path = None
+    for record in records:
+        first = first or record
+        if path is not None and record.path != path:
+            names = fitting(readable(record) or {})
+            if names and schema not in names:
+                raise _different(record, names, [schema], first, flag)
+        path = record.path
+        yield record
 
 
-def _different(row: Row, fits: list[str], kinds: list[str], first: Row, flag: str) -> UserError:
+def _unknown(record: Record, fields: Mapping[str, Any], flag: str) -> UserError:
+    schemas = "; ".join(
+        f"{name}: {' or '.join(' + '.join(fields) for fields in schema.fields)}"
+        for name, schema in SCHEMAS.items()
+    )
     return UserError(
-        f"{row.place}: is a row of {' or '.join(fits)}, but {first.place} is one of "
-        f"{' or '.join(kinds)}; give them apart, or pass {flag}=KIND and leave the others out as "
-        "bad rows"
+        f"{record.location}: its fields are {_listed(fields)}, which fit no schema ({schemas}); "
+        f"say which they are by {flag.replace('format', 'fields')}=NEW=OLD,…"
     )
 
 
-def _named(row: Mapping[str, Any]) -> str:
-    return ", ".join(map(repr, row)) or "none"
+def _different(
+    record: Record, names: list[str], schemas: list[str], first: Record, flag: str
+) -> UserError:
+    return UserError(
+        f"{record.location}: is a row of {' or '.join(names)}, but {first.location} is one of "
+        f"{' or '.join(schemas)}; give them apart, or pass {flag}=SCHEMA and leave the others out "
+        "as bad rows"
+    )
+
+
+def _listed(fields: Mapping[str, Any]) -> str:
+    return ", ".join(map(repr, fields)) or "none"

@@ -6,7 +6,7 @@ from operator import itemgetter
 import pytest
 
 from zsg_jax.data.dataset import ReadOptions
-from zsg_jax.data.formats.natural_instructions import Options, rows
+from zsg_jax.data.formats.natural_instructions import Options, records
 from zsg_jax.data.schemas.read import read_messages
 from zsg_jax.data.sources import load
 from zsg_jax.data.tokenize.tokenizer import ByteTokenizer, from_folder
@@ -68,7 +68,7 @@ def test_tasks_become_rows_in_the_order_of_the_list(tmp_path):
 
 def read(listed, options, side="train", encode=None):
     """The rows as objects, without looking into what is refused."""
-    return [json.loads(row.raw) for row in rows(listed, options, side, encode)]
+    return [json.loads(row.raw) for row in records(listed, options, side, encode)]
 
 
 MANY = [{"id": f"i{k}", "input": str(k), "output": [f"{k}a", f"{k}b", f"{k}c"]} for k in range(40)]
@@ -164,8 +164,8 @@ def test_an_instance_that_is_not_taken_is_not_looked_into(tmp_path):
         tmp_path, {"t": task(GOOD, {"id": "2"}, {"id": "3", "input": "x", "output": "y"})}
     )
     only = Options(max_source=0, test_per_task=1)
-    assert [row.refusal for row in rows(listed, only, "test")] == [""]
-    assert [row.refusal for row in rows(listed)] == ["", 'has no "input"', ""]
+    assert [row.refusal for row in records(listed, only, "test")] == [""]
+    assert [row.refusal for row in records(listed)] == ["", 'has no "input"', ""]
 
 
 def test_tasks_may_lie_beside_the_list(tmp_path):

@@ -3,8 +3,8 @@ from pathlib import Path
 
 import pytest
 
-from zsg_jax.data.formats.detect import container
-from zsg_jax.data.formats.tfds.address import find, is_records
+from zsg_jax.data.formats.detect import detect
+from zsg_jax.data.formats.tfds.address import find, is_tfds
 from zsg_jax.runtime.errors import UserError
 
 
@@ -41,8 +41,8 @@ def data(tmp_path, monkeypatch):
 )
 def test_a_source_names_a_version_and_a_split(data, monkeypatch, source, folder, split):
     path = Path(source.replace("DATA", str(data)))
-    assert is_records(path)
-    assert container(path) == "records"
+    assert is_tfds(path)
+    assert detect(path) == "tfds"
     assert find(path) == (data / folder, split)
     if source.startswith("tfds:"):
         monkeypatch.setenv("TFDS_DATA_DIR", "/none")
@@ -72,4 +72,4 @@ def test_other_folders_and_files_are_none(data, tmp_path):
     colon = plain / "a:b.jsonl"
     colon.write_text("{}")
     for path in (plain, colon, plain / "x.jsonl", plain / "none:train", data / "none"):
-        assert not is_records(path)
+        assert not is_tfds(path)

@@ -10,7 +10,7 @@ from array_record.python.array_record_module import ArrayRecordWriter
 
 from zsg_jax.data.dataset import ReadOptions, open_dataset
 from zsg_jax.data.export.examples import Example
-from zsg_jax.data.formats.tfds import open_records
+from zsg_jax.data.formats.tfds import open_tfds
 from zsg_jax.data.formats.tfds.layout import Split, features, info, shard_name
 from zsg_jax.data.schemas.read import read_messages
 from zsg_jax.runtime.errors import UserError
@@ -84,7 +84,7 @@ def quiz(tmp_path_factory):
 
 
 def test_rows_are_those_that_were_written(quiz):
-    records = open_records(quiz / "quiz:train")
+    records = open_tfds(quiz / "quiz:train")
     found = [json.loads(records.raw(number)) for number in range(len(records))]
     # TFDS knows no null: an empty text is none, and a row may lack its id.
     written = [row(number) for number in range(30)]
@@ -93,14 +93,14 @@ def test_rows_are_those_that_were_written(quiz):
 
 @pytest.mark.parametrize("split", ["train", "test", "train[5:12]", "train[:10%]+test"])
 def test_their_order_is_that_of_the_data_source(quiz, split):
-    records = open_records(quiz / f"quiz:{split}")
+    records = open_tfds(quiz / f"quiz:{split}")
     source = tfds.data_source("quiz", split=split, data_dir=str(quiz), download=False)
     assert len(records) == len(source)
     for number in range(len(source)):
         found = json.loads(records.raw(number))
         assert found["ask"].encode() == source[number]["ask"]
         assert found["marks"] == [mark.decode() for mark in source[number]["marks"]]
-    assert [json.loads(one.raw)["count"] for one in records.rows()] == [
+    assert [json.loads(one.raw)["count"] for one in records] == [
         int(one["count"]) for one in source
     ]
 
@@ -144,7 +144,7 @@ def test_lists_of_lists_of_unlike_lengths_are_read(tmp_path):
         example(rag__ragged_flat_values=[b"d"], rag__ragged_row_lengths_0=[0, 1, 0]),
     ]
     folder = dataset(tmp_path / "x" / "1.0.0", tree, train=records)
-    found = [json.loads(one.raw)["rag"] for one in open_records(folder).rows()]
+    found = [json.loads(one.raw)["rag"] for one in open_tfds(folder)]
     assert found == [[["a", "b"], ["c"]], [[], ["d"], []]]
 
 

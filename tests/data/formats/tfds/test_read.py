@@ -8,9 +8,9 @@ from array_record.python.array_record_module import ArrayRecordWriter
 
 from zsg_jax.data.dataset import ReadOptions, open_dataset
 from zsg_jax.data.export.examples import Example
-from zsg_jax.data.formats.tfds import open_records
+from zsg_jax.data.formats.tfds import open_tfds
 from zsg_jax.data.formats.tfds.layout import Split, features, info, shard_name
-from zsg_jax.data.formats.tfds.shards import AT_ONCE, Part, Shards
+from zsg_jax.data.formats.tfds.shards import Part, Shards
 from zsg_jax.data.instance import instances_digest
 from zsg_jax.data.schemas.read import read_messages
 from zsg_jax.runtime.errors import UserError
@@ -57,10 +57,10 @@ def three(tmp_path):
 
 
 def test_rows_are_numbered_through_all_shards(three):
-    records = open_records(three)
-    rows = list(records.rows())
+    records = open_tfds(three)
+    rows = list(records)
     assert [row.number for row in rows] == list(range(1, 341))
-    assert {row.place for row in rows[6:7]} == {f"{three}:train, row 7"}
+    assert {row.location for row in rows[6:7]} == {f"{three}:train, row 7"}
     assert [json.loads(row.raw)["id"] for row in rows] == [f"i{k}" for k in range(340)]
     assert len(records) == 340
     for number in np.random.default_rng(0).permutation(340):
@@ -70,7 +70,7 @@ def test_rows_are_numbered_through_all_shards(three):
 
 
 def test_threads_read_what_they_ask_for(three):
-    records = open_records(three)
+    records = open_tfds(three)
 
     def read(seed):
         numbers = np.random.default_rng(seed).integers(0, 340, 400)
@@ -155,7 +155,7 @@ def test_damage_is_named_by_its_file(three):
     first.write_bytes(flipped)
     with pytest.raises(UserError, match=f"{first.name}: is damaged: .*hash mismatch"):
         read_messages(three)
-    records = open_records(three)
+    records = open_tfds(three)
 
     def read(number):
         try:
@@ -201,16 +201,3 @@ def test_a_folder_that_cannot_be_read_is_told(tmp_path, told_as, told):
 def test_a_split_that_is_not_there_is_told(three):
     with pytest.raises(UserError, match="has no split 'test'; there are train"):
         read_messages(f"{three}:test")
-
-
-def test_records_are_read_some_at_a_time(three, monkeypatch):
-    asked = []
-    plain = Shards._read
-    monkeypatch.setattr(
-        Shards, "_read", lambda self, *of: asked.append(of[2] - of[1]) or plain(self, *of)
-    )
-    rows = open_records(three).rows()
-    next(rows)
-    assert asked == [AT_ONCE]
-    list(rows)
-    assert asked == [AT_ONCE, 300 - AT_ONCE, 40]

@@ -1,4 +1,4 @@
-"""What of a Natural Instructions task is shown, how much, and which instances are taken."""
+"""Of a Natural Instructions task: what the prompt shows, and which instances are used."""
 
 import dataclasses
 from dataclasses import dataclass
@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 from zsg_jax.data.sampling import draw
 from zsg_jax.runtime.errors import UserError, check, nearest
 
-SCHEMAS = ("fixed", "random")
+PROMPT_SCHEMAS = ("fixed", "random")
 REFERENCES = ("drawn", "first")
 
 
@@ -52,7 +52,7 @@ class Options:
     seed: int = 0
 
     def __post_init__(self) -> None:
-        for name, choices in (("schema", SCHEMAS), ("reference", REFERENCES)):
+        for name, choices in (("schema", PROMPT_SCHEMAS), ("reference", REFERENCES)):
             value = getattr(self, name)
             check(
                 value in choices,
@@ -79,8 +79,8 @@ class Options:
         )
 
     @property
-    def most(self) -> Form:
-        """The most that any prompt holds."""
+    def largest_form(self) -> Form:
+        """What any prompt holds at most."""
         if self.schema == "random":
             return Form(positive=2, negative=2, explanation=True)
         return self.form("", "")
@@ -109,15 +109,15 @@ def from_text(text: str, base: Options = WHOLE) -> Options:
     return dataclasses.replace(base, **given)
 
 
-def _value(name: str, value: str, kind: type) -> str | int | bool:
-    if kind is str:
+def _value(name: str, value: str, wanted: type) -> str | int | bool:
+    if wanted is str:
         return value
-    if kind is bool and value.lower() in ("true", "false"):
+    if wanted is bool and value.lower() in ("true", "false"):
         return value.lower() == "true"
-    if kind is int and value.isascii() and value.isdigit():
+    if wanted is int and value.isascii() and value.isdigit():
         return int(value)
-    wanted = "true or false" if kind is bool else "a whole number from 0"
-    raise UserError(f"natural_instructions: {name}={value!r} must be {wanted}")
+    what = "true or false" if wanted is bool else "a whole number from 0"
+    raise UserError(f"natural_instructions: {name}={value!r} must be {what}")
 
 
 def check_untokenized(options: Options) -> None:

@@ -35,7 +35,7 @@ class Fitted(NamedTuple):
 def parts(name: str, task: Mapping[str, Any], instance: Mapping[str, Any], form: Form) -> Parts:
     """The task's name, the definition, examples and the input, as far as `form` wants them.
 
-    Only the definition is closed with a full stop. Of several definitions the first is taken.
+    Only the definition is closed with a full stop. Of several definitions the first is shown.
     """
     head = f"{name}. " if form.task_name else ""
     if form.definition:
@@ -53,11 +53,11 @@ def parts(name: str, task: Mapping[str, Any], instance: Mapping[str, Any], form:
 def fit(prompts: Sequence[Parts], limit: int, encode: Encode) -> list[Fitted]:
     """Holds prompts within `limit` tokens each; bos and eos are not counted.
 
-    Positive examples are taken in turn as long as the prompt stays within the limit, then negative
-    ones; one that would pass it is left out with all that follow it. What is too long without any
-    example is cut at the tail.
+    Positive examples are added one by one as long as the prompt stays within the limit, then
+    negative ones; one that would pass it is left out with all that follow it. What is too long
+    without any example is cut at the tail.
     """
-    # What is not Unicode has no tokens; the row is refused for it, with its place.
+    # What is not Unicode has no tokens; the row is refused for it later.
     sound = [one for one in prompts if _is_unicode(one.text)]
     lengths = (len(encoding.ids) for encoding in encode([one.text for one in sound]))
     fits = {one: length <= limit for one, length in zip(sound, lengths, strict=True)}
@@ -68,22 +68,19 @@ def fit(prompts: Sequence[Parts], limit: int, encode: Encode) -> list[Fitted]:
 
 
 def _shortened(prompt: Parts, limit: int, encode: Encode) -> Fitted:
-    def fits(candidate: Parts) -> bool:
-        return len(encode([candidate.text])[0].ids) <= limit
+    def longest(candidates: list[Parts]) -> Parts:
+        kept = candidates[0]
+        for candidate in candidates[1:]:
+            if len(encode([candidate.text])[0].ids) > limit:
+                break
+            kept = candidate
+        return kept
 
-    kept = prompt._replace(positive=(), negative=())
-    for example in prompt.positive:
-        if not fits(longer := kept._replace(positive=(*kept.positive, example))):
-            break
-        kept = longer
-    for example in prompt.negative:
-        if not fits(longer := kept._replace(negative=(*kept.negative, example))):
-            break
-        kept = longer
-    left_out = sum(
-        len(whole) - len(part)
-        for whole, part in ((prompt.positive, kept.positive), (prompt.negative, kept.negative))
-    )
+    positive, negative = prompt.positive, prompt.negative
+    bare = prompt._replace(positive=(), negative=())
+    kept = longest([bare._replace(positive=positive[:n]) for n in range(len(positive) + 1)])
+    kept = longest([kept._replace(negative=negative[:n]) for n in range(len(negative) + 1)])
+    left_out = len(positive + negative) - len(kept.positive + kept.negative)
     text = _cut(kept.text, limit, encode)
     return Fitted(text, left_out, text != kept.text)
 
@@ -97,13 +94,13 @@ def _cut(text: str, limit: int, encode: Encode) -> str:
 
 
 def _examples(
-    kind: str, task: Mapping[str, Any], number: int, explanation: bool
+    label: str, task: Mapping[str, Any], number: int, explanation: bool
 ) -> tuple[str, ...]:
     examples = []
-    for place, example in enumerate((task.get(f"{kind} Examples") or [])[:number], start=1):
+    for index, example in enumerate((task.get(f"{label} Examples") or [])[:number], start=1):
         reason = (example.get("explanation") or "").strip() if explanation else ""
         examples.append(
-            f" {kind} Example {place} -\n"
+            f" {label} Example {index} -\n"
             f"Input: {example['input'].strip()}\n"
             f" Output: {example['output'].strip()}\n"
             + (f" Explanation: {reason}\n" if reason else "")

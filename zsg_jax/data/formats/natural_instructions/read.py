@@ -1,4 +1,4 @@
-"""Tasks of Natural Instructions become rows, one task in memory at a time.
+"""Tasks of Natural Instructions become records, one task in memory at a time.
 
 The list, `…/splits/NAME/train_tasks.txt`, names one task a line. The tasks are `TASK.json` in
 `tasks/` two folders above the list, or beside it.
@@ -9,7 +9,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from zsg_jax.data.formats.jsonl import Row
+from zsg_jax.data.formats.jsonl import Record
 from zsg_jax.data.formats.natural_instructions.options import WHOLE, Options
 from zsg_jax.data.formats.natural_instructions.prompt import Encode, Fitted, fit, parts
 from zsg_jax.data.formats.natural_instructions.tasks import read_task, task_folder, task_names
@@ -17,23 +17,24 @@ from zsg_jax.data.sampling import draw, sample
 from zsg_jax.runtime.errors import check
 from zsg_jax.runtime.progress import count, say, track
 
-CHUNK = 256
+CHUNK = 256  # instances whose prompts are encoded together
+_ABOUT_TASK = ("Categories", "Domains", "Input_language", "Output_language")
 
 
-def rows(
+def records(
     path: Path, options: Options = WHOLE, side: str = "train", encode: Encode | None = None
-) -> Iterator[Row]:
-    """The instances of the tasks that `path` lists, as JSON rows, in the order of list and files.
+) -> Iterator[Record]:
+    """The instances of the tasks that `path` lists, as JSON, in the order of list and files.
 
-    A row has `id`, `task`, `messages` (the prompt and one output), `references` (all outputs),
-    `input`, `output`, `categories`, `domains`, `input_language` and `output_language`. An instance
-    that is not taken is not looked into.
+    A record has `id`, `task`, `messages` (the prompt and one output), `references` (all outputs),
+    `input`, `output`, `categories`, `domains`, `input_language` and `output_language`. Instances
+    that `options` leave out are not checked.
 
     Args:
         path: the list.
-        options: what a prompt holds and which instances are taken; all of them by default.
+        options: what a prompt holds and which instances are used; all of them by default.
         side: "train", of whose tasks instances are drawn, or "test", of whose tasks the first are
-            taken (arXiv 2406.11721: balanced by label, for the official files).
+            used (arXiv 2406.11721: balanced by label, for the official files).
         encode: as `Tokenizer.encode`; needed where `options.max_source` is not 0.
 
     Raises:
@@ -47,37 +48,38 @@ def rows(
     )
     names = task_names(path)
     folder = task_folder(path)
-    taken = shortened = cut = 0
+    total = shortened = cut = 0
     for name in track(names, f"reading {path.name}", len(names)):
         file = folder / f"{name}.json"
-        task = read_task(file, name, path, options.most)
+        task = read_task(file, name, path, options.largest_form)
         numbers = _numbers(name, task["Instances"], options, side)
         for start in range(0, len(numbers), CHUNK):
             chunk = {number: task["Instances"][number - 1] for number in numbers[start:][:CHUNK]}
             prompts = _prompts(name, task, chunk, options, encode)
             for number, instance in chunk.items():
+                record = Record(file, number, b"", unit="instance")
                 if number not in prompts:
-                    yield Row(file, number, b"", unit="instance", refusal=_refusal(instance))
+                    yield record._replace(refusal=_refusal(instance))
                     continue
-                row = _row(name, task, instance, number, prompts[number].text, options)
-                yield Row(file, number, json.dumps(row).encode(), unit="instance")
-            taken += len(chunk)
+                fields = _fields(name, task, instance, number, prompts[number].text, options)
+                yield record._replace(raw=json.dumps(fields).encode())
+            total += len(chunk)
             shortened += sum(prompt.examples_left_out > 0 for prompt in prompts.values())
             cut += sum(prompt.cut for prompt in prompts.values())
     if shortened or cut:
         say(
-            f"{path.name}: of {count(taken, 'prompt')} {shortened:,} lost examples and {cut:,} "
+            f"{path.name}: of {count(total, 'prompt')} {shortened:,} lost examples and {cut:,} "
             f"were cut, to stay within max_source={options.max_source} tokens"
         )
 
 
 def _numbers(name: str, instances: Sequence[Any], options: Options, side: str) -> Sequence[int]:
-    """The numbers, from 1, of the instances to take."""
+    """The numbers, from 1, of the instances that are used."""
     most = options.train_per_task if side == "train" else options.test_per_task
     if side != "train" or not most:
         return range(1, (most or len(instances)) + 1)[: len(instances)]
-    ids = [_identity(name, one, number) for number, one in enumerate(instances, start=1)]
-    return [place + 1 for place in sample(ids, most, options.seed, "instance", name)]
+    ids = [_id(name, one, number) for number, one in enumerate(instances, start=1)]
+    return [index + 1 for index in sample(ids, most, options.seed, "instance", name)]
 
 
 def _prompts(
@@ -89,7 +91,7 @@ def _prompts(
 ) -> dict[int, Fitted]:
     """The prompts of the instances that are not refused, by their numbers."""
     whole = {
-        number: parts(name, task, one, options.form(name, _identity(name, one, number)))
+        number: parts(name, task, one, options.form(name, _id(name, one, number)))
         for number, one in instances.items()
         if not _refusal(one)
     }
@@ -98,29 +100,24 @@ def _prompts(
     return dict(zip(whole, fit(list(whole.values()), options.max_source, encode), strict=True))
 
 
-def _identity(name: str, instance: Any, number: int) -> str:
+def _id(name: str, instance: Any, number: int) -> str:
     default = f"{name}:{number}"
     return str(instance.get("id", default)) if isinstance(instance, dict) else default
 
 
 def _refusal(instance: Any) -> str:
-    """Why an instance gives no row; what a row must hold besides is checked as any row's."""
+    """Why an instance gives no record; whatever else one must hold is checked as for any source."""
     if not isinstance(instance, dict):
         return "is no JSON object"
     if not isinstance(instance.get("input"), str):
         return 'has no "input"'
-    outputs = _outputs(instance)
+    outputs = _as_list(instance.get("output"))
     if not isinstance(outputs, list) or not any(outputs):
         return 'has no "output"'
     return ""
 
 
-def _outputs(instance: Mapping[str, Any]) -> Any:
-    outputs = instance.get("output")
-    return [outputs] if isinstance(outputs, str) else outputs
-
-
-def _row(
+def _fields(
     name: str,
     task: Mapping[str, Any],
     instance: Mapping[str, Any],
@@ -128,20 +125,25 @@ def _row(
     prompt: str,
     options: Options,
 ) -> dict[str, Any]:
-    outputs = _outputs(instance)
-    answer = 0
+    outputs = _as_list(instance["output"])
+    chosen = 0
     if options.reference == "drawn":
-        identity = _identity(name, instance, number)
-        answer = draw(options.seed, "reference", name, identity) % len(outputs)
-    row: dict[str, Any] = {"id": instance.get("id", f"{name}:{number}"), "task": name}
-    row["messages"] = [
-        {"role": "user", "content": prompt},
-        {"role": "assistant", "content": outputs[answer]},
-    ]
-    row["references"] = outputs
-    row["input"] = instance["input"]
-    row["output"] = outputs
-    for key in ("Categories", "Domains", "Input_language", "Output_language"):
-        value = task.get(key) or []
-        row[key.lower()] = [value] if isinstance(value, str) else value
-    return row
+        identity = _id(name, instance, number)
+        chosen = draw(options.seed, "reference", name, identity) % len(outputs)
+    return {
+        "id": instance.get("id", f"{name}:{number}"),
+        "task": name,
+        "messages": [
+            {"role": "user", "content": prompt},
+            {"role": "assistant", "content": outputs[chosen]},
+        ],
+        "references": outputs,
+        "input": instance["input"],
+        "output": outputs,
+        **{key.lower(): _as_list(task.get(key) or []) for key in _ABOUT_TASK},
+    }
+
+
+def _as_list(value: Any) -> Any:
+    """A text as a list of itself; anything else as it is."""
+    return [value] if isinstance(value, str) else value

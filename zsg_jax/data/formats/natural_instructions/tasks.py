@@ -53,8 +53,8 @@ def task_folder(path: Path) -> Path:
     )
 
 
-def read_task(file: Path, name: str, path: Path, most: Form) -> dict[str, Any]:
-    """One task's file, checked as far as prompts that hold `most` need it; instances are not.
+def read_task(file: Path, name: str, path: Path, form: Form) -> dict[str, Any]:
+    """One task's file, checked as far as prompts of `form` need it; instances are not.
 
     Raises:
         UserError: naming the file, or the list `path` where there is no file, and what is wrong.
@@ -73,8 +73,8 @@ def read_task(file: Path, name: str, path: Path, most: Form) -> dict[str, Any]:
     first = definition[0] if isinstance(definition, list) and definition else definition
     if not isinstance(first, str) or not first.strip():
         raise UserError(f'{file}: "Definition" must be a text or a list of texts')
-    for kind, number in (("Positive", most.positive), ("Negative", most.negative)):
-        _check_examples(file, f"{kind} Examples", task, number, most.explanation)
+    for key, number in (("Positive Examples", form.positive), ("Negative Examples", form.negative)):
+        _check_examples(file, key, task, number, form.explanation)
     if not isinstance(task.get("Instances"), list):
         raise UserError(f'{file}: "Instances" must be a list')
     return task
@@ -86,11 +86,11 @@ def _check_examples(
     examples = (number and task.get(key)) or []
     if not isinstance(examples, list):
         raise UserError(f'{file}: "{key}" must be a list')
-    for place, example in enumerate(examples[:number]):
+    for index, example in enumerate(examples[:number]):
         sound = isinstance(example, dict) and all(
             isinstance(example.get(part), str) for part in ("input", "output")
         )
         if not sound:
-            raise UserError(f'{file}: "{key}[{place}]" lacks a text "input" or "output"')
+            raise UserError(f'{file}: "{key}[{index}]" lacks a text "input" or "output"')
         if explanation and not isinstance(example.get("explanation", ""), str | None):
-            raise UserError(f'{file}: "{key}[{place}].explanation" is no text')
+            raise UserError(f'{file}: "{key}[{index}].explanation" is no text')

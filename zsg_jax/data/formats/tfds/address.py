@@ -1,4 +1,4 @@
-"""Which data set of TFDS a source names, and where it stands on disk; nothing is downloaded.
+"""Which data set of TFDS a source names, and where it is on disk; nothing is downloaded.
 
 `tfds:NAME[/CONFIG][:VERSION][:SPLIT][@DATA_DIR]` names a data set under a folder of TFDS, by
 default the one that TFDS_DATA_DIR names or else ~/tensorflow_datasets. `FOLDER[:SPLIT]` names it
@@ -23,7 +23,7 @@ class Address(NamedTuple):
     split: str
 
 
-def is_records(path: Path) -> bool:
+def is_tfds(path: Path) -> bool:
     """Whether a source names a data set of TFDS, there or not."""
     return str(path).startswith(PREFIX) or _in_folder(path) is not None
 
@@ -32,7 +32,7 @@ def find(path: Path) -> Address:
     """Finds what a source names.
 
     Raises:
-        UserError: where there is no such data set, telling what makes it.
+        UserError: where there is no such data set, with the command that makes it.
     """
     if str(path).startswith(PREFIX):
         return _named(str(path))
@@ -72,10 +72,10 @@ def _named(source: str) -> Address:
     base = data / name
     if version:
         folder = base / version
-        there = ", ".join(one.name for one in _versions(base))
+        known = ", ".join(one.name for one in _versions(base))
         check(
-            _is_version(folder) or not there,
-            f"{source}: version {version} is not prepared in {base}; there are {there}",
+            _is_version(folder) or not known,
+            f"{source}: version {version} is not prepared in {base}; there are {known}",
         )
     else:
         configs = [one for one in _folders(base) if _versions(one)]

@@ -5,8 +5,8 @@ from typing import Any
 from google.protobuf.message import DecodeError
 
 from zsg_jax.data.export.examples import Example
+from zsg_jax.data.formats.jsonl import Refused
 from zsg_jax.data.instance import Instance
-from zsg_jax.data.schemas.checks import Refused
 
 _ROLE, _CONTENT = "messages/role", "messages/content"
 

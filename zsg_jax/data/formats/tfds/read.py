@@ -1,24 +1,23 @@
-"""Rows of a split of a TFDS data set, each as a JSON object, in any order and without a copy."""
+"""Records of a split of a TFDS data set as JSON, in any order and without a copy."""
 
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from zsg_jax.data.formats.jsonl import Row
+from zsg_jax.data.formats.jsonl import Record, Refused
 from zsg_jax.data.formats.tables import as_json
 from zsg_jax.data.formats.tfds.address import find
 from zsg_jax.data.formats.tfds.builders import Decode, open_builder
 from zsg_jax.data.formats.tfds.example import from_record
 from zsg_jax.data.formats.tfds.layout import FEATURES, FORMAT, INFO, TEMPLATE, features, shard_name
 from zsg_jax.data.formats.tfds.shards import Part, Shards
-from zsg_jax.data.schemas.checks import Refused
 from zsg_jax.runtime.errors import check
 from zsg_jax.runtime.files import need_json
 from zsg_jax.runtime.progress import track
 
 
-class Records:
-    """The rows of one split, by number from 0.
+class TfdsRecords:
+    """The records of one split, by index from 0.
 
     Attributes:
         path: FOLDER:SPLIT, for messages; the same however the data set was named.
@@ -31,36 +30,36 @@ class Records:
     def __len__(self) -> int:
         return len(self._shards)
 
-    def raw(self, number: int) -> bytes:
-        """A row as a JSON object.
+    def raw(self, index: int) -> bytes:
+        """A record as a JSON object.
 
         Raises:
             UserError: where a file is damaged or has changed.
-            Refused: where the record holds no row.
+            Refused: where it cannot be decoded.
         """
-        return as_json(self._decode(self._shards[number]))
+        return as_json(self._decode(self._shards[index]))
 
-    def rows(self) -> Iterator[Row]:
-        """All rows in order, those refused with their reason; raises UserError as `raw` does."""
+    def __iter__(self) -> Iterator[Record]:
+        """All records in order, those refused with their reason; raises UserError as `raw` does."""
         every = track(self._shards, f"reading {self.path.name}", len(self))
-        for number, record in enumerate(every, start=1):
-            row = Row(self.path, number, b"", unit="row", cells=True)
+        for number, stored in enumerate(every, start=1):
+            record = Record(self.path, number, b"", unit="row", cells=True)
             try:
-                yield row._replace(raw=as_json(self._decode(record)))
+                yield record._replace(raw=as_json(self._decode(stored)))
             except Refused as refusal:
-                yield row._replace(refusal=str(refusal))
+                yield record._replace(refusal=str(refusal))
 
     def close(self) -> None:
         """Closes the files."""
         self._shards.close()
 
 
-def open_records(path: Path) -> Records:
-    """Opens what `address.find` finds; instances as `prepare` writes them need no TFDS.
+def open_tfds(path: Path) -> TfdsRecords:
+    """Opens what `address.find` finds; what `prepare` wrote is decoded here.
 
     Raises:
         UserError: for a data set, version, split or file that is not there, for files that are no
-            ArrayRecord, and where tensorflow_datasets is needed and not installed.
+            ArrayRecord.
     """
     folder, split = find(path)
     info = need_json(folder / INFO, ("splits",), "prepare the data set again")
@@ -82,7 +81,7 @@ def open_records(path: Path) -> Records:
         split = names[0]
     ours = need_json(folder / FEATURES) == features()
     if ours and split in names:
-        return Records(
+        return TfdsRecords(
             Path(f"{folder}:{split}"),
             Shards(_parts(folder, info, listed[names.index(split)])),
             from_record,
@@ -92,14 +91,14 @@ def open_records(path: Path) -> Records:
         f"{path}: has no split {split!r}; there are {', '.join(names)}",
     )
     parts, decode = open_builder(folder, split)
-    return Records(Path(f"{folder}:{split}"), Shards(parts), decode)
+    return TfdsRecords(Path(f"{folder}:{split}"), Shards(parts), decode)
 
 
-def record_rows(path: Path) -> Iterator[Row]:
-    """The rows of a source that `address.is_records` knows; raises as `open_records` does."""
-    records = open_records(path)
+def tfds_records(path: Path) -> Iterator[Record]:
+    """The records of a source that `address.is_tfds` knows; raises as `open_tfds` does."""
+    records = open_tfds(path)
     try:
-        yield from records.rows()
+        yield from records
     finally:
         records.close()
 

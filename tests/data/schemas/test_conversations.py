@@ -2,9 +2,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from zsg_jax.data.formats.jsonl import Refused
 from zsg_jax.data.instance import Turn
-from zsg_jax.data.schemas.checks import Refused
-from zsg_jax.data.schemas.sharegpt import left_out, turns
+from zsg_jax.data.schemas.conversations import sharegpt as turns
+from zsg_jax.data.schemas.conversations import sharegpt_left_out as left_out
 
 
 def said(*pairs, keys=("from", "value")):

@@ -1,0 +1,87 @@
+"""Records that hold a conversation: lists of messages, and those of ShareGPT."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from zsg_jax.data.formats.jsonl import Refused
+from zsg_jax.data.instance import Turn
+from zsg_jax.data.schemas.checks import (
+    Message,
+    check_text,
+    conversation,
+    field,
+    message_list,
+    system_turn,
+)
+
+# Who speaks, as ShareGPT's many descendants call it.
+ROLES = {
+    **dict.fromkeys(("human", "user", "prompter"), "user"),
+    **dict.fromkeys(("gpt", "assistant", "chatgpt", "bing", "bard", "model"), "assistant"),
+    "system": "system",
+}
+
+
+def messages(record: Mapping[str, Any]) -> tuple[Turn, ...]:
+    """The turns of "messages", a list of role and content.
+
+    Raises:
+        Refused: if they are no conversation that ends in an answer.
+    """
+    return conversation(role_and_content("messages", field(record, "messages")))
+
+
+def role_and_content(name: str, value: Any) -> list[Message]:
+    """The messages that stand under `name`, each with its text checked; raises Refused."""
+    found = []
+    for number, message in enumerate(message_list(name, value)):
+        for key in ("role", "content"):
+            if key not in message:
+                raise Refused(f'"{name}[{number}].{key}" is missing')
+        check_text(f"{name}[{number}].content", message["content"])
+        found.append(Message(f"{name}[{number}].role", message["role"], message["content"]))
+    return found
+
+
+def sharegpt(record: Mapping[str, Any]) -> tuple[Turn, ...]:
+    """The turns of "conversations", a list of from and value, or of role and content.
+
+    Conversations that people shared often begin in the middle, with an answer, or end with a
+    question. An answer at the start answers nothing that the record shows, and a question at the
+    end has no answer: such turns are left out and the rest is kept, as trainers of such data do.
+
+    Raises:
+        Refused: for a speaker that is none of `ROLES`, or turns that are no conversation with an
+            answer.
+    """
+    found = []
+    for number, message in enumerate(message_list("conversations", field(record, "conversations"))):
+        name = f"conversations[{number}]"
+        openai = "role" in message and "from" not in message
+        who, what = ("role", "content") if openai else ("from", "value")
+        for key in (who, what):
+            if key not in message:
+                raise Refused(f'"{name}.{key}" is missing')
+        role = message[who]
+        if not isinstance(role, str) or role not in ROLES:
+            raise Refused(f'"{name}.{who}" is {role!r}, which is none of {", ".join(ROLES)}')
+        found.append((f"{name}.{what}", Message(f"{name}.{who}", ROLES[role], message[what])))
+    head = found[:1] if found[0][1].role == "system" else []
+    rest = found[len(head) :]
+    while rest and rest[0][1].role == "assistant":
+        rest.pop(0)
+    while rest and rest[-1][1].role == "user":
+        rest.pop()
+    if not rest:
+        raise Refused("no turn answers another: there is no answer to learn")
+    for name, one in head + rest:
+        check_text(name, one.content)
+    system = system_turn(record)
+    if system and head:
+        raise Refused('"system" stands beside a system turn in "conversations"; leave one out')
+    return (*system, *conversation([one for _, one in head + rest]))
+
+
+def sharegpt_left_out(record: Mapping[str, Any], turns: tuple[Turn, ...]) -> int:
+    """How many turns of a record `sharegpt` leaves out."""
+    return len(record["conversations"]) + bool(record.get("system")) - len(turns)

@@ -5,6 +5,7 @@ import re
 import subprocess
 import sys
 from collections import defaultdict
+from contextlib import nullcontext, suppress
 
 import pytest
 from hypothesis import given, settings
@@ -142,15 +143,16 @@ def test_rows_of_one_type_a_field_come_back(tmp_path_factory, format, rows):
 @given(st.lists(st.dictionaries(KEYS, ANY, min_size=1, max_size=3), min_size=1, max_size=4))
 def test_any_rows_come_back_or_are_refused_for_a_reason(tmp_path_factory, rows):
     clashes = [path for path, types in types_by_path(rows).items() if len(types) > 1]
-    try:
-        got = round_trip(tmp_path_factory.mktemp("export"), rows, "parquet")
-    except UserError as error:
-        assert re.match(r"parquet: row \d.*field '.*give --format jsonl", str(error))
-        assert clashes
-        return
-    assert all(same(one, given_row) for one, given_row in zip(got, rows, strict=True))
+    folder = tmp_path_factory.mktemp("export")
     # Text and integers share a column only where integers become text.
-    assert not clashes or any(len(digits) > 18 for digits in re.findall(r"\d+", json.dumps(rows)))
+    wide = re.search(r"\d{19}", json.dumps(rows))
+    if clashes and not wide:
+        with pytest.raises(UserError, match=r"(?i)parquet: row \d.*field .*give --format jsonl"):
+            round_trip(folder, rows, "parquet")
+        return
+    with suppress(UserError) if clashes else nullcontext():
+        got = round_trip(folder, rows, "parquet")
+        assert all(same(one, given_row) for one, given_row in zip(got, rows, strict=True))
 
 
 @pytest.mark.parametrize("format", READERS)
@@ -202,7 +204,7 @@ def test_a_field_without_one_type_is_named(tmp_path, monkeypatch, name, batch):
     values = CLASHES[name]
     raw = [json.dumps({"id": f"r{k}", "x": value}).encode() for k, value in enumerate(values)]
     for format in READERS:
-        with pytest.raises(UserError, match=r"field '?x") as caught:
+        with pytest.raises(UserError, match=r"(?i)field '?x") as caught:
             write(lambda: iter(raw), tmp_path, format, total=2)
         assert re.match(rf"{format}: row [12] \(id 'r[01]'\): ", str(caught.value))
         assert str(caught.value).endswith("give --format jsonl")

@@ -120,7 +120,7 @@ def _widened(schema: pa.Schema, rows: list[dict[str, Any]]) -> pa.Schema:
     try:
         return pa.unify_schemas([schema, pa.schema(found)], promote_options="permissive")
     except pa.ArrowException as error:
-        raise _Clash(first_line(error)) from None
+        raise _Clash(first_line(error).removeprefix("Unable to merge: ")) from None
 
 
 def _batch(

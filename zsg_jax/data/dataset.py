@@ -27,7 +27,7 @@ class Part(NamedTuple):
     """Examples of one source: how one is read by its index there.
 
     Attributes:
-        schema: of the records that `raw` gives, a name from `schemas.SCHEMAS`.
+        schema: of the records that `raw` gives, a name from `SCHEMAS`.
         numbers: (N,) int64 line of each record, from 1, or its number in its array, table or task.
             Of a folder's files each counts from 1.
         raw, instance: give the record, and the instance, of an index.
@@ -194,7 +194,7 @@ class ReadOptions:
         scratch: a folder for copies of what cannot be read in place; made when needed.
         bad_rows: "refuse" raises at the first bad record, "skip" leaves bad records out.
         advice: the way out that a refusal tells, as "pass --bad-rows=skip to go on without …".
-        format: the schema of the records, a name from `schemas.SCHEMAS`, or "auto", which tells it by
+        format: the schema of the records, a name from `SCHEMAS`, or "auto", which tells it by
             the first of them and says it.
         flag: what a user gives `format` by.
         fields: new names of fields and their old ones, as `fields.parse_fields` reads them.

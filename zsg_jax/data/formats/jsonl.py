@@ -55,7 +55,6 @@ class Record(NamedTuple):
         return f"{self.path}, {self.unit} {self.number}"
 
 
-
 def json_object(raw: bytes) -> dict[str, Any]:
     """The JSON object that `raw` holds; raises Refused if it holds none."""
     try:

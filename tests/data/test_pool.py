@@ -28,7 +28,7 @@ def test_all_test_rows_are_both_without_a_fraction():
     made = pool(instances("aabbb"))
     np.testing.assert_array_equal(made.aimed, range(5))
     np.testing.assert_array_equal(made.scored, range(5))
-    assert made.facts["test_ids"] == [row.id for row in made.test]
+    assert made.facts["test_ids"] == [one.id for one in made.test]
     assert not made.facts["split"]
 
 
@@ -37,8 +37,8 @@ def test_a_fraction_splits_every_task(seed):
     made = pool(instances("abababab"), report_fraction=0.5, seed=seed)
     assert sorted([*made.aimed, *made.scored]) == list(range(8))
     for part in (made.aimed, made.scored):
-        assert sorted(made.test[row].task for row in part) == ["a", "a", "b", "b"]
-    assert made.facts["test_ids"] == [made.test[row].id for row in made.scored]
+        assert sorted(made.test[index].task for index in part) == ["a", "a", "b", "b"]
+    assert made.facts["test_ids"] == [made.test[index].id for index in made.scored]
     again = pool(instances("abababab"), report_fraction=0.5, seed=seed)
     np.testing.assert_array_equal(again.scored, made.scored)
 
@@ -47,7 +47,7 @@ def test_rows_without_an_answer_token_are_gone_before_the_split():
     short = instances("aaaa")
     long = Instance("long", "a", (Turn("user", "x" * 99), Turn("assistant", "y")), ("y",))
     made = pool([short[0], long, *short[1:]], report_fraction=0.5)
-    assert [row.id for row in made.test] == [row.id for row in short]
+    assert [one.id for one in made.test] == [one.id for one in short]
     assert len(made.aimed) == len(made.scored) == 2
     assert len(made.test_examples) == 4
 
@@ -56,7 +56,7 @@ GEMMA_LIKE = ChatTemplate(
     "{% for t in messages %}{% if t.role == 'system' %}{{ raise_exception('no system') }}"
     "{% endif %}<{{ t.role }}>{{ t.content }}{{ eos_token }}{% endfor %}"
     "{% if add_generation_prompt %}<assistant>{% endif %}",
-    "mine.jinja",
+    "own.jinja",
     ByteTokenizer.special_tokens,
 )
 
@@ -69,7 +69,7 @@ def test_rows_that_the_template_does_not_fit_are_refused_or_skipped_and_told(cap
     form = Form(GEMMA_LIKE)
     good = instances("aa")
     bad = [replace(row, id=f"bad {n}") for n, row in enumerate(with_system(instances("aa")))]
-    with pytest.raises(UserError, match=r"mine\.jinja does not fit test row 'bad 0': it says: no"):
+    with pytest.raises(UserError, match=r"own\.jinja does not fit test row 'bad 0': it says: no"):
         pool([*good, *bad], form=form)
     made = pool([*good, *bad], form=form, bad_rows="skip")
     assert list(made.test) == good
@@ -79,9 +79,9 @@ def test_rows_that_the_template_does_not_fit_are_refused_or_skipped_and_told(cap
         {"id": "bad 1", "reason": reason},
     ]
     assert made.facts["test_dropped"] == ["bad 0", "bad 1"]
-    told = capsys.readouterr().err
-    assert "skipped 2 of 4 test rows, as mine.jinja does not fit test row 'bad 0'" in told
-    assert "no answer token" not in told
+    messages = capsys.readouterr().err
+    assert "skipped 2 of 4 test rows, as own.jinja does not fit test row 'bad 0'" in messages
+    assert "no answer token" not in messages
     for bad_rows in ("refuse", "skip"):
         with pytest.raises(UserError, match="nor does it fit any other: give another"):
             pool(bad, form=form, bad_rows=bad_rows)
@@ -97,9 +97,11 @@ def test_what_was_cut_is_counted_by_kind_and_told(capsys):
     assert (facts["test_prompt_cut"], facts["test_prompt_cut_tokens"]) == (2, 9 + 1)
     assert (facts["test_answer_cut"], facts["test_answer_cut_tokens"]) == (1, 71 - 45)
     assert facts["test_cut"] == 2
-    told = capsys.readouterr().err
-    assert "of 3 test rows: 2 lost 10 tokens of the prompt; 1 lost 26 tokens of an answer" in told
-    assert "train rows" not in told
+    messages = capsys.readouterr().err
+    assert (
+        "of 3 test rows: 2 lost 10 tokens of the prompt; 1 lost 26 tokens of an answer" in messages
+    )
+    assert "train rows" not in messages
 
 
 def test_a_trained_tokenizer_is_that_of_its_rows_and_size(tmp_path):

@@ -1,9 +1,7 @@
 import numpy as np
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
-from zsg_jax.data.rewrites import left_sides, parse_family, rewrite_leftmost, rewrites
+from zsg_jax.data.rewrites import left_sides, parse_family, rewrites
 from zsg_jax.runtime.errors import UserError
 
 
@@ -11,25 +9,6 @@ def parts(instance):
     rule, z = instance.turns[0].content.split("\n")
     x, y = rule.split(" -> ")
     return x, y, z, instance.turns[1].content
-
-
-@given(
-    st.integers(1, 4),
-    st.integers(1, 4),
-    st.integers(0, 8),
-    st.integers(0, 2**32 - 1),
-)
-def test_rewriting_is_what_str_replace_does_once(x_size, y_size, more, seed):
-    rng = np.random.default_rng(seed)
-    # Two letters only, so that x comes often, overlaps itself and comes more than once.
-    draw = lambda size: rng.choice(np.frombuffer(b"ab", np.uint8), (20, size))  # noqa: E731
-    x, y, z = draw(x_size), draw(y_size), draw(x_size + more)
-    out, found = rewrite_leftmost(z, x, y)
-    for row in range(20):
-        xs, ys, zs = (a[row].tobytes() for a in (x, y, z))
-        assert found[row] == (xs in zs)
-        if found[row]:
-            assert out[row].tobytes() == zs.replace(xs, ys, 1)
 
 
 def test_families_are_built_as_the_table_says():
@@ -62,7 +41,7 @@ def test_instances_are_right_different_and_counted():
     no_ops = 0
     for one in train + test:
         x, y, z, answer = parts(one)
-        assert answer == z.replace(x, y, 1)
+        assert answer == y.join(z.split(x, 1))
         no_ops += x not in z
     assert 0.2 < no_ops / 900 < 0.3
     rules = [{parts(one)[0] for one in rows} for rows in (train, test)]

@@ -9,8 +9,10 @@ IDS = st.lists(st.text(max_size=4), unique=True, max_size=30)
 
 
 def test_a_draw_is_the_digest_of_the_seed_and_the_names():
-    told = b"".join(len(part).to_bytes(8, "little") + part for part in (b"7", b"row", "ä".encode()))
-    expected = int.from_bytes(hashlib.blake2b(told, digest_size=8).digest(), "little")
+    content = b"".join(
+        len(part).to_bytes(8, "little") + part for part in (b"7", b"row", "ä".encode())
+    )
+    expected = int.from_bytes(hashlib.blake2b(content, digest_size=8).digest(), "little")
     assert draw(7, "row", "ä") == expected
     # Names are kept apart, and so are seeds.
     assert len({draw(7, "ab", "c"), draw(7, "a", "bc"), draw(7, "abc"), draw(8, "ab", "c")}) == 4
@@ -18,26 +20,26 @@ def test_a_draw_is_the_digest_of_the_seed_and_the_names():
 
 @given(IDS, st.integers(0, 40), st.integers(0, 5), st.randoms(use_true_random=False))
 def test_a_sample_hangs_on_the_set_of_ids_alone(ids, size, seed, random):
-    drawn = {ids[place] for place in sample(ids, size, seed, "task")}
+    drawn = {ids[index] for index in sample(ids, size, seed, "task")}
     assert len(drawn) == min(size, len(ids))
     shuffled = random.sample(ids, len(ids))
-    places = sample(shuffled, size, seed, "task")
-    assert places == sorted(places)
-    assert {shuffled[place] for place in places} == drawn
+    indices = sample(shuffled, size, seed, "task")
+    assert indices == sorted(indices)
+    assert {shuffled[index] for index in indices} == drawn
     # One more is drawn to those there are; an id that was not drawn was in nobody's way.
-    assert drawn <= {ids[place] for place in sample(ids, size + 1, seed, "task")}
+    assert drawn <= {ids[index] for index in sample(ids, size + 1, seed, "task")}
     if len(drawn) < len(ids):
         less = [identity for identity in ids if identity in drawn] + [
             identity for identity in ids if identity not in drawn
         ][:-1]
-        assert {less[place] for place in sample(less, size, seed, "task")} == drawn
+        assert {less[index] for index in sample(less, size, seed, "task")} == drawn
 
 
 def test_every_id_is_drawn_equally_often():
     ids = [str(number) for number in range(10)]
     counts = [0] * 10
     for seed in range(400):
-        for place in sample(ids, 3, seed, "task"):
-            counts[place] += 1
+        for index in sample(ids, 3, seed, "task"):
+            counts[index] += 1
     # Expectation 120, standard deviation 9.2.
     assert all(abs(count - 120) < 46 for count in counts)

@@ -1,4 +1,4 @@
-"""Several sources as one: a `.mix.json` file says how many rows of each, and a seed says which."""
+"""Several sources as one: a `.mix.json` file says how many examples of each, and a seed which."""
 
 import json
 from collections.abc import Collection, Sequence
@@ -21,12 +21,12 @@ class Entry(NamedTuple):
     """One source of a mixture.
 
     Attributes:
-        name: what its rows' ids begin with; different from the other entries'.
+        name: what its examples' ids begin with; different from the other entries'.
         path: the source.
-        weight: its share of the rows, in proportion to the other weights; None: it has none.
-        cap: rows at most; None: all.
+        weight: its share of the examples, in proportion to the other weights; None: it has none.
+        cap: examples at most; None: all.
         format: as `data.format` takes it.
-        place: for messages.
+        label: for messages.
     """
 
     name: str
@@ -34,11 +34,11 @@ class Entry(NamedTuple):
     weight: Fraction | None
     cap: int | None
     format: str
-    place: str
+    label: str
 
 
 class Mixture(NamedTuple):
-    """What a `.mix.json` file says; `rows` is how many there are in all, None: as many as fit."""
+    """What a `.mix.json` file says; `rows`: examples in all, None: as many as fit."""
 
     path: Path
     entries: tuple[Entry, ...]
@@ -76,17 +76,15 @@ def read_mixture(path: str | Path) -> Mixture:
         f'{path}: "sources" must be a list of {{"path": …}}, at least one',
     )
     entries = tuple(_entry(path, number, one) for number, one in enumerate(listed))
-    named: dict[str, Entry] = {}
-    for entry in entries:
+    for number, entry in enumerate(entries):
         check(
-            entry.name not in named,
-            f"{entry.place}: goes by the name of another source, which ids begin with; give it a "
+            entry.name not in {other.name for other in entries[:number]},
+            f"{entry.label}: goes by the name of another source, which ids begin with; give it a "
             '"name" of its own',
         )
-        named[entry.name] = entry
         check(
             (entry.weight is None) == (entries[0].weight is None),
-            f'{entry.place}: either every source has a "weight" or none has; give every one '
+            f'{entry.label}: either every source has a "weight" or none has; give every one '
             "a weight",
         )
     return Mixture(
@@ -98,29 +96,27 @@ def read_mixture(path: str | Path) -> Mixture:
 
 
 def shares(mixture: Mixture, counts: Sequence[int]) -> list[int]:
-    """How many rows each source gives.
+    """How many examples each source gives.
 
-    With weights the rows stand in their proportion: `rows` of them in all, shared out by largest
-    remainders, or as many as the scarcest source allows. Without weights every source gives all its
-    rows up to its cap, or where `rows` is given, its share of these by its size.
+    With weights the examples stand in their proportion: `rows` of them in all, shared out by
+    largest remainders, or as many as the scarcest source allows. Without weights every source gives
+    all its examples up to its cap, or where `rows` is given, its share of these by its size.
 
     Args:
         mixture: what is wanted.
-        counts: rows of each source.
+        counts: examples of each source.
 
     Raises:
-        UserError: naming the source that has too few rows, or would give none.
+        UserError: naming the source that has too few examples, or would give none.
     """
+    entries = mixture.entries
     caps = [
         count if entry.cap is None else min(entry.cap, count)
-        for entry, count in zip(mixture.entries, counts, strict=True)
+        for entry, count in zip(entries, counts, strict=True)
     ]
-    weights = [
-        Fraction(cap) if entry.weight is None else entry.weight
-        for entry, cap in zip(mixture.entries, caps, strict=True)
-    ]
-    for entry, cap in zip(mixture.entries, caps, strict=True):
-        check(cap > 0, f"{entry.place}: has no row")
+    for entry, cap in zip(entries, caps, strict=True):
+        check(cap > 0, f"{entry.label}: has no row")
+    weights = [entry.weight or Fraction(cap) for entry, cap in zip(entries, caps, strict=True)]
     if mixture.rows is None:
         scale = min(cap / weight for cap, weight in zip(caps, weights, strict=True))
         sizes = [int(weight * scale) for weight in weights]
@@ -130,87 +126,85 @@ def shares(mixture: Mixture, counts: Sequence[int]) -> list[int]:
         by_remainder = sorted(range(len(quotas)), key=lambda one: sizes[one] - quotas[one])
         for one in by_remainder[: mixture.rows - sum(sizes)]:
             sizes[one] += 1
-    for entry, size, cap in zip(mixture.entries, sizes, caps, strict=True):
+    for entry, size, cap in zip(entries, sizes, caps, strict=True):
         check(
             size <= cap,
-            f"{entry.place}: would give {size:,} rows but has {cap:,}; give it a smaller weight, "
+            f"{entry.label}: would give {size:,} rows but has {cap:,}; give it a smaller weight, "
             'or the mixture fewer "rows"',
         )
         check(
             size > 0,
-            f"{entry.place}: would give no row; give it a larger weight, or the mixture more rows",
+            f"{entry.label}: would give no row; give it a larger weight, or the mixture more rows",
         )
     return sizes
 
 
 def mix(mixture: Mixture, counts: Sequence[int]) -> tuple[np.ndarray, np.ndarray]:
-    """The rows of a mixture: each source's in its own order, spread evenly among the others'.
+    """A mixture's examples: each source's in its own order, spread evenly among the others'.
 
     Args:
         mixture: what is wanted.
-        counts: rows of each source.
+        counts: examples of each source.
 
     Returns:
-        (n,) int32 source and (n,) int64 row in it, of each row of the mixture. Among the first m of
-        n rows, a source of k rows has m·k/n, give or take 1 + S·k/n, where S sources are mixed.
+        (n,) int32 source and (n,) int64 index in it, of each example. Among the first m of n, a
+        source of k has m·k/n, give or take 1 + S·k/n, where S sources are mixed.
 
     Raises:
         UserError: as `shares` does.
     """
-    sources, rows, places = [], [], []
-    for number, (entry, size) in enumerate(
-        zip(mixture.entries, shares(mixture, counts), strict=True)
-    ):
-        sources.append(np.full(size, number, np.int32))
-        drawn = sample(range(counts[number]), size, mixture.seed, "mixture", entry.name)
-        rows.append(np.asarray(drawn, np.int64))
-        # Every source starts at a place of its own, or small ones would meet again and again.
+    sizes = shares(mixture, counts)
+    source = np.repeat(np.arange(len(sizes), dtype=np.int32), sizes)
+    index, position = [], []
+    for entry, size, count in zip(mixture.entries, sizes, counts, strict=True):
+        index += sample(range(count), size, mixture.seed, "mixture", entry.name)
+        # Every source starts at an offset of its own, or small ones would meet again and again.
         start = draw(mixture.seed, "place", entry.name) / 2**64
-        places.append((np.arange(size) + start) / size)
-    order = np.argsort(np.concatenate(places), kind="stable")
-    return np.concatenate(sources)[order], np.concatenate(rows)[order]
+        position.append((np.arange(size) + start) / size)
+    order = np.argsort(np.concatenate(position), kind="stable")
+    return source[order], np.array(index, np.int64)[order]
 
 
 def _entry(path: Path, number: int, given: Any) -> Entry:
-    place = f"{path}: sources[{number}]"
-    check(isinstance(given, dict), f'{place}: must be an object with "path"')
-    _check_keys(place, given, ("path", "name", "weight", "cap", "format"))
+    label = f"{path}: sources[{number}]"
+    check(isinstance(given, dict), f'{label}: must be an object with "path"')
+    _check_keys(label, given, ("path", "name", "weight", "cap", "format"))
     for key in ("path", "name", "format"):
         value = given.get(key, "" if key == "path" else "one")
-        check(isinstance(value, str) and bool(value.strip()), f'{place}: "{key}" must be a string')
+        check(isinstance(value, str) and bool(value.strip()), f'{label}: "{key}" must be a string')
     named = given["path"]
     source = Path(named) if named.startswith((HUB, PREFIX)) else path.parent / named
-    check(not is_mixture(source), f"{place}: {source} is a mixture itself; list its sources here")
+    check(not is_mixture(source), f"{label}: {source} is a mixture itself; list its sources here")
     name = given.get("name", source.name.partition(".")[0] or source.name)
-    place = f"{place} ({name!r})"
-    check("/" not in name and name.isprintable(), f'{place}: "name" must be plain, without "/"')
+    label = f"{label} ({name!r})"
+    check("/" not in name and name.isprintable(), f'{label}: "name" must be plain, without "/"')
     weight = given.get("weight")
     check(
         weight is None or (type(weight) in (int, Decimal) and weight > 0),
-        f'{place}: "weight" must be a number above 0',
+        f'{label}: "weight" must be a number above 0',
     )
     return Entry(
         name,
         source,
         None if weight is None else Fraction(weight),
-        _whole(place, "cap", given.get("cap"), 1),
+        _whole(label, "cap", given.get("cap"), 1),
         given.get("format", "auto"),
-        place,
+        label,
     )
 
 
-def _whole(place: str, key: str, value: Any, least: int) -> int | None:
+def _whole(label: str, key: str, value: Any, least: int) -> int | None:
     check(
         value is None or (type(value) is int and value >= least),
-        f'{place}: "{key}" must be a whole number from {least}',
+        f'{label}: "{key}" must be a whole number from {least}',
     )
     return value
 
 
-def _check_keys(place: str, given: dict[str, Any], known: Collection[str]) -> None:
+def _check_keys(label: str, given: dict[str, Any], known: Collection[str]) -> None:
     for key in given:
         check(
             key in known,
-            f"{place}: {key!r} is a key that nothing reads; there are {', '.join(known)}"
+            f"{label}: {key!r} is a key that nothing reads; there are {', '.join(known)}"
             + nearest(key, known),
         )

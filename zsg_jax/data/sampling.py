@@ -1,4 +1,4 @@
-"""Draws that hang on a seed and on names alone, so that no other row or task can change them."""
+"""Draws that hang on a seed and on names alone, so that no other example or task changes them."""
 
 import hashlib
 from collections.abc import Sequence
@@ -17,11 +17,11 @@ def draw(seed: int, *names: str | int) -> int:
 def sample(ids: Sequence[str | int], size: int, seed: int, *names: str | int) -> list[int]:
     """Draws `size` of `ids`, or all where there are no more.
 
-    Those with the smallest `draw(seed, *names, id)` are taken, so the set drawn depends on the set
-    of ids and not on their order, and a larger size takes some more and gives none up.
+    Those with the smallest `draw(seed, *names, id)` are drawn, so the set drawn depends on the set
+    of ids and not on their order, and a larger size adds some and gives none up.
 
     Returns:
-        Places in `ids`, ascending.
+        Indices into `ids`, ascending.
     """
     if size >= len(ids):
         return list(range(len(ids)))

@@ -80,7 +80,7 @@ def open_mixture(path: str | Path, options: ReadOptions, side: str = "train") ->
             try:
                 dataset = open_dataset(entry.path, own, side)
             except UserError as error:
-                raise UserError(f"{entry.place}: {error}") from None
+                raise UserError(f"{entry.label}: {error}") from None
             datasets[entry.name] = stack.enter_context(dataset)
         source, index = mix(mixture, [len(dataset) for dataset in datasets.values()])
         joined = join(mixture.path, datasets, source, index)

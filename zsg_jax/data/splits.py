@@ -60,17 +60,17 @@ def choose_split(
     Args:
         split: the path of a JSON file with the lists "train_key_list" and "eval_key_list" (P3's
             and Flan-mini's), or "held-out:N" for N tasks, "held-out:0.1" for a tenth of them. The
-            tasks drawn stay the same when rows, or tasks that are not drawn, come or go.
-        train_tasks, test_tasks: the tasks that each side's rows have.
+            tasks drawn stay the same when examples, or tasks that are not drawn, come or go.
+        train_tasks, test_tasks: the tasks that each side's examples have.
         seed: the draw.
 
     Raises:
-        UserError: for a file that cannot be used, a task on both sides, a key that no row has, and
-            for a side without a task.
+        UserError: for a file that cannot be used, a task on both sides, a key that no example has,
+            and for a side without a task.
     """
     if not split.startswith(HELD_OUT):
         return _checked(split, read_split(split), train_tasks, test_tasks)
-    # Rows without a task cannot be kept apart by task.
+    # Examples without a task cannot be kept apart by task.
     named = sorted(set(test_tasks) - {NO_TASK})
     size = _held_out_size(split, len(named))
     test = frozenset(named[index] for index in sample(named, size, seed, "held out"))
@@ -236,7 +236,7 @@ def report_split(task_index: np.ndarray, fraction: float, seed: int) -> np.ndarr
     Args:
         task_index: (T,) int32 task of each test example.
         fraction: share for scoring, between 0 and 1.
-        seed: the draw; the same arguments give the same rows.
+        seed: the draw; the same arguments give the same examples.
 
     Returns:
         (T,) bool, true for examples that are for scoring only.

@@ -1,4 +1,4 @@
-"""A study's rows: read, tokenized, and checked against what the workdir was made from."""
+"""A study's examples: read, tokenized, and checked against what the workdir was made from."""
 
 from contextlib import ExitStack
 from pathlib import Path
@@ -35,7 +35,7 @@ def open_pool(config: ConfigDict, workdir: Path, stack: ExitStack) -> tuple[Toke
     `stack` closes the sources, which are read as long as the pool is used.
     """
     folder, name = workdir / workdirs.TOKENIZER, hub.folder(config.tokenizer, workdir)
-    # A tokenizer that is trained on the rows cannot count their tokens before they are there.
+    # A tokenizer that is trained on the examples cannot count their tokens before it is there.
     ready = None if name == "train" else choose_tokenizer(name, folder)
     train, test = _load(config, workdir, ready, stack)
     if name == "train":
@@ -105,7 +105,7 @@ def _load(
 
 
 def claim_data(config: ConfigDict, workdir: Path, pool: Pool, origin: Origin) -> None:
-    """Binds the workdir to these rows, tokens and weights, or refuses it if it has others."""
+    """Binds the workdir to these examples, tokens and weights, or refuses it if it has others."""
     digest = ""
     if origin.weights:
         # Weights that do not fit are refused here, before anything is embedded.

@@ -59,6 +59,7 @@ def test_the_commands_run_without_the_repository(installed, tmp_path):
     rows = (tmp_path / "w/runs/tmta-nft-seed0/metrics.jsonl").read_text().splitlines()
     assert json.loads(rows[-1])["step"] == 2
     assert (tmp_path / "w/report/index.html").stat().st_size > 1000
+    run("zsg-evaluate", "--checkpoint", "w/runs/tmta-nft-seed0", "--output", "evaluated")
     run("zsg-export", "--workdir", "w", "--run", "tmta-nft-seed0", "--output", "exported")
     assert (tmp_path / "exported/model.safetensors").exists()
 

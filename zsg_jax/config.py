@@ -1,5 +1,6 @@
 """Every key a study has, its default and what it means; `workflows.validate` checks values."""
 
+from collections.abc import Mapping
 from typing import Any
 
 from ml_collections import ConfigDict
@@ -234,3 +235,13 @@ def flatten(config: ConfigDict) -> dict[str, Any]:
         else:
             flat[key] = list(value) if isinstance(value, tuple | list) else value
     return flat
+
+
+def from_flat(flat: Mapping[str, Any]) -> ConfigDict:
+    """The config that `flatten` made `flat` of, as a workdir's config.json holds it."""
+    config = default_config()
+    values = {
+        key: tuple(value) if isinstance(value, list) else value for key, value in flat.items()
+    }
+    config.update_from_flattened_dict(values)
+    return config

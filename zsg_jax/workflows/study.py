@@ -14,6 +14,7 @@ from zsg_jax.config import flatten
 from zsg_jax.data.batches.pipeline import RowsAtOnce, Steps, row_length
 from zsg_jax.data.pool import Pool
 from zsg_jax.data.tokenize.tokenizer import Tokenizer
+from zsg_jax.evaluation.evaluator import Evaluator
 from zsg_jax.evaluation.loss import LossEvaluator
 from zsg_jax.runtime.errors import UserError, check
 from zsg_jax.runtime.processes import once, same_everywhere
@@ -109,7 +110,7 @@ def _train(config: ConfigDict, place: Place, tokenizer: Tokenizer, pool: Pool, m
     recipe = loop.Recipe(
         trainer,
         ids=pool.train.ids,
-        evaluators=[(loss_evaluator(config, pool, trainer), config.evaluation.every)],
+        evaluators=evaluators(config, pool, trainer),
         checkpoint_every=training.checkpoint_every,
         speed=Speed(trainer.model, pool.train_examples.lengths, mesh, config.model.dtype),
         profile_steps=training.profile_steps,
@@ -124,9 +125,9 @@ def _train(config: ConfigDict, place: Place, tokenizer: Tokenizer, pool: Pool, m
                 _train_run(config, run, recipe)
 
 
-def loss_evaluator(config: ConfigDict, pool: Pool, trainer: Trainer) -> LossEvaluator:
-    """Measures the loss on the test instances of a study."""
-    return LossEvaluator(
+def evaluators(config: ConfigDict, pool: Pool, trainer: Trainer) -> list[tuple[Evaluator, int]]:
+    """What a study measures, each with the steps between two of its measurements."""
+    loss = LossEvaluator(
         pool.test_examples.select(pool.scored),
         pool.facts["test_ids"],
         pool.test.select(pool.scored).task_names,
@@ -139,6 +140,7 @@ def loss_evaluator(config: ConfigDict, pool: Pool, trainer: Trainer) -> LossEval
         dropped=len(pool.facts["test_dropped"]),
         packing=config.training.packing,
     )
+    return [(loss, config.evaluation.every)]
 
 
 def _steps(config: ConfigDict, pool: Pool, order: np.ndarray, mesh: Mesh) -> Steps:

@@ -14,9 +14,9 @@ import numpy as np
 from measuring import peak_memory, timed
 
 from zsg_jax.arrangement import turns as arrange
+from zsg_jax.similarity.embeddings import Embeddings, StoredEmbeddings
 from zsg_jax.similarity.search.cosine import cosine_matrix
 from zsg_jax.similarity.search.options import Search
-from zsg_jax.similarity.stored import Rows, StoredRows
 
 BLOCK_ROWS = 8192  # the default of `tmta`
 
@@ -178,11 +178,11 @@ def has_card() -> tuple:
         return 0.0, {"found": False}
 
 
-def _open(path: str, in_memory: bool) -> Rows:
+def _open(path: str, in_memory: bool) -> Embeddings:
     """Rows of a file; on disk they are read anew, not from what the system kept in memory."""
     content = np.load(path, mmap_mode="r")
     dtype = jnp.bfloat16 if content.dtype == np.uint16 else content.dtype
-    rows = StoredRows([(Path(path), len(content))], content.shape[1], np.dtype(dtype))
+    rows = StoredEmbeddings([(Path(path), len(content))], content.shape[1], np.dtype(dtype))
     if in_memory:
         return rows[:]
     file = os.open(path, os.O_RDONLY)

@@ -11,8 +11,8 @@ from zsg_jax.arrangement.methods import NAMES
 from zsg_jax.data.export import FORMATS
 from zsg_jax.data.schemas import AUTO, SCHEMAS
 from zsg_jax.runtime import cli as command_line
-from zsg_jax.similarity.distances import METRICS
-from zsg_jax.similarity.embeddings import DTYPES
+from zsg_jax.similarity.distances import DISTANCES
+from zsg_jax.similarity.encoders.embed import DTYPES
 from zsg_jax.workflows import arrange as command
 from zsg_jax.workflows.arrange_options import Request
 
@@ -59,7 +59,7 @@ def _parser() -> argparse.ArgumentParser:
     add("--embeddings", text, metavar="FOLDER")
     add("--train-embeddings", "ready (N, D) embeddings of the training rows", metavar="A.npy")
     add("--test-embeddings", "ready (T, D) embeddings of the test rows", metavar="B.npy")
-    add("--distance", "what WSD, avg and ot measure", choices=METRICS)
+    add("--distance", "what WSD, avg and ot measure", choices=DISTANCES)
     add("--w-min", "WSD's weight of the minimum distance", type=float, metavar="W")
     add("--w-avg", "WSD's weight of the average; the study's without it", type=float, metavar="W")
     add("--format", "of the arranged rows", choices=tuple(FORMATS))

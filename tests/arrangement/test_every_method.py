@@ -202,7 +202,7 @@ def test_all_orders_by_euclidean_distance(pool, budget, seed, weights, number):
     gap = noise(every, w_avg, "euclidean")
     assume(all(apart(found[kind], gap) for kind in found))
     assume(all(apart(column, gap) for column in zip(*every, strict=True)))
-    inputs = Comparison(train, test, tasks, budget=budget, metric="euclidean", **weights)
+    inputs = Comparison(train, test, tasks, budget=budget, distance="euclidean", **weights)
     cosine = Comparison(train, test, tasks, budget=budget, **weights)
     for name in [*OTHERS, f"polar-{number}", f"uniform-{number}"]:
         order = arrange(name, inputs, seed).order.tolist()
@@ -227,7 +227,7 @@ def test_whole_tasks_by_the_wsd_of_their_mean_row(pool, budget, weights, metric)
     found, w_avg = measures(every, **weights)
     gap = noise(every, w_avg, metric)
     assume(apart(found["wsd"], gap))
-    inputs = Comparison(train, test, tasks, budget=budget, metric=metric, **weights)
+    inputs = Comparison(train, test, tasks, budget=budget, distance=metric, **weights)
     for end in NFT_FFT:
         expected = flat(groups[task] for task in sort_rows(found["wsd"], end))[:budget]
         assert arrange(f"coarse-{end}", inputs, 0).order.tolist() == expected
@@ -257,7 +257,7 @@ def test_rows_by_what_they_pay_in_the_transport(metric, seed):
     generator = np.random.default_rng(seed)
     train, test = gaussians(24, generator), gaussians(6, generator)
     every = np.array(all_distances(train, test, metric))
-    inputs = Comparison(train, test, ["all"] * 24, budget=None, metric=metric)
+    inputs = Comparison(train, test, ["all"] * 24, budget=None, distance=metric)
     # Not the exact plan: at this entropy a row that might go either way at nearly the same cost
     # pays something between the two.
     paid = paid_by_row(every, made_with("ot-nft", inputs)["epsilon"])
@@ -269,7 +269,7 @@ def test_rows_by_what_they_pay_in_the_transport(metric, seed):
     distance, text = example_distance("ot-nft", inputs)
     np.testing.assert_allclose(distance, paid, rtol=0, atol=slack)
     assert "optimal transport" in text
-    cut = Comparison(train, test, ["all"] * 24, budget=7, metric=metric)
+    cut = Comparison(train, test, ["all"] * 24, budget=7, distance=metric)
     whole = arrange("ot-nft", inputs, 0).order.tolist()
     assert arrange("ot-nft", cut, 0).order.tolist() == whole[:7]
 

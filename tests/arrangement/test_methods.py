@@ -48,7 +48,7 @@ def test_the_weights_used_are_told():
     assert made_with("coarse-nft", given)["w_avg"] != told["w_avg"]
     assert made_with("polar-3@2", given) == made_with("uniform-2", given) == told
     assert made_with("random", given) == made_with("tmta-nft", given) == {"metric": "cosine"}
-    given = inputs(w_min=0.5, w_avg=-2.0, metric="euclidean")
+    given = inputs(w_min=0.5, w_avg=-2.0, distance="euclidean")
     for name in ("wsd-nft", "coarse-fft"):
         told = made_with(name, given)
         assert (told["metric"], told["w_min"], told["w_avg"]) == ("euclidean", 0.5, -2.0)
@@ -58,8 +58,8 @@ def test_the_weights_used_are_told():
 def test_what_cannot_be_arranged_is_refused():
     with pytest.raises(UserError, match="60 training rows, but 59 tasks"):
         inputs(tasks=TASKS[1:])
-    with pytest.raises(UserError, match=r"metric='cos' is unknown; .*did you mean cosine"):
-        inputs(metric="cos")
+    with pytest.raises(UserError, match=r"distance='cos' is unknown; .*did you mean cosine"):
+        inputs(distance="cos")
     with pytest.raises(UserError, match="budget=-1"):
         inputs(-1)
 
@@ -145,7 +145,7 @@ def test_what_methods_announce_is_all_they_need_and_one_pass_gives_it(metric, mo
     tasks = TASKS * 80
     alone = {}
     for name in names:
-        given = Comparison(wide, TEST, tasks, budget=900, metric=metric)
+        given = Comparison(wide, TEST, tasks, budget=900, distance=metric)
         alone[name] = arrange(name, given, 1)
     passes = []
 
@@ -158,7 +158,7 @@ def test_what_methods_announce_is_all_they_need_and_one_pass_gives_it(metric, mo
     for group in ([name] for name in names), [names]:
         for some in group:
             passes.clear()
-            given = Comparison(wide, TEST, tasks, budget=900, metric=metric, needs=needs(some))
+            given = Comparison(wide, TEST, tasks, budget=900, distance=metric, needs=needs(some))
             for name in some:
                 made = arrange(name, given, 1)
                 np.testing.assert_array_equal(made.order, alone[name].order)

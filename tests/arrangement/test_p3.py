@@ -11,7 +11,7 @@ import pytest
 
 from zsg_jax.arrangement import tmta
 from zsg_jax.data.schemas.read import read_messages
-from zsg_jax.similarity.embeddings import embed
+from zsg_jax.similarity.encoders.embed import embed
 from zsg_jax.similarity.encoders.sentence import SentenceEncoder
 from zsg_jax.similarity.search.cosine import cosine_matrix
 

@@ -17,7 +17,7 @@ from zsg_jax.data.dataset import SKIPPED_KEPT, ReadOptions, from_list, join, ope
 from zsg_jax.data.instance import Instance, Turn, instances_digest
 from zsg_jax.data.schemas.read import read_messages
 from zsg_jax.runtime.errors import UserError
-from zsg_jax.similarity.embeddings import embed
+from zsg_jax.similarity.encoders.embed import embed
 from zsg_jax.similarity.encoders.hashing import HashingEncoder
 
 ADVICE = "pass --bad-rows=skip to go on"

@@ -5,7 +5,7 @@ from hypothesis import strategies as st
 
 from zsg_jax.runtime.errors import UserError
 from zsg_jax.similarity.distances import centroid_distance, distances, wsd
-from zsg_jax.similarity.rows import HOST_ROWS
+from zsg_jax.similarity.embeddings import HOST_ROWS
 
 SEEDS = st.integers(0, 2**32 - 1)
 
@@ -36,7 +36,7 @@ def test_distances_agree_with_float64(seed, n, t):
 def test_euclidean_distances_are_those_of_the_differences(seed, n, t):
     train, test = gaussian(seed, n, t)
     every = np.array([[np.linalg.norm(a - b) for b in unit(test)] for a in unit(train)])
-    found = distances(train, test, metric="euclidean")
+    found = distances(train, test, distance="euclidean")
     for name, expected in (("minimum", every.min(1)), ("maximum", every.max(1))):
         # The error of a cosine over the distance, which is far from 0 here.
         np.testing.assert_allclose(getattr(found, name), expected, atol=5e-7 / every.min())
@@ -46,7 +46,7 @@ def test_euclidean_distances_are_those_of_the_differences(seed, n, t):
 
 def test_orders_by_minimum_and_maximum_are_the_same_under_both_metrics():
     train, test = gaussian(0, 3000, 50)
-    one, other = distances(train, test), distances(train, test, metric="euclidean")
+    one, other = distances(train, test), distances(train, test, distance="euclidean")
     for field in ("minimum", "maximum"):
         places = [np.argsort(getattr(both, field), kind="stable") for both in (one, other)]
         np.testing.assert_array_equal(*places)
@@ -61,19 +61,19 @@ def test_a_euclidean_distance_is_as_accurate_as_told(angle, accuracy):
     a, b = np.linalg.qr(generator.normal(size=(384, 2)))[0].T
     turned = np.cos(angle) * a + np.sin(angle) * b
     expected = 2 * np.sin(angle / 2)
-    found = distances(a[None], np.stack([turned] * 3), metric="euclidean")
+    found = distances(a[None], np.stack([turned] * 3), distance="euclidean")
     np.testing.assert_allclose([*found], [[expected]] * 3, atol=accuracy)
 
 
 def test_nothing_is_nearer_than_itself():
     rows = gaussian(3, 400, 1)[0]
-    found = distances(rows, rows, metric="euclidean")
+    found = distances(rows, rows, distance="euclidean")
     assert found.minimum.max() < 2e-3
     assert not np.isnan(found).any()
 
 
 def test_a_zero_row_is_at_right_angles_to_everything():
-    found = distances(np.zeros((1, 3)), np.eye(3), metric="euclidean")
+    found = distances(np.zeros((1, 3)), np.eye(3), distance="euclidean")
     np.testing.assert_allclose([*found], [[np.sqrt(2)]] * 3, rtol=1e-7)
 
 
@@ -124,16 +124,16 @@ def test_centroids_agree_with_float64(seed, n, t):
 def test_euclidean_centroids_are_the_means_as_they_are(seed, n, t):
     train, test = gaussian(seed, n, t)
     expected = np.linalg.norm(unit(train).mean(0) - unit(test).mean(0))
-    assert centroid_distance(train, test, metric="euclidean") == pytest.approx(expected, abs=1e-6)
-    assert centroid_distance(test, test, metric="euclidean") == 0.0
+    assert centroid_distance(train, test, distance="euclidean") == pytest.approx(expected, abs=1e-6)
+    assert centroid_distance(test, test, distance="euclidean") == 0.0
 
 
 @pytest.mark.parametrize(
     ("call", "message"),
     [
         (lambda: distances(np.eye(3), np.zeros((0, 3))), "test set is empty"),
-        (lambda: distances(np.eye(3), np.eye(3), metric="euclid"), "did you mean euclidean"),
-        (lambda: centroid_distance(np.eye(3), np.eye(3), metric="l2"), "cosine, euclidean$"),
+        (lambda: distances(np.eye(3), np.eye(3), distance="euclid"), "did you mean euclidean"),
+        (lambda: centroid_distance(np.eye(3), np.eye(3), distance="l2"), "cosine, euclidean$"),
         (lambda: distances(np.eye(3), np.eye(2)), "3 columns and test has 2"),
         (lambda: centroid_distance(np.eye(3), np.zeros((0, 3))), "test is empty"),
         (lambda: centroid_distance(np.zeros((0, 3)), np.eye(3)), "train is empty"),

@@ -1,158 +1,111 @@
-import hashlib
-import json
-
-import jax.numpy as jnp
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from zsg_jax.arrangement import tmta
 from zsg_jax.runtime.errors import UserError
-from zsg_jax.similarity.embeddings import embed
-
-TEXTS = [f"text {i}" for i in range(23)]
-
-
-class Counting:
-    """Rows made of a text's digest; keeps the texts it was asked for."""
-
-    name, dimension = "counting", 6
-
-    def __init__(self, fingerprint="counting-1"):
-        self.fingerprint = fingerprint
-        self.seen = []
-
-    def encode(self, texts, on_progress=None):
-        self.seen += texts
-        digests = [hashlib.sha256((self.fingerprint + text).encode()).digest() for text in texts]
-        if on_progress is not None:
-            on_progress(len(texts))
-        return np.array([list(d[:6]) for d in digests], np.float32).reshape(-1, 6) / 255
+from zsg_jax.similarity.embeddings import SelectedEmbeddings, StoredEmbeddings, open_embeddings
+from zsg_jax.similarity.search.cosine import cosine_matrix, row_statistics, top_k
 
 
-def embedded(folder, texts=TEXTS, fingerprint="counting-1", shard_rows=5):
-    encoder = Counting(fingerprint)
-    rows = embed(texts, encoder, folder, shard_rows=shard_rows)
-    np.testing.assert_array_equal(rows, Counting(fingerprint).encode(texts))
-    assert (rows.shape, rows.dtype) == ((len(texts), 6), np.float32)
-    return encoder.seen
+@pytest.fixture(scope="module")
+def table(tmp_path_factory):
+    """A table, and the same rows in files of 5, 1, 0, 9 and 7 rows."""
+    folder = tmp_path_factory.mktemp("rows")
+    rows = np.random.default_rng(0).normal(size=(22, 4)).astype(np.float32)
+    files, start = [], 0
+    for number, count in enumerate((5, 1, 0, 9, 7)):
+        path = folder / f"{number}.npy"
+        np.save(path, rows[start : start + count])
+        files.append((path, count))
+        start += count
+    return rows, StoredEmbeddings(files, 4, np.float32)
 
 
-def contents(folder):
-    return {path.name: path.read_bytes() for path in folder.iterdir()}
+slices = st.builds(
+    slice,
+    st.none() | st.integers(-25, 25),
+    st.none() | st.integers(-25, 25),
+    st.sampled_from([None, 1, 2, 3, -1]),
+)
+index = st.lists(st.integers(0, 21), max_size=40).map(lambda rows: np.array(rows, np.int64))
 
 
-def test_shards_and_manifest_agree(tmp_path):
-    assert embedded(tmp_path) == TEXTS
-    manifest = json.loads((tmp_path / "manifest.json").read_text())
-    told = {key: manifest[key] for key in ("encoder", "fingerprint", "dimension", "dtype")}
-    assert told == {
-        "encoder": "counting", "fingerprint": "counting-1", "dimension": 6, "dtype": "float32"
-    }  # fmt: skip
-    ranges = [(s["file"], s["start"], s["stop"]) for s in manifest["shards"]]
-    assert ranges == [(f"0000{i}.npy", 5 * i, min(5 * i + 5, 23)) for i in range(5)]
-    for shard in manifest["shards"]:
-        content = (tmp_path / shard["file"]).read_bytes()
-        assert hashlib.sha256(content).hexdigest() == shard["sha256"]
-    assert len(contents(tmp_path)) == 6
+@given(where=slices | index)
+def test_reads_what_the_array_would_give(table, where):
+    rows, stored = table
+    np.testing.assert_array_equal(stored[where], rows[where])
 
 
-def test_what_is_there_is_not_computed_again(tmp_path):
-    embedded(tmp_path)
-    before = contents(tmp_path)
-    assert embedded(tmp_path) == []
-    assert contents(tmp_path) == before
+@given(chosen=index, where=slices)
+def test_selected_rows_read_what_the_array_would_give(table, chosen, where):
+    rows, stored = table
+    np.testing.assert_array_equal(SelectedEmbeddings(stored, chosen)[where], rows[chosen][where])
+    np.testing.assert_array_equal(SelectedEmbeddings(rows, chosen)[where], rows[chosen][where])
 
 
-def test_rows_added_at_the_end_leave_full_shards_alone(tmp_path):
-    embedded(tmp_path)
-    more = [*TEXTS, "new 1", "new 2", "new 3"]
-    assert embedded(tmp_path, more) == more[20:]
-    assert embedded(tmp_path, TEXTS[:10]) == []
-    assert embedded(tmp_path, more) == []
+def test_shape_length_and_whole(table):
+    rows, stored = table
+    assert (stored.shape, len(stored), stored.dtype, stored.ndim) == ((22, 4), 22, rows.dtype, 2)
+    np.testing.assert_array_equal(np.asarray(stored), rows)
+    mask = rows[:, 0] > 0
+    np.testing.assert_array_equal(stored[mask], rows[mask])
 
 
-def test_changed_texts_and_encoders_are_computed_again(tmp_path, capsys):
-    embedded(tmp_path)
-    changed = [*TEXTS[:7], "other", *TEXTS[8:]]
-    assert embedded(tmp_path, changed) == changed[5:10]
-    assert embedded(tmp_path, changed, shard_rows=4) == changed
-    assert capsys.readouterr().err == ""
-    assert embedded(tmp_path, changed, fingerprint="counting-2", shard_rows=4) == changed
-    assert "manifest.json: was made of something else (fingerprint)" in capsys.readouterr().err
-
-
-def test_where_texts_end_matters(tmp_path):
-    embedded(tmp_path, ["ab", "c"])
-    assert embedded(tmp_path, ["a", "bc"]) == ["a", "bc"]
-
-
-def test_a_damaged_shard_is_named_and_mended(tmp_path, capsys):
-    embedded(tmp_path)
-    before = contents(tmp_path)
-    content = bytearray(before["00002.npy"])
-    content[-1] ^= 4
-    (tmp_path / "00002.npy").write_bytes(content)
-    assert embedded(tmp_path) == TEXTS[10:15]
-    assert "00002.npy " in capsys.readouterr().err
-    assert contents(tmp_path) == before
-
-
-def test_half_the_disk_holds_the_rounded_rows(tmp_path, capsys):
-    rounded = Counting().encode(TEXTS).astype(jnp.bfloat16)
-    rows = embed(TEXTS, Counting(), tmp_path, shard_rows=5, dtype="bfloat16")
-    assert (rows.shape, rows.dtype) == ((23, 6), jnp.bfloat16)
-    np.testing.assert_array_equal(rows[3:17], rounded[3:17])
-    np.testing.assert_array_equal(rows[np.array([22, 0, 9])], rounded[[22, 0, 9]])
-    assert (tmp_path / "00000.npy").stat().st_size == 128 + 5 * 6 * 2
-    test = np.random.default_rng(0).normal(size=(4, 6)).astype(np.float32)
-    # An order is decided in float32 on what is stored.
-    np.testing.assert_array_equal(
-        tmta(rows, test).order, tmta(rounded.astype(np.float32), test).order
-    )
-    again = Counting()
-    embed(TEXTS, again, tmp_path, shard_rows=5, dtype="bfloat16")
-    assert again.seen == []
-    embedded(tmp_path)
-    assert "manifest.json: was made of something else (dtype)" in capsys.readouterr().err
-    with pytest.raises(UserError, match="dtype='float16': embeddings are kept in float32 or bfl"):
-        embed(TEXTS, Counting(), tmp_path, dtype="float16")
-
-
-@pytest.mark.parametrize(("first", "then"), [(4, 10), (10, 4), (5, 7), (3, 6)])
-def test_shards_of_another_size_are_no_rows_of_these(tmp_path, first, then):
-    embedded(tmp_path, shard_rows=first)
-    embedded(tmp_path, shard_rows=then)
-    embedded(tmp_path, TEXTS[:8], shard_rows=then)
-
-
-def test_no_texts(tmp_path):
-    assert embedded(tmp_path / "new", []) == []
-
-
-def test_an_encoder_that_fails_is_named(tmp_path):
-    class Failing(Counting):
-        def encode(self, texts, on_progress=None):
-            rows = super().encode(texts)
-            if "text 12" in texts:
-                rows[texts.index("text 12"), 1] = np.nan
-            return rows
-
-    with pytest.raises(UserError, match="counting: row 12 holds a NaN"):
-        embed(TEXTS, Failing(), tmp_path, shard_rows=5)
-    # What was good before it is kept.
-    assert embedded(tmp_path) == TEXTS[10:]
-    wide = Counting("wide")
-    wide.dimension = 7
-    with pytest.raises(UserError, match=r"gave \(5, 6\) instead of \(5, 7\)"):
-        embed(TEXTS, wide, tmp_path, shard_rows=5)
-
-
-def test_a_killed_run_goes_on_where_it_stopped(tmp_path, killed_at):
-    # The third shard, and the manifest that tells of it.
-    for number in (5, 6):
-        folder = tmp_path / str(number)
-        assert killed_at(
-            number, lambda folder=folder: embed(TEXTS, Counting(), folder, shard_rows=5)
+def test_kernels_give_the_same_bits_from_disk(table):
+    rows, stored = table
+    test = np.random.default_rng(1).normal(size=(3, 4)).astype(np.float32)
+    chosen = np.array([1, 4, 5, 9, 14, 21])
+    for given_rows, same in ((rows, stored), (rows[chosen], SelectedEmbeddings(stored, chosen))):
+        np.testing.assert_array_equal(cosine_matrix(given_rows, test), cosine_matrix(same, test))
+        for one, other in zip(
+            (*row_statistics(given_rows, test), *top_k(given_rows, test, 4)),
+            (*row_statistics(same, test), *top_k(same, test, 4)),
+            strict=True,
+        ):
+            np.testing.assert_array_equal(one, other)
+        np.testing.assert_array_equal(tmta(given_rows, test).order, tmta(same, test).order)
+        np.testing.assert_array_equal(
+            tmta(given_rows, test, k=1, budget=4).order, tmta(same, test, k=1, budget=4).order
         )
-        assert embedded(folder) == TEXTS[10:]
-        assert len(contents(folder)) == 6
+
+
+def test_opens_one_file_and_names_what_is_wrong_with_it(tmp_path):
+    path = tmp_path / "rows.npy"
+    with pytest.raises(UserError, match=r"rows\.npy: no such file"):
+        open_embeddings(path)
+    np.save(path, np.zeros((3, 2), np.float16))
+    assert (open_embeddings(path).shape, open_embeddings(path).dtype) == ((3, 2), np.float16)
+    np.save(path, np.zeros(3))
+    with pytest.raises(UserError, match=r"rows\.npy: shape \(3,\); embeddings must be"):
+        open_embeddings(path)
+    np.savez(tmp_path / "rows.npz", np.zeros((3, 2)))
+    with pytest.raises(UserError, match=r"rows\.npz: is an archive of arrays"):
+        open_embeddings(tmp_path / "rows.npz")
+    path.write_bytes(b"[1, 2]")
+    with pytest.raises(UserError, match=r"rows\.npy: is no \.npy file of numbers"):
+        open_embeddings(path)
+    np.save(path, np.array([{}]), allow_pickle=True)
+    with pytest.raises(UserError, match=r"rows\.npy: is no \.npy file of numbers"):
+        open_embeddings(path)
+
+
+def test_a_file_that_changed_is_named(tmp_path):
+    path = tmp_path / "rows.npy"
+    np.save(path, np.zeros((3, 2), np.float32))
+    stored = open_embeddings(path)
+    np.save(path, np.zeros((2, 2), np.float32))
+    with pytest.raises(UserError, match=r"rows\.npy: has changed since it was opened"):
+        stored[0:1]
+
+
+def test_a_file_rewritten_in_the_same_shape_is_named(tmp_path):
+    path = tmp_path / "rows.npy"
+    np.save(path, np.zeros((3, 2), np.float32))
+    stored = open_embeddings(path)
+    np.testing.assert_array_equal(stored[:], np.zeros((3, 2)))
+    np.save(tmp_path / "new.npy", np.ones((3, 2), np.float32))
+    (tmp_path / "new.npy").replace(path)
+    with pytest.raises(UserError, match=r"rows\.npy: has changed since it was opened"):
+        stored[0:1]

@@ -24,8 +24,8 @@ CHILD = textwrap.dedent("""
     from zsg_jax.arrangement import tmta
     from zsg_jax.similarity.search.cosine import cosine_matrix, scan
     from zsg_jax.similarity.search.options import Search
-    from zsg_jax.similarity.embeddings import embed
-    from zsg_jax.similarity.stored import StoredRows
+    from zsg_jax.similarity.encoders.embed import embed
+    from zsg_jax.similarity.embeddings import StoredEmbeddings
 
     class Encoder:
         name, dimension, fingerprint = "made up", 20, "1"
@@ -42,12 +42,12 @@ CHILD = textwrap.dedent("""
     encoder = Encoder()
     train = embed([str(n) for n in range(2900)], encoder, folder / "train", shard_rows=256)
     test = embed([str(n) for n in range(5000, 5030)], encoder, folder / "test", shard_rows=256)
-    read, file = set(), StoredRows._file
+    read, file = set(), StoredEmbeddings._file
     def spy(self, number):
         if self is train:
             read.add(number)
         return file(self, number)
-    StoredRows._file = spy
+    StoredEmbeddings._file = spy
 
     def digest(arrays):
         parts = [np.ascontiguousarray(a).tobytes() for a in arrays]

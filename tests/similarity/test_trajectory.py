@@ -7,6 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from zsg_jax.runtime.errors import UserError
+from zsg_jax.similarity import measures
 from zsg_jax.similarity import trajectory as module
 from zsg_jax.similarity.search.options import Search
 from zsg_jax.similarity.trajectory import (
@@ -76,7 +77,7 @@ def test_it_equals_starting_over_at_every_point(rows, batch_size, tests, every, 
         batch_size=batch_size,
         every=every,
         measures=WITHOUT_PLANS,
-        metric=metric,
+        distance=metric,
         tasks=tasks,
         texts=texts,
         w_min=0.5,
@@ -86,7 +87,7 @@ def test_it_equals_starting_over_at_every_point(rows, batch_size, tests, every, 
     steps = -(-len(order) // batch_size)
     shown = [step for step in range(1, steps + 1) if step % every == 0 or step == steps]
     assert got.step.tolist() == shown
-    assert (got.metric, got.weights) == (metric, (0.5, 2.0))
+    assert (got.distance, got.weights) == (metric, (0.5, 2.0))
     assert sorted(got.by_task) == sorted(set(tasks))
     parts = {None: range(tests)}
     parts |= {task: [j for j in range(tests) if tasks[j] == task] for task in tasks}
@@ -131,7 +132,7 @@ def test_transport_is_that_of_the_rows_seen(metric):
         np.arange(60),
         batch_size=20,
         measures=("transport",),
-        metric=metric,
+        distance=metric,
         tasks=tasks,
     )
     from scipy.optimize import linear_sum_assignment
@@ -160,13 +161,13 @@ def test_transport_is_solved_at_few_points_and_nothing_stands_at_the_others(monk
 
 def test_no_more_than_a_block_of_cosines_is_held(monkeypatch):
     monkeypatch.setattr(module, "PAIRS_AT_ONCE", 14)
-    sizes, real = [], module.cosine_matrix
+    sizes, real = [], measures.cosine_matrix
 
     def counted(train, test, **options):
         sizes.append(len(train) * len(test))
         return real(train, test, **options)
 
-    monkeypatch.setattr(module, "cosine_matrix", counted)
+    monkeypatch.setattr(measures, "cosine_matrix", counted)
     rows = np.random.default_rng(0).normal(size=(11, 3))
     progress = []
     trajectory(
@@ -189,7 +190,7 @@ def test_what_is_saved_is_what_is_read(tmp_path):
         assert list(one) == list(other)
         for name in one:
             np.testing.assert_array_equal(one[name], other[name])
-    assert (read.step.tolist(), read.metric, read.weights) == ([10, 20], "cosine", (1.0, 2.5))
+    assert (read.step.tolist(), read.distance, read.weights) == ([10, 20], "cosine", (1.0, 2.5))
     stored = json.loads(path.read_text())
     assert stored["measures"]["transport"]["all"] == [None, 0.125]
     assert stored["measures"]["nearest"]["by_task"] == {"t": [-0.25, -0.5]}
@@ -210,7 +211,7 @@ ROWS = np.eye(3)
         (lambda: check_measures(("nerest",)), "did you mean nearest"),
         (lambda: trajectory(ROWS, ROWS[:0], np.arange(3), batch_size=1), "test set is empty"),
         (lambda: trajectory(ROWS, ROWS, np.arange(0), batch_size=1), "order is empty"),
-        (lambda: trajectory(ROWS, ROWS, np.arange(3), batch_size=1, metric="l1"), "'l1'"),
+        (lambda: trajectory(ROWS, ROWS, np.arange(3), batch_size=1, distance="l1"), "'l1'"),
         (
             lambda: trajectory(ROWS, ROWS, np.arange(3), batch_size=1, measures=("divergence",)),
             "needs the texts",

@@ -5,7 +5,7 @@ from hypothesis import strategies as st
 from scipy.optimize import linprog
 
 from zsg_jax.runtime.errors import UserError
-from zsg_jax.similarity import sinkhorn, transport
+from zsg_jax.similarity import transport
 from zsg_jax.similarity.transport import optimal_transport
 
 SEEDS = st.integers(0, 2**32 - 1)
@@ -42,7 +42,7 @@ def exact(costs_NxT):
 @given(SEEDS, st.integers(1, 24), st.integers(1, 16), st.sampled_from(FORMS))
 def test_the_cost_is_that_of_the_linear_program(seed, n, t, form):
     train, test = clusters(seed, n, t)
-    found = optimal_transport(train, test, metric=form[0], power=form[1])
+    found = optimal_transport(train, test, distance=form[0], power=form[1])
     every = costs(train, test, *form)
     best = (exact(every) * every).sum()
     # The entropy costs at most epsilon times log of the pairs; marginals are off by the tolerance.
@@ -56,7 +56,7 @@ def test_the_cost_is_that_of_the_linear_program(seed, n, t, form):
 @given(SEEDS, st.sampled_from(FORMS))
 def test_a_row_pays_what_it_pays_in_the_exact_plan(seed, form):
     train, test = clusters(seed, 40, 5)
-    found = optimal_transport(train, test, metric=form[0], power=form[1])
+    found = optimal_transport(train, test, distance=form[0], power=form[1])
     every = costs(train, test, *form)
     expected = (exact(every) * every).sum(axis=1)
     # A row between two test rows of nearly equal cost is split by the entropy: hence a mean.
@@ -66,7 +66,7 @@ def test_a_row_pays_what_it_pays_in_the_exact_plan(seed, form):
 
 def test_every_row_on_its_own_twin_is_the_shortest_way():
     rows = np.eye(8)
-    found = optimal_transport(rows, rows[::-1], metric="euclidean")
+    found = optimal_transport(rows, rows[::-1], distance="euclidean")
     np.testing.assert_allclose(found.distance, 0, atol=1e-5)
     np.testing.assert_allclose(optimal_transport(rows, rows).distance, -1 / 8, atol=1e-5)
 
@@ -92,12 +92,11 @@ def test_the_order_of_the_rows_changes_nothing(seed, n, t):
 @pytest.mark.parametrize(("n", "t"), [(100, 9), (9, 100), (1, 1)])
 def test_blocks_give_what_the_whole_matrix_gives(form, n, t, monkeypatch):
     train, test = clusters(0, n, t)
-    options = {"metric": form[0], "power": form[1]}
+    options = {"distance": form[0], "power": form[1]}
     expected = optimal_transport(train, test, **options)
     monkeypatch.setattr(transport, "DENSE", 0)
     # Blocks of a few rows; another number of iterations, so that this is compiled anew.
-    for module in (transport, sinkhorn):
-        monkeypatch.setattr(module, "BLOCK", 256)
+    monkeypatch.setattr(transport, "BLOCK", 256)
     found = optimal_transport(train, test, max_iterations=19_999, **options)
     np.testing.assert_allclose(found.distance, expected.distance, rtol=0.02, atol=2e-3 / n)
     assert found.cost == pytest.approx(expected.cost, abs=1e-3)
@@ -123,9 +122,9 @@ def bad(what):
         (np.zeros((0, 3)), np.eye(3), {}, "train is empty"),
         (np.eye(3), np.zeros((0, 3)), {}, "test is empty"),
         (np.eye(3), np.eye(2), {}, "3 columns and test has 2"),
-        (np.eye(3), np.eye(3), {"power": 2}, 'use metric="euclidean"'),
-        (np.eye(3), np.eye(3), {"metric": "euclidean", "power": 0}, "above 0"),
-        (np.eye(3), np.eye(3), {"metric": "euclidian"}, "did you mean euclidean"),
+        (np.eye(3), np.eye(3), {"power": 2}, 'use distance="euclidean"'),
+        (np.eye(3), np.eye(3), {"distance": "euclidean", "power": 0}, "above 0"),
+        (np.eye(3), np.eye(3), {"distance": "euclidian"}, "did you mean euclidean"),
         (np.eye(3), np.eye(3), {"relative_epsilons": (0.1, 0.0)}, "must be above 0"),
         (np.eye(3), np.eye(3), {"relative_epsilons": ()}, "at least one"),
     ],

@@ -12,16 +12,16 @@ from zsg_jax.runtime.errors import check
 from zsg_jax.similarity.distances import (
     Distances,
     WeightedDistance,
-    check_metric,
+    check_distance,
     distances,
     of_statistics,
     wsd,
 )
+from zsg_jax.similarity.embeddings import Embeddings
 from zsg_jax.similarity.search.cosine import RowStatistics, row_statistics, scan
 from zsg_jax.similarity.search.options import Search
 from zsg_jax.similarity.search.scan import Found
 from zsg_jax.similarity.search.stream import group_means
-from zsg_jax.similarity.stored import Rows
 
 if TYPE_CHECKING:
     from zsg_jax.similarity.transport import Transport
@@ -49,17 +49,17 @@ class Comparison:
     Attributes:
         tasks: (N,) int64, each training example's task as a number from 0, by first appearance.
         budget: examples wanted, None for all.
-        metric: the distance that measures are made of.
+        distance: the distance that measures are made of.
     """
 
     def __init__(
         self,
-        train: Rows,
-        test: Rows,
+        train: Embeddings,
+        test: Embeddings,
         tasks: Tasks,
         *,
         budget: int | None,
-        metric: str = "cosine",
+        distance: str = "cosine",
         w_min: float = 1.0,
         w_avg: float | None = None,
         needs: Needs = Needs.NOTHING,
@@ -72,7 +72,7 @@ class Comparison:
             test: (T, D) floats.
             tasks: N names, or (N,) integers: each training example's task.
             budget: as methods take it.
-            metric: "cosine" or "euclidean".
+            distance: "cosine" or "euclidean".
             w_min, w_avg: WSD's weights; None for the study's default, over examples or over tasks.
             needs: what is going to be asked for, as `methods.needs` tells; anything else takes a
                 pass of its own.
@@ -80,13 +80,13 @@ class Comparison:
 
         Raises:
             UserError: another number of tasks than of training rows, a negative budget, an unknown
-                metric.
+                distance.
         """
         check(len(tasks) == len(train), f"{len(train)} training rows, but {len(tasks)} tasks")
         check(budget is None or budget >= 0, f"budget={budget}; it must not be negative")
-        check_metric(metric)
+        check_distance(distance)
         self._train, self._test, self.tasks = train, test, number_tasks(tasks)
-        self.budget, self.metric = budget, metric
+        self.budget, self.distance = budget, distance
         self._needs = needs
         self._wsd = partial(wsd, w_min=w_min, w_avg=w_avg)
         self._search = search
@@ -115,7 +115,7 @@ class Comparison:
     @cached_property
     def distances(self) -> Distances:
         """Each training example's distances over the test examples."""
-        return of_statistics(self.cosines, self.metric)
+        return of_statistics(self.cosines, self.distance)
 
     @cached_property
     def wsd(self) -> WeightedDistance:
@@ -129,7 +129,7 @@ class Comparison:
         of_tasks = distances(
             group_means(self._train, self.tasks, "train") if means is None else means,
             self._test,
-            metric=self.metric,
+            distance=self.distance,
             search=self._search,
         )
         return self._wsd(of_tasks.minimum, of_tasks.average)
@@ -140,7 +140,9 @@ class Comparison:
         # Imported here: ott-jax takes seconds, and few methods need it.
         from zsg_jax.similarity.transport import optimal_transport
 
-        return optimal_transport(self._train, self._test, metric=self.metric, search=self._search)
+        return optimal_transport(
+            self._train, self._test, distance=self.distance, search=self._search
+        )
 
     def min_max(self) -> Arrangement:
         """Half the budget of TMTA `min`, then half of `max` backward; see `halves`."""

@@ -17,10 +17,10 @@ from zsg_jax.leakage.find import find_leaks
 from zsg_jax.runtime.files import write_bytes, write_json
 from zsg_jax.runtime.processes import once
 from zsg_jax.runtime.progress import bar, count, passes, say
-from zsg_jax.similarity.embeddings import embed
+from zsg_jax.similarity.embeddings import Embeddings, SelectedEmbeddings
 from zsg_jax.similarity.encoders.choose import choose_encoder
+from zsg_jax.similarity.encoders.embed import embed
 from zsg_jax.similarity.search.options import Search
-from zsg_jax.similarity.stored import Rows, SelectedRows
 from zsg_jax.similarity.trajectory import FILE as TRAJECTORY
 from zsg_jax.similarity.trajectory import Trajectory, save_trajectory, trajectory
 from zsg_jax.workdir.claims import LEAKAGE
@@ -38,8 +38,8 @@ class Sides(NamedTuple):
 
     train: Dataset
     test: Dataset
-    train_rows: Rows
-    test_rows: Rows
+    train_rows: Embeddings
+    test_rows: Embeddings
     encoder: dict[str, str]
 
     def toward(self, aimed: np.ndarray) -> "Sides":
@@ -47,7 +47,7 @@ class Sides(NamedTuple):
         if len(aimed) == len(self.test):
             return self
         test = self.test.select(aimed)
-        return self._replace(test=test, test_rows=SelectedRows(self.test_rows, aimed))
+        return self._replace(test=test, test_rows=SelectedEmbeddings(self.test_rows, aimed))
 
 
 def embed_sides(
@@ -84,7 +84,7 @@ def make_inputs(
     measures: Sequence[str],
     *,
     leaks: bool,
-    metric: str,
+    distance: str,
     w_min: float,
     w_avg: float | None,
     budget: int | None,
@@ -97,7 +97,7 @@ def make_inputs(
         methods: names as in `methods.METHODS`.
         measures: of the trajectory, from `trajectory.MEASURES`.
         leaks: whether `look_for_leaks` is going to ask for the statistics.
-        metric, w_min, w_avg, budget, search: as `Comparison` takes them.
+        distance, w_min, w_avg, budget, search: as `Comparison` takes them.
     """
     statistics = Needs.STATISTICS if leaks or "wsd" in measures else Needs.NOTHING
     return Comparison(
@@ -105,7 +105,7 @@ def make_inputs(
         sides.test_rows,
         sides.train.task_index,
         budget=budget,
-        metric=metric,
+        distance=distance,
         w_min=w_min,
         w_avg=w_avg,
         needs=needs(methods) | statistics,
@@ -190,7 +190,7 @@ def make_arrangements(
             batch_size=batch_size,
             every=every,
             measures=measures,
-            metric=inputs.metric,
+            distance=inputs.distance,
             tasks=sides.test.task_names,
             texts=texts,
             w_min=weights.w_min if weights else 1.0,

@@ -285,10 +285,10 @@ def needs(names: Iterable[str]) -> Needs:
 def made_with(name: str, comparison: Comparison) -> dict[str, Any]:
     """What else a reader of the arrangement `name` must know, as JSON values.
 
-    The metric; of an order by distance what the distance is, with WSD's weights or the transport
+    The distance; of an order by distance what the distance is, with WSD's weights or the transport
     plan's entropy, iterations and error.
     """
-    facts: dict[str, Any] = {"metric": comparison.metric}
+    facts: dict[str, Any] = {"metric": comparison.distance}
     measure = parse(name, 0)[0].measure
     if measure is not None:
         facts["distance"] = _meaning(measure, comparison)
@@ -324,4 +324,4 @@ def example_distance(name: str, comparison: Comparison) -> tuple[np.ndarray, str
 
 def _meaning(measure: Measure, comparison: Comparison) -> str:
     words = {"cosine": "-cos", "euclidean": "Euclidean distance of unit rows"}
-    return measure.meaning.format(d=words[comparison.metric])
+    return measure.meaning.format(d=words[comparison.distance])

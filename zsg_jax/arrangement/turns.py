@@ -4,18 +4,17 @@ import numpy as np
 
 from zsg_jax.arrangement.arrangement import Arrangement
 from zsg_jax.runtime.errors import check
-from zsg_jax.similarity.rows import check_pair
+from zsg_jax.similarity.embeddings import Embeddings, check_pair
 from zsg_jax.similarity.search.cosine import top_k
 from zsg_jax.similarity.search.options import Search
-from zsg_jax.similarity.stored import Rows
 
 FULL_SORT_ROWS = 4096  # up to here every test row's list holds all training rows
 LIST_ENTRIES = 1 << 25  # of all lists together: 1 GB on the host, or 400 MB on each device
 
 
 def tmta(
-    train: Rows,
-    test: Rows,
+    train: Embeddings,
+    test: Embeddings,
     *,
     budget: int | None = None,
     farthest: bool = False,

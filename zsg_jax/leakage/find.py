@@ -20,8 +20,8 @@ from zsg_jax.leakage.text import EXACT, NGRAM, PROMPT, LeakingPairs, TestTexts
 from zsg_jax.runtime.errors import check
 from zsg_jax.runtime.files import replacing
 from zsg_jax.runtime.processes import is_first
+from zsg_jax.similarity.embeddings import Embeddings
 from zsg_jax.similarity.search.options import Search
-from zsg_jax.similarity.stored import Rows
 
 FILE = "leakage.jsonl"
 KINDS = (EXACT, PROMPT, NEAR, NGRAM)
@@ -123,8 +123,8 @@ class Leakage:
 def find_leaks(
     train: Iterable[Instance],
     test: Sequence[Instance],
-    train_embeddings: Rows,
-    test_embeddings: Rows,
+    train_embeddings: Embeddings,
+    test_embeddings: Embeddings,
     options: LeakageOptions = LeakageOptions(),
     *,
     folder: Path,

@@ -10,9 +10,9 @@ import numpy as np
 
 from zsg_jax.leakage.text import LeakingPairs
 from zsg_jax.runtime.errors import check
+from zsg_jax.similarity.embeddings import Embeddings
 from zsg_jax.similarity.search.cosine import cosine_matrix, row_statistics
 from zsg_jax.similarity.search.options import Search
-from zsg_jax.similarity.stored import Rows
 
 NEAR = "near"
 CELLS = 1 << 25  # cosines held at a time
@@ -20,8 +20,8 @@ PAIRS = 1 << 20  # pairs listed at a time
 
 
 def near_pairs(
-    train: Rows,
-    test: Rows,
+    train: Embeddings,
+    test: Embeddings,
     *,
     threshold: float = 0.95,
     largest: np.ndarray | None = None,

@@ -12,13 +12,12 @@ from typing import NamedTuple
 import numpy as np
 
 from zsg_jax.runtime.errors import check, nearest
-from zsg_jax.similarity.rows import check_pair
+from zsg_jax.similarity.embeddings import Embeddings, check_pair
 from zsg_jax.similarity.search.cosine import RowStatistics, row_statistics
 from zsg_jax.similarity.search.options import Search
 from zsg_jax.similarity.search.stream import group_means
-from zsg_jax.similarity.stored import Rows
 
-METRICS = ("cosine", "euclidean")
+DISTANCES = ("cosine", "euclidean")
 NOISE = 1e-6  # a mean distance below it is rounding of float32
 
 
@@ -48,10 +47,10 @@ class WeightedDistance(NamedTuple):
 
 
 def distances(
-    train: Rows,
-    test: Rows,
+    train: Embeddings,
+    test: Embeddings,
     *,
-    metric: str = "cosine",
+    distance: str = "cosine",
     search: Search = Search(),
 ) -> Distances:
     """Minimum, maximum and average distance of every training row over the test rows.
@@ -60,20 +59,20 @@ def distances(
         train: (N, D) floats, any length of row; an all-zero row is at right angles to everything,
             so that its distance is 0 or, Euclidean, sqrt(2).
         test: (T, D) floats, T at least 1.
-        metric: "cosine" or "euclidean"; see the module.
+        distance: "cosine" or "euclidean"; see the module.
         search: devices, block size and progress; never a matter of the result.
 
     Raises:
-        UserError: an unknown metric, an empty test set, a NaN or an infinity, wrong ranks or
+        UserError: an unknown distance, an empty test set, a NaN or an infinity, wrong ranks or
             dtypes, unequal D.
     """
-    check_metric(metric)
-    return of_statistics(row_statistics(train, test, search=search), metric)
+    check_distance(distance)
+    return of_statistics(row_statistics(train, test, search=search), distance)
 
 
-def of_statistics(found: RowStatistics, metric: str) -> Distances:
+def of_statistics(found: RowStatistics, distance: str) -> Distances:
     """The distances that cosines over the test rows amount to."""
-    if metric == "euclidean":
+    if distance == "euclidean":
         return Distances(
             euclidean(found.maximum), euclidean(found.minimum), found.euclidean.astype(np.float64)
         )
@@ -91,12 +90,12 @@ def euclidean(cosine: np.ndarray) -> np.ndarray:
     return np.sqrt(np.maximum(2 - 2 * np.asarray(cosine, np.float64), 0))
 
 
-def check_metric(metric: str) -> None:
-    """Refuses what is not one of `METRICS`."""
+def check_distance(distance: str) -> None:
+    """Refuses what is not one of `DISTANCES`."""
     check(
-        metric in METRICS,
-        f"metric={metric!r} is unknown; choose one of {', '.join(METRICS)}"
-        f"{nearest(metric, METRICS)}",
+        distance in DISTANCES,
+        f"distance={distance!r} is unknown; choose one of {', '.join(DISTANCES)}"
+        f"{nearest(distance, DISTANCES)}",
     )
 
 
@@ -137,29 +136,29 @@ def wsd(
     return WeightedDistance(w_min * minimum + w_avg * average, float(w_min), float(w_avg))
 
 
-def centroid_distance(train: Rows, test: Rows, *, metric: str = "cosine") -> float:
+def centroid_distance(train: Embeddings, test: Embeddings, *, distance: str = "cosine") -> float:
     """Distance between two sets' mean unit rows (arXiv 2406.11721), computed in float64.
 
     Args:
         train: (N, D) floats, N at least 1.
         test: (T, D) floats, T at least 1.
-        metric: "cosine" or "euclidean".
+        distance: "cosine" or "euclidean".
 
     Returns:
         -cos of the means, 0 where one of them is zero; or the length of their difference, the means
         being as long as they are.
 
     Raises:
-        UserError: an unknown metric, an empty set, a NaN or an infinity, wrong ranks or dtypes,
+        UserError: an unknown distance, an empty set, a NaN or an infinity, wrong ranks or dtypes,
             unequal D.
     """
-    check_metric(metric)
+    check_distance(distance)
     train, test = check_pair(train, test)
     means = []
     for what, rows in (("train", train), ("test", test)):
         check(len(rows) > 0, f"centroid distance: {what} is empty: it has no centroid")
         means.append(group_means(rows, np.zeros(len(rows), np.int64), what)[0])
-    if metric == "euclidean":
+    if distance == "euclidean":
         return float(np.linalg.norm(means[0] - means[1]))
     lengths = np.linalg.norm(means[0]) * np.linalg.norm(means[1])
     return float(0 - means[0] @ means[1] / lengths) if lengths else 0.0

@@ -1,125 +1,258 @@
-"""Embeddings on disk: made once, in shards that survive a killed run."""
+"""Arrays of embeddings, in memory or on disk: opened, checked and brought to length one.
 
-import hashlib
-import itertools
-from collections.abc import Callable, Iterable, Sequence, Sized
+Those on disk look like an array and are read where they are asked for.
+"""
+
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
+import jax.numpy as jnp
 import numpy as np
 
-from zsg_jax.runtime.errors import check
-from zsg_jax.runtime.progress import bar
-from zsg_jax.runtime.shards import Shards
-from zsg_jax.similarity.stored import StoredRows, file_dtype
+from zsg_jax.runtime.errors import UserError, check
 
-FORMAT = 1
-DTYPES = ("float32", "bfloat16")
+HOST_ROWS = 8192  # rows read at a time
+CACHED = 1 << 16  # numbers held in float64 at a time
+FLOATS = tuple(np.dtype(t) for t in (np.float16, jnp.bfloat16, np.float32, np.float64))
 
 
-class Encoder(Protocol):
-    """What turns texts into rows; see `hashing.HashingEncoder` for the attributes' meaning."""
+class StoredEmbeddings:
+    """(N, D) rows in `.npy` files, one after the other.
 
-    name: str
-    dimension: int
-    fingerprint: str
+    `rows[a:b]` and `rows[index]` give arrays of their own; a file is open only while it is read, so
+    that what has been read does not stay in memory. `np.asarray(rows)` reads everything.
+    """
 
-    def encode(
-        self, texts: Sequence[str], on_progress: Callable[[int], object] | None = None
-    ) -> np.ndarray:
-        """(n, dimension) float32 unit rows, each a function of its own text."""
+    ndim = 2
+
+    def __init__(self, files: Sequence[tuple[Path, int]], width: int, dtype: np.dtype) -> None:
+        """Takes files and the rows each of them holds, all of `width` columns and of `dtype`.
+
+        Files of bfloat16 hold it as uint16, which NumPy can write.
+        """
+        self._paths = [path for path, _ in files]
+        self._stamps = [_stamp(path) for path in self._paths]
+        self._starts = np.cumsum([0, *(rows for _, rows in files)])
+        self.shape = (int(self._starts[-1]), width)
+        self.dtype = np.dtype(dtype)
+
+    def __len__(self) -> int:
+        return self.shape[0]
+
+    def __getitem__(self, where: slice | np.ndarray) -> np.ndarray:
+        if isinstance(where, slice):
+            start, stop, step = where.indices(len(self))
+            if step != 1:
+                return self[np.arange(start, stop, step)]
+            return self._run(start, max(start, stop))
+        wanted = np.asarray(where)
+        if wanted.dtype == bool:
+            wanted = np.flatnonzero(wanted)
+        out = np.empty((len(wanted), self.shape[1]), self.dtype)
+        file = np.searchsorted(self._starts, wanted, side="right") - 1
+        # One look into each file, however its rows are scattered over `wanted`.
+        by_file = np.argsort(file, kind="stable")
+        bounds = np.searchsorted(file[by_file], np.arange(len(self._paths) + 1))
+        for number in np.unique(file):
+            places = by_file[bounds[number] : bounds[number + 1]]
+            out[places] = self._file(number)[wanted[places] - self._starts[number]]
+        return out
+
+    def __array__(self, dtype: Any = None, copy: bool | None = None) -> np.ndarray:
+        if copy is False:
+            raise ValueError("rows on disk become an array only by a copy")
+        return self[:].astype(dtype or self.dtype, copy=False)
+
+    def _run(self, start: int, stop: int) -> np.ndarray:
+        out = np.empty((stop - start, self.shape[1]), self.dtype)
+        number = int(np.searchsorted(self._starts, start, side="right")) - 1
+        while start < stop:
+            end = min(stop, int(self._starts[number + 1]))
+            begin = int(self._starts[number])
+            out[len(out) - (stop - start) :][: end - start] = self._file(number)[
+                start - begin : end - begin
+            ]
+            start, number = end, number + 1
+        return out
+
+    def _file(self, number: int) -> np.ndarray:
+        path, rows = self._paths[number], int(self._starts[number + 1] - self._starts[number])
+        content = _mapped(path)
+        same_dtype = content.dtype == file_dtype(self.dtype)
+        fits = content.shape == (rows, self.shape[1]) and same_dtype
+        fits = fits and _stamp(path) == self._stamps[number]
+        check(fits, f"{path}: has changed since it was opened; start again")
+        return content.view(self.dtype)
 
 
-def embed(
-    texts: Iterable[str],
-    encoder: Encoder,
-    folder: Path,
-    *,
-    dtype: str = "float32",
-    total: int | None = None,
-    shard_rows: int = 4096,
-    description: str = "embedding",
-) -> StoredRows:
-    """Embeds texts, keeping every `shard_rows` embeddings on disk as soon as they are computed.
+def file_dtype(dtype: np.dtype) -> np.dtype:
+    """The dtype in which rows of `dtype` lie in a file."""
+    return np.dtype(np.uint16) if dtype == jnp.bfloat16 else dtype
 
-    `folder` holds `00000.npy`, `00001.npy`, … and `manifest.json`, which tells of each shard its
-    rows, its SHA-256 and that of its texts, by what encoder and in what dtype they were made, and
-    how many `rows` the texts of the last call have. A shard for which all of that agrees is read,
-    every other one is computed (again), so a killed run goes on after its last whole shard and
-    texts added at the end leave full shards alone. Several processes share the shards; `folder`
-    must be on a file system that all see.
 
-    NumPy's files know no bfloat16: such shards are uint16 files, and `StoredRows` tells the dtype.
+class SelectedEmbeddings:
+    """Some rows of another array, itself left where it is; `index` is (n,) int64."""
+
+    ndim = 2
+
+    def __init__(self, rows: "Embeddings", index: np.ndarray) -> None:
+        self._rows, self._index = rows, index
+        self.shape: tuple[int, ...] = (len(index), rows.shape[1])
+        self.dtype: np.dtype = rows.dtype
+
+    def __len__(self) -> int:
+        return len(self._index)
+
+    def __getitem__(self, where: slice | np.ndarray) -> np.ndarray:
+        return np.asarray(self._rows[self._index[where]])
+
+    def __array__(self, dtype: Any = None, copy: bool | None = None) -> np.ndarray:
+        if copy is False:
+            raise ValueError("selected rows become an array only by a copy")
+        return self[:].astype(dtype or self.dtype, copy=False)
+
+
+Embeddings = np.ndarray | StoredEmbeddings | SelectedEmbeddings
+
+
+def unit_embeddings(x: Embeddings, what: str = "array") -> np.ndarray:
+    """Divides every row by its length.
+
+    The length is taken in float64 and the quotient rounded once, so a row and the same row times a
+    power of two give the same bits, and other multiples do but for a rounding in some 10^8.
 
     Args:
-        texts: N strings, of which no more than `shard_rows` are held at a time.
-        encoder: gives the embeddings.
-        folder: created when missing; one for each set of texts.
-        dtype: "float32", or "bfloat16" for half the disk. Cosines are computed in float32 on what
-            is stored, so the rounding (1 part in 256) may change an order.
-        total: N, if the texts cannot tell it themselves; for the progress bar alone.
-        shard_rows: embeddings of a shard; less is lost on a kill, more files are written.
-        description: the progress bar's label.
+        x: (N, D) float16, bfloat16, float32 or float64; rows on disk are read in blocks.
+        what: the array's name in error messages.
 
     Returns:
-        (N, dimension) of `dtype`, on disk.
+        (N, D) float32; an all-zero row stays zero.
 
     Raises:
-        UserError: an unknown dtype; the encoder gave a NaN or an infinity, or another shape.
+        UserError: wrong rank or dtype, or a NaN or an infinity, named by row.
     """
-    check(dtype in DTYPES, f"dtype={dtype!r}: embeddings are kept in {' or '.join(DTYPES)}")
-    check(shard_rows >= 1, f"shard_rows={shard_rows}: it must be at least 1")
-    folder = Path(folder)
-    if total is None and isinstance(texts, Sized):
-        total = len(texts)
-    head = {
-        "format": FORMAT,
-        "encoder": encoder.name,
-        "fingerprint": encoder.fingerprint,
-        "dimension": encoder.dimension,
-        "dtype": np.dtype(dtype).name,
-    }
-    shards = Shards(folder, head, shared=True)
-    remaining, files, stop = iter(texts), [], 0
-    with bar(total, description) as progress:
-        for number in itertools.count():
-            chunk = list(itertools.islice(remaining, shard_rows))
-            if not chunk:
-                break
-            start, stop = stop, stop + len(chunk)
-            entry: dict[str, Any] = {"file": f"{number:05d}.npy", "start": start, "stop": stop}
-            files.append((folder / entry["file"], len(chunk)))
-            if shards.assigned(number):
-                entry["texts_sha256"] = _texts_digest(chunk)
-                if shards.find(entry) is None:
-                    rows = _checked(encoder.encode(chunk, progress.update), encoder, entry)
-                    _write(shards, entry, rows.astype(np.dtype(dtype)))
-                    continue
-            progress.update(len(chunk))
-    shards.finish(rows=stop)
-    return StoredRows(files, encoder.dimension, np.dtype(dtype))
+    x = checked(x, what)
+    out = np.empty(x.shape, np.float32)
+    for start in range(0, len(x), HOST_ROWS):
+        block = x[start : start + HOST_ROWS]
+        out[start : start + len(block)] = unit_block(block, what, range(start, len(x)))
+    return out
 
 
-def _write(shards: Shards, entry: dict[str, Any], rows: np.ndarray) -> None:
-    with shards.writing(entry) as path, path.open("wb") as file:
-        np.save(file, rows.view(file_dtype(rows.dtype)), allow_pickle=False)
+def check_finite(x: Embeddings, what: str) -> None:
+    """Goes over all rows once.
+
+    Raises:
+        UserError: as `unit_embeddings` does.
+    """
+    x = checked(x, what)
+    for start in range(0, len(x), HOST_ROWS):
+        unit_block(x[start : start + HOST_ROWS], what, range(start, len(x)))
 
 
-def _texts_digest(texts: Sequence[str]) -> str:
-    digest = hashlib.sha256()
-    for text in texts:
-        # surrogatepass: half a pair from broken JSON is still a text to tell from others.
-        encoded = text.encode("utf-8", "surrogatepass")
-        digest.update(len(encoded).to_bytes(8, "little"))
-        digest.update(encoded)
-    return digest.hexdigest()
+def check_pair(train: Embeddings, test: Embeddings) -> tuple[Embeddings, Embeddings]:
+    """Refuses wrong ranks, dtypes and unequal widths; copies nothing."""
+    train, test = checked(train, "train"), checked(test, "test")
+    check(
+        train.shape[1] == test.shape[1],
+        f"train has {train.shape[1]} columns and test has {test.shape[1]}: "
+        "both must come from the same encoder",
+    )
+    return train, test
 
 
-def _checked(rows: np.ndarray, encoder: Encoder, entry: dict[str, Any]) -> np.ndarray:
-    rows = np.asarray(rows, np.float32)
-    shape = (entry["stop"] - entry["start"], encoder.dimension)
-    check(rows.shape == shape, f"encoder {encoder.name}: gave {rows.shape} instead of {shape}")
-    finite = np.isfinite(rows).all(axis=1)
-    worst = entry["start"] + int(np.argmin(finite))
-    check(bool(finite.all()), f"encoder {encoder.name}: row {worst} holds a NaN or an infinity")
-    return rows
+def checked(x: Embeddings, what: str) -> Embeddings:
+    """`x` as an array, not copied; refuses what is not (rows, columns) of floats."""
+    if not isinstance(x, StoredEmbeddings | SelectedEmbeddings):
+        x = np.asanyarray(x)
+    check(x.ndim == 2 and x.shape[1] > 0, f"{what}: shape {x.shape}; it must be (rows, columns)")
+    check(
+        x.dtype in FLOATS,
+        f"{what}: dtype {x.dtype}; it must be float16, bfloat16, float32 or float64",
+    )
+    return x
+
+
+def unit_block(
+    block: np.ndarray,
+    what: str,
+    numbers: Sequence[int] | np.ndarray,
+    out: np.ndarray | None = None,
+) -> np.ndarray:
+    """`unit_embeddings` of a block; `numbers` says which row of `what` each of its rows is.
+
+    `out`, (n, D) float32, takes the result if it is given.
+    """
+    block = np.asarray(block)
+    if out is None:
+        out = np.empty(block.shape, np.float32)
+    # A few rows at a time, so that what lies between them and their unit rows stays in the cache.
+    step = max(1, CACHED // block.shape[1])
+    for start in range(0, len(block), step):
+        here = slice(start, start + step)
+        wide = _in_float64(block[here])
+        squares = np.square(wide).sum(axis=1)
+        finite = np.isfinite(squares)
+        if not finite.all():
+            row = numbers[start + int(np.argmin(finite))]
+            raise UserError(f"{what}: row {row} holds a NaN or an infinity; embed that row again")
+        length = np.sqrt(squares, out=squares)
+        length[length == 0] = 1
+        wide /= length[:, None]
+        wide += 0.0  # no negative zeros
+        out[here] = wide
+    return out
+
+
+def _in_float64(block: np.ndarray) -> np.ndarray:
+    """A copy by rows; of float64 each row times a power of two, which a unit row does not feel."""
+    if block.dtype == jnp.bfloat16:
+        # The upper half of a float32; NumPy's own conversion takes ten times as long.
+        block = (block.view(np.uint16).astype(np.uint32) << 16).view(np.float32)
+    wide = block.astype(np.float64, order="C")
+    if block.dtype == np.float64:
+        # Exact, and no square overflows or vanishes; squares of the shorter floats never do.
+        largest = np.abs(wide).max(axis=1, initial=0.0)
+        wide = np.ldexp(wide, -np.frexp(largest)[1][:, None])
+    return wide
+
+
+def open_embeddings(path: str | Path) -> StoredEmbeddings:
+    """Rows of one `.npy` file, (N, D), left on disk.
+
+    Raises:
+        UserError: if it is missing, is no `.npy` file, or does not hold a table.
+    """
+    path = Path(path)
+    content = _mapped(path)
+    check(
+        isinstance(content, np.ndarray),
+        f"{path}: is an archive of arrays (.npz); write the one that is meant with numpy.save",
+    )
+    check(
+        content.ndim == 2,
+        f"{path}: shape {content.shape}; embeddings must be (rows, columns), one row an instance",
+    )
+    return StoredEmbeddings([(path, len(content))], content.shape[1], content.dtype)
+
+
+def _stamp(path: Path) -> tuple[int, ...] | None:
+    try:
+        status = path.stat()
+    except OSError:
+        return None  # opening it tells what is wrong
+    return status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns
+
+
+def _mapped(path: Path) -> np.ndarray:
+    try:
+        return np.load(path, mmap_mode="r", allow_pickle=False)
+    except FileNotFoundError:
+        raise UserError(f"{path}: no such file") from None
+    except OSError as error:
+        raise UserError(f"{path}: cannot be read: {error.strerror or error}") from None
+    except (EOFError, ValueError):
+        raise UserError(
+            f"{path}: is no .npy file of numbers, or damaged; write it with numpy.save"
+        ) from None

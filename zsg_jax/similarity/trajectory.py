@@ -8,13 +8,16 @@ import numpy as np
 
 from zsg_jax.runtime.errors import UserError, check, nearest
 from zsg_jax.runtime.files import need_json, write_json
-from zsg_jax.similarity.distances import check_metric, euclidean
-from zsg_jax.similarity.divergence import Divergence
-from zsg_jax.similarity.rows import check_pair, unit_block
-from zsg_jax.similarity.running import Centroids, Pairs, Plans, number_groups
-from zsg_jax.similarity.search.cosine import cosine_matrix
+from zsg_jax.similarity.distances import check_distance
+from zsg_jax.similarity.embeddings import Embeddings, check_pair
+from zsg_jax.similarity.measures import (
+    Centroids,
+    Divergences,
+    Measure,
+    PairDistances,
+    TransportCosts,
+)
 from zsg_jax.similarity.search.options import Search
-from zsg_jax.similarity.stored import Rows
 
 # What is known of the rows seen, S, and test rows, T (arXiv 2406.11721, similarity).
 MEASURES = {
@@ -40,14 +43,14 @@ class Trajectory:
 
     Attributes:
         step: (P,) int64, from 1.
-        metric: "cosine", d = -cos, or "euclidean".
+        distance: "cosine", d = -cos, or "euclidean".
         values: measure → (P,) float64, toward the whole test set; NaN where not measured.
         by_task: task of the test rows → the same toward its rows alone.
         weights: (w_min, w_avg) of "wsd", the same for all tasks; None without it.
     """
 
     step: np.ndarray
-    metric: str
+    distance: str
     values: dict[str, np.ndarray]
     by_task: dict[str, dict[str, np.ndarray]]
     weights: tuple[float, float] | None = None
@@ -79,7 +82,7 @@ def save_trajectory(path: Path, points: Trajectory) -> None:
         }
         for name, values in points.values.items()
     }
-    head = {"step": points.step.tolist(), "metric": points.metric, "weights": points.weights}
+    head = {"step": points.step.tolist(), "metric": points.distance, "weights": points.weights}
     write_json(path, {**head, "measures": measures})
 
 
@@ -105,14 +108,14 @@ def load_trajectory(path: Path) -> Trajectory:
 
 
 def trajectory(
-    train: Rows,
-    test: Rows,
+    train: Embeddings,
+    test: Embeddings,
     order: np.ndarray,
     *,
     batch_size: int,
     every: int = 1,
     measures: Collection[str] = DEFAULT,
-    metric: str = "cosine",
+    distance: str = "cosine",
     tasks: Sequence[str] | None = None,
     texts: tuple[Sequence[str], Sequence[str]] | None = None,
     w_min: float = 1.0,
@@ -129,7 +132,7 @@ def trajectory(
         order: (n,) int64 training rows; a step takes the next `batch_size`.
         every: steps between points; the last step is always one.
         measures: names from `MEASURES`.
-        metric: "cosine" or "euclidean".
+        distance: "cosine" or "euclidean".
         tasks: T names, each test row's task; None for no task.
         texts: N and T texts, for "divergence".
         w_min, w_avg: weights of "wsd"; without `w_avg`, mean(MD) / mean(AD) over the rows of
@@ -137,90 +140,94 @@ def trajectory(
         search: devices, block size and progress, which counts the rows of `order`.
 
     Raises:
-        UserError: unknown measures or metric, an empty test set or order, "divergence" without
+        UserError: unknown measures or distance, an empty test set or order, "divergence" without
             texts, a NaN or an infinity, wrong ranks or dtypes, unequal D.
     """
     check_measures(tuple(measures))
-    check_metric(metric)
+    check_distance(distance)
     train, test = check_pair(train, test)
     check(len(test) > 0, "trajectory: the test set is empty")
     check(len(order) > 0, "trajectory: the order is empty")
     check(
         "divergence" not in measures or texts is not None, "trajectory: divergence needs the texts"
     )
-    names, groups = number_groups([""] * len(test) if tasks is None else tasks)
+    names, groups = _number_groups([""] * len(test) if tasks is None else tasks)
     check(len(groups) == len(test), f"{len(test)} test rows, but {len(groups)} tasks")
-    columns = np.argsort(groups, kind="stable")  # a task's rows side by side
+    columns = np.argsort(groups, kind="stable")  # a task's test embeddings side by side
     sizes = np.bincount(groups)
     # Positions 0 for the whole set and 1 + g for task g, in all that follows.
     parts = [columns, *np.split(columns, np.cumsum(sizes)[:-1])]
+
+    followed: list[Measure] = []
+    if set(PAIRS) & set(measures):
+        followed.append(PairDistances(train, test[columns], sizes, distance, search.quiet))
+    if "centroid" in measures:
+        followed.append(Centroids(train, test, parts, distance))
+    if "transport" in measures:
+        followed.append(TransportCosts(train, test, parts, distance, search))
+    if "divergence" in measures and texts is not None:
+        followed.append(Divergences(texts[0], [[texts[1][row] for row in p] for p in parts]))
 
     steps = -(-len(order) // batch_size)
     number = np.arange(1, steps + 1)
     step = number[(number % every == 0) | (number == steps)]
     ends = np.minimum(step * batch_size, len(order))
-    pairs = Pairs(sizes) if set(PAIRS) & set(measures) else None
-    centroids = plans = divergence = None
-    if "centroid" in measures:
-        centroids = Centroids(test, parts, metric)
-    if "transport" in measures:
-        plans = Plans(train, test, parts, metric, search)
-    if "divergence" in measures and texts is not None:
-        divergence = Divergence([[texts[1][row] for row in part] for part in parts])
-    solved = set(np.linspace(0, len(ends) - 1, min(TRANSPORTS, len(ends))).round().astype(int))
+    size = max(1, min(search.block_size, PAIRS_AT_ONCE // len(test)))
+    found = _follow(order, ends, size, followed, search)  # each (P, 1 + tasks)
 
-    found: dict[str, list[np.ndarray]] = {}
-    rows = max(1, min(search.block_size, PAIRS_AT_ONCE // len(test)))
-    done = point = 0
-    while done < len(order):
-        block = order[done : done + rows]
-        if pairs is not None:
-            cosines = cosine_matrix(train[block], test[columns], search=search.quiet)
-            distances = 0 - cosines if metric == "cosine" else euclidean(cosines)
-        if centroids is not None:
-            unit = unit_block(train[block], "train", block)
-        at = 0
-        while at < len(block):
-            stop = min(len(block), int(ends[point]) - done)
-            if pairs is not None:
-                pairs.add(distances[at:stop])
-            if centroids is not None:
-                centroids.add(unit[at:stop])
-            if divergence is not None and texts is not None:
-                divergence.add(texts[0][row] for row in block[at:stop])
-            if done + stop == ends[point]:
-                now = {} if pairs is None else pairs.values()
-                if centroids is not None:
-                    now["centroid"] = centroids.values()
-                if plans is not None:
-                    nothing = np.full(len(parts), np.nan)
-                    now["transport"] = plans(order[: ends[point]]) if point in solved else nothing
-                if divergence is not None:
-                    now["divergence"] = divergence.values()
-                for name, value in now.items():
-                    found.setdefault(name, []).append(value)
-                point += 1
-            at = stop
-        done += len(block)
-        search.on_progress(len(block), len(order))
-
-    every_value = {name: np.array(values) for name, values in found.items()}  # (P, 1 + tasks)
     weights = None
-    if pairs is not None:
-        md, ad = every_value.pop("md"), every_value["average"]
+    if "average" in found:
+        md, ad = found.pop("md"), found["average"]
         if "wsd" in measures:
             if w_avg is None:
                 w_avg = float(md[-1, 0] / ad[-1, 0]) if ad[-1, 0] else 0.0
             weights = (float(w_min), float(w_avg))
-            every_value["wsd"] = w_min * md + w_avg * ad
-    shown = {name: every_value[name] for name in MEASURES if name in measures}
+            found["wsd"] = w_min * md + w_avg * ad
+    shown = {name: found[name] for name in MEASURES if name in measures}
     by_task = {
-        task: {name: values[:, 1 + place] for name, values in shown.items()}
-        for place, task in enumerate(names)
+        task: {name: values[:, 1 + number] for name, values in shown.items()}
+        for number, task in enumerate(names)
         if tasks is not None
     }
     whole = {name: values[:, 0] for name, values in shown.items()}
-    return Trajectory(step, metric, whole, by_task, weights)
+    return Trajectory(step, distance, whole, by_task, weights)
+
+
+def _follow(
+    order: np.ndarray,
+    ends: np.ndarray,
+    size: int,
+    followed: Sequence[Measure],
+    search: Search,
+) -> dict[str, np.ndarray]:
+    """Values of every measure after the first `ends` rows of an order, `size` rows at a time."""
+    solved = set(np.linspace(0, len(ends) - 1, min(TRANSPORTS, len(ends))).round().astype(int))
+    found: dict[str, list[np.ndarray]] = {}
+    point = 0
+    for done in range(0, len(order), size):
+        block = order[done : done + size]
+        for measure in followed:
+            measure.look(block)
+        at = 0
+        while at < len(block):
+            stop = min(len(block), int(ends[point]) - done)
+            for measure in followed:
+                measure.add(slice(at, stop))
+            if done + stop == ends[point]:
+                for measure in followed:
+                    for name, values in measure.values(point in solved).items():
+                        found.setdefault(name, []).append(values)
+                point += 1
+            at = stop
+        search.on_progress(len(block), len(order))
+    return {name: np.array(values) for name, values in found.items()}
+
+
+def _number_groups(names: Sequence[str]) -> tuple[list[str], np.ndarray]:
+    """The different names in order of first appearance, and each name's place there, (T,) int64."""
+    places: dict[str, int] = {}
+    numbers = np.array([places.setdefault(name, len(places)) for name in names], np.int64)
+    return list(places), numbers
 
 
 def _json(values: np.ndarray) -> list[float | None]:

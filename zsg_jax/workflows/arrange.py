@@ -26,8 +26,8 @@ from zsg_jax.leakage.find import Leakage, LeakageOptions, find_leaks
 from zsg_jax.runtime.errors import check
 from zsg_jax.runtime.files import npy_bytes, replacing, write_bytes
 from zsg_jax.runtime.progress import bar, count, passes, say
+from zsg_jax.similarity.embeddings import SelectedEmbeddings
 from zsg_jax.similarity.search.options import Search
-from zsg_jax.similarity.stored import SelectedRows
 from zsg_jax.workflows.arrange_inputs import Both, embedded
 from zsg_jax.workflows.arrange_options import Request, check_request
 from zsg_jax.workflows.arrange_output import AIMED, LINES, PAGE, SCORED, OutFolder, claimed
@@ -152,9 +152,9 @@ def _comparison(
     train_rows, test_rows, task = inputs.train_rows, inputs.test_rows, inputs.train.task_index
     first = pool is None
     if pool is not None and len(pool) < len(train_rows):
-        train_rows, task = SelectedRows(train_rows, pool), task[pool]
+        train_rows, task = SelectedEmbeddings(train_rows, pool), task[pool]
     if pool is not None and inputs.scored.any():
-        test_rows = SelectedRows(test_rows, np.flatnonzero(~inputs.scored))
+        test_rows = SelectedEmbeddings(test_rows, np.flatnonzero(~inputs.scored))
     wanted = needs([request.method])
     if first and (inputs.scored.any() or request.drop_leaks):
         wanted = needs([])
@@ -163,7 +163,7 @@ def _comparison(
         test_rows,
         task,
         budget=request.budget,
-        metric=request.distance,
+        distance=request.distance,
         w_min=request.w_min,
         w_avg=request.w_avg,
         needs=wanted | Needs.STATISTICS,
@@ -281,7 +281,7 @@ def _explain(
             page,
             arrangement=arrangement,
             train_rows=inputs.train_rows,
-            test_rows=SelectedRows(inputs.test_rows, aimed),
+            test_rows=SelectedEmbeddings(inputs.test_rows, aimed),
             tasks=inputs.train.tasks,
             task=inputs.train.task_index,
             test_tasks=inputs.test.tasks,

@@ -14,11 +14,10 @@ from zsg_jax.data.splits import report_split
 from zsg_jax.runtime.errors import check
 from zsg_jax.runtime.files import file_digest
 from zsg_jax.runtime.progress import count, say
-from zsg_jax.similarity.embeddings import embed
+from zsg_jax.similarity.embeddings import Embeddings, check_finite, open_embeddings
 from zsg_jax.similarity.encoders.choose import choose_encoder
-from zsg_jax.similarity.rows import check_finite
+from zsg_jax.similarity.encoders.embed import embed
 from zsg_jax.similarity.search.options import Search
-from zsg_jax.similarity.stored import Rows, open_rows
 from zsg_jax.workdir.claims import locked
 from zsg_jax.workflows.arrange_options import Request
 from zsg_jax.workflows.arrange_output import OutFolder
@@ -38,8 +37,8 @@ class Both:
 
     train: Dataset
     test: Dataset
-    train_rows: Rows
-    test_rows: Rows
+    train_rows: Embeddings
+    test_rows: Embeddings
     encoder: dict[str, Any]
     scored: np.ndarray
     search: Search
@@ -86,8 +85,8 @@ def embedded(request: Request, train: Dataset, test: Dataset, folder: OutFolder)
     return Both(train, test, train_rows, test_rows, encoder, scored, search)
 
 
-def _given(flag: str, path: str, dataset: Dataset) -> tuple[Rows, str]:
-    rows = open_rows(path)
+def _given(flag: str, path: str, dataset: Dataset) -> tuple[Embeddings, str]:
+    rows = open_embeddings(path)
     skipped = f" without the {dataset.skipped_count:,} skipped" if dataset.skipped_count else ""
     check(
         len(rows) == len(dataset),

@@ -78,7 +78,7 @@ def _make(
             missing,
             config.similarity.trajectory if missing else (),
             leaks=shared,
-            metric=config.similarity.distance,
+            distance=config.similarity.distance,
             w_min=config.arrangement.w_min,
             w_avg=config.arrangement.w_avg,
             budget=config.arrangement.budget,

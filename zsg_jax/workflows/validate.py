@@ -21,8 +21,8 @@ from zsg_jax.models.choose import DEFAULT, is_file
 from zsg_jax.models.compute import REMAT
 from zsg_jax.models.families import FAMILIES
 from zsg_jax.runtime.errors import UserError, check, nearest
-from zsg_jax.similarity.distances import METRICS
-from zsg_jax.similarity.embeddings import DTYPES
+from zsg_jax.similarity.distances import DISTANCES
+from zsg_jax.similarity.encoders.embed import DTYPES
 from zsg_jax.similarity.trajectory import check_measures
 from zsg_jax.training.optimizer import SCHEDULES
 
@@ -34,7 +34,7 @@ _CHOICES: dict[str, tuple[str, ...]] = {
     "data.answers": ANSWERS,
     "data.truncation": TRUNCATIONS,
     "similarity.dtype": DTYPES,
-    "similarity.distance": METRICS,
+    "similarity.distance": DISTANCES,
     "model.dtype": ("float32", "bfloat16"),
     "model.param_dtype": ("float32", "bfloat16"),
     "model.remat": tuple(REMAT),

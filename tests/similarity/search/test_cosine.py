@@ -13,7 +13,13 @@ from hypothesis import strategies as st
 from zsg_jax.runtime.errors import UserError
 from zsg_jax.similarity.search import on_device as device_pass
 from zsg_jax.similarity.search import on_host as host_pass
-from zsg_jax.similarity.search.cosine import cosine_matrix, row_statistics, scan, top_k, unit_rows
+from zsg_jax.similarity.search.cosine import (
+    cosine_matrix,
+    row_statistics,
+    scan,
+    top_k,
+    unit_embeddings,
+)
 from zsg_jax.similarity.search.options import Search
 from zsg_jax.similarity.search.stream import _jitted
 
@@ -178,12 +184,12 @@ def test_empty_sets():
 def test_unit_rows_ignore_powers_of_two_and_place(seed, exponent):
     rows = np.random.default_rng(seed).normal(size=(5, 33))
     rows[2] = 0
-    unit = unit_rows(rows)
+    unit = unit_embeddings(rows)
     lengths = np.linalg.norm(unit.astype(np.float64), axis=1)
     np.testing.assert_allclose(lengths, [1, 1, 0, 1, 1], atol=1e-6)
-    np.testing.assert_array_equal(unit_rows(np.ldexp(rows, exponent)), unit)
-    np.testing.assert_array_equal(unit_rows(rows[3:4]), unit[3:4])
-    np.testing.assert_array_equal(unit_rows(np.asfortranarray(rows)), unit)
+    np.testing.assert_array_equal(unit_embeddings(np.ldexp(rows, exponent)), unit)
+    np.testing.assert_array_equal(unit_embeddings(rows[3:4]), unit[3:4])
+    np.testing.assert_array_equal(unit_embeddings(np.asfortranarray(rows)), unit)
 
 
 def test_a_nan_is_named_by_array_and_row():
@@ -191,7 +197,7 @@ def test_a_nan_is_named_by_array_and_row():
     bad[17_001, 1] = np.nan
     good = np.ones((3, 2), np.float32)
     with pytest.raises(UserError, match="mine: row 17001 holds a NaN"):
-        unit_rows(bad, "mine")
+        unit_embeddings(bad, "mine")
     with pytest.raises(UserError, match="train: row 17001 "):
         top_k(bad, good, 1)
     with pytest.raises(UserError, match="train: row 17001 "):

@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from zsg_jax.runtime.errors import UserError
-from zsg_jax.similarity.rows import HOST_ROWS
+from zsg_jax.similarity.embeddings import HOST_ROWS
 from zsg_jax.similarity.search import stream
 from zsg_jax.similarity.search.cosine import scan
 from zsg_jax.similarity.search.options import Search

@@ -7,7 +7,7 @@ from sklearn.decomposition import PCA
 
 from zsg_jax.report.explain.bins import even_places
 from zsg_jax.report.explain.measures import fetch
-from zsg_jax.similarity.rows import unit_rows
+from zsg_jax.similarity.embeddings import unit_embeddings
 
 TRAIN_POINTS = 4000
 TEST_POINTS = 1000
@@ -38,8 +38,8 @@ def project(order: np.ndarray, train_rows: Any, test_rows: np.ndarray) -> Projec
     rows = order[positions]
     places = np.argsort(rows)
     sample = np.empty((len(rows), train_rows.shape[1]), np.float32)
-    sample[places] = unit_rows(fetch(train_rows, rows[places]), "train")
-    test = unit_rows(test_rows[even_places(len(test_rows), TEST_POINTS)], "test")
+    sample[places] = unit_embeddings(fetch(train_rows, rows[places]), "train")
+    test = unit_embeddings(test_rows[even_places(len(test_rows), TEST_POINTS)], "test")
     points = np.concatenate([sample, test])
     plane, explained = np.zeros((len(points), 2)), np.zeros(2)
     axes = min(2, *points.shape)

@@ -1,1 +1,1 @@
-"""What makes an embedding of a text."""
+"""What makes an embedding of a text; `choose.ENCODERS` lists them."""

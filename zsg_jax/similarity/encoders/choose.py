@@ -1,20 +1,52 @@
-"""From an encoder's name to the encoder."""
+"""The similarity spaces there are: what each is called, and the encoder that makes it.
+
+A new one is a class like `Encoder` in a file of this folder, and a row of `ENCODERS`.
+"""
+
+from collections.abc import Callable, Sequence
+from typing import Protocol
 
 import jax
 import numpy as np
 from jax.sharding import Mesh
 
-from zsg_jax.similarity.embeddings import Encoder
+
+class Encoder(Protocol):
+    """What turns texts into embeddings.
+
+    Attributes:
+        name: the encoder's name in file names and reports.
+        dimension: columns of an embedding.
+        fingerprint: changes whenever the same text would give another embedding.
+    """
+
+    name: str
+    dimension: int
+    fingerprint: str
+
+    def encode(
+        self, texts: Sequence[str], on_progress: Callable[[int], object] | None = None
+    ) -> np.ndarray:
+        """(n, dimension) float32 of length one, each a function of its own text."""
 
 
 def choose_encoder(name: str) -> Encoder:
-    """The encoder that `name` stands for: "hashing", or a BERT sentence encoder's folder."""
-    # Imported here: what either needs takes seconds to import.
-    if name == "hashing":
-        from zsg_jax.similarity.encoders.hashing import HashingEncoder
+    """The encoder called `name` in `ENCODERS`, or else the BERT sentence encoder in that folder."""
+    return ENCODERS[name]() if name in ENCODERS else _sentence(name)
 
-        return HashingEncoder()
+
+# Imported only where they are made: what either needs takes seconds to import.
+def _hashing() -> Encoder:
+    from zsg_jax.similarity.encoders.hashing import HashingEncoder
+
+    return HashingEncoder()
+
+
+def _sentence(folder: str) -> Encoder:
     from zsg_jax.similarity.encoders.sentence import SentenceEncoder
 
     # Each process embeds a share of its own, so the devices of others would wait for ever.
-    return SentenceEncoder(name, mesh=Mesh(np.asarray(jax.local_devices()), ("rows",)))
+    return SentenceEncoder(folder, mesh=Mesh(np.asarray(jax.local_devices()), ("rows",)))
+
+
+ENCODERS: dict[str, Callable[[], Encoder]] = {"hashing": _hashing}

@@ -8,7 +8,7 @@ from scipy.sparse import csr_array
 from sklearn.feature_extraction.text import HashingVectorizer
 
 from zsg_jax.runtime.errors import check
-from zsg_jax.similarity.rows import unit_rows
+from zsg_jax.similarity.embeddings import unit_embeddings
 
 SCHEME = "hashing-1"  # changes whenever the same text would give another row
 CHARACTERS = (2, 4)
@@ -71,7 +71,7 @@ class HashingEncoder:
         out = np.zeros((len(texts), self.dimension), np.float32)
         for start in range(0, len(texts), BATCH):
             counts = self._counts(texts[start : start + BATCH])
-            out[start : start + BATCH] = unit_rows(np.sign(counts) * np.log1p(np.abs(counts)))
+            out[start : start + BATCH] = unit_embeddings(np.sign(counts) * np.log1p(np.abs(counts)))
             if on_progress is not None:
                 on_progress(len(counts))
         return out

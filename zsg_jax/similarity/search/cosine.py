@@ -8,16 +8,15 @@ computed with; `stream` says how. What is summed over test rows is summed inside
 import numpy as np
 
 from zsg_jax.runtime.errors import check
-from zsg_jax.similarity.rows import unit_rows
+from zsg_jax.similarity.embeddings import Embeddings, unit_embeddings
 from zsg_jax.similarity.search.options import Search
 from zsg_jax.similarity.search.scan import scan, whole_matrix
 from zsg_jax.similarity.search.stream import RowStatistics, Stream
-from zsg_jax.similarity.stored import Rows
 
-__all__ = ["RowStatistics", "cosine_matrix", "row_statistics", "scan", "top_k", "unit_rows"]
+__all__ = ["RowStatistics", "cosine_matrix", "row_statistics", "scan", "top_k", "unit_embeddings"]
 
 
-def cosine_matrix(train: Rows, test: Rows, *, search: Search = Search()) -> np.ndarray:
+def cosine_matrix(train: Embeddings, test: Embeddings, *, search: Search = Search()) -> np.ndarray:
     """All cosines at once, for small sets.
 
     Args:
@@ -29,12 +28,14 @@ def cosine_matrix(train: Rows, test: Rows, *, search: Search = Search()) -> np.n
         (N, T) float32.
 
     Raises:
-        UserError: see `unit_rows`; or the two differ in D.
+        UserError: see `unit_embeddings`; or the two differ in D.
     """
     return whole_matrix(Stream(train, test, None, search), len(test))
 
 
-def row_statistics(train: Rows, test: Rows, *, search: Search = Search()) -> RowStatistics:
+def row_statistics(
+    train: Embeddings, test: Embeddings, *, search: Search = Search()
+) -> RowStatistics:
     """Smallest, largest and mean cosine of every training row, and its mean Euclidean distance.
 
     The mean cosine is the product with the mean test row, which equals the mean of the products; a
@@ -47,8 +48,8 @@ def row_statistics(train: Rows, test: Rows, *, search: Search = Search()) -> Row
 
 
 def top_k(
-    train: Rows,
-    test: Rows,
+    train: Embeddings,
+    test: Embeddings,
     k: int,
     *,
     farthest: bool = False,

@@ -10,7 +10,7 @@ from jax.sharding import PartitionSpec as P
 
 from zsg_jax.runtime.errors import check
 from zsg_jax.runtime.processes import from_all
-from zsg_jax.similarity.rows import checked
+from zsg_jax.similarity.embeddings import Embeddings, checked
 from zsg_jax.similarity.search import on_device as device_pass
 from zsg_jax.similarity.search import on_host as host_pass
 from zsg_jax.similarity.search.options import Search
@@ -23,7 +23,6 @@ from zsg_jax.similarity.search.stream import (
     map_tiles,
     over_devices,
 )
-from zsg_jax.similarity.stored import Rows
 
 
 class Found(NamedTuple):
@@ -42,8 +41,8 @@ class Found(NamedTuple):
 
 
 def scan(
-    train: Rows,
-    test: Rows,
+    train: Embeddings,
+    test: Embeddings,
     *,
     nearest: int = 0,
     farthest: int = 0,

@@ -22,9 +22,15 @@ from jax.sharding import AxisType, Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 
 from zsg_jax.runtime.errors import check
-from zsg_jax.similarity.rows import HOST_ROWS, check_pair, checked, unit_block, unit_rows
+from zsg_jax.similarity.embeddings import (
+    HOST_ROWS,
+    Embeddings,
+    check_pair,
+    checked,
+    unit_block,
+    unit_embeddings,
+)
 from zsg_jax.similarity.search.options import Search
-from zsg_jax.similarity.stored import Rows
 
 TILE = 256  # training embeddings of one product: the shape that fixes the bits
 TEST_MULTIPLE = 128
@@ -63,7 +69,7 @@ class GroupSums:
         return self.sums / SCALE / self._counts[:, None]
 
 
-def group_means(rows: Rows, groups: np.ndarray, what: str = "rows") -> np.ndarray:
+def group_means(rows: Embeddings, groups: np.ndarray, what: str = "rows") -> np.ndarray:
     """Mean of the unit rows of each group.
 
     Args:
@@ -120,8 +126,8 @@ class Stream:
 
     def __init__(
         self,
-        train: Rows,
-        test: Rows,
+        train: Embeddings,
+        test: Embeddings,
         rows: np.ndarray | None,
         search: Search,
         groups: GroupSums | None = None,
@@ -144,7 +150,7 @@ class Stream:
         # The row after the last test row is their mean, for every function: `row_statistics` needs
         # it, and a test set must have the same shape (hence the same bits) everywhere.
         padded = np.zeros((_ceil(len(test) + 1, TEST_MULTIPLE), self.depth), np.float32)
-        unit = unit_rows(test, "test")
+        unit = unit_embeddings(test, "test")
         padded[: len(test), : test.shape[1]] = unit
         if len(test):
             padded[len(test), : test.shape[1]] = unit.mean(axis=0, dtype=np.float64)

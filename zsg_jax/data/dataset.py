@@ -15,7 +15,7 @@ from zsg_jax.data.formats.detect import TASKS, detect
 from zsg_jax.data.formats.natural_instructions.prompt import Encode
 from zsg_jax.data.instance import Instance, InstancesDigest, instances_digest
 from zsg_jax.data.schemas import AUTO, FLAG
-from zsg_jax.data.schemas.read import ADVICE, BadRow, open_rows, read_rows
+from zsg_jax.data.schemas.read import ADVICE, BadRow, check_records, open_records
 from zsg_jax.data.storage import Storage
 from zsg_jax.runtime.progress import say
 
@@ -242,7 +242,7 @@ def _scan(path: Path, storage: Storage, options: ReadOptions, side: str) -> Data
         side=side,
         encode=options.encode,
     )
-    schema, found = open_rows(path, options.format, options.flag, read_tasks, options.fields)
+    schema, found = open_records(path, options.format, options.flag, read_tasks, options.fields)
     if options.format == AUTO and detect(path) != TASKS:
         say(f"{path}: read as rows of {schema}")
     skipped: list[BadRow] = []
@@ -256,7 +256,7 @@ def _scan(path: Path, storage: Storage, options: ReadOptions, side: str) -> Data
 
     tasks: dict[str, int] = {}
     task_index, ids, digest = array("i"), list[str](), InstancesDigest()
-    for record, instance in read_rows(
+    for record, instance in check_records(
         path, schema, found, bad_rows=options.bad_rows, advice=options.advice, on_skipped=skip
     ):
         storage.add(record)

@@ -1,11 +1,11 @@
 import json
-import struct
 
 import grain
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from tensorflow_datasets.proto import tf_example_pb2
 
 from zsg_jax.data.export import write
 from zsg_jax.runtime.errors import UserError
@@ -37,51 +37,11 @@ def many_rows(draw):
     return draw(st.lists(row, min_size=1, max_size=5))
 
 
-def varint(data, at):
-    value = shift = 0
-    while True:
-        byte = data[at]
-        value |= (byte & 127) << shift
-        at, shift = at + 1, shift + 7
-        if byte < 128:
-            return value, at
-
-
-def fields(data):
-    """(field number, value) of a message on the wire: varints and length-delimited values."""
-    at, out = 0, []
-    while at < len(data):
-        tag, at = varint(data, at)
-        value, at = varint(data, at)
-        assert tag & 7 in (0, 2)
-        if tag & 7 == 2:
-            value, at = data[at : at + value], at + value
-        out.append((tag >> 3, value))
-    return out
-
-
 def decode(record):
-    """A record by TensorFlow's field numbers: name to (kind, values), as they stand."""
-    out = {}
-    ((number, features),) = fields(record) or [(1, b"")]
-    assert number == 1
-    for number, entry in fields(features):
-        assert number == 1
-        pair = dict(fields(entry))
-        ((kind, content),) = fields(pair[2])
-        if kind == 1:
-            values = [value for number, value in fields(content) if number == 1]
-        elif kind == 2:
-            values = [
-                x for _, packed in fields(content) for (x,) in struct.iter_unpack("<f", packed)
-            ]
-        else:
-            values, packed, at = [], b"".join(value for _, value in fields(content)), 0
-            while at < len(packed):
-                value, at = varint(packed, at)
-                values.append(value - 2**64 if value >= 2**63 else value)
-        out[pair.get(1, b"").decode()] = ({1: "bytes", 2: "float", 3: "int64"}[kind], values)
-    return out
+    """A record by TFDS's copy of TensorFlow's protocol: name to (type, values)."""
+    features = tf_example_pb2.Example.FromString(record).features.feature
+    types = {name: feature.WhichOneof("kind") for name, feature in features.items()}
+    return {name: (type, list(getattr(features[name], type).value)) for name, type in types.items()}
 
 
 def export(folder, rows):
@@ -89,15 +49,19 @@ def export(folder, rows):
     path = write(lambda: iter(raw), folder, "arrayrecord", total=len(raw))
     source = grain.sources.ArrayRecordDataSource([str(path)])
     assert len(source) == len(rows)
-    return [decode(source[k]) for k in range(len(source))]
+    return [source[k] for k in range(len(source))]
+
+
+def exported(folder, rows):
+    return list(map(decode, export(folder, rows)))
 
 
 def says(feature, value):
-    kind, got = feature
+    type, got = feature
     values = value if isinstance(value, list) else [value]
-    if kind == "int64":
+    if type == "int64_list":
         return got == values
-    if kind == "float":
+    if type == "float_list":
         return np.array_equal(got, np.array(values, np.float32), equal_nan=True)
     if all(isinstance(one, str) for one in values) and len(got) == len(values):
         try:
@@ -112,15 +76,15 @@ def says(feature, value):
 
 @settings(deadline=None, max_examples=150)
 @given(many_rows())
-def test_every_field_comes_back_by_the_public_field_numbers(tmp_path_factory, rows):
-    got = export(tmp_path_factory.mktemp("export"), rows)
-    kinds = {}
+def test_every_field_comes_back_by_the_public_protocol(tmp_path_factory, rows):
+    got = exported(tmp_path_factory.mktemp("export"), rows)
+    types = {}
     for features, row in zip(got, rows, strict=True):
         assert features.keys() == {name for name, value in row.items() if value is not None}
         for name, feature in features.items():
             assert says(feature, row[name]), (name, feature, row[name])
-            # MaxText asks for one kind a column.
-            assert kinds.setdefault(name, feature[0]) == feature[0]
+            # MaxText asks for one type a column.
+            assert types.setdefault(name, feature[0]) == feature[0]
 
 
 def turns(*contents):
@@ -143,27 +107,29 @@ ADDED = {
 @pytest.mark.parametrize("name", ADDED)
 def test_prompt_completion_and_text_are_added(tmp_path, name):
     row, *expected = ADDED[name]
-    (features,) = export(tmp_path, [row])
+    (features,) = exported(tmp_path, [row])
     for key, value in zip(("prompt", "completion", "text"), expected, strict=True):
-        assert features.get(key) == (value and ("bytes", [value.encode()]))
+        assert features.get(key) == (value and ("bytes_list", [value.encode()]))
     assert json.loads(features["messages"][1][0]) == row["messages"]
 
 
-def test_columns_have_one_kind_over_all_rows(tmp_path):
+def test_columns_have_one_type_over_all_rows(tmp_path):
     rows = [
         {"x": 1, "y": [], "z": "a", "big": 1, "flag": True, "far": 0.5},
         {"x": 0.5, "y": [2], "z": ["b"], "big": 2**63, "flag": False, "far": 1e300},
         {"x": True, "y": None, "z": [], "big": 0, "flag": 3, "far": 2},
     ]
-    got = export(tmp_path, rows)
-    assert [one["x"] for one in got] == [("float", [1.0]), ("float", [0.5]), ("float", [1.0])]
-    assert [one.get("y") for one in got] == [("int64", []), ("int64", [2]), None]
-    assert [one["z"] for one in got] == [("bytes", [b"a"]), ("bytes", [b"b"]), ("bytes", [])]
-    assert [one["big"] for one in got] == [
-        ("bytes", [str(k).encode()]) for k in (1, 9223372036854775808, 0)
-    ]
-    assert [one["flag"] for one in got] == [("int64", [1]), ("int64", [0]), ("int64", [3])]
-    assert [one["far"][0] for one in got] == ["bytes"] * 3
+    expected = {
+        "x": ("float_list", [1.0], [0.5], [1.0]),
+        "z": ("bytes_list", [b"a"], [b"b"], []),
+        "big": ("bytes_list", [b"1"], [b"9223372036854775808"], [b"0"]),
+        "flag": ("int64_list", [1], [0], [3]),
+        "far": ("bytes_list", [b"0.5"], [b"1e+300"], [b"2"]),
+    }
+    got = exported(tmp_path, rows)
+    for name, (type, *values) in expected.items():
+        assert [one[name] for one in got] == [(type, value) for value in values]
+    assert [one.get("y") for one in got] == [("int64_list", []), ("int64_list", [2]), None]
 
 
 def test_a_name_that_is_no_text_is_refused(tmp_path):
@@ -174,6 +140,6 @@ def test_a_name_that_is_no_text_is_refused(tmp_path):
 
 def test_the_same_rows_are_the_same_bytes(tmp_path):
     """Features stand in the order of their names, not in a map's, which changes by process."""
-    row = {name: name for name in ("zebra", "b", "messages", "a", "text", "q", "prompt", "c")}
-    (record,) = export(tmp_path, [row])
-    assert list(record) == sorted(row)
+    names = ["zebra", "boat", "messages", "apple", "text", "queen", "prompt", "cat"]
+    (record,) = export(tmp_path, [dict.fromkeys(names, "")])
+    assert sorted(names, key=lambda name: record.index(name.encode())) == sorted(names)

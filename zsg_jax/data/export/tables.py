@@ -162,7 +162,10 @@ def _refusal(
             return UserError(
                 f"{format}: row {number}{identity}: {clash}; mend the rows or give --format jsonl"
             )
-    raise AssertionError("every row fits alone, but not all of them")
+    return UserError(
+        f"{format}: fields of the {len(rows)} rows from {first} on have no one type; give --format "
+        "jsonl"
+    )
 
 
 def _is_wide(value: Any) -> bool:
@@ -186,7 +189,7 @@ def _storable(type: pa.DataType, wide: bool, depth: int = 0) -> pa.DataType:
 
 
 def _fitted(value: Any, type: pa.DataType) -> Any:
-    """A value as pyarrow takes it for a type that `_storable` gave."""
+    """A value as pyarrow wants it for a type that `_storable` gave."""
     if pa.types.is_null(type) and value == {}:
         return None
     if isinstance(value, dict) and pa.types.is_struct(type):

@@ -1,1 +1,1 @@
-"""Files of every layout, as rows of JSON objects."""
+"""Sources of every format, as records: JSON objects and where each stands."""

@@ -63,14 +63,14 @@ def read_messages(
         UserError: with file, line and reason; also for a missing, unreadable or empty file.
     """
     skipped: list[BadRow] = []
-    schema, found = open_rows(Path(path), format)
-    accepted = read_rows(
+    schema, found = open_records(Path(path), format)
+    accepted = check_records(
         Path(path), schema, found, bad_rows=bad_rows, advice=advice, on_skipped=skipped.append
     )
     return [instance for _, instance in accepted], skipped
 
 
-def open_rows(
+def open_records(
     path: Path,
     format: str = AUTO,
     flag: str = FLAG,
@@ -103,7 +103,7 @@ def open_rows(
     return recognize(found, flag)
 
 
-def read_rows(
+def check_records(
     path: Path,
     schema: str,
     records: Iterator[Record],
@@ -112,7 +112,7 @@ def read_rows(
     advice: str,
     on_skipped: Callable[[BadRow], object],
 ) -> Iterator[tuple[Record, Instance]]:
-    """Checks records that `open_rows` gave: yields each good one as it stood, and its instance."""
+    """Checks records that `open_records` gave; yields each good one and its instance."""
     seen = SeenIds()
     good = bad = cut = 0
     for record in records:

@@ -26,6 +26,9 @@ INPUT = {"input": "3 + 4\n"}
 DEFINITION = "Definition: Add the numbers.\n\n"
 ONE = " Positive Example 1 -\nInput: 2 + 2\n Output: 4\n\n"
 TWO = " Positive Example 2 -\nInput: 1 + 5\n Output: 6\n\n"
+THREE = " Positive Example 3 -\nInput: 3 + 0\n Output: 3\n\n"
+WRONG = " Negative Example 1 -\nInput: 1 + 1\n Output: 3\n\n"
+WRONG_TWO = " Negative Example 2 -\nInput: 1 + 2\n Output: 12\n\n"
 TAIL = "Now complete the following example -\nInput: 3 + 4\nOutput: "
 
 # Written out by hand from the study's rules, a knob each.
@@ -46,100 +49,24 @@ BY_HAND = {
         "Input: 3 + 4\n"
         "Output: ",
     ),
-    "definition alone": (
-        Form(),
-        "Definition: Add the numbers.\n"
-        "\n"
-        "Now complete the following example -\n"
-        "Input: 3 + 4\n"
-        "Output: ",
-    ),
-    "nothing": (
-        Form(definition=False),
-        "Now complete the following example -\nInput: 3 + 4\nOutput: ",
-    ),
-    "examples alone": (
-        Form(definition=False, positive=1),
-        " Positive Example 1 -\n"
-        "Input: 2 + 2\n"
-        " Output: 4\n"
-        "\n"
-        "Now complete the following example -\n"
-        "Input: 3 + 4\n"
-        "Output: ",
-    ),
-    "more than there are": (
-        Form(definition=False, positive=5),
-        " Positive Example 1 -\n"
-        "Input: 2 + 2\n"
-        " Output: 4\n"
-        "\n"
-        " Positive Example 2 -\n"
-        "Input: 1 + 5\n"
-        " Output: 6\n"
-        "\n"
-        " Positive Example 3 -\n"
-        "Input: 3 + 0\n"
-        " Output: 3\n"
-        "\n"
-        "Now complete the following example -\n"
-        "Input: 3 + 4\n"
-        "Output: ",
-    ),
+    "definition alone": (Form(), DEFINITION + TAIL),
+    "nothing": (Form(definition=False), TAIL),
+    "examples alone": (Form(definition=False, positive=1), ONE + TAIL),
+    "more than there are": (Form(definition=False, positive=5), ONE + TWO + THREE + TAIL),
     "negative": (
         Form(positive=1, negative=2),
-        "Definition: Add the numbers.\n"
-        "\n"
-        " Positive Example 1 -\n"
-        "Input: 2 + 2\n"
-        " Output: 4\n"
-        "\n"
-        " Negative Example 1 -\n"
-        "Input: 1 + 1\n"
-        " Output: 3\n"
-        "\n"
-        " Negative Example 2 -\n"
-        "Input: 1 + 2\n"
-        " Output: 12\n"
-        "\n"
-        "Now complete the following example -\n"
-        "Input: 3 + 4\n"
-        "Output: ",
+        DEFINITION + ONE + WRONG + WRONG_TWO + TAIL,
     ),
     "explanation, where there is one": (
         Form(positive=2, negative=2, explanation=True),
-        "Definition: Add the numbers.\n"
-        "\n"
-        " Positive Example 1 -\n"
-        "Input: 2 + 2\n"
-        " Output: 4\n"
-        " Explanation: The sum.\n"
-        "\n"
-        " Positive Example 2 -\n"
-        "Input: 1 + 5\n"
-        " Output: 6\n"
-        "\n"
-        " Negative Example 1 -\n"
-        "Input: 1 + 1\n"
-        " Output: 3\n"
-        " Explanation: One too many\n"
-        "\n"
-        " Negative Example 2 -\n"
-        "Input: 1 + 2\n"
-        " Output: 12\n"
-        "\n"
-        "Now complete the following example -\n"
-        "Input: 3 + 4\n"
-        "Output: ",
+        DEFINITION
+        + " Positive Example 1 -\nInput: 2 + 2\n Output: 4\n Explanation: The sum.\n\n"
+        + TWO
+        + " Negative Example 1 -\nInput: 1 + 1\n Output: 3\n Explanation: One too many\n\n"
+        + WRONG_TWO
+        + TAIL,
     ),
-    "task name": (
-        Form(task_name=True),
-        "task1_adding. Definition: Add the numbers.\n"
-        "\n"
-        "Now complete the following example -\n"
-        "Input: 3 + 4\n"
-        "Output: ",
-    ),
+    "task name": (Form(task_name=True), "task1_adding. " + DEFINITION + TAIL),
 }
 
 
@@ -173,8 +100,7 @@ def test_what_would_pass_the_limit_is_left_out_and_then_cut():
     # A short negative example comes in where a long positive one did not.
     long = TASK | {"Positive Examples": [{"input": "2" * 500, "output": "4"}]}
     short = parts("t", long, INPUT, Form(positive=1, negative=1))
-    negative = " Negative Example 1 -\nInput: 1 + 1\n Output: 3\n\n"
-    assert fit([short], 300, bytewise)[0] == (DEFINITION + negative + TAIL, 1, False)
+    assert fit([short], 300, bytewise)[0] == (DEFINITION + WRONG + TAIL, 1, False)
 
 
 def words(texts):
@@ -204,17 +130,17 @@ def test_the_limit_is_kept_as_the_rule_says_it(prompts, limit):
     expected = []
     for head, positive, negative, tail in prompts:
         left = 0
-        taken = [[], []]
-        for kind, examples in enumerate((positive, negative)):
+        shown = [[], []]
+        for side, examples in enumerate((positive, negative)):
             for number, example in enumerate(examples):
-                before = head + "".join(taken[0]) + "".join(taken[1])
+                before = head + "".join(shown[0]) + "".join(shown[1])
                 if number_of_words(before + example + tail) > limit:
                     left += len(examples) - number
                     break
-                taken[kind].append(example)
-        text = head + "".join(taken[0]) + "".join(taken[1]) + tail
+                shown[side].append(example)
+        text = head + "".join(shown[0]) + "".join(shown[1]) + tail
         if number_of_words(head + "".join(positive) + "".join(negative) + tail) <= limit:
-            # A word may end where an example is left out: what fits as a whole is taken whole.
+            # A word may end where an example is left out: what fits as a whole is shown whole.
             text, left = head + "".join(positive) + "".join(negative) + tail, 0
         expected.append((text, left, number_of_words(text) > limit))
     for prompt, (text, left, cut) in zip(fit(prompts, limit, words), expected, strict=True):

@@ -10,8 +10,8 @@ from array_record.python.array_record_module import ArrayRecordWriter
 
 from zsg_jax.data.dataset import ReadOptions, open_dataset
 from zsg_jax.data.export.examples import Example
-from zsg_jax.data.formats.tfds import open_tfds
-from zsg_jax.data.formats.tfds.layout import Split, features, info, shard_name
+from zsg_jax.data.formats.tfds import layout, open_tfds
+from zsg_jax.data.formats.tfds.layout import Split, info, shard_name
 from zsg_jax.data.schemas.read import read_messages
 from zsg_jax.runtime.errors import UserError
 from zsg_jax.runtime.files import write_json
@@ -33,19 +33,19 @@ def row(number):
     }
 
 
-def feature_tree(kinds):
+def feature_tree(features):
     return {
-        "ask": kinds.Text(),
-        "answers": kinds.Sequence({"text": kinds.Text(), "start": np.int32}),
-        "label": kinds.ClassLabel(names=["no", "yes"]),
+        "ask": features.Text(),
+        "answers": features.Sequence({"text": features.Text(), "start": np.int32}),
+        "label": features.ClassLabel(names=["no", "yes"]),
         "count": np.int64,
         "share": np.float32,
         "flag": np.bool_,
-        "marks": kinds.Sequence(kinds.Text()),
-        "grid": kinds.Tensor(shape=(2, 2), dtype=np.int32),
-        "parts": kinds.Dataset({"name": kinds.Text(), "size": np.int32}),
-        "page": {"title": kinds.Text()},
-        "id": kinds.Text(),
+        "marks": features.Sequence(features.Text()),
+        "grid": features.Tensor(shape=(2, 2), dtype=np.int32),
+        "parts": features.Dataset({"name": features.Text(), "size": np.int32}),
+        "page": {"title": features.Text()},
+        "id": features.Text(),
     }
 
 
@@ -123,9 +123,9 @@ def example(**columns):
     """A record written without TFDS; "__" stands for "/"."""
     message = Example()
     for name, values in columns.items():
-        kind = "int64_list" if isinstance(values[0], int) else "bytes_list"
+        type = "int64_list" if isinstance(values[0], int) else "bytes_list"
         feature = message.features.feature[name.replace("__", "/")]
-        getattr(feature, kind).value.extend(values)
+        getattr(feature, type).value.extend(values)
     return message.SerializeToString()
 
 
@@ -137,8 +137,8 @@ def asked(tmp_path, *records):
 
 
 def test_lists_of_lists_of_unlike_lengths_are_read(tmp_path):
-    kinds = tfds.features
-    tree = kinds.FeaturesDict({"rag": kinds.Sequence(kinds.Sequence(kinds.Text()))})
+    features = tfds.features
+    tree = features.FeaturesDict({"rag": features.Sequence(features.Sequence(features.Text()))})
     records = [
         example(rag__ragged_flat_values=[b"a", b"b", b"c"], rag__ragged_row_lengths_0=[2, 1]),
         example(rag__ragged_flat_values=[b"d"], rag__ragged_row_lengths_0=[0, 1, 0]),
@@ -164,16 +164,16 @@ def test_what_tfds_cannot_decode_is_a_bad_row(tmp_path):
 
 
 def test_features_are_those_that_tfds_saves(tmp_path):
-    kinds = tfds.features
-    text = kinds.Text()
+    features = tfds.features
+    text = features.Text()
     tree = {
         "id": text,
         "task": text,
-        "messages": kinds.Sequence({"role": text, "content": text}),
-        "references": kinds.Sequence(text),
+        "messages": features.Sequence({"role": text, "content": text}),
+        "references": features.Sequence(text),
     }
-    kinds.FeaturesDict(tree).save_config(str(tmp_path))
-    assert json.loads((tmp_path / "features.json").read_text()) == features()
+    features.FeaturesDict(tree).save_config(str(tmp_path))
+    assert json.loads((tmp_path / "features.json").read_text()) == layout.features()
 
 
 NO_TENSORFLOW = '''

@@ -187,9 +187,9 @@ def test_a_file_that_changes_under_a_dataset_is_told(three, tmp_path):
     [
         ({"fileFormat": "tfrecord"}, "holds tfrecord files.*--file_format=array_record"),
         ({"splits": []}, "names no split"),
-        ({"splits": [{"name": "train"}]}, "its shards cannot be told"),
+        ({"splits": [{"name": "train"}]}, "its shards are not named"),
         ({"splits": [{"name": "a"}, {"name": "b"}]}, "has the splits a, b; name one, as .*:a$"),
-        ({"splits": [{"name": "train", "shardLengths": ["x"]}]}, "its shards cannot be told"),
+        ({"splits": [{"name": "train", "shardLengths": ["x"]}]}, "its shards are not named"),
     ],
 )
 def test_a_folder_that_cannot_be_read_is_told(tmp_path, told_as, told):

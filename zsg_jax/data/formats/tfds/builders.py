@@ -51,8 +51,8 @@ def open_builder(folder: Path, split: str) -> tuple[list[Part], Decode]:
             values = features.deserialize_example_np(record)
         except Exception as error:
             raise Refused(f"TFDS cannot decode it: {first_line(error)}") from None
-        row = _plain(tfds, features, values, "")
-        return {name: None if value == "" else value for name, value in row.items()}
+        plain = _plain(tfds, features, values, "")
+        return {name: None if value == "" else value for name, value in plain.items()}
 
     return parts, decode
 

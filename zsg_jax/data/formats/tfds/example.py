@@ -40,12 +40,12 @@ def from_record(record: bytes) -> dict[str, Any]:
     roles, contents = texts.get(_ROLE, []), texts.get(_CONTENT, [])
     if len(roles) != len(contents):
         raise Refused(f'"messages" has {len(roles)} roles for {len(contents)} contents')
-    row: dict[str, Any] = {name: texts[name][0] for name in ("id", "task") if texts.get(name)}
-    row["messages"] = [
+    fields: dict[str, Any] = {name: texts[name][0] for name in ("id", "task") if texts.get(name)}
+    fields["messages"] = [
         {"role": role, "content": content} for role, content in zip(roles, contents, strict=True)
     ]
-    row["references"] = texts.get("references", [])
-    return row
+    fields["references"] = texts.get("references", [])
+    return fields
 
 
 def _texts(name: str, values: Any) -> list[str]:

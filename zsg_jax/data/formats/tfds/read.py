@@ -109,7 +109,7 @@ def _parts(folder: Path, info: dict[str, Any], split: dict[str, Any]) -> list[Pa
         sound = split.get("filepathTemplate", TEMPLATE) == TEMPLATE and min(lengths) >= 0
     except (KeyError, TypeError, ValueError):
         lengths, sound = [], False
-    check(sound, f"{folder / INFO}: its shards cannot be told; prepare the data set again")
+    check(sound, f"{folder / INFO}: its shards are not named; prepare the data set again")
     return [
         Part(
             folder / shard_name(str(info.get("name")), str(split["name"]), shard, len(lengths)),

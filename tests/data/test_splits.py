@@ -28,10 +28,11 @@ TASKS = st.lists(st.integers(0, 6), min_size=2, max_size=60).filter(
 
 
 @given(TASKS, st.floats(0.01, 0.99), st.integers(0, 2**32))
-def test_every_task_gives_its_share_and_keeps_a_row(tasks, fraction, seed):
+def test_every_task_gives_its_share_and_keeps_an_example(tasks, fraction, seed):
     kept = report_split(np.array(tasks, np.int32), fraction, seed)
     assert kept.shape == (len(tasks),)
     assert kept.dtype == bool
+    np.testing.assert_array_equal(kept, report_split(np.array(tasks, np.int32), fraction, seed))
     counts = defaultdict(lambda: [0, 0])
     for task, one in zip(tasks, kept.tolist(), strict=True):
         counts[task][one] += 1
@@ -42,7 +43,7 @@ def test_every_task_gives_its_share_and_keeps_a_row(tasks, fraction, seed):
             continue
         assert arranging >= 1
         assert scoring >= 1
-        # Within half a row of the share, but where one row must stand on either side.
+        # Within half an example of the share, but where one must stand on either side.
         exact = Fraction(fraction) * total
         assert abs(scoring - exact) <= Fraction(1, 2) + Fraction(1, 10**9) or scoring in (
             1,
@@ -52,17 +53,11 @@ def test_every_task_gives_its_share_and_keeps_a_row(tasks, fraction, seed):
             assert abs(scoring - exact) <= Fraction(1, 2) + Fraction(1, 10**9)
 
 
-@given(TASKS, st.integers(0, 2**32))
-def test_the_same_seed_gives_the_same_rows(tasks, seed):
-    task = np.array(tasks, np.int32)
-    np.testing.assert_array_equal(report_split(task, 0.3, seed), report_split(task, 0.3, seed))
-
-
-def test_the_seed_decides_and_every_row_can_be_drawn():
+def test_the_seed_decides_and_every_example_can_be_drawn():
     task = np.zeros(10, np.int32)
     draws = np.array([report_split(task, 0.3, seed) for seed in range(200)])
     assert (draws.sum(axis=1) == 3).all()
-    # Each row has expectation 60 of 200, standard deviation 6.5.
+    # Each example has expectation 60 of 200, standard deviation 6.5.
     assert (np.abs(draws.sum(axis=0) - 60) < 33).all()
 
 
@@ -118,7 +113,7 @@ def test_a_missing_split_file_is_named(tmp_path):
         read_split(tmp_path / "none.json")
 
 
-def test_a_key_that_no_row_has_is_named(tmp_path):
+def test_a_task_that_no_example_has_is_named(tmp_path):
     path = write(tmp_path, {"train_key_list": ["alpha", "beta"], "eval_key_list": ["gamma"]})
     with pytest.raises(
         UserError, match=r"train_key_list: no row of data\.train .* 'beta'; .*bet_a\?"

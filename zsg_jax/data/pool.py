@@ -110,20 +110,13 @@ def make_pool(
         )
         for side, dataset in sides.items()
     }
-    facts: dict[str, Any] = {}
+    counts: dict[str, dict[str, Any]] = {}
     for side, dataset in sides.items():
         _report_refused(side, dataset, examples[side], form, bad_rows)
-        _report_cut(side, examples[side])
-        facts |= _facts(side, dataset, examples[side])
+        counts[side] = _count(dataset, examples[side])
+        _report_cut(side, counts[side])
     for side in sides:
-        _report_dropped(side, facts, form)
-    tasks = [set(dataset.task_names) for dataset in sides.values()]
-    facts |= {
-        "skipped": [record._asdict() for dataset in sides.values() for record in dataset.skipped],
-        "tokenizer_digest": tokenizer.fingerprint,
-        "template_digest": form.fingerprint,
-        "shared_tasks": sorted(tasks[0] & tasks[1] - {NO_TASK}),
-    }
+        _report_dropped(side, counts[side], form)
     usable, answered = (np.flatnonzero(examples[side].answer_tokens) for side in sides)
     chosen = sides["test"].select(answered)
     aimed = scored = np.arange(len(chosen))
@@ -131,7 +124,12 @@ def make_pool(
         by_name = np.unique(chosen.task_names, return_inverse=True)[1]
         kept = report_split(by_name, report_fraction, seed)
         aimed, scored = np.flatnonzero(~kept), np.flatnonzero(kept)
-    facts |= {
+    tasks = [set(dataset.task_names) for dataset in sides.values()]
+    facts = {f"{side}_{key}": fact for side in sides for key, fact in counts[side].items()} | {
+        "skipped": [record._asdict() for dataset in sides.values() for record in dataset.skipped],
+        "tokenizer_digest": tokenizer.fingerprint,
+        "template_digest": form.fingerprint,
+        "shared_tasks": sorted(tasks[0] & tasks[1] - {NO_TASK}),
         "test_ids": [chosen.ids[index] for index in scored],
         "aimed_rows": len(aimed),
         "scored_rows": len(scored),
@@ -181,56 +179,46 @@ def _report_refused(
     say(f"skipped {len(examples.refused):,} of {len(dataset):,} {side} rows, as {unfit}")
 
 
-def _report_cut(side: str, examples: prompts.TokenRows) -> None:
-    counts = _cut(side, examples)
+def _report_cut(side: str, counts: dict[str, Any]) -> None:
     parts = [
-        f"{counts[f'{side}_{part}_cut']:,} lost {counts[f'{side}_{part}_cut_tokens']:,} tokens of "
-        f"{what}"
+        f"{counts[f'{part}_cut']:,} lost {counts[f'{part}_cut_tokens']:,} tokens of {what}"
         for part, what in (("prompt", "the prompt"), ("answer", "an answer"))
-        if counts[f"{side}_{part}_cut"]
+        if counts[f"{part}_cut"]
     ]
     if parts:
-        say(f"cut to fit, of {len(examples):,} {side} rows: {'; '.join(parts)}")
+        say(f"cut to fit, of {counts['rows']:,} {side} rows: {'; '.join(parts)}")
 
 
-def _report_dropped(side: str, facts: dict[str, Any], form: prompts.Form) -> None:
+def _report_dropped(side: str, counts: dict[str, Any], form: prompts.Form) -> None:
     key = {"train": "data.max_length", "test": "evaluation.max_length"}[side]
-    spare = (
-        ", or pass --config.data.truncation=head, which cuts prompts instead"
-        if form.truncation == "tail"
-        else ""
-    )
-    if len(facts[f"{side}_dropped"]) == facts[f"{side}_rows"]:
-        raise UserError(f"no {side} row has an answer token left; raise --config.{key}{spare}")
-    dropped = len(facts[f"{side}_dropped"]) - len(facts[f"{side}_refused"])
+    way_out = f"raise --config.{key}"
+    if form.truncation == "tail":
+        way_out += ", or pass --config.data.truncation=head, which cuts prompts instead"
+    if len(counts["dropped"]) == counts["rows"]:
+        raise UserError(f"no {side} row has an answer token left; {way_out}")
+    dropped = len(counts["dropped"]) - len(counts["refused"])
     if dropped:
         say(
-            f"{dropped:,} of {facts[f'{side}_rows']:,} {side} rows have no answer token left "
-            f"within {key} and are left out; to keep more, raise --config.{key}{spare}"
+            f"{dropped:,} of {counts['rows']:,} {side} rows have no answer token left within {key} "
+            f"and are left out; to keep more, {way_out}"
         )
 
 
-def _cut(side: str, examples: prompts.TokenRows) -> dict[str, int]:
-    """How many examples the limits cut, and tokens they took, by what they were taken from."""
-    facts = {f"{side}_cut": int((examples.cut > 0).sum())}
-    lost = {"prompt": examples.cut - examples.answer_cut, "answer": examples.answer_cut}
-    for part, counts in lost.items():
-        facts[f"{side}_{part}_cut"] = int((counts > 0).sum())
-        facts[f"{side}_{part}_cut_tokens"] = int(counts.sum())
-    return facts
-
-
-def _facts(side: str, dataset: Dataset, examples: prompts.TokenRows) -> dict[str, Any]:
+def _count(dataset: Dataset, examples: prompts.TokenRows) -> dict[str, Any]:
+    """What of a side is there, cut, refused and dropped, JSON-ready; `cut` counts examples."""
+    prompt_cut = examples.cut - examples.answer_cut
     return {
-        f"{side}_rows": len(dataset),
-        f"{side}_tasks": len(set(dataset.task_names)),
-        **_cut(side, examples),
-        f"{side}_refused": [
+        "rows": len(dataset),
+        "tasks": len(set(dataset.task_names)),
+        "cut": int((examples.cut > 0).sum()),
+        "prompt_cut": int((prompt_cut > 0).sum()),
+        "prompt_cut_tokens": int(prompt_cut.sum()),
+        "answer_cut": int((examples.answer_cut > 0).sum()),
+        "answer_cut_tokens": int(examples.answer_cut.sum()),
+        "refused": [
             {"id": dataset.ids[index], "reason": reason}
             for index, reason in examples.refused.items()
         ],
-        f"{side}_dropped": [
-            dataset.ids[index] for index in np.flatnonzero(examples.answer_tokens == 0)
-        ],
-        f"{side}_digest": dataset.digest,
+        "dropped": [dataset.ids[index] for index in np.flatnonzero(examples.answer_tokens == 0)],
+        "digest": dataset.digest,
     }

@@ -3,7 +3,7 @@
     python benchmarks/plans.py [NAME …]
 
 Runs `python -m zsg_jax.plan --json` once for each, compiling for machines that are not here (the
-`tpu` extra), and prints a table and every exchange that no sharding rule explains. Minutes each.
+`tpu` extra), and prints a table. Minutes each.
 """
 
 import json
@@ -55,7 +55,7 @@ def line(told: dict[str, Any], overrides: tuple[str, ...]) -> list[str]:
     """The cells of a plan: 10^9 bytes of a chip, seconds, days."""
     memory = told["memory"]
     giga = {name: f"{number / 1e9:.1f}" for name, number in memory.items()}
-    work = [f"{sum(one['wire'] for one in told.get('collectives', [])) / 1e9:.1f}"]
+    work = [f"{sum(one['sent'] for one in told.get('collectives', [])) / 1e9:.1f}"]
     roof = told.get("roofline")
     bound = (
         [f"{roof['seconds']:.2f} ({roof['bound']})", f"{roof['days']:.3f}"] if roof else ["–"] * 2
@@ -100,10 +100,6 @@ def main(names: list[str]) -> None:
             notes.append(
                 f"{name}: exit 1 after {seconds:.0f} s; {refusal.removeprefix('zsg_jax: ')}"
             )
-        strange = [one for one in told.get("collectives", []) if one["why"] == "unexplained"]
-        notes += [f"{name}: unexplained: {one['kind']} {one['examples']}" for one in strange]
-        if told.get("collectives") and not strange:
-            notes.append(f"{name}: every exchange is explained by a rule")
     print("", *notes, sep="\n")
 
 

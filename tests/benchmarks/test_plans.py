@@ -26,7 +26,7 @@ def test_a_line_has_the_numbers_of_the_plan_and_none_where_nothing_was_compiled(
             **{"total": 6.79e9, "usable": 16.84e9},
         },
         "fits": True,
-        "collectives": [{"wire": 2.04e9}, {"wire": 1e9}],
+        "collectives": [{"sent": 2.04e9}, {"sent": 1e9}],
         "roofline": {"seconds": 1.234, "bound": "compute", "days": 0.5},
         "compile_seconds": 61.6,
     }

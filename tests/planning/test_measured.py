@@ -16,8 +16,9 @@ import jax
 jax.config.update("jax_num_cpu_devices", chips)
 import numpy as np
 from zsg_jax.config import default_config
-from zsg_jax.planning import join
+from zsg_jax.planning.estimate import compile_step
 from zsg_jax.training import sharding
+from zsg_jax.workflows import plan
 
 def status(name):
     for line in open("/proc/self/status"):
@@ -26,10 +27,11 @@ def status(name):
 
 config = default_config()
 config.update_from_flattened_dict(overrides)
-compiled = join.compile_step(config, jax.devices(), f"cpu:{chips}")
-trainer = compiled.trainer
+mesh = plan.make_mesh(config, jax.devices(), f"cpu:{chips}")
+trainer, step_shape = plan.planned_trainer(config, mesh), plan.step_shape(config, mesh)
+step, _ = compile_step(trainer, step_shape)
 random = np.random.default_rng(0)
-shape = (compiled.rows, compiled.length)
+shape = (step_shape.rows, step_shape.length)
 batch = {
     "tokens": random.integers(0, 258, shape, np.int32),
     "positions": np.broadcast_to(np.arange(shape[1], dtype=np.int32), shape),
@@ -51,7 +53,7 @@ def zeros(leaf):
 state = jax.tree.map(zeros, trainer.abstract_state)
 batch = sharding.place_batch(batch, trainer.mesh)
 for _ in range(3):
-    state, metrics = compiled.step(state, batch)
+    state, metrics = step(state, batch)
     jax.block_until_ready(state)
 print(json.dumps(status("VmHWM") - before))
 """

@@ -3,7 +3,7 @@ import pytest
 
 from zsg_jax.models import llama
 from zsg_jax.training import flops, metrics, sharding
-from zsg_jax.training.speed import Speed
+from zsg_jax.training.flops import Speed
 from zsg_jax.workflows import study
 
 RUN = "runs/tmta-nft-seed0"

@@ -1,13 +1,12 @@
-"""The nearest setting that fits a machine, found by compiling settings one after the other."""
+"""The nearest setting that fits a machine, found by compiling settings one after the other.
+
+A setting is a dict of config keys, such as {"model.remat": "full"}: what is changed of the config.
+"""
 
 from collections.abc import Callable, Iterator
 from typing import Any
 
-from ml_collections import ConfigDict
-
-from zsg_jax.planning.join import REMAT, make_mesh, trainer_of
-from zsg_jax.planning.memory import least_bytes
-from zsg_jax.runtime.errors import UserError
+from zsg_jax.models.compute import REMAT
 from zsg_jax.runtime.progress import say
 from zsg_jax.training import sharding
 
@@ -18,65 +17,65 @@ MOST = 10
 RANK = 16
 
 
-def chain(config: ConfigDict, rows_apart: int) -> list[Setting]:
+def micro_batch(config: Setting) -> int:
+    """Rows at once, of a config with its keys flattened."""
+    return int(config["training.micro_batch_size"] or config["training.batch_size"])
+
+
+def chain(config: Setting, rows_apart: int) -> list[Setting]:
     """Settings of one mesh, each taking less memory than the one before.
 
     First more is computed again in the backward pass, then fewer rows are taken at once.
 
     Args:
+        config: its keys flattened.
         rows_apart: what the rows of a micro-batch must be a multiple of.
     """
-    training, remat = config.training, config.model.remat
-    now = training.micro_batch_size or training.batch_size
-    more = REMAT[REMAT.index(remat) + 1 :] if remat in REMAT else REMAT[-1:]
+    every, remat = list(REMAT), config["model.remat"]
+    now, batch_size = micro_batch(config), config["training.batch_size"]
+    more = every[every.index(remat) + 1 :] if remat in every else every[-1:]
     found: list[Setting] = [{"model.remat": one} for one in more]
     last = found[-1] if found else {}
     for rows in range(now - 1, 0, -1):
-        if training.batch_size % rows == 0 and rows % rows_apart == 0 and now % rows == 0:
+        if batch_size % rows == 0 and rows % rows_apart == 0 and now % rows == 0:
             found.append({**last, "training.micro_batch_size": rows})
     return found
 
 
-def meshes(config: ConfigDict, chips: int) -> Iterator[Setting]:
+def meshes(config: Setting, chips: int) -> Iterator[Setting]:
     """Other meshes of as many chips, those that leave most as it is first.
 
-    The state is split further at the cost of copies; where there is an axis for it, layers are
-    split too.
+    The state is split further at the cost of copies, then layers are split too.
     """
-    now = sharding.mesh_sizes(**config.mesh.to_dict(), devices=chips)
-    others = [axis for axis in sharding.AXES if axis not in ("data", "fsdp")]
+    now = _mesh(config, chips)
     sizes = [n for n in range(1, chips + 1) if chips % n == 0]
     seen = []
-    for inner in sizes if others else [1]:
-        for copies in sizes[::-1] if inner == 1 else [1]:
-            if chips % (inner * copies):
+    for tensor in sizes:
+        for data in sizes[::-1] if tensor == 1 else [1]:
+            if chips % (tensor * data):
                 continue
-            mesh = {"data": copies, "fsdp": chips // (inner * copies)}
-            mesh |= dict.fromkeys(others, inner)
+            mesh = {"data": data, "fsdp": chips // (tensor * data), "tensor": tensor}
             if mesh != now and mesh not in seen:
                 seen.append(mesh)
                 yield {f"mesh.{axis}": size for axis, size in mesh.items()}
 
 
-def changed(config: ConfigDict, setting: Setting) -> ConfigDict:
-    """A copy of the config with this setting."""
-    other = config.copy_and_resolve_references()
-    other.update_from_flattened_dict(setting)
-    return other
+def _mesh(config: Setting, chips: int) -> dict[str, int]:
+    given = {axis: int(config[f"mesh.{axis}"]) for axis in sharding.AXES}
+    return sharding.mesh_sizes(**given, devices=chips)
 
 
-def coarser(config: ConfigDict, *, adapters: bool) -> list[Setting]:
+def coarser(config: Setting, *, adapters: bool) -> list[Setting]:
     """Settings that take less memory and learn otherwise: weights of fewer bits, then adapters.
 
     Args:
         adapters: whether there are weights to be adapted.
     """
-    model = config.model
-    fewer = {} if model.dtype == "bfloat16" else {"model.dtype": "bfloat16"}
-    if model.lora.rank:
+    fewer = {} if config["model.dtype"] == "bfloat16" else {"model.dtype": "bfloat16"}
+    if config["model.lora.rank"]:
         return [fewer] if fewer else []
     found: list[Setting] = []
-    if model.param_dtype != "bfloat16":
+    if config["model.param_dtype"] != "bfloat16":
         found.append({"model.param_dtype": "bfloat16"})
     if adapters:
         found.append({"model.lora.rank": RANK, **fewer})
@@ -89,11 +88,10 @@ def learns_otherwise(setting: Setting) -> bool:
 
 
 def nearest(
-    config: ConfigDict,
-    devices: list[Any],
-    machine: str,
-    usable: int,
-    fits: Callable[[ConfigDict], bool],
+    config: Setting,
+    chips: int,
+    may_fit: Callable[[Setting], bool],
+    fits: Callable[[Setting], bool],
     *,
     adapters: bool = False,
 ) -> tuple[Setting | None, int]:
@@ -102,8 +100,9 @@ def nearest(
     What changes nothing that is learned comes first, and only where none of it fits `coarser`.
 
     Args:
-        usable: bytes of a chip.
-        fits: compiles a config and says whether it fits.
+        config: its keys flattened.
+        may_fit: whether a setting's sizes divide, and its state and gradients alone fit.
+        fits: compiles a setting and says whether it fits.
         adapters: as `coarser` takes it.
     """
     tried: list[Setting] = []
@@ -114,34 +113,28 @@ def nearest(
             return False
         tried.append(setting)
         say(f"trying {written(setting)}")
-        return fits(changed(config, setting))
+        return fits(setting)
 
     for first in [{}, *coarser(config, adapters=adapters)]:
         most = len(tried) + MOST
-        for mesh in [{}, *meshes(config, len(devices))]:
-            settings = _that_may_fit(config, {**first, **mesh}, devices, machine, usable)
-            found = _least(settings, tries)
+        for mesh in [{}, *meshes(config, chips)]:
+            found = _least(_of_mesh(config, {**first, **mesh}, chips, may_fit), tries)
             if found is not None:
                 return found, len(tried)
     return None, len(tried)
 
 
-def _that_may_fit(
-    config: ConfigDict, start: Setting, devices: list[Any], machine: str, usable: int
+def _of_mesh(
+    config: Setting, start: Setting, chips: int, may_fit: Callable[[Setting], bool]
 ) -> list[Setting]:
-    """`start` and its chain, as far as rows divide; none where the state alone is too large."""
-    base = changed(config, start)
-    try:
-        mesh = make_mesh(base, devices, machine)
-        settings = [{**start, **one} for one in chain(base, sharding.row_devices(mesh))]
-        settings = [start, *settings] if start else settings
-        settings = [one for one in settings if possible(changed(config, one), mesh)]
-        if not settings:
-            return []
-        state = trainer_of(changed(config, settings[-1]), mesh).abstract_state
-    except UserError:
-        return []  # sizes that do not divide
-    return settings if least_bytes(state) <= usable else []
+    """`start` and its chain, as far as rows divide; none where the thriftiest is hopeless."""
+    changed = {**config, **start}
+    mesh = _mesh(changed, chips)
+    rows_apart = mesh["data"] * mesh["fsdp"]
+    settings = [{**start, **one} for one in chain(changed, rows_apart)]
+    settings = [start, *settings] if start else settings
+    settings = [one for one in settings if micro_batch({**changed, **one}) % rows_apart == 0]
+    return settings if settings and may_fit(settings[-1]) else []
 
 
 def _least(settings: list[Setting], tries: Callable[[Setting], bool]) -> Setting | None:
@@ -163,18 +156,6 @@ def _least(settings: list[Setting], tries: Callable[[Setting], bool]) -> Setting
                 low = middle + 1
         return candidates[high]
     return None
-
-
-def possible(config: ConfigDict, mesh: Any) -> bool:
-    """Whether the step's rows divide over its micro-batches, and those over the mesh."""
-    training = config.training
-    try:
-        sharding.rows_fit(
-            mesh, training.batch_size, training.micro_batch_size or training.batch_size
-        )
-    except UserError:
-        return False
-    return True
 
 
 def written(setting: Setting) -> str:

@@ -34,7 +34,7 @@ class Chip:
 
 
 def _peak(kind: str) -> float:
-    """That of a device whose MFU is told, which stands there."""
+    """That of `flops.PEAKS`, in bfloat16."""
     return PEAKS[kind][0]
 
 
@@ -75,7 +75,7 @@ CHIPS: dict[str, Chip] = {**_TPU, **_GPU}
 
 
 def chip(name: str) -> Chip:
-    """The chip of this name; "cpu" is not one of them, see `topology.parse`.
+    """The chip of this name; "cpu" is not one of them, see `machines.parse`.
 
     Raises:
         UserError: naming those there are, and the nearest.

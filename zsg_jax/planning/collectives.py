@@ -1,197 +1,136 @@
-"""The exchanges between chips in a compiled step: kind, size, count, and over which mesh axes."""
+"""The exchanges between chips in a compiled step, by kind: how many, and how many bytes.
 
+Read from the program's text, which the compiler does not promise to keep: what is not understood
+(a loop without a known number of turns, groups written in another way) counts once, or as one group
+of all chips.
+"""
+
+import math
 import re
+from collections import defaultdict
 from dataclasses import dataclass
 
-import numpy as np
-
-from zsg_jax.planning.hlo import Instruction, Module, size
-
-KINDS = (
-    "all-gather",
-    "reduce-scatter",
-    "all-reduce",
-    "all-to-all",
-    "collective-permute",
-    "collective-broadcast",
-    "ragged-all-to-all",
+_KINDS = (
+    "all-gather|reduce-scatter|all-reduce|all-to-all|collective-permute|collective-broadcast|"
+    "ragged-all-to-all"
 )
+_HEADER = re.compile(r"^(ENTRY )?%?([\w.$-]+) \(.*\{$", re.M)
+_EXCHANGE = re.compile(rf"^\s+(?:ROOT )?%?[\w.$-]+ = (.*?) ({_KINDS})(-start)?\(([^)]*)\)(.*)$")
+_CALLS = re.compile(r"\b(?:calls|to_apply|body|condition|\w+_computations?)=(\{[^}]*\}|[%\w.$-]+)")
+_TURNS = re.compile(r'"known_trip_count":\{"n":"(\d+)"\}')
+_ARRAY = re.compile(r"\b([a-z]+)(\d*)[a-z0-9]*\[([\d,]*)\]")
 
 
 @dataclass(frozen=True)
-class Collective:
-    """One exchange of the program.
+class Exchanges:
+    """All collectives of one kind among as many chips.
 
     Attributes:
-        kind: one of `KINDS`.
-        computation, name: where it stands.
-        bytes: of the whole array on one chip: what a gather gives, what a reduction takes.
-        elements: of each array it moves.
-        group: chips that exchange with each other.
-        axes: the mesh axes along which they lie.
-        spread: whether a group reaches over chips that are not wired to each other.
+        kind: such as "all-gather".
+        group: chips that exchange with one another.
         count: times a step.
-        op_name: where in the model.
+        bytes: of the whole arrays on one chip: what a gather gives, what a reduction takes.
+        sent: that a chip must send at least, round a ring.
     """
 
     kind: str
-    computation: str
-    name: str
-    bytes: int
-    elements: tuple[int, ...]
     group: int
-    axes: tuple[str, ...]
-    spread: bool
     count: float
-    op_name: str
-
-    @property
-    def wire(self) -> float:
-        """Bytes that a chip sends in one of them at least."""
-        share = (self.group - 1) / self.group if self.group else 0.0
-        if self.kind == "all-reduce":
-            return 2 * share * self.bytes
-        if self.kind in ("collective-permute", "collective-broadcast"):
-            return float(self.bytes)
-        return share * self.bytes
+    bytes: float
+    sent: float
 
 
-def collectives(
-    module: Module, mesh_shape: dict[str, int], *, wired: int = 0, unknown: int = 1
-) -> list[Collective]:
-    """All exchanges of the program between more than one chip.
+def collectives(text: str, chips: int, unknown: int = 1) -> list[Exchanges]:
+    """The exchanges of a step, those that send most first.
 
     Args:
-        mesh_shape: sizes of the mesh by axis, in its order.
-        wired: chips that share a fast interconnect, consecutive ones; 0: all.
+        text: of a compiled program.
+        chips: that it runs on.
         unknown: turns of a loop whose number the program does not say.
     """
-    runs = module.runs(unknown)
-    total = int(np.prod(list(mesh_shape.values())))
-    found: list[Collective] = []
-    seen: set[str] = set()
-    for name, computation in module.computations.items():
-        for one in computation.instructions.values():
-            kind = one.opcode.removesuffix("-start")
-            if kind not in KINDS or not runs[name]:
+    headers = list(_HEADER.finditer(text))
+    ends = [header.start() for header in headers[1:]] + [len(text)]
+    bodies = {h[2]: text[h.end() : end] for h, end in zip(headers, ends, strict=True)}
+    counts = _runs(bodies, [h[2] for h in headers if h[1]], unknown)
+    found: dict[tuple[str, int], list[float]] = defaultdict(lambda: [0.0, 0.0])
+    fused = set()
+    for name, body in bodies.items():
+        for line in body.splitlines():
+            exchange = _EXCHANGE.match(line)
+            if exchange is None or not counts[name]:
                 continue
             # A TPU's fused exchange shows up in each fusion that it runs beside, under one channel.
-            channel = re.search(r"channel_id=(\d+)", one.rest)
-            if '"async_collective_fusion_config"' in one.rest and channel:
-                if channel[1] in seen:
+            if '"async_collective_fusion_config"' in line:
+                channel = re.search(r"channel_id=\d+", line)
+                if channel and channel[0] in fused:
                     continue
-                seen.add(channel[1])
-            groups = replica_groups(one.rest, total)
-            if max(map(len, groups)) < 2:
+                fused.add(channel[0] if channel else line)
+            shapes, kind, started, operands, rest = exchange.groups()
+            group = 2 if kind == "collective-permute" else _group(rest, chips)
+            if group < 2:
                 continue
-            # The fusion that keeps only this chip's part of a sum.
-            scatters = kind == "all-reduce" and "all-reduce-scatter" in name
-            found.append(
-                Collective(
-                    kind="reduce-scatter" if scatters else kind,
-                    computation=name,
-                    name=one.name,
-                    bytes=sum(_sizes(one, kind, groups)),
-                    elements=_elements(one, kind, groups),
-                    group=max(map(len, groups)),
-                    axes=_axes(groups, mesh_shape),
-                    spread=bool(wired) and any(len({i // wired for i in g}) > 1 for g in groups),
-                    count=runs[name],
-                    op_name=one.op_name,
-                )
-            )
-    return found
+            size = _size(shapes, kind, len(operands.split(", ")) if started else 0)
+            if kind == "reduce-scatter":
+                size *= group  # its result is one chip's part of what it takes
+            elif kind == "all-reduce" and "all-reduce-scatter" in name:
+                kind = "reduce-scatter"  # of this fusion, a chip keeps only its part
+            found[kind, group][0] += counts[name]
+            found[kind, group][1] += counts[name] * size
+    every = [
+        Exchanges(kind, group, count, size, size * _share(kind, group))
+        for (kind, group), (count, size) in found.items()
+    ]
+    return sorted(every, key=lambda one: -one.sent)
 
 
-def replica_groups(rest: str, total: int) -> list[list[int]]:
-    """The groups of chips that exchange, numbered as the mesh lists them.
+def _runs(bodies: dict[str, str], entries: list[str], unknown: int) -> dict[str, float]:
+    """How often a step runs each computation; callees stand before their callers."""
+    counts = dict.fromkeys(bodies, 0.0) | dict.fromkeys(entries, 1.0)
+    for name in reversed(bodies):
+        for line in bodies[name].splitlines():
+            turns = 1
+            if " while(" in line:
+                known = _TURNS.search(line)
+                turns = int(known[1]) if known else unknown
+            for callees in _CALLS.findall(line):
+                for callee in re.findall(r"[\w.$-]+", callees):
+                    if callee in counts:
+                        counts[callee] += counts[name] * turns
+    return counts
+
+
+def _size(shapes: str, kind: str, begun: int) -> int:
+    """Bytes of the arrays that an exchange gives.
 
     Args:
-        rest: an instruction's attributes.
-        total: chips of the program; no groups given means all of them.
+        begun: operands of one in two parts, whose result holds them first (all but an all-reduce).
     """
-    if pairs := re.search(r"source_target_pairs=\{((?:\{\d+,\d+\},?)*)\}", rest):
-        return [[int(a), int(b)] for a, b in re.findall(r"\{(\d+),(\d+)\}", pairs[1])] or [[0]]
-    if mesh := re.search(r"replica_groups=mesh\[([^\]]*)\](.*?)\{([^}]*)\}", rest):
-        return _named_groups(mesh[1], mesh[2], mesh[3])
-    if short := re.search(r"replica_groups=(\[[\d,]+\]<=\[[\d,]+\](?:T\([\d,]+\))?)", rest):
-        return _iota(short[1]).tolist()
-    if listed := re.search(r"replica_groups=\{((?:\{[\d,]*\},?)+)\}", rest):
-        groups = re.findall(r"\{([\d,]*)\}", listed[1])
-        return [[int(i) for i in group.split(",") if i] for group in groups]
-    return [list(range(total))]
+    arrays = _ARRAY.findall(shapes)
+    if begun and kind != "all-reduce" and len(arrays) > begun:
+        arrays = arrays[begun : 2 * begun]
+    bits = [
+        (8 if kind == "pred" else int(width or 0)) * math.prod(map(int, sides.split(",")))
+        if sides
+        else int(width or 0)
+        for kind, width, sides in arrays
+    ]
+    return sum(bits) // 8
 
 
-def _iota(text: str) -> np.ndarray:
-    """`[4,2]<=[2,4]T(1,0)`: numbers counted up in one shape, turned, and laid in another."""
-    shape, _, source = text.partition("<=")
-    source, _, turned = source.partition("T")
-    numbers = np.arange(np.prod(_numbers(source))).reshape(_numbers(source))
-    if turned:
-        numbers = numbers.transpose(_numbers(turned))
-    return numbers.reshape(_numbers(shape))
+def _group(rest: str, chips: int) -> int:
+    """Chips that exchange with one another, by an instruction's attributes."""
+    if short := re.search(r"replica_groups=\[\d+,(\d+)\]<=", rest):
+        return int(short[1])
+    if listed := re.search(r"replica_groups=\{\{([\d,]+)\}", rest):
+        return listed[1].count(",") + 1
+    if named := re.search(r"replica_groups=mesh\[([^\]]*)\].*?\{([^}]*)\}", rest):
+        sizes = dict(re.findall(r"'(\w+)'=(\d+)", named[1]))
+        axes = re.findall(r"'(\w+)'(?::\(\d+\)(\d+))?", named[2])
+        return math.prod(int(part or sizes[axis]) for axis, part in axes)
+    return chips
 
 
-def _named_groups(sides: str, between: str, axes: str) -> list[list[int]]:
-    """`mesh['a'=4,'b'=2], device_ids=([2,4]T(1,0)) {'a'}`: groups along the compiler's mesh."""
-    sizes = {name: int(number) for name, number in re.findall(r"'(\w+)'=(\d+)", sides)}
-    ids = np.arange(np.prod(list(sizes.values())))
-    if order := re.search(r"device_ids=\((\[[\d,]+\](?:T\([\d,]+\))?)\)", between):
-        source, _, turned = order[1].partition("T")
-        ids = ids.reshape(_numbers(source))
-        ids = ids.transpose(_numbers(turned)) if turned else ids
-    # 'a':(2)4 is a part of the axis: its 4 places behind a factor of 2.
-    wanted = {
-        name: (int(before or 1), int(part or sizes[name]))
-        for name, before, part in re.findall(r"'(\w+)'(?::\((\d+)\)(\d+))?", axes)
-    }
-    shape: list[int] = []
-    along: list[int] = []
-    for name, number in sizes.items():
-        before, part = wanted.get(name, (number, 1))
-        along += [len(shape) + 1]
-        shape += [before, part, number // (before * part)]
-    others = [place for place in range(len(shape)) if place not in along]
-    width = int(np.prod([shape[place] for place in along]))
-    return ids.reshape(shape).transpose([*others, *along]).reshape(-1, width).tolist()
-
-
-def _numbers(text: str) -> list[int]:
-    return [int(number) for number in re.findall(r"\d+", text)]
-
-
-def _axes(groups: list[list[int]], mesh_shape: dict[str, int]) -> tuple[str, ...]:
-    """The axes on which the members of a group differ."""
-    places = [np.unravel_index(group, tuple(mesh_shape.values())) for group in groups]
-    return tuple(
-        axis
-        for number, axis in enumerate(mesh_shape)
-        if any(len(set(place[number].tolist())) > 1 for place in places)
-    )
-
-
-def _parts(one: Instruction) -> list[tuple[str, tuple[int, ...]]]:
-    """The arrays that an exchange gives; of a -start also come its operands and context."""
-    shapes = list(one.shapes)
-    if one.opcode.endswith("-start") and len(shapes) > 1:
-        real = len(one.operands)
-        if one.opcode.startswith("all-reduce"):
-            return shapes[:real]
-        # (operands…, results…, context…)
-        return shapes[real : 2 * real]
-    return shapes
-
-
-def _factor(kind: str, groups: list[list[int]]) -> int:
-    # A reduce-scatter's result is one chip's part of what it takes.
-    return max(map(len, groups)) if kind == "reduce-scatter" else 1
-
-
-def _sizes(one: Instruction, kind: str, groups: list[list[int]]) -> list[int]:
-    return [size(part) * _factor(kind, groups) for part in _parts(one)]
-
-
-def _elements(one: Instruction, kind: str, groups: list[list[int]]) -> tuple[int, ...]:
-    return tuple(
-        int(np.prod(dims, dtype=np.int64)) * _factor(kind, groups) for _, dims in _parts(one)
-    )
+def _share(kind: str, group: int) -> float:
+    if kind in ("collective-permute", "collective-broadcast"):
+        return 1.0
+    return (2 if kind == "all-reduce" else 1) * (group - 1) / group

@@ -94,8 +94,8 @@ def prepare(topology: Topology) -> None:
         if topology.chip.kind == "gpu":
             # The CPU's compiler turns bfloat16 weights to float32, and does it for all layers at
             # once before their loop: copies that no GPU has.
-            told = os.environ.get("XLA_FLAGS", "")
-            os.environ["XLA_FLAGS"] = f"{told} --xla_disable_hlo_passes={_HOISTS}".strip()
+            given = os.environ.get("XLA_FLAGS", "")
+            os.environ["XLA_FLAGS"] = f"{given} --xla_disable_hlo_passes={_HOISTS}".strip()
         return
     if importlib.util.find_spec("libtpu") is None:
         raise UserError(

@@ -3,9 +3,7 @@
 from dataclasses import asdict
 from typing import Any
 
-from zsg_jax.planning.causes import UNEXPLAINED
-from zsg_jax.planning.estimate import Estimate, Work
-from zsg_jax.planning.roofline import days
+from zsg_jax.planning.estimate import Estimate, Work, days
 
 MILLION = 1_000_000
 PARTS = (
@@ -26,18 +24,18 @@ def as_tree(plan: Estimate, rows: int | None, batch_size: int, advice: Any) -> d
         rows: of an epoch; None where they are not known.
         advice: settings that fit, as flags; None where nothing was sought or found.
     """
-    one, compiled = plan.topology, plan.compiled
+    one, shape, trainer = plan.topology, plan.shape, plan.trainer
     memory = {name: getattr(plan.memory, name) for name, _ in PARTS}
     tree: dict[str, Any] = {
         "topology": one.name,
         "chips": one.count,
         "estimate": one.chip.kind == "gpu",
-        "mesh": compiled.mesh_shape,
-        "rows": compiled.rows,
-        "length": compiled.length,
-        "micro_batches": compiled.micro_batches,
-        "parameters": compiled.trainer.parameters,
-        "compile_seconds": compiled.seconds,
+        "mesh": dict(trainer.mesh.shape),
+        "rows": shape.rows,
+        "length": shape.length,
+        "micro_batches": shape.micro_batches,
+        "parameters": trainer.parameters,
+        "compile_seconds": plan.seconds,
         "memory": memory | {"total": plan.memory.total, "usable": plan.memory.usable},
         "chip_memory": one.chip.memory,
         "fits": plan.memory.fits,
@@ -46,12 +44,11 @@ def as_tree(plan: Estimate, rows: int | None, batch_size: int, advice: Any) -> d
     if plan.work is not None:
         work = plan.work
         tree |= {
-            "flops": work.flops,
-            "model_flops": work.needed,
-            "compiler_flops_loops_once": work.told_flops,
-            "bytes": work.traffic,
-            "compiler_bytes_loops_once": work.told_bytes,
-            "collectives": [asdict(cause) for cause in work.exchanges],
+            "model_flops": work.flops,
+            "state_bytes": work.state_bytes,
+            "compiler_flops_loops_once": work.compiler_flops,
+            "compiler_bytes_loops_once": work.compiler_bytes,
+            "collectives": [asdict(exchanges) for exchanges in work.exchanges],
         }
         if work.bound is not None:
             tree["roofline"] = asdict(work.bound) | {
@@ -65,13 +62,13 @@ def as_tree(plan: Estimate, rows: int | None, batch_size: int, advice: Any) -> d
 
 def as_text(plan: Estimate, rows: int | None, batch_size: int) -> str:
     """The same for people to read."""
-    one, compiled = plan.topology, plan.compiled
-    mesh = " ".join(f"{axis}={size}" for axis, size in compiled.mesh_shape.items())
+    one, shape, trainer = plan.topology, plan.shape, plan.trainer
+    mesh = " ".join(f"{axis}={size}" for axis, size in trainer.mesh.shape.items())
     lines = [
         f"{one.name}: {one.count} × {one.chip_name}, mesh {mesh}",
-        f"step: {compiled.rows} rows of {compiled.length} tokens in {compiled.micro_batches} "
-        f"micro-batch{'es' if compiled.micro_batches > 1 else ''}, {compiled.trainer.parameters:,} "
-        f"parameters; compiled in {compiled.seconds:.0f} s",
+        f"step: {shape.rows} rows of {shape.length} tokens in {shape.micro_batches} "
+        f"micro-batch{'es' if shape.micro_batches > 1 else ''}, {trainer.parameters:,} "
+        f"parameters; compiled in {plan.seconds:.0f} s",
     ]
     if one.chip.kind == "gpu":
         lines.append(
@@ -94,50 +91,40 @@ def as_text(plan: Estimate, rows: int | None, batch_size: int) -> str:
     if plan.work is None:
         lines.append("  the compiler refused it; the rest is as its message says")
         return "\n".join(lines)
-    return "\n".join(lines + _work(plan.work, rows, batch_size, one.chip.kind))
+    return "\n".join(lines + _work(plan.work, rows, batch_size))
 
 
-def _work(work: Work, rows: int | None, batch_size: int, kind: str) -> list[str]:
+def _work(work: Work, rows: int | None, batch_size: int) -> list[str]:
     lines = [
         "",
         "work of a chip and step",
-        f"  matrix products              {_si(work.flops)}FLOP, recomputation included",
-        f"  the model's formula          {_si(work.needed)}FLOP, "
-        f"{work.needed / work.flops:.0%} of it",
-        f"  memory traffic               {bytes_text(work.traffic)}"
-        + (", the state once: the rest is not known" if kind == "gpu" else ""),
-        f"  (the compiler's count, each loop's body once: {_si(work.told_flops)}FLOP, "
-        f"{bytes_text(work.told_bytes)})",
+        f"  the model's products         {_si(work.flops)}FLOP, nothing computed again",
+        f"  state, read and written      {bytes_text(work.state_bytes)}",
+        f"  (the compiler's count, each loop's body once: {_si(work.compiler_flops)}FLOP, "
+        f"{bytes_text(work.compiler_bytes)})",
         "",
         "exchanges of a chip and step",
     ]
-    for cause in work.exchanges:
+    for exchanges in work.exchanges:
         lines.append(
-            f"  {cause.count:>6,.0f} × {cause.kind} over {', '.join(cause.axes)}: "
-            f"{bytes_text(cause.bytes)}, {bytes_text(cause.wire)} sent"
+            f"  {exchanges.count:>6,.0f} × {exchanges.kind}, {exchanges.group} chips: "
+            f"{bytes_text(exchanges.bytes)}, {bytes_text(exchanges.sent)} sent"
         )
-        lines.append(f"         {cause.why}{_behind(cause.rules)}")
-        if cause.why == UNEXPLAINED:
-            lines += [f"           {name}" for name in cause.examples if name]
     if not work.exchanges:
         lines.append("  none")
     if work.bound is None:
         return [*lines, "", "no step time: there is no public figure of this chip's speed"]
     bound = work.bound
     epoch = days(rows or MILLION, batch_size, bound.seconds)
-    told = f"an epoch of {rows:,} rows" if rows else "a million rows"
+    work_of = f"an epoch of {rows:,} rows" if rows else "a million rows"
     return [
         *lines,
         "",
         "least time of a step, by public figures",
         f"  compute {_seconds(bound.compute)}, memory {_seconds(bound.memory)}, "
         f"exchanges {_seconds(bound.exchange)}",
-        f"  bound by {bound.bound}: {_seconds(bound.seconds)} a step, {_days(epoch)} {told}",
+        f"  bound by {bound.bound}: {_seconds(bound.seconds)} a step, {_days(epoch)} {work_of}",
     ]
-
-
-def _behind(rules: tuple[str, ...]) -> str:
-    return f": {'  '.join(rules)}" if rules else ""
 
 
 def _usable_note(kind: str, share: float) -> str:

@@ -11,9 +11,13 @@ Not counted are padding, other segments, looking embeddings up, norms, softmax a
 computes again. So it is the share of the hardware that trains, not the share that is kept busy.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
+from typing import Any
 
+import jax
 import jax.numpy as jnp
+import numpy as np
+from jax.sharding import Mesh
 
 from zsg_jax.models.families import ModelConfig
 from zsg_jax.models.gpt2 import Gpt2Config
@@ -50,9 +54,16 @@ def peak(device_kind: str, dtype: str) -> float | None:
     return {"bfloat16": bfloat16, "float32": float32}.get(jnp.dtype(dtype).name)
 
 
-def train(model: ModelConfig, lengths: Iterable[int]) -> int:
-    """FLOPs of a forward and a backward pass over segments of these lengths, in tokens."""
-    return 3 * forward(model, lengths)
+def train(model: ModelConfig, lengths: Iterable[int], *, frozen: bool = False) -> int:
+    """FLOPs of a forward and a backward pass over segments of these lengths, in tokens.
+
+    Args:
+        frozen: whether the weights get no gradient of their own, which saves a third of their
+            products; those of adapters beside them are not counted.
+    """
+    all_lengths = [int(length) for length in lengths]
+    spared = 2 * weights(model) * sum(all_lengths) if frozen else 0
+    return 3 * forward(model, all_lengths) - spared
 
 
 def forward(model: ModelConfig, lengths: Iterable[int]) -> int:
@@ -92,3 +103,46 @@ def _head_dim(model: ModelConfig) -> int:
     if isinstance(model, Gpt2Config):
         return model.hidden_size // model.num_heads
     return model.head_dim
+
+
+class Speed:
+    """Tells tokens a second, MFU and memory from what a step consumed and how long it took."""
+
+    def __init__(self, model: ModelConfig, lengths: np.ndarray, mesh: Mesh, dtype: str) -> None:
+        """Takes what does not change from step to step.
+
+        Args:
+            model: the shape of what is trained.
+            lengths: (N,) the tokens of every training instance.
+            mesh: the devices that work.
+            dtype: what they compute in, "float32" or "bfloat16".
+        """
+        self._model, self._lengths = model, lengths
+        devices = list(mesh.devices.flat)
+        self._own_devices = [one for one in devices if one.process_index == jax.process_index()]
+        peaks = [peak(one.device_kind, dtype) for one in devices]
+        known = [one for one in peaks if one is not None]
+        self._peak = sum(known) if len(known) == len(peaks) else None
+
+    def __call__(self, rows: Sequence[int], seconds: float) -> dict[str, Any]:
+        """The fields of a step.
+
+        Args:
+            rows: the instances it consumed, on all processes.
+            seconds: how long it took.
+
+        Returns:
+            tokens_per_second: real tokens, prompts and answers, of all devices together; mfu, as
+            this module defines it, where the peak of every device is known; memory, bytes, the most
+            that was in use on any device of this process since it began, where the device tells.
+        """
+        lengths = self._lengths[np.asarray(rows, np.int64)]
+        fields: dict[str, Any] = {"tokens_per_second": round(float(lengths.sum()) / seconds, 1)}
+        if self._peak is not None:
+            done = train(self._model, lengths)
+            fields["mfu"] = round(done / seconds / self._peak, 6)
+        stats = [one.memory_stats() or {} for one in self._own_devices]
+        used = [one["peak_bytes_in_use"] for one in stats if "peak_bytes_in_use" in one]
+        if used:
+            fields["memory"] = max(used)
+        return fields

@@ -20,8 +20,8 @@ from zsg_jax.runtime.errors import UserError, check
 from zsg_jax.runtime.processes import once, same_everywhere
 from zsg_jax.runtime.progress import say
 from zsg_jax.training import loop, metrics, sharding
+from zsg_jax.training.flops import Speed
 from zsg_jax.training.optimizer import schedule
-from zsg_jax.training.speed import Speed
 from zsg_jax.training.trainer import Trainer
 from zsg_jax.workdir import claims as workdirs
 from zsg_jax.workdir import hub

@@ -117,13 +117,13 @@ def test_a_study_goes_on_on_another_machine_from_the_bucket_alone(
     study.run(config, tmp_path / "folder", command="test")
     expected = read_metrics(tmp_path / "folder" / "runs" / RUN)
 
-    def stop(self, row, write=study.stages.metrics.MetricsLog.write):
+    def stop(self, row, write=study.metrics.MetricsLog.write):
         if row["step"] == 7:
             raise KeyboardInterrupt
         write(self, row)
 
     with monkeypatch.context() as patch:
-        patch.setattr(study.stages.metrics.MetricsLog, "write", stop)
+        patch.setattr(study.metrics.MetricsLog, "write", stop)
         with pytest.raises(KeyboardInterrupt):
             study.run(config, address, command="test")
     assert finished(address) == [4]

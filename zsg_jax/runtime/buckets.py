@@ -5,7 +5,8 @@ import importlib
 import logging
 import os
 import re
-from collections.abc import Collection, Iterator, Mapping
+import tempfile
+from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, suppress
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -227,3 +228,34 @@ def naming(address: str, folder: Path | str) -> Iterator[None]:
 def _object(facts: Mapping[str, Any]) -> Object:
     version = next((str(facts[key]) for key in _VERSIONS if facts.get(key) is not None), "")
     return Object(int(facts["size"]), f"{facts['size']} {version}", facts.get("md5Hash"))
+
+
+def cache() -> Path:
+    """The folder of this machine for what can be had again from elsewhere."""
+    given = os.environ.get("XDG_CACHE_HOME")
+    return (Path(given) if given else Path.home() / ".cache").absolute() / "zsg_jax"
+
+
+@contextmanager
+def fetched(
+    address: Path | str, wanted: Callable[[Collection[str]], Collection[str]]
+) -> Iterator[Path]:
+    """A folder with objects below an address, in this machine's cache, removed at the end.
+
+    Args:
+        address: gs://… or s3://….
+        wanted: of the names of all, those to fetch; of the others the folders alone are there.
+
+    Raises:
+        UserError: as `Store`; one of what is done inside names the address, not the folder.
+    """
+    store = Store(address)
+    names = list(store.list())
+    cache().mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=cache(), prefix="fetched-") as temporary:
+        folder = Path(temporary)
+        for name in names:
+            (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        store.download(folder, wanted(names))
+        with naming(store.address, folder):
+            yield folder

@@ -22,7 +22,7 @@ class Exchange(Protocol):
     def push(self, *, sparing: bool = False) -> None:
         """Gives away what the processes of this machine have written; `sparing`: now and then."""
 
-    def pull(self) -> None:
+    def pull(self) -> object:
         """Takes what all others have given."""
 
 

@@ -19,9 +19,8 @@ from zsg_jax.models.families import family_of
 from zsg_jax.models.huggingface.adapters import write_adapters
 from zsg_jax.models.huggingface.write import DTYPES, SAME, write
 from zsg_jax.models.parts import Params
-from zsg_jax.runtime.buckets import is_address
+from zsg_jax.runtime.buckets import fetched, is_address
 from zsg_jax.runtime.errors import check
-from zsg_jax.runtime.fetch import fetched
 from zsg_jax.runtime.files import replacing, write_json
 from zsg_jax.runtime.progress import say
 from zsg_jax.training.manifest import MANIFEST

@@ -29,7 +29,7 @@ from zsg_jax.workdir.trained import CHECKPOINTS
 from zsg_jax.workflows.study_arrangements import make_arrangements
 from zsg_jax.workflows.study_data import check_steps, claim_data, open_pool
 from zsg_jax.workflows.study_model import find_origin, make_trainer, model_name
-from zsg_jax.workflows.study_place import Place
+from zsg_jax.workflows.study_workdir import Workdir
 from zsg_jax.workflows.validate import validate
 
 
@@ -50,7 +50,7 @@ def run(config: ConfigDict, workdir: Path | str, *, command: str) -> Path:
     """
     validate(config)
     same_everywhere({**flatten(config), "version of jax": jax.__version__})
-    place = Place(workdir)
+    place = Workdir(workdir)
     folder = place.folder
     names = [(name, seed) for name in config.arrangement.methods for seed in config.seeds]
     with ExitStack() as stack:
@@ -60,7 +60,7 @@ def run(config: ConfigDict, workdir: Path | str, *, command: str) -> Path:
             if place.address is None:
                 workdirs.refuse_foreign(folder)
             stack.enter_context(workdirs.locked(folder))
-            place.take()
+            place.begin()
             workdirs.claim(folder, flatten(config))
 
         once("claim the workdir", take)
@@ -76,7 +76,7 @@ def run(config: ConfigDict, workdir: Path | str, *, command: str) -> Path:
     return page
 
 
-def _compute(config: ConfigDict, place: Place) -> None:
+def _compute(config: ConfigDict, place: Workdir) -> None:
     workdir = place.folder
     mesh = sharding.make_mesh(config.mesh.data, config.mesh.fsdp, config.mesh.tensor)
     wanted = {"model": config.model.init_from, "tokenizer": config.tokenizer}
@@ -86,7 +86,9 @@ def _compute(config: ConfigDict, place: Place) -> None:
         _train(config, place, tokenizer, pool, mesh)
 
 
-def _train(config: ConfigDict, place: Place, tokenizer: Tokenizer, pool: Pool, mesh: Mesh) -> None:
+def _train(
+    config: ConfigDict, place: Workdir, tokenizer: Tokenizer, pool: Pool, mesh: Mesh
+) -> None:
     workdir = place.folder
     # Shapes and sizes are worked out before the hours of embedding and training.
     origin = find_origin(config, tokenizer, workdir)

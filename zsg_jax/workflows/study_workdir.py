@@ -13,14 +13,14 @@ from zsg_jax.runtime.errors import UserError
 from zsg_jax.runtime.mirror import Mirror
 from zsg_jax.runtime.processes import exchanging, of_all
 from zsg_jax.runtime.progress import say
-from zsg_jax.workdir import claims as workdirs
+from zsg_jax.workdir import claims
 
 # To these orbax writes itself, each process its own shards, with no disk in between.
 _ORBAX = ("gs://",)
 _CHECKPOINTS = re.compile(r"runs/[^/]+/checkpoints/")
 
 
-class Place:
+class Workdir:
     """A workdir wherever it lies.
 
     Attributes:
@@ -38,7 +38,7 @@ class Place:
         self.address: str | None = None
         self.folder = Path(workdir)
         if is_address(workdir):
-            self._mirror = Mirror(str(workdir), marker=workdirs.CONFIG, leave=self._leave)
+            self._mirror = Mirror(workdir, marker=claims.CONFIG, leave=self._leave)
             self.address, self.folder = self._mirror.address, self._mirror.folder
 
     def checkpoints(self, folder: Path) -> Path | str:
@@ -47,10 +47,10 @@ class Place:
             return f"{self.address}/{folder.relative_to(self.folder).as_posix()}"
         return folder
 
-    def take(self) -> None:
-        """For the first process, which has the folder to itself: makes it what the bucket holds."""
+    def begin(self) -> None:
+        """For the first process, which has locked the folder: makes it what the bucket holds."""
         if self._mirror is not None:
-            self._mirror.open()
+            self._mirror.begin()
 
     @contextmanager
     def shared(self) -> Iterator[None]:
@@ -62,9 +62,9 @@ class Place:
         if self._mirror is None:
             yield
             return
-        # Those of one machine have one folder; the first of them uploads for all.
+        # Those of one machine have one folder; the first of them copies for all.
         machines = of_all(f"{socket.gethostname()}:{self.folder}")
-        self._mirror.pushes = machines.index(machines[jax.process_index()]) == jax.process_index()
+        self._mirror.copies = machines.index(machines[jax.process_index()]) == jax.process_index()
         if len(set(machines)) > 1 and not self._orbax_writes:
             hosts = ", ".join(sorted({machine.partition(":")[0] for machine in machines}))
             raise UserError(
@@ -79,25 +79,22 @@ class Place:
                 f"{self.folder}: cannot be made ({error.strerror}), to work in for {self.address}; "
                 "set XDG_CACHE_HOME to a folder of this machine that can be written"
             ) from None
+        failure = ""
         with naming(self._mirror.address, self.folder), exchanging(self._mirror):
             try:
                 yield
             except BaseException as error:
-                self._rescue(told=str(error))
+                failure = str(error)
                 raise
-
-    def _rescue(self, told: str) -> None:
-        """A study that fails leaves in the bucket what it had made.
-
-        Args:
-            told: what the user is told anyway.
-        """
-        assert self._mirror is not None
-        try:
-            self._mirror.push()
-        except UserError as error:
-            if str(error) != told:
-                say(str(error))
+            finally:
+                try:
+                    # A study that fails leaves in the bucket what it had made.
+                    self._mirror.push()
+                    self._mirror.end()
+                except UserError as error:
+                    # Of a study that is over, or fails of the same, nothing more need be said.
+                    if str(error) != failure:
+                        say(str(error))
 
     @property
     def _orbax_writes(self) -> bool:
@@ -106,7 +103,7 @@ class Place:
     def _leave(self, name: str) -> bool:
         """What is of use to this machine alone, or gets to the bucket by itself."""
         return (
-            name == workdirs.LOCK
-            or name.startswith(f"{workdirs.SCRATCH}/")
+            name == claims.LOCK
+            or name.startswith(f"{claims.SCRATCH}/")
             or (self._orbax_writes and _CHECKPOINTS.match(name) is not None)
         )

@@ -106,16 +106,16 @@ def test_local():
 
 
 @pytest.mark.parametrize(
-    ("codes", "told"), [((0, 0), 0), ((134, 1), 1), ((1, 134), 1), ((143, 1), 143), ((0, 3), 3)]
+    ("codes", "code"), [((0, 0), 0), ((134, 1), 1), ((1, 134), 1), ((143, 1), 143), ((0, 3), 3)]
 )
-def test_local_tells_the_code_that_says_most(tmp_path, codes, told):
+def test_local_ends_with_the_code_that_says_most(tmp_path, codes, code):
     python = tmp_path / "python"
-    cases = "".join(f"*--process_id={n}) exit {code} ;; " for n, code in enumerate(codes))
+    cases = "".join(f"*--process_id={n}) exit {one} ;; " for n, one in enumerate(codes))
     python.write_text(f'#!/bin/sh\ncase "$*" in {cases} esac\n')
     python.chmod(0o755)
     assert (
         called("local.sh", f"--python={python}", "--num-processes=2", "--", *STUDY).returncode
-        == told
+        == code
     )
 
 
@@ -223,39 +223,43 @@ def test_settings_come_by_variable_too(file):
     assert called(file, "--dry-run", *given, "--", *STUDY).stdout == ran.stdout
 
 
+def refused(file, *arguments, **variables):
+    """What a launch file says, in one line, of arguments with which it runs nothing."""
+    ran = called(file, *arguments, **variables)
+    assert (ran.returncode, ran.stdout, len(ran.stderr.splitlines())) == (1, "", 1)
+    assert ran.stderr.startswith(f"{file}: ")
+    return ran.stderr
+
+
 @pytest.mark.parametrize(("file", "name"), NEEDS)
-def test_a_missing_setting_is_one_line(file, name):
+def test_a_missing_setting_is_named(file, name):
     given = {key: value for key, value in SETTINGS[file].items() if key != name}
     # A variable of another's, such as the NAME of a machine, is not taken for a setting.
     variables = {f"ZSG_{key}": value for key, value in given.items()} | {name: "other"}
-    ran = called(file, "--dry-run", **variables)
-    told = f"{file}: {flag(name)} is missing; give it, or set ZSG_{name}\n"
-    assert (ran.returncode, ran.stdout, ran.stderr) == (1, "", told)
+    assert f"{flag(name)} is missing" in refused(file, "--dry-run", **variables)
 
 
 CONTAINER = ("queued_resource.sh", "jobset.sh")
 ON_A_DISK_OF_ITS_OWN = (*CONTAINER, "xpk.sh", "sky.sh")
 WRONG = [
-    ("local.sh", {"PORT": "abc"}, STUDY, "--port=abc: give 1 or more"),
-    ("slurm.sh", {"NODES": "0"}, STUDY, "--nodes=0: give 1 or more"),
-    ("jobset.sh", {"NAME": "N_x"}, STUDY, "--name=N_x: give small letters"),
-    ("sky.sh", {"BUCKET": "b"}, STUDY, "--bucket=b: give it as gs://NAME"),
-    ("queued_resource.sh", {"SPOT": "maybe"}, STUDY, "--spot=maybe: give yes or no"),
-    ("xpk.sh", {}, ["--config=x", "--workdir=s3://b/w"], "give --workdir gs://BUCKET/WORKDIR"),
-    *((file, {}, [], "no --config; give the study's own arguments after --") for file in SETTINGS),
-    *((file, {}, ["--config=x"], "disk goes with its machine") for file in ON_A_DISK_OF_ITS_OWN),
-    *((file, {}, ["--config=x", "--workdir=/w"], "gs://BUCKET/WORKDIR") for file in CONTAINER),
+    ("local.sh", {"PORT": "abc"}, STUDY, "--port=abc"),
+    ("slurm.sh", {"NODES": "0"}, STUDY, "--nodes=0"),
+    ("jobset.sh", {"NAME": "N_x"}, STUDY, "--name=N_x"),
+    ("sky.sh", {"BUCKET": "b"}, STUDY, "--bucket=b"),
+    ("queued_resource.sh", {"SPOT": "maybe"}, STUDY, "--spot=maybe"),
+    ("xpk.sh", {}, ["--config=x", "--workdir=s3://b/w"], "--workdir gs://"),
+    *((file, {}, [], "--config") for file in SETTINGS),
+    *((file, {}, ["--config=x"], "--workdir") for file in ON_A_DISK_OF_ITS_OWN),
+    *((file, {}, ["--config=x", "--workdir=/w"], "gs://BUCKET") for file in CONTAINER),
     *((file, {}, ["--config=x", "--workdir", "s3://w"], "gs://BUCKET") for file in CONTAINER),
 ]
 
 
-@pytest.mark.parametrize(("file", "changes", "given", "told"), WRONG)
-def test_a_wrong_setting_is_one_line_before_a_machine_is_asked_for(file, changes, given, told):
+@pytest.mark.parametrize(("file", "changes", "given", "named"), WRONG)
+def test_a_wrong_setting_is_named_before_a_machine_is_asked_for(file, changes, given, named):
     settings = SETTINGS[file] | changes
     flags = [f"{flag(name)}={value}" for name, value in settings.items()]
-    ran = called(file, "--dry-run", *flags, "--", *given)
-    assert (ran.returncode, ran.stdout, len(ran.stderr.splitlines())) == (1, "", 1)
-    assert ran.stderr.startswith(f"{file}: {told}") or told in ran.stderr
+    assert named in refused(file, "--dry-run", *flags, "--", *given)
 
 
 def test_a_workdir_may_stand_in_a_word_of_its_own():
@@ -266,41 +270,21 @@ def test_a_workdir_may_stand_in_a_word_of_its_own():
 
 
 @pytest.mark.parametrize("file", [name for name in SETTINGS if name != "local.sh"])
-def test_a_cloud_whose_command_is_not_here_is_one_line(file, tmp_path):
+def test_a_cloud_whose_command_is_not_here_is_named(file, tmp_path):
     for name in ("bash", "dirname", "mktemp", "rm", "cat", "env"):
         (tmp_path / name).symlink_to(shutil.which(name))
     flags = [f"{flag(name)}={value}" for name, value in SETTINGS[file].items()]
-    ran = called(file, *flags, "--", *STUDY, PATH=str(tmp_path))
-    assert (ran.returncode, ran.stdout) == (1, "")
-    (line,) = ran.stderr.splitlines()
-    assert re.fullmatch(rf"{file}: \w+: no such command here; install it, .*", line)
+    tool = words(dry(file))[-1][0] if file != "jobset.sh" else "kubectl"
+    assert tool in refused(file, *flags, "--", *STUDY, PATH=str(tmp_path))
 
 
 @pytest.mark.parametrize("file", SETTINGS)
-def test_a_wrong_flag_is_one_line(file):
-    for arguments, told in (
-        (["--zoen=x"], "--zoen: unknown flag; --help lists all"),
-        ([f"{flag(next(iter(SETTINGS[file])))}"], "has no value"),
-        (["x.py"], "x.py: unknown argument"),
-    ):
-        ran = called(file, *arguments)
-        assert (ran.returncode, ran.stdout, len(ran.stderr.splitlines())) == (1, "", 1)
-        assert ran.stderr.startswith(f"{file}: ")
-        assert told in ran.stderr
+def test_a_wrong_flag_is_named_and_help_lists_all(file):
+    first = flag(next(iter(SETTINGS[file])))
+    for arguments, named in ((["--zoen=x"], "--zoen"), ([first], first), (["x.py"], "x.py")):
+        assert named in refused(file, *arguments)
     text = called(file, "--help").stdout
     assert all(flag(name) in text for name in SETTINGS[file])
-
-
-def test_nothing_of_anybody_is_written_down():
-    """No bucket, project, registry, key or home but those that the user gives."""
-    for path in LAUNCH.iterdir():
-        text = path.read_text()
-        kept = r"gs://(?!…|NAME|BUCKET|\s)|s3://(?!…|NAME|BUCKET|\s)|\w\.gcr\.io|gcr\.io/|\w\.pkg\.dev|amazonaws|/home/|AKIA|-----BEGIN"
-        assert not re.search(kept, text), path
-        assert not re.search(r"(?i)(token|secret|password|api_key)\s*[=:]", text), path
-        # No line assigns a fixed value to what must be given.
-        for name in ("PROJECT", "BUCKET", "IMAGE", "ZONE", "CLUSTER", "ACCOUNT"):
-            assert not re.search(rf"^\s*{name}[:=]\s*(?!null|\$)\S", text, re.M), path
 
 
 def test_shellcheck_finds_nothing():
@@ -393,16 +377,6 @@ def test_the_sky_task_holds_what_skypilot_reads(tmp_path):
 def test_a_dockerfile_copies_what_is_there_and_hands_on_signals(file):
     lines = (LAUNCH / file).read_text().splitlines()
     steps = [line.split(maxsplit=1) for line in lines if line and not line.startswith("#")]
-    assert steps[0][0] == "FROM"
-    assert {name for name, _ in steps} <= {
-        "FROM",
-        "ARG",
-        "ENV",
-        "WORKDIR",
-        "COPY",
-        "RUN",
-        "ENTRYPOINT",
-    }
     for name, rest in steps:
         if name == "COPY":
             assert all((ROOT / source).exists() for source in rest.split()[:-1]), rest

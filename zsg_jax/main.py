@@ -12,7 +12,7 @@ from ml_collections import config_flags
 
 from zsg_jax.config import default_config, flatten
 from zsg_jax.runtime import cli as command_line
-from zsg_jax.runtime import cluster as hosts
+from zsg_jax.runtime import cluster
 from zsg_jax.runtime import signals as stopping
 from zsg_jax.runtime.buckets import Store, is_address
 from zsg_jax.runtime.errors import check
@@ -32,7 +32,7 @@ _WORKDIR = flags.DEFINE_string(
 _DISTRIBUTED = flags.DEFINE_enum(
     "distributed",
     "auto",
-    hosts.MODES,
+    cluster.MODES,
     "Whether to join other processes: auto, if the next flags or the variables of Slurm, Open MPI, "
     "JobSet or a TPU slice say that there are some; on, also as JAX detects them (a TPU VM); off.",
 )
@@ -64,10 +64,10 @@ def main(argv: Sequence[str]) -> None:
         # A mistake in it is told before others are waited for.
         workdir = Store(workdir).address
     command = shlex.join(["python", "-m", "zsg_jax.main", *sys.argv[1:]])
-    place = hosts.Place(_ADDRESS.value, _PROCESSES.value, _PROCESS.value)
-    hosts.join(
+    process = cluster.Process(_ADDRESS.value, _PROCESSES.value, _PROCESS.value)
+    cluster.join(
         _DISTRIBUTED.value,
-        place,
+        process,
         initialization_timeout=_INITIALIZATION.value,
         heartbeat_timeout_seconds=_HEARTBEAT.value,
     )
@@ -78,7 +78,7 @@ def main(argv: Sequence[str]) -> None:
         page = study.run(config, workdir, command=command)
     except stopping.Terminated as stop:
         if stop.everywhere:
-            hosts.part()
+            cluster.leave()
             if not is_first():
                 command_line.end_now(stopping.CODE)
         raise
@@ -92,7 +92,7 @@ def main(argv: Sequence[str]) -> None:
 def run() -> None:
     """The command, with the flags of `sys.argv`."""
     parse = command_line.parser(flatten(default_config()))
-    app.run(hosts.ends_all(command_line.guard(main)), flags_parser=parse)
+    app.run(cluster.ends_all(command_line.guard(main)), flags_parser=parse)
 
 
 if __name__ == "__main__":

@@ -5,7 +5,7 @@ import errno
 import pytest
 
 from zsg_jax.runtime import buckets as stores
-from zsg_jax.runtime.buckets import Store, is_address, told
+from zsg_jax.runtime.buckets import Store, is_address, store_errors
 from zsg_jax.runtime.errors import UserError
 
 pytestmark = pytest.mark.references
@@ -101,12 +101,12 @@ def test_a_store_that_fails_is_one_line(memory, monkeypatch):
     "text", ["Barrier failed: tensorflow.CoordinationServiceError", "Gloo: closed by peer"]
 )
 def test_another_process_that_is_gone_is_not_the_buckets_fault(text, monkeypatch):
-    with pytest.raises(UserError), told("gs://b", "cannot be written"):
+    with pytest.raises(UserError), store_errors("gs://b", "cannot be written"):
         raise RuntimeError(text)
     monkeypatch.setattr(stores.jax.distributed, "is_initialized", lambda: True)
-    with pytest.raises(RuntimeError), told("gs://b", "cannot be written"):
+    with pytest.raises(RuntimeError), store_errors("gs://b", "cannot be written"):
         raise RuntimeError(text)
-    with pytest.raises(UserError), told("gs://gloo-coordination", "cannot be written"):
+    with pytest.raises(UserError), store_errors("gs://gloo-coordination", "cannot be written"):
         raise RuntimeError("no way to gs://gloo-coordination")
 
 
@@ -123,14 +123,14 @@ def test_another_process_that_is_gone_is_not_the_buckets_fault(text, monkeypatch
     ],
 )
 def test_what_may_pass_ends_with_another_code(error, code):
-    with pytest.raises(UserError) as caught, told("gs://b", "cannot be read"):
+    with pytest.raises(UserError) as caught, store_errors("gs://b", "cannot be read"):
         raise error
     assert caught.value.code == code
     assert str(caught.value).startswith("gs://b: cannot be read: ")
 
 
 def test_a_full_disk_is_no_fault_of_the_bucket():
-    with pytest.raises(OSError, match="No space left"), told("gs://b", "cannot be read"):
+    with pytest.raises(OSError, match="No space left"), store_errors("gs://b", "cannot be read"):
         raise OSError(errno.ENOSPC, "No space left on device", "/cache/file")
 
 

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from zsg_jax.runtime import cluster as hosts
+from zsg_jax.runtime import cluster
 from zsg_jax.runtime.errors import UserError
 
 ROOT = Path(__file__).parents[2]
@@ -46,18 +46,18 @@ CLUSTERS = [
 
 @pytest.mark.parametrize(("environment", "expected"), CLUSTERS)
 def test_a_cluster_shows_itself_by_more_than_one_process(environment, expected):
-    assert hosts.cluster(environment) == expected
+    assert cluster.detect(environment) == expected
 
 
 @pytest.mark.parametrize("environment", [case for case, name in CLUSTERS if name])
 def test_off_and_a_single_process_join_nothing(environment, monkeypatch):
     monkeypatch.setattr("jax.distributed.initialize", lambda *a, **k: pytest.fail("joined"))
     seconds = {"initialization_timeout": 5, "heartbeat_timeout_seconds": 5}
-    nobody = hosts.Place(None, None, None)
-    assert not hosts.join("off", nobody, environment=environment, **seconds)
-    alone = hosts.Place("127.0.0.1:9", 1, 0)
-    assert not hosts.join("auto", alone, environment=environment, **seconds)
-    assert not hosts.join("auto", nobody, environment={}, **seconds)
+    nobody = cluster.Process(None, None, None)
+    assert not cluster.join("off", nobody, environment=environment, **seconds)
+    alone = cluster.Process("127.0.0.1:9", 1, 0)
+    assert not cluster.join("auto", alone, environment=environment, **seconds)
+    assert not cluster.join("auto", nobody, environment={}, **seconds)
 
 
 @given(
@@ -65,8 +65,8 @@ def test_off_and_a_single_process_join_nothing(environment, monkeypatch):
     st.none() | st.integers(-1, 3),
     st.none() | st.integers(-1, 3),
 )
-def test_a_place_is_refused_unless_it_is_whole_and_in_range(address, count, index):
-    place = hosts.Place(address, count, index)
+def test_a_process_is_refused_unless_it_is_whole_and_in_range(address, count, index):
+    process = cluster.Process(address, count, index)
     fields = [address, count, index]
     whole = None not in fields and address in ("10.0.0.1:8476", "[::1]:8476") and 0 <= index < count
     joined = []
@@ -74,13 +74,13 @@ def test_a_place_is_refused_unless_it_is_whole_and_in_range(address, count, inde
         patch.setattr("jax.distributed.initialize", lambda *a, **k: joined.append(a))
         seconds = {"initialization_timeout": 60, "heartbeat_timeout_seconds": 60}
         if whole or fields == [None] * 3:
-            hosts.join("auto", place, environment={}, **seconds)
+            cluster.join("auto", process, environment={}, **seconds)
             assert joined == ([(address, count, index)] if whole and count > 1 else [])
         else:
             with pytest.raises(
                 UserError, match=r"^--(coordinator_address|num_processes|process_id)"
             ):
-                hosts.join("auto", place, environment={}, **seconds)
+                cluster.join("auto", process, environment={}, **seconds)
             assert not joined
 
 

@@ -1,35 +1,35 @@
 import pytest
 
-from zsg_jax.runtime import files as durable
+from zsg_jax.runtime import files
 from zsg_jax.runtime.errors import UserError
 
 
 def test_a_file_is_replaced_whole_and_nothing_is_left_beside(tmp_path):
     path = tmp_path / "new" / "a.json"
-    durable.write_json(path, {"a": 1})
-    durable.write_json(path, {"b": "ü"})
-    assert durable.read_json(path) == {"b": "ü"}
+    files.write_json(path, {"a": 1})
+    files.write_json(path, {"b": "ü"})
+    assert files.read_json(path) == {"b": "ü"}
     assert [one.name for one in path.parent.iterdir()] == ["a.json"]
 
 
 def test_a_write_that_fails_leaves_the_old_file(tmp_path, monkeypatch):
     path = tmp_path / "a.json"
-    durable.write_json(path, {"a": 1})
+    files.write_json(path, {"a": 1})
 
     def full(_):
         raise OSError("No space left on device")
 
-    monkeypatch.setattr(durable.os, "fsync", full)
+    monkeypatch.setattr(files.os, "fsync", full)
     with pytest.raises(OSError, match="No space"):
-        durable.write_json(path, {"a": 2})
-    assert durable.read_json(path) == {"a": 1}
+        files.write_json(path, {"a": 2})
+    assert files.read_json(path) == {"a": 1}
     assert [one.name for one in tmp_path.iterdir()] == ["a.json"]
 
 
 def test_numbers_that_json_lacks_are_not_written(tmp_path):
     with pytest.raises(ValueError, match="JSON"):
-        durable.write_json(tmp_path / "a.json", float("nan"))
-    assert durable.read_json(tmp_path / "a.json") is None
+        files.write_json(tmp_path / "a.json", float("nan"))
+    assert files.read_json(tmp_path / "a.json") is None
     (tmp_path / "a.json").write_bytes(b"\xff")
     with pytest.raises(UserError, match=r"a\.json: is damaged"):
-        durable.read_json(tmp_path / "a.json")
+        files.read_json(tmp_path / "a.json")

@@ -9,7 +9,7 @@ import pytest
 from safetensors.numpy import load_file
 
 from zsg_jax.runtime.errors import UserError
-from zsg_jax.workdir.trained import Run, run_of
+from zsg_jax.workdir.trained import TrainedRun, run_of
 from zsg_jax.workflows import export as exporting
 from zsg_jax.workflows import study
 from zsg_jax.workflows.export import Request
@@ -196,7 +196,7 @@ def test_names_and_dtypes_are_those_of_the_first_folder_while_it_is_there(
 
 
 def test_paths_that_are_runs(tmp_path, monkeypatch):
-    run = Run(tmp_path / "w", "a-seed0")
+    run = TrainedRun(tmp_path / "w", "a-seed0")
     (tmp_path / "w" / "runs" / "a-seed0").mkdir(parents=True)
     for given, found in {
         "w/runs/a-seed0": run,

@@ -104,7 +104,7 @@ class Store:
                 "pip install 'zsg_jax[bucket]'"
             ) from None
         self._root = rest
-        with self._told("cannot be reached"):
+        with self._errors("cannot be reached"):
             # Other processes and other libraries write there too: what was listed once is old.
             self._files = fsspec.filesystem(scheme, use_listings_cache=False)
         self._at_once = {"batch_size": _AT_ONCE} if self._files.async_impl else {}
@@ -119,7 +119,7 @@ class Store:
 
     def list(self) -> dict[str, Object]:
         """Every object below the address."""
-        with self._told("cannot be listed"):
+        with self._errors("cannot be listed"):
             self._files.invalidate_cache()
             found = self._files.find(self._root, detail=True)
         objects = {}
@@ -135,7 +135,7 @@ class Store:
 
     def read(self, name: str) -> bytes | None:
         """The content of an object; None: there is none."""
-        with self._told(f"cannot be read ({name})"):
+        with self._errors(f"cannot be read ({name})"):
             try:
                 return self._files.cat_file(self._path(name))
             except FileNotFoundError:
@@ -143,7 +143,7 @@ class Store:
 
     def digest(self, name: str, kind: str) -> bytes:
         """The digest of an object's content, a part of which is held at a time."""
-        with self._told(f"cannot be read ({name})"), self._files.open(self._path(name)) as file:
+        with self._errors(f"cannot be read ({name})"), self._files.open(self._path(name)) as file:
             digest = hashlib.new(kind)
             while part := file.read(1 << 24):
                 digest.update(part)
@@ -151,13 +151,13 @@ class Store:
 
     def write(self, name: str, content: bytes) -> None:
         """Puts an object in place, whole or not at all."""
-        with self._told(f"cannot be written ({name})"):
+        with self._errors(f"cannot be written ({name})"):
             self._files.pipe_file(self._path(name), content)
 
     def upload(self, folder: Path, names: Collection[str]) -> None:
         """Copies files of `folder` to objects of the same names, each whole or not at all."""
         if names:
-            with self._told("cannot be written"):
+            with self._errors("cannot be written"):
                 files = [str(folder / name) for name in names]
                 self._files.put(files, [self._path(name) for name in names], **self._at_once)
 
@@ -166,25 +166,25 @@ class Store:
         for name in names:
             (folder / name).parent.mkdir(parents=True, exist_ok=True)
         if names:
-            with self._told("cannot be read"):
+            with self._errors("cannot be read"):
                 files = [str(folder / name) for name in names]
                 self._files.get([self._path(name) for name in names], files, **self._at_once)
 
     def delete(self, names: Collection[str]) -> None:
         """Deletes objects; those that are gone already are no mistake."""
         if names:
-            with self._told("cannot be deleted"), suppress(FileNotFoundError):
+            with self._errors("cannot be deleted"), suppress(FileNotFoundError):
                 self._files.rm([self._path(name) for name in names])
 
     def _path(self, name: str) -> str:
         return f"{self._root}/{name}"
 
-    def _told(self, what: str) -> AbstractContextManager[None]:
-        return told(self.address, what)
+    def _errors(self, what: str) -> AbstractContextManager[None]:
+        return store_errors(self.address, what)
 
 
 @contextmanager
-def told(address: Path | str, what: str) -> Iterator[None]:
+def store_errors(address: Path | str, what: str) -> Iterator[None]:
     """Inside, every error is one line about `address`, whatever library it comes from.
 
     Raises:

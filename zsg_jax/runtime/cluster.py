@@ -19,12 +19,12 @@ MODES = ("auto", "on", "off")
 LOST = 134
 # Every process is at its end when it waits for the others this long; those that failed wait not.
 _SHUTDOWN_SECONDS = 60
-# JAX kills a process whose wait is over, with a stack trace; until then it can be told in a line.
+# JAX kills a process whose wait is over, with a stack trace; until then it can be said in a line.
 _SPARE_SECONDS = 60
 _LOST = re.compile(r"gloo|coordination service|heartbeat|nccl|socket closed|connection", re.I)
 
 
-class Place(NamedTuple):
+class Process(NamedTuple):
     """One process among those of a study, named as in `jax.distributed.initialize`.
 
     Attributes:
@@ -38,7 +38,7 @@ class Place(NamedTuple):
     process_id: int | None
 
 
-def cluster(environment: Mapping[str, str]) -> str | None:
+def detect(environment: Mapping[str, str]) -> str | None:
     """The cluster of more than one process whose variables stand in `environment`, or None.
 
     They are those from which JAX's own detection (`jax.distributed.initialize` without arguments)
@@ -65,18 +65,18 @@ def cluster(environment: Mapping[str, str]) -> str | None:
 
 def join(
     mode: str,
-    place: Place,
+    process: Process,
     *,
     initialization_timeout: int,
     heartbeat_timeout_seconds: int,
     environment: Mapping[str, str] = os.environ,
 ) -> bool:
-    """Joins this process to the others, if `place` or a cluster says that there are others.
+    """Joins this process to the others, if `process` or a cluster says that there are others.
 
     Args:
-        mode: "auto" as above; "on" also asks what JAX can detect beyond `cluster`, such as the
+        mode: "auto" as above; "on" also asks what JAX can detect beyond `detect`, such as the
             metadata of a TPU VM; "off" joins nothing.
-        place: this process's, or None in all fields.
+        process: this one, or None in all fields.
         initialization_timeout: seconds that all processes have to come; then this one ends.
         heartbeat_timeout_seconds: seconds of silence after which a process counts as dead, and
             JAX ends the others.
@@ -86,23 +86,23 @@ def join(
         Whether there are other processes now.
 
     Raises:
-        UserError: if `place` makes no sense, or JAX cannot join.
+        UserError: if `process` makes no sense, or JAX cannot join.
     """
-    _check(mode, place, initialization_timeout, heartbeat_timeout_seconds)
-    given = place.coordinator_address is not None
-    found = None if given else cluster(environment)
-    if mode == "off" or place.num_processes == 1 or (mode == "auto" and not given and not found):
+    _check(mode, process, initialization_timeout, heartbeat_timeout_seconds)
+    given = process.coordinator_address is not None
+    found = None if given else detect(environment)
+    if mode == "off" or process.num_processes == 1 or (mode == "auto" and not given and not found):
         return False
     # A process that JAX kept from hearing SIGTERM could end neither while it embeds nor compiles.
     jax.config.update("jax_enable_preemption_service", False)
-    late = threading.Timer(initialization_timeout, _end_late, (place, initialization_timeout))
+    late = threading.Timer(initialization_timeout, _end_late, (process, initialization_timeout))
     late.daemon = True
     late.start()
     # While JAX waits, Python hears no Ctrl-C.
     hears = signal.signal(signal.SIGINT, signal.SIG_DFL)
     try:
         jax.distributed.initialize(
-            *place,
+            *process,
             cluster_detection_method="deactivate" if given else None,
             initialization_timeout=initialization_timeout + _SPARE_SECONDS,
             heartbeat_timeout_seconds=heartbeat_timeout_seconds,
@@ -110,14 +110,14 @@ def join(
         )
     # Whatever a cluster's own variables, metadata server or name service make of it.
     except Exception as error:
-        raise UserError(_not_joined(place, found, error)) from None
+        raise UserError(_not_joined(process, found, error)) from None
     finally:
         late.cancel()
         signal.signal(signal.SIGINT, hears)
     return jax.process_count() > 1
 
 
-def part() -> None:
+def leave() -> None:
     """Leaves the other processes, all of which do so now, so that none is missed."""
     if jax.distributed.is_initialized():
         jax.distributed.shutdown()
@@ -140,8 +140,10 @@ def ends_all(main: Callable[[Sequence[str]], Any]) -> Callable[[Sequence[str]], 
                 code = error.code
             elif _LOST.search(str(error)):
                 code = LOST
-                told = f"another process is gone ({first_line(error)}); its own last line says why"
-                print(f"zsg_jax: process {jax.process_index()}: {told}", file=sys.stderr)
+                message = (
+                    f"another process is gone ({first_line(error)}); its own last line says why"
+                )
+                print(f"zsg_jax: process {jax.process_index()}: {message}", file=sys.stderr)
             else:
                 traceback.print_exc()
             sys.stdout.flush()
@@ -151,9 +153,9 @@ def ends_all(main: Callable[[Sequence[str]], Any]) -> Callable[[Sequence[str]], 
     return ended
 
 
-def _check(mode: str, place: Place, *seconds: int) -> None:
-    given = [f"--{name}" for name in Place._fields if getattr(place, name) is not None]
-    missing = [f"--{name}" for name in Place._fields if getattr(place, name) is None]
+def _check(mode: str, process: Process, *seconds: int) -> None:
+    given = [f"--{name}" for name in Process._fields if getattr(process, name) is not None]
+    missing = [f"--{name}" for name in Process._fields if getattr(process, name) is None]
     both = f"--distributed=off joins no other process, but {', '.join(given)} is given; leave one"
     check(not given or mode != "off", f"{both} of the two out")
     check(
@@ -165,25 +167,29 @@ def _check(mode: str, place: Place, *seconds: int) -> None:
         ("initialization_timeout", "heartbeat_timeout_seconds"), seconds, strict=True
     ):
         check(value > 0, f"--{name}={value}: give seconds, 1 or more")
-    if place.coordinator_address is None or place.num_processes is None or place.process_id is None:
+    if (
+        process.coordinator_address is None
+        or process.num_processes is None
+        or process.process_id is None
+    ):
         return
-    address = re.fullmatch(r"(?:[^:\s]+|\[[^\]\s]+\]):(\d{1,5})", place.coordinator_address)
+    address = re.fullmatch(r"(?:[^:\s]+|\[[^\]\s]+\]):(\d{1,5})", process.coordinator_address)
     check(
         address is not None and 0 < int(address[1]) < 65536,
-        f"--coordinator_address={place.coordinator_address}: is no HOST:PORT; give where process "
+        f"--coordinator_address={process.coordinator_address}: is no HOST:PORT; give where process "
         "0 runs and a free port there, such as 10.0.0.1:8476",
     )
-    count = place.num_processes
+    count = process.num_processes
     check(count > 0, f"--num_processes={count}: give 1 or more")
     check(
-        0 <= place.process_id < count,
-        f"--process_id={place.process_id}: of {count} processes they go from 0 to {count - 1}",
+        0 <= process.process_id < count,
+        f"--process_id={process.process_id}: of {count} processes they go from 0 to {count - 1}",
     )
 
 
-def _not_joined(place: Place, found: str | None, error: Exception) -> str:
-    what = f"process {place.process_id} of {place.num_processes}" if found is None else found
-    if place.process_id is None:
+def _not_joined(process: Process, found: str | None, error: Exception) -> str:
+    what = f"process {process.process_id} of {process.num_processes}" if found is None else found
+    if process.process_id is None:
         what = found or "--distributed=on, and no cluster known to JAX"
     return (
         f"{what}: cannot join the other processes: {first_line(error)}; give "
@@ -191,18 +197,18 @@ def _not_joined(place: Place, found: str | None, error: Exception) -> str:
     )
 
 
-def _end_late(place: Place, seconds: int) -> None:
+def _end_late(process: Process, seconds: int) -> None:
     """Tells what is missing, and ends this process, which is still at its `initialize`."""
-    address = place.coordinator_address
-    told = f"not all processes came within {seconds} s; start all of them"
+    address = process.coordinator_address
+    message = f"not all processes came within {seconds} s; start all of them"
     if address is not None:
-        told = f"--coordinator_address={address}: {told}"
-        if place.process_id != 0 and not _answers(address):
-            told = (
+        message = f"--coordinator_address={address}: {message}"
+        if process.process_id != 0 and not _answers(address):
+            message = (
                 f"--coordinator_address={address}: nobody answered within {seconds} s; start "
                 "process 0 there, and see that the port can be reached"
             )
-    print(f"zsg_jax: {told}, or give a longer --initialization_timeout", file=sys.stderr)
+    print(f"zsg_jax: {message}, or give a longer --initialization_timeout", file=sys.stderr)
     sys.stderr.flush()
     os._exit(1)
 

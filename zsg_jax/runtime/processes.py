@@ -82,10 +82,10 @@ def of_all(value: Any) -> list[Any]:
     """What every process gives, in their order; JSON holds it."""
     if jax.process_count() == 1:
         return [value]
-    mine = np.frombuffer(json.dumps(value, sort_keys=True).encode(), np.uint8)
-    sizes = multihost_utils.process_allgather(np.asarray([mine.size], np.int32)).ravel()
+    own = np.frombuffer(json.dumps(value, sort_keys=True).encode(), np.uint8)
+    sizes = multihost_utils.process_allgather(np.asarray([own.size], np.int32)).ravel()
     padded = np.zeros(sizes.max(), np.uint8)
-    padded[: mine.size] = mine
+    padded[: own.size] = own
     texts = multihost_utils.process_allgather(padded).reshape(len(sizes), -1)
     return [json.loads(bytes(text[:size])) for text, size in zip(texts, sizes, strict=True)]
 

@@ -57,13 +57,13 @@ def listen(end: Callable[[], object] | None = None) -> None:
         threading.Thread(target=_watch, args=(reader, end), daemon=True).start()
 
 
-def _raise_again(others: Callable[[Any], object], told: Any) -> None:
+def _raise_again(others: Callable[[Any], object], dropped: Any) -> None:
     """A signal that is heard in a callback of JAX's, which drops what is raised, is not lost."""
-    if not isinstance(told.exc_value, KeyboardInterrupt):
-        others(told)
+    if not isinstance(dropped.exc_value, KeyboardInterrupt):
+        others(dropped)
         return
     number = signal.SIGINT
-    if isinstance(told.exc_value, Terminated):
+    if isinstance(dropped.exc_value, Terminated):
         number = signal.SIGTERM
         signal.signal(number, _hear)
     # Once this one is over, for what is raised in here is dropped as well.
@@ -128,8 +128,8 @@ class Ballot:
             return
         # This is the transfer that is meant, where others are forbidden.
         with jax.transfer_guard("allow"):
-            mine = np.full(self._devices, _asked, np.int32)
-            self._result = self._most(jax.make_array_from_process_local_data(self._votes, mine))
+            vote = np.full(self._devices, _asked, np.int32)
+            self._result = self._most(jax.make_array_from_process_local_data(self._votes, vote))
 
     def stops(self) -> bool:
         """The result of the vote that was cast last."""

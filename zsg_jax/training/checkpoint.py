@@ -13,7 +13,7 @@ import jax
 from jax.sharding import SingleDeviceSharding
 from orbax.checkpoint import v1 as ocp
 
-from zsg_jax.runtime.buckets import is_address, told
+from zsg_jax.runtime.buckets import is_address, store_errors
 from zsg_jax.runtime.errors import UserError, check
 from zsg_jax.runtime.files import file_digest
 from zsg_jax.runtime.processes import once
@@ -47,15 +47,15 @@ class Checkpoints:
             self._delete_old(step)
 
         once(f"clear {step}", lambda: manifest.begin(target))
-        with self._told("cannot be written"):
+        with self._errors("cannot be written"):
             ocp.save(manifest.within(target, STATE), state, overwrite=True)
         once(f"finish {step}", finish)
 
     def _of(self, step: int) -> Folder:
         return manifest.within(self._folder, f"{step:08d}")
 
-    def _told(self, what: str) -> AbstractContextManager[None]:
-        return told(self._folder, what) if is_address(self._folder) else nullcontext()
+    def _errors(self, what: str) -> AbstractContextManager[None]:
+        return store_errors(self._folder, what) if is_address(self._folder) else nullcontext()
 
     def restore(self, abstract_state: Any) -> tuple[int, Any, dict[str, Any]] | None:
         """The newest checkpoint that is whole: step, state on its shardings, and position.
@@ -75,7 +75,7 @@ class Checkpoints:
             problem = problem_of(folder, POSITION)
             if problem is None:
                 # Another mesh may ask for more or less padding of the vocabulary, which is zeros.
-                with self._told("cannot be read"):
+                with self._errors("cannot be read"):
                     state = _load(manifest.within(folder, STATE), abstract_state)
                 return step, state, manifest.read_json(folder, POSITION)
             damaged.append(step)

@@ -14,7 +14,7 @@ from zsg_jax.data.tokenize.tokenizer import FILES
 from zsg_jax.runtime.errors import UserError, check, first_line
 from zsg_jax.runtime.files import read_json, write_json
 from zsg_jax.runtime.progress import say
-from zsg_jax.workdir import claims as workdirs
+from zsg_jax.workdir import claims
 
 _MODEL = ("config.json", "generation_config.json", "*.safetensors", "*.safetensors.index.json")
 # Where some hold the same weights again, as their owner's own program reads them.
@@ -41,14 +41,14 @@ def fetch(workdir: Path, *, model: str, tokenizer: str) -> None:
     for name, files in ((model, _MODEL), (tokenizer, FILES)):
         if is_name(name):
             wanted.setdefault(name, []).extend(files)
-    known = read_json(workdir / workdirs.HUB) or {}
+    known = read_json(workdir / claims.HUB) or {}
     for name, patterns in wanted.items():
         if name in known:
             continue
         commit = _snapshot(name, None, patterns).name
         say(f"{name}: is taken at commit {commit}")
         known[name] = {"commit": commit, "files": patterns}
-        write_json(workdir / workdirs.HUB, known)
+        write_json(workdir / claims.HUB, known)
 
 
 def folder(name: str, workdir: Path | None, *, ask: bool = True) -> str:
@@ -62,10 +62,10 @@ def folder(name: str, workdir: Path | None, *, ask: bool = True) -> str:
     """
     if not is_name(name):
         return name
-    kept: Any = (read_json(workdir / workdirs.HUB) or {}).get(name) if workdir else None
+    kept: Any = (read_json(workdir / claims.HUB) or {}).get(name) if workdir else None
     check(
         isinstance(kept, dict) and {"commit", "files"} <= kept.keys(),
-        f"{name}: {workdir}/{workdirs.HUB} names no commit of it; run the study there again",
+        f"{name}: {workdir}/{claims.HUB} names no commit of it; run the study there again",
     )
     try:
         return str(_snapshot(name, kept["commit"], kept["files"], cached=True))

@@ -15,13 +15,12 @@ from zsg_jax.runtime.files import file_digest, need_json, read_json
 from zsg_jax.runtime.progress import say
 from zsg_jax.training import checkpoint
 from zsg_jax.training.checkpoint import Checkpoints
-from zsg_jax.workdir import claims as workdirs
-from zsg_jax.workdir import hub
+from zsg_jax.workdir import claims, hub
 
 CHECKPOINTS = "checkpoints"
 
 
-class Run(NamedTuple):
+class TrainedRun(NamedTuple):
     """A run, or one checkpoint of it.
 
     Attributes:
@@ -35,7 +34,7 @@ class Run(NamedTuple):
     step: int | None = None
 
 
-class Study(NamedTuple):
+class TrainedStudy(NamedTuple):
     """What a study was made from, found unchanged.
 
     Attributes:
@@ -58,7 +57,7 @@ class Study(NamedTuple):
     lora: LoRA | None
 
 
-def run_of(path: str | Path) -> Run | None:
+def run_of(path: str | Path) -> TrainedRun | None:
     """The run that `WORKDIR/runs/NAME-seedK`, or `…/checkpoints/STEP` below it, means.
 
     Returns:
@@ -72,10 +71,10 @@ def run_of(path: str | Path) -> Run | None:
         step, folder = int(folder.name), folder.parent.parent
     if step is None and not (folder / CHECKPOINTS).is_dir() and folder.parent.name != "runs":
         return None
-    return Run(folder.parent.parent, folder.name, step)
+    return TrainedRun(folder.parent.parent, folder.name, step)
 
 
-def checkpoints(run: Run, flag: str) -> Checkpoints:
+def checkpoints(run: TrainedRun, flag: str) -> Checkpoints:
     """The checkpoints of a run.
 
     Args:
@@ -94,7 +93,7 @@ def checkpoints(run: Run, flag: str) -> Checkpoints:
     return Checkpoints(runs / run.name / CHECKPOINTS)
 
 
-def read_study(workdir: Path, way_out: str) -> Study:
+def read_study(workdir: Path, way_out: str) -> TrainedStudy:
     """The study of a workdir.
 
     Args:
@@ -103,16 +102,16 @@ def read_study(workdir: Path, way_out: str) -> Study:
     Raises:
         UserError: it is none, or its tokenizer or the weights it began with have changed or gone.
     """
-    config = need_json(workdir / workdirs.CONFIG, ("model.family", "tokenizer"), way_out)
-    facts = need_json(workdir / workdirs.DATA, workdirs.DIGESTS, way_out)
+    config = need_json(workdir / claims.CONFIG, ("model.family", "tokenizer"), way_out)
+    facts = need_json(workdir / claims.DATA, claims.DIGESTS, way_out)
     name = hub.folder(config["tokenizer"], workdir)
-    tokenizer = choose_tokenizer(name, workdir / workdirs.TOKENIZER)
+    tokenizer = choose_tokenizer(name, workdir / claims.TOKENIZER)
     _check_same(config["tokenizer"], tokenizer.fingerprint, facts["tokenizer_digest"], "tokenizer")
     init_from = hub.folder(config["model.init_from"], workdir)
     before = run_of(init_from) if init_from else None
     lora = _lora(config)
     if before is not None:
-        model = huggingface.read_config(workdir / workdirs.MODEL)
+        model = huggingface.read_config(workdir / claims.MODEL)
         source, weights = _first_folder(before.workdir, model), None
         if lora is not None:
             weights = checkpoints(before, "model.init_from").whole(before.step)
@@ -120,7 +119,7 @@ def read_study(workdir: Path, way_out: str) -> Study:
             _check_same(
                 config["model.init_from"], found, facts["weights_digest"], "model.init_from"
             )
-        return Study(config, tokenizer, name, model, source, weights, lora)
+        return TrainedStudy(config, tokenizer, name, model, source, weights, lora)
     model = choose(
         config["model.family"],
         config["model.size"],
@@ -135,7 +134,7 @@ def read_study(workdir: Path, way_out: str) -> Study:
         digest = file_digest(Path(config["model.size"]))
         _check_same(config["model.size"], digest, facts["weights_digest"], "model.size")
     folder = Path(init_from) if init_from else None
-    return Study(config, tokenizer, name, model, folder, folder, lora)
+    return TrainedStudy(config, tokenizer, name, model, folder, folder, lora)
 
 
 def _lora(config: dict[str, Any]) -> LoRA | None:
@@ -150,8 +149,8 @@ def _first_folder(workdir: Path, model: ModelConfig) -> Path | None:
     while workdir not in seen:
         seen.add(workdir)
         try:
-            config = read_json(workdir / workdirs.CONFIG, ("model.init_from",))
-            facts = read_json(workdir / workdirs.DATA, workdirs.DIGESTS)
+            config = read_json(workdir / claims.CONFIG, ("model.init_from",))
+            facts = read_json(workdir / claims.DATA, claims.DIGESTS)
             if config is None or facts is None:
                 break
             given = config["model.init_from"]

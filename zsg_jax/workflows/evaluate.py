@@ -54,7 +54,7 @@ def run(checkpoints: Sequence[str], output: Path, *, mesh: tuple[int, int, int])
     return path
 
 
-def _run_of(given: str) -> trained.Run:
+def _run_of(given: str) -> trained.TrainedRun:
     run = trained.run_of(given)
     if run is None:
         raise UserError(
@@ -64,7 +64,7 @@ def _run_of(given: str) -> trained.Run:
     return run
 
 
-def _records(workdir: Path, runs: list[trained.Run], mesh: Any) -> Iterator[dict[str, Any]]:
+def _records(workdir: Path, runs: list[trained.TrainedRun], mesh: Any) -> Iterator[dict[str, Any]]:
     flat = need_json(workdir / claims.CONFIG, ("seeds",), "give a run of a study that has trained")
     config = from_flat(flat)
     with ExitStack() as stack:

@@ -87,7 +87,7 @@ def _run(request: Request) -> Path:
     check(0 < gigabytes < math.inf, f"--file-gb {gigabytes} must be a number above 0")
     workdir = Path(request.workdir)
     study = trained.read_study(workdir, "give the --workdir of a study that has trained")
-    run = trained.Run(workdir, request.run)
+    run = trained.TrainedRun(workdir, request.run)
     check(
         not request.adapters or study.lora is not None,
         f"--adapters: {workdir} trains the weights themselves; leave it out",
@@ -136,7 +136,7 @@ def _needed(request: Request, names: Collection[str]) -> list[str]:
     ]
 
 
-def _write_adapters(request: Request, study: trained.Study, adapters: Params) -> None:
+def _write_adapters(request: Request, study: trained.TrainedStudy, adapters: Params) -> None:
     assert study.lora is not None
     # As PEFT finds it: the hub's name without ours before it.
     base = study.config["model.init_from"].removeprefix(hub.HUB).partition("@")[0]
@@ -146,7 +146,7 @@ def _write_adapters(request: Request, study: trained.Study, adapters: Params) ->
         _write_tokenizer(partial, study.tokenizer_name, study.tokenizer)
 
 
-def _merged(study: trained.Study, adapters: Params) -> Params:
+def _merged(study: trained.TrainedStudy, adapters: Params) -> Params:
     """The weights that the study began with, its adapters added."""
     assert study.lora is not None
     assert study.weights is not None

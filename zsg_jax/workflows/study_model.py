@@ -69,7 +69,7 @@ def find_origin(config: ConfigDict, tokenizer: Tokenizer, workdir: Path | None =
     return Origin(model, Path(folder) if given else None)
 
 
-def _of_run(config: ConfigDict, tokenizer: Tokenizer, run: trained.Run) -> Origin:
+def _of_run(config: ConfigDict, tokenizer: Tokenizer, run: trained.TrainedRun) -> Origin:
     given = config.model.init_from
     study = trained.read_study(
         run.workdir, f"model.init_from={given!r} lies in no workdir; {_WHERE}"

@@ -1,5 +1,6 @@
 """Writes one self-contained page that shows what an order does with its training rows."""
 
+import base64
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -8,8 +9,11 @@ import numpy as np
 
 from zsg_jax.arrangement import Arrangement
 from zsg_jax.data.instance import Instance
-from zsg_jax.report.explain import drawings, tables
+from zsg_jax.report.drawing import Captioned, to_svg
+from zsg_jax.report.explain import tables
 from zsg_jax.report.explain.bins import even_places
+from zsg_jax.report.explain.figures import mix_figure, similarity_figure, turns_figure
+from zsg_jax.report.explain.maps import map_figure, served_figure
 from zsg_jax.report.explain.measures import fetch, measure, nearest_test_rows
 from zsg_jax.report.page import render
 from zsg_jax.runtime.errors import check
@@ -73,11 +77,11 @@ def explain(
     served = test_task[nearest]
     read = tables.Reader(arrangement, tasks, task, test_tasks, test_task, read_train, read_test)
     drawn = {
-        "similarity": drawings.similarity(found, turn),
-        "turns": drawings.turns(turn),
-        "mix": drawings.mix(task[order], tasks),
-        "served": drawings.served(served, sampled, test_tasks, test_task, len(order)),
-        "map": drawings.plane(order, turn, train_rows, test),
+        "similarity": similarity_figure(found, turn),
+        "turns": turns_figure(turn),
+        "mix": mix_figure(task[order], tasks),
+        "served": served_figure(served, sampled, test_tasks, test_task, len(order)),
+        "map": map_figure(order, turn, train_rows, test),
     }
     page = render(
         "explain.html",
@@ -86,7 +90,7 @@ def explain(
         facts=facts,
         leaks=None if leakage is None else tables.leaks(leakage),
         stretches=tables.stretches(found, turn),
-        figures={name: shown for name, shown in drawn.items() if shown is not None},
+        figures={name: _embedded(one) for name, one in drawn.items() if one is not None},
         train_tasks=tables.train_tasks(task[order], tasks, found.best),
         test_tasks=tables.test_tasks(test_task, test_tasks, served, found),
         test_rows=tables.test_rows(read, found),
@@ -97,6 +101,17 @@ def explain(
     )
     write_bytes(path, page)
     return path
+
+
+def _embedded(drawn: Captioned) -> dict[str, str]:
+    """A figure as the template takes it, with all its bytes."""
+    source = "data:image/svg+xml;base64," + base64.b64encode(to_svg(drawn.figure)).decode()
+    return {
+        "source": source,
+        "heading": drawn.heading,
+        "caption": drawn.caption,
+        "alt": drawn.alt,
+    }
 
 
 def _check(

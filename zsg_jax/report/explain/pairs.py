@@ -1,7 +1,5 @@
 """Picks pairs of a training row and a test row for a person to read, and cuts their texts."""
 
-import unicodedata
-from collections.abc import Iterable
 from typing import NamedTuple
 
 import numpy as np
@@ -48,11 +46,14 @@ def pick(
         count: how many pairs at most.
     """
     ranked = np.lexsort((test_rows, positions, -cosines))
-    pairs = [Pair(int(positions[i]), int(test_rows[i]), float(cosines[i])) for i in ranked]
-    chosen = _first(pairs, count, set(), set())
-    if len(chosen) < count:
-        rest = [pair for pair in pairs if pair not in chosen]
-        chosen += _first(rest, count - len(chosen), {pair.position for pair in chosen}, None)
+    candidates = [Pair(int(positions[i]), int(test_rows[i]), float(cosines[i])) for i in ranked]
+    chosen: list[Pair] = []
+    for again in (False, True):
+        for pair in candidates:
+            new = all(pair.position != other.position for other in chosen)
+            free = again or all(pair.test_row != other.test_row for other in chosen)
+            if len(chosen) < count and new and free:
+                chosen.append(pair)
     return sorted(chosen, key=lambda pair: -pair.cosine)
 
 
@@ -66,39 +67,13 @@ def passages(instance: Instance) -> list[Passage]:
 
 
 def cut(role: str, text: str, limit: int) -> Passage:
-    """`text` and its first `limit` letters, at a space where one is near, never inside a letter."""
+    """`text` and its first `limit` letters, at a space where one is near."""
     text = text.strip()
     whole = text[:LONGEST]
     missing = len(text) - len(whole)
     # A beginning that leaves out a word or two is not worth a click.
     if len(text) <= 1.2 * limit:
         return Passage(role, None, whole, missing)
-    end = limit
-    while end > 1 and _joined(text[end - 1], text[end]):
-        end -= 1
-    space = max(text.rfind(" ", 0, end), text.rfind("\n", 0, end))
-    if space > 0.8 * limit:
-        end = space
+    space = max(text.rfind(" ", 0, limit), text.rfind("\n", 0, limit))
+    end = space if space > 0.8 * limit else limit
     return Passage(role, text[:end].rstrip(), whole, missing)
-
-
-def _joined(before: str, after: str) -> bool:
-    """Whether two characters belong to one letter: an accent, a joined emoji."""
-    joiner = "\u200d"
-    return joiner in (before, after) or unicodedata.category(after) in ("Mn", "Me", "Mc")
-
-
-def _first(
-    pairs: Iterable[Pair], count: int, positions: set[int], test_rows: set[int] | None
-) -> list[Pair]:
-    chosen: list[Pair] = []
-    for pair in pairs:
-        if len(chosen) == count:
-            break
-        if pair.position in positions or (test_rows is not None and pair.test_row in test_rows):
-            continue
-        chosen.append(pair)
-        positions.add(pair.position)
-        if test_rows is not None:
-            test_rows.add(pair.test_row)
-    return chosen

@@ -1,8 +1,9 @@
 import numpy as np
 import pytest
 
-from zsg_jax.report.explain import projection
-from zsg_jax.report.explain.projection import project
+from zsg_jax.report.drawing import to_svg
+from zsg_jax.report.explain import maps
+from zsg_jax.report.explain.maps import map_figure, project, served_figure
 
 
 def rows(n, columns, seed=0):
@@ -11,8 +12,8 @@ def rows(n, columns, seed=0):
 
 
 def test_the_plane_is_that_of_the_largest_singular_values(monkeypatch):
-    monkeypatch.setattr(projection, "TRAIN_POINTS", 40)
-    monkeypatch.setattr(projection, "TEST_POINTS", 9)
+    monkeypatch.setattr(maps, "TRAIN_POINTS", 40)
+    monkeypatch.setattr(maps, "TEST_POINTS", 9)
     train, test = rows(120, 8), rows(30, 8, 1)
     order = np.random.default_rng(2).permutation(120)[:100]
     found = project(order, train, test)
@@ -45,3 +46,23 @@ def test_rows_all_alike_lie_on_one_point():
     assert not found.train.any()
     assert not found.test.any()
     assert not found.explained.any()
+
+
+def test_thousands_of_points_are_a_picture_inside_the_svg():
+    drawn = map_figure(np.arange(4000), np.arange(4000), rows(4000, 5), rows(1000, 5, 1))
+    svg = to_svg(drawn.figure)
+    assert b"<image" in svg
+    assert len(svg) < 700_000
+    assert "4,000 of 4,000 rows" in drawn.caption
+
+
+def test_a_heat_map_has_a_line_a_task_and_the_share_of_each_stretch():
+    nearest = np.repeat([0, 1, 1, 1], 30)
+    drawn = served_figure(nearest, np.arange(120), ["one", "two"], np.array([0, 0, 1]), 120)
+    ax = drawn.figure.axes[0]
+    # The task with the most rows near it comes first.
+    assert [label.get_text() for label in ax.get_yticklabels()] == ["two (1)", "one (2)"]
+    shares = ax.collections[0].get_array()
+    assert shares[:, 0].tolist() == [0, 100]
+    assert shares[:, -1].tolist() == [100, 0]
+    assert drawn.caption.endswith("All rows are counted.")

@@ -2,9 +2,6 @@
 same order, losses within rounding. More meshes, without a study: test_meshes.py."""
 
 import json
-import os
-import subprocess
-import sys
 
 import numpy as np
 import pytest
@@ -82,7 +79,7 @@ CASES = {
 
 
 @pytest.fixture(scope="module")
-def studies(tmp_path_factory, uneven, small_model):
+def studies(on_devices, tmp_path_factory, uneven, small_model):
     folder = tmp_path_factory.mktemp("devices")
     base = {
         "seeds": [0],
@@ -94,21 +91,9 @@ def studies(tmp_path_factory, uneven, small_model):
         "training.checkpoint_every": 4,
         "evaluation.every": 5,
     }
-    result = subprocess.run(
-        [sys.executable, "-c", CHILD, str(folder), json.dumps(CASES), json.dumps(base)],
-        capture_output=True,
-        text=True,
-        env={
-            **os.environ,
-            "JAX_PLATFORMS": "cpu",
-            "XLA_FLAGS": "--xla_force_host_platform_device_count=8",
-        },
-        check=False,
-    )
-    assert result.returncode == 0, result.stderr
+    told, errors = on_devices(8, CHILD, folder, json.dumps(CASES), json.dumps(base))
     # The run that was stopped on two devices went on, and on eight.
-    assert "tmta-rt-seed0: going on after step 4" in result.stderr
-    told = json.loads(result.stdout.splitlines()[-1])
+    assert "tmta-rt-seed0: going on after step 4" in errors
     assert {count for _, count in told["states"]["moved"].values()} == {8}
     return folder, told
 

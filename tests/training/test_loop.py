@@ -51,7 +51,7 @@ def test_what_a_step_waits_for_its_batch_is_told(small_config, tmp_path, monkeyp
 
     monkeypatch.setattr(Batches, "__next__", slow)
     page = train(small_config(), tmp_path)
-    rows = [row for row in metrics.read_rows(tmp_path / RUN) if row["kind"] == "train"]
+    rows = [row for row in metrics.read_records(tmp_path / RUN) if row["kind"] == "train"]
     assert len(rows) == 10
     # In full, also where the devices were at work meanwhile.
     assert all(row["data_wait"] >= seconds for row in rows)

@@ -2,9 +2,6 @@
 the state split as the rules say; in one process, which does nothing else."""
 
 import json
-import os
-import subprocess
-import sys
 
 import numpy as np
 import pytest
@@ -78,22 +75,6 @@ print(json.dumps(told))
 """
 
 
-def train(names):
-    flags = {
-        "JAX_PLATFORMS": "cpu",
-        "XLA_FLAGS": "--xla_force_host_platform_device_count=8",
-    }
-    result = subprocess.run(
-        [sys.executable, "-c", CHILD, json.dumps({name: MESHES[name] for name in names})],
-        capture_output=True,
-        text=True,
-        env=os.environ | flags,
-        check=False,
-    )
-    assert result.returncode == 0, result.stderr
-    return json.loads(result.stdout.splitlines()[-1])
-
-
 # One test, for several would be spread over processes, each of which would train.
 @pytest.mark.parametrize(
     "names",
@@ -103,8 +84,8 @@ def train(names):
     ],
     ids=["some", "every"],
 )
-def test_twenty_steps_are_the_same_on_every_mesh_and_each_device_holds_its_part(names):
-    told = train(names)
+def test_twenty_steps_are_the_same_on_every_mesh_and_each_device_holds_its_part(on_devices, names):
+    told, _ = on_devices(8, CHILD, json.dumps({name: MESHES[name] for name in names}))
     for name in names:
         same(told, name)
         parts(told, name)

@@ -5,7 +5,7 @@ import pytest
 from tensorboardX.proto import event_pb2
 
 from zsg_jax.runtime.errors import UserError
-from zsg_jax.training.metrics import FILE, MetricsLog, data_wait, over_time, read_rows
+from zsg_jax.training.metrics import FILE, MetricsLog, data_wait, over_time, read_records
 
 
 def write(folder, steps, after_step=-1):
@@ -17,11 +17,11 @@ def write(folder, steps, after_step=-1):
 
 def test_rows_come_back_and_later_steps_are_dropped_on_reopening(tmp_path):
     write(tmp_path, range(5))
-    assert [row["step"] for row in read_rows(tmp_path)] == [0, 1, 2, 3, 4]
+    assert [row["step"] for row in read_records(tmp_path)] == [0, 1, 2, 3, 4]
     write(tmp_path, [3], after_step=2)
-    assert [row["step"] for row in read_rows(tmp_path)] == [0, 1, 2, 3]
+    assert [row["step"] for row in read_records(tmp_path)] == [0, 1, 2, 3]
     write(tmp_path, [0])
-    assert [row["step"] for row in read_rows(tmp_path)] == [0]
+    assert [row["step"] for row in read_records(tmp_path)] == [0]
 
 
 def test_a_last_line_cut_short_is_left_out_and_one_in_the_middle_is_refused(tmp_path):
@@ -30,12 +30,12 @@ def test_a_last_line_cut_short_is_left_out_and_one_in_the_middle_is_refused(tmp_
     whole = path.read_bytes()
     for size in range(len(whole)):
         path.write_bytes(whole[:size])
-        assert len(read_rows(tmp_path)) == whole[:size].count(b"\n")
+        assert len(read_records(tmp_path)) == whole[:size].count(b"\n")
     for bad in (b'{"step": , "kind": "train"}', b"1", b"{}", b'{"step": "1", "kind": "train"}'):
         lines = whole.split(b"\n")
         path.write_bytes(b"\n".join([lines[0], bad, *lines[2:]]))
         with pytest.raises(UserError, match=r"metrics.jsonl:2: is damaged"):
-            read_rows(tmp_path)
+            read_records(tmp_path)
 
 
 def scalars(folder):
@@ -75,7 +75,7 @@ def test_no_number_is_written_that_json_does_not_have(tmp_path):
     log = MetricsLog(tmp_path, after_step=-1)
     with pytest.raises(ValueError, match="JSON"):
         log.write({"step": 1, "kind": "train", "loss": float("nan")})
-    assert json.loads("[]") == read_rows(tmp_path)
+    assert json.loads("[]") == read_records(tmp_path)
 
 
 def test_the_share_of_waiting_is_of_all_seconds_in_training_steps():

@@ -57,7 +57,7 @@ def test_what_is_not_known_is_left_out():
 @pytest.mark.parametrize("packing", [True, False])
 def test_every_training_row_tells_its_real_tokens_a_second(small_config, tmp_path, packing):
     page = study.run(small_config(**{"training.packing": packing}), tmp_path, command="test")
-    rows = [row for row in metrics.read_rows(tmp_path / RUN) if row["kind"] == "train"]
+    rows = [row for row in metrics.read_records(tmp_path / RUN) if row["kind"] == "train"]
     tokens = [row["tokens_per_second"] * row["seconds"] for row in rows]
     # Answer tokens are some of them, and a row's fill counts them all.
     assert all(row["tokens"] < count for row, count in zip(rows, tokens, strict=True))

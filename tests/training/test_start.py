@@ -1,9 +1,6 @@
 """Parameters out of a checkpoint onto another mesh: the same numbers, zeros in the padding."""
 
 import json
-import os
-import subprocess
-import sys
 from dataclasses import replace
 
 import jax
@@ -125,19 +122,8 @@ print(json.dumps(params))
 """
 
 
-def test_a_checkpoint_of_one_device_starts_on_four_with_a_new_optimizer(tmp_path):
+def test_a_checkpoint_of_one_device_starts_on_four_with_a_new_optimizer(on_devices, tmp_path):
     folder, params = save(tmp_path, MODELS["qwen3"], 3)
-    done = subprocess.run(
-        [sys.executable, "-c", CHILD, str(folder), json.dumps(SHAPE | ROTARY)],
-        capture_output=True,
-        text=True,
-        env={
-            **os.environ,
-            "JAX_PLATFORMS": "cpu",
-            "XLA_FLAGS": "--xla_force_host_platform_device_count=4",
-        },
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr
+    found, _ = on_devices(4, CHILD, folder, json.dumps(SHAPE | ROTARY))
     wanted = jax.tree.map(lambda leaf: float(np.asarray(leaf, np.float64).sum()), params)
-    assert json.loads(done.stdout) == wanted
+    assert found == wanted

@@ -39,7 +39,7 @@ def build(workdir: Path, *, title: str, command: str, runs: Sequence[tuple[str, 
         ended = loop.finished(folder)
         if ended is None:
             raise UserError(f"{folder}: has not finished; run the study again to go on with it")
-        records.setdefault(name, {})[seed] = metrics.read_rows(folder)
+        records.setdefault(name, {})[seed] = metrics.read_records(folder)
         # What the model was and where it ran; of several runs, the last one's.
         facts |= {label: str(value) for label, value in ended["facts"].items()}
     trajectories: dict[str, Trajectory] = {}

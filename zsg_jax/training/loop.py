@@ -178,7 +178,7 @@ class _Loop:
         """Restores the newest good checkpoint or makes the first state; the steps it has taken."""
         run, trainer = self._run, self._trainer
         restored = self._checkpoints.restore(_kept(trainer.abstract_state))
-        records = metrics.read_rows(run.folder)
+        records = metrics.read_records(run.folder)
         if restored is None:
             _check_new(run, records, self._recipe.checkpoint_every)
             self._log = metrics.MetricsLog(run.folder, after_step=-1, active=is_first())

@@ -12,15 +12,15 @@ from zsg_jax.runtime.errors import UserError
 from zsg_jax.runtime.files import write_bytes
 
 FILE = "metrics.jsonl"
-# Fields of a training row that tell of the machine, and so differ from run to run: the seconds
-# since the row before (or since what came between: an evaluation, a checkpoint, a profile), in
+# Fields of a training record that tell of the machine, and so differ from run to run: the seconds
+# since the record before (or since what came between: an evaluation, a checkpoint, a profile), in
 # which the devices work; those of them that a step waited for its batch, until it was laid and on
 # the devices, which may meanwhile be at work on the step before; and what `Speed` tells.
 CLOCKS = ("seconds", "data_wait", "tokens_per_second", "mfu", "memory")
 
 
-def read_rows(folder: Path) -> list[dict[str, Any]]:
-    """The rows of a run; a last line cut short by a kill is left out.
+def read_records(folder: Path) -> list[dict[str, Any]]:
+    """The records of a run; a last line cut short by a kill is left out.
 
     Raises:
         UserError: for a damaged line before the last.
@@ -28,23 +28,23 @@ def read_rows(folder: Path) -> list[dict[str, Any]]:
     path = folder / FILE
     if not path.exists():
         return []
-    rows = []
+    records = []
     lines = path.read_bytes().split(b"\n")
     for number, line in enumerate(lines, start=1):
         # Only a line that ends in a line break was written whole.
         if not line or number == len(lines):
             continue
         try:
-            row = json.loads(line)
-            whole = isinstance(row["step"], int) and row["kind"] in ("train", "test")
+            record = json.loads(line)
+            whole = isinstance(record["step"], int) and record["kind"] in ("train", "test")
         except (ValueError, TypeError, KeyError):
             whole = False
         if not whole:
             raise UserError(
                 f"{path}:{number}: is damaged; delete the run's folder {folder} to run it again"
             )
-        rows.append(row)
-    return rows
+        records.append(record)
+    return records
 
 
 def digest(folder: Path) -> str | None:
@@ -53,38 +53,40 @@ def digest(folder: Path) -> str | None:
     return hashlib.sha256(path.read_bytes()).hexdigest() if path.exists() else None
 
 
-def data_wait(rows: Iterable[Mapping[str, Any]]) -> float:
-    """The share of the seconds of training `rows` that was spent waiting for batches."""
-    steps = [row for row in rows if row["kind"] == "train"]
-    waited = math.fsum(row.get("data_wait", 0.0) for row in steps)
-    seconds = math.fsum(row.get("seconds", 0.0) for row in steps)
+def data_wait(records: Iterable[Mapping[str, Any]]) -> float:
+    """The share of the seconds of training records that was spent waiting for batches."""
+    steps = [one for one in records if one["kind"] == "train"]
+    waited = math.fsum(one.get("data_wait", 0.0) for one in steps)
+    seconds = math.fsum(one.get("seconds", 0.0) for one in steps)
     return waited / seconds if seconds else 0.0
 
 
-def over_time(rows: Iterable[Mapping[str, Any]], name: str) -> float | None:
-    """The mean of a rate such as "mfu" over the seconds of training `rows`; None: it is in none.
+def over_time(records: Iterable[Mapping[str, Any]], name: str) -> float | None:
+    """The mean of a rate such as "mfu" over the seconds of training records; None: it is in none.
 
-    Each row weighs as many seconds as it took.
+    Each weighs as many seconds as it took.
     """
-    told = [(row["seconds"], row[name]) for row in rows if row["kind"] == "train" and name in row]
-    seconds = math.fsum(took for took, _ in told)
-    return math.fsum(took * rate for took, rate in told) / seconds if seconds else None
+    rates = [
+        (one["seconds"], one[name]) for one in records if one["kind"] == "train" and name in one
+    ]
+    seconds = math.fsum(took for took, _ in rates)
+    return math.fsum(took * rate for took, rate in rates) / seconds if seconds else None
 
 
 class MetricsLog:
-    """Appends rows to a run's metrics.jsonl and TensorBoard file; a no-op off process 0."""
+    """Appends records to a run's metrics.jsonl and TensorBoard file; a no-op off process 0."""
 
     def __init__(self, folder: Path, *, after_step: int, active: bool = True) -> None:
-        """Opens the log, keeping rows up to `after_step`; -1 keeps none.
+        """Opens the log, keeping records up to `after_step`; -1 keeps none.
 
-        Rows of later steps belong to steps that are about to be taken again.
+        Records of later steps belong to steps that are about to be taken again.
         """
         self._file = None
         if not active:
             return
-        kept = [row for row in read_rows(folder) if row["step"] <= after_step]
+        kept = [one for one in read_records(folder) if one["step"] <= after_step]
         path = folder / FILE
-        write_bytes(path, "".join(_line(row) for row in kept).encode())
+        write_bytes(path, "".join(_line(one) for one in kept).encode())
         self._file = path.open("a")
         # Imported here: it imports PyTorch, where that is installed, which takes seconds.
         import tensorboardX
@@ -93,20 +95,22 @@ class MetricsLog:
             str(folder / "tensorboard"), purge_step=after_step + 1 if after_step >= 0 else None
         )
 
-    def write(self, row: dict[str, Any]) -> None:
-        """Writes one row; its numbers go to TensorBoard as KIND/NAME."""
+    def write(self, record: dict[str, Any]) -> None:
+        """Writes one record; its numbers go to TensorBoard as KIND/NAME."""
         if self._file is None:
             return
-        self._file.write(_line(row))
-        for name, value in row.items():
+        self._file.write(_line(record))
+        for name, value in record.items():
             if name != "step" and isinstance(value, int | float):
-                self._board.add_scalar(f"{row['kind']}/{name}", value, row["step"])
+                self._board.add_scalar(f"{record['kind']}/{name}", value, record["step"])
             elif isinstance(value, dict):
                 for part, number in value.items():
-                    self._board.add_scalar(f"{row['kind']}/{name}/{part}", number, row["step"])
+                    self._board.add_scalar(
+                        f"{record['kind']}/{name}/{part}", number, record["step"]
+                    )
 
     def flush(self) -> None:
-        """Makes all rows written so far durable."""
+        """Makes all records written so far durable."""
         if self._file is not None:
             self._file.flush()
             os.fsync(self._file.fileno())
@@ -121,5 +125,5 @@ class MetricsLog:
             self._file = None
 
 
-def _line(row: dict[str, Any]) -> str:
-    return json.dumps(row, allow_nan=False) + "\n"
+def _line(record: dict[str, Any]) -> str:
+    return json.dumps(record, allow_nan=False) + "\n"

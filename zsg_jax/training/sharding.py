@@ -56,23 +56,23 @@ def make_mesh(
         UserError: if the sizes do not fit the devices at hand.
     """
     devices = jax.devices() if devices is None else list(devices)
-    told = _told(data, fsdp, tensor)
+    given = _named(data, fsdp, tensor)
     sizes = mesh_sizes(data, fsdp, tensor, devices=len(devices))
     count = math.prod(sizes.values())
     processes = {device.process_index for device in devices}
     if count > len(devices) or (len(processes) > 1 and count != len(devices)):
-        raise UserError(f"{told} asks for {count} devices; {len(devices)} are at hand")
+        raise UserError(f"{given} asks for {count} devices; {len(devices)} are at hand")
     own = len(devices) // len(processes)
     if len(processes) > 1 and own % sizes["tensor"]:
         raise UserError(
-            f"{told}: tensor must divide the {own} devices of a process; sizes that fit: "
+            f"{given}: tensor must divide the {own} devices of a process; sizes that fit: "
             f"{_divisors(own)}"
         )
     laid = np.asarray(devices[:count]).reshape(tuple(sizes.values()))
     return Mesh(laid, AXES, axis_types=(AxisType.Auto,) * len(AXES))
 
 
-def _told(*sizes: int) -> str:
+def _named(*sizes: int) -> str:
     return ", ".join(f"mesh.{axis}={size}" for axis, size in zip(AXES, sizes, strict=True))
 
 
@@ -82,16 +82,16 @@ def mesh_sizes(data: int, fsdp: int, tensor: int, *, devices: int) -> dict[str, 
     Raises:
         UserError: a size is none, two are -1, or the others do not divide the devices.
     """
-    told = _told(data, fsdp, tensor)
+    given = _named(data, fsdp, tensor)
     sizes = {"data": data, "fsdp": fsdp, "tensor": tensor}
     free = [axis for axis, size in sizes.items() if size == -1]
     if len(free) > 1 or any(size < 1 and size != -1 for size in sizes.values()):
-        raise UserError(f"{told}: sizes are at least 1, and only one may be -1")
+        raise UserError(f"{given}: sizes are at least 1, and only one may be -1")
     known = math.prod(size for size in sizes.values() if size != -1)
     if free:
         if devices % known:
             raise UserError(
-                f"{told}: {known} does not divide the {devices} devices at hand; numbers that do: "
+                f"{given}: {known} does not divide the {devices} devices at hand; numbers that do: "
                 f"{_divisors(devices)}"
             )
         sizes[free[0]] = devices // known

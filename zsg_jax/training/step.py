@@ -75,7 +75,7 @@ def train_step(
         return sums.sum() * scale
 
     value_and_grad = jax.value_and_grad(loss_of)
-    taken: int | jax.Array = micro_batches
+    computed: int | jax.Array = micro_batches
     part_size = batch["tokens"].size // micro_batches
     if micro_batches == 1:
         loss, grads = value_and_grad(state["params"], batch, 0)
@@ -97,22 +97,24 @@ def train_step(
         )
         if "place" in batch:
             # How many parts there are is a number, no shape: one compile serves every step.
-            taken = (parts["segment_ids"] != 0).any((1, 2)).sum(dtype=jnp.int32)
-        loss, grads = jax.lax.fori_loop(0, taken, add, zero)
+            computed = (parts["segment_ids"] != 0).any((1, 2)).sum(dtype=jnp.int32)
+        loss, grads = jax.lax.fori_loop(0, computed, add, zero)
 
     # In float32 whatever parameters and moments are kept in, to which they are rounded at the end.
     grads = cast(grads, jnp.float32)
     updates, opt_state = optimizer.update(grads, state["opt_state"], state["params"])
     opt_state = jax.tree.map(lambda new, old: new.astype(old.dtype), opt_state, state["opt_state"])
     params = optax.apply_updates(state["params"], updates)
-    said: dict[str, jax.Array] = {name: batch[name] for name in ("index", "place") if name in batch}
+    consumed: dict[str, jax.Array] = {
+        name: batch[name] for name in ("index", "place") if name in batch
+    }
     metrics = {
         "loss": loss,
         "grad_norm": optax.tree.norm(grads),
         "learning_rate": jnp.asarray(learning_rate(state["step"]), jnp.float32),
         "tokens": answer_tokens,
-        "fill": (batch["segment_ids"] != 0).sum(dtype=jnp.int32) / (taken * part_size),
-        **said,
+        "fill": (batch["segment_ids"] != 0).sum(dtype=jnp.int32) / (computed * part_size),
+        **consumed,
     }
     changed = {"params": params, "opt_state": opt_state, "step": state["step"] + 1}
     return state | changed, metrics

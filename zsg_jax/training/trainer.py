@@ -58,17 +58,17 @@ class Trainer:
     ) -> None:
         """Works out shapes and shardings; no array is made yet.
 
-            Args:
-                model: the architecture.
-                options: batch sizes and optimizer.
-                mesh: from `sharding.make_mesh`.
-        compute: dtype and what the backward pass keeps; None: float32, everything.
-        param_dtype: of what is trained and of its moments, "float32" or "bfloat16".
-        lora: adapters that are trained instead of the weights; None: the weights are.
-        init_from: a Hugging Face folder, or one checkpoint's, with the weights to start from.
+        Args:
+            model: the architecture.
+            options: batch sizes and optimizer.
+            mesh: from `sharding.make_mesh`.
+            compute: dtype and what the backward pass keeps; None: float32, everything.
+            param_dtype: of what is trained and of its moments, "float32" or "bfloat16".
+            lora: adapters that are trained instead of the weights; None: the weights are.
+            init_from: a Hugging Face folder, or one checkpoint's, with the weights to start from.
 
-            Raises:
-                UserError: if rows or arrays do not divide over the mesh.
+        Raises:
+            UserError: if sequences or arrays do not divide over the mesh.
         """
         sharding.rows_fit(mesh, options.batch_size, options.micro_batch_size)
         sharding.heads_fit(mesh, getattr(model, "num_kv_heads", model.num_heads))
@@ -89,7 +89,7 @@ class Trainer:
         self.trained = family.count(adapters.split(shapes)[0]) if lora else self.parameters
         # The state does not depend on the length of the learning rate's course.
         self._any_optimizer = self._optimizer(options.warmup_steps + 1)[0]
-        self._init, self.abstract_state = compile_init(self._random, mesh)
+        self._init, self.abstract_state = compile_init(self._random_state, mesh)
         self._compiled: Callable[[int, int, int], jax.stages.Compiled] = cache(self._compile)
 
     def initial_state(self, seed: int) -> Any:
@@ -98,18 +98,16 @@ class Trainer:
         if self._init_from is None:
             return self._init(key)
         placed = jax.tree.map(lambda leaf: leaf.sharding, self.abstract_state)
-        begin = jax.jit(self._begin, out_shardings=placed, donate_argnums=0)
-        return begin(self._loaded(), key)
+        begin = jax.jit(self._state_from, out_shardings=placed, donate_argnums=0)
+        return begin(self._load_weights(), key)
 
     def frozen(self, seed: int) -> dict[str, Any]:
         """What a state holds that no step changes, and so no checkpoint keeps; {} without LoRA."""
         if self._lora is None:
             return {}
-        return (
-            {FROZEN: self._init(jax.random.key(seed))[FROZEN]}
-            if (self._init_from is None)
-            else {FROZEN: self._loaded()}
-        )
+        if self._init_from is None:
+            return {FROZEN: self._init(jax.random.key(seed))[FROZEN]}
+        return {FROZEN: self._load_weights()}
 
     def model_params(self, state: Any) -> Params:
         """All parameters of a state, as `hidden` takes them."""
@@ -117,26 +115,26 @@ class Trainer:
             return state["params"]
         return adapters.join(state["params"], state[FROZEN])
 
-    def _loaded(self) -> Params:
+    def _load_weights(self) -> Params:
         """The weights of `init_from`, on their shards."""
         assert self._init_from is not None
         part = "params" if self._lora is None else FROZEN
         return start.load(self._init_from, self.model, self.abstract_state[part])
 
-    def _random(self, key: jax.Array) -> dict[str, Any]:
+    def _random_state(self, key: jax.Array) -> dict[str, Any]:
         """The state before step 1 of random weights."""
         params = family_of(self.model).initialize(self.model, key, self._lora)
         if self._lora is None:
-            return self._begin(cast(params, self._param_dtype), key)
+            return self._state_from(cast(params, self._param_dtype), key)
         base = jax.tree_util.tree_map_with_path(
             lambda path, leaf: leaf.astype(
                 adapters.frozen_dtype(sharding.path_name(path), self._frozen_dtype)
             ),
             adapters.split(params)[1],
         )
-        return self._begin(base, key)
+        return self._state_from(base, key)
 
-    def _begin(self, params: Params, key: jax.Array) -> dict[str, Any]:
+    def _state_from(self, params: Params, key: jax.Array) -> dict[str, Any]:
         """The state before step 1 of these parameters; adapters, if any, are drawn by `key`."""
         if self._lora is None:
             return initial_state(params, self._any_optimizer)
@@ -154,8 +152,8 @@ class Trainer:
 
         Args:
             total: steps of the run, which set the learning rate's course.
-            length: tokens a row.
-            shapes: the numbers of rows of the batches to come; None: one an instance.
+            length: tokens a sequence.
+            shapes: the numbers of sequences of the batches to come; None: one an instance.
 
         Returns:
             (state, batch) -> (state, metrics); a batch of any other shape is refused.
@@ -163,8 +161,8 @@ class Trainer:
         wanted = sorted(set(shapes or [self._options.batch_size]))
         if len(wanted) == 1:
             return self._compiled(total, length, wanted[0])
-        by_rows = {rows: self._compiled(total, length, rows) for rows in wanted}
-        return lambda state, batch: by_rows[len(batch["tokens"])](state, batch)
+        by_size = {size: self._compiled(total, length, size) for size in wanted}
+        return lambda state, batch: by_size[len(batch["tokens"])](state, batch)
 
     def abstract_batch(
         self, length: int, rows: int | None = None

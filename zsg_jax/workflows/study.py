@@ -171,7 +171,7 @@ def _train_run(config: ConfigDict, run: loop.TrainingRun, recipe: loop.Recipe) -
         "Rows of a step": _rows_of_a_step(config, run.steps, run.total),
     }
     loop.train(run, recipe, facts=facts)
-    records = metrics.read_rows(run.folder)
+    records = metrics.read_records(run.folder)
     say(
         f"{run.folder.name}: {run.total} steps, rows {run.steps.fill(run.total):.0%} full, "
         f"{metrics.data_wait(records):.1%} of the steps waiting for data, test loss "

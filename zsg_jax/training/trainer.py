@@ -16,7 +16,7 @@ from zsg_jax.models.compute import Compute
 from zsg_jax.models.families import ModelConfig, family_of
 from zsg_jax.models.lora import LoRA
 from zsg_jax.models.parts import Params, cast
-from zsg_jax.training import optimizer, sharding, start
+from zsg_jax.training import initial_weights, optimizer, sharding
 from zsg_jax.training.step import FROZEN, compile_init, compile_train_step, initial_state
 
 
@@ -119,7 +119,7 @@ class Trainer:
         """The weights of `init_from`, on their shards."""
         assert self._init_from is not None
         part = "params" if self._lora is None else FROZEN
-        return start.load(self._init_from, self.model, self.abstract_state[part])
+        return initial_weights.load(self._init_from, self.model, self.abstract_state[part])
 
     def _random_state(self, key: jax.Array) -> dict[str, Any]:
         """The state before step 1 of random weights."""

@@ -22,7 +22,7 @@ from zsg_jax.runtime.errors import UserError
 from zsg_jax.runtime.files import file_digest, write_json
 from zsg_jax.runtime.processes import once
 from zsg_jax.runtime.progress import bar, count, say
-from zsg_jax.training import start
+from zsg_jax.training import initial_weights
 from zsg_jax.training.optimizer import schedule
 from zsg_jax.workdir import claims as workdirs
 from zsg_jax.workdir import hub
@@ -109,7 +109,7 @@ def claim_data(config: ConfigDict, workdir: Path, pool: Pool, origin: Origin) ->
     digest = ""
     if origin.weights:
         # Weights that do not fit are refused here, before anything is embedded.
-        digest = start.digest(origin.weights, origin.model)
+        digest = initial_weights.digest(origin.weights, origin.model)
     elif is_file(config.model.size):
         digest = file_digest(Path(config.model.size))
     workdirs.claim_data(workdir, {**pool.facts, "weights_digest": digest})

@@ -14,7 +14,7 @@ from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 from zsg_jax.models import gpt2, qwen3
 from zsg_jax.models.families import family_of
 from zsg_jax.runtime.errors import UserError
-from zsg_jax.training import start
+from zsg_jax.training import initial_weights
 from zsg_jax.training.checkpoint import MANIFEST, Checkpoints
 
 ROTARY = {"num_kv_heads": 1, "head_dim": 4}
@@ -62,7 +62,7 @@ def test_the_vocabulary_is_padded_anew_and_nothing_else_changes(
     model = MODELS[name]
     old, new = replace(model, vocab_padding=before), replace(model, vocab_padding=after)
     folder, params = save(tmp_path_factory.mktemp("c"), old, seed)
-    loaded = traverse_util.flatten_dict(start.load(folder, new, abstract(new)), sep=".")
+    loaded = traverse_util.flatten_dict(initial_weights.load(folder, new, abstract(new)), sep=".")
     padded = {"embed.embedding": 0, "lm_head.kernel": 1}
     for path, written in traverse_util.flatten_dict(params, sep=".").items():
         expected = np.asarray(written)
@@ -78,33 +78,33 @@ def test_the_vocabulary_is_padded_anew_and_nothing_else_changes(
 def test_another_model_or_a_changed_byte_is_refused(tmp_path):
     model = MODELS["qwen3"]
     folder, _ = save(tmp_path, model, 0)
-    digest = start.digest(folder, model)
+    digest = initial_weights.digest(folder, model)
     for other, message in (
         (replace(model, intermediate_size=13), r"mlp\S* has shape .*12.* the model .*13"),
         (replace(model, tie_embeddings=True), "lm_head.kernel has shape .* the model None"),
         (replace(model, vocab_size=12), "holds 11 words, config.json 12"),
     ):
         with pytest.raises(UserError, match=message):
-            start.digest(folder, other)
+            initial_weights.digest(folder, other)
         with pytest.raises(UserError, match=message) as caught:
-            start.load(folder, other, abstract(other))
+            initial_weights.load(folder, other, abstract(other))
         assert "\n" not in str(caught.value)
     data = max((folder / "state").rglob("d/*"), key=lambda path: path.stat().st_size)
     content = data.read_bytes()
     data.write_bytes(content[:-1] + bytes([content[-1] ^ 1]))
     with pytest.raises(UserError, match=r"is damaged: .*SHA-256"):
-        start.load(folder, model, abstract(model))
+        initial_weights.load(folder, model, abstract(model))
     data.write_bytes(content)
     manifest = json.loads((folder / MANIFEST).read_text())
     (folder / MANIFEST).write_text(json.dumps(manifest | {"state/more": "0"}))
-    assert start.digest(folder, model) != digest
+    assert initial_weights.digest(folder, model) != digest
 
 
 CHILD = """
 import json, sys
 import jax, numpy as np
 from zsg_jax.models import qwen3
-from zsg_jax.training import start
+from zsg_jax.training import initial_weights
 from zsg_jax.training.sharding import make_mesh
 from zsg_jax.training.trainer import Trainer, TrainerOptions
 

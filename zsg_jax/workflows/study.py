@@ -50,23 +50,23 @@ def run(config: ConfigDict, workdir: Path | str, *, command: str) -> Path:
     """
     validate(config)
     same_everywhere({**flatten(config), "version of jax": jax.__version__})
-    place = Workdir(workdir)
-    folder = place.folder
+    location = Workdir(workdir)
+    folder = location.folder
     names = [(name, seed) for name in config.arrangement.methods for seed in config.seeds]
     with ExitStack() as stack:
-        stack.enter_context(place.shared())
+        stack.enter_context(location.shared())
 
         def take() -> None:
-            if place.address is None:
+            if location.address is None:
                 workdirs.refuse_foreign(folder)
             stack.enter_context(workdirs.locked(folder))
-            place.begin()
+            location.begin()
             workdirs.claim(folder, flatten(config))
 
         once("claim the workdir", take)
         workdirs.check_shared(folder)
         if not all(loop.finished(workdirs.run_folder(folder, *name)) for name in names):
-            _compute(config, place)
+            _compute(config, location)
         # Imported here: a mistake in the config is told before Matplotlib has been imported.
         from zsg_jax.report import build as report
 
@@ -76,20 +76,20 @@ def run(config: ConfigDict, workdir: Path | str, *, command: str) -> Path:
     return page
 
 
-def _compute(config: ConfigDict, place: Workdir) -> None:
-    workdir = place.folder
+def _compute(config: ConfigDict, location: Workdir) -> None:
+    workdir = location.folder
     mesh = sharding.make_mesh(config.mesh.data, config.mesh.fsdp, config.mesh.tensor)
     wanted = {"model": config.model.init_from, "tokenizer": config.tokenizer}
     once("hub", partial(hub.fetch, workdir, **wanted))
     with ExitStack() as stack:
         tokenizer, pool = open_pool(config, workdir, stack)
-        _train(config, place, tokenizer, pool, mesh)
+        _train(config, location, tokenizer, pool, mesh)
 
 
 def _train(
-    config: ConfigDict, place: Workdir, tokenizer: Tokenizer, pool: Pool, mesh: Mesh
+    config: ConfigDict, location: Workdir, tokenizer: Tokenizer, pool: Pool, mesh: Mesh
 ) -> None:
-    workdir = place.folder
+    workdir = location.folder
     # Shapes and sizes are worked out before the hours of embedding and training.
     origin = find_origin(config, tokenizer, workdir)
     check(
@@ -122,7 +122,7 @@ def _train(
         for seed in config.seeds:
             folder = workdirs.run_folder(workdir, name, seed)
             if not loop.finished(folder):
-                checkpoints = place.checkpoints(folder / CHECKPOINTS)
+                checkpoints = location.checkpoints(folder / CHECKPOINTS)
                 run = loop.TrainingRun(folder, checkpoints, seed, steps, totals[name])
                 _train_run(config, run, recipe)
 

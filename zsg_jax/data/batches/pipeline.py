@@ -1,6 +1,5 @@
 """Arrangement to batches: a grain pipeline whose step s holds exactly the rows listed for it."""
 
-import gc
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any, NamedTuple
@@ -9,9 +8,8 @@ import grain
 import numpy as np
 
 from zsg_jax.data.batches.packing import Batch, lay_packed, pack, row_counts, spread
-from zsg_jax.data.batches.workers import ended_at_last, in_workers, thread_that_starts_workers
+from zsg_jax.data.batches.workers import Workers
 from zsg_jax.data.tokenize.encode import TokenRows
-from zsg_jax.runtime.errors import UserError
 
 
 def row_length(longest: int, max_length: int) -> int:
@@ -139,7 +137,7 @@ class Steps:
 
 
 class Batches(Iterator[Any]):
-    """Iterates over steps in order, laying some ahead; `get_state` and `set_state` hold the place.
+    """Iterates over steps in order, laying some ahead; `get_state` tells where it stands.
 
     The state counts the batches handed out, not those laid ahead, so one saved after step s goes on
     at step s + 1, whatever the threads, the workers and how far ahead they are, then and now.
@@ -157,15 +155,15 @@ class Batches(Iterator[Any]):
         """Takes `steps`.
 
         Args:
-            workers: processes that lay batches; if 0, `threads` of this process do.
-            ahead: batches laid before they are asked for.
+            workers: processes that lay batches, one ahead each; if 0, `threads` of this process do.
+            ahead: batches that threads lay before they are asked for.
             place: what is done to a batch, while the one before it is at work, before it is handed
                 out.
         """
-        self._steps, self._workers, self._ahead, self._place = steps, workers, ahead, place
+        self._steps, self._workers, self._place = steps, workers, place
         self._options = grain.ReadOptions(num_threads=threads, prefetch_buffer_size=ahead)
         self._next = 0
-        self._laid: grain.DatasetIterator | None = None
+        self._laid: Workers | grain.DatasetIterator | None = None
         self._thread: ThreadPoolExecutor | None = None
         self._coming: Future[Any] | None = None
 
@@ -174,32 +172,18 @@ class Batches(Iterator[Any]):
 
         To be called once the devices are at work: only one thread at a time runs Python.
         """
-        left = len(self._steps) - self._next
-        if self._coming is not None or left <= 0:
+        if self._coming is not None or self._next >= len(self._steps):
             return
         if self._thread is None:
-            rest = grain.MapDataset.source(self._steps)[self._next :]
-            if self._workers:
-                self._laid = iter(in_workers(rest, min(self._workers, left), self._ahead))
-            else:
-                self._laid = iter(rest.to_iter_dataset(self._options))
-            self._thread = thread_that_starts_workers()
-        self._coming = self._thread.submit(self._fetch)
+            self._thread = ThreadPoolExecutor(1, "batches")
+        self._coming = self._thread.submit(self._fetch, self._next)
 
     def __next__(self) -> Any:
         if self._next >= len(self._steps):
             raise StopIteration
         self.start()
         assert self._coming is not None
-        try:
-            batch = self._coming.result()
-        except RuntimeError as error:
-            if "terminated unexpectedly" not in str(error):
-                raise
-            raise UserError(
-                f"a worker process of data.workers={self._workers} was ended from outside, as when "
-                "memory runs out; the same command goes on from what is kept, and fewer need less"
-            ) from error
+        batch = self._coming.result()
         self._next, self._coming = self._next + 1, None
         return batch
 
@@ -214,23 +198,16 @@ class Batches(Iterator[Any]):
 
     def close(self) -> None:
         """Ends threads and workers; the next batch would start others."""
-        if self._thread is None or self._laid is None:
-            return
-        # Not before what is under way is there: workers still starting could not be told to stop.
-        killing = ended_at_last() if self._workers else None
-        self._thread.shutdown()
-        self._laid.close()
-        if killing is not None:
-            killing.cancel()
+        if self._thread is not None:
+            self._thread.shutdown()
+        if self._laid is not None:
+            self._laid.close()
         self._laid = self._thread = self._coming = None
-        if self._workers:
-            # The end of grain's threads is a cycle of references, a batch in it.
-            gc.collect()
 
-    def _fetch(self) -> Any:
-        assert self._laid is not None
-        batch = next(self._laid)
-        if self._workers:
-            # Out of shared memory, which is given back as soon as its arrays are gone.
-            batch = {name: np.array(rows) for name, rows in batch.items()}
-        return self._place(batch)
+    def _fetch(self, step: int) -> Any:
+        if self._laid is None and self._workers:
+            self._laid = Workers(self._steps, step, min(self._workers, len(self._steps) - step))
+        elif self._laid is None:
+            rest = grain.MapDataset.source(self._steps)[step:]
+            self._laid = iter(rest.to_iter_dataset(self._options))
+        return self._place(next(self._laid))

@@ -1,109 +1,112 @@
-"""Worker processes that lay batches ahead of the steps, started so that they end with the run.
+"""Worker processes that lay batches ahead of the steps, and end with the run.
 
 A worker is a fresh interpreter (spawned, since a process in which JAX runs threads must not be
 forked). It gets the steps pickled, reads tokens from the files they name, and touches no device.
 """
 
+import atexit
 import multiprocessing
 import os
 import signal
 import sys
-import threading
-from concurrent.futures import ThreadPoolExecutor
-from multiprocessing import resource_tracker, spawn
-from typing import Any
+import traceback
+from collections.abc import Iterator
+from multiprocessing import resource_tracker
+from multiprocessing.connection import Connection
+from typing import Protocol
 
-import grain
-from absl import flags
-
-# What grain calls its worker processes.
-_NAME = "grain-process-prefetch"
-PATIENCE = 20.0  # seconds that workers have to end by themselves
-_DEAF = (signal.SIG_BLOCK, (signal.SIGINT, signal.SIGTERM))
+from zsg_jax.data.batches.packing import Batch
+from zsg_jax.runtime.errors import UserError
 
 
-def in_workers(steps: grain.MapDataset, workers: int, ahead: int) -> grain.IterDataset:
-    """The elements of `steps` in their order, made by `workers` processes, `ahead` of them before.
+class Steps(Protocol):
+    """The batch of each step, by its number from 0."""
 
-    The first must be asked for in a `thread_that_starts_workers`.
+    def __len__(self) -> int: ...
+
+    def __getitem__(self, step: int) -> Batch: ...
+
+
+class Workers(Iterator[Batch]):
+    """Iterates over steps in order; of `count` processes each lays every count-th of them.
+
+    A worker holds one batch until it is asked for, so `count` batches are laid ahead.
     """
-    # A worker needs no threads of its own, which would only take turns.
-    alone = steps.to_iter_dataset(grain.ReadOptions(num_threads=0, prefetch_buffer_size=0))
-    options = grain.MultiprocessingOptions(workers, max(1, ahead // workers))
-    return alone.mp_prefetch(options, worker_init_fn=_prepare)
+
+    def __init__(self, steps: Steps, first: int, count: int) -> None:
+        """Starts the workers with step `first`.
+
+        Raises:
+            UserError: a worker did not live long enough to get its steps.
+        """
+        self._first, self._next, self._count = first, first, count
+        self._steps = len(steps)
+        self._processes: list[multiprocessing.process.BaseProcess] = []
+        self._pipes: list[Connection] = []
+        # Before multiprocessing's own end of processes, to which these are deaf.
+        atexit.register(self.close)
+        context = multiprocessing.get_context("spawn")
+        # It lets signals through as it starts, so it has to run before.
+        resource_tracker.ensure_running()
+        # A terminal or a scheduler tells all processes of a run to stop, but it is the run's to
+        # handle. A process inherits what the thread that starts it blocks.
+        heard = signal.pthread_sigmask(signal.SIG_BLOCK, (signal.SIGINT, signal.SIGTERM))
+        try:
+            for number in range(count):
+                receiver, sender = context.Pipe(duplex=False)
+                self._pipes.append(receiver)
+                numbers = range(first + number, len(steps), count)
+                process = context.Process(target=_lay, args=(sender, steps, numbers), daemon=True)
+                self._processes.append(process)
+                process.start()
+                # The worker's is then the only one, so that its end is the pipe's.
+                sender.close()
+        except ConnectionError as error:
+            raise self._ended() from error
+        finally:
+            signal.pthread_sigmask(signal.SIG_SETMASK, heard)
+
+    def __next__(self) -> Batch:
+        if self._next >= self._steps:
+            raise StopIteration
+        try:
+            batch = self._pipes[(self._next - self._first) % self._count].recv()
+        except (EOFError, ConnectionError) as error:
+            raise self._ended() from error
+        if isinstance(batch, Exception):
+            raise batch
+        self._next += 1
+        return batch
+
+    def close(self) -> None:
+        """Ends the workers, which hold nothing that could be lost."""
+        atexit.unregister(self.close)
+        for process in self._processes:
+            if process.pid is not None:
+                process.kill()
+                process.join()
+        for pipe in self._pipes:
+            pipe.close()
+
+    def _ended(self) -> UserError:
+        return UserError(
+            f"a worker process of data.workers={self._count} was ended from outside, as when "
+            "memory runs out; the same command goes on from what is kept, and fewer need less "
+            '(a script of your own must start its run under if __name__ == "__main__")'
+        )
 
 
-def _prepare(number: int, of: int) -> None:
-    """Runs first in a worker."""
-    del number, of
-    # grain imports JAX; should anything there ask it for devices, these must not be the run's.
+def _lay(pipe: Connection, steps: Steps, numbers: range) -> None:
+    """What a worker does; it ends where nobody is left to read what it sends."""
+    # Should anything here ask JAX for devices, these must not be the run's.
     os.environ["JAX_PLATFORMS"] = "cpu"
     if "jax" in sys.modules:
         sys.modules["jax"].config.update("jax_platforms", "cpu")
-    threading.Thread(target=_end_with_parent, daemon=True).start()
-
-
-def _end_with_parent() -> None:
-    """A run that is killed cannot tell its workers to stop, so they watch it."""
-    parent = multiprocessing.parent_process()
-    if parent is not None:
-        parent.join()
-        os._exit(1)
-
-
-def thread_that_starts_workers() -> ThreadPoolExecutor:
-    """One thread, in which processes can be started that do not hear Ctrl-C and SIGTERM.
-
-    A terminal or a scheduler tells all processes of a run, but it is the run's to handle.
-    """
-    # The tracker of shared memory lets Ctrl-C through as it starts, so it has to run before.
-    resource_tracker.ensure_running()
-    _spare_main()
-    _parse_flags()
-    # Threads and processes inherit what the thread that starts them blocks.
-    return ThreadPoolExecutor(1, "batches", signal.pthread_sigmask, _DEAF)
-
-
-def ended_at_last() -> threading.Timer:
-    """Kills workers that are still there after `PATIENCE` seconds, unless it is cancelled.
-
-    Whoever waits for them then goes on; they hold nothing that could be lost.
-    """
-
-    def kill() -> None:
-        for child in multiprocessing.active_children():
-            if child.name.startswith(_NAME):
-                child.kill()
-
-    timer = threading.Timer(PATIENCE, kill)
-    timer.daemon = True
-    timer.start()
-    return timer
-
-
-def _parse_flags() -> None:
-    """Where nobody parses flags, as in a notebook or a test, grain's own have their defaults."""
-    for name in flags.FLAGS:
-        if name.startswith("grain_") and not flags.FLAGS.is_parsed():
-            flags.FLAGS[name].present = True
-
-
-def _spare_main() -> None:
-    """Keeps grain's workers from running the program's main module once more.
-
-    That takes time, and a script that does not ask `if __name__ == "__main__"` would not survive
-    it; what a worker needs, it imports as it is unpickled.
-    """
-    known = spawn.get_preparation_data
-    if hasattr(known, "spares_main"):
-        return
-
-    def without_main(name: str) -> dict[str, Any]:
-        data = known(name)
-        if name.startswith(_NAME):
-            data.pop("init_main_from_name", None)
-            data.pop("init_main_from_path", None)
-        return data
-
-    without_main.spares_main = True  # type: ignore[attr-defined]
-    spawn.get_preparation_data = without_main
+    try:
+        for number in numbers:
+            pipe.send(steps[number])
+    except BrokenPipeError:
+        pass
+    except Exception as error:
+        error.add_note(f"in a worker process:\n{traceback.format_exc()}")
+        pipe.send(error)

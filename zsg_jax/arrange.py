@@ -14,9 +14,9 @@ from zsg_jax.runtime import cli as command_line
 from zsg_jax.similarity.distances import DISTANCES
 from zsg_jax.similarity.encoders.embed import DTYPES
 from zsg_jax.workflows import arrange as command
-from zsg_jax.workflows.arrange_options import Request
+from zsg_jax.workflows.arrange_options import ArrangeOptions
 
-_DEFAULTS = {field.name: field.default for field in dataclasses.fields(Request)}
+_DEFAULTS = {field.name: field.default for field in dataclasses.fields(ArrangeOptions)}
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -91,7 +91,7 @@ def _parser() -> argparse.ArgumentParser:
 def main(argv: Sequence[str]) -> None:
     """Arranges what the flags name."""
     given = vars(_parser().parse_args(list(argv[1:])))
-    written = command.run(Request(**{**given, "output": Path(given["output"])}))
+    written = command.run(ArrangeOptions(**{**given, "output": Path(given["output"])}))
     print(f"arranged: {os.path.relpath(written)}")
 
 

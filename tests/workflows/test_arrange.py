@@ -19,12 +19,12 @@ from zsg_jax.arrangement.methods import arrange, example_distance
 from zsg_jax.data.export.examples import Example
 from zsg_jax.data.instance import instances_digest
 from zsg_jax.data.schemas.read import read_messages
-from zsg_jax.runtime import cli as command_line
+from zsg_jax.runtime import cli
 from zsg_jax.runtime.errors import UserError
 from zsg_jax.similarity.encoders.hashing import HashingEncoder
 from zsg_jax.similarity.search.cosine import cosine_matrix
 from zsg_jax.workflows import arrange as command
-from zsg_jax.workflows.arrange_options import Request
+from zsg_jax.workflows.arrange_options import ArrangeOptions
 
 WORDS = ["river", "stone", "cloud", "paper", "lamp", "green", "seven", "music", "bread", "silent"]
 
@@ -63,7 +63,7 @@ def run(sides, tmp_path):
     """Arranges into tmp_path/out and gives the rows that came out, and arrangement.json."""
 
     def arranged(**options):
-        request = Request(**{**sides, "output": tmp_path / "out", **options})
+        request = ArrangeOptions(**{**sides, "output": tmp_path / "out", **options})
         written = command.run(request)
         rows = [json.loads(line) for line in written.read_text().splitlines()]
         facts = json.loads((request.output / "arrangement.json").read_text())
@@ -103,20 +103,6 @@ def test_rows_come_out_in_the_order_as_they_went_in(run, sides, tmp_path):
     assert not (out / "scratch").exists()
 
 
-@pytest.mark.parametrize("method", ["wsd-fft", "round-robin", "coarse-nft", "tmta-rt@3", "polar-6"])
-def test_every_method_goes_by_the_file_s_tasks_and_embeddings(run, sides, method):
-    rows, _ = run(method=method)
-    train = read_messages(sides["train"])[0]
-    inputs = Comparison(
-        embedded(sides["train"]),
-        embedded(sides["test"]),
-        [instance.task for instance in train],
-        budget=None,
-    )
-    expected = arrange(method, inputs, 0).order
-    assert [row["id"] for row in rows] == [train[at].id for at in expected]
-
-
 def as_alpaca(path):
     """The rows of a messages file as other people have them."""
     rows = []
@@ -146,12 +132,14 @@ def write_rows(rows, folder, container):
     return str(path)
 
 
-@pytest.mark.parametrize("container", ["json", "parquet", "saved", "folder"])
-@pytest.mark.parametrize("format", ["jsonl", "parquet", "arrow", "arrayrecord"])
+@pytest.mark.parametrize(
+    ("container", "format"),
+    [("json", "parquet"), ("parquet", "jsonl"), ("saved", "arrayrecord"), ("folder", "arrow")],
+)
 def test_rows_of_any_source_come_out_in_any_format(sides, tmp_path, container, format):
     rows = as_alpaca(sides["train"])
     train = write_rows(rows, tmp_path, container)
-    request = Request(
+    request = ArrangeOptions(
         train=train, test=sides["test"], output=tmp_path / "out", budget=20, format=format
     )
     written = command.run(request)
@@ -276,9 +264,9 @@ def test_leaks_are_told_and_dropped_on_request(run, sides, tmp_path, capsys):
         file.write(json.dumps(copy) + "\n")
     rows, facts = run()
     assert "copy" in [row["id"] for row in rows]
-    said = capsys.readouterr().err
-    assert "leakage: 1 of 61 training rows (1 exact, " in said
-    assert "--drop-leaks" in said
+    printed = capsys.readouterr().err
+    assert "leakage: 1 of 61 training rows (1 exact, " in printed
+    assert "--drop-leaks" in printed
     leaks = (tmp_path / "out" / "leakage.jsonl").read_text()
     assert '"copy"' in leaks
     assert '"test-3"' in leaks
@@ -307,10 +295,15 @@ def test_test_rows_kept_for_scoring_steer_nothing(run, sides, tmp_path):
     assert facts["provenance"]["test_rows_scored_only"] == 3
 
 
+WRITTEN = {"order.npy", "turn.npy", "line.npy", "arrangement.json", "leakage.jsonl", ".lock"}
+
+
 def test_another_arrangement_takes_the_place_but_keeps_the_embeddings(run, tmp_path, monkeypatch):
     run(report_split=0.5, explain=True)
+    run(embeddings=str(tmp_path / "kept"), output=tmp_path / "other")
     out = tmp_path / "out"
     assert (out / "explain.html").stat().st_size > 10_000
+    assert not (tmp_path / "other" / "embeddings").exists()
 
     def fail(*_):
         raise AssertionError("embedded again")
@@ -319,11 +312,8 @@ def test_another_arrangement_takes_the_place_but_keeps_the_embeddings(run, tmp_p
     rows, facts = run(method="random", seed=1)
     assert facts["provenance"]["method"] == "random"
     assert len(rows) == 60
-    assert {path.name for path in out.iterdir()} == {
-        *("order.npy", "turn.npy", "line.npy", "arrangement.json", "arranged.jsonl"),
-        "leakage.jsonl",
-        *("embeddings", ".lock"),
-    }
+    assert {path.name for path in out.iterdir()} == WRITTEN | {"embeddings", "arranged.jsonl"}
+    run(embeddings=str(tmp_path / "kept"), output=tmp_path / "third")
 
 
 def content(folder):
@@ -352,14 +342,10 @@ def test_what_a_kill_leaves_is_no_hindrance(run, sides, tmp_path, format):
     left.mkdir(parents=True)
     for name in ("arranged.stream", "arranged.jsonl.partial", "leakage.jsonl"):
         (left / name).write_text("half")
-    request = Request(**sides, output=tmp_path / "out", format=format)
+    request = ArrangeOptions(**sides, output=tmp_path / "out", format=format)
     written = command.run(request)
     names = {path.name for path in (tmp_path / "out").iterdir()}
-    assert names == {
-        *(written.name, "order.npy", "turn.npy", "line.npy", "arrangement.json"),
-        "leakage.jsonl",
-        *("embeddings", ".lock"),
-    }
+    assert names == WRITTEN | {"embeddings", written.name}
 
 
 def test_input_is_not_read_from_where_output_goes(run, tmp_path):
@@ -465,14 +451,6 @@ def test_the_flags_of_leakage_and_of_the_split_are_heard(run, sides, capsys):
     assert len(splits) > 1
 
 
-def test_embeddings_are_shared_between_outputs(run, tmp_path, monkeypatch):
-    run(embeddings=str(tmp_path / "kept"))
-    assert not (tmp_path / "out" / "embeddings").exists()
-    monkeypatch.setattr(HashingEncoder, "encode", None)
-    rows, _ = run(embeddings=str(tmp_path / "kept"), method="avg-nft", output=tmp_path / "other")
-    assert len(rows) == 60
-
-
 def test_a_folder_of_other_things_is_left_alone(run, tmp_path):
     (tmp_path / "order").mkdir()
     (tmp_path / "order" / "order.npy").write_text("somebody's order")
@@ -530,45 +508,27 @@ def test_the_command(sides, tmp_path):
 @pytest.mark.parametrize(
     ("flags", "message"),
     [
-        (["--bugdet", "9"], "unrecognized arguments: --bugdet 9; did you mean --budget?"),
         (["--bugdet=9"], "unrecognized arguments: --bugdet=9; did you mean --budget?"),
-        (["stray"], "unrecognized arguments: stray"),
         (["--budget", "many"], "argument --budget: invalid int value: 'many'"),
-        (["--format", "csv"], "argument --format: invalid choice: 'csv'"),
-        (["--data-format", "csv"], "argument --data-format: invalid choice: 'csv'"),
         (["--method", "tmta-mni"], "--method: 'tmta-mni' is unknown"),
     ],
 )
-def test_wrong_flags_are_told_in_one_line(sides, tmp_path, capsys, flags, message):
+def test_wrong_flags_end_in_one_line(sides, tmp_path, capsys, flags, message):
     given = ["arrange", "--train", sides["train"], "--test", sides["test"]]
     with pytest.raises(SystemExit) as caught:
-        command_line.guard(arrange_command.main)(
-            [*given, "--output", str(tmp_path / "out"), *flags]
-        )
-    said = capsys.readouterr().err
+        cli.guard(arrange_command.main)([*given, "--output", str(tmp_path / "out"), *flags])
+    line = capsys.readouterr().err
     assert caught.value.code == 1
-    assert said.startswith(f"zsg_jax: {message}")
-    assert said.count("\n") == 1
-
-
-def test_missing_flags_and_help(capsys):
-    with pytest.raises(SystemExit) as caught:
-        arrange_command.main(["arrange", "--train", "x"])
-    assert caught.value.code == 1
-    assert "the following arguments are required: --test, --output" in capsys.readouterr().err
-    with pytest.raises(SystemExit) as caught:
-        arrange_command.main(["arrange", "--help"])
-    assert caught.value.code == 0
-    assert "--report-split" in capsys.readouterr().out
+    assert line.startswith(f"zsg_jax: {message}")
+    assert line.count("\n") == 1
 
 
 def test_what_is_arranged_from_a_table_with_gaps_is_read_again(run, tmp_path):
-    pa, parquet = pytest.importorskip("pyarrow"), pytest.importorskip("pyarrow.parquet")
     rows = [
         {"id": f"r{n}", "prompt": f"word {n}", "completion": "yes", "task": "a" if n % 2 else None}
         for n in range(6)
     ]
-    parquet.write_table(pa.Table.from_pylist(rows), tmp_path / "gaps.parquet")
+    pq.write_table(pa.Table.from_pylist(rows), tmp_path / "gaps.parquet")
     first, _ = run(train=str(tmp_path / "gaps.parquet"))
     assert [("task" in row) for row in first] == [int(row["id"][1:]) % 2 == 1 for row in first]
     again, _ = run(train=str(tmp_path / "out" / "arranged.jsonl"), output=tmp_path / "again")

@@ -1,221 +1,317 @@
-"""A study's arrangements: embeds, looks for leaks, orders, and writes how it was done."""
+"""From two datasets to written arrangements, for the study and for the command alike."""
 
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 
-from zsg_jax.arrangement.arrangement import Arrangement, save_arrangement
+from zsg_jax.arrangement.arrangement import Arrangement, load_arrangement, save_arrangement
 from zsg_jax.arrangement.comparison import Comparison, Needs
+from zsg_jax.arrangement.embedded import EmbeddedPair
 from zsg_jax.arrangement.methods import arrange, caution, made_with, needs
-from zsg_jax.data.dataset import Dataset
-from zsg_jax.leakage.find import FILE as PAIRS
-from zsg_jax.leakage.find import find_leaks
-from zsg_jax.runtime.files import write_bytes, write_json
+from zsg_jax.leakage.find import Leakage, LeakageOptions, find_leaks
+from zsg_jax.runtime.errors import check
+from zsg_jax.runtime.files import write_bytes
 from zsg_jax.runtime.processes import once
 from zsg_jax.runtime.progress import bar, count, passes, say
-from zsg_jax.similarity.embeddings import Embeddings, SelectedEmbeddings
-from zsg_jax.similarity.encoders.choose import choose_encoder
-from zsg_jax.similarity.encoders.embed import embed
 from zsg_jax.similarity.search.options import Search
 from zsg_jax.similarity.trajectory import FILE as TRAJECTORY
 from zsg_jax.similarity.trajectory import Trajectory, save_trajectory, trajectory
-from zsg_jax.workdir.claims import LEAKAGE
 
 
-class Sides(NamedTuple):
-    """Both sides of a study, embedded.
+@dataclass(frozen=True)
+class ArrangementOptions:
+    """What arrangements are made with.
 
     Attributes:
-        train: the instances that may be chosen, n of them.
-        test: T instances.
-        train_rows, test_rows: their embeddings, (n, D) and (T, D).
-        encoder: the encoder's name and digest, and the embeddings' dtype.
+        methods: names as `methods.parse` takes them.
+        seed: for methods that shuffle.
+        budget: examples wanted, None for all.
+        distance: "cosine" or "euclidean", what WSD, averages and transport measure.
+        w_min, w_avg: WSD's weights; None for the study's.
     """
 
-    train: Dataset
-    test: Dataset
-    train_rows: Embeddings
-    test_rows: Embeddings
-    encoder: dict[str, str]
-
-    def toward(self, aimed: np.ndarray) -> "Sides":
-        """The same with the test rows `aimed` alone, (n,) int64 ascending."""
-        if len(aimed) == len(self.test):
-            return self
-        test = self.test.select(aimed)
-        return self._replace(test=test, test_rows=SelectedEmbeddings(self.test_rows, aimed))
+    methods: Sequence[str]
+    seed: int = 0
+    budget: int | None = None
+    distance: str = "cosine"
+    w_min: float = 1.0
+    w_avg: float | None = None
 
 
-def embed_sides(
-    train: Dataset,
-    test: Dataset,
-    encoder: str,
-    folder: Path,
-    *,
-    dtype: str = "float32",
-) -> Sides:
-    """Embeds both sides by what `choose_encoder` takes; `folder` keeps the rows in `dtype`."""
-    chosen = choose_encoder(encoder)
+@dataclass(frozen=True)
+class LeakSearch:
+    """Where and how leaks are looked for.
+
+    Attributes:
+        folder: where `leakage.jsonl` goes.
+        options: what counts as a leak.
+        advice: what the user is told when there are some.
+        drop: whether training examples that leak may not be chosen.
+    """
+
+    folder: Path
+    options: LeakageOptions
+    advice: str
+    drop: bool = False
+
+
+@dataclass(frozen=True)
+class Compared:
+    """What arrangements are made from.
+
+    Attributes:
+        pair: the training examples that may be chosen, and the test examples to arrange toward.
+        comparison: of this pair.
+        leakage: of the whole pair; None where it was not looked for.
+    """
+
+    pair: EmbeddedPair
+    comparison: Comparison
+    leakage: Leakage | None
+
+
+class Made(NamedTuple):
+    """An arrangement and how it was made.
+
+    Attributes:
+        arrangement: by the numbers of all training examples that were read.
+        chosen: (n,) int64, the same order by the numbers of the pair it was made from.
+        facts: what `made_with` gives.
+    """
+
+    arrangement: Arrangement
+    chosen: np.ndarray
+    facts: dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Course:
+    """How arrangements are going to be trained on, and what is measured along the way.
+
+    Attributes:
+        batch_size: examples of a step.
+        steps: to be taken, None for all.
+        every: steps between points of the trajectory.
+        measures: names from `trajectory.MEASURES`.
+    """
+
+    batch_size: int
+    steps: int | None
+    every: int
+    measures: Sequence[str]
+
+
+@contextmanager
+def timed(seconds: dict[str, float], stage: str) -> Iterator[None]:
+    """Notes in `seconds` how long a stage takes."""
     started = time.perf_counter()
-    train_rows, test_rows = (
-        embed(
-            side.texts,
-            chosen,
-            folder / name,
-            dtype=dtype,
-            description=f"embedding {name}",
-        )
-        for name, side in (("train", train), ("test", test))
-    )
-    seconds = time.perf_counter() - started
-    count = len(train_rows) + len(test_rows)
-    say(f"embeddings: {count:,} rows by {chosen.name}, {seconds:.1f} s")
-    facts = {"encoder": chosen.name, "encoder_digest": chosen.fingerprint, "dtype": dtype}
-    return Sides(train, test, train_rows, test_rows, facts)
+    yield
+    seconds[stage] = round(time.perf_counter() - started, 3)
 
 
-def make_inputs(
-    sides: Sides,
-    methods: Iterable[str],
-    measures: Sequence[str],
+def compare(
+    pair: EmbeddedPair,
+    options: ArrangementOptions,
     *,
-    leaks: bool,
-    distance: str,
-    w_min: float,
-    w_avg: float | None,
-    budget: int | None,
+    toward: np.ndarray | None = None,
+    leaks: LeakSearch | None = None,
+    statistics: bool = False,
     search: Search,
-) -> Comparison:
-    """What the arrangements `methods` are made from; one pass gives all that they share.
+    seconds: dict[str, float] | None = None,
+) -> Compared:
+    """Looks for leaks if asked to, and prepares what the arrangements are made from.
+
+    Leaks are looked for among all examples. Where those are also the ones to be arranged, a single
+    pass over the embeddings serves both.
 
     Args:
-        sides: what may be chosen, and what to arrange toward.
-        methods: names as in `methods.METHODS`.
-        measures: of the trajectory, from `trajectory.MEASURES`.
-        leaks: whether `look_for_leaks` is going to ask for the statistics.
-        distance, w_min, w_avg, budget, search: as `Comparison` takes them.
+        pair: all examples.
+        options: the arrangements.
+        toward: (t,) int64 ascending, the test examples to arrange toward; None: all.
+        leaks: None: they are not looked for.
+        statistics: whether each example's statistics will be asked for, whatever the methods need.
+        search: devices, block size and progress.
+        seconds: takes the time of the stages "similarity" and "leakage".
+
+    Raises:
+        UserError: every training example leaks, and leaks are to be dropped.
     """
-    statistics = Needs.STATISTICS if leaks or "wsd" in measures else Needs.NOTHING
+    seconds = {} if seconds is None else seconds
+    asked = needs(options.methods) | (Needs.STATISTICS if statistics else Needs.NOTHING)
+    kept = np.arange(len(pair.train))
+    toward = np.arange(len(pair.test)) if toward is None else toward
+    whole = len(toward) == len(pair.test) and not (leaks and leaks.drop)
+    if leaks is None:
+        part = pair.select(kept, toward)
+        return Compared(part, _comparison(part, options, asked, search), None)
+    needed = Needs.STATISTICS | (asked if whole else Needs.NOTHING)
+    comparison = _comparison(pair, options, needed, search)
+    with timed(seconds, "similarity"):
+        largest = comparison.cosines.maximum
+    with timed(seconds, "leakage"):
+        leakage = _look_for_leaks(pair, leaks, largest, search)
+    if leaks.drop:
+        kept = np.flatnonzero(~leakage.leaking)
+        check(len(kept) > 0, "--drop-leaks: every training row leaks; nothing is left to arrange")
+    part = pair.select(kept, toward)
+    if part is not pair:
+        comparison = _comparison(part, options, asked, search)
+    return Compared(part, comparison, leakage)
+
+
+def _comparison(
+    pair: EmbeddedPair, options: ArrangementOptions, asked: Needs, search: Search
+) -> Comparison:
     return Comparison(
-        sides.train_rows,
-        sides.test_rows,
-        sides.train.task_index,
-        budget=budget,
-        distance=distance,
-        w_min=w_min,
-        w_avg=w_avg,
-        needs=needs(methods) | statistics,
+        pair.train_embeddings,
+        pair.test_embeddings,
+        pair.train.task_index,
+        budget=options.budget,
+        distance=options.distance,
+        w_min=options.w_min,
+        w_avg=options.w_avg,
+        needs=asked,
         search=search,
     )
 
 
-def look_for_leaks(
-    folder: Path,
-    sides: Sides,
-    numbers: tuple[np.ndarray, np.ndarray],
-    *,
-    largest: np.ndarray | None,
-    search: Search,
-) -> None:
-    """Writes `leakage.jsonl` and `leakage.json`, the pairs and their summary, and says it.
-
-    `numbers` and `largest` are those of `find_leaks`.
-    """
+def _look_for_leaks(
+    pair: EmbeddedPair, leaks: LeakSearch, largest: np.ndarray, search: Search
+) -> Leakage:
     with bar(None, "leakage") as progress:
-        found = find_leaks(
-            sides.train,
-            list(sides.test),
-            sides.train_rows,
-            sides.test_rows,
-            folder=folder,
-            indices=numbers,
+        leakage = find_leaks(
+            pair.train,
+            list(pair.test),
+            pair.train_embeddings,
+            pair.test_embeddings,
+            leaks.options,
+            folder=leaks.folder,
+            indices=(pair.train_indices, pair.test_indices),
             largest=largest,
             search=search.with_progress(passes(progress)),
         )
-    say(found.sentence(f"the pairs are in {folder / PAIRS}"))
-    summary = {"sentence": found.sentence(), **sides.encoder, **found.summary()}
-    once("write leakage", lambda: write_json(folder / LEAKAGE, summary))
+    say(leakage.sentence(leaks.advice))
+    return leakage
+
+
+def make(name: str, compared: Compared, seed: int) -> Made:
+    """The arrangement that `name` stands for, and a line about it for the user.
+
+    Args:
+        name: as `methods.parse` takes it.
+        compared: what it is made from.
+        seed: for a method that shuffles.
+    """
+    started = time.perf_counter()
+    part = arrange(name, compared.comparison, seed)
+    facts = made_with(name, compared.comparison)
+    # Examples that may not be chosen were never compared; the order counts all of them.
+    arrangement = Arrangement(compared.pair.train_indices[part.order], part.turn)
+    sizes = arrangement.turn_sizes[arrangement.turn_sizes > 0]
+    shown = ", ".join(f"{size:,}" for size in sizes[:10]) + (", …" if len(sizes) > 10 else "")
+    seconds = time.perf_counter() - started
+    say(
+        f"{name}: {count(len(arrangement), 'row')} in {count(len(sizes), 'turn')} of {shown}, "
+        f"{seconds:.1f} s"
+    )
+    if odd := caution(facts):
+        say(f"{name}: {odd}")
+    return Made(arrangement, part.order, facts)
 
 
 def is_made(folder: Path) -> bool:
-    """Whether `make_arrangements` has written everything of the arrangement in `folder`."""
+    """Whether `make_and_write` has written everything of the arrangement in `folder`."""
     return (folder / TRAJECTORY).exists()
 
 
-def make_arrangements(
-    folders: dict[str, Path],
-    sides: Sides,
-    inputs: Comparison,
-    usable: np.ndarray,
+def make_and_write(
+    folders: Mapping[str, Path],
+    compared: Compared,
+    options: ArrangementOptions,
+    course: Course,
     *,
-    seed: int,
-    batch_size: int,
-    steps: int | None,
-    every: int,
-    measures: Sequence[str],
     provenance: dict[str, Any],
     search: Search,
 ) -> None:
-    """Makes every arrangement named and writes it, with its ids and its trajectory.
+    """Makes arrangements and writes each with the ids of its examples and its trajectory.
 
     Args:
-        folders: arrangement (as in `methods.METHODS`) → where to write it.
-        sides: what may be chosen, and what to arrange toward.
-        inputs: `make_inputs` of these sides.
-        usable: (n,) int64, which row of all training rows each instance of `sides.train` is;
-            orders are written as rows of all.
-        seed: as `methods` takes it.
-        batch_size, steps: rows a step, and how many steps will be taken; None for all.
-        every: steps between points of the trajectory.
-        measures: of the trajectory, from `trajectory.MEASURES`.
+        folders: where each goes, by its name.
+        compared, options: what they are made from, and with.
+        course: how they will be trained on.
         provenance: facts about the data, kept with each arrangement.
         search: devices, block size and progress.
     """
-    # The weights that orders by WSD use, for all arrangements alike.
-    weights = inputs.wsd if "wsd" in measures else None
-    texts: tuple[Sequence[str], Sequence[str]] | None = None
-    if "divergence" in measures:
-        texts = (sides.train.texts, sides.test.texts)
     for name, folder in folders.items():
         started = time.perf_counter()
-        part = arrange(name, inputs, seed)
-        points = trajectory(
-            sides.train_rows,
-            sides.test_rows,
-            part.order if steps is None else part.order[: steps * batch_size],
-            batch_size=batch_size,
-            every=every,
-            measures=measures,
-            distance=inputs.distance,
-            tasks=sides.test.task_names,
-            texts=texts,
-            w_min=weights.w_min if weights else 1.0,
-            w_avg=weights.w_avg if weights else None,
-            search=search,
-        )
-        # Rows that may not be chosen were never compared; the order counts all rows.
-        whole = Arrangement(usable[part.order], part.turn)
-        seconds = time.perf_counter() - started
-        turns = len(np.unique(whole.turn))
-        say(f"{name}: {count(len(whole), 'row')} in {count(turns, 'turn')}, {seconds:.1f} s")
-        made = made_with(name, inputs)
-        if odd := caution(made):
-            say(f"{name}: {odd}")
+        made = make(name, compared, options.seed)
+        points = _follow(made, compared, course, search)
         facts = {
             "name": name,
-            "budget": inputs.budget,
-            "seed": seed,
-            **sides.encoder,
-            "seconds": round(seconds, 3),
-            **made,
+            "budget": options.budget,
+            "seed": options.seed,
+            **compared.pair.encoder,
+            "seconds": round(time.perf_counter() - started, 3),
+            **made.facts,
             **provenance,
         }
-        ids = "".join(f"{sides.train.ids[row]}\n" for row in part.order)
-        once(f"write {folder.name}", partial(_write, folder, whole, facts, ids, points))
+        ids = "".join(f"{compared.pair.train.ids[index]}\n" for index in made.chosen)
+        once(f"write {folder.name}", partial(_write, folder, made.arrangement, facts, ids, points))
+
+
+def load_all(folders: Mapping[str, Path], provenance: dict[str, Any]) -> dict[str, Arrangement]:
+    """Loads what `make_and_write` has written.
+
+    Args:
+        folders: where each arrangement lies, by its name.
+        provenance: facts about the data that all must have been made with.
+
+    Raises:
+        UserError: an arrangement is damaged, or was made from other data or with another encoder.
+    """
+    arrangements: dict[str, Arrangement] = {}
+    encoders: dict[str, str | None] = {}
+    for name, folder in folders.items():
+        arrangements[name], found = load_arrangement(folder)
+        check(
+            all(found.get(key) == value for key, value in provenance.items()),
+            f"{folder}: was made from other instances; delete the folder to make it again",
+        )
+        encoders[name] = found.get("encoder_digest")
+    parts = "; ".join(f"{name}: {digest}" for name, digest in encoders.items())
+    check(
+        len(set(encoders.values())) <= 1,
+        f"{folder.parent}: not all were made with the same encoder ({parts}): similarity.encoder "
+        "has changed since; give another --workdir, or put it back and delete what the other one "
+        "made",
+    )
+    return arrangements
+
+
+def _follow(made: Made, compared: Compared, course: Course, search: Search) -> Trajectory:
+    pair, steps = compared.pair, course.steps
+    # The weights that orders by WSD use, for all arrangements alike.
+    weights = compared.comparison.wsd if "wsd" in course.measures else None
+    return trajectory(
+        pair.train_embeddings,
+        pair.test_embeddings,
+        made.chosen if steps is None else made.chosen[: steps * course.batch_size],
+        batch_size=course.batch_size,
+        every=course.every,
+        measures=course.measures,
+        distance=compared.comparison.distance,
+        tasks=pair.test.task_names,
+        texts=(pair.train.texts, pair.test.texts) if "divergence" in course.measures else None,
+        w_min=weights.w_min if weights else 1.0,
+        w_avg=weights.w_avg if weights else None,
+        search=search,
+    )
 
 
 def _write(

@@ -1,4 +1,4 @@
-"""What the arrange command is asked for, and what of it nothing could serve."""
+"""The settings of the arrange command, and those that nothing could serve."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,7 +15,7 @@ from zsg_jax.runtime.errors import UserError, check
 
 
 @dataclass(frozen=True)
-class Request:
+class ArrangeOptions:
     """One arrangement; `python -m zsg_jax.arrange --help` says what each field means."""
 
     train: str
@@ -45,40 +45,40 @@ class Request:
     block_rows: int = 8192
 
 
-def check_request(request: Request) -> None:
+def check_options(options: ArrangeOptions) -> None:
     """Refuses what no stage could use, before any file is read.
 
     Raises:
         UserError: naming the flag, its value and what would do.
     """
     try:
-        parse(request.method, request.seed)
+        parse(options.method, options.seed)
     except UserError as error:
         raise UserError(f"--method: {error}") from None
     least = {"budget": 1, "seed": 0, "leak_words": 1, "block_rows": 1}
     for name, minimum in least.items():
-        value = getattr(request, name)
+        value = getattr(options, name)
         check(
             value is None or value >= minimum,
             f"--{name.replace('_', '-')} {value}: it must be at least {minimum}",
         )
     check(
-        0 <= request.report_split < 1,
-        f"--report-split {request.report_split}: it must be a share from 0 up to, but below, 1",
+        0 <= options.report_split < 1,
+        f"--report-split {options.report_split}: it must be a share from 0 up to, but below, 1",
     )
     check(
-        0 < request.leak_similarity <= 1,
-        f"--leak-similarity {request.leak_similarity}: it must be a cosine above 0, at most 1",
+        0 < options.leak_similarity <= 1,
+        f"--leak-similarity {options.leak_similarity}: it must be a cosine above 0, at most 1",
     )
     check(
-        bool(np.isfinite([request.w_min, request.w_avg or 0.0]).all()),
-        f"--w-min {request.w_min} and --w-avg {request.w_avg} must be finite",
+        bool(np.isfinite([options.w_min, options.w_avg or 0.0]).all()),
+        f"--w-min {options.w_min} and --w-avg {options.w_avg} must be finite",
     )
     check(
-        request.w_min != 0 or request.w_avg != 0,
+        options.w_min != 0 or options.w_avg != 0,
         "--w-min and --w-avg are both 0, which makes all rows equally far; set one",
     )
-    given = [request.train_embeddings, request.test_embeddings]
+    given = [options.train_embeddings, options.test_embeddings]
     check(
         all(given) or not any(given),
         "--train-embeddings and --test-embeddings go together, both from the same encoder; give "
@@ -86,14 +86,14 @@ def check_request(request: Request) -> None:
     )
     check(
         not any(given)
-        or (request.encoder, request.dtype, request.embeddings)
-        == (Request.encoder, Request.dtype, None),
+        or (options.encoder, options.dtype, options.embeddings)
+        == (ArrangeOptions.encoder, ArrangeOptions.dtype, None),
         "--encoder, --dtype and --embeddings are for rows embedded here; leave them out beside "
         "--train-embeddings",
     )
-    output = Path(request.output).resolve()
+    output = Path(options.output).resolve()
     for flag in ("train", "test", "train_embeddings", "test_embeddings"):
-        path = getattr(request, flag)
+        path = getattr(options, flag)
         mixed = [one.path for one in read_mixture(path).entries] if is_mixture(path or "") else []
         for part in [path, *mixed] if path else ():
             check(
@@ -101,7 +101,7 @@ def check_request(request: Request) -> None:
                 f"--{flag.replace('_', '-')} {part}: lies in the output folder, whose files the "
                 "new arrangement replaces; give another --output",
             )
-    check_format(request.format)
-    check_untokenized(from_text(request.natural_instructions))
-    check_schema(request.data_format, "--data-format")
-    parse_fields(request.data_fields, "--data-fields")
+    check_format(options.format)
+    check_untokenized(from_text(options.natural_instructions))
+    check_schema(options.data_format, "--data-format")
+    parse_fields(options.data_fields, "--data-fields")

@@ -10,15 +10,22 @@ import numpy as np
 from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
+from zsg_jax.arrangement import make
+from zsg_jax.arrangement.arrangement import Arrangement
+from zsg_jax.arrangement.embedded import embed_pair
 from zsg_jax.config import flatten
 from zsg_jax.data.batches.pipeline import RowsAtOnce, Steps, row_length
 from zsg_jax.data.pool import Pool
 from zsg_jax.data.tokenize.tokenizer import Tokenizer
 from zsg_jax.evaluation.evaluator import Evaluator
 from zsg_jax.evaluation.loss import LossEvaluator
+from zsg_jax.leakage.find import FILE as PAIRS
+from zsg_jax.leakage.find import LeakageOptions
 from zsg_jax.runtime.errors import UserError, check
+from zsg_jax.runtime.files import write_json
 from zsg_jax.runtime.processes import once, same_everywhere
-from zsg_jax.runtime.progress import say
+from zsg_jax.runtime.progress import bar, passes, say
+from zsg_jax.similarity.search.options import Search
 from zsg_jax.training import loop, metrics, sharding
 from zsg_jax.training.flops import Speed
 from zsg_jax.training.optimizer import schedule
@@ -26,7 +33,6 @@ from zsg_jax.training.trainer import Trainer
 from zsg_jax.workdir import claims as workdirs
 from zsg_jax.workdir import hub
 from zsg_jax.workdir.trained import CHECKPOINTS
-from zsg_jax.workflows.study_arrangements import make_arrangements
 from zsg_jax.workflows.study_data import check_steps, claim_data, open_pool
 from zsg_jax.workflows.study_model import find_origin, make_trainer, model_name
 from zsg_jax.workflows.study_workdir import Workdir
@@ -99,7 +105,7 @@ def _train(
     trainer = make_trainer(config, tokenizer, mesh, origin)
     check_steps(config, len(pool.usable))
     once("claim data", partial(claim_data, config, workdir, pool, origin))
-    arrangements = make_arrangements(config, workdir, pool, mesh)
+    arrangements = _arrangements(config, workdir, pool, mesh)
     all_steps = {
         name: _steps(config, pool, arrangement.order, mesh)
         for name, arrangement in arrangements.items()
@@ -177,6 +183,58 @@ def _train_run(config: ConfigDict, run: loop.TrainingRun, recipe: loop.Recipe) -
         f"{metrics.data_wait(records):.1%} of the steps waiting for data, test loss "
         f"{records[-1]['loss']:.4f}, {time.perf_counter() - started:.0f} s"
     )
+
+
+def _arrangements(
+    config: ConfigDict, workdir: Path, pool: Pool, mesh: Mesh
+) -> dict[str, Arrangement]:
+    """Looks for leaks and makes arrangements where they are not there yet, and loads all."""
+    methods = config.arrangement.methods
+    folders = {name: workdirs.arrangement_folder(workdir, name) for name in methods}
+    digests = {key: pool.facts[key] for key in ("train_digest", "test_digest")}
+    missing = {name: folder for name, folder in folders.items() if not make.is_made(folder)}
+    looked = (workdir / workdirs.LEAKAGE).exists()
+    if not missing and looked:
+        return make.load_all(folders, digests)
+    pair = embed_pair(
+        pool.train.select(pool.usable),
+        pool.test,
+        config.similarity.encoder,
+        workdir / "embeddings",
+        dtype=config.similarity.dtype,
+        train_indices=pool.usable,
+        test_indices=pool.answered,
+    )
+    options = make.ArrangementOptions(
+        tuple(missing),
+        seed=config.arrangement.seed,
+        budget=config.arrangement.budget,
+        distance=config.similarity.distance,
+        w_min=config.arrangement.w_min,
+        w_avg=config.arrangement.w_avg,
+    )
+    course = make.Course(
+        batch_size=config.training.batch_size,
+        steps=config.training.steps,
+        every=config.evaluation.every,
+        measures=config.similarity.trajectory,
+    )
+    leaks = make.LeakSearch(workdir, LeakageOptions(), f"the pairs are in {workdir / PAIRS}")
+    with bar(None, "similarity") as progress:
+        search = Search(mesh, config.similarity.block_rows, passes(progress))
+        compared = make.compare(
+            pair,
+            options,
+            toward=pool.aimed,
+            leaks=None if looked else leaks,
+            statistics=bool(missing) and "wsd" in course.measures,
+            search=search,
+        )
+        if leakage := compared.leakage:
+            summary = {"sentence": leakage.sentence(), **pair.encoder, **leakage.summary()}
+            once("write leakage", lambda: write_json(workdir / workdirs.LEAKAGE, summary))
+        make.make_and_write(missing, compared, options, course, provenance=digests, search=search)
+    return make.load_all(folders, digests)
 
 
 def _rows_of_a_step(config: ConfigDict, steps: Steps, total: int) -> str:

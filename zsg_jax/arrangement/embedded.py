@@ -1,0 +1,126 @@
+"""Two datasets with their embeddings: what every arrangement is made from."""
+
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from zsg_jax.data.dataset import Dataset
+from zsg_jax.runtime.errors import check
+from zsg_jax.runtime.files import file_digest
+from zsg_jax.runtime.progress import count, say
+from zsg_jax.similarity.embeddings import (
+    Embeddings,
+    SelectedEmbeddings,
+    check_finite,
+    open_embeddings,
+)
+from zsg_jax.similarity.encoders.choose import choose_encoder
+from zsg_jax.similarity.encoders.embed import embed
+
+
+@dataclass(frozen=True)
+class EmbeddedPair:
+    """Training examples that may be chosen, test examples, and the embeddings of both.
+
+    Attributes:
+        train, test: N and T examples.
+        train_embeddings, test_embeddings: (N, D) and (T, D) floats.
+        train_indices, test_indices: (N,) and (T,) int64, ascending: which of all examples that
+            were read each of these is; orders and leaks are written by these numbers.
+        encoder: its name and digest and the embeddings' dtype, as JSON values.
+    """
+
+    train: Dataset
+    test: Dataset
+    train_embeddings: Embeddings
+    test_embeddings: Embeddings
+    train_indices: np.ndarray
+    test_indices: np.ndarray
+    encoder: dict[str, Any]
+
+    def select(self, train: np.ndarray, test: np.ndarray) -> "EmbeddedPair":
+        """A pair of these examples alone; both (k,) int64 ascending."""
+        if len(train) == len(self.train) and len(test) == len(self.test):
+            return self
+        return EmbeddedPair(
+            self.train.select(train),
+            self.test.select(test),
+            SelectedEmbeddings(self.train_embeddings, train),
+            SelectedEmbeddings(self.test_embeddings, test),
+            self.train_indices[train],
+            self.test_indices[test],
+            self.encoder,
+        )
+
+
+def embed_pair(
+    train: Dataset,
+    test: Dataset,
+    encoder: str,
+    folder: Path,
+    *,
+    dtype: str = "float32",
+    train_indices: np.ndarray | None = None,
+    test_indices: np.ndarray | None = None,
+) -> EmbeddedPair:
+    """Embeds both datasets.
+
+    Args:
+        train, test: N and T examples.
+        encoder: as `choose_encoder` takes it.
+        folder: keeps the embeddings, so that they are made once.
+        dtype: in which they are kept.
+        train_indices, test_indices: of the examples among all that were read; None: they are all.
+
+    Raises:
+        UserError: an encoder that is none or fails.
+    """
+    chosen = choose_encoder(encoder)
+    started = time.perf_counter()
+    train_embeddings, test_embeddings = (
+        embed(dataset.texts, chosen, folder / side, dtype=dtype, description=f"embedding {side}")
+        for side, dataset in (("train", train), ("test", test))
+    )
+    seconds = time.perf_counter() - started
+    say(f"embeddings: {len(train) + len(test):,} rows by {chosen.name}, {seconds:.1f} s")
+    return EmbeddedPair(
+        train,
+        test,
+        train_embeddings,
+        test_embeddings,
+        np.arange(len(train)) if train_indices is None else train_indices,
+        np.arange(len(test)) if test_indices is None else test_indices,
+        {"encoder": chosen.name, "encoder_digest": chosen.fingerprint, "dtype": dtype},
+    )
+
+
+def open_pair(train: Dataset, test: Dataset, train_path: str, test_path: str) -> EmbeddedPair:
+    """Opens embeddings that the user has made: `.npy` files, an embedding for each example.
+
+    Raises:
+        UserError: embeddings that do not fit the examples, or hold a NaN.
+    """
+    train_embeddings, train_digest = _opened("--train-embeddings", train_path, train)
+    test_embeddings, test_digest = _opened("--test-embeddings", test_path, test)
+    encoder = {
+        "encoder": "given embeddings",
+        "encoder_digest": {"train": train_digest, "test": test_digest},
+    }
+    indices = np.arange(len(train)), np.arange(len(test))
+    return EmbeddedPair(train, test, train_embeddings, test_embeddings, *indices, encoder)
+
+
+def _opened(flag: str, path: str, dataset: Dataset) -> tuple[Embeddings, str]:
+    embeddings = open_embeddings(path)
+    skipped = f" without the {dataset.skipped_count:,} skipped" if dataset.skipped_count else ""
+    check(
+        len(embeddings) == len(dataset),
+        f"{flag} {path}: {count(len(embeddings), 'row')}, but {dataset.path} holds "
+        f"{len(dataset):,} instances{skipped}; each needs its own, in the same order",
+    )
+    # A NaN is told by the file it stands in, before anything is computed from it.
+    check_finite(embeddings, f"{flag} {path}")
+    return embeddings, file_digest(Path(path))

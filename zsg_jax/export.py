@@ -43,7 +43,7 @@ def main(argv: Sequence[str]) -> None:
     given = vars(_parser().parse_args(list(argv[1:])))
     # Nothing is computed, and a model may be larger than one accelerator's memory.
     jax.config.update("jax_platforms", "cpu")
-    written = exporting.run(exporting.Request(**given))
+    written = exporting.run(exporting.ExportOptions(**given))
     print(f"exported: {os.path.relpath(written)}")
 
 

@@ -156,7 +156,7 @@ def test_a_study_goes_on_on_another_machine_from_the_bucket_alone(
 
     # And a checkpoint there is exported as one in a folder is.
     for workdir, output in ((address, "a"), (tmp_path / "folder", "b")):
-        exporting.run(exporting.Request(workdir, RUN, tmp_path / output))
+        exporting.run(exporting.ExportOptions(workdir, RUN, tmp_path / output))
     weights = [(tmp_path / name / "model.safetensors").read_bytes() for name in "ab"]
     assert weights[0] == weights[1]
 
@@ -172,7 +172,7 @@ def test_a_mistake_is_told_with_the_address_and_nothing_is_made(place, small_con
     ):
         study.run(small_config(), missing, command="test")
     with pytest.raises(UserError, match=r"--run other-seed0: .* has tmta-nft-seed0"):
-        exporting.run(exporting.Request(address, "other-seed0", tmp_path / "out"))
+        exporting.run(exporting.ExportOptions(address, "other-seed0", tmp_path / "out"))
 
 
 def killed(stores, cache, address, config_file, where, count):

@@ -124,7 +124,7 @@ def test_a_study_of_adapters_resumes_exactly_and_exports(
     with pytest.raises(UserError, match="holds adapters alone; export the run"):
         study.run(again, tmp_path / "next", command="test")
 
-    request = exporting.Request(whole, "tmta-nft-seed0", tmp_path / "merged")
+    request = exporting.ExportOptions(whole, "tmta-nft-seed0", tmp_path / "merged")
     merged = exporting.run(request)
     model = huggingface.read_config(merged)
     params = huggingface.load(merged, model)

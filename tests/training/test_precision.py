@@ -90,5 +90,7 @@ def test_pure_bfloat16_is_warned_of_and_exported_as_it_is(small_config, tmp_path
     told = [line for line in capsys.readouterr().err.splitlines() if "param_dtype" in line]
     assert len(told) == 1
     assert "an update under a 256th of a weight is lost" in told[0]
-    folder = exporting.run(exporting.Request(tmp_path / "w", "tmta-nft-seed0", tmp_path / "out"))
+    folder = exporting.run(
+        exporting.ExportOptions(tmp_path / "w", "tmta-nft-seed0", tmp_path / "out")
+    )
     assert json.loads((folder / "config.json").read_text())["torch_dtype"] == "bfloat16"

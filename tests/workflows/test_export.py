@@ -12,13 +12,15 @@ import numpy as np
 import pytest
 from safetensors.numpy import load_file
 
+from zsg_jax import export as export_command
 from zsg_jax.data.instance import Instance, Turn
 from zsg_jax.data.tokenize.encode import encode
 from zsg_jax.data.tokenize.tokenizer import ByteTokenizer, from_folder
+from zsg_jax.runtime import cli
 from zsg_jax.runtime.errors import UserError
 from zsg_jax.workflows import export as exporting
 from zsg_jax.workflows import study
-from zsg_jax.workflows.export import Request
+from zsg_jax.workflows.export import ExportOptions
 
 pytestmark = pytest.mark.references
 
@@ -53,16 +55,6 @@ def test_examples(path, tokenizer, length):
 test_examples.__test__ = False
 
 
-def command(*arguments):
-    return subprocess.run(
-        [sys.executable, "-m", "zsg_jax.export", *map(str, arguments)],
-        capture_output=True,
-        text=True,
-        env={**os.environ, "JAX_PLATFORMS": "cpu", "PYTHONPATH": str(ROOT)},
-        check=False,
-    )
-
-
 def last_losses(workdir, run):
     rows = [json.loads(x) for x in (workdir / "runs" / run / "metrics.jsonl").open()]
     return [row for row in rows if row["kind"] == "test"][-1]["losses"]
@@ -87,7 +79,7 @@ def test_a_pretrained_llama_trained_and_exported_gives_the_losses_that_were_writ
     work, run = tmp_path / "w", "tmta-nft-seed0"
     study.run(config, work, command="test")
     out = tmp_path / "out"
-    exporting.run(Request(work, run, out, file_gb=4e-4))
+    exporting.run(ExportOptions(work, run, out, file_gb=4e-4))
     assert len(list(out.glob("*.safetensors"))) > 1
     examples = test_examples(uneven["data.test"], from_folder(source), 256)
     measured = last_losses(work, run)
@@ -98,26 +90,27 @@ def test_a_pretrained_llama_trained_and_exported_gives_the_losses_that_were_writ
         assert (out / name).read_bytes() == (source / name).read_bytes()
 
     earlier = tmp_path / "earlier"
-    exporting.run(Request(work, run, earlier, step=4))
+    exporting.run(ExportOptions(work, run, earlier, step=4))
     (one,) = earlier.glob("*.safetensors")
     name = "model.layers.0.mlp.up_proj.weight"
     late = {k: v for path in out.glob("*.safetensors") for k, v in load_file(path).items()}
     assert (load_file(one)[name] != late[name]).any()
 
-    for request, message in {
-        Request(work, run, out): "out: exists already; give a new folder",
-        Request(work, "tmta-nft-seed1", tmp_path / "x"): r"has tmta-nft-seed0; did you mean tmta-n",
-        Request(work, run, tmp_path / "x", step=3): "no whole checkpoint of step 3; kept are 4, 5",
-        Request(tmp_path / "no", run, tmp_path / "x"): "config.json: is missing; give the --workd",
-        Request(work, run, tmp_path / "x", dtype="int8"): "--dtype int8: choose one of same, fl",
+    given = ExportOptions(work, run, tmp_path / "x")
+    for options, message in {
+        given._replace(output=out): "out: exists already; give a new folder",
+        given._replace(run="tmta-nft-seed1"): "did you mean tmta-nft-seed0",
+        given._replace(step=3): "no whole checkpoint of step 3; kept are 4, 5",
+        given._replace(workdir=tmp_path / "no"): "config.json: is missing",
+        given._replace(dtype="int8"): "--dtype int8: choose one of same, fl",
     }.items():
         with pytest.raises(UserError, match=message) as caught:
-            exporting.run(request)
+            exporting.run(options)
         assert "\n" not in str(caught.value)
     content["rope_theta"] = 1.0
     (source / "config.json").write_text(json.dumps(content))
     with pytest.raises(UserError, match="source' has changed since the study was made"):
-        exporting.run(Request(work, run, tmp_path / "x"))
+        exporting.run(given)
     assert not (tmp_path / "x").exists()
     assert not list(tmp_path.glob("*.partial"))
 
@@ -139,7 +132,7 @@ def test_fifty_steps_of_the_p3_preset_give_in_transformers_the_losses_that_were_
     config.evaluation.every = 50
     work, run, out = tmp_path / "w", "tmta-nft-seed0", tmp_path / "out"
     study.run(config, work, command="test")
-    exporting.run(Request(work, run, out))
+    exporting.run(ExportOptions(work, run, out))
     plain = tmp_path / "test.jsonl"
     plain.write_bytes(gzip.decompress(Path(config.data.test).read_bytes()))
     examples = test_examples(plain, from_folder(config.tokenizer), 512)
@@ -164,7 +157,7 @@ def test_a_model_from_scratch_with_the_tokenizer_of_bytes(
         changes["model.size"] = str(tmp_path / "shape.json")
     work, out = tmp_path / "w", tmp_path / "out"
     study.run(small_config(**uneven, **changes), work, command="test")
-    exporting.run(Request(work, "tmta-nft-seed0", out))
+    exporting.run(ExportOptions(work, "tmta-nft-seed0", out))
     examples = test_examples(uneven["data.test"], ByteTokenizer(), 256)
     measured = last_losses(work, "tmta-nft-seed0")
     assert np.abs(losses_of(out, examples) - measured).max() < 1e-4
@@ -179,7 +172,7 @@ def test_a_model_from_scratch_with_the_tokenizer_of_bytes(
     data = next((work / "runs/tmta-nft-seed0/checkpoints/00000003/state").rglob("d/*"))
     data.write_bytes(data.read_bytes()[:-1] + b"x")
     with pytest.raises(UserError, match="step 3: damaged"):
-        exporting.run(Request(work, "tmta-nft-seed0", tmp_path / "x", step=3))
+        exporting.run(ExportOptions(work, "tmta-nft-seed0", tmp_path / "x", step=3))
     assert not (tmp_path / "x").exists()
 
 
@@ -192,10 +185,16 @@ def test_an_export_that_fails_leaves_nothing(uneven, small_config, tmp_path, mon
 
     monkeypatch.setattr(exporting, "_write_tokenizer", broken)
     with pytest.raises(OSError, match="No space"):
-        exporting.run(Request(work, "tmta-nft-seed0", tmp_path / "out"))
+        exporting.run(ExportOptions(work, "tmta-nft-seed0", tmp_path / "out"))
     assert [path.name for path in tmp_path.iterdir() if path != work] == []
     arguments = ["--workdir", work, "--run", "tmta-nft-seed0", "--output", tmp_path / "out"]
-    done = command(*arguments, "--dtype", "bfloat16")
+    done = subprocess.run(
+        [sys.executable, "-m", "zsg_jax.export", *map(str, arguments), "--dtype", "bfloat16"],
+        capture_output=True,
+        text=True,
+        env={**os.environ, "JAX_PLATFORMS": "cpu", "PYTHONPATH": str(ROOT)},
+        check=False,
+    )
     assert done.returncode == 0, done.stderr
     assert done.stdout.startswith("exported: ")
     found = load_file(tmp_path / "out" / "model.safetensors")
@@ -204,18 +203,22 @@ def test_an_export_that_fails_leaves_nothing(uneven, small_config, tmp_path, mon
     assert (config["torch_dtype"], config["model_type"]) == ("bfloat16", "llama")
     shutil.rmtree(work / "runs" / "tmta-nft-seed0" / "checkpoints")
     with pytest.raises(UserError, match="no whole checkpoint, train the run first"):
-        exporting.run(Request(work, "tmta-nft-seed0", tmp_path / "x"))
+        exporting.run(ExportOptions(work, "tmta-nft-seed0", tmp_path / "x"))
 
 
-def test_the_command_tells_a_mistake_in_one_line(tmp_path):
-    for arguments, message in {
-        ("--run", "a-seed0", "--output", "x"): "--workdir",
-        ("--workdir", "nope", "--run", "a", "--output", str(tmp_path)): "exists already",
-        ("--workdir", "w", "--run", "a", "--output", "x", "--sep", "3"): "did you mean --step?",
-        ("--workdir", "w", "--run", "a", "--output", "gs://b/x"): "--output gs://b/x: is no folder",
-    }.items():
-        done = command(*arguments)
-        assert done.returncode == 1, done.stderr
-        (line,) = done.stderr.splitlines()
-        assert line.startswith("zsg_jax: ")
-        assert message in line
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        (["--run", "a-seed0", "--output", "x"], "--workdir"),
+        (["--workdir", "nope", "--run", "a", "--output", "."], "exists already"),
+        (["--workdir", "w", "--run", "a", "--output", "x", "--sep", "3"], "did you mean --step?"),
+        (["--workdir", "w", "--run", "a", "--output", "gs://b/x"], "gs://b/x: is no folder"),
+    ],
+)
+def test_a_mistake_ends_in_one_line(capsys, flags, message):
+    with pytest.raises(SystemExit) as caught:
+        cli.guard(export_command.main)(["export", *flags])
+    assert caught.value.code == 1
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith("zsg_jax: ")
+    assert message in line

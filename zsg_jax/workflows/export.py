@@ -33,7 +33,7 @@ _LARGE = ("embeddings", "tokens", "arrangements", "report")
 _MODEL_FILES = ("generation_config.json",)
 
 
-class Request(NamedTuple):
+class ExportOptions(NamedTuple):
     """What to export.
 
     Attributes:
@@ -56,8 +56,8 @@ class Request(NamedTuple):
     adapters: bool = False
 
 
-def run(request: Request) -> Path:
-    """Exports what `request` says; the folder is there whole or not at all.
+def run(options: ExportOptions) -> Path:
+    """Exports what `options` name; the folder is there whole or not at all.
 
     Returns:
         The folder.
@@ -66,36 +66,36 @@ def run(request: Request) -> Path:
         UserError: it exists, there is no such run or checkpoint, a checkpoint is damaged, or the
             folders that training started from have changed or gone.
     """
-    refuse_address(request.output, "--output")
-    if is_address(request.workdir):
-        with fetched(request.workdir, lambda names: _needed(request, names)) as folder:
-            return _run(request._replace(workdir=folder))
-    return _run(request)
+    refuse_address(options.output, "--output")
+    if is_address(options.workdir):
+        with fetched(options.workdir, lambda names: _needed(options, names)) as folder:
+            return _run(options._replace(workdir=folder))
+    return _run(options)
 
 
-def _run(request: Request) -> Path:
-    output = Path(request.output)
+def _run(options: ExportOptions) -> Path:
+    output = Path(options.output)
     check(
         not (output.exists() or output.is_symlink()),
         f"--output {output}: exists already; give a new folder",
     )
     check(
-        request.dtype in (SAME, *DTYPES),
-        f"--dtype {request.dtype}: choose one of {', '.join((SAME, *DTYPES))}",
+        options.dtype in (SAME, *DTYPES),
+        f"--dtype {options.dtype}: choose one of {', '.join((SAME, *DTYPES))}",
     )
-    gigabytes = request.file_gb
+    gigabytes = options.file_gb
     check(0 < gigabytes < math.inf, f"--file-gb {gigabytes} must be a number above 0")
-    workdir = Path(request.workdir)
+    workdir = Path(options.workdir)
     study = trained.read_study(workdir, "give the --workdir of a study that has trained")
-    run = trained.TrainedRun(workdir, request.run)
+    run = trained.TrainedRun(workdir, options.run)
     check(
-        not request.adapters or study.lora is not None,
+        not options.adapters or study.lora is not None,
         f"--adapters: {workdir} trains the weights themselves; leave it out",
     )
-    step, params = trained.checkpoints(run, "--run").parameters(request.step)
-    if request.adapters:
-        _write_adapters(request, study, params)
-        say(f"{request.run}: the adapters of step {step} are written to {output}")
+    step, params = trained.checkpoints(run, "--run").parameters(options.step)
+    if options.adapters:
+        _write_adapters(options, study, params)
+        say(f"{options.run}: the adapters of step {step} are written to {output}")
         return output
     if study.lora is not None:
         params = _merged(study, params)
@@ -109,24 +109,24 @@ def _run(request: Request) -> Path:
             model,
             params,
             source=source,
-            dtype=request.dtype,
-            file_bytes=int(request.file_gb * 1e9),
+            dtype=options.dtype,
+            file_bytes=int(options.file_gb * 1e9),
             more=ids,
         )
         _write_tokenizer(partial, study.tokenizer_name, tokenizer)
         if source:
             _copy(source, partial, _MODEL_FILES)
-    say(f"{request.run}: step {step} is written to {output}")
+    say(f"{options.run}: step {step} is written to {output}")
     return output
 
 
-def _needed(request: Request, names: Collection[str]) -> list[str]:
+def _needed(options: ExportOptions, names: Collection[str]) -> list[str]:
     """Of the files of a workdir, those that an export reads: of one run, one checkpoint."""
-    kept = f"runs/{request.run}/{trained.CHECKPOINTS}/"
+    kept = f"runs/{options.run}/{trained.CHECKPOINTS}/"
     manifests = [name for name in names if name.startswith(kept) and name.endswith(f"/{MANIFEST}")]
     chosen = max(manifests, default=kept).removesuffix(MANIFEST)
-    if request.step is not None:
-        chosen = f"{kept}{request.step:08d}/"
+    if options.step is not None:
+        chosen = f"{kept}{options.step:08d}/"
     return [
         name
         for name in names
@@ -136,11 +136,11 @@ def _needed(request: Request, names: Collection[str]) -> list[str]:
     ]
 
 
-def _write_adapters(request: Request, study: trained.TrainedStudy, adapters: Params) -> None:
+def _write_adapters(options: ExportOptions, study: trained.TrainedStudy, adapters: Params) -> None:
     assert study.lora is not None
     # As PEFT finds it: the hub's name without ours before it.
     base = study.config["model.init_from"].removeprefix(hub.HUB).partition("@")[0]
-    with replacing(Path(request.output)) as partial:
+    with replacing(Path(options.output)) as partial:
         partial.mkdir()
         write_adapters(partial, study.model, adapters, study.lora, base=base)
         _write_tokenizer(partial, study.tokenizer_name, study.tokenizer)

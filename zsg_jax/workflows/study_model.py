@@ -121,8 +121,8 @@ def _refuse_other_folders(given: str, folder: Path) -> None:
     )
     if "model.family" in (read_json(folder / "config.json") or {}):
         runs = sorted(str(path) for path in (folder / "runs").glob("*"))
-        told = f"give one of its runs: {', '.join(runs)}" if runs else "train it first"
-        raise UserError(f"model.init_from={given!r}: is the workdir of a study; {told}")
+        way_out = f"give one of its runs: {', '.join(runs)}" if runs else "train it first"
+        raise UserError(f"model.init_from={given!r}: is the workdir of a study; {way_out}")
 
 
 def _refuse_other_tokenizer(config: ConfigDict, tokenizer: Tokenizer, folder: Path) -> None:
@@ -134,8 +134,8 @@ def _refuse_other_tokenizer(config: ConfigDict, tokenizer: Tokenizer, folder: Pa
     except UserError:
         # A tokenizer that is not read here cannot be compared.
         return
-    mine, theirs = ([one.ids for one in each.encode(_PROBES)] for each in (tokenizer, own))
-    same = all(np.array_equal(a, b) for a, b in zip(mine, theirs, strict=True))
+    given, own_ids = ([one.ids for one in each.encode(_PROBES)] for each in (tokenizer, own))
+    same = all(np.array_equal(a, b) for a, b in zip(given, own_ids, strict=True))
     check(
         same,
         f"tokenizer={config.tokenizer!r} makes other tokens of a text than the tokenizer of "
@@ -219,13 +219,14 @@ def make_compute(
     dtype, given = jnp.dtype(config.model.dtype), config.model.attention
     platform = mesh.devices.flat[0].platform
     head_dim = getattr(model, "head_dim", model.hidden_size // model.num_heads)
-    kind, why = attention.choose(platform, head_dim=head_dim, length=_longest(config), dtype=dtype)
-    if given not in (attention.AUTO, kind, "xla"):
+    longest = _longest(config)
+    chosen, why = attention.choose(platform, head_dim=head_dim, length=longest, dtype=dtype)
+    if given not in (attention.AUTO, chosen, "xla"):
         raise UserError(f"model.attention={given}: {why}; leave it out, or give xla")
-    if given == "xla" != kind:
-        kind, why = "xla", "model.attention asks for it"
-    tell(f"attention: {kind}, since {why}")
-    return Compute(dtype, config.model.remat, kind)
+    if given == "xla" != chosen:
+        chosen, why = "xla", "model.attention asks for it"
+    tell(f"attention: {chosen}, since {why}")
+    return Compute(dtype, config.model.remat, chosen)
 
 
 def make_lora(config: ConfigDict) -> LoRA | None:
@@ -242,5 +243,5 @@ def _trained(trainer: Trainer) -> str:
 def model_name(config: ConfigDict, trainer: Trainer) -> str:
     """Family, parameters and origin, for the page."""
     origin = config.model.init_from or f"{config.model.size}, from random weights"
-    told = f"{trainer.parameters:,} parameters{_trained(trainer)}"
-    return f"{family_name(trainer.model)}, {told} ({origin})"
+    parameters = f"{trainer.parameters:,} parameters{_trained(trainer)}"
+    return f"{family_name(trainer.model)}, {parameters} ({origin})"

@@ -6,7 +6,6 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from zsg_jax.data.instance import Instance, Turn
-from zsg_jax.leakage import ngrams
 from zsg_jax.leakage.text import EXACT, NGRAM, PROMPT, TestTexts, fold
 from zsg_jax.runtime.errors import UserError
 
@@ -122,8 +121,8 @@ def test_pairs_are_those_of_sets_of_tuples(train, test, n, max_test_rows, task_s
     assert found_pairs(texts, train, batch) == expected
     common = naive_common(test, n, max_test_rows, task_share)
     kept = naive_kept(test, n, max_test_rows, task_share)
-    assert texts.ngrams.common == len(common)
-    assert texts.ngrams.rows.shape == (len(set().union(*kept)), len(test))
+    assert texts.ngrams.common.sum() == len(common)
+    assert texts.ngrams.content.sum() == len(set().union(*kept))
     assert texts.unchecked == sum(not grams for grams in kept)
     holders = {}
     for one in train:
@@ -143,34 +142,6 @@ def test_folding_is_idempotent_and_the_short_cut_is_none(text):
     assert naive_fold(fold(text)) == fold(text)
 
 
-def test_hashes_that_collide_change_nothing(monkeypatch):
-    attempts = []
-    strong = ngrams._factors
-
-    def weak(words, attempt):
-        attempts.append(attempt)
-        # No factor at all, then the sum of the words' numbers, in which order does not count.
-        if attempt < 2:
-            return np.full(words, attempt, np.uint64)
-        return strong(words, attempt)
-
-    monkeypatch.setattr(ngrams, "_factors", weak)
-    test = [row("one two three", "x"), row("three one two", "y"), row("one one two", "z")]
-    train = [row("two one three", "x"), row("a three one two", "y"), row("two two two", "z")]
-    expected = naive_pairs(train, test, 3, 10, 0.5)
-    assert found_pairs(TestTexts(test, words=3), train, 3) == expected == {(NGRAM, 1, 1): 2}
-    # Once for content and once for template.
-    assert attempts == [0, 1, 2, 0, 1, 2]
-
-
-def test_a_training_run_that_hashes_like_a_test_run_is_no_match(monkeypatch):
-    # The sum of the words' numbers: order does not count.
-    monkeypatch.setattr(ngrams, "_factors", lambda words, attempt: np.ones(words, np.uint64))
-    texts = TestTexts([row("one two three", "x")], words=3)
-    train = [row("three two one", "x"), row("one two three", "y")]
-    assert found_pairs(texts, train, 2) == {(PROMPT, 1, 0): 1, (NGRAM, 1, 0): 1}
-
-
 def test_definitions_are_left_out_and_passages_stay():
     definition = "Definition: tell in one word what the following text is about, nothing else."
     passage = "The ferry to the island leaves twice a day except on the day of the fair."
@@ -183,7 +154,7 @@ def test_definitions_are_left_out_and_passages_stay():
     found = found_pairs(texts, train, 3)
     assert {pair[1:] for pair in found} == {(1, j) for j in range(4)}
     assert len(naive_words(passage)) - 13 + 1 == found[NGRAM, 1, 0]
-    assert texts.ngrams.common > 0
+    assert texts.ngrams.common.any()
     # As many rows as the definition has, and more than any task has.
     kept = found_pairs(TestTexts(test, max_test_rows=20, task_share=1), train, 3)
     assert {pair[1] for pair in kept} == {0, 1, 2}

@@ -202,8 +202,8 @@ def _facts(options: LeakageOptions, texts: TestTexts) -> dict[str, Any]:
     return {
         **dataclasses.asdict(options),
         "rules": {**texts.rules, NEAR: near},
-        "ngrams_checked": texts.ngrams.rows.shape[0],
-        "ngrams_common": texts.ngrams.common,
+        "ngrams_checked": int(texts.ngrams.content.sum()),
+        "ngrams_common": int(texts.ngrams.common.sum()),
         "test_rows_without_ngrams": texts.unchecked,
         "ngrams_most_shared": texts.most_shared(MOST_SHARED),
     }

@@ -1,14 +1,10 @@
-"""Finds the runs of words that training texts share with test texts, a batch of texts at a time.
-
-Words become numbers, runs of them 64-bit hashes, and what hashes alike is compared word by word, so
-that the answers are exact. NumPy does all of it but the splitting into words.
-"""
+"""Finds the runs of words that training texts share with test texts, a batch of texts at a time."""
 
 import re
 from array import array
 from collections import defaultdict
-from collections.abc import Callable, Hashable, Sequence
-from itertools import count, repeat
+from collections.abc import Hashable, Iterator, Sequence
+from itertools import count
 
 import numpy as np
 from scipy.sparse import csr_array
@@ -21,26 +17,27 @@ _UNSPACED = (
     "\U00020000-\U0003ffff"
 )
 WORD = re.compile(rf"[{_UNSPACED}]|[^\W{_UNSPACED}]+")
-TEMPLATE_ROWS = 3  # fewer rows of a task that share words tell nothing of a template
-UNKNOWN, END = -1, -2  # in place of a word's number: a word of no test text, the end of a text
+TEMPLATE_ROWS = 3  # fewer texts of a task that share words tell nothing of a template
+UNKNOWN = -1  # in place of a word's number: a word of no test text
+NEVER = np.iinfo(np.int64).max
 
 
 class NgramIndex:
-    r"""The n-grams of the test texts, but for those that are template rather than content.
+    r"""The n-grams of the test texts, and which of them are content rather than template.
 
     A word is a run of letters, digits and underscores, or one character of a script that puts no
     spaces between words; n-grams run over line breaks. An n-gram is common if it stands in
     more than `max_test_rows` test texts, or in `TEMPLATE_ROWS` texts or more of one task and more
     than `task_share` of that task's texts: task definitions and prompt templates do, a passage
-    under several questions does not. Words of a common n-gram are template, and only n-grams
-    without such words are looked for: a definition and the two words that happen to follow it in
-    some row tell nothing of that row. With `template` the common n-grams are looked for instead.
+    under several questions does not. Words of a common n-gram are template, and n-grams with such
+    words are no content: a definition and the two words that happen to follow it in some text say
+    nothing about that text.
 
     Attributes:
-        words: n.
-        common: distinct n-grams that are common.
-        rows: (n-grams, test texts) sparse int32, 1 where a text holds an n-gram without template;
-            n-grams are numbered as they come in the test texts.
+        common: (n-grams,) bool.
+        holders: (n-grams, test texts) sparse int32, 1 where a text holds an n-gram as content.
+        first: (n-grams,) int64, rises with the place at which each first stands as content in the
+            test texts; `NEVER` of those that never do.
     """
 
     def __init__(
@@ -51,152 +48,79 @@ class NgramIndex:
         words: int,
         max_test_rows: int,
         task_share: float,
-        template: bool = False,
-    ):
+    ) -> None:
         check(words >= 1, f"words={words}: an n-gram needs at least 1 word")
         check(max_test_rows >= 1, f"max_test_rows={max_test_rows}: it must be at least 1")
         check(0 <= task_share <= 1, f"task_share={task_share}: it must be from 0 to 1")
-        self.words = words
+        self._words = words
         numbers: dict[str, int] = defaultdict(count().__next__)
-        self._ids = _lay(texts, lambda found: map(numbers.__getitem__, found))
-        starts, row = _windows(self._ids, words)
-        # By hash, then by place: so rows of one n-gram ascend.
-        self._factors, hashes, order, gram = _distinct(self._ids, starts, words)
-        starts, row, hashes = starts[order], row[order], hashes[order]
-        common = _common(gram, row, tasks, max_test_rows, task_share)
-        self.common = int(common.sum())
-        of_template = common[gram]
-        kept = of_template if template else ~_touched(starts, of_template, len(self._ids), words)
-        starts, row, hashes = starts[kept], row[kept], hashes[kept]
-        head = np.diff(gram[kept], prepend=-1) > 0
-        by_place = np.argsort(starts[head])
-        self._first = starts[head][by_place]
-        # Ascending by hash, each with the number of its n-gram.
-        self._hashes, self._grams = hashes[head], np.argsort(by_place)
-        gram, row = _distinct_pairs(np.cumsum(head) - 1, row)
-        self.rows = _ones(self._grams[gram], row, (len(by_place), len(texts)))
-        self._shift, self._maybe = _filter(self._hashes)
-        self._names = list(numbers)
-        used = np.zeros(len(numbers), bool)
-        for place in range(words):
-            used[self._ids[self._first + place]] = True
-        self._numbers = {word: i for word, i in numbers.items() if used[i]}
+        grams: dict[bytes, int] = defaultdict(count().__next__)
+        # Of every place at which an n-gram stands: where, which n-gram, in which text.
+        start, gram, text = array("q"), array("q"), array("q")
+        length = 0
+        for number, content in enumerate(texts):
+            ids = array("i", map(numbers.__getitem__, WORD.findall(content)))
+            found = [grams[key] for key in self._keys(ids)]
+            start.extend(range(length, length + len(found)))
+            gram.extend(found)
+            text.extend([number] * len(found))
+            length += len(ids)
+        self._numbers, self._grams = dict(numbers), dict(grams)
+        self._names, self._by_number = list(numbers), list(grams)
+        starts, of_gram, of_text = (np.array(column, np.int64) for column in (start, gram, text))
+        self.common = _common(of_gram, of_text, tasks, len(grams), max_test_rows, task_share)
+        kept = ~_touched(starts, self.common[of_gram], length, words)
+        self.first = np.full(len(grams), NEVER)
+        np.minimum.at(self.first, of_gram[kept], starts[kept])
+        pair = np.unique(of_gram[kept] * len(texts) + of_text[kept])
+        shape = len(grams), len(texts)
+        self.holders = csr_array((np.ones(len(pair), np.int32), _split(pair, len(texts))), shape)
+
+    @property
+    def content(self) -> np.ndarray:
+        """(n-grams,) bool: those that some test text holds as content."""
+        return self.first < NEVER
 
     def find(self, texts: Sequence[str]) -> csr_array:
-        """(len(texts), n-grams) sparse int32: 1 where a text holds an n-gram of `rows`."""
-        shape = (len(texts), len(self._first))
-        number = self._numbers.get
-        ids = _lay(texts, lambda found: map(number, found, repeat(UNKNOWN)))
-        starts, row = _windows(ids, self.words)
-        hashes = _hash(ids, starts, self._factors)
-        maybe = self._maybe[hashes >> self._shift]
-        starts, row, hashes = starts[maybe], row[maybe], hashes[maybe]
-        place = np.searchsorted(self._hashes, hashes)
-        same = place < len(self._hashes)
-        same[same] = self._hashes[place[same]] == hashes[same]
-        starts, row, gram = starts[same], row[same], self._grams[place[same]]
-        same = _same_words(ids, starts, self._ids, self._first[gram], self.words)
-        row, gram = row[same], gram[same]
-        order = np.lexsort((gram, row))
-        return _ones(*_distinct_pairs(row[order], gram[order]), shape)
+        """(len(texts), n-grams) sparse int32: 1 where a text holds an n-gram of the test texts."""
+        number, gram = self._numbers.get, self._grams.get
+        found, ends = array("q"), [0]
+        for text in texts:
+            ids = array("i", (number(word, UNKNOWN) for word in WORD.findall(text)))
+            found.extend(sorted({gram(key, UNKNOWN) for key in self._keys(ids)} - {UNKNOWN}))
+            ends.append(len(found))
+        ones = np.ones(len(found), np.int32)
+        return csr_array((ones, np.array(found, np.int64), ends), (len(texts), len(self._grams)))
 
     def text(self, gram: int) -> str:
         """The words of an n-gram, with a space between them."""
-        start = self._first[gram]
-        return " ".join(self._names[i] for i in self._ids[start : start + self.words])
+        return " ".join(self._names[i] for i in np.frombuffer(self._by_number[gram], np.int32))
 
-
-def _lay(texts: Sequence[str], numbers: Callable) -> np.ndarray:
-    """Numbers of all words one after the other, int32, `END` after every text."""
-    flat = array("i")
-    for text in texts:
-        flat.extend(numbers(WORD.findall(text)))
-        flat.append(END)
-    return np.array(flat, np.int32)
-
-
-def _windows(ids: np.ndarray, words: int) -> tuple[np.ndarray, np.ndarray]:
-    """First places, ascending, of all runs of known words of one text; and each one's text."""
-    bad = np.concatenate([[0], np.cumsum(ids < 0)])
-    starts = np.flatnonzero(bad[words:] == bad[:-words])
-    return starts, np.searchsorted(np.flatnonzero(ids == END), starts)
-
-
-def _hash(ids: np.ndarray, starts: np.ndarray, factors: np.ndarray) -> np.ndarray:
-    out = np.zeros(len(starts), np.uint64)
-    for place, factor in enumerate(factors):
-        out += ids[starts + place].astype(np.uint64) * factor
-    return out
-
-
-def _same_words(
-    ids: np.ndarray, starts: np.ndarray, others: np.ndarray, other_starts: np.ndarray, words: int
-) -> np.ndarray:
-    same = np.ones(len(starts), bool)
-    for place in range(words):
-        same &= ids[starts + place] == others[other_starts + place]
-    return same
-
-
-def _distinct(
-    ids: np.ndarray, starts: np.ndarray, words: int
-) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
-    """Factors that give different n-grams different hashes; the hashes; their order; n-grams.
-
-    The last tells, in that order, which of the distinct n-grams stands there, counted from 0.
-    """
-    attempt = 0
-    while True:
-        factors = _factors(words, attempt)
-        hashes = _hash(ids, starts, factors)
-        order = np.argsort(hashes, kind="stable")
-        alike = np.flatnonzero(hashes[order[1:]] == hashes[order[:-1]])
-        left, right = starts[order[alike]], starts[order[alike + 1]]
-        if _same_words(ids, left, ids, right, words).all():
-            head = np.ones(len(order), bool)
-            head[alike + 1] = False
-            return factors, hashes, order, np.cumsum(head) - 1
-        attempt += 1
-
-
-def _factors(words: int, attempt: int) -> np.ndarray:
-    """(words,) odd uint64, other ones at every attempt."""
-    return np.random.default_rng(attempt).integers(2**64, size=words, dtype=np.uint64) | np.uint64(
-        1
-    )
-
-
-def _filter(hashes: np.ndarray) -> tuple[np.uint64, np.ndarray]:
-    """A table of the first bits of all hashes: most words of a text are no one's, seen by one look.
-
-    Searching the sorted hashes costs many looks, each at another place of the memory.
-    """
-    bits = min(26, max(10, int(8 * len(hashes)).bit_length()))
-    shift = np.uint64(64 - bits)
-    table = np.zeros(1 << bits, bool)
-    table[hashes >> shift] = True
-    return shift, table
+    def _keys(self, ids: array) -> Iterator[bytes]:
+        """The runs of `words` numbers, each as its bytes."""
+        data, width, size = ids.tobytes(), ids.itemsize, ids.itemsize * self._words
+        return (data[at : at + size] for at in range(0, len(data) - size + 1, width))
 
 
 def _common(
     gram: np.ndarray,
-    row: np.ndarray,
+    text: np.ndarray,
     tasks: Sequence[Hashable],
+    grams: int,
     max_test_rows: int,
     task_share: float,
 ) -> np.ndarray:
-    """(distinct n-grams,) bool by the rule of `NgramIndex`; gram and row are of every place."""
-    gram, row = _distinct_pairs(gram, row)
-    counts = np.bincount(gram)
+    """(grams,) bool by the rule of `NgramIndex`; gram and text are of every place."""
+    gram, text = _split(np.unique(gram * len(tasks) + text), len(tasks))
+    counts = np.bincount(gram, minlength=grams)
     common = counts > max_test_rows
-    number: dict[Hashable, int] = defaultdict(count().__next__)
-    task = np.array([number[name] for name in tasks], np.int64)
+    numbers: dict[Hashable, int] = defaultdict(count().__next__)
+    task = np.array([numbers[name] for name in tasks], np.int64)
     sizes = np.bincount(task)
-    # What few rows share, nearly everything, is no task's template.
+    # What few texts share, nearly everything, is no task's template.
     some = counts[gram] >= TEMPLATE_ROWS
-    keys = gram[some] * max(len(sizes), 1) + task[row[some]]
-    keys, counts = np.unique(keys, return_counts=True)
-    gram, task = np.divmod(keys, max(len(sizes), 1))
+    keys, counts = np.unique(gram[some] * len(sizes) + task[text[some]], return_counts=True)
+    gram, task = _split(keys, len(sizes))
     common[gram[(counts >= TEMPLATE_ROWS) & (counts > task_share * sizes[task])]] = True
     return common
 
@@ -204,19 +128,12 @@ def _common(
 def _touched(starts: np.ndarray, common: np.ndarray, length: int, words: int) -> np.ndarray:
     """Which runs have a word of a common run; starts and common are of every run."""
     edges = np.zeros(length + 1, np.int64)
-    edges[starts[common]] += 1
-    edges[starts[common] + words] -= 1
+    np.add.at(edges, starts[common], 1)
+    np.add.at(edges, starts[common] + words, -1)
     template = np.concatenate([[0], np.cumsum(np.cumsum(edges[:-1]) > 0)])
     return template[starts + words] > template[starts]
 
 
-def _distinct_pairs(a: np.ndarray, b: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Pairs without repeats; equal ones must stand side by side."""
-    new = np.ones(len(a), bool)
-    new[1:] = (a[1:] != a[:-1]) | (b[1:] != b[:-1])
-    return a[new], b[new]
-
-
-def _ones(row: np.ndarray, column: np.ndarray, shape: tuple[int, int]) -> csr_array:
-    """1 at the given places, all different."""
-    return csr_array((np.ones(len(row), np.int32), (row, column)), shape=shape)
+def _split(keys: np.ndarray, size: int) -> tuple[np.ndarray, np.ndarray]:
+    """The two numbers of each key, which is the first times `size` plus the second."""
+    return np.divmod(keys, max(size, 1))

@@ -84,19 +84,15 @@ class TestTexts:
                 of_answer.setdefault((prompt, accepted), []).append(index)
         self._of_prompt = {key: np.array(found) for key, found in of_prompt.items()}
         self._of_answer = {key: np.array(found) for key, found in of_answer.items()}
-        self.ngrams, self.templates = (
-            NgramIndex(
-                texts,
-                [example.task for example in test],
-                words=words,
-                max_test_rows=max_test_rows,
-                task_share=task_share,
-                template=template,
-            )
-            for template in (False, True)
+        self.ngrams = NgramIndex(
+            texts,
+            [example.task for example in test],
+            words=words,
+            max_test_rows=max_test_rows,
+            task_share=task_share,
         )
         # How many training examples have each n-gram, of those compared so far.
-        self._holders = np.zeros(self.ngrams.rows.shape[0], np.int64)
+        self._counts = np.zeros(len(self.ngrams.first), np.int64)
 
     def compare(self, train: Sequence[Instance], start: int = 0) -> Iterator[LeakingPairs]:
         """All pairs of these with test examples, in blocks, each kind by training example.
@@ -117,15 +113,16 @@ class TestTexts:
                 if len(found):
                     ones = np.ones_like(found)
                     yield LeakingPairs(kind, np.full_like(found, index), found, ones)
-        self.of_template = np.diff(self.templates.find(texts).indptr) > 0
-        hits = self.ngrams.find(texts)
-        np.add.at(self._holders, hits.indices, 1)
-        # A product of sparse arrays never lists an n-gram's test rows one by one.
-        most = np.minimum(hits @ np.diff(self.ngrams.rows.indptr), self.ngrams.rows.shape[1])
+        ngrams = self.ngrams
+        hits = ngrams.find(texts)
+        self.of_template = hits @ ngrams.common.astype(np.int32) > 0
+        np.add.at(self._counts, hits.indices, 1)
+        # A product of sparse arrays never lists an n-gram's test examples one by one.
+        most = np.minimum(hits @ np.diff(ngrams.holders.indptr), ngrams.holders.shape[1])
         block = np.cumsum(most) // PAIRS
         for number in np.unique(block[most > 0]):
             part = np.flatnonzero((block == number) & (most > 0))
-            shared = hits[part] @ self.ngrams.rows
+            shared = hits[part] @ ngrams.holders
             shared.sort_indices()
             rows = np.repeat(part, np.diff(shared.indptr)).astype(np.int64)
             yield LeakingPairs(NGRAM, start + rows, shared.indices.astype(np.int64), shared.data)
@@ -136,25 +133,24 @@ class TestTexts:
         Raises:
             ValueError: they share none.
         """
-        grams = np.sort(self.ngrams.find([" ".join(_folded(train))]).indices)
-        holders = self.ngrams.rows[grams]
-        at = np.flatnonzero(holders.indices == test_index)
-        if not len(at):
+        grams = self.ngrams.find([" ".join(_folded(train))]).indices
+        held = self.ngrams.holders[grams][:, [test_index]].toarray().ravel()
+        grams = grams[held > 0]
+        if not len(grams):
             raise ValueError(f"{train.id} shares no n-gram with test example {test_index}")
-        return self.ngrams.text(grams[np.searchsorted(holders.indptr, at[0], "right") - 1])
+        return self.ngrams.text(grams[np.argmin(self.ngrams.first[grams])])
 
     def most_shared(self, count: int) -> dict[str, int]:
         """The n-grams that most training examples have, and how many; a template shows here."""
-        best = np.argsort(-self._holders, kind="stable")[:count]
-        holders = self._holders
-        return {self.ngrams.text(gram): int(holders[gram]) for gram in best if holders[gram]}
+        counts = np.where(self.ngrams.content, self._counts, 0)
+        best = np.lexsort((self.ngrams.first, -counts))[:count]
+        return {self.ngrams.text(gram): int(counts[gram]) for gram in best if counts[gram]}
 
     @property
     def unchecked(self) -> int:
         """Test examples without any n-gram to look for: too short, or all of it template."""
-        has = np.zeros(self.ngrams.rows.shape[1], bool)
-        has[self.ngrams.rows.indices] = True
-        return int((~has).sum())
+        holders = self.ngrams.holders
+        return holders.shape[1] - len(np.unique(holders.indices))
 
 
 def fold(text: str) -> str:

@@ -137,7 +137,7 @@ def test_a_study_takes_the_commit_it_began_with_and_no_code(
     fake.online = False
     run(config, work)
     assert read_metrics(work / "runs" / RUN) == before
-    exporting.run(exporting.Request(work, RUN, tmp_path / "out"))
+    exporting.run(exporting.ExportOptions(work, RUN, tmp_path / "out"))
     assert (tmp_path / "out" / "tokenizer.json").exists()
     assert json.loads((tmp_path / "out" / "config.json").read_text())["model_type"] == "llama"
     assert fake.asked == [None]

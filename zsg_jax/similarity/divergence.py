@@ -39,31 +39,31 @@ class Divergence:
         self._n = n
         self._counts: Counter[tuple[str, ...]] = Counter()
         self._total, self._own, self._cross = 0, 0.0, np.zeros(len(groups))
-        self._places: dict[tuple[str, ...], int] = {}
+        self._index: dict[tuple[str, ...], int] = {}
         rows, columns, lifts = [], [], []
         for group, texts in enumerate(groups):
             counts = Counter(gram for text in texts for gram in ngrams(text, n))
             total = counts.total()
             for gram, count in counts.items():
-                rows.append(self._places.setdefault(gram, len(self._places)))
+                rows.append(self._index.setdefault(gram, len(self._index)))
                 columns.append(group)
                 # Above log 1e-10, which n-grams that no test row holds have: most of them.
                 lifts.append(math.log(count / total + FLOOR) - math.log(FLOOR))
-        shape = (len(self._places), len(groups))
+        shape = (len(self._index), len(groups))
         self._lifts = sparse.csr_matrix((lifts, (rows, columns)), shape=shape, dtype=np.float64)
 
     def add(self, texts: Iterable[str]) -> None:
         """Takes in rows that have been seen."""
         new = Counter(gram for text in texts for gram in ngrams(text, self._n))
-        known = [gram for gram in new if gram in self._places]
+        known = [gram for gram in new if gram in self._index]
         for gram, count in new.items():
             before = self._counts[gram]
             self._counts[gram] = after = before + count
             self._own += after * math.log(after) - (before * math.log(before) if before else 0.0)
         self._total += new.total()
         if known:
-            places = [self._places[gram] for gram in known]
-            self._cross += self._lifts[places].T @ np.array([new[gram] for gram in known])
+            known_at = [self._index[gram] for gram in known]
+            self._cross += self._lifts[known_at].T @ np.array([new[gram] for gram in known])
 
     def values(self) -> np.ndarray:
         """(G,) float64 in nats; NaN as long as no row seen has an n-gram."""

@@ -55,8 +55,8 @@ class StoredEmbeddings:
         by_file = np.argsort(file, kind="stable")
         bounds = np.searchsorted(file[by_file], np.arange(len(self._paths) + 1))
         for number in np.unique(file):
-            places = by_file[bounds[number] : bounds[number + 1]]
-            out[places] = self._file(number)[wanted[places] - self._starts[number]]
+            here = by_file[bounds[number] : bounds[number + 1]]
+            out[here] = self._file(number)[wanted[here] - self._starts[number]]
         return out
 
     def __array__(self, dtype: Any = None, copy: bool | None = None) -> np.ndarray:

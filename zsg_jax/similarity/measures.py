@@ -125,7 +125,7 @@ class TransportCosts:
         self._seen = np.append(self._seen, self._block[part])
 
     def values(self, solve: bool) -> dict[str, np.ndarray]:
-        """NaN where no plan was found, which is told."""
+        """NaN where no plan was found, with a message."""
         return {"transport": self._costs() if solve else np.full(len(self._parts), np.nan)}
 
     def _costs(self) -> np.ndarray:

@@ -168,21 +168,13 @@ def trajectory(
     if "divergence" in measures and texts is not None:
         followed.append(Divergences(texts[0], [[texts[1][row] for row in p] for p in parts]))
 
-    steps = -(-len(order) // batch_size)
-    number = np.arange(1, steps + 1)
-    step = number[(number % every == 0) | (number == steps)]
+    steps = np.arange(1, -(-len(order) // batch_size) + 1)
+    step = steps[(steps % every == 0) | (steps == len(steps))]
     ends = np.minimum(step * batch_size, len(order))
     size = max(1, min(search.block_size, PAIRS_AT_ONCE // len(test)))
     found = _follow(order, ends, size, followed, search)  # each (P, 1 + tasks)
 
-    weights = None
-    if "average" in found:
-        md, ad = found.pop("md"), found["average"]
-        if "wsd" in measures:
-            if w_avg is None:
-                w_avg = float(md[-1, 0] / ad[-1, 0]) if ad[-1, 0] else 0.0
-            weights = (float(w_min), float(w_avg))
-            found["wsd"] = w_min * md + w_avg * ad
+    weights = _add_wsd(found, w_min, w_avg) if "wsd" in measures else None
     shown = {name: found[name] for name in MEASURES if name in measures}
     by_task = {
         task: {name: values[:, 1 + number] for name, values in shown.items()}
@@ -191,6 +183,17 @@ def trajectory(
     }
     whole = {name: values[:, 0] for name, values in shown.items()}
     return Trajectory(step, distance, whole, by_task, weights)
+
+
+def _add_wsd(
+    found: dict[str, np.ndarray], w_min: float, w_avg: float | None
+) -> tuple[float, float]:
+    """Makes "wsd" of the mean minimum "md" and of "average"; returns both weights."""
+    md, ad = found["md"], found["average"]
+    if w_avg is None:
+        w_avg = float(md[-1, 0] / ad[-1, 0]) if ad[-1, 0] else 0.0
+    found["wsd"] = w_min * md + w_avg * ad
+    return float(w_min), float(w_avg)
 
 
 def _follow(
@@ -224,10 +227,10 @@ def _follow(
 
 
 def _number_groups(names: Sequence[str]) -> tuple[list[str], np.ndarray]:
-    """The different names in order of first appearance, and each name's place there, (T,) int64."""
-    places: dict[str, int] = {}
-    numbers = np.array([places.setdefault(name, len(places)) for name in names], np.int64)
-    return list(places), numbers
+    """The different names in order of first appearance, and each one's number, (T,) int64."""
+    known: dict[str, int] = {}
+    numbers = np.array([known.setdefault(name, len(known)) for name in names], np.int64)
+    return list(known), numbers
 
 
 def _json(values: np.ndarray) -> list[float | None]:

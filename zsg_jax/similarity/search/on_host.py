@@ -49,11 +49,11 @@ def run(
     span = math.gcd(tiles, 1 << (fits.bit_length() - 1))
     function = compiled(stream, _span)
     line = stream.mesh.devices.flat
-    mine = [n for n, d in enumerate(line) if d.process_index == jax.process_index()]
+    local = [n for n, d in enumerate(line) if d.process_index == jax.process_index()]
     # A device's list is no longer than its rows are many.
     lists = {
         (device, far): HostLists(tests, max(1, min(k, stream.longest)), TILE, farthest=far)
-        for device in mine
+        for device in local
         for far, k in lengths.items()
     }
     summary = np.zeros((4, stream.count), np.float32)
@@ -96,7 +96,7 @@ def run(
         take(*under_way.popleft())
     found = {}
     for far, k in lengths.items():
-        keys = [from_all(lists[device, far].best(), stream.mesh) for device in mine]
+        keys = [from_all(lists[device, far].best(), stream.mesh) for device in local]
         best = _merged([part for parts in keys for part in parts], k)
         found[far] = _decoded(best, far)
     if not statistics:

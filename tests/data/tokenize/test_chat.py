@@ -10,8 +10,8 @@ from zsg_jax.data.instance import Instance, Turn
 from zsg_jax.data.tokenize.chat import token_rows
 from zsg_jax.data.tokenize.encode import Form, encode, prompt_tokens
 from zsg_jax.data.tokenize.jinja import ChatTemplate
-from zsg_jax.data.tokenize.rows import Unfit
 from zsg_jax.data.tokenize.tokenizer import ByteTokenizer, train_bpe
+from zsg_jax.data.tokenize.truncation import Unfit
 from zsg_jax.runtime.errors import UserError
 
 pytestmark = pytest.mark.references

@@ -4,7 +4,7 @@ import jinja2
 import pytest
 
 from zsg_jax.data.tokenize.jinja import MARK, MARK_END, ChatTemplate, load
-from zsg_jax.data.tokenize.rows import Unfit
+from zsg_jax.data.tokenize.truncation import Unfit
 from zsg_jax.runtime.errors import UserError
 
 pytestmark = pytest.mark.references

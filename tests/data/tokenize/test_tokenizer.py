@@ -6,8 +6,13 @@ import tokenizers
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from zsg_jax.data.tokenize.special_tokens import RenderedEncoder
-from zsg_jax.data.tokenize.tokenizer import ByteTokenizer, FileTokenizer, from_folder, train_bpe
+from zsg_jax.data.tokenize.tokenizer import (
+    ByteTokenizer,
+    FileTokenizer,
+    RenderedEncoder,
+    from_folder,
+    train_bpe,
+)
 from zsg_jax.runtime.errors import UserError
 
 TEXTS = ["The cat sat on the mat.", "Ein Käse für 3 €", "<|eos|> is text here", "日本語 🎉"]

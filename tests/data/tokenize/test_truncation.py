@@ -6,9 +6,8 @@ from hypothesis import strategies as st
 from zsg_jax.data.instance import Instance, Turn
 from zsg_jax.data.tokenize.encode import Form, encode, prompt_tokens
 from zsg_jax.data.tokenize.jinja import ChatTemplate
-from zsg_jax.data.tokenize.rows import TokenRow
 from zsg_jax.data.tokenize.tokenizer import ByteTokenizer
-from zsg_jax.data.tokenize.truncation import fit
+from zsg_jax.data.tokenize.truncation import TokenRow, fit, holds_words
 
 BYTES = ByteTokenizer()
 TEMPLATE = ChatTemplate(
@@ -207,3 +206,13 @@ def test_an_empty_row_stays_empty():
     nothing = TokenRow(*[np.zeros(0, np.int32)] * 3)
     fitted = fit(nothing, ONE.turns, 5, "head", 2)
     assert (len(fitted.ids), fitted.prompt_cut, fitted.answer_cut, fitted.prompt) == (0, 0, 0, 0)
+
+
+def test_words_may_take_the_space_before_them_and_nothing_else_of_the_form():
+    #  "as:  no way.\nX": the words are "no way.", characters 5 to 12, after two spaces.
+    spans = np.array(
+        [[0, 3], [3, 4], [4, 7], [7, 11], [11, 12], [11, 13], [3, 7], [12, 13], [2, 6]]
+    )
+    found = holds_words(spans, 5, 12, lead=2)
+    #  "as:"  " "    " no"  " way"  "."   ".\n"  "  no"  "\n"   ":  n"
+    assert found.tolist() == [False, False, True, True, True, False, True, False, False]

@@ -17,8 +17,8 @@ import numpy as np
 
 from zsg_jax.data.instance import Instance
 from zsg_jax.data.tokenize.jinja import MARK, MARK_END, ChatTemplate
-from zsg_jax.data.tokenize.rows import TokenRow, Unfit, holds_words
 from zsg_jax.data.tokenize.tokenizer import Encoding, Tokenizer
+from zsg_jax.data.tokenize.truncation import TokenRow, Unfit, holds_words
 
 # Around a turn's words, its number first; kept for use inside a program, as MARK is.
 _OPEN, _NUMBER_END, _CLOSE = "\ufdd2", "\ufdd3", "\ufdd4"

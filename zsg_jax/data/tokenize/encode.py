@@ -10,9 +10,8 @@ from zsg_jax.data.instance import Instance
 from zsg_jax.data.tokenize import chat
 from zsg_jax.data.tokenize import user_assistant as study
 from zsg_jax.data.tokenize.jinja import ChatTemplate
-from zsg_jax.data.tokenize.rows import TokenRow, Unfit
 from zsg_jax.data.tokenize.tokenizer import Tokenizer
-from zsg_jax.data.tokenize.truncation import Fitted, fit
+from zsg_jax.data.tokenize.truncation import Fitted, TokenRow, Unfit, fit
 from zsg_jax.runtime.errors import UserError
 
 ANSWERS = ("all", "last")

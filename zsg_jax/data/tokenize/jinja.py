@@ -18,7 +18,7 @@ from jinja2.parser import Parser
 from jinja2.runtime import Macro
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 
-from zsg_jax.data.tokenize.rows import Unfit
+from zsg_jax.data.tokenize.truncation import Unfit
 from zsg_jax.runtime.errors import UserError, nearest
 
 STUDY, CHAT = "study", "chat"

@@ -16,9 +16,39 @@ from typing import NamedTuple
 import numpy as np
 
 from zsg_jax.data.instance import Turn
-from zsg_jax.data.tokenize.rows import TokenRow
 
 TRUNCATIONS = ("tail", "head", "middle")
+
+
+class TokenRow(NamedTuple):
+    """The tokens of an instance, whole.
+
+    Attributes:
+        ids: (n,) int32.
+        answer: (n,) int32, the answer, from 0, that the token is learned for; -1: carries no loss.
+        turn: (n,) int32, the turn whose own words the token holds; -1: the form wrote it.
+    """
+
+    ids: np.ndarray
+    answer: np.ndarray
+    turn: np.ndarray
+
+
+class Unfit(Exception):
+    """Why a template cannot put an instance into tokens with an exact mask."""
+
+
+def holds_words(spans: np.ndarray, start: int, end: int, lead: int) -> np.ndarray:
+    """Which tokens hold words of the characters [start, end), and nothing that the form wrote.
+
+    Args:
+        spans: (n, 2) characters of each token.
+        lead: white space of the form before `start` that a token may join with the first word.
+
+    Returns:
+        (n,) bool.
+    """
+    return (spans[:, 0] >= start - lead) & (spans[:, 1] > start) & (spans[:, 1] <= end)
 
 
 class Fitted(NamedTuple):

@@ -12,8 +12,8 @@ from typing import NamedTuple
 import numpy as np
 
 from zsg_jax.data.instance import Instance
-from zsg_jax.data.tokenize.rows import TokenRow, holds_words
 from zsg_jax.data.tokenize.tokenizer import Tokenizer
+from zsg_jax.data.tokenize.truncation import TokenRow, holds_words
 
 
 class Exchange(NamedTuple):

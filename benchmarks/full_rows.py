@@ -14,15 +14,17 @@ from typing import Any
 import numpy as np
 from measuring import peak_memory
 
-from zsg_jax.models import llama
+from zsg_jax.models.decoder import DecoderConfig
+from zsg_jax.models.families import FAMILIES
 from zsg_jax.training import flops
 
-SHAPES: dict[str, llama.LlamaConfig] = {
-    "tiny": llama.sized("tiny", 300, 64),
+SHAPES: dict[str, DecoderConfig] = {
+    "tiny": FAMILIES["llama"].sized("tiny", 300, 64),
     # 5.8 M parameters.
-    "small": llama.sized("small", 5632, 2048),
+    "small": FAMILIES["llama"].sized("small", 5632, 2048),
     # Llama 3.2 1B, without the scaling of its positions; 1,235,814,400 parameters.
-    "1b": llama.LlamaConfig(
+    "1b": DecoderConfig(
+        "llama",
         vocab_size=128256,
         hidden_size=2048,
         intermediate_size=8192,
@@ -34,7 +36,7 @@ SHAPES: dict[str, llama.LlamaConfig] = {
         rope_theta=500000.0,
         tie_embeddings=True,
     ),
-    "7b": llama.sized("llama2_7b"),
+    "7b": FAMILIES["llama"].sized("llama2_7b"),
 }
 RATE, CLIP = 1e-5, 1.0
 
@@ -56,7 +58,7 @@ def ours(
     import jax.numpy as jnp
 
     from zsg_jax.models import attention
-    from zsg_jax.models.compute import Compute
+    from zsg_jax.models.placement import Compute
     from zsg_jax.training import sharding
     from zsg_jax.training.trainer import Trainer, TrainerOptions
 
@@ -185,12 +187,12 @@ def _wait(place: str) -> None:
         torch.cuda.synchronize()
 
 
-def _tokens(model: llama.LlamaConfig, batch: int, length: int) -> np.ndarray:
+def _tokens(model: DecoderConfig, batch: int, length: int) -> np.ndarray:
     rng = np.random.default_rng(0)
     return rng.integers(0, model.vocab_size, (batch, length), np.int32)
 
 
-def _in_transformers(model: llama.LlamaConfig) -> dict[str, Any]:
+def _in_transformers(model: DecoderConfig) -> dict[str, Any]:
     return {
         "vocab_size": model.vocab_size,
         "hidden_size": model.hidden_size,

@@ -98,12 +98,13 @@ def ours(folder: str) -> tuple:
     """Loads onto a mesh of all devices, which its rule table splits the parameters over."""
     import jax
 
-    from zsg_jax.models import huggingface, llama
+    from zsg_jax.models import huggingface
+    from zsg_jax.models.model import abstract
     from zsg_jax.training import sharding
 
     model = huggingface.read_config(folder)
     mesh = sharding.make_mesh(1, -1)
-    shapes = llama.abstract(model)[1]
+    shapes = abstract(model)[1]
     where = sharding.shardings({"params": shapes}, mesh)["params"]
     wanted = jax.tree.map(
         lambda leaf, one: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=one), shapes, where

@@ -136,7 +136,7 @@ def default_config() -> ConfigDict:
     # "llama" (1 to 3), "mistral", "qwen2" (2 and 2.5), "qwen3" or "gpt2"; "": that of init_from or
     # of the file in size, or else "llama".
     model.family = ""
-    # A name from SIZES in zsg_jax/models/FAMILY.py, or a file like config.json, which gives any
+    # A name from zsg_jax/models/families.py, or a file like config.json, which gives any
     # other; not read where init_from is given.
     model.size = "tiny"
     # What to start from: a local Hugging Face folder of one of these families; a run of a workdir,

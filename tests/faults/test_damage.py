@@ -7,7 +7,7 @@ import jax
 import numpy as np
 import pytest
 
-from zsg_jax.models import llama
+from zsg_jax.models import model
 from zsg_jax.runtime.errors import UserError
 from zsg_jax.training import loop
 from zsg_jax.workflows import study
@@ -204,11 +204,11 @@ def test_arrangements_of_other_instances_are_refused(workdir, small_config):
 
 def test_a_run_that_stops_at_a_nan_keeps_what_it_had(small_config, tmp_path, monkeypatch):
     monkeypatch.setattr(loop.Checkpoints, "save", lambda *args: None)
-    real = llama.hidden
+    real = model.hidden
 
     def poisoned(*args):
         x, head = real(*args)
         return x * jax.numpy.nan, head
 
-    monkeypatch.setattr(llama, "hidden", poisoned)
+    monkeypatch.setattr(model, "hidden", poisoned)
     refused(small_config(), tmp_path / "w", "test loss is nan at step 0, by 12 of 12")

@@ -10,9 +10,10 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from zsg_jax.models import attention, huggingface, mistral
-from zsg_jax.models.choose import choose
-from zsg_jax.models.families import FAMILIES, family_name, family_of
+from zsg_jax.models import attention, huggingface
+from zsg_jax.models.families import FAMILIES
+from zsg_jax.models.model import abstract, apply, count
+from zsg_jax.models.rotary import Llama3Scaling, angles
 from zsg_jax.runtime.errors import UserError
 from zsg_jax.training import sharding
 
@@ -89,8 +90,7 @@ def random_theirs(name, folder, shard_size="5GB"):
     return torch, model
 
 
-def compiled(module):
-    return jax.jit(module.apply, static_argnums=0)
+forward = jax.jit(apply, static_argnums=0)
 
 
 def batch(count=2, length=LENGTH):
@@ -101,7 +101,7 @@ def batch(count=2, length=LENGTH):
 
 def ours(folder):
     config = huggingface.read_config(folder)
-    graphdef, _ = family_of(config).abstract(config)
+    graphdef, _ = abstract(config)
     return config, graphdef, huggingface.load(folder, config)
 
 
@@ -113,8 +113,8 @@ def test_logits_equal_transformers(tmp_path, name):
     with torch.no_grad():
         expected = theirs(torch.tensor(tokens).long()).logits.numpy()
     config, graphdef, params = ours(tmp_path)
-    assert family_name(config) == name.split()[0].replace("llama3", "llama")
-    logits = compiled(family_of(config))(graphdef, params, tokens, positions, segments)
+    assert config.family == name.split()[0].replace("llama3", "llama")
+    logits = forward(graphdef, params, tokens, positions, segments)
     assert np.abs(logits - expected).max() < 1e-4
     assert np.abs(expected).max() > 0.5
 
@@ -128,7 +128,7 @@ def test_gradients_of_the_loss_equal_transformers(tmp_path, name):
     config, graphdef, params = ours(tmp_path)
 
     def loss(params):
-        logits = family_of(config).apply(graphdef, params, tokens, positions, segments)
+        logits = apply(graphdef, params, tokens, positions, segments)
         scores = jax.nn.log_softmax(logits[:, :-1])
         return -jnp.take_along_axis(scores, tokens[:, 1:, None], -1).mean()
 
@@ -153,11 +153,10 @@ def test_gradients_of_the_loss_equal_transformers(tmp_path, name):
 
 def tiny(family, **changes):
     """A tiny model of the family with weights large enough to show."""
-    module = FAMILIES[family]
-    config = dataclasses.replace(module.sized("tiny", 37, 64), num_layers=2, **changes)
+    config = dataclasses.replace(FAMILIES[family].sized("tiny", 37, 64), num_layers=2, **changes)
     if family == "mistral":
-        config = dataclasses.replace(config, sliding_window=5)
-    graphdef, shapes = module.abstract(config)
+        config = dataclasses.replace(config, windows=(5,))
+    graphdef, shapes = abstract(config)
     rng = np.random.default_rng(0)
     params = jax.tree_util.tree_map_with_path(
         lambda path, s: jnp.asarray(
@@ -165,12 +164,12 @@ def tiny(family, **changes):
         ),
         shapes,
     )
-    return config, module, graphdef, params
+    return config, graphdef, params
 
 
 @pytest.mark.parametrize("family", FAMILIES)
 def test_padding_and_packing_change_no_logits_of_a_token(family):
-    _, module, graphdef, params = tiny(family)
+    _, graphdef, params = tiny(family)
     tokens, _, _ = batch(1, 20)
     lengths = [9, 4, 7]
     # Two segments, four places of padding between them and the last, and three after it.
@@ -180,7 +179,6 @@ def test_padding_and_packing_change_no_logits_of_a_token(family):
     packed[1, 0, places] = np.concatenate([np.arange(n) for n in lengths])
     packed[2, 0, places] = np.repeat([1, 2, 3], lengths)
     packed[0, 0, 13:17] = 5
-    forward = compiled(module)
     together = np.asarray(forward(graphdef, params, *packed))[0, places]
     start = 0
     for n in lengths:
@@ -197,9 +195,9 @@ def test_a_window_shows_a_token_that_many_and_no_more(monkeypatch, window, size)
     # With blocks of 4 queries too, which leave out keys that lie before all their windows.
     monkeypatch.setattr(attention.xla, "QUERY_BLOCK", size)
     monkeypatch.setattr(attention.xla, "MOST_BLOCKS", 99)
-    config, _, _, params = tiny("mistral")
-    config = dataclasses.replace(config, num_layers=1, sliding_window=window)
-    graphdef, _ = mistral.abstract(config)
+    config, _, params = tiny("mistral")
+    config = dataclasses.replace(config, num_layers=1, windows=(window,))
+    graphdef, _ = abstract(config)
     params = params | {"layers": jax.tree.map(lambda leaf: leaf[:1], params["layers"])}
     positions = np.arange(LENGTH, dtype=np.int32)[None]
     segments = np.repeat([1, 2], [15, 8])[None]
@@ -207,9 +205,7 @@ def test_a_window_shows_a_token_that_many_and_no_more(monkeypatch, window, size)
     def outputs(table):
         changed = params | {"embed": {"embedding": table}}
         # Logits of tokens that do not stand in the row: the head is the embedding too.
-        return mistral.apply(graphdef, changed, positions, positions, segments)[0, :, LENGTH:].sum(
-            -1
-        )
+        return apply(graphdef, changed, positions, positions, segments)[0, :, LENGTH:].sum(-1)
 
     jacobian = jax.jit(jax.jacrev(outputs))(params["embed"]["embedding"])
     influence = np.abs(jacobian).sum(-1)[:, :LENGTH]
@@ -220,8 +216,6 @@ def test_a_window_shows_a_token_that_many_and_no_more(monkeypatch, window, size)
 
 
 def test_llama3_scaling_is_that_of_the_paper():
-    from zsg_jax.models.rotary import Llama3Scaling, angles
-
     scaling = Llama3Scaling(8.0, 1.0, 4.0, 100)
     found = np.asarray(angles(np.ones((1, 1), np.int32), 32, 200.0, scaling))[0, 0]
     kinds = set()
@@ -253,16 +247,15 @@ def test_llama3_scaling_is_that_of_the_paper():
     ],
 )
 def test_published_sizes_have_the_published_parameters(family, size, parameters):
-    module = FAMILIES[family]
-    config = module.sized(size)
-    assert module.count(module.abstract(config)[1]) == parameters
+    config = FAMILIES[family].sized(size)
+    assert count(abstract(config)[1]) == parameters
 
 
 @pytest.mark.parametrize("family", FAMILIES)
 def test_every_tiny_model_has_a_rule_for_every_parameter_and_pads_for_tensor(family):
-    config, module, _, _ = tiny(family)
+    config, _, _ = tiny(family)
     mesh = sharding.make_mesh(1, 1)
-    _, shapes = module.abstract(config)
+    _, shapes = abstract(config)
     sharding.shardings({"params": shapes}, mesh)
     assert sharding.vocabulary_padding(config.vocab_size, mesh) == 0
 
@@ -275,8 +268,8 @@ def test_every_tiny_model_has_a_rule_for_every_parameter_and_pads_for_tensor(fam
 
 @pytest.mark.parametrize("family", FAMILIES)
 def test_padded_tables_give_the_same_logits_and_no_gradient_beyond(family):
-    _, module, graphdef, params = tiny(family)
-    padded, _, wide, _ = tiny(family, vocab_padding=3)
+    _, graphdef, params = tiny(family)
+    padded, wide, _ = tiny(family, vocab_padding=3)
     rng = np.random.default_rng(1)
     more = jax.tree.map(lambda x: x, params)
     more["embed"] = {
@@ -285,10 +278,10 @@ def test_padded_tables_give_the_same_logits_and_no_gradient_beyond(family):
     if "lm_head" in params:
         extra = rng.normal(size=(64, 3))
         more["lm_head"] = {"kernel": np.concatenate([params["lm_head"]["kernel"], extra], axis=1)}
-    expected = compiled(module)(graphdef, params, *batch())
+    expected = forward(graphdef, params, *batch())
 
     def total(params):
-        logits = module.apply(wide, params, *batch())
+        logits = apply(wide, params, *batch())
         return jax.nn.logsumexp(logits, axis=-1).sum(), logits
 
     grads, logits = jax.jit(jax.grad(total, has_aux=True))(more)
@@ -302,10 +295,10 @@ def test_a_size_may_be_a_config_file_and_a_family_must_agree(tmp_path):
     path = tmp_path / "mine.json"
     path.write_text(json.dumps({**ROTARY, "model_type": "mistral", "sliding_window": 7}))
     shape = {"vocab_size": 9, "max_positions": 9}
-    model = choose("", str(path), "", **shape)
-    assert (family_name(model), model.vocab_size, model.sliding_window) == ("mistral", 37, 7)
-    assert choose("mistral", str(path), "", **shape) == model
+    model = huggingface.find_config("", str(path), "", **shape)
+    assert (model.family, model.vocab_size, model.windows) == ("mistral", 37, (7,))
+    assert huggingface.find_config("mistral", str(path), "", **shape) == model
     with pytest.raises(UserError, match=r"is 'mistral', but model\.family=llama; leave"):
-        choose("llama", str(path), "", **shape)
-    assert choose("", "tiny", "", **shape) == FAMILIES["llama"].sized("tiny", 9, 9)
-    assert family_name(choose("qwen3", "tiny", "", **shape)) == "qwen3"
+        huggingface.find_config("llama", str(path), "", **shape)
+    assert huggingface.find_config("", "tiny", "", **shape) == FAMILIES["llama"].sized("tiny", 9, 9)
+    assert huggingface.find_config("qwen3", "tiny", "", **shape).family == "qwen3"

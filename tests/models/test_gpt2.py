@@ -5,8 +5,10 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from zsg_jax.models import gpt2
-from zsg_jax.models.compute import Compute
+from zsg_jax.models.families import FAMILIES
+from zsg_jax.models.gpt2 import Gpt2Config
+from zsg_jax.models.model import abstract, apply, count, initialize
+from zsg_jax.models.placement import Compute
 from zsg_jax.runtime.errors import UserError
 
 pytestmark = pytest.mark.references
@@ -20,13 +22,13 @@ SMALL = {
     "max_positions": 16,
 }
 
-forward = jax.jit(gpt2.apply, static_argnums=0)
+forward = jax.jit(apply, static_argnums=0)
 
 
 def make(seed=0, dtype=jnp.float32, remat="none", **changes):
     """A model whose weights are large enough for every part of it to show in the logits."""
-    config = gpt2.Gpt2Config(**SMALL | changes)
-    graphdef, shapes = gpt2.abstract(config, Compute(dtype, remat))
+    config = Gpt2Config(**SMALL | changes)
+    graphdef, shapes = abstract(config, Compute(dtype, remat))
     rng = np.random.default_rng(seed)
     params = jax.tree.map(
         lambda s: jnp.asarray(rng.normal(size=s.shape) * 0.4 + (len(s.shape) == 1), jnp.float32),
@@ -184,9 +186,9 @@ def test_remat_recomputes_layers_and_changes_no_gradient():
 
 
 def test_initialization_is_gpt2s_and_follows_the_key():
-    config = gpt2.sized("tiny", 512, 128)
-    initialize = jax.jit(gpt2.initialize, static_argnums=0)
-    params = initialize(config, jax.random.key(0))
+    config = FAMILIES["gpt2"].sized("tiny", 512, 128)
+    make_params = jax.jit(initialize, static_argnums=0)
+    params = make_params(config, jax.random.key(0))
     for path, leaf in jax.tree.leaves_with_path(params):
         name = jax.tree_util.keystr(path, simple=True, separator=".")
         if name.endswith("scale"):
@@ -198,26 +200,29 @@ def test_initialization_is_gpt2s_and_follows_the_key():
             deviation = 0.02 / 6**0.5 if adds else 0.02
             assert np.std(leaf) == pytest.approx(deviation, rel=0.1), name
             assert np.mean(leaf) == pytest.approx(0, abs=2e-3)
-    again, other = (initialize(config, jax.random.key(k)) for k in (0, 1))
+    again, other = (make_params(config, jax.random.key(k)) for k in (0, 1))
     assert all(jax.tree.leaves(jax.tree.map(lambda a, b: (a == b).all(), params, again)))
     assert (params["position"]["embedding"] != other["position"]["embedding"]).any()
 
 
 def test_sizes():
-    full = gpt2.sized("gpt2")
-    assert gpt2.count(gpt2.abstract(full, Compute(jnp.bfloat16))[1]) == 124_439_808
-    study = gpt2.sized("diversity", 100, 64)
+    full = FAMILIES["gpt2"].sized("gpt2")
+    assert count(abstract(full, Compute(jnp.bfloat16))[1]) == 124_439_808
+    study = FAMILIES["gpt2"].sized("diversity", 100, 64)
     assert (study.num_layers, study.num_heads, study.hidden_size) == (6, 4, 256)
     # Besides embeddings: 12 D² + 13 D a layer, and the last norm.
-    count = gpt2.count(gpt2.abstract(study)[1]) - 164 * 256
-    assert count == 6 * (12 * 256**2 + 13 * 256) + 2 * 256
+    found = count(abstract(study)[1]) - 164 * 256
+    assert found == 6 * (12 * 256**2 + 13 * 256) + 2 * 256
 
 
 @pytest.mark.parametrize(
     ("call", "message"),
     [
-        (lambda: gpt2.sized("tinny", 9, 9), r"'tinny' is not one of tiny, .*mean tiny\?"),
-        (lambda: gpt2.sized("tiny", 512), "'tiny' has no max_positions"),
+        (
+            lambda: FAMILIES["gpt2"].sized("tinny", 9, 9),
+            r"'tinny' is not one of tiny, .*mean tiny\?",
+        ),
+        (lambda: FAMILIES["gpt2"].sized("tiny", 512), "'tiny' has no max_positions"),
         (lambda: make(num_heads=5), "hidden_size=12 is no multiple of num_heads=5"),
         (lambda: make(num_layers=0), "num_layers=0; give a whole number"),
         (lambda: make(layer_norm_eps=0.0), "layer_norm_eps=0.0"),

@@ -9,8 +9,9 @@ from safetensors.numpy import load_file
 
 from zsg_jax.data.tokenize.tokenizer import ByteTokenizer
 from zsg_jax.models import huggingface
-from zsg_jax.models.families import FAMILIES, family_of
+from zsg_jax.models.families import FAMILIES
 from zsg_jax.models.huggingface.write import write
+from zsg_jax.models.model import initialize
 from zsg_jax.training.sharding import make_mesh
 from zsg_jax.workflows.study_model import make_trainer
 
@@ -44,7 +45,7 @@ def by_kind(tensors):
 def test_random_weights_are_distributed_as_the_architecture_has_them(family, tmp_path):
     model = FAMILIES[family].sized("tiny", VOCABULARY, POSITIONS)
     reference = theirs(model)
-    params = family_of(model).initialize(model, jax.random.key(0))
+    params = initialize(model, jax.random.key(0))
     write(tmp_path, model, params, source=None)
     ours = by_kind(load_file(tmp_path / "model.safetensors"))
     state = {name: one.detach().numpy() for name, one in reference.named_parameters()}

@@ -7,11 +7,14 @@ import pytest
 from flax import nnx, traverse_util
 
 from zsg_jax.models import huggingface, lora
-from zsg_jax.models.compute import Compute
 from zsg_jax.models.families import FAMILIES
 from zsg_jax.models.huggingface.adapters import write_adapters
 from zsg_jax.models.huggingface.write import write
 from zsg_jax.models.lora import LoRA
+from zsg_jax.models.model import abstract
+from zsg_jax.models.model import apply as apply_model
+from zsg_jax.models.model import initialize as initialize_model
+from zsg_jax.models.placement import Compute
 from zsg_jax.runtime.errors import UserError
 
 pytestmark = pytest.mark.references
@@ -23,11 +26,10 @@ WHERE = (TOKENS, PLACES, np.ones_like(TOKENS))
 
 def make(family, adapters, seed=0, **changes):
     """A tiny model of the family, all of whose numbers are random and show; its adapters too."""
-    module = FAMILIES[family]
-    model = dataclasses.replace(module.sized("tiny", 37, 64), num_layers=2, **changes)
+    model = dataclasses.replace(FAMILIES[family].sized("tiny", 37, 64), num_layers=2, **changes)
     if family == "mistral":
-        model = dataclasses.replace(model, sliding_window=5)
-    graphdef, shapes = module.abstract(model, lora=adapters)
+        model = dataclasses.replace(model, windows=(5,))
+    graphdef, shapes = abstract(model, lora=adapters)
     rng = np.random.default_rng(seed)
     params = jax.tree_util.tree_map_with_path(
         lambda path, leaf: jnp.asarray(
@@ -35,7 +37,7 @@ def make(family, adapters, seed=0, **changes):
         ),
         shapes,
     )
-    return module, model, graphdef, params
+    return model, graphdef, params
 
 
 def test_a_layer_adds_the_scaled_product_of_its_adapter():
@@ -64,10 +66,10 @@ def test_a_layer_adds_the_scaled_product_of_its_adapter():
 @pytest.mark.parametrize("family", FAMILIES)
 def test_merged_and_unmerged_agree(family):
     adapters = LoRA(3, 5.0)
-    module, model, graphdef, params = make(family, adapters)
-    apply = jax.jit(module.apply, static_argnums=0)
+    model, graphdef, params = make(family, adapters)
+    apply = jax.jit(apply_model, static_argnums=0)
     logits = apply(graphdef, params, *WHERE)
-    plain, shapes = module.abstract(model)
+    plain, shapes = abstract(model)
     merged = lora.merge(params, adapters)
     assert jax.tree.map(lambda x: x.shape, merged) == jax.tree.map(lambda x: x.shape, shapes)
     np.testing.assert_allclose(logits, apply(plain, merged, *WHERE), atol=1e-4)
@@ -78,10 +80,10 @@ def test_merged_and_unmerged_agree(family):
 @pytest.mark.parametrize("family", ["llama", "gpt2"])
 def test_fresh_adapters_change_nothing(family):
     adapters = LoRA(3, 5.0)
-    module, model, graphdef, params = make(family, adapters)
-    apply, base = jax.jit(module.apply, static_argnums=0), lora.split(params)[1]
-    plain, _ = module.abstract(model)
-    initialize = jax.jit(module.initialize, static_argnums=(0, 2))
+    model, graphdef, params = make(family, adapters)
+    apply, base = jax.jit(apply_model, static_argnums=0), lora.split(params)[1]
+    plain, _ = abstract(model)
+    initialize = jax.jit(initialize_model, static_argnums=(0, 2))
     fresh, drawn = lora.split(initialize(model, jax.random.key(3), adapters))
     begun = apply(graphdef, lora.join(fresh, base), *WHERE)
     np.testing.assert_allclose(begun, apply(plain, base, *WHERE), atol=1e-6)
@@ -92,14 +94,14 @@ def test_fresh_adapters_change_nothing(family):
 
 def test_dropout_follows_its_key_and_leaves_evaluation_alone():
     adapters = LoRA(4, 8.0, ("q", "down"), 0.5)
-    module, model, graphdef, params = make("llama", adapters)
-    training, _ = module.abstract(model, lora=adapters, training=True)
+    model, graphdef, params = make("llama", adapters)
+    training, _ = abstract(model, lora=adapters, training=True)
     parts = lora.split(params)
-    apply = jax.jit(lambda key: module.apply(training, lora.join(*parts, key), *WHERE))
+    apply = jax.jit(lambda key: apply_model(training, lora.join(*parts, key), *WHERE))
     one, again, other = (np.asarray(apply(jax.random.key(seed))) for seed in (0, 0, 1))
     assert (one == again).all()
     assert np.abs(one - other).max() > 1e-3
-    exact = np.asarray(jax.jit(module.apply, static_argnums=0)(graphdef, params, *WHERE))
+    exact = np.asarray(jax.jit(apply_model, static_argnums=0)(graphdef, params, *WHERE))
     assert np.abs(one - exact).max() > 1e-3
     # What is left is scaled up, so that a layer's mean is that without dropout.
     layer = lora.AdaptedLinear(
@@ -126,9 +128,9 @@ def test_gradients_reach_the_adapters_through_remat_and_many_layers():
     adapters = LoRA(2, 4.0, dropout=0.3)
     found = []
     for remat in ("none", "full"):
-        module, model, _, _ = make("qwen3", adapters)
+        model, _, _ = make("qwen3", adapters)
         model = dataclasses.replace(model, num_layers=9)
-        graphdef, shapes = module.abstract(model, Compute(remat=remat), adapters, training=True)
+        graphdef, shapes = abstract(model, Compute(remat=remat), adapters, training=True)
         rng = np.random.default_rng(0)
         shapes = lora.join(*lora.split(shapes))
         params = jax.tree.map(
@@ -136,9 +138,9 @@ def test_gradients_reach_the_adapters_through_remat_and_many_layers():
         )
         mine, base = lora.split(params)
 
-        def total(mine, graphdef=graphdef, base=base, module=module):
+        def total(mine, graphdef=graphdef, base=base):
             whole = lora.join(mine, base, jax.random.key(0))
-            return jnp.square(module.apply(graphdef, whole, *WHERE)).sum()
+            return jnp.square(apply_model(graphdef, whole, *WHERE)).sum()
 
         found.append(jax.jit(jax.grad(total))(mine))
     for other in found[1:]:
@@ -155,7 +157,7 @@ def test_peft_loads_the_adapters_and_gives_the_same_logits(tmp_path, family, tar
     transformers = pytest.importorskip("transformers")
     peft = pytest.importorskip("peft")
     adapters = LoRA(3, 7.0, targets, 0.1)
-    module, model, graphdef, params = make(family, adapters)
+    model, graphdef, params = make(family, adapters)
     mine, base = lora.split(params)
     folder, adapted = tmp_path / "model", tmp_path / "adapters"
     for one in (folder, adapted):
@@ -167,7 +169,7 @@ def test_peft_loads_the_adapters_and_gives_the_same_logits(tmp_path, family, tar
         before = plain(torch.tensor(TOKENS).long()).logits.numpy()
         theirs = peft.PeftModel.from_pretrained(plain, adapted).eval()
         expected = theirs(torch.tensor(TOKENS).long()).logits.numpy()
-    logits = jax.jit(module.apply, static_argnums=0)(graphdef, params, *WHERE)
+    logits = jax.jit(apply_model, static_argnums=0)(graphdef, params, *WHERE)
     assert np.abs(logits - expected).max() < 1e-4
     assert np.abs(before - expected).max() > 0.1
     assert theirs.active_peft_config.lora_dropout == 0.1
@@ -195,7 +197,7 @@ def test_a_target_that_is_not_there_is_refused_with_those_that_are():
 
 def test_a_folder_of_adapted_weights_reads_back(tmp_path):
     adapters = LoRA(2)
-    _, model, _, params = make("qwen2", adapters)
+    model, _, params = make("qwen2", adapters)
     merged = lora.merge(params, adapters)
     write(tmp_path, model, merged, source=None)
     again = huggingface.load(tmp_path, huggingface.read_config(tmp_path))

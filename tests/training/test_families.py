@@ -11,18 +11,18 @@ import jax, numpy as np
 from jax.sharding import PartitionSpec
 from zsg_jax.models import huggingface
 from zsg_jax.models.families import FAMILIES
+from zsg_jax.models.model import count, initialize
 from zsg_jax.models.huggingface.write import write
 from zsg_jax.training import sharding
 from zsg_jax.training.trainer import Trainer, TrainerOptions
 
 assert jax.device_count() == 8
 root, family = Path(sys.argv[1]), sys.argv[2]
-module = FAMILIES[family]
-model = module.sized("tiny", 37, 32)
+model = FAMILIES[family].sized("tiny", 37, 32)
 model = dataclasses.replace(model, num_layers=2)
 if family == "mistral":
-    model = dataclasses.replace(model, sliding_window=5)
-params = module.initialize(model, jax.random.key(1))
+    model = dataclasses.replace(model, windows=(5,))
+params = initialize(model, jax.random.key(1))
 rng = np.random.default_rng(0)
 params = jax.tree.map(lambda x: x + rng.normal(size=x.shape).astype(np.float32) * 0.1, params)
 write(root, model, params, source=None, file_bytes=20_000)
@@ -58,7 +58,7 @@ for path, leaf in jax.tree_util.tree_leaves_with_path(split.abstract_state["para
 
 # 37 words over 2 devices: the tables are padded, and come out as they went in.
 padded, _, losses_padded, end_padded = train(2, 2, 2)
-assert padded.model.vocab_padding == 1 and padded.parameters == module.count(start)
+assert padded.model.vocab_padding == 1 and padded.parameters == count(start)
 np.testing.assert_allclose(losses, losses_padded, atol=2e-4)
 (root / "out").mkdir()
 write(root / "out", padded.model, padded.initial_state(0)["params"], source=root)

@@ -7,7 +7,8 @@ import jax
 import jax.numpy as jnp
 import pytest
 
-from zsg_jax.models.families import FAMILIES, family_of
+from zsg_jax.models.families import FAMILIES
+from zsg_jax.models.model import abstract, apply, count
 from zsg_jax.training import flops
 
 LENGTH, ROWS = 64, 2
@@ -26,12 +27,11 @@ def wide(family, layers):
 
 def program(model):
     """The model's forward pass, to be traced, and shapes to trace it with."""
-    family = family_of(model)
-    graphdef, params = family.abstract(model)
+    graphdef, params = abstract(model)
     rows = jax.ShapeDtypeStruct((ROWS, LENGTH), jnp.int32)
 
     def forward(params, tokens, positions, segment_ids):
-        return family.apply(graphdef, params, tokens, positions, segment_ids)
+        return apply(graphdef, params, tokens, positions, segment_ids)
 
     return forward, (params, rows, rows, rows)
 
@@ -91,13 +91,13 @@ def test_pairs_are_those_of_the_mask(window):
 
 def test_segments_are_apart_and_a_window_counts():
     model = wide("mistral", 2)
-    assert model.sliding_window == LENGTH
+    assert model.windows == (LENGTH,)
     two = flops.forward(model, [10, 30])
     assert two == flops.forward(model, [10]) + flops.forward(model, [30])
     assert two < flops.forward(model, [40])
     assert flops.forward(model, []) == 0
     per_pair = 4 * model.num_layers * model.num_heads * model.head_dim
-    narrow = replace(model, sliding_window=4)
+    narrow = replace(model, windows=(4,))
     unseen = (40 * 41 // 2) - (4 * 5 // 2 + 36 * 4)
     assert flops.forward(model, [40]) - flops.forward(narrow, [40]) == per_pair * unseen
 
@@ -107,7 +107,7 @@ def test_segments_are_apart_and_a_window_counts():
 )
 def test_a_large_model_takes_six_operations_a_weight_and_token(family, size):
     model = FAMILIES[family].sized(size)
-    weights = FAMILIES[family].count(FAMILIES[family].abstract(model)[1])
+    weights = count(abstract(model)[1])
     weights -= model.vocab_size * model.hidden_size  # the embedding is looked up
     # Attention over 2,048 tokens comes on top; over few tokens it does not weigh.
     assert flops.train(model, [8] * 10) == pytest.approx(6 * weights * 80, rel=1e-3)

@@ -11,8 +11,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
-from zsg_jax.models import gpt2, qwen3
-from zsg_jax.models.families import family_of
+from zsg_jax.models import model as models
+from zsg_jax.models.families import FAMILIES
 from zsg_jax.runtime.errors import UserError
 from zsg_jax.training import initial_weights
 from zsg_jax.training.checkpoint import MANIFEST, Checkpoints
@@ -26,7 +26,10 @@ SHAPE = {
     "num_heads": 2,
     "max_positions": 16,
 }
-MODELS = {"gpt2": gpt2.Gpt2Config(**SHAPE), "qwen3": qwen3.Qwen3Config(**SHAPE, **ROTARY)}
+MODELS = {
+    "gpt2": FAMILIES["gpt2"].config(**SHAPE),
+    "qwen3": FAMILIES["qwen3"].config(**SHAPE, **ROTARY),
+}
 MESH = Mesh(np.asarray(jax.devices()[:1]), ("fsdp",), axis_types=(AxisType.Auto,))
 
 
@@ -34,7 +37,7 @@ def abstract(model):
     where = NamedSharding(MESH, PartitionSpec())
     return jax.tree.map(
         lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=where),
-        family_of(model).abstract(model)[1],
+        models.abstract(model)[1],
     )
 
 
@@ -43,7 +46,7 @@ def save(folder, model, seed):
     rng = np.random.default_rng(seed)
     params = jax.tree.map(
         lambda leaf: jax.numpy.asarray(rng.normal(size=leaf.shape).astype(np.float32)),
-        family_of(model).abstract(model)[1],
+        models.abstract(model)[1],
     )
     Checkpoints(folder).save(7, {"params": params, "step": jax.numpy.asarray(7)}, {"step": 7})
     return folder / "00000007", params
@@ -103,13 +106,13 @@ def test_another_model_or_a_changed_byte_is_refused(tmp_path):
 CHILD = """
 import json, sys
 import jax, numpy as np
-from zsg_jax.models import qwen3
+from zsg_jax.models.families import FAMILIES
 from zsg_jax.training import initial_weights
 from zsg_jax.training.sharding import make_mesh
 from zsg_jax.training.trainer import Trainer, TrainerOptions
 
 options = TrainerOptions(4, 4, 1e-3, "constant", 0, 1.0, 0.0)
-model = qwen3.Qwen3Config(**json.loads(sys.argv[2]))
+model = FAMILIES["qwen3"].config(**json.loads(sys.argv[2]))
 trainer = Trainer(model, options, make_mesh(1, 4), init_from=sys.argv[1])
 state = trainer.initial_state(0)
 assert int(state["step"]) == 0

@@ -8,10 +8,12 @@ import numpy as np
 import pytest
 from safetensors.numpy import load_file
 
-from zsg_jax.models import huggingface, llama, lora
-from zsg_jax.models.compute import Compute
+from zsg_jax.models import huggingface, lora
+from zsg_jax.models.families import FAMILIES
 from zsg_jax.models.huggingface.write import write
 from zsg_jax.models.lora import LoRA
+from zsg_jax.models.model import initialize
+from zsg_jax.models.placement import Compute
 from zsg_jax.runtime.errors import UserError
 from zsg_jax.training import loop, sharding
 from zsg_jax.training.trainer import Trainer, TrainerOptions
@@ -25,8 +27,8 @@ OPTIONS = TrainerOptions(8, 4, 1e-2, "cosine", 0, 1.0, 0.1, packing=False)
 def folder(tmp_path_factory):
     """A Hugging Face folder with a random Llama for bytes."""
     path = tmp_path_factory.mktemp("model")
-    model = dataclasses.replace(llama.sized("tiny", 258, 256), num_layers=1)
-    params = llama.initialize(model, jax.random.key(7))
+    model = dataclasses.replace(FAMILIES["llama"].sized("tiny", 258, 256), num_layers=1)
+    params = initialize(model, jax.random.key(7))
     write(path, model, jax.tree.map(lambda leaf: 3 * leaf, params), source=None)
     return path
 

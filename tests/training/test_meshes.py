@@ -26,13 +26,13 @@ import json, sys
 import jax
 import numpy as np
 from zsg_jax.models import loss
-from zsg_jax.models.qwen2 import Qwen2Config
+from zsg_jax.models.families import FAMILIES
 from zsg_jax.training import sharding
 from zsg_jax.training.trainer import Trainer, TrainerOptions
 
 # 45 words over 8 devices need padding, and take three parts of each device's share.
 loss.WHOLE, loss.PART = 5, 2
-model = Qwen2Config(
+model = FAMILIES["qwen2"].config(
     vocab_size=45, hidden_size=32, intermediate_size=48, num_layers=2, num_heads=16, num_kv_heads=8,
     head_dim=2, max_positions=16,
 )

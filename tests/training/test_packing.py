@@ -16,13 +16,16 @@ from zsg_jax.data.batches.pipeline import RowsAtOnce, Steps
 from zsg_jax.data.instance import Instance, Turn
 from zsg_jax.data.tokenize.encode import Examples, encode
 from zsg_jax.data.tokenize.tokenizer import from_folder
-from zsg_jax.models import gpt2, huggingface, llama
-from zsg_jax.models.families import family_of
+from zsg_jax.models import huggingface
+from zsg_jax.models import model as models
+from zsg_jax.models.decoder import DecoderConfig
+from zsg_jax.models.gpt2 import Gpt2Config
 from zsg_jax.training import sharding, step, trainer
 from zsg_jax.training.trainer import Trainer, TrainerOptions
 
 MODELS = {
-    "llama": llama.LlamaConfig(
+    "llama": DecoderConfig(
+        "llama",
         vocab_size=40,
         hidden_size=16,
         intermediate_size=24,
@@ -33,7 +36,7 @@ MODELS = {
         max_positions=16,
         tie_embeddings=True,
     ),
-    "gpt2": gpt2.Gpt2Config(
+    "gpt2": Gpt2Config(
         vocab_size=40,
         hidden_size=16,
         intermediate_size=24,
@@ -114,12 +117,11 @@ def test_fifty_steps_packed_are_fifty_steps_unpacked(family, micro):
 @cache
 def descent(model, micro_batches):
     """The train step with plain descent, compiled once for each shape."""
-    family = family_of(model)
-    graphdef, _ = family.abstract(model)
+    graphdef, _ = models.abstract(model)
     return jax.jit(
         partial(
             step.train_step,
-            hidden=partial(family.hidden, graphdef),
+            hidden=partial(models.hidden, graphdef),
             vocab_size=model.vocab_size,
             optimizer=optax.sgd(1.0),
             learning_rate=lambda count: 1.0,
@@ -130,8 +132,7 @@ def descent(model, micro_batches):
 
 def gradients(model, batch, micro):
     """Loss and gradients of one batch by the train step, read off a step of plain descent."""
-    family = family_of(model)
-    params = large(family.initialize(model, jax.random.key(0)))
+    params = large(models.initialize(model, jax.random.key(0)))
     tx = optax.sgd(1.0)
     state, metrics = descent(model, len(batch["tokens"]) // micro)(
         step.initial_state(params, tx), {name: jnp.asarray(x) for name, x in batch.items()}
@@ -175,11 +176,10 @@ def test_one_instance_changes_no_logits_of_another(family):
     rows = pack(data.lengths, 24)
     assert max(map(len, rows)) > 2
     batch = lay_packed(data, np.arange(6), rows, length=24, segments=6)
-    module = family_of(model)
-    graphdef, _ = module.abstract(model)
-    params = large(module.initialize(model, jax.random.key(0)))
+    graphdef, _ = models.abstract(model)
+    params = large(models.initialize(model, jax.random.key(0)))
     apply = jax.jit(
-        lambda tokens: module.apply(
+        lambda tokens: models.apply(
             graphdef, params, tokens, batch["positions"], batch["segment_ids"]
         )
     )

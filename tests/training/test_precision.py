@@ -8,8 +8,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from zsg_jax.models.compute import Compute
 from zsg_jax.models.families import FAMILIES
+from zsg_jax.models.placement import Compute
 from zsg_jax.training import sharding
 from zsg_jax.training.trainer import Trainer, TrainerOptions
 from zsg_jax.workflows import export as exporting

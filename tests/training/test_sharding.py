@@ -5,7 +5,8 @@ import jax
 import numpy as np
 import pytest
 
-from zsg_jax.models import gpt2, llama
+from zsg_jax.models.families import FAMILIES
+from zsg_jax.models.model import initialize
 from zsg_jax.runtime.errors import UserError
 from zsg_jax.training import sharding
 from zsg_jax.training.optimizer import adamw, schedule
@@ -14,8 +15,8 @@ from zsg_jax.training.step import initial_state
 
 def state_shapes(kind):
     if kind == "gpt2":
-        return shapes_of(gpt2, gpt2.sized("tiny", 50, 32))
-    config = llama.LlamaConfig(
+        return shapes_of(FAMILIES["gpt2"].sized("tiny", 50, 32))
+    config = FAMILIES["llama"].config(
         vocab_size=50,
         hidden_size=16,
         intermediate_size=24,
@@ -26,14 +27,12 @@ def state_shapes(kind):
         max_positions=32,
         tie_embeddings=kind == "tied llama",
     )
-    return shapes_of(llama, config)
+    return shapes_of(config)
 
 
-def shapes_of(family, config):
+def shapes_of(config):
     tx = adamw(schedule("cosine", 1e-3, 10), clip_norm=1.0)
-    return jax.eval_shape(
-        lambda key: initial_state(family.initialize(config, key), tx), jax.random.key(0)
-    )
+    return jax.eval_shape(lambda key: initial_state(initialize(config, key), tx), jax.random.key(0))
 
 
 @pytest.mark.parametrize("kind", ["tied llama", "llama", "gpt2"])

@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from zsg_jax.models import llama
+from zsg_jax.models.families import FAMILIES
 from zsg_jax.training import flops, metrics, sharding
 from zsg_jax.training.flops import Speed
 from zsg_jax.workflows import study
@@ -26,7 +26,7 @@ class Mesh:
         self.devices = np.array([devices], object)
 
 
-MODEL = llama.sized("tiny", 258, 64)
+MODEL = FAMILIES["llama"].sized("tiny", 258, 64)
 LENGTHS = np.array([5, 60, 7, 9, 11])
 
 

@@ -3,12 +3,13 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from zsg_jax.models import llama
-from zsg_jax.models.llama import LlamaConfig
+from zsg_jax.models.decoder import DecoderConfig
+from zsg_jax.models.model import abstract, apply
 from zsg_jax.training import sharding
 from zsg_jax.training.trainer import Trainer, TrainerOptions
 
-MODEL = LlamaConfig(
+MODEL = DecoderConfig(
+    "llama",
     vocab_size=40,
     hidden_size=16,
     intermediate_size=24,
@@ -54,9 +55,9 @@ def test_the_loss_is_the_sum_over_answer_tokens_by_their_number():
     one = trainer()
     state, rows = one.initial_state(0), batch()
     params = jax.device_get(state["params"])
-    graphdef, _ = llama.abstract(MODEL)
+    graphdef, _ = abstract(MODEL)
     where = (jnp.asarray(rows[name]) for name in ("tokens", "positions", "segment_ids"))
-    logits = jax.jit(llama.apply, static_argnums=0)(graphdef, params, *where)
+    logits = jax.jit(apply, static_argnums=0)(graphdef, params, *where)
     logits = np.asarray(logits, np.float64)
     log_sum = np.log(np.exp(logits).sum(-1))
     total, count = 0.0, 0

@@ -9,8 +9,8 @@ import sys
 from pathlib import Path
 
 import pytest
-
 from zsg_jax.models.llama import sized
+
 from zsg_jax.training import flops
 from zsg_jax.workflows.plan import epoch_rows
 

@@ -3,7 +3,7 @@
 from collections.abc import Iterable
 from typing import Any, Protocol
 
-from zsg_jax.models.parts import Params
+from zsg_jax.models.placement import Params
 from zsg_jax.training.checkpoint import Checkpoints, load_parameters
 from zsg_jax.training.trainer import Trainer
 

@@ -11,7 +11,7 @@ from zsg_jax.data.batches.packing import Batch, lay_packed, pack, spread
 from zsg_jax.data.batches.pipeline import lay, row_length
 from zsg_jax.data.tokenize.encode import TokenRows
 from zsg_jax.models.loss import answer_losses, segment_losses, token_losses
-from zsg_jax.models.parts import Params
+from zsg_jax.models.placement import Params
 from zsg_jax.runtime.errors import UserError
 from zsg_jax.runtime.progress import bar
 from zsg_jax.training.sharding import BATCH, place_batch, row_devices

@@ -1,19 +1,17 @@
 """BERT, the encoder under the sentence embeddings: arXiv 1810.04805, in Flax NNX.
 
-Letters in names give shapes: B rows, L positions (M when they are keys), D width, N heads,
+Letters in names give shapes: B sequences, L positions (M when they are keys), D width, N heads,
 H head width. Norms come after each part, the activation is the exact gelu, there is no dropout.
 """
 
 from dataclasses import dataclass
-from typing import Any
 
 import jax
 import jax.numpy as jnp
 from flax import nnx
 
-from zsg_jax.runtime.errors import check
-
-Params = dict[str, Any]
+from zsg_jax.models.checks import check_divides, check_fields
+from zsg_jax.models.placement import Params
 
 
 @dataclass(frozen=True)
@@ -30,22 +28,8 @@ class BertConfig:
     layer_norm_eps: float = 1e-12
 
     def __post_init__(self) -> None:
-        for name, kind in self.__annotations__.items():
-            if kind is not int:
-                continue
-            value = getattr(self, name)
-            whole = isinstance(value, int) and not isinstance(value, bool)
-            check(whole and value > 0, f"BERT: {name}={value!r}; give a whole number above 0")
-        eps = self.layer_norm_eps
-        check(
-            isinstance(eps, float) and 0 < eps < 1,
-            f"BERT: layer_norm_eps={eps!r}; give a number between 0 and 1",
-        )
-        check(
-            self.hidden_size % self.num_heads == 0,
-            f"BERT: hidden_size={self.hidden_size} is no multiple of num_heads={self.num_heads};"
-            " give a num_heads that divides it",
-        )
+        check_fields("BERT", self)
+        check_divides("BERT", self, "hidden_size", "num_heads")
 
 
 class Attention(nnx.Module):

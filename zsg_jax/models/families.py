@@ -1,40 +1,166 @@
-"""The language models that can be trained, by the name of their family."""
+"""The language models that can be trained: a family is a row here, and a layout in huggingface.
 
-from types import ModuleType
+A family's name is what Hugging Face calls its model_type.
+"""
 
-from zsg_jax.models import gpt2, llama, mistral, qwen2, qwen3
+from collections.abc import Callable, Mapping
+from functools import partial
+from typing import Any, NamedTuple
 
-ModelConfig = (
-    llama.LlamaConfig
-    | mistral.MistralConfig
-    | qwen2.Qwen2Config
-    | qwen3.Qwen3Config
-    | gpt2.Gpt2Config
-)
+from zsg_jax.models.decoder import DecoderConfig
+from zsg_jax.models.gpt2 import Gpt2Config
+from zsg_jax.models.rotary import Llama3Scaling
+from zsg_jax.runtime.errors import UserError, check, nearest
 
-# Each module has SIZES, sized, abstract, initialize, apply and count. The names are those that
-# Hugging Face gives as model_type.
-FAMILIES: dict[str, ModuleType] = {
-    "llama": llama,
-    "mistral": mistral,
-    "qwen2": qwen2,
-    "qwen3": qwen3,
-    "gpt2": gpt2,
+ModelConfig = DecoderConfig | Gpt2Config
+# The family of random weights that name none.
+DEFAULT = "llama"
+
+
+class Family(NamedTuple):
+    """A family of models.
+
+    Attributes:
+        name: its key in `FAMILIES`.
+        config: makes a config of the fields that differ within the family.
+        sizes: fields by the name of a size. Those without vocab_size or max_positions take the
+            vocabulary of whatever tokenizer the study has, and its longest sequence.
+    """
+
+    name: str
+    config: Callable[..., ModelConfig]
+    sizes: Mapping[str, Mapping[str, Any]]
+
+    def sized(
+        self, size: str, vocab_size: int | None = None, max_positions: int | None = None
+    ) -> ModelConfig:
+        """The config of a named size; `vocab_size` and `max_positions` win over the size's own.
+
+        Raises:
+            UserError: there is no such size, or it has no vocabulary or positions of its own and
+                none were given.
+        """
+        if size not in self.sizes:
+            hint = nearest(size, self.sizes, cutoff=0.3)
+            raise UserError(
+                f"{self.name} size {size!r} is not one of {', '.join(self.sizes)}{hint}"
+            )
+        values = dict(self.sizes[size])
+        for key, value in (("vocab_size", vocab_size), ("max_positions", max_positions)):
+            if value is not None:
+                values[key] = value
+            check(key in values, f"{self.name} size {size!r} has no {key} of its own; give one")
+        return self.config(**values)
+
+
+def _decoder(
+    width: int, inner: int, layers: int, heads: int, kv_heads: int, head_dim: int, **more: Any
+) -> dict[str, Any]:
+    """The fields of a size of `DecoderConfig`."""
+    return {
+        "hidden_size": width,
+        "intermediate_size": inner,
+        "num_layers": layers,
+        "num_heads": heads,
+        "num_kv_heads": kv_heads,
+        "head_dim": head_dim,
+        **more,
+    }
+
+
+def _gpt2(width: int, layers: int, heads: int, **more: Any) -> dict[str, Any]:
+    """The fields of a size of `Gpt2Config`."""
+    shape = {"hidden_size": width, "intermediate_size": 4 * width}
+    return {**shape, "num_layers": layers, "num_heads": heads, **more}
+
+
+# 0.11 M parameters besides the embedding: for tests and first tries on a laptop.
+_TINY = _decoder(64, 128, 3, 4, 2, 16, tie_embeddings=True)
+_LLAMA3 = _decoder(4096, 14336, 32, 32, 8, 128, vocab_size=128256, rope_theta=500000.0)
+_QWEN = {"rope_theta": 1000000.0, "rms_norm_eps": 1e-6}
+
+FAMILIES = {
+    family.name: family
+    for family in (
+        Family(
+            "llama",
+            partial(DecoderConfig, "llama"),
+            {
+                "tiny": _TINY,
+                # 4.3 M besides the embedding, about 6 M with 8,192 tokens.
+                "small": _decoder(256, 688, 6, 8, 4, 32, tie_embeddings=True),
+                # arXiv 2307.09288; 6,738,415,616 parameters.
+                "llama2_7b": _decoder(
+                    4096, 11008, 32, 32, 32, 128, vocab_size=32000, max_positions=4096
+                ),
+                # arXiv 2407.21783; 8,030,261,248 parameters.
+                "llama3_8b": {**_LLAMA3, "max_positions": 8192},
+                # The same, for texts 16 times as long.
+                "llama3_1_8b": {
+                    **_LLAMA3,
+                    "max_positions": 131072,
+                    "rope_scaling": Llama3Scaling(8.0, 1.0, 4.0, 8192),
+                },
+            },
+        ),
+        Family(
+            "mistral",
+            partial(DecoderConfig, "mistral"),
+            {
+                "tiny": {**_TINY, "windows": (64,)},
+                # arXiv 2310.06825; 7,241,732,096 parameters.
+                "mistral_7b": _decoder(
+                    *(4096, 14336, 32, 32, 8, 128),
+                    vocab_size=32000,
+                    max_positions=32768,
+                    windows=(4096,),
+                ),
+            },
+        ),
+        Family(
+            "qwen2",
+            partial(DecoderConfig, "qwen2", attention_bias=True),
+            {
+                "tiny": {**_TINY, **_QWEN},
+                # Qwen 2.5, arXiv 2412.15115; 7,615,616,512 parameters.
+                "qwen2_5_7b": _decoder(
+                    *(3584, 18944, 28, 28, 4, 128),
+                    vocab_size=152064,
+                    max_positions=131072,
+                    **_QWEN,
+                ),
+            },
+        ),
+        Family(
+            "qwen3",
+            partial(DecoderConfig, "qwen3", qk_norm=True),
+            {
+                "tiny": {**_TINY, **_QWEN},
+                # arXiv 2505.09388; 8,190,735,360 parameters.
+                "qwen3_8b": _decoder(
+                    *(4096, 12288, 36, 32, 8, 128),
+                    vocab_size=151936,
+                    max_positions=40960,
+                    **_QWEN,
+                ),
+            },
+        ),
+        Family(
+            "gpt2",
+            Gpt2Config,
+            {
+                # 0.15 M parameters besides the embeddings: for tests and first tries on a laptop.
+                "tiny": _gpt2(64, 3, 4),
+                # arXiv 2402.10891; 4.7 M besides the embeddings.
+                "diversity": _gpt2(256, 6, 4),
+                # The smallest published one; 124,439,808 parameters.
+                "gpt2": _gpt2(768, 12, 12, vocab_size=50257, max_positions=1024),
+            },
+        ),
+    )
 }
-_NAMES: dict[type, str] = {
-    llama.LlamaConfig: "llama",
-    mistral.MistralConfig: "mistral",
-    qwen2.Qwen2Config: "qwen2",
-    qwen3.Qwen3Config: "qwen3",
-    gpt2.Gpt2Config: "gpt2",
-}
 
 
-def family_name(model: ModelConfig) -> str:
-    """The key of `model` in `FAMILIES`."""
-    return _NAMES[type(model)]
-
-
-def family_of(model: ModelConfig) -> ModuleType:
-    """The module that computes `model`."""
-    return FAMILIES[family_name(model)]
+def is_file(size: str) -> bool:
+    """Whether `model.size` is a file like config.json and no name."""
+    return size.endswith(".json")

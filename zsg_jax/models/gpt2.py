@@ -2,31 +2,31 @@
 
 Radford et al., "Language Models are Unsupervised Multitask Learners" (2019): learned positions,
 norms before each part, the tanh form of gelu, the embedding used again as the head; no dropout.
-Letters in names give shapes: B rows, L positions, D width, V vocabulary, N heads, H head width,
-F width of the feed-forward layer.
+Letters in names give shapes: B sequences, L positions, D width, V vocabulary, N heads,
+H head width, F width of the feed-forward layer.
 """
 
 import math
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import jax
 import jax.numpy as jnp
 from flax import nnx
 
-from zsg_jax.models import layers, parts, shapes
+from zsg_jax.models import layers
 from zsg_jax.models.attention import attend
-from zsg_jax.models.compute import Compute
-from zsg_jax.models.parts import embedding, linear, lookup
-from zsg_jax.runtime.errors import check
+from zsg_jax.models.checks import check_divides, check_fields
+from zsg_jax.models.layers import embedding, linear, lookup
+from zsg_jax.models.placement import Compute
 
 
 @dataclass(frozen=True)
 class Gpt2Config:
     """The shape of a GPT-2; raises `UserError` on values that make no model."""
 
-    NAME: ClassVar[str] = "GPT-2"
+    family: ClassVar[str] = "gpt2"
 
     vocab_size: int
     hidden_size: int
@@ -39,40 +39,29 @@ class Gpt2Config:
     vocab_padding: int = 0
 
     def __post_init__(self) -> None:
-        shapes.check_whole_numbers(self)
-        eps = self.layer_norm_eps
-        check(
-            isinstance(eps, float) and 0 < eps < 1,
-            f"GPT-2: layer_norm_eps={eps!r}; give a number between 0 and 1",
-        )
-        check(
-            self.hidden_size % self.num_heads == 0,
-            f"GPT-2: hidden_size={self.hidden_size} is no multiple of num_heads={self.num_heads};"
-            " give a num_heads that divides it",
-        )
+        check_fields(self.family, self)
+        check_divides(self.family, self, "hidden_size", "num_heads")
 
+    @property
+    def num_kv_heads(self) -> int:
+        """Heads of keys and values, as many as of queries."""
+        return self.num_heads
 
-# All but "gpt2" take the vocabulary of whatever tokenizer the study has.
-SIZES: dict[str, dict[str, Any]] = {
-    # 0.15 M parameters besides the embeddings: for tests and first tries on a laptop.
-    "tiny": {"hidden_size": 64, "intermediate_size": 256, "num_layers": 3, "num_heads": 4},
-    # arXiv 2402.10891; 4.7 M besides the embeddings.
-    "diversity": {"hidden_size": 256, "intermediate_size": 1024, "num_layers": 6, "num_heads": 4},
-    # The smallest published one; 124,439,808 parameters.
-    "gpt2": {
-        "vocab_size": 50257,
-        "hidden_size": 768,
-        "intermediate_size": 3072,
-        "num_layers": 12,
-        "num_heads": 12,
-        "max_positions": 1024,
-    },
-}
+    @property
+    def head_dim(self) -> int:
+        """Width of a head."""
+        return self.hidden_size // self.num_heads
 
+    @property
+    def windows(self) -> tuple[None]:
+        """As `DecoderConfig` has them: all layers see all tokens before."""
+        return (None,)
 
-def sized(name: str, vocab_size: int | None = None, max_positions: int | None = None) -> Gpt2Config:
-    """The config of a named size, as `shapes.sized` makes it."""
-    return shapes.sized(Gpt2Config, SIZES, name, vocab_size, max_positions)
+    def build(self, compute: Compute, rngs: nnx.Rngs) -> "Gpt2":
+        """The module with random weights: normal with deviation 0.02, what adds to the residual
+        stream with 0.02 / √(2 · layers); biases 0, norm scales 1.
+        """
+        return Gpt2(self, compute, rngs)
 
 
 def _residual_deviation(config: Gpt2Config) -> float:
@@ -100,7 +89,7 @@ class Attention(nnx.Module):
         self.k = linear(D, D, compute, rngs, bias=True)
         self.v = linear(D, D, compute, rngs, bias=True)
         self.o = linear(D, D, compute, rngs, bias=True, deviation=deviation)
-        self.heads, self.kind = config.num_heads, compute.attention
+        self.heads, self.kernel = config.num_heads, compute.attention
 
     def __call__(self, x_BxLxD: jax.Array, segment_ids_BxL: jax.Array) -> jax.Array:
         B, L, D = x_BxLxD.shape
@@ -108,7 +97,7 @@ class Attention(nnx.Module):
         q = self.q(x_BxLxD).reshape(B, L, N, 1, H)
         k = self.k(x_BxLxD).reshape(B, L, N, H)
         v = self.v(x_BxLxD).reshape(B, L, N, H)
-        mixed = attend(q, k, v, segment_ids_BxL, kind=self.kind)
+        mixed = attend(q, k, v, segment_ids_BxL, kernel=self.kernel)
         return self.o(mixed.reshape(B, L, D))
 
 
@@ -156,24 +145,16 @@ class Gpt2(nnx.Module):
     ) -> jax.Array:
         """What the head makes logits of, (B, L, D) in the dtype of the computation.
 
-        Args:
-            tokens_BxL: int32, from 0 to V-1.
-            positions_BxL: int32, each token's place in its own segment, from 0 to below
-                `max_positions`.
-            segment_ids_BxL: int32; a token sees the earlier ones of its row that carry the same
-                number. 0 is padding, which sees and is seen by nothing.
+        The arguments are those of `model.apply`; positions are below `max_positions`.
         """
         x_BxLxD = lookup(self.embed, tokens_BxL) + lookup(self.position, positions_BxL)
-        x_BxLxD = layers.run(self.layers, x_BxLxD, segment_ids_BxL, compute=self.compute)
+
+        def layer(_: int, one: Layer, x_BxLxD: jax.Array) -> jax.Array:
+            return one(x_BxLxD, segment_ids_BxL)
+
+        x_BxLxD = layers.run(self.layers, layer, x_BxLxD, self.compute)
         return self.norm(x_BxLxD).astype(self.compute.dtype)
 
     def head(self) -> jax.Array:
         """The weights that make logits, (D, V + vocab_padding)."""
         return self.embed.embedding[...].T
-
-
-abstract = partial(parts.abstract, Gpt2)
-# Normal with deviation 0.02, what adds to the residual stream with 0.02 / √(2 · layers); biases 0,
-# norm scales 1.
-initialize = partial(parts.initialize, Gpt2)
-apply, hidden, count = parts.apply, parts.hidden, parts.count

@@ -1,6 +1,7 @@
-"""A model's layers as one: each of their arrays with a leading axis, computed one after the other.
+"""What language models are built of, and a model's layers as one.
 
-So the compiler sees a layer once, however many there are, and a state holds few, large arrays.
+Each array of the layers has a leading axis, and they are computed one after the other: so the
+compiler sees a layer once, however many there are, and a state holds few, large arrays.
 """
 
 from collections.abc import Callable
@@ -10,12 +11,85 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
-from zsg_jax.models.compute import REMAT, Compute
-from zsg_jax.models.placement import constrain_rows
+from zsg_jax.models.placement import REMAT, TENSOR, Compute, constrain, constrain_rows
 
 # Models of so many layers are compiled layer by layer, which a CPU computes sooner; of more, as a
 # loop over them, which compiles sooner.
 UNROLLED = 8
+
+
+class RMSNorm(nnx.Module):
+    """Root-mean-square norm (arXiv 1910.07467), computed in float32."""
+
+    def __init__(self, width: int, eps: float) -> None:
+        self.scale = nnx.Param(jnp.ones(width, jnp.float32))
+        self.eps = eps
+
+    def __call__(self, x: jax.Array) -> jax.Array:
+        """Normalizes the last axis; the dtype of `x` comes back."""
+        y = x.astype(jnp.float32)
+        y = y * jax.lax.rsqrt(jnp.mean(jnp.square(y), axis=-1, keepdims=True) + self.eps)
+        return (y * self.scale[...]).astype(x.dtype)
+
+
+def linear(
+    inputs: int,
+    outputs: int,
+    compute: Compute,
+    rngs: nnx.Rngs,
+    *,
+    bias: bool = False,
+    deviation: float = 0.02,
+    padding: int = 0,
+) -> nnx.Linear:
+    """A dense layer: normal weights of this deviation, a bias of 0 if any.
+
+    `padding` outputs of weight 0 come after the others, whose weights do not depend on it.
+    """
+
+    def normal(key: jax.Array, shape: tuple[int, ...], dtype: Any) -> jax.Array:
+        weights = deviation * jax.random.normal(key, (inputs, outputs), dtype)
+        return jnp.pad(weights, ((0, 0), (0, padding)))
+
+    return nnx.Linear(
+        inputs,
+        outputs + padding,
+        use_bias=bias,
+        dtype=compute.dtype,
+        kernel_init=normal,
+        rngs=rngs,
+    )
+
+
+def embedding(
+    rows: int, width: int, compute: Compute, rngs: nnx.Rngs, *, padding: int = 0
+) -> nnx.Embed:
+    """A table of embeddings: normal with deviation 0.02, and `padding` rows of 0 after them."""
+
+    def normal(key: jax.Array, shape: tuple[int, ...], dtype: Any) -> jax.Array:
+        table = 0.02 * jax.random.normal(key, (rows, width), dtype)
+        return jnp.pad(table, ((0, padding), (0, 0)))
+
+    return nnx.Embed(rows + padding, width, dtype=compute.dtype, embedding_init=normal, rngs=rngs)
+
+
+def lookup(table: nnx.Embed, ids_BxL: jax.Array) -> jax.Array:
+    """The rows of a table, (B, L, D) in the dtype of the computation."""
+    # Each device looks up its own tokens; of a table that is split by width it is sent the rest.
+    rows_VxD = constrain(table.embedding[...].astype(table.dtype), TENSOR, None)
+    return constrain_rows(jnp.take(rows_VxD, ids_BxL, axis=0))
+
+
+class GatedMLP(nnx.Module):
+    """The gated feed-forward layer, SwiGLU (arXiv 2002.05202)."""
+
+    def __init__(self, width: int, inner: int, compute: Compute, rngs: nnx.Rngs) -> None:
+        self.gate = linear(width, inner, compute, rngs)
+        self.up = linear(width, inner, compute, rngs)
+        self.down = linear(inner, width, compute, rngs)
+
+    def __call__(self, x_BxLxD: jax.Array) -> jax.Array:
+        return self.down(jax.nn.silu(self.gate(x_BxLxD)) * self.up(x_BxLxD))
 
 
 def stack(make: Callable[[nnx.Rngs], nnx.Module], rngs: nnx.Rngs, count: int) -> Any:
@@ -39,30 +113,57 @@ def stack(make: Callable[[nnx.Rngs], nnx.Module], rngs: nnx.Rngs, count: int) ->
     return nnx.merge(graphdef, states)
 
 
-def run(layers: nnx.Module, x_BxLxD: jax.Array, *shared: jax.Array, compute: Compute) -> jax.Array:
+def run(
+    layers: nnx.Module,
+    call: Callable[[int, Any, jax.Array], jax.Array],
+    x_BxLxD: jax.Array,
+    compute: Compute,
+    *,
+    period: int = 1,
+) -> jax.Array:
     """The layers of `stack`, one after the other, each called with what the last gave.
 
     Args:
         layers: from `stack`.
+        call: computes a layer of what the last one gave. Of the layer's number it is told the
+            remainder by `period`.
         x_BxLxD: what the first takes.
-        shared: what every layer takes besides.
         compute: what its backward pass keeps.
+        period: how many layers differ in how they are called; after them it starts over.
     """
     graphdef, state = nnx.split(layers)
     count = jax.tree.leaves(state)[0].shape[0]
 
-    def layer(x_BxLxD: jax.Array, state: Any) -> jax.Array:
-        return constrain_rows(nnx.merge(graphdef, state)(x_BxLxD, *shared))
+    def one(number: int, x_BxLxD: jax.Array, state: Any) -> jax.Array:
+        return constrain_rows(call(number, nnx.merge(graphdef, state), x_BxLxD))
 
-    if compute.remat != "none":
-        # A loop keeps the two computations of a layer apart by itself.
-        layer = jax.checkpoint(layer, policy=REMAT[compute.remat], prevent_cse=count <= UNROLLED)
+    def several(x_BxLxD: jax.Array, state: Any, count: int, *, prevent_cse: bool) -> jax.Array:
+        layer = one
+        if compute.remat != "none":
+            policy = REMAT[compute.remat]
+            layer = jax.checkpoint(one, policy=policy, prevent_cse=prevent_cse, static_argnums=0)
+        # Split once: the gradient of so many slices would add up as many arrays as large as the
+        # whole.
+        leaves, tree = jax.tree.flatten(state)
+        pieces = [jax.lax.split(leaf, (1,) * count) for leaf in leaves]
+        for number, each in enumerate(zip(*pieces, strict=True)):
+            own = jax.tree.unflatten(tree, [piece[0] for piece in each])
+            x_BxLxD = layer(number % period, x_BxLxD, own)
+        return x_BxLxD
+
     x_BxLxD = constrain_rows(x_BxLxD)
-    if count > UNROLLED:
-        return jax.lax.scan(lambda x, one: (layer(x, one), None), x_BxLxD, state)[0]
-    # Split once: the gradient of so many slices would add up as many arrays as large as the whole.
-    leaves, tree = jax.tree.flatten(state)
-    pieces = [jax.lax.split(leaf, (1,) * count) for leaf in leaves]
-    for each in zip(*pieces, strict=True):
-        x_BxLxD = layer(x_BxLxD, jax.tree.unflatten(tree, [piece[0] for piece in each]))
-    return x_BxLxD
+    if count <= UNROLLED:
+        return several(x_BxLxD, state, count, prevent_cse=True)
+    # A loop over as many layers at a time as differ, which keeps the two computations of a layer
+    # apart by itself; then those that are left.
+    looped = count - count % period
+
+    def group(x_BxLxD: jax.Array, state: Any) -> tuple[jax.Array, None]:
+        return several(x_BxLxD, state, period, prevent_cse=False), None
+
+    groups = jax.tree.map(lambda leaf: leaf[:looped].reshape(-1, period, *leaf.shape[1:]), state)
+    x_BxLxD = jax.lax.scan(group, x_BxLxD, groups)[0]
+    if looped == count:
+        return x_BxLxD
+    rest = jax.tree.map(lambda leaf: leaf[looped:], state)
+    return several(x_BxLxD, rest, count - looped, prevent_cse=True)

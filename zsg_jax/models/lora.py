@@ -12,9 +12,9 @@ import jax
 import jax.numpy as jnp
 from flax import nnx, traverse_util
 
+from zsg_jax.models.placement import Params
 from zsg_jax.runtime.errors import UserError, check, nearest
 
-Params = dict[str, Any]
 ALL = "all"
 # What can be adapted, by the part of a layer that holds it.
 TARGETS = {"attention": ("q", "k", "v", "o"), "mlp": ("gate", "up", "down")}

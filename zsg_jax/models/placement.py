@@ -1,14 +1,44 @@
-"""Where activations lie on a mesh: said at a few places, so that the compiler need not guess.
+"""How a model is computed, and where its activations lie on a mesh.
 
 The mesh is that of `jax.set_mesh` while a step is traced; without one, nothing is said.
 """
 
+from dataclasses import dataclass
+from typing import Any
+
 import jax
+import jax.numpy as jnp
 from jax.sharding import PartitionSpec
 
+Params = dict[str, Any]
+
+# What the backward pass finds of a layer's inside: all of it; the results of its matrix products
+# with weights, the rest being computed again; or nothing but what went into the layer.
+REMAT: dict[str, Any] = {
+    "none": None,
+    "dots": jax.checkpoint_policies.dots_with_no_batch_dims_saveable,
+    "full": jax.checkpoint_policies.nothing_saveable,
+}
 # The axes that split the rows of a batch; and the one that splits heads, feed-forward and words.
 ROWS = ("data", "fsdp")
 TENSOR = "tensor"
+
+
+@dataclass(frozen=True)
+class Compute:
+    """What changes a model's memory, speed and rounding, and nothing else.
+
+    Attributes:
+        dtype: of activations and of the operands of products, and of what devices send each other
+            of a layer's gradients; softmax, norms, sums of products and the loss are float32 in any
+            case.
+        remat: a key of `REMAT`.
+        attention: one of `attention.KERNELS`.
+    """
+
+    dtype: Any = jnp.float32
+    remat: str = "none"
+    attention: str = "xla"
 
 
 def constrain(x: jax.Array, *axes: str | tuple[str, ...] | None) -> jax.Array:

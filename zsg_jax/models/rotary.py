@@ -4,11 +4,12 @@ Halves are turned, not pairs, as Hugging Face does, so that its weights load unp
 """
 
 import math
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 
 import jax
 import jax.numpy as jnp
 
+from zsg_jax.models.checks import check_fields
 from zsg_jax.runtime.errors import check
 
 
@@ -19,7 +20,7 @@ class LinearScaling:
     factor: float
 
     def __post_init__(self) -> None:
-        _check_numbers(self)
+        check_fields("rope scaling", self)
 
     def __call__(self, frequencies: jax.Array) -> jax.Array:
         """The frequencies that are used instead of these."""
@@ -40,7 +41,7 @@ class Llama3Scaling:
     original_max_positions: int
 
     def __post_init__(self) -> None:
-        _check_numbers(self)
+        check_fields("rope scaling", self)
         check(
             self.low_freq_factor < self.high_freq_factor,
             f"rope scaling: low_freq_factor={self.low_freq_factor} must be below"
@@ -74,13 +75,3 @@ def rotate(x_BxLxNxH: jax.Array, angles_BxLxH2: jax.Array) -> jax.Array:
     a, b = jnp.split(x_BxLxNxH.astype(jnp.float32), 2, axis=-1)
     turned = jnp.concatenate([a * cos - b * sin, b * cos + a * sin], axis=-1)
     return turned.astype(x_BxLxNxH.dtype)
-
-
-def _check_numbers(scaling: RopeScaling) -> None:
-    for field in fields(scaling):
-        value = getattr(scaling, field.name)
-        number = isinstance(value, int | float) and not isinstance(value, bool)
-        check(
-            number and 0 < value < math.inf,
-            f"rope scaling: {field.name}={value!r}; give a number above 0",
-        )

@@ -74,10 +74,12 @@ def forward(model: ModelConfig, lengths: Iterable[int]) -> int:
 
 def attention(model: ModelConfig, lengths: Iterable[int]) -> int:
     """FLOPs of a forward pass that the pairs of queries and keys take, products with none else."""
-    window = getattr(model, "sliding_window", None)
-    seen = sum(pairs(length, window) for length in lengths)
+    each = list(lengths)
+    by_window = {window: sum(pairs(length, window) for length in each) for window in model.windows}
+    windows = (model.windows[layer % len(model.windows)] for layer in range(model.num_layers))
     # A score takes a product over the head's width, and so does a value's share.
-    return model.num_layers * 2 * 2 * model.num_heads * _head_dim(model) * seen
+    seen = sum(by_window[window] for window in windows)
+    return 2 * 2 * model.num_heads * model.head_dim * seen
 
 
 def weights(model: ModelConfig) -> int:
@@ -85,11 +87,9 @@ def weights(model: ModelConfig) -> int:
 
     Neither biases and norms, nor the embedding's table, unless it is the head too.
     """
-    D, heads, H = model.hidden_size, model.num_heads, _head_dim(model)
-    gpt2 = isinstance(model, Gpt2Config)
-    kv_heads = heads if isinstance(model, Gpt2Config) else model.num_kv_heads
-    mixing = 2 * D * heads * H + 2 * D * kv_heads * H
-    mlp = (2 if gpt2 else 3) * D * model.intermediate_size
+    D, H = model.hidden_size, model.head_dim
+    mixing = 2 * D * (model.num_heads + model.num_kv_heads) * H
+    mlp = (2 if isinstance(model, Gpt2Config) else 3) * D * model.intermediate_size
     return model.num_layers * (mixing + mlp) + D * model.vocab_size
 
 
@@ -97,12 +97,6 @@ def pairs(length: int, window: int | None = None) -> int:
     """How many keys all queries of a segment see together, each itself included."""
     seen = length if window is None else min(length, window)
     return seen * (seen + 1) // 2 + (length - seen) * seen
-
-
-def _head_dim(model: ModelConfig) -> int:
-    if isinstance(model, Gpt2Config):
-        return model.hidden_size // model.num_heads
-    return model.head_dim
 
 
 class Speed:

@@ -9,8 +9,9 @@ import jax.numpy as jnp
 from flax import traverse_util
 
 from zsg_jax.models import huggingface
-from zsg_jax.models.families import ModelConfig, family_of
-from zsg_jax.models.parts import Params
+from zsg_jax.models.families import ModelConfig
+from zsg_jax.models.model import abstract
+from zsg_jax.models.placement import Params
 from zsg_jax.runtime.errors import UserError, check
 from zsg_jax.training import checkpoint
 
@@ -54,7 +55,7 @@ def check_shapes(folder: Path, model: ModelConfig) -> None:
         "embed.embedding" in found,
         f"{folder}: holds adapters alone; export the run and give that folder",
     )
-    wanted = _shapes(family_of(model).abstract(padded_as(model, found["embed.embedding"][0]))[1])
+    wanted = _shapes(abstract(padded_as(model, found["embed.embedding"][0]))[1])
     different = sorted(path for path in found | wanted if found.get(path) != wanted.get(path))
     if different:
         path = different[0]

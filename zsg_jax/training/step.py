@@ -10,7 +10,7 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from zsg_jax.models.lora import join
 from zsg_jax.models.loss import answer_losses, token_losses
-from zsg_jax.models.parts import cast
+from zsg_jax.models.model import cast
 from zsg_jax.training import sharding
 
 # hidden(params, tokens, positions, segment_ids) -> (B, L, D), and the head (D, V) that makes logits

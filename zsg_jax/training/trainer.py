@@ -12,10 +12,10 @@ import numpy as np
 from jax.sharding import Mesh, NamedSharding
 
 from zsg_jax.models import lora as adapters
-from zsg_jax.models.compute import Compute
-from zsg_jax.models.families import ModelConfig, family_of
+from zsg_jax.models import model as models
+from zsg_jax.models.families import ModelConfig
 from zsg_jax.models.lora import LoRA
-from zsg_jax.models.parts import Params, cast
+from zsg_jax.models.placement import Compute, Params
 from zsg_jax.training import initial_weights, optimizer, sharding
 from zsg_jax.training.step import FROZEN, compile_init, compile_train_step, initial_state
 
@@ -71,22 +71,21 @@ class Trainer:
             UserError: if sequences or arrays do not divide over the mesh.
         """
         sharding.rows_fit(mesh, options.batch_size, options.micro_batch_size)
-        sharding.heads_fit(mesh, getattr(model, "num_kv_heads", model.num_heads))
+        sharding.heads_fit(mesh, model.num_kv_heads)
         self.mesh = mesh
-        family = family_of(model)
-        self.parameters = family.count(family.abstract(model)[1])
+        self.parameters = models.count(models.abstract(model)[1])
         self.model = replace(
             model, vocab_padding=sharding.vocabulary_padding(model.vocab_size, mesh)
         )
         self._options, self._init_from, self._lora = options, init_from, lora
         self._param_dtype, compute = jnp.dtype(param_dtype), compute or Compute()
         self._frozen_dtype = compute.dtype
-        graphdef, shapes = family.abstract(self.model, compute, lora)
-        self.hidden = self._train_hidden = partial(family.hidden, graphdef)
+        graphdef, shapes = models.abstract(self.model, compute, lora)
+        self.hidden = self._train_hidden = partial(models.hidden, graphdef)
         if lora is not None:
-            graphdef, _ = family.abstract(self.model, compute, lora, training=True)
-            self._train_hidden = partial(family.hidden, graphdef)
-        self.trained = family.count(adapters.split(shapes)[0]) if lora else self.parameters
+            graphdef, _ = models.abstract(self.model, compute, lora, training=True)
+            self._train_hidden = partial(models.hidden, graphdef)
+        self.trained = models.count(adapters.split(shapes)[0]) if lora else self.parameters
         # The state does not depend on the length of the learning rate's course.
         self._any_optimizer = self._optimizer(options.warmup_steps + 1)[0]
         self._init, self.abstract_state = compile_init(self._random_state, mesh)
@@ -123,9 +122,9 @@ class Trainer:
 
     def _random_state(self, key: jax.Array) -> dict[str, Any]:
         """The state before step 1 of random weights."""
-        params = family_of(self.model).initialize(self.model, key, self._lora)
+        params = models.initialize(self.model, key, self._lora)
         if self._lora is None:
-            return self._state_from(cast(params, self._param_dtype), key)
+            return self._state_from(models.cast(params, self._param_dtype), key)
         base = jax.tree_util.tree_map_with_path(
             lambda path, leaf: leaf.astype(
                 adapters.frozen_dtype(sharding.path_name(path), self._frozen_dtype)
@@ -138,8 +137,8 @@ class Trainer:
         """The state before step 1 of these parameters; adapters, if any, are drawn by `key`."""
         if self._lora is None:
             return initial_state(params, self._any_optimizer)
-        fresh = family_of(self.model).initialize(self.model, key, self._lora)
-        trained = cast(adapters.split(fresh)[0], self._param_dtype)
+        fresh = models.initialize(self.model, key, self._lora)
+        trained = models.cast(adapters.split(fresh)[0], self._param_dtype)
         state = initial_state(trained, self._any_optimizer) | {FROZEN: params}
         if self._lora.dropout:
             state["dropout_key"] = jax.random.key_data(jax.random.fold_in(key, 0))

@@ -7,8 +7,7 @@ from typing import Any, NamedTuple
 from zsg_jax.data.pool import choose_tokenizer
 from zsg_jax.data.tokenize.tokenizer import Tokenizer
 from zsg_jax.models import huggingface
-from zsg_jax.models.choose import choose, is_file
-from zsg_jax.models.families import ModelConfig
+from zsg_jax.models.families import ModelConfig, is_file
 from zsg_jax.models.lora import LoRA
 from zsg_jax.runtime.errors import UserError, check, nearest
 from zsg_jax.runtime.files import file_digest, need_json, read_json
@@ -120,7 +119,7 @@ def read_study(workdir: Path, way_out: str) -> TrainedStudy:
                 config["model.init_from"], found, facts["weights_digest"], "model.init_from"
             )
         return TrainedStudy(config, tokenizer, name, model, source, weights, lora)
-    model = choose(
+    model = huggingface.find_config(
         config["model.family"],
         config["model.size"],
         init_from,

@@ -15,10 +15,10 @@ from tokenizers import decoders, models, pre_tokenizers
 from zsg_jax.data.pool import TRAINED
 from zsg_jax.data.tokenize.tokenizer import BOS, EOS, FILES, ByteTokenizer, FileTokenizer
 from zsg_jax.models import lora
-from zsg_jax.models.families import family_of
 from zsg_jax.models.huggingface.adapters import write_adapters
 from zsg_jax.models.huggingface.write import DTYPES, SAME, write
-from zsg_jax.models.parts import Params
+from zsg_jax.models.model import abstract
+from zsg_jax.models.placement import Params
 from zsg_jax.runtime.buckets import fetched, is_address
 from zsg_jax.runtime.errors import check
 from zsg_jax.runtime.files import replacing, write_json
@@ -153,7 +153,7 @@ def _merged(study: trained.TrainedStudy, adapters: Params) -> Params:
     here = SingleDeviceSharding(jax.local_devices(backend="cpu")[0])
     shapes = jax.tree.map(
         lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=here),
-        family_of(study.model).abstract(study.model)[1],
+        abstract(study.model)[1],
     )
     return lora.merge(lora.join(adapters, load(study.weights, study.model, shapes)), study.lora)
 

@@ -17,7 +17,7 @@ from zsg_jax.data.tokenize import encode as prompts
 from zsg_jax.data.tokenize import jinja
 from zsg_jax.data.tokenize.tokenizer import Tokenizer
 from zsg_jax.models import huggingface
-from zsg_jax.models.choose import is_file
+from zsg_jax.models.families import is_file
 from zsg_jax.runtime.errors import UserError
 from zsg_jax.runtime.files import file_digest, write_json
 from zsg_jax.runtime.processes import once

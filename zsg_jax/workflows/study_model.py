@@ -13,10 +13,9 @@ from ml_collections import ConfigDict
 from zsg_jax.config import default_config
 from zsg_jax.data.tokenize.tokenizer import Tokenizer, from_folder
 from zsg_jax.models import attention, huggingface
-from zsg_jax.models.choose import choose, is_file
-from zsg_jax.models.compute import Compute
-from zsg_jax.models.families import FAMILIES, ModelConfig, family_name
+from zsg_jax.models.families import FAMILIES, ModelConfig, is_file
 from zsg_jax.models.lora import LoRA
+from zsg_jax.models.placement import Compute
 from zsg_jax.runtime.errors import UserError, check
 from zsg_jax.runtime.files import read_json
 from zsg_jax.runtime.progress import say
@@ -59,7 +58,7 @@ def find_origin(config: ConfigDict, tokenizer: Tokenizer, workdir: Path | None =
         _refuse_other_folders(given, Path(folder))
         if hub.folder(config.tokenizer, workdir) != folder:
             _refuse_other_tokenizer(config, tokenizer, Path(folder))
-    model = choose(
+    model = huggingface.find_config(
         config.model.family,
         config.model.size,
         folder,
@@ -83,8 +82,8 @@ def _of_run(config: ConfigDict, tokenizer: Tokenizer, run: trained.TrainedRun) -
         )
     model, family, size = study.model, config.model.family, config.model.size
     check(
-        family in ("", family_name(model)),
-        f"model.family={family} but {given} is a {family_name(model)}; leave model.family out",
+        family in ("", model.family),
+        f"model.family={family} but {given} is a {model.family}; leave model.family out",
     )
     # The default is not told from the same name given.
     if size != default_config().model.size:
@@ -99,8 +98,8 @@ def _like(size: str, model: ModelConfig) -> bool:
     """Whether a size is the shape of `model`, the vocabulary and positions aside if it is named."""
     if is_file(size):
         return huggingface.read_config(size) == model
-    family = FAMILIES[family_name(model)]
-    known = size in family.SIZES
+    family = FAMILIES[model.family]
+    known = size in family.sizes
     return known and family.sized(size, model.vocab_size, model.max_positions) == model
 
 
@@ -201,7 +200,7 @@ def make_trainer(
     )
     axes = " ".join(f"{axis}={size}" for axis, size in mesh.shape.items())
     tell(
-        f"model: {family_name(model)}, {trainer.parameters:,} parameters{_trained(trainer)}; mesh "
+        f"model: {model.family}, {trainer.parameters:,} parameters{_trained(trainer)}; mesh "
         f"{axes} on {mesh.devices.flat[0].platform}"
     )
     if config.model.param_dtype != "float32":
@@ -218,9 +217,8 @@ def make_compute(
     """How the model is computed on this mesh; tells which attention was picked, and why."""
     dtype, given = jnp.dtype(config.model.dtype), config.model.attention
     platform = mesh.devices.flat[0].platform
-    head_dim = getattr(model, "head_dim", model.hidden_size // model.num_heads)
     longest = _longest(config)
-    chosen, why = attention.choose(platform, head_dim=head_dim, length=longest, dtype=dtype)
+    chosen, why = attention.choose(platform, head_dim=model.head_dim, length=longest, dtype=dtype)
     if given not in (attention.AUTO, chosen, "xla"):
         raise UserError(f"model.attention={given}: {why}; leave it out, or give xla")
     if given == "xla" != chosen:
@@ -244,4 +242,4 @@ def model_name(config: ConfigDict, trainer: Trainer) -> str:
     """Family, parameters and origin, for the page."""
     origin = config.model.init_from or f"{config.model.size}, from random weights"
     parameters = f"{trainer.parameters:,} parameters{_trained(trainer)}"
-    return f"{family_name(trainer.model)}, {parameters} ({origin})"
+    return f"{trainer.model.family}, {parameters} ({origin})"

@@ -16,10 +16,9 @@ from zsg_jax.data.tokenize.encode import ANSWERS
 from zsg_jax.data.tokenize.jinja import CHAT
 from zsg_jax.data.tokenize.truncation import TRUNCATIONS
 from zsg_jax.models.attention import AUTO as AUTO_ATTENTION
-from zsg_jax.models.attention import KINDS as KERNELS
-from zsg_jax.models.choose import DEFAULT, is_file
-from zsg_jax.models.compute import REMAT
-from zsg_jax.models.families import FAMILIES
+from zsg_jax.models.attention import KERNELS
+from zsg_jax.models.families import DEFAULT, FAMILIES, is_file
+from zsg_jax.models.placement import REMAT
 from zsg_jax.runtime.errors import UserError, check, nearest
 from zsg_jax.similarity.distances import DISTANCES
 from zsg_jax.similarity.encoders.embed import DTYPES
@@ -156,7 +155,7 @@ def _model_choices(given: dict[str, Any]) -> dict[str, tuple[str, ...]]:
         choices["model.family"] = tuple(FAMILIES)
     if not given["model.init_from"] and not is_file(given["model.size"]):
         known = FAMILIES.get(family or DEFAULT)
-        choices |= {"model.size": tuple(known.SIZES)} if known else {}
+        choices |= {"model.size": tuple(known.sizes)} if known else {}
     return choices
 
 

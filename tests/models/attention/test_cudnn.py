@@ -8,8 +8,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
 
 from zsg_jax.models import attention
 from zsg_jax.models.attention import cudnn
@@ -33,11 +31,11 @@ def pretend(monkeypatch, capability, version):
     monkeypatch.setattr(cudnn.fused, "cuda_versions", object())
 
 
-def calls(length=64, *, window=None, most_segments=None):
+def calls(length=64, *, window=None):
     """Each call of cuDNN in the gradient's program: its name, settings and operands' types."""
 
     def total(q, k, v, segments):
-        out = cudnn.attend(q, k, v, segments, window=window, most_segments=most_segments)
+        out = cudnn.attend(q, k, v, segments, window=window)
         return out.astype(jnp.float32).sum()
 
     q = jax.ShapeDtypeStruct((2, length, 2, 2, 16), jnp.bfloat16)
@@ -70,38 +68,6 @@ def test_a_mask_of_segments_goes_along_with_the_causal_one(hopper):
             assert config["max_seg_per_batch"] == 1
 
 
-def test_few_segments_go_by_their_places(hopper):
-    for window in (None, 7):
-        forward, backward = calls(window=window, most_segments=5)
-        assert (forward[0], backward[0]) == ("fmhaSoftmax", "fmhaSoftmaxBackward")
-        # As many heads of keys as of queries; lengths and starts of 5 segments and the padding.
-        assert forward[2] == [*["2x64x4x16xbf16"] * 3, *["2x6xi32"] * 2, *["2x7xi32"] * 2]
-        for _, config, operands in (forward, backward):
-            assert config["mask_type"] == "PADDING_CAUSAL"
-            assert operands[-4:] == forward[2][-4:]
-            assert config["fmha_scale"] == 0.25
-            assert config["sliding_window_length"] == (window or 0)
-            assert config["max_seg_per_batch"] == 6
-
-
-@pytest.mark.parametrize(
-    ("capability", "version", "most_segments"),
-    [
-        ("9.0", 91000, None),
-        # 17 runs of 4 heads are more than 64 positions.
-        ("9.0", 91000, 16),
-        ("8.0", 91000, 5),
-        ("9.0", 90500, 5),
-    ],
-)
-def test_else_a_mask_it_is(capability, version, most_segments, monkeypatch):
-    pretend(monkeypatch, capability, version)
-    assert [name for name, _, _ in calls(most_segments=most_segments)] == [
-        "fmhaScaleBiasSoftmax",
-        "fmhaScaleBiasSoftmaxBackward",
-    ]
-
-
 def test_what_the_kernel_cannot_goes_another_way(monkeypatch):
     choose = partial(attention.choose, "gpu", head_dim=64, length=256, dtype=jnp.bfloat16)
     monkeypatch.setattr(cudnn.fused, "cuda_versions", None)
@@ -125,27 +91,6 @@ def test_what_the_kernel_cannot_goes_another_way(monkeypatch):
     assert choose(head_dim=264)[0] == "xla"
 
 
-@given(rows=st.lists(st.lists(st.integers(1, 9), max_size=8), min_size=2, max_size=2))
-@settings(max_examples=30, deadline=None)
-def test_places_are_where_instances_start(rows, laid_out):
-    length, most = 20, 5
-    segments = laid_out(rows, length)
-    starts, lengths, counts = map(np.asarray, cudnn.places(jnp.asarray(segments), most))
-    assert starts.shape == (2, most + 1)
-    assert lengths.shape == (2, most)
-    for b, row in enumerate(rows):
-        bounds = [0]
-        for n in row:
-            bounds.append(min(bounds[-1] + n, length))
-        bounds = sorted({*bounds, length})
-        assert counts[b] == len(bounds) - 1
-        # Rows of too many are refused by their count alone.
-        if counts[b] <= most:
-            filler = [-1] * (most - counts[b])
-            assert starts[b].tolist() == [*bounds[:-1], *filler, -1]
-            assert lengths[b].tolist() == [*np.diff(bounds), *filler]
-
-
 PLAIN = jax.nn.dot_product_attention
 
 
@@ -157,49 +102,20 @@ def with_a_mask(q, k, v, *, mask, is_causal, implementation):
     return PLAIN(q, k, v, mask=mask, is_causal=is_causal, implementation="xla")
 
 
-def by_places(q, k, v, *, q_seqlen, kv_seqlen, q_offsets, kv_offsets, scale, mask_type, **window):
-    """Stands for the kernel with segments; leaves NaN where none is, as memory never written."""
-    assert mask_type == cudnn.fused.MaskType.PADDING_CAUSAL
-    assert q.shape == k.shape == v.shape
-    assert q_seqlen is kv_seqlen
-    assert q_offsets is kv_offsets
-    L, size = q.shape[1], window["sliding_window_length"] or q.shape[1]
-    seen = np.zeros((q.shape[0], 1, L, L), bool)
-    for b, (starts, lengths) in enumerate(zip(np.asarray(q_offsets), q_seqlen, strict=True)):
-        for start, n in zip(starts[:-1], np.asarray(lengths), strict=True):
-            for i in range(start, start + n if start >= 0 else start):
-                seen[b, 0, i, max(start, i - size + 1) : i + 1] = True
-    out = PLAIN(q, k, v, mask=jnp.asarray(seen), scale=scale, implementation="xla")
-    return jnp.where(seen.any(-1)[:, 0, :, None, None], out, jnp.nan)
-
-
-@pytest.mark.parametrize("most_segments", [None, 3])
 @pytest.mark.parametrize("window", [None, 1, 7])
 def test_what_is_asked_means_segments_windows_and_padding(
-    window, most_segments, hopper, monkeypatch, naive, laid_out, arrays
+    window, hopper, monkeypatch, naive, laid_out, arrays
 ):
     monkeypatch.setattr(jax.nn, "dot_product_attention", with_a_mask)
-    monkeypatch.setattr(cudnn.fused, "dot_product_attention", by_places)
     segments = laid_out([[10, 6, 8], [1, 2, 11], [17], [], [24]], 24)
     q, k, v, out_gradient = arrays(0, 5, 24, 2, 3, 8)
     with jax.default_matmul_precision("float32"):
-        attend = partial(
-            cudnn.attend, segment_ids_BxL=segments, window=window, most_segments=most_segments
-        )
+        attend = partial(cudnn.attend, segment_ids_BxL=segments, window=window)
         out, backward = jax.vjp(lambda q, k, v: attend(q, k, v), q, k, v)
         found = out, *backward(jnp.asarray(out_gradient))
     for ours, plain in zip(found, naive(q, k, v, segments, window, out_gradient), strict=True):
         np.testing.assert_allclose(ours, plain, atol=2e-5)
         assert not np.asarray(ours)[segments == 0].any()
-
-
-def test_a_row_of_more_segments_than_were_said_is_nan(hopper, monkeypatch, laid_out, arrays):
-    monkeypatch.setattr(cudnn.fused, "dot_product_attention", by_places)
-    q, k, v, _ = arrays(0, 2, 24, 1, 2, 8)
-    segments = laid_out([[6, 6, 6], [6, 6]], 24)
-    out = np.asarray(cudnn.attend(q, k, v, segments, most_segments=2))
-    assert np.isnan(out[0, :18]).all()
-    assert np.isfinite(out[1]).all()
 
 
 @pytest.fixture(scope="module")
@@ -212,30 +128,27 @@ def card():
         pytest.skip(why)
 
 
-def on_the_card(inputs, segments, window, most_segments):
+def on_the_card(inputs, segments, window):
     """The output and the gradients of q, k and v."""
     q, k, v, out_gradient = (jnp.asarray(x, jnp.bfloat16) for x in inputs)
 
     @jax.jit
     def all_of(q, k, v, segments, out_gradient):
-        attend = partial(
-            cudnn.attend, segment_ids_BxL=segments, window=window, most_segments=most_segments
-        )
+        attend = partial(cudnn.attend, segment_ids_BxL=segments, window=window)
         out, backward = jax.vjp(lambda q, k, v: attend(q, k, v), q, k, v)
         return out, *backward(out_gradient)
 
     return [np.asarray(x, np.float64) for x in all_of(q, k, v, segments, out_gradient)]
 
 
-@pytest.mark.parametrize("most_segments", [None, 6])
 @pytest.mark.parametrize("window", [None, 1, 30])
-def test_a_card_keeps_packed_instances_apart(card, window, most_segments, naive, laid_out, arrays):
+def test_a_card_keeps_packed_instances_apart(card, window, naive, laid_out, arrays):
     rows = [[100, 60, 96], [1, 2, 150, 3], [17, 31], []]
     segments = laid_out(rows, 256)
     inputs = [
         np.asarray(jnp.asarray(x, jnp.bfloat16), np.float64) for x in arrays(0, 4, 256, 2, 2, 64)
     ]
-    together = on_the_card(inputs, segments, window, most_segments)
+    together = on_the_card(inputs, segments, window)
     for found, plain in zip(together, naive(*inputs[:3], segments, window, inputs[3]), strict=True):
         np.testing.assert_allclose(found, plain, atol=0.06, rtol=0.03)
         assert not found[segments == 0].any()
@@ -247,19 +160,10 @@ def test_a_card_keeps_packed_instances_apart(card, window, most_segments, naive,
         for to, x in zip(alone, inputs, strict=True):
             to[row, : len(where)] = x[b, where]
     lengths = [[(segments[b] == number).sum()] for b, number in places]
-    unpacked = on_the_card(alone, laid_out(lengths, 256), window, most_segments)
+    unpacked = on_the_card(alone, laid_out(lengths, 256), window)
     for row, (b, number) in enumerate(places):
         where = np.flatnonzero(segments[b] == number)
         for found, other in zip(together, unpacked, strict=True):
             np.testing.assert_allclose(
                 found[b, where], other[row, : len(where)], atol=0.03, rtol=0.02
             )
-
-
-def test_a_card_tells_of_more_segments_than_were_said(card, laid_out, arrays):
-    if not cudnn.packs(length=256, heads=4, most_segments=2):
-        pytest.skip("this card takes segments as a mask, which needs no bound")
-    segments = laid_out([[9, 9, 9], [9, 9]], 256)
-    out = on_the_card(arrays(0, 2, 256, 2, 2, 64), segments, None, 2)[0]
-    assert np.isnan(out[0, :27]).all()
-    assert np.isfinite(out[1]).all()

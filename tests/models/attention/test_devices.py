@@ -11,7 +11,7 @@ CHILD = """
 import functools, json, re
 import jax, jax.numpy as jnp, numpy as np
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec as P
-from zsg_jax.models.attention import cudnn, parts, splash, xla
+from zsg_jax.models.attention import cudnn, splash, xla
 
 assert jax.device_count() == 8
 mesh = Mesh(
@@ -63,15 +63,13 @@ cudnn.fused.check_cudnn_version = lambda: 91000
 half = [jax.ShapeDtypeStruct(shape, jnp.bfloat16)
         for shape in ((4, 128, 2, 2, 8), (4, 128, 2, 8), (4, 128, 2, 8))]
 ids = jax.ShapeDtypeStruct((4, 128), jnp.int32)
-for most in (None, 3):
-    attend = functools.partial(cudnn.attend, most_segments=most)
-    with jax.set_mesh(mesh):
-        text = jax.jit(layers(attend)).trace(*half, ids).lower(
-            lowering_platforms=("cuda",)).as_text()
-    told[f"cudnn {most}"] = [
-        re.findall(r"tensor<([^>]*)>", line.rsplit(" : ", 1)[1].split("->")[0])
-        for line in text.splitlines() if "@__cudnn$" in line
-    ]
+with jax.set_mesh(mesh):
+    text = jax.jit(layers(cudnn.attend)).trace(*half, ids).lower(
+        lowering_platforms=("cuda",)).as_text()
+told["cudnn"] = [
+    re.findall(r"tensor<([^>]*)>", line.rsplit(" : ", 1)[1].split("->")[0])
+    for line in text.splitlines() if "@__cudnn$" in line
+]
 print(json.dumps(told))
 """
 
@@ -104,12 +102,9 @@ def test_every_device_computes_its_own_rows_and_heads(told):
     # None asks another for its part of the queries, keys or values.
     assert told["whole"]["gathers"] == 0
     assert all("tensor" in place and "fsdp" in place for place in told["whole"]["places"])
-    # One row of 4 and one head of 2 are a device's own; what follows is the mask, or the places.
-    mine = ["1x128x2x8xbf16", "1x128x1x8xbf16", "1x128x1x8xbf16"]
-    assert [*mine, "1x1x128x128xbf16"] in told["cudnn None"]
-    packed = [*["1x128x2x8xbf16"] * 3, *["1x4xi32"] * 2, *["1x5xi32"] * 2]
-    assert packed in told["cudnn 3"]
-    for calls in (told["cudnn None"], told["cudnn 3"]):
-        assert all(kinds[0] == mine[0] for kinds in calls)
-        # Forward, forward again, backward.
-        assert len(calls) == 3
+    # One sequence of 4 and one head of 2 are a device's own; what follows is the mask.
+    own = ["1x128x2x8xbf16", "1x128x1x8xbf16", "1x128x1x8xbf16"]
+    assert [*own, "1x1x128x128xbf16"] in told["cudnn"]
+    assert all(operands[0] == own[0] for operands in told["cudnn"])
+    # Forward, forward again, backward.
+    assert len(told["cudnn"]) == 3

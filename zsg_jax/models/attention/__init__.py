@@ -6,15 +6,15 @@ import jax
 
 from zsg_jax.models.attention import cudnn, splash, xla
 
-__all__ = ["AUTO", "KINDS", "attend", "choose"]
+__all__ = ["AUTO", "KERNELS", "attend", "choose"]
 
-KINDS = ("xla", "cudnn", "splash")
+KERNELS = ("xla", "cudnn", "splash")
 # What `choose` picks for the machine.
 AUTO = "auto"
 
 
 def choose(platform: str, *, head_dim: int, length: int, dtype: Any) -> tuple[str, str]:
-    """Which of `KINDS` to compute attention by, and why.
+    """Which of `KERNELS` to compute attention by, and why.
 
     Args:
         platform: that of the devices: "gpu" for those at hand, "tpu" or another.
@@ -22,7 +22,7 @@ def choose(platform: str, *, head_dim: int, length: int, dtype: Any) -> tuple[st
         dtype: of queries, keys and values.
 
     Returns:
-        The kind, and a sentence for the log. A window decides nothing: all kinds have it.
+        The kernel, and a sentence for the log. A window decides nothing: all have it.
     """
     if platform in ("gpu", "cuda"):
         against = cudnn.refusal(head_dim=head_dim, length=length, dtype=dtype)
@@ -40,8 +40,7 @@ def attend(
     segment_ids_BxL: jax.Array,
     *,
     window: int | None = None,
-    kind: str = "xla",
-    most_segments: int | None = None,
+    kernel: str = "xla",
 ) -> jax.Array:
     """Grouped-query attention (arXiv 2305.13245), softmax in float32; the shape of `q` comes back.
 
@@ -53,17 +52,16 @@ def attend(
         segment_ids_BxL: int32; a segment lies in one piece. 0 is padding, which sees and is seen
             by nothing: zeros, never NaN, in value and in gradient.
         window: keys that a query sees at most, itself included (arXiv 2310.06825); None for all.
-        kind: one of `KINDS`, as `choose` gives it.
-        most_segments: see `cudnn.attend`; the others need no bound.
+        kernel: one of `KERNELS`, as `choose` gives it.
     """
     arrays = q_BxLxKxGxH, k_BxLxKxH, v_BxLxKxH, segment_ids_BxL
     if window is not None and window >= q_BxLxKxGxH.shape[1]:
         window = None
-    match kind:
+    match kernel:
         case "xla":
             return xla.attend(*arrays, window=window)
         case "cudnn":
-            return cudnn.attend(*arrays, window=window, most_segments=most_segments)
+            return cudnn.attend(*arrays, window=window)
         case "splash":
             return splash.attend(*arrays, window=window)
-    raise ValueError(f"kind={kind!r} is none of {', '.join(KINDS)}")
+    raise ValueError(f"kernel={kernel!r} is none of {', '.join(KERNELS)}")

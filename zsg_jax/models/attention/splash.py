@@ -14,7 +14,7 @@ from jax.experimental.pallas.ops.tpu.splash_attention import (
 )
 from jax.experimental.pallas.ops.tpu.splash_attention import splash_attention_mask as masks
 
-from zsg_jax.models.attention.parts import on_each_device, without_padding
+from zsg_jax.models.attention.devices import on_each_device, without_padding
 
 # The kernel takes keys by so many, and is quickest with blocks of some hundred positions.
 LANES = 128

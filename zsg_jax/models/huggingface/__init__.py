@@ -10,19 +10,22 @@ from dataclasses import replace
 from pathlib import Path
 
 from zsg_jax.models import bert
-from zsg_jax.models.families import ModelConfig, family_name, family_of
+from zsg_jax.models.families import ModelConfig
 from zsg_jax.models.huggingface import layouts, weights
 from zsg_jax.models.huggingface.configs import (
     config_json,
     config_path,
+    find_config,
     read_bert_config,
     read_config,
 )
-from zsg_jax.models.parts import Params
+from zsg_jax.models.model import abstract
+from zsg_jax.models.placement import Params
 
 __all__ = [
     "check_folder",
     "config_json",
+    "find_config",
     "load",
     "load_bert",
     "read_bert_config",
@@ -31,7 +34,7 @@ __all__ = [
 
 
 def load(folder: str | Path, model: ModelConfig, wanted: Params | None = None) -> Params:
-    """The weights in `folder` as the family's `apply` takes them.
+    """The weights in `folder` as `apply` takes them.
 
     Args:
         folder: holds `model.safetensors` or its shards, in float32, float16 or bfloat16.
@@ -44,7 +47,7 @@ def load(folder: str | Path, model: ModelConfig, wanted: Params | None = None) -
         UserError: a file or tensor is missing, damaged, of another shape, or one too many.
     """
     opened, places, shapes = open_folder(folder, model)
-    return weights.load(opened, places, shapes, wanted or family_of(model).abstract(model)[1])
+    return weights.load(opened, places, shapes, wanted or abstract(model)[1])
 
 
 def check_folder(folder: str | Path, model: ModelConfig) -> str:
@@ -70,14 +73,14 @@ def open_folder(
 ) -> tuple[weights.Weights, weights.Places, Params]:
     """The tensors of a folder, where each array lies, and the shapes it has there, unpadded."""
     shapes = unpadded(model)
-    layout = layouts.LAYOUTS[family_name(model)]
+    layout = layouts.LAYOUTS[model.family]
     opened, places = layouts.open_weights(folder, layout, shapes, tied="lm_head" not in shapes)
     return opened, places, shapes
 
 
 def unpadded(model: ModelConfig) -> Params:
     """The shapes of the parameters of `model` without its `vocab_padding`."""
-    return family_of(model).abstract(replace(model, vocab_padding=0))[1]
+    return abstract(replace(model, vocab_padding=0))[1]
 
 
 def load_bert(folder: str | Path, config: bert.BertConfig) -> Params:

@@ -8,12 +8,12 @@ import numpy as np
 from flax import traverse_util
 from safetensors.numpy import save_file
 
-from zsg_jax.models.families import ModelConfig, family_name
+from zsg_jax.models.families import ModelConfig
 from zsg_jax.models.huggingface import layouts, unpadded
 from zsg_jax.models.huggingface.weights import Place
 from zsg_jax.models.huggingface.write import as_readable_as
 from zsg_jax.models.lora import A, B, LoRA
-from zsg_jax.models.parts import Params
+from zsg_jax.models.placement import Params
 from zsg_jax.runtime.files import write_json
 
 _BEFORE = "base_model.model."
@@ -39,7 +39,7 @@ def write_adapters(
         adapters: as `lora.split` gives them, float32 or bfloat16.
         base: the model that they adapt, as PEFT is to find it.
     """
-    layout = layouts.LAYOUTS[family_name(model)]
+    layout = layouts.LAYOUTS[model.family]
     places = layouts.places(layout, unpadded(model))
     flat = {
         path: np.asarray(leaf, np.float32)

@@ -1,20 +1,80 @@
 """From config.json to the configs of every family, and back; only what is computed is let in."""
 
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
-from zsg_jax.models import bert, gpt2, llama, mistral, qwen2, qwen3, rotary, shapes
-from zsg_jax.models.families import ModelConfig, family_name
-from zsg_jax.models.huggingface.reader import ConfigReader
+from zsg_jax.models import bert
+from zsg_jax.models.families import DEFAULT, FAMILIES, ModelConfig, is_file
+from zsg_jax.models.gpt2 import Gpt2Config
+from zsg_jax.models.huggingface.reader import ConfigReader, scaling_json
 from zsg_jax.runtime.errors import check
 
-_ARCHITECTURES = {
-    "LlamaForCausalLM": "llama",
-    "MistralForCausalLM": "mistral",
-    "Qwen2ForCausalLM": "qwen2",
-    "Qwen3ForCausalLM": "qwen3",
-    "GPT2LMHeadModel": "gpt2",
+
+class _Keys(NamedTuple):
+    """What a family's config.json holds.
+
+    Attributes:
+        architecture: transformers' class.
+        fixed: keys that must have this value, which is meant too where they are left out.
+        ignored: keys of no effect on what is computed.
+    """
+
+    architecture: str
+    fixed: dict[str, Any]
+    ignored: str = ""
+
+
+# Qwen may give a window to some of its layers; none of those published does.
+_NO_WINDOW = "sliding_window max_window_layers"
+_KEYS = {
+    "llama": _Keys(
+        "LlamaForCausalLM", {"hidden_act": "silu", "attention_bias": False, "mlp_bias": False}
+    ),
+    "mistral": _Keys("MistralForCausalLM", {"hidden_act": "silu"}),
+    "qwen2": _Keys(
+        "Qwen2ForCausalLM",
+        {"hidden_act": "silu", "use_mrope": False, "use_sliding_window": False},
+        _NO_WINDOW,
+    ),
+    "qwen3": _Keys(
+        "Qwen3ForCausalLM",
+        {"hidden_act": "silu", "attention_bias": False, "use_sliding_window": False},
+        _NO_WINDOW,
+    ),
+    "gpt2": _Keys(
+        "GPT2LMHeadModel",
+        {
+            "activation_function": "gelu_new",
+            "scale_attn_weights": True,
+            "scale_attn_by_inverse_layer_idx": False,
+            "add_cross_attention": False,
+            "tie_word_embeddings": True,
+        },
+        # Dropout, and heads that are no language model's; the softmax is in float32 here anyway.
+        "resid_pdrop embd_pdrop attn_pdrop reorder_and_upcast_attn n_ctx summary_type"
+        " summary_use_proj summary_activation summary_proj_to_labels summary_first_dropout"
+        " task_specific_params",
+    ),
+}
+# From our names of numbers to theirs.
+_DECODER = {
+    "vocab_size": "vocab_size",
+    "hidden_size": "hidden_size",
+    "intermediate_size": "intermediate_size",
+    "num_layers": "num_hidden_layers",
+    "num_heads": "num_attention_heads",
+    "num_kv_heads": "num_key_value_heads",
+    "head_dim": "head_dim",
+    "max_positions": "max_position_embeddings",
+}
+_GPT2 = {
+    "vocab_size": "vocab_size",
+    "hidden_size": "n_embd",
+    "intermediate_size": "n_inner",
+    "num_layers": "n_layer",
+    "num_heads": "n_head",
+    "max_positions": "n_positions",
+    "layer_norm_eps": "layer_norm_epsilon",
 }
 
 
@@ -22,6 +82,26 @@ def config_path(folder: str | Path) -> Path:
     """The config.json of a folder, or the file itself."""
     path = Path(folder)
     return path if path.suffix == ".json" else path / "config.json"
+
+
+def find_config(
+    family: str, size: str, init_from: str, *, vocab_size: int, max_positions: int
+) -> ModelConfig:
+    """The config of the model that these settings of a study mean.
+
+    Args:
+        family: one of `FAMILIES`; "" for that of the folder or file, or `DEFAULT`.
+        size: one of the family's sizes, or a file like config.json for random weights in its shape;
+            not read where `init_from` is given.
+        init_from: a Hugging Face folder, or "".
+        vocab_size, max_positions: those of a named size.
+
+    Raises:
+        UserError: a file is missing, is not computed here, or is of another family.
+    """
+    if init_from or is_file(size):
+        return read_config(init_from or size, family)
+    return FAMILIES[family or DEFAULT].sized(size, vocab_size, max_positions)
 
 
 def read_config(folder: str | Path, family: str = "") -> ModelConfig:
@@ -37,10 +117,11 @@ def read_config(folder: str | Path, family: str = "") -> ModelConfig:
     config = ConfigReader(config_path(folder))
     named = config.values.get("architectures") or []
     names = named if isinstance(named, list) else [named]
-    known = {_ARCHITECTURES.get(str(name)) for name in names}
+    families = {keys.architecture: name for name, keys in _KEYS.items()}
+    known = {families.get(str(name)) for name in names}
     found = config.take("model_type", next(iter(known)) if len(known) == 1 else None)
     check(found is not None, f"{config.path}: 'model_type' is missing; fetch the file again")
-    config.refuse_unless("model_type", found, *_READERS)
+    config.refuse_unless("model_type", found, *_KEYS)
     check(
         not known or found in known,
         f"{config.path}: model_type is {found!r}, but architectures is {named!r};"
@@ -51,7 +132,49 @@ def read_config(folder: str | Path, family: str = "") -> ModelConfig:
         f"{config.path}: model_type is {found!r}, but model.family={family};"
         " leave model.family out",
     )
-    return _READERS[found](config)
+    for key, value in _KEYS[found].fixed.items():
+        config.only(key, value)
+    config.ignore(_KEYS[found].ignored)
+    return _read_gpt2(config) if found == "gpt2" else _read_decoder(config, found)
+
+
+def _read_decoder(config: ConfigReader, family: str) -> ModelConfig:
+    heads, width = config.number("num_attention_heads"), config.number("hidden_size")
+    defaults: dict[str, Any] = {"num_heads": heads, "hidden_size": width}
+    more: dict[str, Any] = {}
+    if family == "llama":
+        defaults |= {"num_kv_heads": heads, "max_positions": 2048}
+    elif family == "mistral":
+        # Left out, it means 4096 to transformers; null, as newer Mistrals have it, means no window.
+        check(
+            "sliding_window" in config.values,
+            f"{config.path}: 'sliding_window' is missing; give its width, or null for none",
+        )
+        if config.values["sliding_window"] is not None:
+            more["windows"] = (config.number("sliding_window"),)
+    else:
+        for kind in config.take("layer_types", []):
+            config.refuse_unless("layer_types", kind, "full_attention")
+    if family == "qwen3":
+        check("head_dim" in config.values, f"{config.path}: 'head_dim' is missing; fetch it again")
+    defaults["head_dim"] = width // heads
+    theta, scaling = config.rope()
+    return config.build(
+        FAMILIES[family].config,
+        **{ours: config.number(theirs, defaults.get(ours)) for ours, theirs in _DECODER.items()},
+        rope_theta=theta,
+        rope_scaling=scaling,
+        rms_norm_eps=config.number("rms_norm_eps", 1e-6),
+        tie_embeddings=config.take("tie_word_embeddings", False),
+        **more,
+    )
+
+
+def _read_gpt2(config: ConfigReader) -> ModelConfig:
+    width = config.number("n_embd")
+    defaults = {"hidden_size": width, "intermediate_size": 4 * width, "layer_norm_eps": 1e-5}
+    numbers = {ours: config.number(theirs, defaults.get(ours)) for ours, theirs in _GPT2.items()}
+    return config.build(Gpt2Config, **numbers)
 
 
 def read_bert_config(folder: str | Path) -> bert.BertConfig:
@@ -62,7 +185,7 @@ def read_bert_config(folder: str | Path) -> bert.BertConfig:
     config.only("position_embedding_type", "absolute")
     config.only("is_decoder", False)
     config.only("add_cross_attention", False)
-    config.take("tie_word_embeddings")  # concerns a head that is not computed here
+    config.ignore("tie_word_embeddings")  # concerns a head that is not computed here
     return config.build(
         bert.BertConfig,
         vocab_size=config.number("vocab_size"),
@@ -76,160 +199,31 @@ def read_bert_config(folder: str | Path) -> bert.BertConfig:
     )
 
 
-def _read_llama(config: ConfigReader) -> ModelConfig:
-    config.only("attention_bias", False)
-    config.only("mlp_bias", False)
-    heads = config.number("num_attention_heads")
-    return _read_rotary(config, llama.LlamaConfig, heads, kv_heads=heads, positions=2048)
-
-
-def _read_mistral(config: ConfigReader) -> ModelConfig:
-    # Left out, it means 4096 to transformers; null, as newer Mistrals have it, means no window.
-    check(
-        "sliding_window" in config.values,
-        f"{config.path}: 'sliding_window' is missing; give its width, or null for none",
-    )
-    heads, window = config.number("num_attention_heads"), config.take("sliding_window")
-    return _read_rotary(config, mistral.MistralConfig, heads, sliding_window=window)
-
-
-def _read_qwen2(config: ConfigReader) -> ModelConfig:
-    config.only("use_mrope", False)
-    _refuse_windows(config)
-    heads = config.number("num_attention_heads")
-    return _read_rotary(config, qwen2.Qwen2Config, heads)
-
-
-def _read_qwen3(config: ConfigReader) -> ModelConfig:
-    config.only("attention_bias", False)
-    _refuse_windows(config)
-    check("head_dim" in config.values, f"{config.path}: 'head_dim' is missing; fetch it again")
-    heads = config.number("num_attention_heads")
-    return _read_rotary(config, qwen3.Qwen3Config, heads)
-
-
-def _refuse_windows(config: ConfigReader) -> None:
-    """Qwen may give a window to some of its layers; none of those published does."""
-    config.only("use_sliding_window", False)
-    config.ignore("sliding_window max_window_layers")
-    for kind in config.take("layer_types", []):
-        config.refuse_unless("layer_types", kind, "full_attention")
-
-
-def _read_rotary(
-    config: ConfigReader,
-    make: Callable[..., ModelConfig],
-    heads: int,
-    *,
-    kv_heads: int | None = None,
-    positions: int | None = None,
-    **more: Any,
-) -> ModelConfig:
-    config.only("hidden_act", "silu")
-    width, (theta, scaling) = config.number("hidden_size"), config.rope()
-    return config.build(
-        make,
-        vocab_size=config.number("vocab_size"),
-        hidden_size=width,
-        intermediate_size=config.number("intermediate_size"),
-        num_layers=config.number("num_hidden_layers"),
-        num_heads=heads,
-        num_kv_heads=config.number("num_key_value_heads", kv_heads),
-        head_dim=config.number("head_dim", width // heads),
-        max_positions=config.number("max_position_embeddings", positions),
-        rope_theta=theta,
-        rope_scaling=scaling,
-        rms_norm_eps=config.number("rms_norm_eps", 1e-6),
-        tie_embeddings=config.take("tie_word_embeddings", False),
-        **more,
-    )
-
-
-def _read_gpt2(config: ConfigReader) -> ModelConfig:
-    config.only("activation_function", "gelu_new")
-    config.only("scale_attn_weights", True)
-    config.only("scale_attn_by_inverse_layer_idx", False)
-    config.only("add_cross_attention", False)
-    config.only("tie_word_embeddings", True)
-    # Dropout, and heads that are no language model's; the softmax is in float32 here anyway.
-    config.ignore("resid_pdrop embd_pdrop attn_pdrop reorder_and_upcast_attn n_ctx")
-    config.ignore("summary_type summary_use_proj summary_activation summary_proj_to_labels")
-    config.ignore("summary_first_dropout task_specific_params")
-    width = config.number("n_embd")
-    return config.build(
-        gpt2.Gpt2Config,
-        vocab_size=config.number("vocab_size"),
-        hidden_size=width,
-        intermediate_size=config.number("n_inner", 4 * width),
-        num_layers=config.number("n_layer"),
-        num_heads=config.number("n_head"),
-        max_positions=config.number("n_positions"),
-        layer_norm_eps=float(config.number("layer_norm_epsilon", 1e-5)),
-    )
-
-
-_READERS: dict[str, Callable[[ConfigReader], ModelConfig]] = {
-    "llama": _read_llama,
-    "mistral": _read_mistral,
-    "qwen2": _read_qwen2,
-    "qwen3": _read_qwen3,
-    "gpt2": _read_gpt2,
-}
-
-
 def config_json(model: ModelConfig) -> dict[str, Any]:
     """The config.json of a model that came from none; `read_config` gives `model` again."""
-    family = family_name(model)
-    (architecture,) = (name for name, one in _ARCHITECTURES.items() if one == family)
-    content: dict[str, Any] = {"architectures": [architecture], "model_type": family}
-    content["vocab_size"] = model.vocab_size
-    if isinstance(model, gpt2.Gpt2Config):
+    keys = _KEYS[model.family]
+    content: dict[str, Any] = {
+        "architectures": [keys.architecture],
+        "model_type": model.family,
+    }
+    if isinstance(model, Gpt2Config):
+        content |= {theirs: getattr(model, ours) for ours, theirs in _GPT2.items()}
         return content | {
-            "n_embd": model.hidden_size,
-            "n_inner": model.intermediate_size,
-            "n_layer": model.num_layers,
-            "n_head": model.num_heads,
-            "n_positions": model.max_positions,
-            "layer_norm_epsilon": model.layer_norm_eps,
             "activation_function": "gelu_new",
             "tie_word_embeddings": True,
             # It was trained without, and transformers would put 0.1 for what is left out.
             **dict.fromkeys(("attn_pdrop", "embd_pdrop", "resid_pdrop"), 0.0),
         }
-    content |= _rotary_json(model)
-    if isinstance(model, mistral.MistralConfig):
-        content["sliding_window"] = model.sliding_window
-    if isinstance(model, qwen2.Qwen2Config | qwen3.Qwen3Config):
-        content["use_sliding_window"] = False
-    return content
-
-
-def _rotary_json(model: shapes.RotaryConfig) -> dict[str, Any]:
-    return {
-        "hidden_size": model.hidden_size,
-        "intermediate_size": model.intermediate_size,
-        "num_hidden_layers": model.num_layers,
-        "num_attention_heads": model.num_heads,
-        "num_key_value_heads": model.num_kv_heads,
-        "head_dim": model.head_dim,
-        "max_position_embeddings": model.max_positions,
+    content |= {theirs: getattr(model, ours) for ours, theirs in _DECODER.items()}
+    content |= {
         "hidden_act": "silu",
         "rms_norm_eps": model.rms_norm_eps,
         "rope_theta": model.rope_theta,
-        "rope_scaling": _scaling_json(model.rope_scaling),
+        "rope_scaling": scaling_json(model.rope_scaling),
         "tie_word_embeddings": model.tie_embeddings,
     }
-
-
-def _scaling_json(scaling: rotary.RopeScaling | None) -> dict[str, Any] | None:
-    if isinstance(scaling, rotary.LinearScaling):
-        return {"rope_type": "linear", "factor": scaling.factor}
-    if isinstance(scaling, rotary.Llama3Scaling):
-        return {
-            "rope_type": "llama3",
-            "factor": scaling.factor,
-            "low_freq_factor": scaling.low_freq_factor,
-            "high_freq_factor": scaling.high_freq_factor,
-            "original_max_position_embeddings": scaling.original_max_positions,
-        }
-    return None
+    if model.family == "mistral":
+        (content["sliding_window"],) = model.windows
+    if "use_sliding_window" in keys.fixed:
+        content["use_sliding_window"] = False
+    return content

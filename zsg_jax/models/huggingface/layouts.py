@@ -7,8 +7,7 @@ from typing import Any, NamedTuple
 from flax import traverse_util
 
 from zsg_jax.models.huggingface.weights import Place, Places, Weights
-
-Params = dict[str, Any]
+from zsg_jax.models.placement import Params
 
 
 class Layout(NamedTuple):

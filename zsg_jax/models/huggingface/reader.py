@@ -19,7 +19,7 @@ pretraining_tp problem_type return_dict tokenizer_class torch_dtype transformers
 """
 
 # From their name of a number to ours; by the name of the scaling, which decides what it takes.
-_SCALINGS: dict[str, tuple[Callable[..., RopeScaling], dict[str, str]]] = {
+_SCALINGS: dict[str, tuple[type[RopeScaling], dict[str, str]]] = {
     "linear": (LinearScaling, {"factor": "factor"}),
     "llama3": (
         Llama3Scaling,
@@ -128,3 +128,11 @@ class ConfigReader:
             return make(**values)
         except UserError as error:
             raise UserError(f"{self.path}: {error}") from None
+
+
+def scaling_json(scaling: RopeScaling | None) -> dict[str, Any] | None:
+    """What config.json says of a scaling of rotary positions, its "rope_scaling"."""
+    for name, (make, names) in _SCALINGS.items():
+        if type(scaling) is make:
+            return {"rope_type": name} | {t: getattr(scaling, ours) for t, ours in names.items()}
+    return None

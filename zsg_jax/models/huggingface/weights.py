@@ -18,10 +18,10 @@ from flax import traverse_util
 from jax.sharding import NamedSharding, PartitionSpec, Sharding, SingleDeviceSharding
 from safetensors import SafetensorError, safe_open
 
+from zsg_jax.models.placement import Params
 from zsg_jax.runtime.errors import UserError, check
 from zsg_jax.runtime.progress import track
 
-Params = dict[str, Any]
 Read = Callable[[Any], np.ndarray]
 _ROWS_AT_ONCE = 1024
 

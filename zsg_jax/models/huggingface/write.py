@@ -14,11 +14,11 @@ from flax import traverse_util
 from safetensors import SafetensorError
 from safetensors.numpy import save_file
 
-from zsg_jax.models.families import ModelConfig, family_name
+from zsg_jax.models.families import ModelConfig
 from zsg_jax.models.huggingface import layouts, open_folder, unpadded
 from zsg_jax.models.huggingface.configs import config_json, config_path
 from zsg_jax.models.huggingface.weights import Place, read_json
-from zsg_jax.models.parts import Params
+from zsg_jax.models.placement import Params
 from zsg_jax.runtime.errors import UserError, check
 from zsg_jax.runtime.files import write_json
 from zsg_jax.runtime.progress import track
@@ -55,7 +55,7 @@ def write(
 
     Args:
         model: the shape of `params`; rows of `vocab_padding` are left out.
-        params: as the family's `apply` takes them.
+        params: as `apply` takes them.
         source: the folder that training started from: tensors are named as there, and its
             config.json is kept, all but the dtype. None: neither was there.
         dtype: one of `DTYPES`, or `SAME`.
@@ -67,7 +67,7 @@ def write(
     """
     shapes, dtypes = unpadded(model), {}
     if source is None:
-        places = layouts.places(layouts.LAYOUTS[family_name(model)], shapes)
+        places = layouts.places(layouts.LAYOUTS[model.family], shapes)
     else:
         opened, places, _ = open_folder(source, model)
         # A folder may hold buffers besides, of dtypes that no parameter has.

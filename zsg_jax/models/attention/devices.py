@@ -6,9 +6,7 @@ import jax
 import jax.numpy as jnp
 from jax.sharding import AbstractMesh, PartitionSpec
 
-# The axes of a mesh that split the rows of a batch, and the one that splits the heads.
-ROWS = ("data", "fsdp")
-HEADS = "tensor"
+from zsg_jax.models.placement import ROWS, TENSOR
 
 
 def on_each_device(
@@ -29,7 +27,7 @@ def on_each_device(
         return kernel(q_BxLxKxGxH, k_BxLxKxH, v_BxLxKxH, segment_ids_BxL)
     B, _, K, _, _ = q_BxLxKxGxH.shape
     rows = _that_divide(B, ROWS, mesh)
-    whole = PartitionSpec(rows, None, _that_divide(K, (HEADS,), mesh))
+    whole = PartitionSpec(rows, None, _that_divide(K, (TENSOR,), mesh))
     return jax.shard_map(
         kernel,
         in_specs=(whole, whole, whole, PartitionSpec(rows)),

@@ -5,11 +5,14 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from zsg_jax.models import llama
-from zsg_jax.models.compute import Compute
+from zsg_jax.models.decoder import DecoderConfig
+from zsg_jax.models.families import FAMILIES
+from zsg_jax.models.model import abstract, apply
+from zsg_jax.models.placement import Compute
 from zsg_jax.runtime.errors import UserError
 
 SMALL = {
+    "family": "llama",
     "vocab_size": 19,
     "hidden_size": 12,
     "intermediate_size": 20,
@@ -21,13 +24,13 @@ SMALL = {
 }
 
 
-forward = jax.jit(llama.apply, static_argnums=0)
+forward = jax.jit(apply, static_argnums=0)
 
 
 def make(seed=0, dtype=jnp.float32, remat="none", **changes):
     """A model whose weights are large enough for every part of it to show in the logits."""
-    config = llama.LlamaConfig(**SMALL | changes)
-    graphdef, shapes = llama.abstract(config, Compute(dtype, remat))
+    config = DecoderConfig(**SMALL | changes)
+    graphdef, shapes = abstract(config, Compute(dtype, remat))
     rng = np.random.default_rng(seed)
     params = jax.tree.map(
         lambda s: jnp.asarray(rng.normal(size=s.shape) * 0.4 + (len(s.shape) == 1), jnp.float32),
@@ -36,8 +39,8 @@ def make(seed=0, dtype=jnp.float32, remat="none", **changes):
     return config, graphdef, params
 
 
-def rows(*lengths, pad=0, seed=1):
-    """One row (1, L) that holds segments of these lengths, then padding."""
+def batch_of(*lengths, pad=0, seed=1):
+    """One sequence (1, L) that holds segments of these lengths, then padding."""
     positions = np.concatenate([np.arange(n) for n in lengths] + [np.zeros(pad, int)])
     segments = np.concatenate([np.full(n, i) for i, n in enumerate(lengths, 1)] + [[0] * pad])
     tokens = np.random.default_rng(seed).integers(0, SMALL["vocab_size"], len(positions))
@@ -45,7 +48,7 @@ def rows(*lengths, pad=0, seed=1):
 
 
 def reference(config, params, tokens, positions, segments):
-    """Llama in float64, one token and one head at a time; padding gives rows of zeros."""
+    """The decoder in float64, one token and one head at a time; padding gives rows of zeros."""
     p = jax.tree.map(lambda x: np.asarray(x, np.float64), params)
     h, group = config.head_dim, config.num_heads // config.num_kv_heads
 
@@ -66,10 +69,23 @@ def reference(config, params, tokens, positions, segments):
         for i in range(config.num_layers):
             layer = jax.tree.map(lambda leaf, i=i: leaf[i], p["layers"])
             normed = [norm(x, layer["attention_norm"]["scale"]) for x in xs]
-            q, k, v = ([x @ layer["attention"][n]["kernel"] for x in normed] for n in "qkv")
+            mix, window = layer["attention"], config.windows[i % len(config.windows)]
+            q, k, v = (
+                [x @ mix[n]["kernel"] + mix[n].get("bias", 0) for x in normed] for n in "qkv"
+            )
+            if config.qk_norm:
+                q, k = (
+                    [
+                        np.concatenate([norm(x[j : j + h], scale) for j in range(0, len(x), h)])
+                        for x in vectors
+                    ]
+                    for vectors, scale in ((q, mix["q_norm"]["scale"]), (k, mix["k_norm"]["scale"]))
+                )
             for t in range(len(row)):
                 seen = [
-                    s for s in range(t + 1) if segments[b, s] == segments[b, t] and segments[b, s]
+                    s
+                    for s in range(0 if window is None else max(0, t - window + 1), t + 1)
+                    if segments[b, s] == segments[b, t] and segments[b, s]
                 ]
                 heads = []
                 for head in range(config.num_heads):
@@ -80,7 +96,7 @@ def reference(config, params, tokens, positions, segments):
                     weights = np.exp(scores) / np.sum(np.exp(scores))
                     heads.append(sum(w * v[s][theirs] for w, s in zip(weights, seen, strict=True)))
                 if seen:
-                    xs[t] = xs[t] + np.concatenate(heads) @ layer["attention"]["o"]["kernel"]
+                    xs[t] = xs[t] + np.concatenate(heads) @ mix["o"]["kernel"]
                 x = norm(xs[t], layer["mlp_norm"]["scale"])
                 gate, up = (x @ layer["mlp"][n]["kernel"] for n in ("gate", "up"))
                 xs[t] = xs[t] + (gate / (1 + np.exp(-gate)) * up) @ layer["mlp"]["down"]["kernel"]
@@ -97,13 +113,18 @@ def reference(config, params, tokens, positions, segments):
         {"tie_embeddings": True, "rope_theta": 50.0},
         {"num_kv_heads": 4, "rms_norm_eps": 0.1},
         {"num_kv_heads": 1, "head_dim": 2},
-        {"num_layers": 11},  # "10" comes before "2" where keys are sorted
+        {"attention_bias": True, "windows": (3,)},
+        {"qk_norm": True, "windows": (2, None)},
+        # Layers in a loop, three at a time, and two that are left.
+        {"num_layers": 11, "windows": (2, 4, None), "attention_bias": True, "qk_norm": True},
     ],
     ids=str,
 )
 def test_logits_equal_a_naive_float64_model(changes):
     config, graphdef, params = make(**changes)
-    batch = [np.concatenate(x) for x in zip(rows(4, 3, pad=2), rows(9, seed=2), strict=True)]
+    batch = [
+        np.concatenate(x) for x in zip(batch_of(4, 3, pad=2), batch_of(9, seed=2), strict=True)
+    ]
     logits = forward(graphdef, params, *batch)
     assert logits.dtype == jnp.float32
     expected = reference(config, params, *batch)
@@ -114,7 +135,7 @@ def test_logits_equal_a_naive_float64_model(changes):
 @pytest.mark.parametrize("lengths", [(6,), (3, 4)])
 def test_gradients_show_that_a_token_sees_its_own_segment_backwards_and_nothing_else(lengths):
     _, graphdef, params = make()
-    tokens, positions, segments = rows(*lengths, pad=2)
+    tokens, positions, segments = batch_of(*lengths, pad=2)
     tokens = np.arange(tokens.shape[1], dtype=np.int32)[None]  # so embedding j is position j
 
     def outputs(table):
@@ -130,7 +151,7 @@ def test_gradients_show_that_a_token_sees_its_own_segment_backwards_and_nothing_
 
 def test_padding_changes_no_logits_of_a_token():
     _, graphdef, params = make()
-    tokens, positions, segments = rows(5)
+    tokens, positions, segments = batch_of(5)
     alone = forward(graphdef, params, tokens, positions, segments)
     for before, after in [(0, 4), (3, 0), (2, 6)]:
         padded = [
@@ -143,7 +164,7 @@ def test_padding_changes_no_logits_of_a_token():
 
 def test_packed_equals_unpacked():
     _, graphdef, params = make()
-    tokens, positions, segments = rows(4, 6, 2)
+    tokens, positions, segments = batch_of(4, 6, 2)
     packed = forward(graphdef, params, tokens, positions, segments)
     for start, stop in ((0, 4), (4, 10), (10, 12)):
         part = tokens[:, start:stop], positions[:, start:stop], np.ones((1, stop - start), int)
@@ -165,7 +186,7 @@ def test_a_row_of_padding_gives_no_nan_in_value_or_gradient(dtype):
 def test_bfloat16_computes_near_float32_with_float32_parameters_and_gradients(tied):
     _, graphdef, params = make(tie_embeddings=tied)
     _, rounded, _ = make(tie_embeddings=tied, dtype=jnp.bfloat16)
-    batch = rows(8)
+    batch = batch_of(8)
     exact = forward(graphdef, params, *batch)
     logits = forward(rounded, params, *batch)
     grads = jax.jit(jax.grad(lambda p: jnp.sum(forward(rounded, p, *batch) ** 2)))(params)
@@ -180,7 +201,7 @@ def test_bfloat16_computes_near_float32_with_float32_parameters_and_gradients(ti
 def test_remat_recomputes_layers_and_changes_no_gradient():
     _, graphdef, params = make()
     _, rematted, _ = make(remat="full")
-    batch = rows(6)
+    batch = batch_of(6)
 
     def gradient(definition):
         return jax.jit(jax.grad(lambda p: jnp.sum(forward(definition, p, *batch) ** 2)))
@@ -195,7 +216,7 @@ def test_remat_recomputes_layers_and_changes_no_gradient():
 
 
 def test_parameter_paths_and_shapes():
-    _, shapes = llama.abstract(llama.LlamaConfig(**SMALL))
+    _, shapes = abstract(DecoderConfig(**SMALL))
     found = {
         jax.tree_util.keystr(path, simple=True, separator="."): leaf.shape
         for path, leaf in jax.tree.leaves_with_path(shapes)
@@ -214,45 +235,18 @@ def test_parameter_paths_and_shapes():
         "norm.scale": (12,),
         "lm_head.kernel": (12, 19),
     }
-    _, tied = llama.abstract(llama.LlamaConfig(**SMALL | {"tie_embeddings": True}))
+    _, tied = abstract(DecoderConfig(**SMALL | {"tie_embeddings": True}))
     assert "lm_head" not in tied
-
-
-def test_initialization_is_llamas_and_follows_the_key():
-    config = llama.sized("tiny", 512, 128)
-    initialize = jax.jit(llama.initialize, static_argnums=0)
-    params = initialize(config, jax.random.key(0))
-    _, shapes = llama.abstract(config)
-    assert jax.tree.map(lambda x: (x.shape, x.dtype), params) == jax.tree.map(
-        lambda x: (x.shape, x.dtype), shapes
-    )
-    for path, leaf in jax.tree.leaves_with_path(params):
-        if "scale" in str(path):
-            assert (leaf == 1).all()
-        else:
-            assert np.std(leaf) == pytest.approx(0.02, rel=0.1)
-            assert np.mean(leaf) == pytest.approx(0, abs=2e-3)
-    again, other = (initialize(config, jax.random.key(k)) for k in (0, 1))
-    assert all(jax.tree.leaves(jax.tree.map(lambda a, b: (a == b).all(), params, again)))
-    assert (params["embed"]["embedding"] != other["embed"]["embedding"]).any()
-    q = params["layers"]["attention"]["q"]["kernel"]
-    assert (q[0] != q[1]).any()
-
-
-def test_sizes():
-    assert 100_000 < llama.count(llama.abstract(llama.sized("tiny", 512, 128))[1]) < 150_000
-    assert 5e6 < llama.count(llama.abstract(llama.sized("small", 8192, 1024))[1]) < 7e6
-    full = llama.sized("llama2_7b")
-    assert llama.count(llama.abstract(full, Compute(jnp.bfloat16))[1]) == 6_738_415_616
-    assert (full.vocab_size, full.max_positions, full.rms_norm_eps) == (32000, 4096, 1e-5)
-    assert llama.sized("llama2_7b", vocab_size=32001).vocab_size == 32001
 
 
 @pytest.mark.parametrize(
     ("call", "message"),
     [
-        (lambda: llama.sized("tinny", 9, 9), r"'tinny' is not one of tiny, .*mean tiny\?"),
-        (lambda: llama.sized("tiny", 512), "'tiny' has no max_positions"),
+        (
+            lambda: FAMILIES["llama"].sized("tinny", 9, 9),
+            r"'tinny' is not one of tiny, .*mean tiny\?",
+        ),
+        (lambda: FAMILIES["llama"].sized("tiny", 512), "'tiny' has no max_positions"),
         (lambda: make(num_heads=3), "num_heads=3 is no multiple of num_kv_heads=2"),
         (lambda: make(head_dim=5), "head_dim=5 is odd"),
         (lambda: make(num_layers=0), "num_layers=0; give a whole number"),

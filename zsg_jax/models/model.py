@@ -1,0 +1,116 @@
+"""A language model of any family as functions of its config and its parameters.
+
+A config's `build(compute, rngs)` makes the module that computes it, which has `hidden`, `head`,
+`layers` and `config`.
+"""
+
+import math
+from functools import lru_cache
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+
+from zsg_jax.models.families import ModelConfig
+from zsg_jax.models.lora import LoRA, attach
+from zsg_jax.models.placement import Compute, Params
+
+
+def abstract(
+    config: ModelConfig,
+    compute: Compute | None = None,
+    lora: LoRA | None = None,
+    *,
+    training: bool = False,
+) -> tuple[nnx.GraphDef, Params]:
+    """The model's definition and the shapes of its parameters; takes no memory at any size.
+
+    With `lora` its layers have adapters, and with `training` their dropout is on.
+
+    Returns:
+        The graph definition that `apply` takes, and a nested dict of `jax.ShapeDtypeStruct`,
+        float32, such as `params["layers"]["attention"]["q"]["kernel"]` of all layers.
+    """
+    graphdef, shapes = _abstract(config, compute or Compute(), lora, training)
+    return graphdef, jax.tree.map(lambda leaf: leaf, shapes)  # the dicts are the caller's
+
+
+@lru_cache
+def _abstract(
+    config: ModelConfig, compute: Compute, lora: LoRA | None, training: bool
+) -> tuple[nnx.GraphDef, Params]:
+    def make() -> nnx.Module:
+        return _make(config, compute, nnx.Rngs(0), lora, training)
+
+    graphdef, state = nnx.split(nnx.eval_shape(make))
+    return graphdef, nnx.to_pure_dict(state)
+
+
+def initialize(config: ModelConfig, key: jax.Array, lora: LoRA | None = None) -> Params:
+    """Fresh float32 parameters, as the family begins, with fresh adapters. May be jitted."""
+    made = _make(config, Compute(), nnx.Rngs(key), lora, training=False)
+    return nnx.to_pure_dict(nnx.state(made))
+
+
+def _make(
+    config: ModelConfig, compute: Compute, rngs: nnx.Rngs, lora: LoRA | None, training: bool
+) -> nnx.Module:
+    made = config.build(compute, rngs)
+    if lora is not None:
+        attach(made, lora, rngs, training=training)
+    return made
+
+
+def apply(
+    graphdef: nnx.GraphDef,
+    params: Params,
+    tokens_BxL: jax.Array,
+    positions_BxL: jax.Array,
+    segment_ids_BxL: jax.Array,
+) -> jax.Array:
+    """The model on a nested dict of parameters: logits of the next token, (B, L, V) float32.
+
+    Args:
+        tokens_BxL: int32, from 0 to V-1.
+        positions_BxL: int32, each token's position in its own segment, from 0.
+        segment_ids_BxL: int32; a token sees the earlier ones of its sequence that carry the same
+            number, those of its layer's window alone where there is one. 0 is padding, which sees
+            and is seen by nothing.
+    """
+    model = nnx.merge(graphdef, params)
+    x_BxLxD = model.hidden(tokens_BxL, positions_BxL, segment_ids_BxL)
+    # Operands in the dtype of `x`, sums in float32: fast without rounding the logits.
+    return jnp.einsum(
+        "bld,dv->blv",
+        x_BxLxD,
+        model.head()[:, : model.config.vocab_size].astype(x_BxLxD.dtype),
+        preferred_element_type=jnp.float32,
+    )
+
+
+def hidden(
+    graphdef: nnx.GraphDef,
+    params: Params,
+    tokens_BxL: jax.Array,
+    positions_BxL: jax.Array,
+    segment_ids_BxL: jax.Array,
+) -> tuple[jax.Array, jax.Array]:
+    """What the logits of `apply` are the product of, for a loss that never holds all of them.
+
+    Returns:
+        (B, L, D) in the dtype of the computation, and the head, (D, V + vocab_padding), in that of
+        the parameters.
+    """
+    model = nnx.merge(graphdef, params)
+    return model.hidden(tokens_BxL, positions_BxL, segment_ids_BxL), model.head()
+
+
+def cast(params: Params, dtype: Any) -> Params:
+    """`params` with every array in `dtype`."""
+    return jax.tree.map(lambda leaf: leaf.astype(dtype), params)
+
+
+def count(params: Params) -> int:
+    """How many numbers `params` holds; arrays or `jax.ShapeDtypeStruct` alike."""
+    return sum(math.prod(leaf.shape) for leaf in jax.tree.leaves(params))

@@ -33,7 +33,7 @@ MODELS = {
 MESH = Mesh(np.asarray(jax.devices()[:1]), ("fsdp",), axis_types=(AxisType.Auto,))
 
 
-def abstract(model):
+def shapes_of(model):
     where = NamedSharding(MESH, PartitionSpec())
     return jax.tree.map(
         lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=where),
@@ -65,7 +65,7 @@ def test_the_vocabulary_is_padded_anew_and_nothing_else_changes(
     model = MODELS[name]
     old, new = replace(model, vocab_padding=before), replace(model, vocab_padding=after)
     folder, params = save(tmp_path_factory.mktemp("c"), old, seed)
-    loaded = traverse_util.flatten_dict(initial_weights.load(folder, new, abstract(new)), sep=".")
+    loaded = traverse_util.flatten_dict(initial_weights.load(folder, new, shapes_of(new)), sep=".")
     padded = {"embed.embedding": 0, "lm_head.kernel": 1}
     for path, written in traverse_util.flatten_dict(params, sep=".").items():
         expected = np.asarray(written)
@@ -90,13 +90,13 @@ def test_another_model_or_a_changed_byte_is_refused(tmp_path):
         with pytest.raises(UserError, match=message):
             initial_weights.digest(folder, other)
         with pytest.raises(UserError, match=message) as caught:
-            initial_weights.load(folder, other, abstract(other))
+            initial_weights.load(folder, other, shapes_of(other))
         assert "\n" not in str(caught.value)
     data = max((folder / "state").rglob("d/*"), key=lambda path: path.stat().st_size)
     content = data.read_bytes()
     data.write_bytes(content[:-1] + bytes([content[-1] ^ 1]))
     with pytest.raises(UserError, match=r"is damaged: .*SHA-256"):
-        initial_weights.load(folder, model, abstract(model))
+        initial_weights.load(folder, model, shapes_of(model))
     data.write_bytes(content)
     manifest = json.loads((folder / MANIFEST).read_text())
     (folder / MANIFEST).write_text(json.dumps(manifest | {"state/more": "0"}))

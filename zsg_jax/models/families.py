@@ -77,7 +77,7 @@ def _gpt2(width: int, layers: int, heads: int, **more: Any) -> dict[str, Any]:
 # 0.11 M parameters besides the embedding: for tests and first tries on a laptop.
 _TINY = _decoder(64, 128, 3, 4, 2, 16, tie_embeddings=True)
 _LLAMA3 = _decoder(4096, 14336, 32, 32, 8, 128, vocab_size=128256, rope_theta=500000.0)
-_QWEN = {"rope_theta": 1000000.0, "rms_norm_eps": 1e-6}
+_QWEN: dict[str, Any] = {"rope_theta": 1000000.0, "rms_norm_eps": 1e-6}
 
 FAMILIES = {
     family.name: family

@@ -102,21 +102,6 @@ def test_blocks_of_queries_change_nothing(length, window, monkeypatch, naive, la
         np.testing.assert_allclose(ours, plain, atol=2e-6 * length)
 
 
-def test_attend_calls_the_kind_it_is_told_and_no_window_that_hides_nothing(monkeypatch):
-    calls = []
-    for name in attention.KINDS:
-        module = getattr(attention, name)
-        monkeypatch.setattr(module, "attend", lambda *_, name=name, **kw: calls.append((name, kw)))
-    q, k = jnp.zeros((1, 8, 1, 1, 4)), jnp.zeros((1, 8, 1, 4))
-    for kind in attention.KINDS:
-        for window in (None, 7, 8):
-            attention.attend(q, k, k, jnp.ones((1, 8), jnp.int32), window=window, kernel=kernel)
-    assert [name for name, _ in calls] == [kind for kind in attention.KINDS for _ in range(3)]
-    assert [kw["window"] for _, kw in calls] == [None, 7, None] * 3
-    with pytest.raises(ValueError, match="kernel='flash' is none of xla, cudnn, splash"):
-        attention.attend(q, k, k, jnp.ones((1, 8), jnp.int32), kernel="flash")
-
-
 def test_splash_is_chosen_where_it_fits():
     choose = partial(attention.choose, head_dim=64, length=256, dtype=jnp.bfloat16)
     assert choose("tpu") == ("splash", "JAX's TPU kernel fits")

@@ -137,33 +137,37 @@ def run(
     def one(number: int, x_BxLxD: jax.Array, state: Any) -> jax.Array:
         return constrain_rows(call(number, nnx.merge(graphdef, state), x_BxLxD))
 
-    def several(x_BxLxD: jax.Array, state: Any, count: int, *, prevent_cse: bool) -> jax.Array:
-        layer = one
-        if compute.remat != "none":
-            policy = REMAT[compute.remat]
-            layer = jax.checkpoint(one, policy=policy, prevent_cse=prevent_cse, static_argnums=0)
+    def layer(prevent_cse: bool) -> Callable[[int, jax.Array, Any], jax.Array]:
+        if compute.remat == "none":
+            return one
+        policy = REMAT[compute.remat]
+        return jax.checkpoint(one, policy=policy, prevent_cse=prevent_cse, static_argnums=0)
+
+    def several(x_BxLxD: jax.Array, state: Any, count: int, *, looped: bool) -> jax.Array:
         # Split once: the gradient of so many slices would add up as many arrays as large as the
         # whole.
         leaves, tree = jax.tree.flatten(state)
         pieces = [jax.lax.split(leaf, (1,) * count) for leaf in leaves]
+        # A loop keeps the two computations of a layer apart by itself.
+        compute_layer = layer(prevent_cse=not looped)
         for number, each in enumerate(zip(*pieces, strict=True)):
             own = jax.tree.unflatten(tree, [piece[0] for piece in each])
-            x_BxLxD = layer(number % period, x_BxLxD, own)
+            x_BxLxD = compute_layer(number % period, x_BxLxD, own)
         return x_BxLxD
 
     x_BxLxD = constrain_rows(x_BxLxD)
     if count <= UNROLLED:
-        return several(x_BxLxD, state, count, prevent_cse=True)
-    # A loop over as many layers at a time as differ, which keeps the two computations of a layer
-    # apart by itself; then those that are left.
-    looped = count - count % period
-
-    def group(x_BxLxD: jax.Array, state: Any) -> tuple[jax.Array, None]:
-        return several(x_BxLxD, state, period, prevent_cse=False), None
-
-    groups = jax.tree.map(lambda leaf: leaf[:looped].reshape(-1, period, *leaf.shape[1:]), state)
-    x_BxLxD = jax.lax.scan(group, x_BxLxD, groups)[0]
-    if looped == count:
+        return several(x_BxLxD, state, count, looped=False)
+    if period == 1:
+        alone = layer(prevent_cse=False)
+        return jax.lax.scan(lambda x, own: (alone(0, x, own), None), x_BxLxD, state)[0]
+    # A loop over as many layers at a time as differ; then those that are left.
+    whole = count - count % period
+    groups = jax.tree.map(lambda leaf: leaf[:whole].reshape(-1, period, *leaf.shape[1:]), state)
+    x_BxLxD = jax.lax.scan(
+        lambda x, own: (several(x, own, period, looped=True), None), x_BxLxD, groups
+    )[0]
+    if whole == count:
         return x_BxLxD
-    rest = jax.tree.map(lambda leaf: leaf[looped:], state)
-    return several(x_BxLxD, rest, count - looped, prevent_cse=True)
+    rest = jax.tree.map(lambda leaf: leaf[whole:], state)
+    return several(x_BxLxD, rest, count - whole, looped=False)

@@ -9,8 +9,8 @@ import sys
 from pathlib import Path
 
 import pytest
-from zsg_jax.models.llama import sized
 
+from zsg_jax.models.families import FAMILIES
 from zsg_jax.training import flops
 from zsg_jax.workflows.plan import epoch_rows
 
@@ -50,7 +50,7 @@ def test_a_plan_as_json_adds_up():
     assert told["fits"]
     assert told["rows"] * told["length"] == 16 * 64
     # 16 sequences of 64 tokens, on two cards.
-    model = sized("tiny", 258, 64)
+    model = FAMILIES["llama"].sized("tiny", 258, 64)
     assert told["model_flops"] == flops.train(model, [64] * 16) / 2
     assert told["state_bytes"] >= 2 * (memory["parameters"] + memory["optimizer"])
     roof = told["roofline"]

@@ -6,7 +6,7 @@ A setting is a dict of config keys, such as {"model.remat": "full"}: what is cha
 from collections.abc import Callable, Iterator
 from typing import Any
 
-from zsg_jax.models.compute import REMAT
+from zsg_jax.models.placement import REMAT
 from zsg_jax.runtime.progress import say
 from zsg_jax.training import sharding
 

@@ -13,8 +13,7 @@ from zsg_jax.config import flatten
 from zsg_jax.data.batches.packing import row_counts
 from zsg_jax.data.sources import REWRITES
 from zsg_jax.data.tokenize import tokenizer as tokenizers
-from zsg_jax.models.choose import DEFAULT, is_file
-from zsg_jax.models.families import FAMILIES
+from zsg_jax.models.families import DEFAULT, FAMILIES, is_file
 from zsg_jax.planning import advice, machines, report
 from zsg_jax.planning.estimate import Estimate, StepShape, estimate, least_bytes
 from zsg_jax.runtime.errors import UserError
@@ -214,7 +213,7 @@ def _own_vocabulary(config: ConfigDict) -> int | None:
     size = config.model.size
     if is_file(size):
         return None
-    sizes = FAMILIES[config.model.family or DEFAULT].SIZES
+    sizes = FAMILIES[config.model.family or DEFAULT].sizes
     return sizes[size].get("vocab_size") if size in sizes else None
 
 

@@ -55,12 +55,6 @@ def test_loss_figure_names_every_arrangement_and_its_axes():
     assert len(ax.collections) == 2  # a band each
 
 
-def test_no_band_for_one_seed():
-    drawn = figures.loss_figure(summarize(make_runs(names=("only",), seeds=1, evaluations=2)))
-    assert not drawn.figure.axes[0].collections
-    assert "only" in texts(drawn)
-
-
 def test_an_arrangement_has_one_colour_in_every_figure():
     runs = make_runs()
     summary = summarize(runs)
@@ -96,10 +90,6 @@ def test_few_tasks_are_all_drawn_from_zero():
     assert len(shown) == 5
     assert all(ax.get_ylim()[0] == 0 for ax in shown)
     assert not any("left out" in text for text in texts(drawn))
-
-
-def test_one_task_needs_no_figure_by_task():
-    assert figures.loss_by_task_figure(summarize(make_runs(tasks=1))) is None
 
 
 def test_a_task_that_only_one_arrangement_has():

@@ -1,9 +1,6 @@
 """A packed step against the same instances one a row, for every family of models."""
 
-import gzip
-import json
 from functools import cache, partial
-from itertools import islice
 
 import jax
 import jax.numpy as jnp
@@ -13,10 +10,7 @@ import pytest
 
 from zsg_jax.data.batches.packing import consumed, lay_packed, pack, row_counts
 from zsg_jax.data.batches.pipeline import RowsAtOnce, Steps
-from zsg_jax.data.instance import Instance, Turn
-from zsg_jax.data.tokenize.encode import Examples, encode
-from zsg_jax.data.tokenize.tokenizer import from_folder
-from zsg_jax.models import huggingface
+from zsg_jax.data.tokenize.encode import Examples
 from zsg_jax.models import model as models
 from zsg_jax.models.decoder import DecoderConfig
 from zsg_jax.models.gpt2 import Gpt2Config
@@ -230,33 +224,3 @@ def test_where_no_two_instances_fit_one_row_packing_changes_no_bit():
     rows, packed, _ = run(MODELS["llama"], data, 4, packing=True)
     assert [float(row["loss"]) for row in plain] == [float(row["loss"]) for row in rows]
     jax.tree.map(np.testing.assert_array_equal, params, packed)
-
-
-@pytest.mark.slow
-def test_fifty_steps_of_real_rows(assets):
-    work, mesh = assets / "models" / "stories260k", sharding.make_mesh(1, 1)
-    instances = []
-    with gzip.open(assets / "data" / "p3" / "train.jsonl.gz", "rt") as file:
-        for line in islice(file, 0, None, 13):
-            turns = tuple(Turn(**turn) for turn in json.loads(line)["messages"])
-            instances.append(Instance(str(len(instances)), "", turns, ()))
-    data = encode(instances[:800], from_folder(work), 512)
-    config, found = huggingface.read_config(work), {}
-    for packing in (False, True):
-        options = TrainerOptions(16, 2, 1e-3, "cosine", 0, 1.0, 0.0, packing)
-        one = Trainer(config, options, mesh, init_from=work)
-        order, rows = np.random.default_rng(0).permutation(800), []
-        at_once = RowsAtOnce(1, 2) if packing else None
-        steps = Steps(data, order, batch_size=16, length=512, packing=at_once)
-        take, state = one.compiled_step(50, 512, steps.shapes(50)), one.initial_state(0)
-        for number in range(50):
-            state, metrics = take(state, sharding.place_batch(steps[number], mesh))
-            rows.append(jax.device_get(metrics))
-        found[packing] = rows
-    for number, (a, b) in enumerate(zip(found[False], found[True], strict=True)):
-        assert consumed(a) == consumed(b) == order[16 * number : 16 * number + 16].tolist()
-        np.testing.assert_allclose(a["loss"], b["loss"], atol=2e-3)
-        # A step may hold no two instances that fit one row.
-        assert a["fill"] <= b["fill"]
-    fills = [np.mean([row["fill"] for row in rows]) for rows in found.values()]
-    assert fills[1] > 1.2 * fills[0]

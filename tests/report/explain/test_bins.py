@@ -88,12 +88,6 @@ def test_groups_are_named_by_their_largest_share_of_a_tenth(n, groups, limit, se
     assert bins.leading_groups(codes, groups, limit).tolist() == told
 
 
-def test_what_an_order_brings_together_is_named_before_what_is_spread():
-    # Group 0 is the more frequent one, but group 7 fills the last tenth.
-    codes = np.array([0, 1, 2, 3, 4, 5, 6, 0, 1, 2] * 9 + [7] * 10)
-    assert bins.leading_groups(codes, 8, 1).tolist() == [7]
-
-
 @given(SIZES, st.integers(2, 25))
 def test_places_are_even_and_hold_both_ends(n, count):
     places = bins.even_places(n, count)

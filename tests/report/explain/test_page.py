@@ -232,21 +232,6 @@ def test_texts_and_names_are_never_markup(tmp_path):
     assert read.all("details")
 
 
-def test_other_scripts_and_what_is_no_letter(tmp_path):
-    given = make(
-        read_test=lambda row: instance(
-            "test", row, user="שלום \x00\x1b\ud800 عالم", answer="é\x85"
-        ),
-    )
-    given["test_tasks"] = ["משימה", "c\x07d\udfff"]
-    path = explain(tmp_path / "page.html", **given)
-    read = Page(path)
-    assert "שלום \ufffd\ufffd\ufffd عالم" in read.said()
-    texts = [attrs for _, attrs in read.tags if attrs.get("class") == "text"]
-    assert texts
-    assert all(attrs["dir"] == "auto" for attrs in texts)
-
-
 def test_long_texts_are_cut_and_open(tmp_path):
     words = "word " * 400
     given = make(read_train=lambda row: instance("train", row, user=words))

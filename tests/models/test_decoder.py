@@ -149,29 +149,6 @@ def test_gradients_show_that_a_token_sees_its_own_segment_backwards_and_nothing_
     assert ((influence[:, :n] > 0) == allowed).all()
 
 
-def test_padding_changes_no_logits_of_a_token():
-    _, graphdef, params = make()
-    tokens, positions, segments = batch_of(5)
-    alone = forward(graphdef, params, tokens, positions, segments)
-    for before, after in [(0, 4), (3, 0), (2, 6)]:
-        padded = [
-            np.pad(x, ((0, 0), (before, after)), constant_values=c)
-            for x, c in ((tokens, 7), (positions, 3), (segments, 0))
-        ]
-        found = forward(graphdef, params, *padded)[:, before : before + 5]
-        np.testing.assert_allclose(found, alone, atol=1e-5)
-
-
-def test_packed_equals_unpacked():
-    _, graphdef, params = make()
-    tokens, positions, segments = batch_of(4, 6, 2)
-    packed = forward(graphdef, params, tokens, positions, segments)
-    for start, stop in ((0, 4), (4, 10), (10, 12)):
-        part = tokens[:, start:stop], positions[:, start:stop], np.ones((1, stop - start), int)
-        alone = forward(graphdef, params, *part)
-        np.testing.assert_allclose(packed[:, start:stop], alone, atol=1e-5)
-
-
 @pytest.mark.parametrize("dtype", [jnp.float32, jnp.bfloat16])
 def test_a_row_of_padding_gives_no_nan_in_value_or_gradient(dtype):
     _, graphdef, params = make(dtype=dtype)

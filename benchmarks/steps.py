@@ -11,7 +11,7 @@ import jax
 import numpy as np
 from measuring import peak_memory, timed
 
-from zsg_jax.data.batches.pipeline import RowsAtOnce, Steps, lay, row_length
+from zsg_jax.data.batches.pipeline import SequencesAtOnce, Steps, lay, sequence_length
 from zsg_jax.data.instance import Instance, Turn
 from zsg_jax.data.tokenize.encode import Examples, encode
 from zsg_jax.data.tokenize.tokenizer import from_folder
@@ -110,11 +110,11 @@ def ours(
 
     work, mesh = _work(assets, steps), sharding.make_mesh(1, 1)
     lengths = work.examples.lengths
-    length = length or row_length(int(lengths[work.order].max()), LONGEST)
+    length = length or sequence_length(int(lengths[work.order].max()), LONGEST)
     options = TrainerOptions(BATCH, micro, RATE, "cosine", 0, CLIP, 0.0, packing)
     config = huggingface.read_config(work.model)
     trainer = Trainer(config, options, mesh, init_from=work.model)
-    at_once = RowsAtOnce(1, micro) if packing else None
+    at_once = SequencesAtOnce(1, micro) if packing else None
     laid = Steps(work.examples, work.order, batch_size=BATCH, length=length, packing=at_once)
     step = trainer.compiled_step(steps, length, laid.shapes(steps))
     placed = jax.tree.map(lambda leaf: leaf.sharding, trainer.abstract_state)

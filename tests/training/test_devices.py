@@ -6,7 +6,7 @@ import json
 import numpy as np
 import pytest
 
-from zsg_jax.data.batches.packing import row_counts
+from zsg_jax.data.batches.packing import sequence_counts
 from zsg_jax.training.sharding import AXES
 
 # Losses near 5 after 10 steps; sums over devices round differently in the last digits.
@@ -148,7 +148,7 @@ def shards(studies, name):
     rows, devices = np.prod(sizes[:2]), np.prod(sizes)
     at_once = CASES[name].get("training.micro_batch_size", 16)
     one_shape = name == "one" or at_once < 16
-    most = 1 if one_shape else len(row_counts(16, int(rows), 16))
+    most = 1 if one_shape else len(sequence_counts(16, int(rows), 16))
     assert 1 <= told["compiles"][name] <= most
     states = told["states"][name]
     parameters = {

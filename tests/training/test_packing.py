@@ -8,8 +8,8 @@ import numpy as np
 import optax
 import pytest
 
-from zsg_jax.data.batches.packing import consumed, lay_packed, pack, row_counts
-from zsg_jax.data.batches.pipeline import RowsAtOnce, Steps
+from zsg_jax.data.batches.packing import consumed, lay_packed, pack, sequence_counts
+from zsg_jax.data.batches.pipeline import SequencesAtOnce, Steps
 from zsg_jax.data.tokenize.encode import Examples
 from zsg_jax.models import model as models
 from zsg_jax.models.decoder import DecoderConfig
@@ -71,7 +71,7 @@ def run(model, data, count, *, packing, micro=8):
         np.arange(len(data)),
         batch_size=8,
         length=16,
-        packing=RowsAtOnce(1, micro) if packing else None,
+        packing=SequencesAtOnce(1, micro) if packing else None,
     )
     take, state = one.compiled_step(count, 16, steps.shapes(count)), one.initial_state(0)
     rows = []
@@ -155,7 +155,9 @@ def test_gradients_of_a_packed_step_are_those_of_each_instance_alone(family):
         part = jax.tree.map(lambda g, share=share: g.astype(np.float64) * share, grads)
         total = part if total is None else jax.tree.map(np.add, total, part)
     for micro in (8, 2):
-        steps = Steps(data, np.arange(8), batch_size=8, length=16, packing=RowsAtOnce(1, micro))
+        steps = Steps(
+            data, np.arange(8), batch_size=8, length=16, packing=SequencesAtOnce(1, micro)
+        )
         rows = len(steps[0]["tokens"])
         assert steps.counts[0] < 8
         found, grads = gradients(model, steps[0], min(micro, rows))
@@ -204,7 +206,7 @@ def test_compiles_are_counted_and_bounded(monkeypatch):
     _, _, steps = run(MODELS["llama"], data, 4, packing=True)
     assert len(set(steps.counts)) > 1
     assert compiled == [(count, 16) for count in sorted(set(steps.counts))]
-    assert set(steps.counts) <= set(row_counts(8, 1, 8))
+    assert set(steps.counts) <= set(sequence_counts(8, 1, 8))
     compiled.clear()
     # Rows in parts: one shape for all, whatever the number of rows.
     _, _, steps = run(MODELS["llama"], data, 4, packing=True, micro=2)

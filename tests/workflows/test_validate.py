@@ -228,7 +228,7 @@ def test_the_7b_preset_builds_in_shapes():
         trainer.abstract_batch(config.data.max_length),
     )
     # Which instance each of 16 rows holds, 16 at most.
-    assert metrics["index"].shape == metrics["place"].shape == (16, 16)
+    assert metrics["index"].shape == metrics["slot"].shape == (16, 16)
     assert jax.tree.map(lambda a: (a.shape, a.dtype), state) == jax.tree.map(
         lambda a: (a.shape, a.dtype), trainer.abstract_state
     )

@@ -38,8 +38,8 @@ class Pool(NamedTuple):
 
     train: Dataset
     test: Dataset
-    train_examples: prompts.TokenRows
-    test_examples: prompts.TokenRows
+    train_examples: prompts.TokenizedExamples
+    test_examples: prompts.TokenizedExamples
     usable: np.ndarray
     answered: np.ndarray
     aimed: np.ndarray
@@ -155,7 +155,7 @@ def _tokenize(
     form: prompts.Form,
     folder: Path | None,
     on_progress: Callable[[int], object],
-) -> prompts.TokenRows:
+) -> prompts.TokenizedExamples:
     if folder is None:
         return prompts.encode(dataset, tokenizer, length, on_progress, form)
     once(
@@ -166,7 +166,11 @@ def _tokenize(
 
 
 def _report_refused(
-    side: str, dataset: Dataset, examples: prompts.TokenRows, form: prompts.Form, bad_rows: str
+    side: str,
+    dataset: Dataset,
+    examples: prompts.TokenizedExamples,
+    form: prompts.Form,
+    bad_rows: str,
 ) -> None:
     if not examples.refused or form.template is None:
         return
@@ -204,7 +208,7 @@ def _report_dropped(side: str, counts: dict[str, Any], form: prompts.Form) -> No
         )
 
 
-def _count(dataset: Dataset, examples: prompts.TokenRows) -> dict[str, Any]:
+def _count(dataset: Dataset, examples: prompts.TokenizedExamples) -> dict[str, Any]:
     """What of a side is there, cut, refused and dropped, JSON-ready; `cut` counts examples."""
     prompt_cut = examples.cut - examples.answer_cut
     return {

@@ -8,8 +8,8 @@ import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from zsg_jax.data.batches.packing import Batch, lay_packed, pack, spread
-from zsg_jax.data.batches.pipeline import lay, row_length
-from zsg_jax.data.tokenize.encode import TokenRows
+from zsg_jax.data.batches.pipeline import lay, sequence_length
+from zsg_jax.data.tokenize.encode import TokenizedExamples
 from zsg_jax.models.loss import answer_losses, segment_losses, token_losses
 from zsg_jax.models.placement import Params
 from zsg_jax.runtime.errors import UserError
@@ -23,7 +23,7 @@ class LossEvaluator:
 
     def __init__(
         self,
-        examples: TokenRows,
+        examples: TokenizedExamples,
         ids: Sequence[str],
         tasks: Sequence[str],
         *,
@@ -49,7 +49,7 @@ class LossEvaluator:
             packing: lay as many instances into one sequence as fit, instead of one.
         """
         self._ids, self._tasks, self._dropped = ids, np.asarray(tasks), dropped
-        length = row_length(int(examples.lengths.max()), max_length)
+        length = sequence_length(int(examples.lengths.max()), max_length)
         lay_all = _packed if packing else _unpacked
         laid = lay_all(examples, batch_size, row_devices(mesh), length)
         self._batches = [place_batch(batch, mesh) for batch in laid]
@@ -104,7 +104,9 @@ class LossEvaluator:
         return losses
 
 
-def _unpacked(examples: TokenRows, batch_size: int, unit: int, length: int) -> Iterator[Batch]:
+def _unpacked(
+    examples: TokenizedExamples, batch_size: int, unit: int, length: int
+) -> Iterator[Batch]:
     """This process's part of every batch, one instance a sequence."""
     size = -(-min(batch_size, len(examples)) // unit) * unit
     local = size // jax.process_count()
@@ -115,7 +117,9 @@ def _unpacked(examples: TokenRows, batch_size: int, unit: int, length: int) -> I
         yield lay(examples, rows[first : first + local], local, length)
 
 
-def _packed(examples: TokenRows, batch_size: int, unit: int, length: int) -> Iterator[Batch]:
+def _packed(
+    examples: TokenizedExamples, batch_size: int, unit: int, length: int
+) -> Iterator[Batch]:
     """This process's part of every batch, full sequences; all batches of one shape."""
     rows = pack(examples.lengths, length)
     most = -(-batch_size // unit) * unit
@@ -139,7 +143,7 @@ def _compile(
     def step(params: Any, batch: Any) -> tuple[jax.Array, jax.Array, jax.Array]:
         x, head = hidden(params, batch["tokens"], batch["positions"], batch["segment_ids"])
         losses = token_losses(x, head, batch["tokens"], vocab_size)
-        if "place" not in batch:
+        if "slot" not in batch:
             return (*answer_losses(losses, batch["loss_mask"]), batch["index"])
         segments = batch["index"].shape[1]
         sums = segment_losses(losses, batch["loss_mask"], batch["segment_ids"], segments)

@@ -117,9 +117,9 @@ def train(run: TrainingRun, recipe: Recipe, *, facts: dict[str, str]) -> None:
             that were written before are gone.
         Terminated: after a checkpoint of the step at work, if any process has had SIGTERM.
     """
-    place = partial(place_batch, mesh=recipe.trainer.mesh)
+    transfer = partial(place_batch, mesh=recipe.trainer.mesh)
     with (
-        closing(Batches(run.steps, workers=recipe.workers, place=place)) as batches,
+        closing(Batches(run.steps, workers=recipe.workers, transfer=transfer)) as batches,
         closing(Profile(run.folder / FOLDER, recipe.profile_steps)) as profile,
         deferred(),
     ):

@@ -53,7 +53,7 @@ def train_step(
     Returns:
         The new state, and metrics: loss (mean nats a token), grad_norm (before clipping),
         learning_rate, tokens (answer tokens), fill (the share of the rows' places that hold a
-        token), and the batch's own index (and place), which say what this step consumed.
+        token), and the batch's own index (and slot), which say what this step consumed.
     """
     answer_tokens = batch["loss_mask"][:, 1:].sum(dtype=jnp.int32)
     scale = 1.0 / jnp.maximum(answer_tokens, 1).astype(jnp.float32)
@@ -95,7 +95,7 @@ def train_step(
             jnp.zeros(()),
             jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, jnp.float32), state["params"]),
         )
-        if "place" in batch:
+        if "slot" in batch:
             # How many parts there are is a number, no shape: one compile serves every step.
             computed = (parts["segment_ids"] != 0).any((1, 2)).sum(dtype=jnp.int32)
         loss, grads = jax.lax.fori_loop(0, computed, add, zero)
@@ -106,7 +106,7 @@ def train_step(
     opt_state = jax.tree.map(lambda new, old: new.astype(old.dtype), opt_state, state["opt_state"])
     params = optax.apply_updates(state["params"], updates)
     consumed: dict[str, jax.Array] = {
-        name: batch[name] for name in ("index", "place") if name in batch
+        name: batch[name] for name in ("index", "slot") if name in batch
     }
     metrics = {
         "loss": loss,

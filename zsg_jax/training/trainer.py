@@ -182,7 +182,7 @@ class Trainer:
         }
         if self._options.packing:
             segments = shape((count, self._options.batch_size), np.int32)
-            batch |= {"index": segments, "place": segments}
+            batch |= {"index": segments, "slot": segments}
         return batch
 
     def train_step_arguments(self, total: int) -> dict[str, Any]:

@@ -10,7 +10,7 @@ from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
 from zsg_jax.config import flatten
-from zsg_jax.data.batches.packing import row_counts
+from zsg_jax.data.batches.packing import sequence_counts
 from zsg_jax.data.sources import REWRITES
 from zsg_jax.data.tokenize import tokenizer as tokenizers
 from zsg_jax.models.families import DEFAULT, FAMILIES, is_file
@@ -146,7 +146,7 @@ def step_shape(config: ConfigDict, mesh: Mesh) -> StepShape:
     at_once = training.micro_batch_size or training.batch_size
     rows = training.batch_size
     if training.packing:
-        rows = row_counts(rows, sharding.row_devices(mesh), at_once)[-1]
+        rows = sequence_counts(rows, sharding.row_devices(mesh), at_once)[-1]
     return StepShape(
         rows=rows,
         length=config.data.max_length,

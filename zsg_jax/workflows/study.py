@@ -14,7 +14,7 @@ from zsg_jax.arrangement import make
 from zsg_jax.arrangement.arrangement import Arrangement
 from zsg_jax.arrangement.embedded import embed_pair
 from zsg_jax.config import flatten
-from zsg_jax.data.batches.pipeline import RowsAtOnce, Steps, row_length
+from zsg_jax.data.batches.pipeline import SequencesAtOnce, Steps, sequence_length
 from zsg_jax.data.pool import Pool
 from zsg_jax.data.tokenize.tokenizer import Tokenizer
 from zsg_jax.evaluation.evaluator import Evaluator
@@ -154,7 +154,7 @@ def evaluators(config: ConfigDict, pool: Pool, trainer: Trainer) -> list[tuple[E
 def _steps(config: ConfigDict, pool: Pool, order: np.ndarray, mesh: Mesh) -> Steps:
     """The batches of an arrangement, by step."""
     training = config.training
-    at_once = RowsAtOnce(
+    at_once = SequencesAtOnce(
         sharding.row_devices(mesh), training.micro_batch_size or training.batch_size
     )
     longest = int(pool.train_examples.lengths[pool.usable].max())
@@ -162,7 +162,7 @@ def _steps(config: ConfigDict, pool: Pool, order: np.ndarray, mesh: Mesh) -> Ste
         pool.train_examples,
         order,
         batch_size=training.batch_size,
-        length=row_length(longest, config.data.max_length),
+        length=sequence_length(longest, config.data.max_length),
         process_index=jax.process_index(),
         process_count=jax.process_count(),
         packing=at_once if training.packing else None,

@@ -3,8 +3,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from zsg_jax.data.batches.packing import consumed, lay_packed, pack, row_counts, spread
-from zsg_jax.data.batches.pipeline import Batches, RowsAtOnce, Steps
+from zsg_jax.data.batches.packing import consumed, lay_packed, pack, sequence_counts, spread
+from zsg_jax.data.batches.pipeline import Batches, SequencesAtOnce, Steps
 from zsg_jax.data.tokenize.encode import Examples
 
 
@@ -23,16 +23,16 @@ def examples(lengths, seed=0):
 def naive(lengths, capacity):
     """Best-fit decreasing, looking at every row for every instance."""
     rows = []
-    for place in sorted(range(len(lengths)), key=lambda place: (-lengths[place], place)):
+    for slot in sorted(range(len(lengths)), key=lambda slot: (-lengths[slot], slot)):
         best = None
         for number, row in enumerate(rows):
             free = capacity - sum(lengths[other] for other in row)
-            if free >= lengths[place] and (best is None or free < best[0]):
+            if free >= lengths[slot] and (best is None or free < best[0]):
                 best = free, number
         if best is None:
-            rows.append([place])
+            rows.append([slot])
         else:
-            rows[best[1]].append(place)
+            rows[best[1]].append(slot)
     return sorted(sorted(row) for row in rows)
 
 
@@ -43,10 +43,10 @@ LENGTHS = st.lists(st.integers(1, 30), min_size=0, max_size=40)
 def test_packing_is_best_fit_decreasing_and_loses_nothing(lengths):
     rows = pack(lengths, 30)
     assert rows == naive(lengths, 30)
-    assert sorted(place for row in rows for place in row) == list(range(len(lengths)))
-    assert all(sum(lengths[place] for place in row) <= 30 for row in rows)
+    assert sorted(slot for row in rows for slot in row) == list(range(len(lengths)))
+    assert all(sum(lengths[slot] for slot in row) <= 30 for row in rows)
     # No two rows would fit into one.
-    loads = sorted(sum(lengths[place] for place in row) for row in rows)
+    loads = sorted(sum(lengths[slot] for slot in row) for row in rows)
     assert len(loads) < 2 or loads[0] + loads[1] > 30
 
 
@@ -61,7 +61,7 @@ def test_an_instance_longer_than_a_row_is_no_step():
 
 @given(st.integers(1, 300), st.integers(1, 9))
 def test_shapes_are_few_and_waste_little(batch_size, unit):
-    counts = row_counts(batch_size, unit, batch_size)
+    counts = sequence_counts(batch_size, unit, batch_size)
     assert all(count % unit == 0 for count in counts)
     assert list(counts) == sorted(set(counts))
     assert len(counts) <= 4 + 4 * np.log2(max(1, batch_size / unit))
@@ -72,7 +72,7 @@ def test_shapes_are_few_and_waste_little(batch_size, unit):
 
 
 def test_micro_batches_are_taken_as_many_as_needed_in_one_shape():
-    assert row_counts(12, 2, 4) == (4, 8, 12)
+    assert sequence_counts(12, 2, 4) == (4, 8, 12)
     # Rows 0 to 3 are the first micro-batch of three: every third row of the batch, from the first.
     laid = spread([[0], [1], [2], [3], [4]], 12, 4)
     assert [laid[0], laid[3], laid[6], laid[9]] == [[0], [1], [2], [3]]
@@ -94,7 +94,7 @@ def test_a_packed_batch_by_hand():
         [False, True, True, False, False, False],
     ]
     assert batch["index"].tolist() == [[0, 1, -1], [-1] * 3, [2, -1, -1]]
-    assert batch["place"].tolist() == [[1, 2, -1], [-1] * 3, [0, -1, -1]]
+    assert batch["slot"].tolist() == [[1, 2, -1], [-1] * 3, [0, -1, -1]]
     assert consumed(batch) == [2, 0, 1]
     assert consumed({"index": np.asarray([4, 1, -1])}) == [4, 1]
 
@@ -113,7 +113,7 @@ def test_every_token_is_met_once_in_its_step_on_every_process(lengths, rows, hos
     rng = np.random.default_rng(seed)
     data = examples(lengths, seed % 1000)
     order = rng.permutation(len(lengths))[: rng.integers(1, len(lengths) + 1)]
-    shared = {"batch_size": 8, "length": 20, "packing": RowsAtOnce(unit, at_once)}
+    shared = {"batch_size": 8, "length": 20, "packing": SequencesAtOnce(unit, at_once)}
     seen = []
     for host in range(hosts):
         steps = Steps(data, order, process_index=host, process_count=hosts, **shared)
@@ -158,7 +158,9 @@ def test_every_token_is_met_once_in_its_step_on_every_process(lengths, rows, hos
         computed += count * 20
     assert steps.fill(len(steps)) == pytest.approx(real / computed)
     # Whatever the lengths, one shape where rows are taken in parts, else as the table of counts.
-    assert set(steps.shapes(len(steps))) <= ({8} if at_once < 8 else set(row_counts(8, unit, 8)))
+    assert set(steps.shapes(len(steps))) <= (
+        {8} if at_once < 8 else set(sequence_counts(8, unit, 8))
+    )
 
 
 def test_rows_that_do_not_divide_over_processes_are_refused():
@@ -169,5 +171,5 @@ def test_rows_that_do_not_divide_over_processes_are_refused():
             batch_size=4,
             length=8,
             process_count=2,
-            packing=RowsAtOnce(1, 4),
+            packing=SequencesAtOnce(1, 4),
         )

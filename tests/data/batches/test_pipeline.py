@@ -3,7 +3,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from zsg_jax.data.batches.pipeline import Batches, Steps, row_length
+from zsg_jax.data.batches.pipeline import Batches, Steps, sequence_length
 from zsg_jax.data.tokenize.encode import Examples
 
 
@@ -47,9 +47,9 @@ def test_every_step_holds_its_rows_on_every_process_and_after_a_resume(n, hosts,
 
 
 def test_rows_are_no_longer_than_the_data_asks():
-    assert row_length(1, 512) == 16
-    assert row_length(17, 512) == 32
-    assert row_length(510, 500) == 500
+    assert sequence_length(1, 512) == 16
+    assert sequence_length(17, 512) == 32
+    assert sequence_length(510, 500) == 500
 
 
 def test_a_batch_that_does_not_divide_is_refused():

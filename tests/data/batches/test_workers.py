@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from zsg_jax.data.batches.packing import consumed
-from zsg_jax.data.batches.pipeline import Batches, RowsAtOnce, Steps
+from zsg_jax.data.batches.pipeline import Batches, SequencesAtOnce, Steps
 from zsg_jax.data.dataset import from_list
 from zsg_jax.data.instance import Instance, Turn
 from zsg_jax.data.tokenize.store import StoredExamples, store
@@ -48,7 +48,7 @@ def check(number, batch):
     for row in range(len(batch["tokens"])):
         for segment in range(1, batch["segment_ids"][row].max() + 1):
             here = batch["segment_ids"][row] == segment
-            index = batch["index"][row, segment - 1] if "place" in batch else batch["index"][row]
+            index = batch["index"][row, segment - 1] if "slot" in batch else batch["index"][row]
             found[int(index)] = batch["tokens"][row, here].tolist()
             assert batch["positions"][row, here].tolist() == list(range(here.sum()))
             # The answer's letter and the eos that closes it; the space before it is the form's.
@@ -60,9 +60,9 @@ def check(number, batch):
 @pytest.mark.parametrize(
     ("workers", "stops", "packing"),
     [
-        ((3, 1, 0), (1, 3), RowsAtOnce(1, 4)),
+        ((3, 1, 0), (1, 3), SequencesAtOnce(1, 4)),
         pytest.param((1, 2, 3), (2, 4), None, marks=pytest.mark.slow),
-        ((0, 2, 1), (3, 5), RowsAtOnce(1, 2)),
+        ((0, 2, 1), (3, 5), SequencesAtOnce(1, 2)),
     ],
 )
 def test_any_number_of_workers_goes_on_from_any_step_of_any_other(stored, packing, workers, stops):

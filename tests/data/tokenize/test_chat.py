@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from zsg_jax.data.instance import Instance, Turn
-from zsg_jax.data.tokenize.chat import token_rows
+from zsg_jax.data.tokenize.chat import tokenized
 from zsg_jax.data.tokenize.encode import Form, encode, prompt_tokens
 from zsg_jax.data.tokenize.jinja import ChatTemplate
 from zsg_jax.data.tokenize.tokenizer import ByteTokenizer, train_bpe
@@ -54,7 +54,7 @@ def template(styles, style, marked=False):
 
 def row_of(styles, style, turns, marked=False, answers="all"):
     made = template(styles, style, marked)
-    (row,) = token_rows([instance(turns)], styles.tokenizer(style), made, answers)
+    (row,) = tokenized([instance(turns)], styles.tokenizer(style), made, answers)
     return row
 
 
@@ -213,7 +213,7 @@ CHATML = """\
 def bytes_row(source, turns=TALK, answers="all", tokenizer=None):
     tokenizer = tokenizer or ByteTokenizer()
     made = ChatTemplate(source, "mine.jinja", tokenizer.special_tokens)
-    (row,) = token_rows([instance(turns)], tokenizer, made, answers)
+    (row,) = tokenized([instance(turns)], tokenizer, made, answers)
     return row
 
 

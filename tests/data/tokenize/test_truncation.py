@@ -7,7 +7,7 @@ from zsg_jax.data.instance import Instance, Turn
 from zsg_jax.data.tokenize.encode import Form, encode, prompt_tokens
 from zsg_jax.data.tokenize.jinja import ChatTemplate
 from zsg_jax.data.tokenize.tokenizer import ByteTokenizer
-from zsg_jax.data.tokenize.truncation import TokenRow, fit, holds_words
+from zsg_jax.data.tokenize.truncation import TokenizedExample, fit, holds_words
 
 BYTES = ByteTokenizer()
 TEMPLATE = ChatTemplate(
@@ -203,7 +203,7 @@ def test_words_are_cut_as_a_loop_over_the_turns_would(prompts, over, truncation)
 
 
 def test_an_empty_row_stays_empty():
-    nothing = TokenRow(*[np.zeros(0, np.int32)] * 3)
+    nothing = TokenizedExample(*[np.zeros(0, np.int32)] * 3)
     fitted = fit(nothing, ONE.turns, 5, "head", 2)
     assert (len(fitted.ids), fitted.prompt_cut, fitted.answer_cut, fitted.prompt) == (0, 0, 0, 0)
 

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from zsg_jax.data.tokenize.encode import TokenRows
+from zsg_jax.data.tokenize.encode import TokenizedExamples
 
 Batch = dict[str, np.ndarray]
 
@@ -25,7 +25,7 @@ def pack(lengths: Sequence[int] | np.ndarray, capacity: int) -> list[list[int]]:
         capacity: tokens a row holds.
 
     Returns:
-        The places, from 0 to n - 1, that each row holds.
+        The slots that each row holds: the instances' numbers, from 0 to n - 1.
 
     Raises:
         ValueError: if an instance is longer than a row.
@@ -35,19 +35,19 @@ def pack(lengths: Sequence[int] | np.ndarray, capacity: int) -> list[list[int]]:
         raise ValueError(f"an instance of {max(sizes)} tokens does not fit a row of {capacity}")
     rows: list[list[int]] = []
     room: list[tuple[int, int]] = []  # (tokens free, row), in order
-    for place in sorted(range(len(sizes)), key=lambda place: -sizes[place]):
-        at = bisect_left(room, (sizes[place], -1))
+    for slot in sorted(range(len(sizes)), key=lambda slot: -sizes[slot]):
+        at = bisect_left(room, (sizes[slot], -1))
         if at == len(room):
             free, row = capacity, len(rows)
             rows.append([])
         else:
             free, row = room.pop(at)
-        rows[row].append(place)
-        insort(room, (free - sizes[place], row))
+        rows[row].append(slot)
+        insort(room, (free - sizes[slot], row))
     return sorted(sorted(row) for row in rows)
 
 
-def row_counts(batch_size: int, unit: int, at_once: int) -> tuple[int, ...]:
+def sequence_counts(batch_size: int, unit: int, at_once: int) -> tuple[int, ...]:
     """The numbers of rows that a step may compute, ascending.
 
     Rows all at once (`at_once` is `batch_size`) make a shape to compile for each number, so these
@@ -82,7 +82,7 @@ def spread(rows: Sequence[list[int]], count: int, at_once: int) -> list[list[int
 
 
 def lay_packed(
-    examples: TokenRows,
+    examples: TokenizedExamples,
     index: np.ndarray,
     rows: Sequence[Sequence[int]],
     *,
@@ -94,15 +94,15 @@ def lay_packed(
     Args:
         examples: token rows.
         index: (n,) the examples of the step, in its order.
-        rows: places in `index` that each row holds, as `pack` gives them, in the order of the
+        rows: slots in `index` that each row holds, as `pack` gives them, in the order of the
             batch; an empty one makes an empty row.
         length: tokens a row.
         segments: the most examples a row may hold.
 
     Returns:
         tokens, positions, segment_ids (R, length) int32 and loss_mask (R, length) bool, R the
-        number of `rows`; index and place (R, segments) int32: the example that is segment s + 1 of
-        a row, and its place in the step, -1 where there is none. Positions restart with each
+        number of `rows`; index and slot (R, segments) int32: the example that is segment s + 1 of
+        a row, and its slot in the step, -1 where there is none. Positions restart with each
         segment; its first token carries no loss, since nothing of its own comes before it; segment
         id 0 is padding.
     """
@@ -111,28 +111,28 @@ def lay_packed(
         name: np.zeros((count, length), np.int32) for name in ("tokens", "positions", "segment_ids")
     }
     batch["loss_mask"] = np.zeros((count, length), bool)
-    batch |= {name: np.full((count, segments), -1, np.int32) for name in ("index", "place")}
-    for number, places in enumerate(rows):
+    batch |= {name: np.full((count, segments), -1, np.int32) for name in ("index", "slot")}
+    for number, slots in enumerate(rows):
         start = 0
-        for segment, place in enumerate(places):
-            tokens, mask = examples[int(index[place])]
+        for segment, slot in enumerate(slots):
+            tokens, mask = examples[int(index[slot])]
             here = slice(start, start + len(tokens))
             batch["tokens"][number, here] = tokens
             batch["positions"][number, here] = np.arange(len(tokens))
             batch["segment_ids"][number, here] = segment + 1
             batch["loss_mask"][number, here] = mask
             batch["loss_mask"][number, start] = False
-            batch["index"][number, segment] = index[place]
-            batch["place"][number, segment] = place
+            batch["index"][number, segment] = index[slot]
+            batch["slot"][number, segment] = slot
             start += len(tokens)
     return batch
 
 
 def consumed(batch: dict[str, np.ndarray]) -> list[int]:
-    """The examples that a batch held, in the order of the step, from its index and place."""
+    """The examples that a batch held, in the order of the step, from its index and slot."""
     index = np.asarray(batch["index"])
-    if "place" not in batch:
+    if "slot" not in batch:
         return index[index >= 0].tolist()
-    place = np.asarray(batch["place"])
-    real = place >= 0
-    return index[real][np.argsort(place[real], kind="stable")].tolist()
+    slot = np.asarray(batch["slot"])
+    real = slot >= 0
+    return index[real][np.argsort(slot[real], kind="stable")].tolist()

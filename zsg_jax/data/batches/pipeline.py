@@ -7,17 +7,17 @@ from typing import Any, NamedTuple
 import grain
 import numpy as np
 
-from zsg_jax.data.batches.packing import Batch, lay_packed, pack, row_counts, spread
+from zsg_jax.data.batches.packing import Batch, lay_packed, pack, sequence_counts, spread
 from zsg_jax.data.batches.workers import Workers
-from zsg_jax.data.tokenize.encode import TokenRows
+from zsg_jax.data.tokenize.encode import TokenizedExamples
 
 
-def row_length(longest: int, max_length: int) -> int:
+def sequence_length(longest: int, max_length: int) -> int:
     """Tokens a batch row holds: the longest example, rounded up to a multiple of 16, capped."""
     return min(max_length, -(-longest // 16) * 16)
 
 
-def lay(examples: TokenRows, rows: np.ndarray, batch_size: int, length: int) -> Batch:
+def lay(examples: TokenizedExamples, rows: np.ndarray, batch_size: int, length: int) -> Batch:
     """Lays examples into one batch, one example a row, empty rows at the end.
 
     Args:
@@ -36,18 +36,18 @@ def lay(examples: TokenRows, rows: np.ndarray, batch_size: int, length: int) -> 
         "loss_mask": np.zeros((batch_size, length), bool),
         "index": np.full(batch_size, -1, np.int32),
     }
-    for place, row in enumerate(rows):
+    for slot, row in enumerate(rows):
         if row < 0:
             continue
         tokens, mask = examples[row]
-        batch["tokens"][place, : len(tokens)] = tokens
-        batch["segment_ids"][place, : len(tokens)] = 1
-        batch["loss_mask"][place, : len(tokens)] = mask
-        batch["index"][place] = row
+        batch["tokens"][slot, : len(tokens)] = tokens
+        batch["segment_ids"][slot, : len(tokens)] = 1
+        batch["loss_mask"][slot, : len(tokens)] = mask
+        batch["index"][slot] = row
     return batch
 
 
-class RowsAtOnce(NamedTuple):
+class SequencesAtOnce(NamedTuple):
     """How the rows of a packed step are divided: over `unit` devices, `at_once` at a time."""
 
     unit: int
@@ -65,21 +65,21 @@ class Steps:
 
     def __init__(
         self,
-        examples: TokenRows,
+        examples: TokenizedExamples,
         order: np.ndarray,
         *,
         batch_size: int,
         length: int,
         process_index: int = 0,
         process_count: int = 1,
-        packing: RowsAtOnce | None = None,
+        packing: SequencesAtOnce | None = None,
     ) -> None:
         """Takes `order` (n,) int64 rows of `examples`; each step holds the next `batch_size`.
 
         Args:
-            packing: None lays one example a row; else as many as fit, into a number of rows that
-                `packing.row_counts` allows. Every process works out the same rows from the lengths
-                alone, and takes its part of them.
+            packing: None lays one example a sequence; else as many as fit, into a number of
+                sequences that `packing.sequence_counts` allows. Every process works out the same
+                from the lengths alone, and takes its part of them.
 
         Raises:
             ValueError: if the rows do not divide over the processes.
@@ -93,7 +93,7 @@ class Steps:
         self._packing, self.length = packing, length
         self.counts = np.full(len(self), batch_size, np.int64)
         if packing is not None:
-            allowed = np.asarray(row_counts(batch_size, packing.unit, packing.at_once))
+            allowed = np.asarray(sequence_counts(batch_size, packing.unit, packing.at_once))
             needed = [len(self._pack(self._of(step))) for step in range(len(self))]
             self.counts = allowed[np.searchsorted(allowed, needed)]
 
@@ -120,7 +120,7 @@ class Steps:
         return sorted({self._laid(step) for step in range(total)})
 
     def fill(self, total: int) -> float:
-        """The share of the places in the rows of steps 1 to `total` that hold a token."""
+        """The share of the positions in the rows of steps 1 to `total` that hold a token."""
         tokens = self._lengths[self.order[: total * self._batch_size]].sum()
         return float(tokens / (self.counts[:total].sum() * self.length))
 
@@ -150,17 +150,17 @@ class Batches(Iterator[Any]):
         workers: int = 0,
         threads: int = 1,
         ahead: int = 8,
-        place: Callable[[Batch], Any] = lambda batch: batch,
+        transfer: Callable[[Batch], Any] = lambda batch: batch,
     ) -> None:
         """Takes `steps`.
 
         Args:
             workers: processes that lay batches, one ahead each; if 0, `threads` of this process do.
             ahead: batches that threads lay before they are asked for.
-            place: what is done to a batch, while the one before it is at work, before it is handed
-                out.
+            transfer: what is done to a batch before it is handed out, while the one before it is at
+                work.
         """
-        self._steps, self._workers, self._place = steps, workers, place
+        self._steps, self._workers, self._transfer = steps, workers, transfer
         self._options = grain.ReadOptions(num_threads=threads, prefetch_buffer_size=ahead)
         self._next = 0
         self._laid: Workers | grain.DatasetIterator | None = None
@@ -210,4 +210,4 @@ class Batches(Iterator[Any]):
         elif self._laid is None:
             rest = grain.MapDataset.source(self._steps)[step:]
             self._laid = iter(rest.to_iter_dataset(self._options))
-        return self._place(next(self._laid))
+        return self._transfer(next(self._laid))

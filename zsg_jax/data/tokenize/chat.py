@@ -18,7 +18,7 @@ import numpy as np
 from zsg_jax.data.instance import Instance
 from zsg_jax.data.tokenize.jinja import MARK, MARK_END, ChatTemplate
 from zsg_jax.data.tokenize.tokenizer import Encoding, Tokenizer
-from zsg_jax.data.tokenize.truncation import TokenRow, Unfit, holds_words
+from zsg_jax.data.tokenize.truncation import TokenizedExample, Unfit, holds_words
 
 # Around a turn's words, its number first; kept for use inside a program, as MARK is.
 _OPEN, _NUMBER_END, _CLOSE = "\ufdd2", "\ufdd3", "\ufdd4"
@@ -146,9 +146,9 @@ def _take_signs(
     return "".join([*parts, signed[read:]]), marked, words
 
 
-def token_rows(
+def tokenized(
     instances: Sequence[Instance], tokenizer: Tokenizer, template: ChatTemplate, answers: str
-) -> list[TokenRow | Unfit]:
+) -> list[TokenizedExample | Unfit]:
     """Renders and tokenizes instances; one that the template does not fit gives the reason."""
     rendered: list[Rendering | Unfit] = []
     texts: list[str] = []
@@ -166,7 +166,7 @@ def token_rows(
         texts += [one.text, *one.prompts]
         plain += [spelled] * (1 + len(one.prompts))
     encodings = iter(tokenizer.encode_rendered(texts, plain))
-    rows: list[TokenRow | Unfit] = []
+    rows: list[TokenizedExample | Unfit] = []
     for maybe in rendered:
         if isinstance(maybe, Unfit):
             rows.append(maybe)
@@ -179,7 +179,7 @@ def token_rows(
     return rows
 
 
-def _token_row(one: Rendering, whole: Encoding, prompts: list[Encoding]) -> TokenRow:
+def _token_row(one: Rendering, whole: Encoding, prompts: list[Encoding]) -> TokenizedExample:
     ids, spans = whole
     answer, turn = np.full(len(ids), -1, np.int32), np.full(len(ids), -1, np.int32)
     for number, (start, end) in enumerate(one.answers):
@@ -194,7 +194,7 @@ def _token_row(one: Rendering, whole: Encoding, prompts: list[Encoding]) -> Toke
     for index, start, end in one.words or ():
         lead = start - len(one.text[:start].rstrip())
         turn[holds_words(spans, start, end, lead)] = index
-    return TokenRow(ids, answer, turn)
+    return TokenizedExample(ids, answer, turn)
 
 
 def _refuse_spelled(instance: Instance, tokenizer: Tokenizer) -> None:

@@ -11,7 +11,7 @@ from zsg_jax.data.tokenize import chat
 from zsg_jax.data.tokenize import user_assistant as study
 from zsg_jax.data.tokenize.jinja import ChatTemplate
 from zsg_jax.data.tokenize.tokenizer import Tokenizer
-from zsg_jax.data.tokenize.truncation import Fitted, TokenRow, Unfit, fit
+from zsg_jax.data.tokenize.truncation import Fitted, TokenizedExample, Unfit, fit
 from zsg_jax.runtime.errors import UserError
 
 ANSWERS = ("all", "last")
@@ -41,7 +41,7 @@ class Form(NamedTuple):
 STUDY_FORM = Form()
 
 
-class TokenRows(Protocol):
+class TokenizedExamples(Protocol):
     """Token rows of unequal length, in memory (`Examples`) or on disk (`tokens.StoredExamples`)."""
 
     def __len__(self) -> int: ...
@@ -50,7 +50,7 @@ class TokenRows(Protocol):
         """Tokens (n,) int32 and loss mask (n,) bool of one row."""
         ...
 
-    def select(self, rows: np.ndarray) -> "TokenRows":
+    def select(self, rows: np.ndarray) -> "TokenizedExamples":
         """The given rows, in the given order."""
         ...
 
@@ -145,7 +145,7 @@ def encode(
         for instance, row in zip(chunk, _token_rows(chunk, tokenizer, form), strict=True):
             if isinstance(row, Unfit):
                 refused[len(rows)] = str(row)
-                row = TokenRow(*[np.zeros(0, np.int32)] * 3)
+                row = TokenizedExample(*[np.zeros(0, np.int32)] * 3)
             rows.append(fit(row, instance.turns, max_length, form.truncation, form.max_answer))
         on_progress(len(chunk))
     return replace(
@@ -181,10 +181,10 @@ def prompt_tokens(
 
 def _token_rows(
     instances: Sequence[Instance], tokenizer: Tokenizer, form: Form
-) -> Sequence[TokenRow | Unfit]:
+) -> Sequence[TokenizedExample | Unfit]:
     if form.template is None:
-        return study.token_rows(instances, tokenizer, form.answers)
-    return chat.token_rows(instances, tokenizer, form.template, form.answers)
+        return study.tokenized(instances, tokenizer, form.answers)
+    return chat.tokenized(instances, tokenizer, form.template, form.answers)
 
 
 def _pack(rows: Sequence[tuple[np.ndarray, np.ndarray]]) -> Examples:

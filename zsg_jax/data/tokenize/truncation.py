@@ -20,7 +20,7 @@ from zsg_jax.data.instance import Turn
 TRUNCATIONS = ("tail", "head", "middle")
 
 
-class TokenRow(NamedTuple):
+class TokenizedExample(NamedTuple):
     """The tokens of an instance, whole.
 
     Attributes:
@@ -70,7 +70,7 @@ class Fitted(NamedTuple):
 
 
 def fit(
-    row: TokenRow,
+    row: TokenizedExample,
     turns: Sequence[Turn],
     max_length: int,
     truncation: str = "tail",
@@ -94,7 +94,9 @@ def fit(
     )
 
 
-def _limit_answers(row: TokenRow, limit: int, keep: np.ndarray, learned: np.ndarray) -> None:
+def _limit_answers(
+    row: TokenizedExample, limit: int, keep: np.ndarray, learned: np.ndarray
+) -> None:
     last = row.answer.max(initial=-1)
     for answer in range(last + 1):
         beyond = np.flatnonzero(row.answer == answer)[limit:]
@@ -106,7 +108,7 @@ def _limit_answers(row: TokenRow, limit: int, keep: np.ndarray, learned: np.ndar
 
 
 def _cut_words(
-    row: TokenRow,
+    row: TokenizedExample,
     turns: Sequence[Turn],
     max_length: int,
     truncation: str,

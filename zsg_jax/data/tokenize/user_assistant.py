@@ -13,7 +13,7 @@ import numpy as np
 
 from zsg_jax.data.instance import Instance
 from zsg_jax.data.tokenize.tokenizer import Tokenizer
-from zsg_jax.data.tokenize.truncation import TokenRow, holds_words
+from zsg_jax.data.tokenize.truncation import TokenizedExample, holds_words
 
 
 class Exchange(NamedTuple):
@@ -45,7 +45,9 @@ def exchanges(instance: Instance) -> list[Exchange]:
     return rendered
 
 
-def token_rows(instances: Sequence[Instance], tokenizer: Tokenizer, answers: str) -> list[TokenRow]:
+def tokenized(
+    instances: Sequence[Instance], tokenizer: Tokenizer, answers: str
+) -> list[TokenizedExample]:
     """Tokenizes instances; `answers` is "all" or "last".
 
     A token that holds any character of an answer belongs to it, so a token that joins the space
@@ -69,5 +71,7 @@ def token_rows(instances: Sequence[Instance], tokenizer: Tokenizer, answers: str
             for index, start, end in exchange.words:
                 own[:-1][holds_words(spans, start, end, lead=1)] = index
             turn.append(own)
-        rows.append(TokenRow(np.concatenate(ids), np.concatenate(answer), np.concatenate(turn)))
+        rows.append(
+            TokenizedExample(np.concatenate(ids), np.concatenate(answer), np.concatenate(turn))
+        )
     return rows

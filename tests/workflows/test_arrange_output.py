@@ -1,0 +1,89 @@
+import pytest
+
+from zsg_jax.runtime.errors import UserError
+from zsg_jax.similarity.encoders.hashing import HashingEncoder
+from zsg_jax.workflows import arrange as command
+from zsg_jax.workflows.arrange_options import ArrangeOptions
+
+WRITTEN = {"order.npy", "turn.npy", "line.npy", "arrangement.json", "leakage.jsonl", ".lock"}
+
+
+def content(folder):
+    return {path.name: path.read_bytes() for path in folder.iterdir() if path.is_file()}
+
+
+def test_an_arrangement_that_fails_leaves_the_one_before_it(run, tmp_path, monkeypatch):
+    run(explain=True)
+    before = content(tmp_path / "out")
+
+    def fail(*_args, **_options):
+        raise UserError("disk full")
+
+    monkeypatch.setattr(command.export, "write", fail)
+    with pytest.raises(UserError, match="disk full"):
+        run(method="random")
+    assert content(tmp_path / "out") == before
+    assert not (tmp_path / "out" / "scratch").exists()
+
+
+def test_another_arrangement_takes_the_place_but_keeps_the_embeddings(run, tmp_path, monkeypatch):
+    run(report_split=0.5, explain=True)
+    run(embeddings=str(tmp_path / "kept"), output=tmp_path / "other")
+    out = tmp_path / "out"
+    assert (out / "explain.html").stat().st_size > 10_000
+    assert not (tmp_path / "other" / "embeddings").exists()
+
+    def fail(*_):
+        raise AssertionError("embedded again")
+
+    monkeypatch.setattr(HashingEncoder, "encode", fail)
+    rows, facts = run(method="random", seed=1)
+    assert facts["provenance"]["method"] == "random"
+    assert len(rows) == 60
+    assert {path.name for path in out.iterdir()} == WRITTEN | {"embeddings", "arranged.jsonl"}
+    run(embeddings=str(tmp_path / "kept"), output=tmp_path / "third")
+
+
+@pytest.mark.parametrize("format", ["jsonl", "arrow"])
+def test_what_a_kill_leaves_is_no_hindrance(run, sides, tmp_path, format):
+    """A kill leaves the scratch folder with whatever was written there."""
+    run()
+    left = tmp_path / "out" / "scratch" / "new"
+    left.mkdir(parents=True)
+    for name in ("arranged.stream", "arranged.jsonl.partial", "leakage.jsonl"):
+        (left / name).write_text("half")
+    request = ArrangeOptions(**sides, output=tmp_path / "out", format=format)
+    written = command.run(request)
+    names = {path.name for path in (tmp_path / "out").iterdir()}
+    assert names == WRITTEN | {"embeddings", written.name}
+
+
+def test_input_is_not_read_from_where_output_goes(run, tmp_path):
+    run()
+    arranged = tmp_path / "out" / "arranged.jsonl"
+    for side in ("train", "test"):
+        with pytest.raises(UserError, match=rf"--{side} .*arranged\.jsonl: lies in the output fol"):
+            run(**{side: str(arranged)})
+    mixture = tmp_path / "all.mix.json"
+    mixture.write_text('{"sources": [{"path": "train.jsonl"}, {"path": "out/arranged.jsonl"}]}')
+    with pytest.raises(UserError, match=r"--train .*arranged\.jsonl: lies in the output folder"):
+        run(train=str(mixture))
+    assert arranged.exists()
+    (tmp_path / "other").mkdir()
+    (tmp_path / "other" / "scratch").write_text("a file")
+    with pytest.raises(UserError, match="scratch is a file; give another folder"):
+        run(output=tmp_path / "other")
+
+
+def test_a_folder_of_other_things_is_left_alone(run, tmp_path):
+    (tmp_path / "order").mkdir()
+    (tmp_path / "order" / "order.npy").write_text("somebody's order")
+    with pytest.raises(UserError, match=r"holds order\.npy, which no arrangement wrote"):
+        run(output=tmp_path / "order")
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / "thesis.tex").write_text("years of work")
+    with pytest.raises(UserError, match=r"holds thesis\.tex, which no arrangement wrote"):
+        run()
+    assert (tmp_path / "out" / "thesis.tex").read_text() == "years of work"
+    with pytest.raises(UserError, match=r"train\.jsonl: is a file"):
+        run(output=tmp_path / "train.jsonl")

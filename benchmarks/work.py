@@ -13,7 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 from measuring import peak_memory, timed
 
-from zsg_jax.arrangement import turns as arrange
+from zsg_jax.arrangement.turns import tmta as arrange
 from zsg_jax.similarity.embeddings import Embeddings, StoredEmbeddings
 from zsg_jax.similarity.search.cosine import cosine_matrix
 from zsg_jax.similarity.search.options import Search

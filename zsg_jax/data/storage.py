@@ -46,7 +46,7 @@ class Storage:
         self._file: BinaryIO
         format = detect(path)
         self._records = open_tfds(path) if format == TFDS else None
-        if self._records:
+        if self._records is not None:
             return
         plain = format == LINES and path.is_file() and path.suffix != ".gz"
         self._in_place = plain and not fields
@@ -64,7 +64,7 @@ class Storage:
     def add(self, record: Record) -> None:
         """Takes in the next record; raises UserError where the disk is full."""
         raw = record.raw.strip()
-        if self._records:
+        if self._records is not None:
             start = record.number - 1
         elif self._in_place:
             start = record.offset + len(record.raw) - len(record.raw.lstrip())
@@ -83,7 +83,7 @@ class Storage:
 
     def seal(self) -> None:
         """Ends the adding; raises UserError if the source has changed, or the disk is full."""
-        if self._records:
+        if self._records is not None:
             return
         if self._in_place:
             if _stamp(self._path.stat()) != self._stamp:
@@ -103,7 +103,7 @@ class Storage:
     def raw(self, index: int) -> bytes:
         """The JSON object of a record; raises UserError if the source has changed."""
         start, size = self._starts[index], self._sizes[index]
-        if self._records:
+        if self._records is not None:
             try:
                 raw = self._records.raw(start)
                 return rename(raw, self._fields) if self._fields else raw
@@ -124,7 +124,7 @@ class Storage:
 
     def close(self) -> None:
         """Closes the file; a copy is gone."""
-        if self._records:
+        if self._records is not None:
             self._records.close()
             return
         # On a full disk the rest of a copy cannot be written: it is not needed either.

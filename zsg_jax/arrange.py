@@ -9,7 +9,7 @@ from pathlib import Path
 
 from zsg_jax.arrangement.methods import NAMES
 from zsg_jax.data.export import FORMATS
-from zsg_jax.data.schemas import AUTO, SCHEMAS
+from zsg_jax.data.schemas.registry import AUTO, SCHEMAS
 from zsg_jax.runtime import cli as command_line
 from zsg_jax.similarity.distances import DISTANCES
 from zsg_jax.similarity.encoders.embed import DTYPES

@@ -7,7 +7,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from zsg_jax.data.schemas import AUTO, SCHEMAS
+from zsg_jax.data.schemas.registry import AUTO, SCHEMAS
 from zsg_jax.runtime import cli as command_line
 from zsg_jax.workflows import prepare as command
 from zsg_jax.workflows.prepare_options import PrepareOptions

@@ -5,7 +5,7 @@ from functools import cached_property, partial
 from typing import TYPE_CHECKING
 
 from zsg_jax.arrangement.arrangement import Arrangement
-from zsg_jax.arrangement.orders import Tasks, number_tasks
+from zsg_jax.arrangement.permutations import Tasks, number_tasks
 from zsg_jax.arrangement.subsets import halves
 from zsg_jax.arrangement.turns import first_length, tmta
 from zsg_jax.runtime.errors import check

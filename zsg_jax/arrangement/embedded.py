@@ -17,8 +17,8 @@ from zsg_jax.similarity.embeddings import (
     check_finite,
     open_embeddings,
 )
-from zsg_jax.similarity.encoders.choose import choose_encoder
 from zsg_jax.similarity.encoders.embed import embed
+from zsg_jax.similarity.encoders.registry import choose_encoder
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from zsg_jax.arrangement import orders
+from zsg_jax.arrangement import permutations
 from zsg_jax.arrangement.arrangement import Arrangement
 from zsg_jax.arrangement.comparison import Comparison, Needs
 from zsg_jax.arrangement.subsets import polar, turn_range, uniform
@@ -119,7 +119,7 @@ def _fine(measure: Measure, *, descending: bool) -> Method:
     """The pool by each example's distance to the test set."""
     rank = measure.rank or measure.distance
     return Method(
-        lambda c, seed: orders.by_distance(rank(c), descending=descending, budget=c.budget),
+        lambda c, seed: permutations.by_distance(rank(c), descending=descending, budget=c.budget),
         measure.needs,
         measure,
     )
@@ -128,7 +128,7 @@ def _fine(measure: Measure, *, descending: bool) -> Method:
 def _coarse(*, descending: bool) -> Method:
     """Whole tasks by the WSD of their mean embedding."""
     return Method(
-        lambda c, seed: orders.coarse(
+        lambda c, seed: permutations.coarse(
             c.tasks, c.task_wsd.distance, descending=descending, budget=c.budget
         ),
         TASK_WSD.needs,
@@ -144,21 +144,25 @@ METHODS: dict[str, Method] = {
     "tmta-min": Method(lambda c, seed: c.nearest, Needs.NEAREST),
     "tmta-max": Method(lambda c, seed: c.farthest, Needs.FARTHEST),
     # The examples of tmta-min three ways: turns forward, turns backward, shuffled.
-    "tmta-nft": Method(lambda c, seed: orders.nearest_first(c.nearest), Needs.NEAREST),
-    "tmta-fft": Method(lambda c, seed: orders.farthest_first(c.nearest), Needs.NEAREST),
+    "tmta-nft": Method(lambda c, seed: permutations.nearest_first(c.nearest), Needs.NEAREST),
+    "tmta-fft": Method(lambda c, seed: permutations.farthest_first(c.nearest), Needs.NEAREST),
     "tmta-rt": Method(
-        lambda c, seed: orders.shuffled(c.nearest, seed), Needs.NEAREST, shuffles=True
+        lambda c, seed: permutations.shuffled(c.nearest, seed), Needs.NEAREST, shuffles=True
     ),
     # Half of either; and the examples of tmta-min-max shuffled.
     "tmta-min-max": Method(lambda c, seed: c.min_max(), _BOTH),
     "tmta-max-min": Method(lambda c, seed: c.max_min(), _BOTH),
-    "tmta-random": Method(lambda c, seed: orders.shuffled(c.min_max(), seed), _BOTH, shuffles=True),
-    # The pool without regard to the test set.
-    "random": Method(lambda c, seed: orders.random(len(c), seed, budget=c.budget), shuffles=True),
-    "round-robin": Method(
-        lambda c, seed: orders.round_robin(c.tasks, budget=c.budget), by_task=True
+    "tmta-random": Method(
+        lambda c, seed: permutations.shuffled(c.min_max(), seed), _BOTH, shuffles=True
     ),
-    "cluster": Method(lambda c, seed: orders.cluster(c.tasks, budget=c.budget), by_task=True),
+    # The pool without regard to the test set.
+    "random": Method(
+        lambda c, seed: permutations.random(len(c), seed, budget=c.budget), shuffles=True
+    ),
+    "round-robin": Method(
+        lambda c, seed: permutations.round_robin(c.tasks, budget=c.budget), by_task=True
+    ),
+    "cluster": Method(lambda c, seed: permutations.cluster(c.tasks, budget=c.budget), by_task=True),
     # Fine grain, nearest or farthest first.
     "wsd-nft": _fine(WSD, descending=False),
     "wsd-fft": _fine(WSD, descending=True),
@@ -197,7 +201,7 @@ def _subset(choose: Callable[[np.ndarray, np.ndarray, int], Arrangement], number
 
     def arrange(comparison: Comparison, seed: int) -> Arrangement:
         chosen = choose(comparison.wsd.distance, comparison.tasks, number)
-        mixed = orders.shuffled(chosen, seed)
+        mixed = permutations.shuffled(chosen, seed)
         return Arrangement(mixed.order[: comparison.budget], mixed.turn[: comparison.budget])
 
     return Method(arrange, WSD.needs, WSD, shuffles=True, by_task=True)

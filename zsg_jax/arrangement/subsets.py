@@ -6,7 +6,7 @@ Subsets of a pool come by ascending row and are of turn 1; `orders.shuffled` mix
 import numpy as np
 
 from zsg_jax.arrangement.arrangement import Arrangement
-from zsg_jax.arrangement.orders import Tasks, number_tasks, ranked
+from zsg_jax.arrangement.permutations import Tasks, number_tasks, ranked
 from zsg_jax.runtime.errors import check
 
 

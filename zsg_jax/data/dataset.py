@@ -11,11 +11,11 @@ from typing import NamedTuple, overload
 import numpy as np
 
 from zsg_jax.data.formats import natural_instructions
-from zsg_jax.data.formats.detect import TASKS, detect
 from zsg_jax.data.formats.natural_instructions.prompt import Encode
+from zsg_jax.data.formats.registry import TASKS, detect
 from zsg_jax.data.instance import Instance, InstancesDigest, instances_digest
-from zsg_jax.data.schemas import AUTO, FLAG
 from zsg_jax.data.schemas.read import ADVICE, BadRow, check_records, open_records
+from zsg_jax.data.schemas.registry import AUTO, FLAG
 from zsg_jax.data.storage import Storage
 from zsg_jax.runtime.progress import say
 

@@ -9,7 +9,7 @@ from typing import Any
 from zsg_jax.data.dataset import Dataset, ReadOptions, from_list, join, open_dataset
 from zsg_jax.data.mixture import is_mixture, mix, read_mixture
 from zsg_jax.data.rewrites import rewrites
-from zsg_jax.data.schemas import AUTO
+from zsg_jax.data.schemas.registry import AUTO
 from zsg_jax.data.splits import EVERYTHING, Selection, select_sides
 from zsg_jax.runtime.buckets import is_address, spelled
 from zsg_jax.runtime.errors import UserError, check

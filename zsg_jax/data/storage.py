@@ -10,9 +10,9 @@ from typing import BinaryIO
 
 import numpy as np
 
-from zsg_jax.data.formats.detect import LINES, TFDS, detect
 from zsg_jax.data.formats.fields import rename
 from zsg_jax.data.formats.jsonl import Record, Refused
+from zsg_jax.data.formats.registry import LINES, TFDS, detect
 from zsg_jax.data.formats.tfds import open_tfds
 from zsg_jax.data.instance import Instance
 from zsg_jax.data.schemas.read import parse

@@ -1,4 +1,7 @@
-"""The contract of every evaluation: parameters in, fields of a record out; in a run, or alone."""
+"""The contract of every evaluation: parameters in, fields of a record out; in a run, or alone.
+
+A new evaluator is a file of this folder, and an entry of `workflows.study.evaluators`.
+"""
 
 from collections.abc import Iterable
 from typing import Any, Protocol

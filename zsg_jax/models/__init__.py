@@ -1,0 +1,1 @@
+"""Language models: `families.FAMILIES` lists them, `huggingface` has their layouts."""

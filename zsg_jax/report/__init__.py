@@ -1,0 +1,1 @@
+"""The page of a finished study, and that which explains an order."""

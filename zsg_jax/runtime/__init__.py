@@ -1,1 +1,1 @@
-"""What every room uses: errors, files, processes, signals, progress."""
+"""What all of the package uses: errors, files, shards, processes, signals, progress."""

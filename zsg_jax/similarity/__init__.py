@@ -1,0 +1,1 @@
+"""How alike instances are. A new space is an encoder, listed in `encoders.registry.ENCODERS`."""

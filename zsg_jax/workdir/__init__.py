@@ -1,1 +1,1 @@
-"""A workdir belongs to one study; what it says of the models trained in it."""
+"""The folder a study lives in: whom it belongs to, and what was trained in it."""

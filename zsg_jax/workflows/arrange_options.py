@@ -10,7 +10,7 @@ from zsg_jax.data.export import check_format
 from zsg_jax.data.formats.fields import parse_fields
 from zsg_jax.data.formats.natural_instructions.options import check_untokenized, from_text
 from zsg_jax.data.mixture import is_mixture, read_mixture
-from zsg_jax.data.schemas import AUTO, check_schema
+from zsg_jax.data.schemas.registry import AUTO, check_schema
 from zsg_jax.runtime.errors import UserError, check
 
 

@@ -6,7 +6,7 @@ from pathlib import Path
 from zsg_jax.data.formats.fields import parse_fields
 from zsg_jax.data.formats.natural_instructions.options import check_untokenized, from_text
 from zsg_jax.data.formats.tfds.layout import NAME, VERSION
-from zsg_jax.data.schemas import AUTO, check_schema
+from zsg_jax.data.schemas.registry import AUTO, check_schema
 from zsg_jax.data.sources import REWRITES
 from zsg_jax.data.splits import check_split
 from zsg_jax.runtime.errors import check

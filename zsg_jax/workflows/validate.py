@@ -9,7 +9,7 @@ from zsg_jax.arrangement.methods import parse
 from zsg_jax.config import default_config, flatten
 from zsg_jax.data.formats.fields import parse_fields
 from zsg_jax.data.formats.natural_instructions.options import PROMPT_SCHEMAS, REFERENCES
-from zsg_jax.data.schemas import AUTO, SCHEMAS
+from zsg_jax.data.schemas.registry import AUTO, SCHEMAS
 from zsg_jax.data.sources import REWRITES
 from zsg_jax.data.splits import check_split
 from zsg_jax.data.tokenize.encode import ANSWERS

@@ -4,7 +4,7 @@ import pytest
 
 from zsg_jax.data.formats.jsonl import Refused
 from zsg_jax.data.instance import Turn
-from zsg_jax.data.schemas import SCHEMAS
+from zsg_jax.data.schemas.registry import SCHEMAS
 
 HI, HO = {"role": "user", "content": "Hi"}, {"role": "assistant", "content": "Ho"}
 

@@ -4,7 +4,7 @@ from pathlib import Path
 import pytest
 
 from zsg_jax.data.formats.jsonl import Record
-from zsg_jax.data.schemas import FIRST, SCHEMAS, check_schema, recognize
+from zsg_jax.data.schemas.registry import FIRST, SCHEMAS, check_schema, recognize
 from zsg_jax.runtime.errors import UserError
 
 ROWS = {

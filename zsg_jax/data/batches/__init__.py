@@ -1,1 +1,1 @@
-"""An order of token rows as one packed batch a step."""
+"""An order of token sequences as one packed batch a step."""

@@ -14,7 +14,7 @@ from array_record.python.array_record_module import ArrayRecordWriter
 from google.protobuf import descriptor_pb2, descriptor_pool, message_factory, text_format
 
 from zsg_jax.data.formats.jsonl import Refused
-from zsg_jax.data.schemas import SCHEMAS
+from zsg_jax.data.schemas.registry import SCHEMAS
 from zsg_jax.runtime.errors import UserError
 from zsg_jax.runtime.files import replacing
 from zsg_jax.runtime.progress import track

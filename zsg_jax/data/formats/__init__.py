@@ -1,1 +1,1 @@
-"""Sources of every format, as records: JSON objects and where each stands."""
+"""The formats of sources: `registry.FORMATS` lists them; a new one goes there."""

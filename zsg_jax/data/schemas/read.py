@@ -6,13 +6,21 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from zsg_jax.data.formats import natural_instructions
-from zsg_jax.data.formats.detect import TASKS, ReadTasks, detect, records
 from zsg_jax.data.formats.fields import rename_records
 from zsg_jax.data.formats.jsonl import Record, Refused, json_object, json_type
+from zsg_jax.data.formats.registry import TASKS, ReadTasks, detect, records
 from zsg_jax.data.formats.tables import OPTIONAL
 from zsg_jax.data.instance import Instance
-from zsg_jax.data.schemas import AUTO, FLAG, SCHEMAS, Schema, check_schema, recognize, require
 from zsg_jax.data.schemas.checks import check_text
+from zsg_jax.data.schemas.registry import (
+    AUTO,
+    FLAG,
+    SCHEMAS,
+    Schema,
+    check_schema,
+    recognize,
+    require,
+)
 from zsg_jax.runtime.errors import UserError, check
 from zsg_jax.runtime.progress import count, say
 

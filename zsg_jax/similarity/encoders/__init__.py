@@ -1,1 +1,1 @@
-"""What makes an embedding of a text; `choose.ENCODERS` lists them."""
+"""What makes an embedding of a text: `registry.ENCODERS` lists them; a new one goes there."""

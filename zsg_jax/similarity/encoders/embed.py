@@ -12,7 +12,7 @@ from zsg_jax.runtime.errors import check
 from zsg_jax.runtime.progress import bar
 from zsg_jax.runtime.shards import Shards
 from zsg_jax.similarity.embeddings import StoredEmbeddings, file_dtype
-from zsg_jax.similarity.encoders.choose import Encoder
+from zsg_jax.similarity.encoders.registry import Encoder
 
 FORMAT = 1
 DTYPES = ("float32", "bfloat16")

@@ -1,1 +1,1 @@
-"""Exact search over rows on disk: jitted, blocked, sharded."""
+"""Exact search over embeddings on disk: jitted, blocked, sharded."""

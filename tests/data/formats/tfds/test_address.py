@@ -3,7 +3,7 @@ from pathlib import Path
 
 import pytest
 
-from zsg_jax.data.formats.detect import detect
+from zsg_jax.data.formats.registry import detect
 from zsg_jax.data.formats.tfds.address import find, is_tfds
 from zsg_jax.runtime.errors import UserError
 

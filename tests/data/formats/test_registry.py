@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 
 from zsg_jax.data.dataset import ReadOptions, open_dataset
 from zsg_jax.data.instance import Instance, Turn, instances_digest
-from zsg_jax.data.schemas import SCHEMAS
 from zsg_jax.data.schemas.read import read_messages
+from zsg_jax.data.schemas.registry import SCHEMAS
 from zsg_jax.runtime.errors import UserError
 
 ADVICE = "pass --bad-rows=skip to go on"

@@ -4,7 +4,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from zsg_jax.arrangement import Arrangement
-from zsg_jax.arrangement.orders import (
+from zsg_jax.arrangement.permutations import (
     by_distance,
     cluster,
     coarse,

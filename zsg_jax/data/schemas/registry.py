@@ -1,0 +1,160 @@
+"""The schemas that records may have, and which of them the first records of a source show.
+
+A new schema is a function from a record to its turns, and an entry in `SCHEMAS`.
+"""
+
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from itertools import chain, islice
+from typing import Any, NamedTuple
+
+from zsg_jax.data.formats.jsonl import Record, readable
+from zsg_jax.data.instance import Turn
+from zsg_jax.data.schemas import conversations, pairs
+from zsg_jax.runtime.errors import UserError, nearest
+
+AUTO = "auto"
+FIRST = 32  # records that are looked at
+FLAG = "--config.data.format"
+_TASK = ("task", "task_name", "task_id")
+
+
+class Schema(NamedTuple):
+    """How records of one schema are read.
+
+    Attributes:
+        turns: a record's turns; raises Refused where it is no such record.
+        fields: sets of fields; a record that has all of one set looks like this schema.
+        task: fields that may name a record's task, the first one that is there does.
+        left_out: how many turns of a record `turns` does without.
+    """
+
+    turns: Callable[[Mapping[str, Any]], tuple[Turn, ...]]
+    fields: tuple[tuple[str, ...], ...]
+    task: tuple[str, ...] = _TASK
+    left_out: Callable[[Mapping[str, Any], tuple[Turn, ...]], int] = lambda record, turns: 0
+
+
+SCHEMAS = {
+    "messages": Schema(conversations.messages, (("messages",),), ("task",)),
+    # Flan-mini tells in "source" what collection a record is from.
+    "sharegpt": Schema(
+        conversations.sharegpt,
+        (("conversations",),),
+        (*_TASK, "source"),
+        conversations.sharegpt_left_out,
+    ),
+    "alpaca": Schema(pairs.alpaca, (("instruction", "output"),)),
+    "prompt_completion": Schema(pairs.prompt_completion, (("prompt", "completion"),)),
+    "question_answer": Schema(pairs.question_answer, (("question", "answer"),)),
+    "inputs_targets": Schema(pairs.inputs_targets, (pairs.PRETOKENIZED, ("inputs", "targets"))),
+}
+
+
+def check_schema(name: str, flag: str = FLAG) -> None:
+    """Raises UserError unless `name` is "auto" or one of `SCHEMAS`; `flag` is what gave it."""
+    if name != AUTO and name not in SCHEMAS:
+        raise UserError(
+            f"{flag}={name!r} is unknown; choose one of {', '.join((AUTO, *SCHEMAS))}"
+            + nearest(name, SCHEMAS)
+        )
+
+
+def fitting(record: Mapping[str, Any]) -> list[str]:
+    """The schemas that a record's fields allow."""
+    return [
+        name
+        for name, schema in SCHEMAS.items()
+        if any(all(key in record for key in fields) for fields in schema.fields)
+    ]
+
+
+def recognize(records: Iterable[Record], flag: str = FLAG) -> tuple[str, Iterator[Record]]:
+    """Finds the schema of a source by its first records, and gives all records back.
+
+    Records that are broken, or have the fields of no schema, do not count while others do; if none
+    can be read at all, the schema is "messages", by which each is refused with its own reason. The
+    first record of every file must fit the schema as well.
+
+    Args:
+        records: of one file or of several.
+        flag: what a user passes to settle it.
+
+    Raises:
+        UserError: if the records fit no schema, or several, or have different ones; the latter also
+            while the records given back are read.
+    """
+    rest = iter(records)
+    head = list(islice(rest, FIRST))
+    known = [(record, found) for record in head if (found := readable(record)) is not None]
+    fits = [(record, found, names) for record, found in known if (names := fitting(found))]
+    if not fits and known:
+        raise _unknown(*known[0], flag)
+    if not fits:
+        return "messages", _alike(chain(head, rest), "messages", flag)
+    first, first_fields, schemas = fits[0]
+    for record, _, names in fits[1:]:
+        if not set(schemas) & set(names):
+            raise _different(record, names, schemas, first, flag)
+        schemas = [name for name in schemas if name in names]
+    if len(schemas) > 1:
+        raise UserError(
+            f"{first.location}: could be a row of {' or '.join(schemas)} (its fields are "
+            f"{_listed(first_fields)}); say which by {flag}=SCHEMA"
+        )
+    return schemas[0], _alike(chain(head, rest), schemas[0], flag)
+
+
+def require(records: Iterable[Record], schema: str, flag: str = FLAG) -> Iterator[Record]:
+    """All `records`, of the `schema` that a user named.
+
+    Raises:
+        UserError: if the first of them all have other schemas, naming one.
+    """
+    rest = iter(records)
+    head = list(islice(rest, FIRST))
+    fits = [(record, names) for record in head if (names := fitting(readable(record) or {}))]
+    if fits and not any(schema in names for _, names in fits):
+        record, names = fits[0]
+        raise UserError(
+            f"{record.location}: is a row of {' or '.join(names)}, not of {schema}; leave {flag} "
+            "out"
+        )
+    return chain(head, rest)
+
+
+def _alike(records: Iterable[Record], schema: str, flag: str) -> Iterator[Record]:
+    """All `records`, the first of every file checked."""
+    first = path = None
+    for record in records:
+        first = first or record
+        if path is not None and record.path != path:
+            names = fitting(readable(record) or {})
+            if names and schema not in names:
+                raise _different(record, names, [schema], first, flag)
+        path = record.path
+        yield record
+
+
+def _unknown(record: Record, fields: Mapping[str, Any], flag: str) -> UserError:
+    schemas = "; ".join(
+        f"{name}: {' or '.join(' + '.join(fields) for fields in schema.fields)}"
+        for name, schema in SCHEMAS.items()
+    )
+    return UserError(
+        f"{record.location}: its fields are {_listed(fields)}, which fit no schema ({schemas}); "
+        f"say which they are by {flag.replace('format', 'fields')}=NEW=OLD,…"
+    )
+
+
+def _different(
+    record: Record, names: list[str], schemas: list[str], first: Record, flag: str
+) -> UserError:
+    return UserError(
+        f"{record.location}: is a row of {' or '.join(names)}, but {first.location} is one of "
+        f"{' or '.join(schemas)}; give them apart, or pass {flag}=SCHEMA and leave the others out "
+        "as bad rows"
+    )
+
+
+def _listed(fields: Mapping[str, Any]) -> str:
+    return ", ".join(map(repr, fields)) or "none"

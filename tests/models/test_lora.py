@@ -118,7 +118,7 @@ def test_dropout_follows_its_key_and_leaves_evaluation_alone():
 
 def test_layers_drop_different_numbers():
     adapters = LoRA(2, dropout=0.5)
-    _, _, _, params = make("qwen2", adapters)
+    _, _, params = make("qwen2", adapters)
     keys = traverse_util.flatten_dict(lora.join(*lora.split(params), jax.random.key(0)))
     drawn = [tuple(row) for path, leaf in keys.items() if path[-1] == lora.KEY for row in leaf]
     assert len(drawn) == len({tuple(map(int, row)) for row in drawn}) == 2 * 7

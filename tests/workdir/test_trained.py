@@ -12,7 +12,7 @@ from zsg_jax.runtime.errors import UserError
 from zsg_jax.workdir.trained import TrainedRun, run_of
 from zsg_jax.workflows import export as exporting
 from zsg_jax.workflows import study
-from zsg_jax.workflows.export import Request
+from zsg_jax.workflows.export import ExportOptions
 
 pytestmark = pytest.mark.references
 
@@ -87,7 +87,7 @@ def test_a_run_goes_on_from_another_and_is_exported(first, going_on, tmp_path, r
 
     # Those before it may go: a workdir knows its model.
     shutil.rmtree(second)
-    exporting.run(Request(third, RUN, tmp_path / "out"))
+    exporting.run(ExportOptions(third, RUN, tmp_path / "out"))
     model = transformers.AutoModelForCausalLM.from_pretrained(tmp_path / "out")
     assert type(model).__name__ == "Qwen3ForCausalLM"
     theirs = transformers.AutoTokenizer.from_pretrained(tmp_path / "out")
@@ -172,7 +172,7 @@ def test_names_and_dtypes_are_those_of_the_first_folder_while_it_is_there(
     changes["model.init_from"] = str(tmp_path / "a" / "runs" / RUN)
     study.run(small_config(**changes), tmp_path / "b", command="test")
     np.testing.assert_array_equal(losses(tmp_path / "b")[0], losses(tmp_path / "a")[-1])
-    exporting.run(Request(tmp_path / "b", RUN, tmp_path / "out"))
+    exporting.run(ExportOptions(tmp_path / "b", RUN, tmp_path / "out"))
     theirs, ours = (load_file(path / "model.safetensors") for path in (folder, tmp_path / "out"))
     assert {name: (one.shape, one.dtype) for name, one in ours.items()} == {
         name: (one.shape, one.dtype) for name, one in theirs.items()
@@ -187,7 +187,7 @@ def test_names_and_dtypes_are_those_of_the_first_folder_while_it_is_there(
     (folder / "config.json").write_text(text + "\n")
     refused(small_config(**changes), tmp_path / "c", "gpt2' has changed since the study was made")
     capsys.readouterr()
-    exporting.run(Request(tmp_path / "b", RUN, tmp_path / "own"))
+    exporting.run(ExportOptions(tmp_path / "b", RUN, tmp_path / "own"))
     assert "is gone or has changed" in capsys.readouterr().err
     own = load_file(tmp_path / "own" / "model.safetensors")
     assert {str(one.dtype) for one in own.values()} == {"float32"}
@@ -216,7 +216,7 @@ def test_paths_that_are_runs(tmp_path, monkeypatch):
 def test_a_tokenizer_that_makes_other_tokens_than_the_weights_own_is_refused(
     first, going_on, tmp_path
 ):
-    exported = exporting.run(Request(first, RUN, tmp_path / "exported"))
+    exported = exporting.run(ExportOptions(first, RUN, tmp_path / "exported"))
     other = {"init_from": str(exported), "tokenizer": "bytes"}
     told = r"tokenizer='bytes' makes other tokens .*; pass --config\.tokenizer=.*exported"
     refused(going_on(**other), tmp_path / "next", told)

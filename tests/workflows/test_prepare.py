@@ -18,6 +18,7 @@ from zsg_jax.runtime import cli as command_line
 from zsg_jax.runtime.errors import UserError
 from zsg_jax.workflows import arrange as arranging
 from zsg_jax.workflows import prepare as command
+from zsg_jax.workflows.arrange_options import ArrangeOptions
 from zsg_jax.workflows.prepare_options import PrepareOptions
 
 WRITTEN = "{}.array_record-{:05d}-of-{:05d}"
@@ -292,7 +293,7 @@ def test_what_was_prepared_is_arranged_alike(make, tmp_path):
         ]
     ):
         output = tmp_path / f"arranged{number}"
-        arranging.run(arranging.Request(str(train), str(test), output))
+        arranging.run(ArrangeOptions(str(train), str(test), output))
         ids = [json.loads(line)["id"] for line in (output / "arranged.jsonl").open()]
         orders.append((np.load(output / "order.npy").tolist(), ids))
     assert orders[0] == orders[1]

@@ -40,11 +40,15 @@ def run(checkpoints: Sequence[str], output: Path, *, mesh: tuple[int, int, int])
             whose data, tokenizer or first weights are no longer what it was made from.
     """
     path = output / FILE
-    check(not path.exists(), f"--output {output}: holds an {FILE} already; give another folder")
+    # One without a record is what a mistake left, which the corrected command need not mind.
+    check(
+        not path.exists() or not path.stat().st_size,
+        f"--output {output}: holds an {FILE} already; give another folder",
+    )
     runs = [_run_of(given) for given in checkpoints]
     devices = sharding.make_mesh(*mesh)
     output.mkdir(parents=True, exist_ok=True)
-    with path.open("x") as file:
+    with path.open("w") as file:
         # Runs of one study that follow one another share its data and its compiled step.
         for workdir, several in groupby(runs, lambda one: one.workdir):
             for record in _records(workdir, list(several), devices):

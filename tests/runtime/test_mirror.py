@@ -1,6 +1,7 @@
 """A folder and a bucket stay equal, whatever is stopped; machines are folders of their own here."""
 
 import json
+import shutil
 import time
 
 import pytest
@@ -194,14 +195,17 @@ def study(mirror, made):
             mirror.push()
             write(mirror, **{f"checkpoints/{step}/state": f"state {step}"})
             write(mirror, **{f"checkpoints/{step}/manifest.json": f"of {step}"})
-            for old in [one for one in checkpoints if one < step - 2]:
-                for path in (folder / f"checkpoints/{old}").iterdir():
-                    path.unlink()
-            checkpoints.append(step)
+            keep_two(folder)
             mirror.push()
+    keep_two(folder)  # a kill before the deletion there brings an old one back
     write(mirror, report="done")
     mirror.push()
     mirror.end()
+
+
+def keep_two(folder):
+    for old in sorted((folder / "checkpoints").iterdir(), key=lambda path: int(path.name))[:-2]:
+        shutil.rmtree(old)
 
 
 def kept():

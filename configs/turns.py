@@ -20,26 +20,25 @@ The earlier the turns, the lower the loss, in every seed.
 
 A pretrained Llama of 260,032 parameters on P3 with all-MiniLM-L6-v2, one seed. Two of its five
 groups have been run: turns 1 to 5 ended at 3.88 after 45 steps, turns 6 to 10 at 4.44 after 51.
+
+    python -m zsg_jax.main --config configs/turns.py:llama2_7b …
+
+The study's own settings: LLaMA-2-7B on Flan-mini, six groups of five turns. It has not been run.
 """
 
 from ml_collections import ConfigDict
 
-from zsg_jax.config import default_config, p3
-from zsg_jax.runtime.errors import UserError
+from zsg_jax.config import choose, default_config, llama2_7b, p3
 
 
 def get_config(preset: str = "") -> ConfigDict:
-    """The embedded default, or the preset "p3"."""
+    """The embedded default, or a preset, each with groups of 5 turns as in the study."""
     config = default_config()
     # The default has 56 turns, of some 88 rows each up to turn 48.
     config.arrangement.methods = _ranges(10, 5)
     config.training.steps = 50
     config.report.title = "Turns apart"
-    if preset == "p3":
-        _p3(config)
-    elif preset:
-        raise UserError(f"configs/turns.py has no preset {preset!r}; choose p3")
-    return config
+    return choose("turns", config, preset, {"p3": _p3, "llama2_7b": _llama2_7b})
 
 
 def _ranges(turns: int, ranges: int) -> tuple[str, ...]:
@@ -49,9 +48,16 @@ def _ranges(turns: int, ranges: int) -> tuple[str, ...]:
 
 
 def _p3(config: ConfigDict) -> None:
-    """5 turns a group as in the study, one epoch of each."""
-    p3(config, "Turns apart on P3")
-    # 4,800 rows make 29 turns.
+    """5 groups, one epoch of each: 4,800 rows make 29 turns."""
+    p3(config)
     config.arrangement.methods = _ranges(5, 5)
     config.arrangement.budget = 4800
+    config.training.steps = None
+
+
+def _llama2_7b(config: ConfigDict) -> None:
+    """6 groups, one epoch of each, of the turns that 30,000 rows of Flan-mini make."""
+    llama2_7b(config)
+    config.arrangement.methods = _ranges(5, 6)
+    config.arrangement.budget = 30_000
     config.training.steps = None

@@ -1,10 +1,15 @@
 """Every key a study has, its default and what it means; `workflows.validate` checks values."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from ml_collections import ConfigDict
 from ml_collections.config_dict import placeholder
+
+from zsg_jax.runtime.errors import UserError
+
+# What each preset of a file in configs/ changes.
+Presets = Mapping[str, Callable[[ConfigDict], None]]
 
 
 def default_config() -> ConfigDict:
@@ -207,7 +212,21 @@ def default_config() -> ConfigDict:
     return config
 
 
-def p3(config: ConfigDict, title: str) -> None:
+def choose(file: str, config: ConfigDict, preset: str, presets: Presets) -> ConfigDict:
+    """The settings of a file in configs/, with those of one of its presets; "" is none.
+
+    Raises:
+        UserError: the file has no such preset.
+    """
+    if preset:
+        if preset not in presets:
+            known = ", ".join(presets)
+            raise UserError(f"configs/{file}.py has no preset {preset!r}; choose one of {known}")
+        presets[preset](config)
+    return config
+
+
+def p3(config: ConfigDict) -> None:
     """A pretrained Llama of 260,032 parameters on P3, embedded by all-MiniLM-L6-v2.
 
     The paths are names to be replaced: data.train, data.test, similarity.encoder, tokenizer and
@@ -223,7 +242,33 @@ def p3(config: ConfigDict, title: str) -> None:
     config.model.init_from = "stories260k"
     config.training.micro_batch_size = 2
     config.training.learning_rate = 1e-3
-    config.report.title = title
+    config.report.title += " on P3"
+
+
+def llama2_7b(config: ConfigDict) -> None:
+    """The study's own settings: LLaMA-2-7B on Flan-mini (arXiv 2406.11721, fine-tuning)."""
+    config.seeds = (0,)
+    config.data.train = "flan-mini/train.jsonl.gz"
+    config.data.test = "flan-mini/test.jsonl.gz"
+    config.data.max_length = 2048
+    config.evaluation.max_length = 1024
+    config.similarity.encoder = "all-MiniLM-L6-v2"
+    config.tokenizer = "Llama-2-7b-hf"
+    config.model.size = "llama2_7b"
+    config.model.init_from = "Llama-2-7b-hf"
+    config.model.dtype = "bfloat16"
+    config.model.remat = "full"
+    config.mesh.data = 1
+    config.mesh.fsdp = -1
+    config.training.learning_rate = 1e-6
+    config.report.title += ", LLaMA-2-7B on Flan-mini"
+
+
+def llama2_7b_by_task(config: ConfigDict) -> None:
+    """The same, of 20 rows a training task and 5 an unseen one, as the study has it for WSD."""
+    llama2_7b(config)
+    config.data.train_per_task = 20
+    config.data.test_per_task = 5
 
 
 def flatten(config: ConfigDict) -> dict[str, Any]:

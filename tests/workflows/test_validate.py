@@ -29,7 +29,11 @@ STUDIES = sorted(path.stem for path in CONFIGS.glob("*.py"))
 
 @pytest.mark.parametrize(
     ("name", "preset"),
-    [*((name, preset) for name in STUDIES for preset in ("", "p3")), ("tmta", "llama2_7b")],
+    [
+        *((name, preset) for name in STUDIES for preset in ("", "p3", "llama2_7b")),
+        ("tmta", "p3_same_rows"),
+        ("tmta", "llama2_7b_same_rows"),
+    ],
 )
 def test_the_presets_are_valid(name, preset):
     config = load(name, preset)
@@ -42,7 +46,9 @@ def test_the_presets_are_valid(name, preset):
 
 @pytest.mark.parametrize("name", STUDIES)
 def test_an_unknown_preset_is_named(name):
-    with pytest.raises(UserError, match=rf"configs/{name}\.py has no preset 'p4'; choose p3"):
+    with pytest.raises(
+        UserError, match=rf"configs/{name}\.py has no preset 'p4'; choose one of p3"
+    ):
         load(name, "p4")
 
 
@@ -51,6 +57,19 @@ def test_groups_of_turns_lie_side_by_side():
     assert methods[:2] == ("tmta-turns-1-11", "tmta-turns-11-21")
     assert (methods[-1], len(methods)) == ("tmta-turns-41-51", 5)
     assert load("turns", "p3").arrangement.methods[-1] == "tmta-turns-21-26"
+    # The study's: [i, i + 5) for i = 0, 5, …, 25, turns from 0.
+    assert load("turns", "llama2_7b").arrangement.methods == tuple(
+        f"tmta-turns-{1 + i}-{6 + i}" for i in range(0, 30, 5)
+    )
+
+
+@pytest.mark.parametrize("preset", ["p3", "llama2_7b"])
+def test_a_preset_has_the_studys_form_or_the_same_rows_in_each_order(preset):
+    study, same = load("tmta", preset), load("tmta", f"{preset}_same_rows")
+    assert study.arrangement.methods == ("tmta-min-max", "tmta-random", "tmta-max-min")
+    assert same.arrangement.methods == ("tmta-nft", "tmta-rt", "tmta-fft")
+    same.arrangement.methods = study.arrangement.methods
+    assert flatten(same) == flatten(study)
 
 
 def test_the_config_is_small_enough_to_know():

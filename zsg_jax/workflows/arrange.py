@@ -248,15 +248,8 @@ def _explain(
     with bar(None, "explanation") as progress:
         explain(
             page,
-            arrangement=made.arrangement,
-            train_rows=pair.train_embeddings,
-            test_rows=compared.pair.test_embeddings,
-            tasks=pair.train.tasks,
-            task=pair.train.task_index,
-            test_tasks=aimed.tasks,
-            test_task=aimed.task_index,
-            read_train=pair.train.__getitem__,
-            read_test=aimed.__getitem__,
+            made.arrangement,
+            dataclasses.replace(pair, test=aimed, test_embeddings=compared.pair.test_embeddings),
             leakage=facts["leakage"],
             facts=shown,
             title=f"{options.method}: {Path(options.train).name} for {Path(options.test).name}",

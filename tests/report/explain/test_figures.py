@@ -8,7 +8,7 @@ from zsg_jax.report.explain.measures import Measured
 def similarity(turn):
     values = np.linspace(0.9, 0.1, len(turn), dtype=np.float32)
     nearest = np.array([[0], [len(turn) - 1]])
-    found = Measured(values - 0.1, values, np.ones((2, 1)), nearest)
+    found = Measured(values - 0.1, values, np.zeros(len(turn), int), np.ones((2, 1)), nearest)
     return figures.similarity_figure(found, np.asarray(turn))
 
 

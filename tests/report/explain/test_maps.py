@@ -58,11 +58,10 @@ def test_thousands_of_points_are_a_picture_inside_the_svg():
 
 def test_a_heat_map_has_a_line_a_task_and_the_share_of_each_stretch():
     nearest = np.repeat([0, 1, 1, 1], 30)
-    drawn = served_figure(nearest, np.arange(120), ["one", "two"], np.array([0, 0, 1]), 120)
+    drawn = served_figure(nearest, ["one", "two"], np.array([0, 0, 1]))
     ax = drawn.figure.axes[0]
     # The task with the most rows near it comes first.
     assert [label.get_text() for label in ax.get_yticklabels()] == ["two (1)", "one (2)"]
     shares = ax.collections[0].get_array()
     assert shares[:, 0].tolist() == [0, 100]
     assert shares[:, -1].tolist() == [100, 0]
-    assert drawn.caption.endswith("All rows are counted.")

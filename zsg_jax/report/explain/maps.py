@@ -17,8 +17,7 @@ from zsg_jax.report.explain.figures import (
     subplots,
     thousands,
 )
-from zsg_jax.report.explain.measures import fetch
-from zsg_jax.similarity.embeddings import unit_embeddings
+from zsg_jax.similarity.embeddings import Embeddings, SelectedEmbeddings, unit_embeddings
 
 DOTS = 150  # of the rasters, an inch
 # Thousands of shapes would weigh megabytes.
@@ -29,17 +28,13 @@ TEST_POINTS = 1000
 
 
 @rc_context(STYLE)
-def served_figure(
-    nearest: np.ndarray, sampled: np.ndarray, names: Sequence[str], test_task: np.ndarray, n: int
-) -> Captioned:
+def served_figure(nearest: np.ndarray, names: Sequence[str], test_task: np.ndarray) -> Captioned:
     """Heat map by position: the share of a stretch's rows that are nearest to each test task.
 
     Args:
-        nearest: (s,) int64, the task of the nearest test row of each row looked at.
-        sampled: (s,) int64, ascending: the positions of those rows.
+        nearest: (n,) ints, by position: the task of the nearest test row.
         names: of test tasks.
-        test_task: (T,) int64, the task of each test row.
-        n: positions of the order.
+        test_task: (T,) ints, the task of each test row.
     """
     near = np.bincount(nearest, minlength=len(names))
     counts = np.bincount(test_task, minlength=len(names))
@@ -50,16 +45,14 @@ def served_figure(
     shares = shares_of(nearest, named, len(names), edges)[:-1]
 
     figure, ax = subplots(0.235 * len(named) + 1.25, dpi=DOTS)
-    # Bins are of sampled positions; drawn where those stand.
-    places = np.append(sampled[edges[:-1]], n)
     lines = np.arange(len(named) + 1) - 0.5
-    mesh = ax.pcolormesh(places, lines, 100 * shares, cmap="Blues", vmin=0, **RASTER)
+    mesh = ax.pcolormesh(edges, lines, 100 * shares, cmap="Blues", vmin=0, **RASTER)
     ax.set_ylim(len(named) - 0.5, -0.5)
     labels = [f"{shorten(names[i], 34)} ({counts[i]:,})" for i in named]
     ax.set_yticks(range(len(named)), labels, fontsize=8.5)
     ax.tick_params(axis="y", length=0)
     ax.grid(visible=False)
-    position_axis(ax, n, 6)
+    position_axis(ax, len(nearest), 6)
     figure.colorbar(mesh, label="share of the rows, %", ticks=MaxNLocator(4), pad=0.02, aspect=30)
 
     share = 100 * near[others].sum() / len(nearest)
@@ -69,13 +62,12 @@ def served_figure(
             f"; {len(others):,} more, to which {share:.1f} % of the rows are nearest, are left out "
             "here."
         )
-    counted = f"Counted on {len(sampled):,} of {n:,} rows, evenly spaced in the order."
     return Captioned(
         figure,
         "Which test tasks are served, and when",
         "For every stretch of the order, the share of its rows whose nearest test row is of that "
         "task. In brackets: test rows of the task. Tasks with the most rows near them come first"
-        f"{rest} {'All rows are counted.' if len(sampled) == n else counted}",
+        f"{rest} All rows are counted.",
         f"Heat map of {len(ranked):,} test tasks by position; the table of test tasks gives "
         "numbers.",
     )
@@ -83,10 +75,10 @@ def served_figure(
 
 @rc_context(STYLE)
 def map_figure(
-    order: np.ndarray, turn: np.ndarray, train_rows: Any, test_rows: np.ndarray
+    order: np.ndarray, turn: np.ndarray, train: Embeddings, test: Embeddings
 ) -> Captioned:
     """Rows and test rows on a plane, coloured by turn or, in a single turn, by position."""
-    points = project(order, train_rows, test_rows)
+    points = project(order, train, test)
     turns = len(np.unique(turn)) > 1
     shade = turn[points.positions] if turns else points.positions + 1
     figure, ax = subplots(5.6, dpi=DOTS)
@@ -113,7 +105,7 @@ def map_figure(
         figure,
         "Map of the embeddings",
         f"{len(points.train):,} of {len(order):,} rows, evenly spaced in the order, and "
-        f"{len(points.test):,} of {len(test_rows):,} test rows (crosses), on the two directions in "
+        f"{len(points.test):,} of {len(test):,} test rows (crosses), on the two directions in "
         "which these points vary most (principal components of the unit rows). Together they "
         f"explain {first + second:.1f} % of the variance, so points that lie together here may be "
         f"far apart in the rest. Colour: {by}{'' if turns else ', as there is one turn'}.",
@@ -137,7 +129,7 @@ class Projection(NamedTuple):
     explained: np.ndarray
 
 
-def project(order: np.ndarray, train_rows: Any, test_rows: np.ndarray) -> Projection:
+def project(order: np.ndarray, train: Embeddings, test: Embeddings) -> Projection:
     """PCA of unit rows, fitted on the points drawn: rows evenly spaced in the order, and test rows.
 
     An axis along which nothing varies has coordinates 0 and explains 0.
@@ -145,10 +137,10 @@ def project(order: np.ndarray, train_rows: Any, test_rows: np.ndarray) -> Projec
     positions = even_places(len(order), TRAIN_POINTS)
     rows = order[positions]
     ascending = np.argsort(rows)
-    sample = np.empty((len(rows), train_rows.shape[1]), np.float32)
-    sample[ascending] = unit_embeddings(fetch(train_rows, rows[ascending]), "train")
-    test = unit_embeddings(test_rows[even_places(len(test_rows), TEST_POINTS)], "test")
-    points = np.concatenate([sample, test])
+    sample = np.empty((len(rows), train.shape[1]), np.float32)
+    sample[ascending] = unit_embeddings(SelectedEmbeddings(train, rows[ascending]), "train")
+    tests = unit_embeddings(test[even_places(len(test), TEST_POINTS)], "test")
+    points = np.concatenate([sample, tests])
     plane, explained = np.zeros((len(points), 2)), np.zeros(2)
     axes = min(2, *points.shape)
     if (points != points[0]).any():

@@ -1,17 +1,16 @@
 """Makes the tables and the texts of the page that shows an order: what a template only lays out."""
 
-from collections.abc import Callable, Mapping, Sequence
-from typing import Any, NamedTuple
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 
 from zsg_jax.arrangement import Arrangement
-from zsg_jax.data.instance import Instance
+from zsg_jax.arrangement.embedded import EmbeddedPair
 from zsg_jax.report.drawing import shorten
 from zsg_jax.report.explain.bins import even_places, tally
-from zsg_jax.report.explain.measures import Measured, nearest_test_rows
+from zsg_jax.report.explain.measures import Measured
 from zsg_jax.report.explain.pairs import Pair, passages, pick
-from zsg_jax.similarity.search.options import Search
 
 MAX_NAME = 80  # letters of a name or id
 MAX_TASKS = 400  # lines of a table of tasks
@@ -21,27 +20,15 @@ ALIKE = 4  # pairs of a group
 WINDOW = 500  # rows looked through at the start, in the middle and at the end, at most
 
 
-class Reader(NamedTuple):
-    """An order and what is needed to write of its rows."""
-
-    arrangement: Arrangement
-    tasks: Sequence[str]
-    task: np.ndarray
-    test_tasks: Sequence[str]
-    test_task: np.ndarray
-    read_train: Callable[[int], Instance]
-    read_test: Callable[[int], Instance]
-
-
-def lead(arrangement: Arrangement, rows: int, test_task: np.ndarray, found: Measured) -> dict:
+def lead(arrangement: Arrangement, pair: EmbeddedPair, found: Measured) -> dict[str, int]:
     """The numbers of the first paragraph."""
     first = np.sort(found.positions[:, 0]) + 1
     return {
         "rows": len(arrangement),
-        "of": rows,
+        "of": len(pair.train),
         "turns": len(np.unique(arrangement.turn)),
-        "tests": len(test_task),
-        "test_tasks": len(np.unique(test_task)),
+        "tests": len(first),
+        "test_tasks": len(np.unique(pair.test.task_index)),
         "half": int(first[(len(first) - 1) // 2]),
         "all": int(first[-1]),
         "serving": len(np.unique(first)),
@@ -133,81 +120,81 @@ def test_tasks(
     return {"lines": lines, "of": len(ranked)}
 
 
-def test_rows(read: Reader, found: Measured) -> dict[str, Any]:
+def test_rows(arrangement: Arrangement, pair: EmbeddedPair, found: Measured) -> dict[str, Any]:
     """Test rows with their nearest rows, evenly spaced in the ranking by best cosine."""
-    ranked = np.lexsort((np.arange(len(found.cosines)), -found.cosines[:, 0]))
+    ranked = np.argsort(-found.cosines[:, 0], kind="stable")
     lines = []
     for row in ranked[even_places(len(ranked), MAX_TEST_ROWS)]:
-        near = zip(found.cosines[row], found.positions[row], strict=True)
+        test = pair.test[int(row)]
+        near = zip(found.positions[row], found.cosines[row], strict=True)
         lines.append(
             {
-                "name": shorten(read.read_test(int(row)).id, MAX_NAME),
-                "task": shorten(read.test_tasks[read.test_task[row]], MAX_NAME),
-                "near": [_near(read, float(cosine), int(at)) for cosine, at in near],
+                "name": shorten(test.id, MAX_NAME),
+                "task": shorten(test.task, MAX_NAME),
+                "near": [_near(arrangement, pair, int(at), float(cos)) for at, cos in near],
             }
         )
     return {"lines": lines, "of": len(ranked), "near": found.cosines.shape[1]}
 
 
-def unlike(read: Reader, found: Measured) -> list[dict[str, Any]]:
+def unlike(arrangement: Arrangement, pair: EmbeddedPair, found: Measured) -> list[dict[str, Any]]:
     """The test rows of the lowest best cosine, each beside its nearest row."""
     best = found.cosines[:, 0]
-    ranked = np.lexsort((np.arange(len(best)), best))[:UNLIKE]
+    ranked = np.argsort(best, kind="stable")[:UNLIKE]
     return [
-        _pair(read, Pair(int(found.positions[row, 0]), int(row), float(best[row])))
+        _read(arrangement, pair, Pair(int(found.positions[row, 0]), int(row), float(best[row])))
         for row in ranked
     ]
 
 
-def alike(
-    read: Reader,
-    found: Measured,
-    order: np.ndarray,
-    train_rows: Any,
-    test_rows: np.ndarray,
-    search: Search,
-) -> list[dict[str, Any]]:
+def alike(arrangement: Arrangement, pair: EmbeddedPair, found: Measured) -> list[dict[str, Any]]:
     """Groups of the most similar pairs: of the whole order, its start, its middle, its end."""
     tests, k = found.positions.shape
     everywhere = pick(
         found.positions.ravel(), np.repeat(np.arange(tests), k), found.cosines.ravel(), ALIKE
     )
-    groups: list[dict[str, Any]] = [
-        {"heading": "In the whole order", "about": "", "pairs": everywhere}
-    ]
-    n = len(order)
+    groups = [("In the whole order", "", everywhere)]
+    n = len(arrangement)
     size = min(WINDOW, n // 4)
     starts = {"At the start": 0, "In the middle": (n - size) // 2, "At the end": n - size}
     for heading, start in starts.items() if size else ():
         window = np.arange(start, start + size)
-        nearest, cosine = nearest_test_rows(order[window], train_rows, test_rows, search=search)
         about = (
             f"Most similar among the rows at positions {start + 1:,} – {start + size:,}, whose "
-            f"cosine with their nearest test row is {np.median(cosine):.3f} in the median."
+            f"cosine with their nearest test row is {np.median(found.best[window]):.3f} in the "
+            "median."
         )
-        pairs = pick(window, nearest, cosine, ALIKE)
-        groups.append({"heading": heading, "about": about, "pairs": pairs})
-    return [{**group, "pairs": [_pair(read, one) for one in group["pairs"]]} for group in groups]
+        pairs = pick(window, found.nearest[window], found.best[window], ALIKE)
+        groups.append((heading, about, pairs))
+    return [
+        {
+            "heading": heading,
+            "about": about,
+            "pairs": [_read(arrangement, pair, one) for one in pairs],
+        }
+        for heading, about, pairs in groups
+    ]
 
 
-def _near(read: Reader, cosine: float, position: int) -> dict[str, str]:
-    row = int(read.arrangement.order[position])
+def _near(
+    arrangement: Arrangement, pair: EmbeddedPair, position: int, cosine: float
+) -> dict[str, str]:
+    task = pair.train.task_index[arrangement.order[position]]
     return {
         "cosine": f"{cosine:.3f}",
         "position": f"{position + 1:,}",
-        "turn": f"{read.arrangement.turn[position]:,}",
-        "task": shorten(read.tasks[read.task[row]], MAX_NAME),
+        "turn": f"{arrangement.turn[position]:,}",
+        "task": shorten(pair.train.tasks[task], MAX_NAME),
     }
 
 
-def _pair(read: Reader, pair: Pair) -> dict[str, Any]:
-    train = read.read_train(int(read.arrangement.order[pair.position]))
-    test = read.read_test(pair.test_row)
+def _read(arrangement: Arrangement, pair: EmbeddedPair, found: Pair) -> dict[str, Any]:
+    train, test = pair.train[int(arrangement.order[found.position])], pair.test[found.test_row]
     return {
-        **_near(read, pair.cosine, pair.position),
+        **_near(arrangement, pair, found.position, found.cosine),
         "train_id": shorten(train.id, MAX_NAME),
         "train": passages(train),
         "test_id": shorten(test.id, MAX_NAME),
-        "test_task": shorten(read.test_tasks[read.test_task[pair.test_row]], MAX_NAME),
+        "test_task": shorten(test.task, MAX_NAME),
         "test": passages(test),
     }

@@ -1,0 +1,85 @@
+"""Reads pages as strictly as a browser need not."""
+
+import base64
+import xml.etree.ElementTree as ET
+from html.parser import HTMLParser
+
+import pytest
+
+VOID = {"meta", "img", "br", "wbr", "link", "hr", "input"}
+
+
+class Page(HTMLParser):
+    """A page whose tags must close in order; collects what the tests look at."""
+
+    def __init__(self, path):
+        super().__init__()
+        self.path = path
+        self.open, self.tags, self.tables, self.text, self.spoken = [], [], [], {}, []
+        self.feed(path.read_bytes().decode())
+        self.close()
+        assert not self.open
+
+    def handle_starttag(self, tag, attrs):
+        self.tags.append((tag, dict(attrs)))
+        if tag not in VOID:
+            self.open.append(tag)
+        if tag == "br":
+            self.spoken.append(" ")
+        if tag == "table":
+            self.tables.append([])
+        if tag == "tr":
+            self.tables[-1].append([])
+        if tag in ("td", "th"):
+            self.tables[-1][-1].append("")
+
+    def handle_endtag(self, tag):
+        assert self.open.pop() == tag
+
+    def handle_data(self, data):
+        if self.open:
+            self.text[self.open[-1]] = self.text.get(self.open[-1], "") + data
+        if "style" not in self.open:
+            self.spoken.append(data)
+        if {"td", "th"} & set(self.open):
+            self.tables[-1][-1][-1] += " ".join(data.split())
+
+    def all(self, tag):
+        return [attrs for name, attrs in self.tags if name == tag]
+
+    def said(self):
+        return " ".join("".join(self.spoken).split())
+
+    def table(self, name):
+        """The table whose region has the heading of this id."""
+        regions = [a for t, a in self.tags if t == "table" or (t == "div" and "role" in a)]
+        labels = [a["aria-labelledby"] for a in regions if "role" in a]
+        return self.tables[labels.index(name)]
+
+    def drawn(self):
+        """The text of every figure, in the page or beside it."""
+        told = []
+        for image in self.all("img"):
+            head, comma, content = image["src"].partition(",")
+            svg = base64.b64decode(content) if comma else (self.path.parent / head).read_bytes()
+            told.append(" ".join(ET.fromstring(svg).itertext()))
+        return told
+
+    def check(self):
+        """It asks for nothing from outside, runs no script, and can be read aloud."""
+        assert "://" not in self.path.read_text()
+        assert not self.all("script")
+        assert not self.all("link")
+        assert self.all("html")[0]["lang"] == "en"
+        assert all(cell.get("scope") in ("row", "col") for cell in self.all("th"))
+        ids = [attrs["id"] for _, attrs in self.tags if "id" in attrs]
+        assert len(ids) == len(set(ids))
+        pointed = {attrs["aria-labelledby"] for _, attrs in self.tags if "aria-labelledby" in attrs}
+        assert pointed <= set(ids)
+        assert len(self.all("img")) == len(self.all("figcaption")) == len(self.drawn())
+        assert all(len(image["alt"]) > 40 for image in self.all("img"))
+
+
+@pytest.fixture(scope="session")
+def read_page():
+    return Page

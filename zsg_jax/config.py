@@ -79,8 +79,8 @@ def default_config() -> ConfigDict:
     # "fixed" shows what is said above, "random" one of Tk-Instruct's five forms, drawn for every
     # instance: definition; 2 positive; both; both and 2 negative; both and explanations.
     natural_instructions.schema = "fixed"
-    # Tokens at most of a prompt: examples that would pass it are left out, and what is longer still
-    # is cut at the tail; 0: no limit.
+    # Tokens at most of a prompt, with the bos that the tokenizer's files add: examples that would
+    # pass it are left out, and what is longer still is cut at the tail; 0: no limit.
     natural_instructions.max_source = 1024
     # Which of several accepted outputs is the answer: "drawn", or the "first".
     natural_instructions.reference = "drawn"

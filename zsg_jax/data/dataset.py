@@ -11,12 +11,12 @@ from typing import NamedTuple, overload
 import numpy as np
 
 from zsg_jax.data.formats import natural_instructions
-from zsg_jax.data.formats.natural_instructions.prompt import Encode
 from zsg_jax.data.formats.registry import TASKS, detect
 from zsg_jax.data.instance import Instance, InstancesDigest, instances_digest
 from zsg_jax.data.schemas.read import ADVICE, BadRow, check_records, open_records
 from zsg_jax.data.schemas.registry import AUTO, FLAG
 from zsg_jax.data.storage import Storage
+from zsg_jax.data.tokenize.tokenizer import Tokenizer
 from zsg_jax.runtime.progress import say
 
 SKIPPED_KEPT = 1000
@@ -198,7 +198,7 @@ class ReadOptions:
             the first of them and says it.
         flag: what a user gives `format` by.
         fields: new names of fields and their old ones, as `fields.parse_fields` reads them.
-        instructions, encode: for lists of Natural Instructions tasks, as
+        instructions, tokenizer: for lists of Natural Instructions tasks, as
             `natural_instructions.records` takes them.
         keep_all: whether ids, and all skipped records, stay in memory.
     """
@@ -210,7 +210,7 @@ class ReadOptions:
     flag: str = FLAG
     fields: Mapping[str, str] = dataclasses.field(default_factory=dict)
     instructions: natural_instructions.Options = natural_instructions.WHOLE
-    encode: Encode | None = None
+    tokenizer: Tokenizer | None = None
     keep_all: bool = False
 
 
@@ -240,7 +240,7 @@ def _scan(path: Path, storage: Storage, options: ReadOptions, side: str) -> Data
         natural_instructions.records,
         options=options.instructions,
         side=side,
-        encode=options.encode,
+        tokenizer=options.tokenizer,
     )
     schema, found = open_records(path, options.format, options.flag, read_tasks, options.fields)
     if options.format == AUTO and detect(path) != TASKS:

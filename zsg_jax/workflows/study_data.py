@@ -88,7 +88,7 @@ def _load(
         format=data.format,
         fields=parse_fields(data.fields),
         instructions=Options(**data.natural_instructions.to_dict(), seed=data.seed),
-        encode=ready.encode if ready else None,
+        tokenizer=ready,
         keep_all=True,
     )
     train, test = sources.load(

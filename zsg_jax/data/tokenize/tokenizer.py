@@ -50,6 +50,8 @@ class Tokenizer(Protocol):
         fingerprint: SHA-256 over all that decides an encoding.
         special_tokens: their texts by the names that chat templates use, as {"bos_token": "<s>"}.
         special_texts: the texts of all special tokens, named or not.
+        added: special tokens that the tokenizer's own files put before and behind a text, as
+            other programs use them; `encode` does not.
     """
 
     vocab_size: int
@@ -58,6 +60,7 @@ class Tokenizer(Protocol):
     fingerprint: str
     special_tokens: Mapping[str, str]
     special_texts: Sequence[str]
+    added: tuple[int, int]
 
     def encode(self, texts: Sequence[str]) -> list[Encoding]:
         """Encodes texts; special tokens spelled inside a text are plain text."""
@@ -86,6 +89,7 @@ class ByteTokenizer:
     fingerprint = hashlib.sha256(b"bytes, bos 256, eos 257").hexdigest()
     special_tokens: Mapping[str, str] = {"bos_token": BOS, "eos_token": EOS}
     special_texts: Sequence[str] = (BOS, EOS)
+    added = (0, 0)
 
     def encode(self, texts: Sequence[str]) -> list[Encoding]:
         """See `Tokenizer.encode`."""
@@ -128,6 +132,8 @@ class FileTokenizer:
         inner.no_truncation()
         inner.encode_special_tokens = True
         self._inner = inner
+        own = inner.encode("a").special_tokens_mask
+        self.added = (own.index(0), own[::-1].index(0)) if 0 in own else (0, 0)
         self.vocab_size = max(inner.get_vocab(with_added_tokens=True).values()) + 1
         self.bos_id = bos_id
         self.eos_id = eos_id

@@ -1,168 +1,146 @@
-import re
+import json
+import string
+from dataclasses import replace
 
-import numpy as np
 import pytest
-from hypothesis import given
+import tokenizers
+from hypothesis import given, settings
 from hypothesis import strategies as st
+from tokenizers import decoders, models, pre_tokenizers, processors, trainers
 
-from zsg_jax.data.formats.natural_instructions.options import Form
-from zsg_jax.data.formats.natural_instructions.prompt import Parts, fit, parts
-from zsg_jax.data.tokenize.tokenizer import ByteTokenizer, Encoding
+from zsg_jax.data.formats.natural_instructions import WHOLE, records
+from zsg_jax.data.formats.natural_instructions.options import RANDOM_FORMS, Form
+from zsg_jax.data.formats.natural_instructions.prompt import fit, parts
+from zsg_jax.data.tokenize.tokenizer import ByteTokenizer, FileTokenizer, from_folder
 
-TASK = {
-    "Definition": ["Add the numbers", "second"],
-    "Positive Examples": [
-        {"input": "2 + 2", "output": "4", "explanation": " The sum. "},
-        {"input": " 1 + 5 ", "output": "6\n"},
-        {"input": "3 + 0", "output": "3", "explanation": "Nothing added."},
-    ],
-    "Negative Examples": [
-        {"input": "1 + 1", "output": "3", "explanation": "One too many"},
-        {"input": "1 + 2", "output": "12", "explanation": None},
-    ],
-}
-INPUT = {"input": "3 + 4\n"}
-
-DEFINITION = "Definition: Add the numbers.\n\n"
-ONE = " Positive Example 1 -\nInput: 2 + 2\n Output: 4\n\n"
-TWO = " Positive Example 2 -\nInput: 1 + 5\n Output: 6\n\n"
-THREE = " Positive Example 3 -\nInput: 3 + 0\n Output: 3\n\n"
-WRONG = " Negative Example 1 -\nInput: 1 + 1\n Output: 3\n\n"
-WRONG_TWO = " Negative Example 2 -\nInput: 1 + 2\n Output: 12\n\n"
-TAIL = "Now complete the following example -\nInput: 3 + 4\nOutput: "
-
-# Written out by hand from the study's rules, a knob each.
-BY_HAND = {
-    "study": (
-        Form(positive=2),
-        "Definition: Add the numbers.\n"
-        "\n"
-        " Positive Example 1 -\n"
-        "Input: 2 + 2\n"
-        " Output: 4\n"
-        "\n"
-        " Positive Example 2 -\n"
-        "Input: 1 + 5\n"
-        " Output: 6\n"
-        "\n"
-        "Now complete the following example -\n"
-        "Input: 3 + 4\n"
-        "Output: ",
-    ),
-    "definition alone": (Form(), DEFINITION + TAIL),
-    "nothing": (Form(definition=False), TAIL),
-    "examples alone": (Form(definition=False, positive=1), ONE + TAIL),
-    "more than there are": (Form(definition=False, positive=5), ONE + TWO + THREE + TAIL),
-    "negative": (
-        Form(positive=1, negative=2),
-        DEFINITION + ONE + WRONG + WRONG_TWO + TAIL,
-    ),
-    "explanation, where there is one": (
-        Form(positive=2, negative=2, explanation=True),
-        DEFINITION
-        + " Positive Example 1 -\nInput: 2 + 2\n Output: 4\n Explanation: The sum.\n\n"
-        + TWO
-        + " Negative Example 1 -\nInput: 1 + 1\n Output: 3\n Explanation: One too many\n\n"
-        + WRONG_TWO
-        + TAIL,
-    ),
-    "task name": (Form(task_name=True), "task1_adding. " + DEFINITION + TAIL),
+# The knobs of the study's code and ours.
+KNOBS = {
+    "add_task_name": "task_name",
+    "add_task_definition": "definition",
+    "num_pos_examples": "positive",
+    "num_neg_examples": "negative",
+    "add_explanation": "explanation",
 }
 
 
-@pytest.mark.parametrize("name", BY_HAND)
-def test_the_prompt_is_the_one_written_by_hand(name):
-    form, expected = BY_HAND[name]
-    assert parts("task1_adding", TASK, INPUT, form).text == expected
+def by_the_rule(name, task, instance, form, limit, inner):
+    """The rule of the study's collator, written down from its description; `inner` counts."""
+
+    def line(label, text):
+        line = f"{label}: {text.strip()}"
+        return line if line[-1] in string.punctuation else line + "."
+
+    def length(text):
+        return len(inner.encode(text).ids)
+
+    definition = task["Definition"]
+    definition = definition if isinstance(definition, str) else definition[0]
+    head = line("Definition", definition) + "\n\n" if form.definition else ""
+    end = "Now complete the following example -\n" + line("Input", instance["input"]) + "\nOutput: "
+    shown = {"Positive": [], "Negative": []}
+    for label, number in (("Positive", form.positive), ("Negative", form.negative)):
+        for k, example in enumerate(task[f"{label} Examples"][:number], start=1):
+            text = f" {label} Example {k} -\n" + line("Input", example["input"]) + "\n"
+            text += line(" Output", example["output"]) + "\n"
+            if form.explanation and "explanation" in example:
+                text += line(" Explanation", example["explanation"]) + "\n"
+            text += "\n"
+            before = head + " ".join(shown["Positive"]) + " ".join(shown["Negative"])
+            if length(before + text + end) > limit:
+                break
+            shown[label].append(text)
+    source = f"{name}. " if form.task_name else ""
+    source += head + "".join(shown["Positive"]) + "".join(shown["Negative"]) + end
+    ids = inner.encode(source).ids
+    return source if len(ids) <= limit else inner.decode(ids[:limit], skip_special_tokens=True)
 
 
-def test_a_definition_is_closed_once():
-    for definition in ("Really? ", ["Really?"], ["Really?", "no"]):
-        prompt = parts(
-            "t", {"Definition": definition}, {"input": "x"}, Form(positive=2, negative=2)
-        )
-        assert prompt.text == (
-            "Definition: Really?\n\nNow complete the following example -\nInput: x\nOutput: "
-        )
+def made_tokenizer(bos):
+    inner = tokenizers.Tokenizer(models.BPE())
+    inner.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    inner.decoder = decoders.ByteLevel()
+    trainer = trainers.BpeTrainer(
+        vocab_size=300,
+        special_tokens=["<s>", "</s>"],
+        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
+        show_progress=False,
+    )
+    inner.train_from_iterator(
+        [" Positive Example Input: Output: Now complete the following"], trainer
+    )
+    if bos:
+        inner.post_processor = processors.TemplateProcessing("<s> $A", special_tokens=[("<s>", 0)])
+    return inner
 
 
-def test_what_would_pass_the_limit_is_left_out_and_then_cut():
-    bytewise = ByteTokenizer().encode
-    prompt = parts("t", TASK, INPUT, Form(positive=2))
-    whole = len(DEFINITION + ONE + TWO + TAIL)
-    assert fit([prompt], whole, bytewise)[0] == (DEFINITION + ONE + TWO + TAIL, 0, False)
-    assert fit([prompt], whole - 1, bytewise)[0] == (DEFINITION + ONE + TAIL, 1, False)
-    one = len(DEFINITION + ONE + TAIL)
-    assert fit([prompt], one, bytewise)[0] == (DEFINITION + ONE + TAIL, 1, False)
-    assert fit([prompt], one - 1, bytewise)[0] == (DEFINITION + TAIL, 2, False)
-    none = len(DEFINITION + TAIL)
-    assert fit([prompt], none - 1, bytewise)[0] == (DEFINITION + TAIL[:-1], 2, True)
-    # A short negative example comes in where a long positive one did not.
-    long = TASK | {"Positive Examples": [{"input": "2" * 500, "output": "4"}]}
-    short = parts("t", long, INPUT, Form(positive=1, negative=1))
-    assert fit([short], 300, bytewise)[0] == (DEFINITION + WRONG + TAIL, 1, False)
+INNERS = {bos: made_tokenizer(bos) for bos in (False, True)}
+TEXT = st.text("ab é.?)\n—", max_size=9)
+EXAMPLE = st.fixed_dictionaries({"input": TEXT, "output": TEXT}, optional={"explanation": TEXT})
+TASK = st.fixed_dictionaries(
+    {
+        "Definition": st.one_of(TEXT, st.lists(TEXT, min_size=1, max_size=2)),
+        "Positive Examples": st.lists(EXAMPLE, max_size=4),
+        "Negative Examples": st.lists(EXAMPLE, max_size=3),
+    }
+)
+FORM = st.builds(
+    Form, st.booleans(), st.booleans(), st.integers(0, 4), st.integers(0, 3), st.booleans()
+) | st.sampled_from(RANDOM_FORMS)
 
 
-def words(texts):
-    """Every word and every other character but a space is a token, and é is two."""
-    encodings = []
-    for text in texts:
-        spans = [
-            match.span()
-            for match in re.finditer(r"[a-z]+|\S", text)
-            for _ in range(1 + (match[0] == "é"))
-        ]
-        ids = np.zeros(len(spans), np.int32)
-        encodings.append(Encoding(ids, np.asarray(spans, np.int64).reshape(-1, 2)))
-    return encodings
+@settings(deadline=None)
+@given(TASK, st.lists(st.tuples(TEXT, FORM), max_size=3), st.integers(1, 260), st.booleans())
+def test_prompts_follow_the_rule_of_the_study(task, wanted, limit, bos):
+    inner = INNERS[bos]
+    made = [parts("task1_add", task, {"input": text}, form) for text, form in wanted]
+    fitted = fit(made, limit, FileTokenizer(inner, 0, 1))
+    for one, (text, form) in zip(fitted, wanted, strict=True):
+        expected = by_the_rule("task1_add", task, {"input": text}, form, limit, inner)
+        assert one.text == expected
+        assert one.cut == (not expected.endswith("Output: "))
+        if not one.cut:
+            shown = min(form.positive, len(task["Positive Examples"]))
+            shown += min(form.negative, len(task["Negative Examples"]))
+            assert one.examples_left_out == shown - one.text.count(" Example ")
 
 
-def number_of_words(text):
-    return len(re.findall(r"[a-z]+|\S", text)) + text.count("é")
+def test_the_studys_own_prompts_come_out(assets):
+    file = assets / "cases" / "ni" / "expected.jsonl"
+    if not file.is_file():
+        pytest.skip("no cases/ni in ZSG_JAX_ASSETS")
+    tokenizer = from_folder(assets / "models" / "stories260k")
+    for case in map(json.loads, file.read_text().splitlines()):
+        folder = file.parent if case["task"] == "made" else assets / "data" / "superni" / "tasks"
+        task = json.loads((folder / f"{case['task']}.json").read_text())
+        instance = next(one for one in task["Instances"] if one["id"] == case["instance"])
+        form = Form(positive=2)._replace(**{KNOBS[key]: one for key, one in case["knobs"].items()})
+        made = parts(case["task"], task, instance, form)
+        assert fit([made], case["max_source"], tokenizer)[0].text == case["prompt"]
 
 
-PIECE = st.text("ab é.", min_size=1, max_size=12)
-EXAMPLES = st.lists(PIECE, max_size=3).map(tuple)
+@pytest.mark.parametrize("schema", ["fixed", "random"])
+def test_prompts_of_real_tasks_follow_the_rule(assets, schema):
+    folder = assets / "data" / "superni"
+    if not folder.is_dir():
+        pytest.skip("no data/superni in ZSG_JAX_ASSETS")
+    options = replace(WHOLE, schema=schema, max_source=1024, train_per_task=8)
+    tokenizer = from_folder(assets / "models" / "stories260k")
+    inner = tokenizers.Tokenizer.from_file(str(assets / "models/stories260k/tokenizer.json"))
+    listed = folder / "splits" / "default" / "train_tasks.txt"
+    cut = 0
+    for record in map(
+        json.loads, (one.raw for one in records(listed, options, "train", tokenizer))
+    ):
+        task = json.loads((folder / "tasks" / f"{record['task']}.json").read_text())
+        form = options.form(record["task"], record["id"])
+        expected = by_the_rule(record["task"], task, record, form, 1024, inner)
+        prompt, answer = (one["content"] for one in record["messages"])
+        assert prompt == expected
+        assert answer == record["output"][0].strip() == record["references"][0]
+        cut += not prompt.endswith("Output: ")
+    assert cut
 
 
-@given(st.lists(st.builds(Parts, PIECE, EXAMPLES, EXAMPLES, PIECE), max_size=4), st.integers(1, 30))
-def test_the_limit_is_kept_as_the_rule_says_it(prompts, limit):
-    expected = []
-    for head, positive, negative, tail in prompts:
-        left = 0
-        shown = [[], []]
-        for side, examples in enumerate((positive, negative)):
-            for number, example in enumerate(examples):
-                before = head + "".join(shown[0]) + "".join(shown[1])
-                if number_of_words(before + example + tail) > limit:
-                    left += len(examples) - number
-                    break
-                shown[side].append(example)
-        text = head + "".join(shown[0]) + "".join(shown[1]) + tail
-        if number_of_words(head + "".join(positive) + "".join(negative) + tail) <= limit:
-            # A word may end where an example is left out: what fits as a whole is shown whole.
-            text, left = head + "".join(positive) + "".join(negative) + tail, 0
-        expected.append((text, left, number_of_words(text) > limit))
-    for prompt, (text, left, cut) in zip(fit(prompts, limit, words), expected, strict=True):
-        assert (prompt.examples_left_out, prompt.cut) == (left, cut)
-        if not cut:
-            assert prompt.text == text
-            continue
-        # The tail goes, as little as will do, and no character is split.
-        assert text.startswith(prompt.text)
-        assert number_of_words(prompt.text) <= limit
-        end = len(prompt.text)
-        longer = text[: end + 1] + re.match(r"[a-z ]*", text[end + 1 :])[0]
-        assert number_of_words(longer) > limit or longer[end:].isspace()
-
-
-def test_bytes_are_cut_between_characters():
-    for limit in range(1, 12):
-        prompt = fit([Parts("", (), (), "aéb€c😀")], limit, ByteTokenizer().encode)[0]
-        expected = b"a\xc3\xa9b\xe2\x82\xacc\xf0\x9f\x98\x80"[:limit].decode(errors="ignore")
-        assert prompt == (expected, 0, limit < 12)
-
-
-def test_what_is_no_unicode_is_left_to_the_check_of_rows():
-    prompt = fit([Parts("", (), (), "a\ud800" * 9)], 3, ByteTokenizer().encode)[0]
-    assert prompt == ("a\ud800" * 9, 0, False)
+def test_what_is_no_unicode_is_left_to_the_check_of_records():
+    made = parts("t", {"Definition": "d"}, {"input": "a\ud800" * 9}, Form(definition=False))
+    assert fit([made], 3, ByteTokenizer())[0] == (made.text, 0, False)

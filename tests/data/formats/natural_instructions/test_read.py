@@ -9,7 +9,7 @@ from zsg_jax.data.dataset import ReadOptions
 from zsg_jax.data.formats.natural_instructions import Options, records
 from zsg_jax.data.schemas.read import read_messages
 from zsg_jax.data.sources import load
-from zsg_jax.data.tokenize.tokenizer import ByteTokenizer, from_folder
+from zsg_jax.data.tokenize.tokenizer import ByteTokenizer
 from zsg_jax.runtime.errors import UserError
 
 EXAMPLES = [
@@ -43,7 +43,7 @@ def task(*instances, **changes):
 
 
 def test_tasks_become_rows_in_the_order_of_the_list(tmp_path):
-    one = task({"id": "a-1", "input": "3 + 4", "output": ["7", "seven"]})
+    one = task({"id": "a-1", "input": "3 + 4", "output": [" 7", "seven\n"]})
     two = task({"input": "1 + 1", "output": "2"}, {"id": "b-2", "input": "0", "output": ["0", "0"]})
     listed = write(tmp_path, {"b_task": one, "a_task": two})
     listed.write_text("\ufeffb_task\n\n a_task \n", "utf-8")
@@ -59,16 +59,16 @@ def test_tasks_become_rows_in_the_order_of_the_list(tmp_path):
     assert [turn.role for turn in instances[0].turns] == ["user", "assistant"]
     assert instances[0].turns[0].content == (
         "Definition: Add the numbers.\n\n"
-        " Positive Example 1 -\nInput: 2 + 2\n Output: 4\n\n"
-        " Positive Example 2 -\nInput: 1 + 5\n Output: 6\n\n"
-        "Now complete the following example -\nInput: 3 + 4\nOutput: "
+        " Positive Example 1 -\nInput: 2 + 2.\n Output: 4.\n\n"
+        " Positive Example 2 -\nInput: 1 + 5.\n Output: 6.\n\n"
+        "Now complete the following example -\nInput: 3 + 4.\nOutput: "
     )
     assert instances[0].turns[1].content == "7"
 
 
-def read(listed, options, side="train", encode=None):
-    """The rows as objects, without looking into what is refused."""
-    return [json.loads(row.raw) for row in records(listed, options, side, encode)]
+def read(listed, options, side="train", tokenizer=None):
+    """The records as objects, without looking into what is refused."""
+    return [json.loads(one.raw) for one in records(listed, options, side, tokenizer)]
 
 
 MANY = [{"id": f"i{k}", "input": str(k), "output": [f"{k}a", f"{k}b", f"{k}c"]} for k in range(40)]
@@ -120,11 +120,10 @@ def test_sources_are_held_within_the_limit_and_it_is_said(tmp_path, capsys):
     listed = write(tmp_path, {"a": task(GOOD, long, {**long, "id": "less", "input": "x" * 100})})
     options = Options(max_source=250)
     prompts = [
-        row["messages"][0]["content"]
-        for row in read(listed, options, encode=ByteTokenizer().encode)
+        row["messages"][0]["content"] for row in read(listed, options, tokenizer=ByteTokenizer())
     ]
-    # 30 bytes of definition, 47 an example, 53 around the input.
-    assert [len(prompt) for prompt in prompts] == [178, 250, 230]
+    # 30 bytes of definition, 49 an example, 54 around the input.
+    assert [len(prompt) for prompt in prompts] == [183, 250, 233]
     assert prompts[1].startswith("Definition: Add the numbers.\n\nNow complete")
     assert "of 3 prompts 2 lost examples and 1 were cut" in capsys.readouterr().err
     with pytest.raises(UserError, match=r"max_source=250 counts tokens, .* max_source=0"):
@@ -265,53 +264,15 @@ def test_a_list_that_cannot_be_followed_is_refused(tmp_path):
         read_messages(listed)
 
 
-def test_the_real_tasks_are_read(assets):
+def test_of_real_tasks_the_instances_of_the_study_are_read(assets):
     folder = assets / "data" / "superni" / "splits" / "default"
     if not folder.is_dir():
         pytest.skip("no data/superni in ZSG_JAX_ASSETS")
-    instances, skipped = read_messages(folder / "train_tasks.txt")
-    assert (len(instances), len({one.task for one in instances}), skipped) == (1200, 6, [])
-    assert max(len(one.references) for one in instances) > 1
-    assert all(one.text.count(" Positive Example ") >= 2 for one in instances)
-
-
-EMOTION = """\
-Definition: In this task, you are given a sentence containing a particular emotion. You must \
-classify the sentence into one of the six emotions: 'joy', 'love', 'anger', 'fear', or 'surprise'.
-
- Positive Example 1 -
-Input: i am ever feeling nostalgic about the fireplace i will know that it is still on the property
- Output: love
-
- Positive Example 2 -
-Input: i am feeling grouchy
- Output: anger
-
-Now complete the following example -
-Input: i feel like i should make one of these for every beach loving friend i know
-Output: """
-
-
-def test_the_real_tasks_are_read_as_the_study_reads_them(assets):
-    folder = assets / "data" / "superni" / "splits" / "default"
-    if not folder.is_dir():
-        pytest.skip("no data/superni in ZSG_JAX_ASSETS")
-    tokenizer = from_folder(assets / "models" / "stories260k")
-    train = read(folder / "train_tasks.txt", Options(), "train", tokenizer.encode)
-    assert Counter(row["task"] for row in train) == dict.fromkeys(
-        {row["task"] for row in train}, 100
-    )
-    prompts = [row["messages"][0]["content"] for row in train]
-    lengths = [len(one.ids) for one in tokenizer.encode(prompts)]
-    assert max(lengths) <= 1024
-    shown = [prompt.count(" Positive Example ") for prompt in prompts]
-    assert set(shown) == {0, 1, 2}
-    assert all(row["messages"][1]["content"] in row["references"] for row in train)
-    assert any(row["messages"][1]["content"] != row["references"][0] for row in train)
-    test = read(folder / "test_tasks.txt", Options(), "test", tokenizer.encode)
-    emotion = json.loads(
-        (folder.parents[1] / "tasks/task875_emotion_classification.json").read_text()
-    )
-    assert [row["id"] for row in test[100:]] == [one["id"] for one in emotion["Instances"][:100]]
-    # Written out by hand from the file.
-    assert test[100]["messages"][0]["content"] == EMOTION
+    train = read(folder / "train_tasks.txt", Options(max_source=0))
+    assert Counter(Counter(one["task"] for one in train).values()) == {100: 6}
+    assert all(one["messages"][1]["content"] in one["references"] for one in train)
+    assert any(one["messages"][1]["content"] != one["references"][0] for one in train)
+    test = read(folder / "test_tasks.txt", Options(max_source=0), "test")
+    emotion = folder.parents[1] / "tasks" / "task875_emotion_classification.json"
+    first = json.loads(emotion.read_text())["Instances"][:100]
+    assert [one["id"] for one in test[100:]] == [one["id"] for one in first]

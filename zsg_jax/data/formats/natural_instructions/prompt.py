@@ -1,19 +1,18 @@
 """The prompt of Natural Instructions, held within a number of tokens (arXiv 2406.11721, data)."""
 
 import string
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 from zsg_jax.data.formats.natural_instructions.options import Form
-from zsg_jax.data.tokenize.tokenizer import Encoding
-
-Encode = Callable[[Sequence[str]], list[Encoding]]
+from zsg_jax.data.tokenize.tokenizer import Tokenizer
 
 
 class Parts(NamedTuple):
     """A prompt in its pieces; its text is all of them, one after another."""
 
-    head: str
+    name: str
+    definition: str
     positive: tuple[str, ...]
     negative: tuple[str, ...]
     tail: str
@@ -21,7 +20,15 @@ class Parts(NamedTuple):
     @property
     def text(self) -> str:
         """The prompt."""
-        return "".join((self.head, *self.positive, *self.negative, self.tail))
+        return "".join((self.name, self.definition, *self.positive, *self.negative, self.tail))
+
+    def counted(self, example: str = "") -> str:
+        """What the study counts the tokens of before it takes in one more example.
+
+        The task's name is missing in it, and a blank stands between two examples.
+        """
+        shown = " ".join(self.positive) + " ".join(self.negative)
+        return self.definition + shown + example + self.tail
 
 
 class Fitted(NamedTuple):
@@ -35,62 +42,58 @@ class Fitted(NamedTuple):
 def parts(name: str, task: Mapping[str, Any], instance: Mapping[str, Any], form: Form) -> Parts:
     """The task's name, the definition, examples and the input, as far as `form` wants them.
 
-    Only the definition is closed with a full stop. Of several definitions the first is shown.
+    Each is stripped, and closed with a full stop unless it ends in ASCII punctuation. Of several
+    definitions the first is shown.
     """
-    head = f"{name}. " if form.task_name else ""
+    definition = ""
     if form.definition:
-        definition = task["Definition"]
-        text = (definition if isinstance(definition, str) else definition[0]).strip()
-        head += f"Definition: {text}{'' if text[-1] in string.punctuation else '.'}\n\n"
+        first = task["Definition"]
+        first = first if isinstance(first, str) else first[0]
+        definition = _closed("Definition: ", first) + "\n"
     return Parts(
-        head,
+        f"{name}. " if form.task_name else "",
+        definition,
         _examples("Positive", task, form.positive, form.explanation),
         _examples("Negative", task, form.negative, form.explanation),
-        f"Now complete the following example -\nInput: {instance['input'].strip()}\nOutput: ",
+        "Now complete the following example -\n"
+        + _closed("Input: ", instance["input"])
+        + "Output: ",
     )
 
 
-def fit(prompts: Sequence[Parts], limit: int, encode: Encode) -> list[Fitted]:
-    """Holds prompts within `limit` tokens each; bos and eos are not counted.
+def fit(prompts: Sequence[Parts], limit: int, tokenizer: Tokenizer) -> list[Fitted]:
+    """Holds prompts within `limit` tokens each, with what the tokenizer adds by itself, as bos.
 
-    Positive examples are added one by one as long as the prompt stays within the limit, then
-    negative ones; one that would pass it is left out with all that follow it. What is too long
-    without any example is cut at the tail.
+    Positive examples are added one by one as long as `Parts.counted` stays within the limit, then
+    negative ones; one that would pass it is left out with all that follow of its kind. What is
+    still too long is cut to `limit` tokens and decoded.
     """
-    # What is not Unicode has no tokens; the row is refused for it later.
+    # What is not Unicode has no tokens; the record is refused for it later.
     sound = [one for one in prompts if _is_unicode(one.text)]
-    lengths = (len(encoding.ids) for encoding in encode([one.text for one in sound]))
+    lengths = _lengths([one.name + one.counted() for one in sound], tokenizer)
     fits = {one: length <= limit for one, length in zip(sound, lengths, strict=True)}
     return [
-        Fitted(one.text) if fits.get(one, True) else _shortened(one, limit, encode)
+        Fitted(one.text) if fits.get(one, True) else _shortened(one, limit, tokenizer)
         for one in prompts
     ]
 
 
-def _shortened(prompt: Parts, limit: int, encode: Encode) -> Fitted:
-    def longest(candidates: list[Parts]) -> Parts:
-        kept = candidates[0]
-        for candidate in candidates[1:]:
-            if len(encode([candidate.text])[0].ids) > limit:
+def _shortened(prompt: Parts, limit: int, tokenizer: Tokenizer) -> Fitted:
+    kept = prompt._replace(positive=(), negative=())
+    for kind in ("positive", "negative"):
+        for example in getattr(prompt, kind):
+            if _lengths([kept.counted(example)], tokenizer)[0] > limit:
                 break
-            kept = candidate
-        return kept
-
-    positive, negative = prompt.positive, prompt.negative
-    bare = prompt._replace(positive=(), negative=())
-    kept = longest([bare._replace(positive=positive[:n]) for n in range(len(positive) + 1)])
-    kept = longest([kept._replace(negative=negative[:n]) for n in range(len(negative) + 1)])
-    left_out = len(positive + negative) - len(kept.positive + kept.negative)
-    text = _cut(kept.text, limit, encode)
-    return Fitted(text, left_out, text != kept.text)
+            kept = kept._replace(**{kind: (*getattr(kept, kind), example)})
+    left_out = len(prompt.positive + prompt.negative) - len(kept.positive + kept.negative)
+    ids = tokenizer.encode([kept.text])[0].ids
+    if len(ids) + sum(tokenizer.added) <= limit:
+        return Fitted(kept.text, left_out)
+    return Fitted(tokenizer.decode(ids[: max(limit - tokenizer.added[0], 0)]), left_out, True)
 
 
-def _cut(text: str, limit: int, encode: Encode) -> str:
-    """The longest run of whole characters from the start that stays within `limit` tokens."""
-    while len(spans := encode([text])[0].spans) > limit:
-        # What is left may be encoded otherwise, and a character may be several tokens: once more.
-        text = text[: min(int(spans[limit - 1, 1]), len(text) - 1)]
-    return text
+def _lengths(texts: Sequence[str], tokenizer: Tokenizer) -> list[int]:
+    return [len(one.ids) + sum(tokenizer.added) for one in tokenizer.encode(texts)]
 
 
 def _examples(
@@ -98,15 +101,18 @@ def _examples(
 ) -> tuple[str, ...]:
     examples = []
     for index, example in enumerate((task.get(f"{label} Examples") or [])[:number], start=1):
-        reason = (example.get("explanation") or "").strip() if explanation else ""
-        examples.append(
-            f" {label} Example {index} -\n"
-            f"Input: {example['input'].strip()}\n"
-            f" Output: {example['output'].strip()}\n"
-            + (f" Explanation: {reason}\n" if reason else "")
-            + "\n"
-        )
+        shown = _closed("Input: ", example["input"]) + _closed(" Output: ", example["output"])
+        reason = example.get("explanation") if explanation else None
+        if reason is not None:
+            shown += _closed(" Explanation: ", reason)
+        examples.append(f" {label} Example {index} -\n{shown}\n")
     return tuple(examples)
+
+
+def _closed(label: str, text: str) -> str:
+    """One line of a prompt; an empty text becomes a full stop alone."""
+    line = label + text.strip()
+    return line + ("\n" if line[-1] in string.punctuation else ".\n")
 
 
 def _is_unicode(text: str) -> bool:

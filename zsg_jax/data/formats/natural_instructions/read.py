@@ -11,9 +11,10 @@ from typing import Any
 
 from zsg_jax.data.formats.jsonl import Record
 from zsg_jax.data.formats.natural_instructions.options import WHOLE, Options
-from zsg_jax.data.formats.natural_instructions.prompt import Encode, Fitted, fit, parts
+from zsg_jax.data.formats.natural_instructions.prompt import Fitted, fit, parts
 from zsg_jax.data.formats.natural_instructions.tasks import read_task, task_folder, task_names
 from zsg_jax.data.sampling import draw, sample
+from zsg_jax.data.tokenize.tokenizer import Tokenizer
 from zsg_jax.runtime.errors import check
 from zsg_jax.runtime.progress import count, say, track
 
@@ -22,27 +23,27 @@ _ABOUT_TASK = ("Categories", "Domains", "Input_language", "Output_language")
 
 
 def records(
-    path: Path, options: Options = WHOLE, side: str = "train", encode: Encode | None = None
+    path: Path, options: Options = WHOLE, side: str = "train", tokenizer: Tokenizer | None = None
 ) -> Iterator[Record]:
     """The instances of the tasks that `path` lists, as JSON, in the order of list and files.
 
-    A record has `id`, `task`, `messages` (the prompt and one output), `references` (all outputs),
-    `input`, `output`, `categories`, `domains`, `input_language` and `output_language`. Instances
-    that `options` leave out are not checked.
+    A record has `id`, `task`, `messages` (the prompt and one output), `references` (all outputs,
+    stripped as that one is), `input`, `output`, `categories`, `domains`, `input_language` and
+    `output_language`. Instances that `options` leave out are not checked.
 
     Args:
         path: the list.
         options: what a prompt holds and which instances are used; all of them by default.
         side: "train", of whose tasks instances are drawn, or "test", of whose tasks the first are
             used (arXiv 2406.11721: balanced by label, for the official files).
-        encode: as `Tokenizer.encode`; needed where `options.max_source` is not 0.
+        tokenizer: needed where `options.max_source` is not 0.
 
     Raises:
         UserError: for a list that is missing or names no task or one twice, and for a task whose
             file is missing, damaged, or without definition or instances.
     """
     check(
-        not options.max_source or encode is not None,
+        not options.max_source or tokenizer is not None,
         f"data.natural_instructions.max_source={options.max_source} counts tokens, but there is no "
         "tokenizer yet that could; give a tokenizer's folder, or max_source=0 for no limit",
     )
@@ -55,7 +56,7 @@ def records(
         numbers = _numbers(name, task["Instances"], options, side)
         for start in range(0, len(numbers), CHUNK):
             chunk = {number: task["Instances"][number - 1] for number in numbers[start:][:CHUNK]}
-            prompts = _prompts(name, task, chunk, options, encode)
+            prompts = _prompts(name, task, chunk, options, tokenizer)
             for number, instance in chunk.items():
                 record = Record(file, number, b"", unit="instance")
                 if number not in prompts:
@@ -87,7 +88,7 @@ def _prompts(
     task: Mapping[str, Any],
     instances: Mapping[int, Any],
     options: Options,
-    encode: Encode | None,
+    tokenizer: Tokenizer | None,
 ) -> dict[int, Fitted]:
     """The prompts of the instances that are not refused, by their numbers."""
     whole = {
@@ -95,9 +96,9 @@ def _prompts(
         for number, one in instances.items()
         if not _refusal(one)
     }
-    if not options.max_source or encode is None:
+    if not options.max_source or tokenizer is None:
         return {number: Fitted(prompt.text) for number, prompt in whole.items()}
-    return dict(zip(whole, fit(list(whole.values()), options.max_source, encode), strict=True))
+    return dict(zip(whole, fit(list(whole.values()), options.max_source, tokenizer), strict=True))
 
 
 def _id(name: str, instance: Any, number: int) -> str:
@@ -125,7 +126,8 @@ def _fields(
     prompt: str,
     options: Options,
 ) -> dict[str, Any]:
-    outputs = _as_list(instance["output"])
+    given = _as_list(instance["output"])
+    outputs = [one.strip() if isinstance(one, str) else one for one in given]
     chosen = 0
     if options.reference == "drawn":
         identity = _id(name, instance, number)
@@ -139,7 +141,7 @@ def _fields(
         ],
         "references": outputs,
         "input": instance["input"],
-        "output": outputs,
+        "output": given,
         **{key.lower(): _as_list(task.get(key) or []) for key in _ABOUT_TASK},
     }
 

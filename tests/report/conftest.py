@@ -4,7 +4,10 @@ import base64
 import xml.etree.ElementTree as ET
 from html.parser import HTMLParser
 
+import numpy as np
 import pytest
+
+from zsg_jax.similarity.trajectory import Trajectory
 
 VOID = {"meta", "img", "br", "wbr", "link", "hr", "input"}
 
@@ -83,3 +86,37 @@ class Page(HTMLParser):
 @pytest.fixture(scope="session")
 def read_page():
     return Page
+
+
+@pytest.fixture(scope="session")
+def make_runs():
+    """Records of runs whose loss falls as 1/(1 + evaluation)."""
+
+    def make(names=("nft", "fft"), seeds=2, tasks=("t1", "t2"), evaluations=4, train=30, **more):
+        runs = {}
+        for place, name in enumerate(names):
+            for seed in range(seeds):
+                losses = [3.0 / (1 + e) + 0.25 * place + 0.5 * seed for e in range(evaluations)]
+                tests = [
+                    {"step": 10 * e, "kind": "test", "loss": loss, "instances": 8, "dropped": 2}
+                    | {"loss_by_task": {task: loss + 0.125 * i for i, task in enumerate(tasks)}}
+                    | more
+                    for e, loss in enumerate(losses)
+                ]
+                steps = [{"step": s, "kind": "train", "loss": 2.0} for s in range(1, train + 1)]
+                runs.setdefault(name, {})[seed] = tests + steps
+        return runs
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def make_trajectory():
+    """Points at steps 10, 20, …; `values` by measure."""
+
+    def make(values, by_task=()):
+        arrays = {name: np.array(curve, float) for name, curve in values.items()}
+        step = 10 * np.arange(1, 1 + len(next(iter(arrays.values()))))
+        return Trajectory(step, "cosine", arrays, dict.fromkeys(by_task, arrays))
+
+    return make

@@ -7,27 +7,15 @@ from hypothesis import strategies as st
 
 from zsg_jax.report.correlation import ALL, correlations
 from zsg_jax.report.summary import summarize
-from zsg_jax.similarity.trajectory import Trajectory
 
 
-def make_runs(losses):
+def summary_of(**curves):
     """One seed each; a loss at steps 0, 10, 20, …."""
-    return {
-        name: {
-            0: [
-                {"step": 10 * i, "kind": "test", "loss": loss, "loss_by_task": {"a": loss, "b": 1}}
-                for i, loss in enumerate(curve)
-            ]
-        }
-        for name, curve in losses.items()
+    records = {
+        name: [{"step": 10 * i, "kind": "test", "loss": loss} for i, loss in enumerate(curve)]
+        for name, curve in curves.items()
     }
-
-
-def make_trajectory(values):
-    """Points at steps 10, 20, …; `values` by measure."""
-    arrays = {name: np.array(curve, float) for name, curve in values.items()}
-    step = 10 * np.arange(1, 1 + len(next(iter(arrays.values()))))
-    return Trajectory(step, "cosine", arrays, {})
+    return summarize({name: {0: own} for name, own in records.items()})
 
 
 def pearson(x, y):
@@ -45,8 +33,8 @@ CURVE = st.lists(st.integers(0, 9), min_size=4, max_size=4)
 
 @settings(max_examples=60, deadline=None)
 @given(CURVE, CURVE, CURVE, CURVE)
-def test_correlations_are_those_by_their_formulas(loss, other, seen, others):
-    summary = summarize(make_runs({"one": [9.5, *loss], "two": [9.5, *other]}))
+def test_correlations_are_those_by_their_formulas(make_trajectory, loss, other, seen, others):
+    summary = summary_of(one=[9.5, *loss], two=[9.5, *other])
     found = correlations(
         summary,
         {"one": make_trajectory({"wsd": seen}), "two": make_trajectory({"wsd": others})},
@@ -63,8 +51,8 @@ def test_correlations_are_those_by_their_formulas(loss, other, seen, others):
             assert found[name]["spearman"] == pytest.approx(pearson(ranks(x), ranks(y)), abs=1e-9)
 
 
-def test_only_points_that_both_have_are_correlated():
-    summary = summarize(make_runs({"one": [5, 4, float("nan"), 2, 1]}))
+def test_only_points_that_both_have_are_correlated(make_trajectory):
+    summary = summary_of(one=[5, 4, float("nan"), 2, 1])
     values = {"nearest": [4, 3, 2, 1, 7], "transport": [4, np.nan, 2, np.nan, 7]}
     found = correlations(summary, {"one": make_trajectory(values), "gone": make_trajectory(values)})
     assert list(found) == ["nearest", "transport"]

@@ -40,29 +40,13 @@ def rows(losses, every=10, **more):
     return [scored(i * every, loss, **more) for i, loss in enumerate(losses)]
 
 
-@given(st.floats(0, 20), st.lists(st.integers(0, 5000), min_size=2, max_size=20, unique=True))
-def test_area_of_a_constant_is_the_constant(loss, steps):
-    assert area_under_curve(sorted(steps), [loss] * len(steps)) == pytest.approx(loss)
-
-
-@given(LOSSES, st.data())
-def test_area_equals_the_sum_of_trapezoids(losses, data):
-    gaps = data.draw(
-        st.lists(st.integers(1, 50), min_size=len(losses) - 1, max_size=len(losses) - 1)
-    )
-    steps = [0, *np.cumsum(gaps).tolist()]
-    area = math.fsum(
+@given(LOSSES, st.integers(0, 500), st.lists(st.integers(1, 50), min_size=29, max_size=29))
+def test_area_is_an_average_and_the_sum_of_trapezoids(losses, start, gaps):
+    steps = [start, *(start + np.cumsum(gaps)).tolist()][: len(losses)]
+    area = sum(
         gap * (left + right) / 2 for gap, left, right in zip(gaps, losses, losses[1:], strict=False)
     )
-    assert area_under_curve(steps, losses) == pytest.approx(area / steps[-1])
-
-
-@given(LOSSES, st.integers(0, 500), st.integers(1, 9))
-def test_area_is_an_average_and_does_not_depend_on_the_unit_of_steps(losses, start, scale):
-    steps = list(range(len(losses)))
-    area = area_under_curve(steps, losses)
-    assert min(losses) - 1e-9 <= area <= max(losses) + 1e-9
-    assert area_under_curve([start + scale * s for s in steps], losses) == pytest.approx(area)
+    assert area_under_curve(steps, losses) == pytest.approx(area / (steps[-1] - start), abs=1e-9)
 
 
 @given(LOSSES)
@@ -127,15 +111,10 @@ def test_summary_against_plain_statistics(curves):
     ]:
         assert entry[key]["mean"] == pytest.approx(statistics.fmean(values))
         assert list(entry[key]["by_seed"].values()) == pytest.approx(values)
-        if len(curves) == 1:
-            assert entry[key]["std"] is None
-        else:
-            assert entry[key]["std"] == pytest.approx(statistics.stdev(values), abs=1e-9)
-    if len(curves) == 1:
-        assert entry["loss_std"] is None
-    else:
-        deviations = [statistics.stdev(c) for c in columns]
-        assert entry["loss_std"] == pytest.approx(deviations, abs=1e-9)
+        deviation = statistics.stdev(values) if len(curves) > 1 else None
+        assert entry[key]["std"] == (deviation and pytest.approx(deviation, abs=1e-9))
+    deviations = [statistics.stdev(c) for c in columns] if len(curves) > 1 else None
+    assert entry["loss_std"] == (deviations and pytest.approx(deviations, abs=1e-9))
     assert entry["first_step_within_5_percent"]["of_mean_curve"] == first_step_within(
         entry["steps"], entry["loss_mean"]
     )
@@ -186,7 +165,10 @@ def test_no_nan_reaches_the_json():
 def test_scores_are_the_other_numbers_on_the_steps_that_have_them():
     some = [scored(0, 3, rougeL=10.0), scored(5, 2), scored(10, 1, rougeL=30)]
     entry = summarize({"x": {0: some, 1: some}})["arrangements"]["x"]
-    assert entry["scores"] == {"rougeL": {"steps": [0, 10], "mean": [10.0, 30.0], "std": [0, 0]}}
+    found = entry["scores"].pop("rougeL")
+    assert not entry["scores"]
+    assert (found["steps"], found["mean"], found["std"]) == ([0, 10], [10.0, 30.0], [0, 0])
+    assert (found["final"]["mean"], found["by_task"]) == (30.0, {})
 
 
 def test_the_documentation_of_keys_matches_the_entry():

@@ -106,6 +106,11 @@ def shorten(name: str, limit: int = MAX_NAME) -> str:
     return f"{clean[: limit - 1 - tail]}…{clean[-tail:]}"
 
 
+def even_places(n: int, count: int) -> np.ndarray:
+    """At most `count` of n positions, ascending and evenly spaced, first and last included."""
+    return np.linspace(0, n - 1, min(n, count)).round().astype(np.int64)
+
+
 def to_svg(figure: Figure) -> bytes:
     """`figure` as SVG without a date, so that building it again gives the same bytes."""
     out = io.BytesIO()

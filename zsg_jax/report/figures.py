@@ -5,15 +5,14 @@ nothing to draw. No pyplot, so nothing global is touched and nothing needs a dis
 arrangement has one colour and dash in all figures.
 """
 
-import math
 from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 
 from zsg_jax.report.correlation import having, measured
-from zsg_jax.report.drawing import Captioned, Line, Panel, draw, looks, shorten
-from zsg_jax.report.summary import Runs, number, records_by_step
+from zsg_jax.report.drawing import Captioned, Line, Panel, draw, even_places, looks, shorten
+from zsg_jax.report.summary import METRICS, Runs, curve_of, number, records_by_step
 from zsg_jax.similarity.trajectory import MEASURES, Trajectory
 
 MAX_TASKS = 24
@@ -31,80 +30,78 @@ TITLES = {
 }
 
 
-def loss_figure(summary: Mapping[str, Any]) -> Captioned:
-    """Mean test loss against step, a line an arrangement, a band of ±1 standard deviation."""
-    entries = summary["arrangements"]
+def metric_figure(summary: Mapping[str, Any], metric: str = "loss") -> Captioned | None:
+    """A metric against step, a line an arrangement, a band of ±1 standard deviation."""
+    entries, shown = summary["arrangements"], METRICS[metric]
+    curves = _curves(summary, metric)
+    if not curves:
+        return None
     several = any(len(entry["seeds"]) > 1 for entry in entries.values())
-    finals = [(name, entry["final_loss"]["mean"]) for name, entry in entries.items()]
+    finals = [(name, curve["final"]["mean"]) for name, curve in curves.items()]
     ends = "; ".join(
-        f"{shorten(name)} ends at {'–' if loss is None else f'{loss:.4f}'}" for name, loss in finals
+        f"{shorten(name)} ends at {'–' if value is None else f'{value:.4f}'}"
+        for name, value in finals
     )
+    way = "falls" if shown.best is min else "rises"
     return Captioned(
-        draw([Panel("test loss", "", _loss_lines(summary))], looks(entries), columns=1, height=4.0),
-        "Test loss",
-        "Mean loss on the test rows against optimizer step. A line that falls further left learned "
-        "sooner; a line that ends lower learned more."
+        draw([Panel(shown.label, "", _lines(curves))], looks(entries), columns=1, height=4.0),
+        shown.title,
+        f"{shown.meaning} Mean over seeds against optimizer step: a line that {way} further left "
+        f"learned sooner; one that ends {'lower' if shown.best is min else 'higher'} learned more."
         + (" The band is ±1 sample standard deviation over seeds." if several else ""),
-        f"Line chart of test loss against step for {len(entries)} arrangements: {ends}.",
+        f"Line chart of {shown.label} against step for {len(curves)} arrangements: {ends}.",
     )
 
 
-def pick_tasks(summary: Mapping[str, Any], limit: int = MAX_TASKS) -> tuple[list[str], int]:
+def pick_tasks(
+    summary: Mapping[str, Any], metric: str = "loss", limit: int = MAX_TASKS
+) -> tuple[list[str], int]:
     """The tasks to draw and how many there are in all.
 
-    At most `limit`, spread evenly over the ranking by final loss (mean over arrangements), lowest
+    At most `limit`, spread evenly over the ranking by final value (mean over arrangements), lowest
     and highest included: a choice that favours no arrangement. Given in order of name.
     """
     finals: dict[str, list[float]] = {}
-    for entry in summary["arrangements"].values():
-        for task, curve in entry["loss_by_task"].items():
-            finals.setdefault(task, []).append(number(curve[-1]))
-    if len(finals) <= limit:
-        return sorted(finals), len(finals)
-
-    def rank(task: str) -> tuple[bool, float, str]:
-        mean = sum(finals[task]) / len(finals[task])
-        return (math.isnan(mean), 0.0 if math.isnan(mean) else mean, task)
-
-    ranked = sorted(finals, key=rank)
-    places = np.linspace(0, len(ranked) - 1, limit).round().astype(int)
+    for curve in _curves(summary, metric).values():
+        for task, values in curve["by_task"].items():
+            finals.setdefault(task, []).append(number(values[-1]))
+    # NaN, of what was not measured to the end, comes last.
+    ranked = sorted(
+        finals, key=lambda task: (np.nan_to_num(np.mean(finals[task]), nan=np.inf), task)
+    )
+    places = even_places(len(ranked), limit)
     return sorted(ranked[place] for place in places), len(ranked)
 
 
-def loss_by_task_figure(summary: Mapping[str, Any]) -> Captioned | None:
-    """Mean test loss against step, one panel a task; None for fewer than two tasks.
+def by_task_figure(summary: Mapping[str, Any], metric: str = "loss") -> Captioned | None:
+    """Mean of a metric against step, one panel a task; None for fewer than two tasks.
 
-    Every panel has its own loss axis, and each starts at zero, so that a loss that hardly moves
-    looks flat. `pick_tasks` chooses; the figure says how many were left out.
+    Every panel has its own axis, and each starts at zero, so that what hardly moves looks flat.
+    `pick_tasks` chooses; the figure says how many were left out.
     """
-    tasks, total = pick_tasks(summary)
+    tasks, total = pick_tasks(summary, metric)
     if total < 2:
         return None
-    entries = summary["arrangements"]
-    panels = []
+    shown, panels = METRICS[metric], []
     for task in tasks:
         lines = {
-            name: Line(entry["steps"], entry["loss_by_task"][task])
-            for name, entry in entries.items()
-            if task in entry["loss_by_task"]
+            name: Line(curve["steps"], curve["by_task"][task])
+            for name, curve in _curves(summary, metric).items()
+            if task in curve["by_task"]
         }
-        panels.append(Panel("test loss", shorten(task, 36), lines, from_zero=True))
+        panels.append(Panel(shown.label, shorten(task, 36), lines, from_zero=True))
     caption = (
-        "One panel for each task, mean over seeds. Every panel has its own loss axis from zero, so "
+        "One panel for each task, mean over seeds. Every panel has its own axis from zero, so "
         "compare shapes across panels and lines inside one."
     )
     if len(tasks) < total:
-        caption += (
-            f" {len(tasks)} of {total} tasks are drawn, evenly spaced in the ranking by final loss "
-            "(mean over arrangements), lowest and highest included; "
-            f"{total - len(tasks)} are left out here and stand in the table below."
-        )
+        caption += f" {_left_out(len(tasks), total)} The table below has them all."
     return Captioned(
-        draw(panels, looks(entries), note=_left_out(len(tasks), total)),
-        "Test loss by task",
+        draw(panels, looks(summary["arrangements"]), note=_left_out(len(tasks), total)),
+        f"{shown.title} by task",
         caption,
-        f"Small line charts of test loss against step for {len(tasks)} of {total} tasks; the final "
-        "values stand in the table of tasks.",
+        f"Small line charts of {shown.label} against step for {len(tasks)} of {total} tasks; the "
+        "final values stand in the table of tasks.",
     )
 
 
@@ -121,7 +118,7 @@ def train_loss_figure(runs: Runs) -> Captioned | None:
             losses = [np.mean([number(seed[s].get("loss")) for seed in seeds]) for s in steps]
             window = 2 * (len(steps) // SMOOTHING // 2) + 1
             widest = max(widest, window)
-            keep = np.linspace(0, len(steps) - 1, min(len(steps), MAX_POINTS)).round().astype(int)
+            keep = even_places(len(steps), MAX_POINTS)
             lines[name] = Line(np.array(steps)[keep], running_mean(np.array(losses), window)[keep])
     if not lines:
         return None
@@ -137,13 +134,10 @@ def train_loss_figure(runs: Runs) -> Captioned | None:
 
 
 def scores_figure(summary: Mapping[str, Any]) -> Captioned | None:
-    """Every score of the test records against step, one panel a score; None without scores."""
+    """Every other number of the test records against step, one panel each; None without any."""
     entries = summary["arrangements"]
-    panels = []
-    for score in sorted({score for entry in entries.values() for score in entry["scores"]}):
-        found = {k: e["scores"][score] for k, e in entries.items() if score in e["scores"]}
-        lines = {k: Line(c["steps"], c["mean"], c["std"]) for k, c in found.items()}
-        panels.append(Panel(shorten(score), "", lines))
+    scores = {score for entry in entries.values() for score in entry["scores"]} - METRICS.keys()
+    panels = [Panel(shorten(one), "", _lines(_curves(summary, one))) for one in sorted(scores)]
     if not panels:
         return None
     return Captioned(
@@ -164,7 +158,7 @@ def similarity_figure(
     for measure in measures:
         lines = {n: Line(t.step, t.values[measure]) for n, t in having(trajectories, measure)}
         panels.append(Panel(_unit(measure), TITLES[measure], lines))
-    panels.append(Panel("test loss", "test loss", _loss_lines(summary)))
+    panels.append(Panel("test loss", "test loss", _lines(_curves(summary, "loss"))))
     meanings = "; ".join(f"{TITLES[measure]}: {MEASURES[measure]}" for measure in measures)
     return Captioned(
         draw(panels, looks([*summary["arrangements"], *trajectories])),
@@ -211,17 +205,22 @@ def similarity_by_task_figure(
 
 def running_mean(values: np.ndarray, window: int) -> np.ndarray:
     """Mean of `values` (S,) over the odd `window` about each place, cut short at both ends."""
-    half = window // 2
-    sums = np.concatenate([[0.0], np.cumsum(values, dtype=np.float64)])
-    at = np.arange(len(values))
-    low, high = np.maximum(at - half, 0), np.minimum(at + half + 1, len(values))
-    return (sums[high] - sums[low]) / (high - low)
+    sums, counts = (
+        np.convolve(one, np.ones(window))[window // 2 :][: len(values)]
+        for one in (values, np.ones(len(values)))
+    )
+    return sums / counts
 
 
-def _loss_lines(summary: Mapping[str, Any]) -> dict[str, Line]:
-    """Mean test loss of every arrangement, with its spread over seeds."""
-    entries = summary["arrangements"].items()
-    return {name: Line(e["steps"], e["loss_mean"], e["loss_std"]) for name, e in entries}
+def _curves(summary: Mapping[str, Any], metric: str) -> dict[str, Mapping[str, Any]]:
+    """The curve of every arrangement in which the metric was measured."""
+    found = {name: curve_of(e, metric) for name, e in summary["arrangements"].items()}
+    return {name: curve for name, curve in found.items() if curve is not None}
+
+
+def _lines(curves: Mapping[str, Mapping[str, Any]]) -> dict[str, Line]:
+    """Means of arrangements, with their spread over seeds."""
+    return {name: Line(one["steps"], one["mean"], one["std"]) for name, one in curves.items()}
 
 
 def _left_out(drawn: int, total: int) -> str:
@@ -229,7 +228,7 @@ def _left_out(drawn: int, total: int) -> str:
     if total == drawn:
         return ""
     return (
-        f"{drawn} of {total} tasks, evenly spaced in the ranking by final loss; "
+        f"{drawn} of {total} tasks, evenly spaced in the ranking by final value; "
         f"{total - drawn} left out."
     )
 

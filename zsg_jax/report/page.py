@@ -11,7 +11,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from zsg_jax.report import figures
 from zsg_jax.report.correlation import correlations
 from zsg_jax.report.drawing import looks, to_svg
-from zsg_jax.report.summary import KINDS, Runs, json_ready, summarize
+from zsg_jax.report.summary import KINDS, METRICS, Runs, curve_of, json_ready, summarize
 from zsg_jax.runtime.files import write_bytes
 from zsg_jax.similarity.trajectory import Trajectory
 
@@ -79,9 +79,9 @@ def write_report(
     write_bytes(folder / "summary.json", _json(summary))
 
     drawn = {
-        "loss": figures.loss_figure(summary),
+        **{name: figures.metric_figure(summary, name) for name in METRICS},
         "similarity": figures.similarity_figure(summary, trajectories),
-        "loss_by_task": figures.loss_by_task_figure(summary),
+        **{f"{name}_by_task": figures.by_task_figure(summary, name) for name in METRICS},
         "similarity_by_task": figures.similarity_by_task_figure(summary, trajectories),
         "scores": figures.scores_figure(summary),
         "train_loss": figures.train_loss_figure(runs),
@@ -113,16 +113,22 @@ def write_report(
     return index
 
 
-def _results(summary: Mapping[str, Any], turns: Mapping[str, int] | None) -> list[dict[str, Any]]:
-    """The lines of the result table; the lowest area and final loss are marked as `best`."""
+def _results(summary: Mapping[str, Any], turns: Mapping[str, int] | None) -> dict[str, Any]:
+    """The columns and lines of the result table; the best of several in a column is marked."""
     entries = summary["arrangements"]
-    # The third column is no contest: a curve that hardly falls is near its end at once.
-    lowest = {}
-    for measure in ("auc", "final_loss"):
-        means = [entry[measure]["mean"] for entry in entries.values()]
-        lowest[measure] = min((mean for mean in means if mean is not None), default=None)
+    columns = {"Area under loss curve": (min, [entry["auc"] for entry in entries.values()])}
+    for name, metric in METRICS.items():
+        curves = [curve_of(entry, name) for entry in entries.values()]
+        finals = [{"mean": None, "std": None} if one is None else one["final"] for one in curves]
+        columns[f"Final {name}"] = metric.best, finals
+    best = []
+    for of, values in columns.values():
+        means = [value["mean"] for value in values if value["mean"] is not None]
+        best.append(of(means) if len(entries) > 1 and means else None)
     lines = []
-    for (name, entry), look in zip(entries.items(), looks(entries).values(), strict=True):
+    for number, (name, look) in enumerate(looks(entries).items()):
+        entry = entries[name]
+        values = [values[number] for _, values in columns.values()]
         near = entry["first_step_within_5_percent"]
         lines.append(
             {
@@ -132,18 +138,16 @@ def _results(summary: Mapping[str, Any], turns: Mapping[str, int] | None) -> lis
                 "seeds": len(entry["seeds"]),
                 "steps": entry["steps"][-1],
                 "cells": [
-                    *(_plus_minus(entry[measure], 4) for measure in lowest),
-                    _number(near["of_mean_curve"], 0),
+                    (_plus_minus(value, 4), low is not None and value["mean"] == low)
+                    for value, low in zip(values, best, strict=True)
                 ],
-                "best": [
-                    len(entries) > 1 and low is not None and entry[measure]["mean"] == low
-                    for measure, low in lowest.items()
-                ],
+                # No contest: a curve that hardly falls is near its end at once.
+                "near": _number(near["of_mean_curve"], 0),
                 "seed_steps": _plus_minus(near, 1) if len(entry["seeds"]) > 1 else None,
                 "turns": None if turns is None else turns.get(name),
             }
         )
-    return lines
+    return {"columns": list(columns), "lines": lines}
 
 
 def _task_table(summary: Mapping[str, Any]) -> list[dict[str, Any]]:

@@ -5,8 +5,8 @@ JSON, in which a number that is not finite is null.
 """
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -14,6 +14,29 @@ from zsg_jax.runtime.errors import check
 
 Record = Mapping[str, Any]
 Runs = Mapping[str, Mapping[int, Sequence[Record]]]
+
+
+class Metric(NamedTuple):
+    """How the report tells a field of the test records.
+
+    Attributes:
+        title: of its figures and columns.
+        label: of its axes.
+        meaning: a sentence for its caption.
+        best: min or max: which of several arrangements' final values is marked.
+    """
+
+    title: str
+    label: str
+    meaning: str
+    best: Callable[..., Any]
+
+
+# What has figures of its own and a column of final values; a field NAME may have values by task in
+# a field NAME_by_task. Other numbers of the records share the figure of scores.
+METRICS = {
+    "loss": Metric("Test loss", "test loss", "Nats a token, mean over test instances.", min),
+}
 
 NEAR_FINAL = 0.05  # "within 5 % of its final value"
 FLAT = 0.05  # a task's loss that varies by less than this share of its first value does not move
@@ -40,7 +63,8 @@ KEYS = {
     "final_loss": "test loss at the last of the steps",
     "curve_kind": "falls early and stays | falls late | rises again | does not move; "
     "the rule stands in zsg_jax.report.summary.curve_kind",
-    "scores": "every other number of the test rows, on the steps at which all seeds have it",
+    "scores": "every other number of the test rows, on the steps at which all seeds have it: "
+    "its curve's mean and standard deviation, by task where it has that, and its final value",
 }
 
 # Numbers of a test record that are counts or clocks, not scores.
@@ -156,24 +180,22 @@ def _entry(name: str, by_seed: Mapping[int, Sequence[Record]]) -> dict[str, Any]
             f"steps up to {steps[-1]} are used. Last evaluations: {ends_at}."
         )
 
-    losses = np.array([[number(tests[k][s].get("loss")) for s in steps] for k in seeds])  # (K, S)
-    mean_curve = losses.mean(axis=0)
-    nearest = [first_step_within(steps, curve) for curve in losses]
-    by_task = _task_curves(tests, seeds, steps)
+    loss = _curve(tests, seeds, steps, "loss")
+    losses, by_task = loss["by_seed"].values(), loss["by_task"]
     last = tests[seeds[0]][steps[-1]]
     return {
         "seeds": seeds,
         "steps": steps,
-        "loss_mean": mean_curve,
-        "loss_std": _std(losses),
-        "loss_by_seed": dict(zip(map(str, seeds), losses, strict=True)),
+        "loss_mean": loss["mean"],
+        "loss_std": loss["std"],
+        "loss_by_seed": loss["by_seed"],
         "loss_by_task": by_task,
         "auc": _spread(seeds, [area_under_curve(steps, curve) for curve in losses]),
         "first_step_within_5_percent": {
-            "of_mean_curve": first_step_within(steps, mean_curve),
-            **_spread(seeds, nearest),
+            "of_mean_curve": first_step_within(steps, loss["mean"]),
+            **_spread(seeds, [first_step_within(steps, curve) for curve in losses]),
         },
-        "final_loss": _spread(seeds, losses[:, -1].tolist()),
+        "final_loss": loss["final"],
         "curve_kind": {task: curve_kind(steps, curve) for task, curve in by_task.items()},
         "scores": _scores(tests, seeds),
         "instances": last.get("instances"),
@@ -182,14 +204,39 @@ def _entry(name: str, by_seed: Mapping[int, Sequence[Record]]) -> dict[str, Any]
     }
 
 
-def _task_curves(
-    tests: Mapping[int, Mapping[int, Record]], seeds: Sequence[int], steps: Sequence[int]
-) -> dict[str, np.ndarray]:
-    cells = [[tests[k][s].get("loss_by_task") or {} for s in steps] for k in seeds]
+def curve_of(entry: Mapping[str, Any], metric: str) -> Mapping[str, Any] | None:
+    """A metric's part of an arrangement's entry; None where it was not measured.
+
+    Returns:
+        "steps", and for each of them "mean", "std" (None for one seed) and "by_task"; "final".
+    """
+    if metric != "loss":
+        return entry["scores"].get(metric)
+    parts = {name: entry[f"loss_{name}"] for name in ("mean", "std", "by_task")}
+    return {"steps": entry["steps"], **parts, "final": entry["final_loss"]}
+
+
+def _curve(
+    tests: Mapping[int, Mapping[int, Record]],
+    seeds: Sequence[int],
+    steps: Sequence[int],
+    name: str,
+) -> dict[str, Any]:
+    """What `curve_of` gives, and the curve "by_seed", of a field of all seeds' test records."""
+    values = np.array([[number(tests[k][s].get(name)) for s in steps] for k in seeds])
+    cells = [[tests[k][s].get(f"{name}_by_task") or {} for s in steps] for k in seeds]
     tasks = sorted({task for curve in cells for cell in curve for task in cell})
-    return {
-        task: np.array([[number(cell.get(task)) for cell in curve] for curve in cells]).mean(axis=0)
+    of_task = {
+        task: np.array([[number(cell.get(task)) for cell in curve] for curve in cells])
         for task in tasks
+    }
+    return {
+        "steps": steps,
+        "mean": values.mean(axis=0),
+        "std": _std(values),
+        "by_seed": dict(zip(map(str, seeds), values, strict=True)),
+        "by_task": {task: curves.mean(axis=0) for task, curves in of_task.items()},
+        "final": _spread(seeds, values[:, -1].tolist()),
     }
 
 
@@ -205,8 +252,7 @@ def _scores(tests: Mapping[int, Mapping[int, Record]], seeds: Sequence[int]) -> 
     for name in sorted(names):
         steps = [s for s in tests[seeds[0]] if all(name in tests[k].get(s, {}) for k in seeds)]
         if steps:
-            values = np.array([[number(tests[k][s][name]) for s in steps] for k in seeds])
-            scores[name] = {"steps": steps, "mean": values.mean(axis=0), "std": _std(values)}
+            scores[name] = _curve(tests, seeds, steps, name)
     return scores
 
 

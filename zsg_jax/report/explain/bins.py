@@ -84,8 +84,3 @@ def leading_groups(codes: np.ndarray, groups: int, limit: int, stretches: int = 
     rows = np.bincount(codes, minlength=groups)
     ranked = np.lexsort((np.arange(groups), -rows, -peaks))
     return ranked[rows[ranked] > 0][:limit]
-
-
-def even_places(n: int, count: int) -> np.ndarray:
-    """At most `count` of n positions, ascending and evenly spaced, first and last included."""
-    return np.linspace(0, n - 1, min(n, count)).round().astype(np.int64)

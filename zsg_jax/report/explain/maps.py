@@ -8,8 +8,7 @@ from matplotlib import rc_context
 from matplotlib.ticker import MaxNLocator
 from sklearn.decomposition import PCA
 
-from zsg_jax.report.drawing import ROUND_STEPS, STYLE, Captioned, shorten
-from zsg_jax.report.explain.bins import even_places
+from zsg_jax.report.drawing import ROUND_STEPS, STYLE, Captioned, even_places, shorten
 from zsg_jax.report.explain.figures import (
     position_axis,
     share_edges,

@@ -17,7 +17,7 @@ from zsg_jax.similarity.search.scan import scan
 RNG = np.random.default_rng(0)
 TRAIN, TEST = RNG.normal(size=(60, 8)), RNG.normal(size=(7, 8))
 TASKS = [f"task {number}" for number in RNG.integers(0, 5, size=60)]
-SHUFFLING = ["random", "tmta-random", "tmta-rt", "polar-4", "uniform-3"]
+SHUFFLING = ["random", "tmta-random", "tmta-rt", "polar-4-shuffled", "uniform-3-shuffled"]
 
 
 def inputs(budget=None, tasks=TASKS, **options):
@@ -46,7 +46,12 @@ def test_the_weights_used_are_told():
     assert told["w_min"] == 1.0
     assert told["w_avg"] == pytest.approx(means[0] / means[1], rel=1e-4)
     assert made_with("coarse-nft", given)["w_avg"] != told["w_avg"]
-    assert made_with("polar-3@2", given) == made_with("uniform-2", given) == told
+    own = made_with("polar-3", given)
+    assert made_with("uniform-2-shuffled@2", given) == own
+    for number, task in enumerate(dict.fromkeys(TASKS)):
+        alone = [i for i, other in enumerate(TASKS) if other == task]
+        expected = made_with("wsd-nft", Comparison(TRAIN[alone], TEST, alone, budget=None))
+        assert own["w_avg"][number] == pytest.approx(expected["w_avg"], rel=1e-4)
     assert made_with("random", given) == made_with("tmta-nft", given) == {"metric": "cosine"}
     given = inputs(w_min=0.5, w_avg=-2.0, distance="euclidean")
     for name in ("wsd-nft", "coarse-fft"):
@@ -68,7 +73,7 @@ def test_tasks_may_be_numbers():
     # As they come, not in order of first appearance.
     numbers = np.array([int(task.split()[1]) * 7 - 3 for task in TASKS], np.int32)
     assert list(dict.fromkeys(numbers)) != sorted(set(numbers))
-    for name in ("round-robin", "cluster", "coarse-nft", "polar-4@1", "uniform-3@1"):
+    for name in ("round-robin", "cluster", "coarse-nft", "polar-4", "uniform-3"):
         expected = arrange(name, inputs(), 0).order.tolist()
         assert arrange(name, inputs(tasks=numbers), 0).order.tolist() == expected
 
@@ -84,7 +89,9 @@ def test_the_seed_after_at_wins(method):
     assert parse(f"{method}@12", 0)[1] == 12
 
 
-@pytest.mark.parametrize("method", [*sorted(set(METHODS) - set(SHUFFLING)), "tmta-turns-1-3"])
+@pytest.mark.parametrize(
+    "method", [*sorted(set(METHODS) - set(SHUFFLING)), "tmta-turns-1-3", "polar-4"]
+)
 def test_a_seed_changes_nothing_else(method):
     given = inputs(30)
     assert arrange(method, given, 0).order.tolist() == arrange(method, given, 1).order.tolist()
@@ -111,7 +118,8 @@ def test_a_seed_changes_nothing_else(method):
         ("polar", "write polar-N for N rows .*, as in polar-10"),
         ("polar-0", "write polar-N"),
         ("polar-2.5", "write polar-N"),
-        ("polar-4@x", "after @"),
+        ("polar-4@1", "draws nothing"),
+        ("polar-4-shuffled@x", "after @"),
         ("uniform-", "write uniform-K for every K-th row .*, as in uniform-5"),
         ("uniform-05", "write uniform-K"),
         ("unifrm-5", r"did you mean uniform-K\?"),
@@ -129,10 +137,11 @@ def test_names_that_stand_for_nothing_are_refused(name, message):
     [(None, ""), (2.0, ""), (-1.0, "weighs the average by -1: rows far"), (50.0, "decides alone")],
 )
 def test_odd_weights_are_told(w_avg, told):
-    given = Comparison(abs(TRAIN), abs(TEST), ["t"] * 60, budget=None, w_avg=w_avg)
-    said = caution(made_with("wsd-nft", given))
-    assert told in said
-    assert bool(told) == bool(said)
+    given = Comparison(abs(TRAIN), abs(TEST), TASKS, budget=None, w_avg=w_avg)
+    for name in ("wsd-nft", "polar-4"):
+        said = caution(made_with(name, given))
+        assert told in said
+        assert bool(told) == bool(said)
     assert caution(made_with("tmta-nft", given)) == ""
 
 

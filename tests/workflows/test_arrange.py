@@ -273,7 +273,7 @@ def naive(sides, method, *, budget=None, seed=0, drop=(), aimed=None, **options)
         ("wsd-fft", {"w_min": -2.0}, {"w_min": -2.0}),
         ("random", {"seed": 5, "budget": 11}, {"seed": 5, "budget": 11}),
         ("tmta-rt@6", {"seed": 5}, {"seed": 6}),
-        ("uniform-3", {"seed": 2}, {"seed": 2}),
+        ("uniform-3-shuffled", {"seed": 2}, {"seed": 2}),
     ],
 )
 def test_every_flag_reaches_the_order(run, sides, method, flags, options):

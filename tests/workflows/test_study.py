@@ -119,7 +119,7 @@ def test_orders_by_task_distance_and_turn_in_one_study(small_config, read_metric
 
 
 def test_the_distance_and_its_weights_reach_the_arrangements(small_config, tmp_path):
-    methods = ("wsd-nft", "avg-nft", "polar-6@2", "ot-nft")
+    methods = ("wsd-nft", "avg-nft", "polar-6-shuffled@2", "ot-nft")
     overrides = {
         "similarity.distance": "euclidean",
         "arrangement.methods": methods,
@@ -142,11 +142,11 @@ def test_the_distance_and_its_weights_reach_the_arrangements(small_config, tmp_p
         folder = tmp_path / "arrangements" / name
         facts = json.loads((folder / "arrangement.json").read_text())["provenance"]
         assert facts["metric"] == "euclidean"
-        weighted = name in ("wsd-nft", "polar-6@2")
+        weighted = name in ("wsd-nft", "polar-6-shuffled@2")
         assert (facts.get("w_min"), facts.get("w_avg")) == ((0.5, 3.0) if weighted else (None,) * 2)
         assert ("marginal_error" in facts) == (name == "ot-nft")
         order = np.load(folder / "order.npy")
-        assert len(order) == (12 if name == "polar-6@2" else 80)
+        assert len(order) == (12 if name == "polar-6-shuffled@2" else 80)
         points = json.loads((folder / "similarity.json").read_text())
         assert (points["metric"], points["weights"]) == ("euclidean", [0.5, 3.0])
         seen = (0.5 * every.min(1) + 3 * every.mean(1))[order[:8]].mean()

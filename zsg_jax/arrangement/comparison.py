@@ -4,6 +4,8 @@ from enum import Flag, auto
 from functools import cached_property, partial
 from typing import TYPE_CHECKING
 
+import numpy as np
+
 from zsg_jax.arrangement.arrangement import Arrangement
 from zsg_jax.arrangement.permutations import Tasks, number_tasks
 from zsg_jax.arrangement.subsets import halves
@@ -123,6 +125,11 @@ class Comparison:
         return self._wsd(self.distances.minimum, self.distances.average)
 
     @cached_property
+    def own_wsd(self) -> WeightedDistance:
+        """Each training example's WSD with its own task's weight of the average."""
+        return self._wsd(self.distances.minimum, self.distances.average, groups=self.tasks)
+
+    @cached_property
     def task_wsd(self) -> WeightedDistance:
         """The WSD of each task's mean embedding, tasks in order of first appearance."""
         means = self._first.means if Needs.TASK_MEANS in self._needs else None
@@ -143,6 +150,11 @@ class Comparison:
         return optimal_transport(
             self._train, self._test, distance=self.distance, search=self._search
         )
+
+    def first(self, order: np.ndarray) -> Arrangement:
+        """The first of an order of the pool, as many as the budget allows; all are of turn 1."""
+        order = order[: self.budget]
+        return Arrangement(order, np.ones(len(order), np.int32))
 
     def min_max(self) -> Arrangement:
         """Half the budget of TMTA `min`, then half of `max` backward; see `halves`."""

@@ -309,7 +309,7 @@ def _follow(made: Made, compared: Compared, course: Course, search: Search) -> T
         tasks=pair.test.task_names,
         texts=(pair.train.texts, pair.test.texts) if "divergence" in course.measures else None,
         w_min=weights.w_min if weights else 1.0,
-        w_avg=weights.w_avg if weights else None,
+        w_avg=float(weights.w_avg) if weights else None,
         search=search,
     )
 

@@ -18,7 +18,7 @@ from zsg_jax.runtime.errors import UserError, check, nearest
 STRONG = 10.0  # a weight of WSD's average from which on the minimum hardly counts
 
 
-class Measure(NamedTuple):
+class Criterion(NamedTuple):
     """A distance to the test set by which methods order or choose.
 
     Attributes:
@@ -42,14 +42,14 @@ class Method(NamedTuple):
     Attributes:
         arrange: gives it, of a comparison and a seed.
         needs: what it asks of a comparison, so that one pass over the embeddings gives it all.
-        measure: what it goes by; None: TMTA's turns, or nothing that depends on the test set.
+        criterion: what it goes by; None: TMTA's turns, or nothing that depends on the test set.
         shuffles: whether the seed matters, so that NAME@SEED has a meaning.
         by_task: whether the tasks of the training examples matter.
     """
 
     arrange: Callable[[Comparison, int], Arrangement]
     needs: Needs = Needs.NOTHING
-    measure: Measure | None = None
+    criterion: Criterion | None = None
     shuffles: bool = False
     by_task: bool = False
 
@@ -59,15 +59,18 @@ class Pattern(NamedTuple):
 
     Attributes:
         name: with letters in place of the numbers.
-        prefix: a name that starts so is meant to be one of these.
-        usage: what to write, for a name that is none.
+        usage: what to write, for a name that begins so and is none.
         method: the method of these numbers, each 1 or above; None if they do not go together.
     """
 
     name: str
-    prefix: str
     usage: str
     method: Callable[..., Method | None]
+
+    @property
+    def prefix(self) -> str:
+        """A name that starts so is meant to be one of these."""
+        return re.split("-[A-Z]", self.name)[0]
 
     def match(self, name: str) -> Method | None:
         """The method that `name` stands for; None if it is no name of this pattern."""
@@ -78,7 +81,7 @@ class Pattern(NamedTuple):
 def _weighted(name: str) -> Callable[[Comparison], dict[str, Any]]:
     def facts(comparison: Comparison) -> dict[str, Any]:
         _, w_min, w_avg = getattr(comparison, name)
-        return {"w_min": w_min, "w_avg": w_avg}
+        return {"w_min": w_min, "w_avg": w_avg.tolist()}
 
     return facts
 
@@ -89,25 +92,32 @@ def _plan(comparison: Comparison) -> dict[str, Any]:
 
 
 # By minimum and maximum examples are ranked by the cosine itself, whatever the distance.
-MINIMUM = Measure(
+MINIMUM = Criterion(
     "minimum over test rows of {d}",
     lambda c: c.distances.minimum,
     rank=lambda c: -c.cosines.maximum,
 )
-MAXIMUM = Measure(
+MAXIMUM = Criterion(
     "maximum over test rows of {d}",
     lambda c: c.distances.maximum,
     rank=lambda c: -c.cosines.minimum,
 )
-AVERAGE = Measure("average over test rows of {d}", lambda c: c.distances.average)
-WSD = Measure("WSD, w_min·MD + w_avg·AD, d = {d}", lambda c: c.wsd.distance, facts=_weighted("wsd"))
-TASK_WSD = Measure(
+AVERAGE = Criterion("average over test rows of {d}", lambda c: c.distances.average)
+WSD = Criterion(
+    "WSD, w_min·MD + w_avg·AD, d = {d}", lambda c: c.wsd.distance, facts=_weighted("wsd")
+)
+OWN_WSD = Criterion(
+    "WSD, w_min·MD + w_avg·AD with w_avg of the row's task, d = {d}",
+    lambda c: c.own_wsd.distance,
+    facts=_weighted("own_wsd"),
+)
+TASK_WSD = Criterion(
     "WSD of the task's mean row, w_min·MD + w_avg·AD, d = {d}",
     lambda c: c.task_wsd.distance[c.tasks],
     Needs.TASK_MEANS,
     facts=_weighted("task_wsd"),
 )
-TRANSPORT = Measure(
+TRANSPORT = Criterion(
     "cost under the optimal transport to the test rows, d = {d}",
     lambda c: c.transport.distance,
     Needs.NOTHING,
@@ -115,26 +125,24 @@ TRANSPORT = Measure(
 )
 
 
-def _fine(measure: Measure, *, descending: bool) -> Method:
-    """The pool by each example's distance to the test set."""
-    rank = measure.rank or measure.distance
-    return Method(
-        lambda c, seed: permutations.by_distance(rank(c), descending=descending, budget=c.budget),
-        measure.needs,
-        measure,
-    )
-
-
-def _coarse(*, descending: bool) -> Method:
-    """Whole tasks by the WSD of their mean embedding."""
-    return Method(
-        lambda c, seed: permutations.coarse(
-            c.tasks, c.task_wsd.distance, descending=descending, budget=c.budget
+def _both_ends(
+    name: str, nearest: Callable[[Comparison], np.ndarray], criterion: Criterion, by_task: bool
+) -> dict[str, Method]:
+    """An order of the pool nearest first, and the same backward."""
+    return {
+        f"{name}-nft": Method(
+            lambda c, seed: c.first(nearest(c)), criterion.needs, criterion, by_task=by_task
         ),
-        TASK_WSD.needs,
-        TASK_WSD,
-        by_task=True,
-    )
+        f"{name}-fft": Method(
+            lambda c, seed: c.first(nearest(c)[::-1]), criterion.needs, criterion, by_task=by_task
+        ),
+    }
+
+
+def _fine(name: str, criterion: Criterion) -> dict[str, Method]:
+    """The pool by each example's distance to the test set."""
+    rank = criterion.rank or criterion.distance
+    return _both_ends(name, lambda c: permutations.by_distance(rank(c)), criterion, by_task=False)
 
 
 _BOTH = Needs.NEAREST | Needs.FARTHEST
@@ -143,9 +151,9 @@ METHODS: dict[str, Method] = {
     # Algorithm 1 as it stands, and with the farthest example named instead of the nearest.
     "tmta-min": Method(lambda c, seed: c.nearest, Needs.NEAREST),
     "tmta-max": Method(lambda c, seed: c.farthest, Needs.FARTHEST),
-    # The examples of tmta-min three ways: turns forward, turns backward, shuffled.
-    "tmta-nft": Method(lambda c, seed: permutations.nearest_first(c.nearest), Needs.NEAREST),
-    "tmta-fft": Method(lambda c, seed: permutations.farthest_first(c.nearest), Needs.NEAREST),
+    # The examples of tmta-min three ways: forward, backward, shuffled.
+    "tmta-nft": Method(lambda c, seed: c.nearest, Needs.NEAREST),
+    "tmta-fft": Method(lambda c, seed: permutations.backward(c.nearest), Needs.NEAREST),
     "tmta-rt": Method(
         lambda c, seed: permutations.shuffled(c.nearest, seed), Needs.NEAREST, shuffles=True
     ),
@@ -156,27 +164,22 @@ METHODS: dict[str, Method] = {
         lambda c, seed: permutations.shuffled(c.min_max(), seed), _BOTH, shuffles=True
     ),
     # The pool without regard to the test set.
-    "random": Method(
-        lambda c, seed: permutations.random(len(c), seed, budget=c.budget), shuffles=True
-    ),
-    "round-robin": Method(
-        lambda c, seed: permutations.round_robin(c.tasks, budget=c.budget), by_task=True
-    ),
-    "cluster": Method(lambda c, seed: permutations.cluster(c.tasks, budget=c.budget), by_task=True),
-    # Fine grain, nearest or farthest first.
-    "wsd-nft": _fine(WSD, descending=False),
-    "wsd-fft": _fine(WSD, descending=True),
-    "min-nft": _fine(MINIMUM, descending=False),
-    "min-fft": _fine(MINIMUM, descending=True),
-    "max-nft": _fine(MAXIMUM, descending=False),
-    "max-fft": _fine(MAXIMUM, descending=True),
-    "avg-nft": _fine(AVERAGE, descending=False),
-    "avg-fft": _fine(AVERAGE, descending=True),
-    "ot-nft": _fine(TRANSPORT, descending=False),
-    "ot-fft": _fine(TRANSPORT, descending=True),
+    "random": Method(lambda c, seed: c.first(permutations.random(len(c), seed)), shuffles=True),
+    "round-robin": Method(lambda c, seed: c.first(permutations.round_robin(c.tasks)), by_task=True),
+    "cluster": Method(lambda c, seed: c.first(permutations.cluster(c.tasks)), by_task=True),
+    # Fine grain.
+    **_fine("wsd", WSD),
+    **_fine("min", MINIMUM),
+    **_fine("max", MAXIMUM),
+    **_fine("avg", AVERAGE),
+    **_fine("ot", TRANSPORT),
     # Coarse grain.
-    "coarse-nft": _coarse(descending=False),
-    "coarse-fft": _coarse(descending=True),
+    **_both_ends(
+        "coarse",
+        lambda c: permutations.coarse(c.tasks, c.task_wsd.distance),
+        TASK_WSD,
+        by_task=True,
+    ),
 }
 
 
@@ -196,38 +199,44 @@ def _turns(a: int, b: int) -> Method | None:
     return Method(arrange, Needs.NEAREST) if a < b else None
 
 
-def _subset(choose: Callable[[np.ndarray, np.ndarray, int], Arrangement], number: int) -> Method:
-    """A part of every task by WSD rank, shuffled: it comes by index, most files' order of tasks."""
+def _subset(
+    name: str, usage: str, choose: Callable[[np.ndarray, np.ndarray, int], np.ndarray]
+) -> tuple[Pattern, Pattern]:
+    """A part of every task by its own WSD, task after task; and the same shuffled."""
 
-    def arrange(comparison: Comparison, seed: int) -> Arrangement:
-        chosen = choose(comparison.wsd.distance, comparison.tasks, number)
-        mixed = permutations.shuffled(chosen, seed)
-        return Arrangement(mixed.order[: comparison.budget], mixed.turn[: comparison.budget])
+    def method(number: int, shuffles: bool) -> Method:
+        def arrange(comparison: Comparison, seed: int) -> Arrangement:
+            order = choose(comparison.own_wsd.distance, comparison.tasks, number)
+            if shuffles:
+                order = order[permutations.random(len(order), seed)]
+            return comparison.first(order)
 
-    return Method(arrange, WSD.needs, WSD, shuffles=True, by_task=True)
+        return Method(arrange, OWN_WSD.needs, OWN_WSD, shuffles, by_task=True)
+
+    return (
+        Pattern(name, usage, lambda number: method(number, False)),
+        Pattern(f"{name}-shuffled", usage, lambda number: method(number, True)),
+    )
 
 
 PATTERNS = (
     Pattern(
         "tmta-turns-A-B",
-        "tmta-turns-",
         "write tmta-turns-A-B for the turns from A up to, but without, B, 1 ≤ A < B, as in "
         "tmta-turns-1-6",
         _turns,
     ),
-    Pattern(
+    *_subset(
         "polar-N",
-        "polar",
         "write polar-N for N rows of every task, half of them its nearest and half its farthest, "
-        "N ≥ 1, as in polar-10",
-        lambda n: _subset(polar, n),
+        "N ≥ 1, as in polar-10 or polar-10-shuffled",
+        polar,
     ),
-    Pattern(
+    *_subset(
         "uniform-K",
-        "uniform",
         "write uniform-K for every K-th row of every task from the nearest to the farthest, "
-        "K ≥ 1, as in uniform-5",
-        lambda k: _subset(uniform, k),
+        "K ≥ 1, as in uniform-5 or uniform-5-shuffled",
+        uniform,
     ),
 )
 NAMES = (*METHODS, *(pattern.name for pattern in PATTERNS))
@@ -251,12 +260,12 @@ def parse(name: str, seed: int) -> tuple[Method, int]:
 
 
 def _find(plain: str, name: str) -> Method:
-    for pattern in PATTERNS:
-        if plain.startswith(pattern.prefix):
-            found = pattern.match(plain)
-            if found is None:
-                raise UserError(f"{name!r}: {pattern.usage}")
+    meant = [pattern for pattern in PATTERNS if plain.startswith(pattern.prefix)]
+    for pattern in meant:
+        if found := pattern.match(plain):
             return found
+    if meant:
+        raise UserError(f"{name!r}: {meant[0].usage}")
     if plain not in METHODS:
         raise UserError(
             f"{name!r} is unknown; choose from {', '.join(NAMES)}{nearest(plain, NAMES)}"
@@ -293,18 +302,19 @@ def made_with(name: str, comparison: Comparison) -> dict[str, Any]:
     plan's entropy, iterations and error.
     """
     facts: dict[str, Any] = {"metric": comparison.distance}
-    measure = parse(name, 0)[0].measure
-    if measure is not None:
-        facts["distance"] = _meaning(measure, comparison)
-        facts |= measure.facts(comparison)
+    criterion = parse(name, 0)[0].criterion
+    if criterion is not None:
+        facts["distance"] = _meaning(criterion, comparison)
+        facts |= criterion.facts(comparison)
     return facts
 
 
 def caution(facts: dict[str, Any]) -> str:
     """What is odd about the weights in what `made_with` gave; "" where nothing is."""
-    w_avg = facts.get("w_avg", 1.0)
-    if 0 <= w_avg <= STRONG:
+    odd = [w for w in np.ravel(facts.get("w_avg", 1.0)) if not 0 <= w <= STRONG]
+    if not odd:
         return ""
+    w_avg = min(odd)
     effect = (
         "rows far from the test rows on average count as near" if w_avg < 0 else "it decides alone"
     )
@@ -322,10 +332,10 @@ def example_distance(name: str, comparison: Comparison) -> tuple[np.ndarray, str
     Raises:
         UserError: for a name that `parse` refuses.
     """
-    measure = parse(name, 0)[0].measure or MINIMUM
-    return measure.distance(comparison), _meaning(measure, comparison)
+    criterion = parse(name, 0)[0].criterion or MINIMUM
+    return criterion.distance(comparison), _meaning(criterion, comparison)
 
 
-def _meaning(measure: Measure, comparison: Comparison) -> str:
+def _meaning(criterion: Criterion, comparison: Comparison) -> str:
     words = {"cosine": "-cos", "euclidean": "Euclidean distance of unit rows"}
-    return measure.meaning.format(d=words[comparison.distance])
+    return criterion.meaning.format(d=words[comparison.distance])

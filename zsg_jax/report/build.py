@@ -4,6 +4,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from zsg_jax.arrangement.arrangement import load_arrangement
 from zsg_jax.report.page import PROTOCOL, write_report
 from zsg_jax.runtime.errors import UserError
@@ -54,7 +56,9 @@ def build(workdir: Path, *, title: str, command: str, runs: Sequence[tuple[str, 
         facts[f"Rows of {name}"] = f"{len(arrangement):,} in {turns[name]:,} turns"
         facts[f"Rows trained on in {name}"] = f"{consumed:,} in {trained:,} steps"
         if "w_avg" in made:
-            weights = f"{made['w_min']:.4g} (minimum), {made['w_avg']:.4g} (average)"
+            ends = sorted({np.min(made["w_avg"]), np.max(made["w_avg"])})
+            average = " to ".join(f"{weight:.4g}" for weight in ends)  # a task may have its own
+            weights = f"{made['w_min']:.4g} (minimum), {average} (average)"
             facts[f"Weights of distances in {name}"] = weights
     every = [one for by_seed in records.values() for seed in by_seed.values() for one in seed]
     facts |= _speed(every, len(runs))

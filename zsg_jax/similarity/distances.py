@@ -38,12 +38,13 @@ class WeightedDistance(NamedTuple):
 
     Attributes:
         distance: (N,) float64.
-        w_min, w_avg: weights of the minimum and of the average.
+        w_min: weight of the minimum.
+        w_avg: weight of the average, () float64, or (groups,) where each group has its own.
     """
 
     distance: np.ndarray
     w_min: float
-    w_avg: float
+    w_avg: np.ndarray
 
 
 def distances(
@@ -100,7 +101,12 @@ def check_distance(distance: str) -> None:
 
 
 def wsd(
-    minimum: np.ndarray, average: np.ndarray, *, w_min: float = 1.0, w_avg: float | None = None
+    minimum: np.ndarray,
+    average: np.ndarray,
+    *,
+    w_min: float = 1.0,
+    w_avg: float | None = None,
+    groups: np.ndarray | None = None,
 ) -> WeightedDistance:
     """Weighted Similarity Distance, WSD = w_min·MD + w_avg·AD (arXiv 2406.11721), in float64.
 
@@ -109,10 +115,12 @@ def wsd(
     mean(AD) is 0 (to 1e-6) no weight can do that, and `w_avg` is 0: the minimum alone decides.
 
     Args:
-        minimum: (N,) floats, MD, each row's minimum distance.
-        average: (N,) floats, AD, each row's average distance.
+        minimum: (N,) floats, MD, each example's minimum distance.
+        average: (N,) floats, AD, each example's average distance.
         w_min: weight of MD.
         w_avg: weight of AD; None for the default.
+        groups: (N,) int64, each example's group, numbered from 0 without gaps, if the default is
+            to be taken over the examples of a group alone.
 
     Raises:
         UserError: lengths that differ, or a weight or distance that is not finite.
@@ -126,14 +134,24 @@ def wsd(
         bool(np.isfinite(minimum).all() and np.isfinite(average).all()),
         "WSD: a distance is a NaN or an infinity; check the embeddings",
     )
-    if w_avg is None:
-        mean = average.mean() if len(average) else 0.0
-        w_avg = float(minimum.mean() / mean) if abs(mean) > NOISE else 0.0
+    weight = np.array(0.0 if w_avg is None else w_avg, np.float64)
+    if w_avg is None and groups is None and len(minimum):
+        weight = _balance(minimum.mean(), average.mean())
+    elif w_avg is None and groups is not None:
+        counts = np.bincount(groups)
+        weight = _balance(*(np.bincount(groups, each) / counts for each in (minimum, average)))
     check(
-        bool(np.isfinite([w_min, w_avg]).all()),
-        f"WSD: w_min={w_min} and w_avg={w_avg} must be finite; give w_avg",
+        bool(np.isfinite(w_min) and np.isfinite(weight).all()),
+        f"WSD: w_min={w_min} and w_avg={weight} must be finite; give w_avg",
     )
-    return WeightedDistance(w_min * minimum + w_avg * average, float(w_min), float(w_avg))
+    weighted = w_min * minimum + (weight[groups] if weight.ndim else weight) * average
+    return WeightedDistance(weighted, float(w_min), weight)
+
+
+def _balance(minimum: np.ndarray, average: np.ndarray) -> np.ndarray:
+    """The weights of these average distances by which they weigh as much as the minimum ones."""
+    nothing = np.zeros(np.shape(minimum))
+    return np.divide(minimum, average, out=nothing, where=np.abs(average) > NOISE)
 
 
 def centroid_distance(train: Embeddings, test: Embeddings, *, distance: str = "cosine") -> float:

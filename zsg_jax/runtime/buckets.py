@@ -6,23 +6,21 @@ import logging
 import os
 import re
 import tempfile
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator
 from contextlib import AbstractContextManager, contextmanager, suppress
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import fsspec
 import jax
 
-from zsg_jax.runtime.errors import FULL, Unavailable, UserError, first_line
+from zsg_jax.runtime.errors import FULL, Unavailable, UserError, first_line, nearest
 
 # By scheme: the package that fsspec reads it with.
 SCHEMES = {"gs": "gcsfs", "s3": "s3fs"}
-# Files at once: each may be held in parts of 50 MB, ten of them.
-_AT_ONCE = 4
 _ADDRESS = re.compile(r"([A-Za-z][A-Za-z0-9+.-]+):/+(.*)")
-# What tells one version of an object from the next, by the store that tells it.
-_VERSIONS = ("generation", "ETag", "etag", "md5Hash", "LastModified", "mtime", "created")
+# What tells one version of an object from the next: Google's, Amazon's, of fsspec's memory.
+_VERSIONS = ("generation", "ETag", "created")
 # Waiting again would not help.
 _LASTING = re.compile(
     r"credential|token|forbidden|denied|not exist|not found|invalid|40[0134]", re.I
@@ -33,10 +31,11 @@ _LOST = re.compile(r"coordination|barrier|gloo|nccl|heartbeat|socket closed|clos
 # here; both are read when the packages are imported.
 os.environ.setdefault("GCSFS_EXPERIMENTAL_ZB_HNS_SUPPORT", "false")
 os.environ.setdefault("EPATH_USE_TF", "false")
-# Orbax's own view of a bucket, too, is of now: others write there.
-for _scheme in ("gcs", "gs"):
+# What is listed is of now, for orbax too: other processes and other libraries write there.
+for _scheme in ("gcs", *SCHEMES):
     fsspec.config.conf.setdefault(_scheme, {}).setdefault("use_listings_cache", False)
-_MEANT = {"gcs": "gs", "s3a": "s3", "s3n": "s3"}
+# Files at once: each may be held in parts of 50 MB, ten of them.
+fsspec.config.conf.setdefault("gather_batch_size", 4)
 
 
 class Object(NamedTuple):
@@ -82,10 +81,9 @@ class Store:
         self.address = spelled(address)
         scheme, _, rest = self.address.partition("://")
         if scheme not in SCHEMES:
-            meant = f"; did you mean {_MEANT[scheme]}://{rest}?" if scheme in _MEANT else ""
             raise UserError(
                 f"{flag} {self.address}: is no folder, and of object stores only gs:// and s3:// "
-                f"are known; mount it (rclone mount) and give the folder{meant}"
+                f"are known; mount it (rclone mount) and give the folder{nearest(scheme, SCHEMES)}"
             )
         if not rest:
             raise UserError(f"{flag} {self.address}: names no bucket; give {scheme}://BUCKET/NAME")
@@ -105,9 +103,7 @@ class Store:
             ) from None
         self._root = rest
         with self._errors("cannot be reached"):
-            # Other processes and other libraries write there too: what was listed once is old.
-            self._files = fsspec.filesystem(scheme, use_listings_cache=False)
-        self._at_once = {"batch_size": _AT_ONCE} if self._files.async_impl else {}
+            self._files = fsspec.filesystem(scheme)
         if scheme == "gs" and "STORAGE_EMULATOR_HOST" not in os.environ:
             known = getattr(self._files, "credentials", None)
             if known is not None and known.credentials is None:
@@ -130,7 +126,9 @@ class Store:
                 continue
             if {"", ".", ".."} & set(name[1:].split("/")):
                 raise UserError(f"{self.address}{name}: is no path for a file; delete the object")
-            objects[name[1:]] = _object(facts)
+            version = next((str(facts[key]) for key in _VERSIONS if key in facts), "")
+            size = int(facts["size"])
+            objects[name[1:]] = Object(size, f"{size} {version}", facts.get("md5Hash"))
         return objects
 
     def read(self, name: str) -> bytes | None:
@@ -144,10 +142,7 @@ class Store:
     def digest(self, name: str, kind: str) -> bytes:
         """The digest of an object's content, a part of which is held at a time."""
         with self._errors(f"cannot be read ({name})"), self._files.open(self._path(name)) as file:
-            digest = hashlib.new(kind)
-            while part := file.read(1 << 24):
-                digest.update(part)
-            return digest.digest()
+            return hashlib.file_digest(file, kind).digest()
 
     def write(self, name: str, content: bytes) -> None:
         """Puts an object in place, whole or not at all."""
@@ -159,7 +154,7 @@ class Store:
         if names:
             with self._errors("cannot be written"):
                 files = [str(folder / name) for name in names]
-                self._files.put(files, [self._path(name) for name in names], **self._at_once)
+                self._files.put(files, [self._path(name) for name in names])
 
     def download(self, folder: Path, names: Collection[str]) -> None:
         """Copies objects to files of the same names in `folder`, over those that are there."""
@@ -168,7 +163,7 @@ class Store:
         if names:
             with self._errors("cannot be read"):
                 files = [str(folder / name) for name in names]
-                self._files.get([self._path(name) for name in names], files, **self._at_once)
+                self._files.get([self._path(name) for name in names], files)
 
     def delete(self, names: Collection[str]) -> None:
         """Deletes objects; those that are gone already are no mistake."""
@@ -223,11 +218,6 @@ def naming(address: str, folder: Path | str) -> Iterator[None]:
         yield
     except UserError as error:
         raise type(error)(str(error).replace(str(folder), address)) from error
-
-
-def _object(facts: Mapping[str, Any]) -> Object:
-    version = next((str(facts[key]) for key in _VERSIONS if facts.get(key) is not None), "")
-    return Object(int(facts["size"]), f"{facts['size']} {version}", facts.get("md5Hash"))
 
 
 def cache() -> Path:

@@ -32,10 +32,10 @@ from zsg_jax.training.optimizer import schedule
 from zsg_jax.training.trainer import Trainer
 from zsg_jax.workdir import claims as workdirs
 from zsg_jax.workdir import hub
+from zsg_jax.workdir.location import Workdir, open_workdir
 from zsg_jax.workdir.trained import CHECKPOINTS
 from zsg_jax.workflows.study_data import check_steps, claim_data, open_pool
 from zsg_jax.workflows.study_model import find_origin, make_trainer, model_name
-from zsg_jax.workflows.study_workdir import Workdir
 from zsg_jax.workflows.validate import validate
 
 
@@ -56,7 +56,7 @@ def run(config: ConfigDict, workdir: Path | str, *, command: str) -> Path:
     """
     validate(config)
     same_everywhere({**flatten(config), "version of jax": jax.__version__})
-    location = Workdir(workdir)
+    location = open_workdir(workdir)
     folder = location.folder
     names = [(name, seed) for name in config.arrangement.methods for seed in config.seeds]
     with ExitStack() as stack:

@@ -1,4 +1,4 @@
-"""A workdir in a bucket: a folder of this machine to work in, of which the bucket has a copy."""
+"""Where a study's workdir lies: a folder, or a bucket with a folder of this machine before it."""
 
 import hashlib
 import json
@@ -9,61 +9,141 @@ import socket
 import threading
 import time
 import uuid
-from collections.abc import Callable, Mapping
-from contextlib import suppress
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
-from zsg_jax.runtime.buckets import Store, cache
+import jax
+
+from zsg_jax.runtime.buckets import Store, cache, is_address, naming
 from zsg_jax.runtime.errors import Unavailable, UserError, check
 from zsg_jax.runtime.files import PARTIAL, read_json, write_json
-from zsg_jax.runtime.processes import is_first
+from zsg_jax.runtime.processes import exchanging, is_first, of_all
 from zsg_jax.runtime.progress import say
+from zsg_jax.workdir import claims
 
-# What a mirror keeps for itself, here and in the bucket.
+# What a bucket's workdir keeps for itself, here and there.
 _OWN = ".zsg_jax"
 CLAIM = f"{_OWN}/claim.json"
-_RECORD = f"{_OWN}/copied.json"
+_COPIED = f"{_OWN}/copied.json"
 # Seconds: between uploads that nobody waits for; between signs of life; without one until a study
 # of another machine counts as gone.
 _SPARING, _BEAT, _SILENCE = 30, 60, 300
+# To these orbax writes itself, each process its own shards, with no disk in between.
+_ORBAX = ("gs://",)
+_CHECKPOINTS = re.compile(r"runs/[^/]+/checkpoints/")
 
 
-class Mirror:
-    """A folder of this machine to work in, and its copy below an address of a bucket.
+class Workdir:
+    """A workdir in a folder.
+
+    Attributes:
+        folder: of this machine, where the study works.
+        address: of the bucket; None: the folder is all there is.
+    """
+
+    address: str | None = None
+
+    def __init__(self, folder: Path | str) -> None:
+        """Touches nothing yet."""
+        self.folder = Path(folder)
+
+    def checkpoints(self, folder: Path) -> Path | str:
+        """Where the checkpoints that belong into a folder of the workdir are written."""
+        return folder
+
+    def begin(self) -> None:
+        """For the first process, which has locked the folder: makes it what the bucket holds."""
+
+    @contextmanager
+    def shared(self) -> Iterator[None]:
+        """Inside, what one process writes the others see, and the bucket gets."""
+        yield
+
+
+def open_workdir(given: Path | str) -> Workdir:
+    """The workdir at a folder, gs://BUCKET/PATH or s3://BUCKET/PATH.
+
+    Raises:
+        UserError: an address that cannot be used.
+    """
+    return BucketWorkdir(given) if is_address(given) else Workdir(given)
+
+
+class BucketWorkdir(Workdir):
+    """A workdir in a bucket, which has a copy of the folder that the study works in.
 
     A study needs locks, renames and appended lines, which object stores lack. What is new in the
     folder goes up wherever processes wait for one another, file by file in the order in which it
     was written, so that a killed upload leaves what a kill a moment earlier would have left. What
     is gone here is deleted there last. At a start the bucket is right.
-
-    Attributes:
-        address: gs://BUCKET/PATH or s3://BUCKET/PATH.
-        folder: of this machine, the same for all its processes.
-        copies: whether this process is the one of its machine that uploads and downloads.
     """
 
-    def __init__(self, address: Path | str, *, marker: str, leave: Callable[[str], bool]) -> None:
+    def __init__(self, address: Path | str) -> None:
         """Touches neither the bucket nor the disk yet.
-
-        Args:
-            address: of the workdir.
-            marker: a file that every workdir has; without it, objects there are somebody else's.
-            leave: whether a file or an object of this name is not to be copied.
 
         Raises:
             UserError: as `Store`.
         """
         self._store = Store(address)
-        self.address = self._store.address
+        self.address: str = self._store.address
         plain = re.sub(r"[^\w.-]+", "-", self.address)[-80:]
         digest = hashlib.sha256(self.address.encode()).hexdigest()[:8]
-        self.folder = cache() / "workdirs" / f"{plain}-{digest}"
-        self.copies = True
-        self._marker, self._leave = marker, leave
+        super().__init__(cache() / "workdirs" / f"{plain}-{digest}")
+        self._orbax_writes = self.address.startswith(_ORBAX)
+        # Of the processes of a machine, one uploads and downloads.
+        self._copies = True
         self._claim: str | None = None  # the study whose files these are
         self._pushed = -math.inf
         self._ended = threading.Event()
+
+    def checkpoints(self, folder: Path) -> Path | str:
+        """Where the checkpoints that belong into a folder of the workdir are written."""
+        if self._orbax_writes:
+            return f"{self.address}/{folder.relative_to(self.folder).as_posix()}"
+        return folder
+
+    @contextmanager
+    def shared(self) -> Iterator[None]:
+        """Inside, what one process writes the others see, and the bucket gets.
+
+        Raises:
+            UserError: the processes are of several machines, which the store does not allow.
+        """
+        # Those of one machine have one folder; the first of them copies for all.
+        machines = of_all(f"{socket.gethostname()}:{self.folder}")
+        self._copies = machines.index(machines[jax.process_index()]) == jax.process_index()
+        if len(set(machines)) > 1 and not self._orbax_writes:
+            hosts = ", ".join(sorted({machine.partition(":")[0] for machine in machines}))
+            raise UserError(
+                f"--workdir {self.address}: the processes of {hosts} cannot write "
+                "one checkpoint there, orbax knowing gs:// alone; mount the bucket on all of them "
+                "and give the folder"
+            )
+        try:
+            self.folder.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise UserError(
+                f"{self.folder}: cannot be made ({error.strerror}), to work in for {self.address}; "
+                "set XDG_CACHE_HOME to a folder of this machine that can be written"
+            ) from None
+        failure = ""
+        with naming(self.address, self.folder), exchanging(self):
+            try:
+                yield
+            except BaseException as error:
+                failure = str(error)
+                raise
+            finally:
+                try:
+                    # A study that fails leaves in the bucket what it had made.
+                    self.push()
+                    self.end()
+                except UserError as error:
+                    # Of a study that is over, or fails of the same, nothing more need be said.
+                    if str(error) != failure:
+                        say(str(error))
 
     def begin(self) -> None:
         """Claims the address and makes the folder what the bucket holds; for the first process.
@@ -75,8 +155,8 @@ class Mirror:
         names = {name for name in self._store.list() if not self._left_alone(name)}
         claim = self._read_claim()
         check(
-            not names or self._marker in names or claim is not None,
-            f"--workdir {self.address}: holds objects but no {self._marker}; give an empty or a "
+            not names or claims.CONFIG in names or claim is not None,
+            f"--workdir {self.address}: holds objects but no {claims.CONFIG}; give an empty or a "
             "new place",
         )
         if claim is not None and _is_alive(claim):
@@ -122,7 +202,7 @@ class Mirror:
             UserError: as `check`, or as `Store`.
         """
         early = sparing and time.monotonic() - self._pushed < _SPARING
-        if self._claim is None or not self.copies or early:
+        if self._claim is None or not self._copies or early:
             return
         copied, here = self._copied(), self._here()
         changed = [name for name in here if copied.get(name, [None])[0] != here[name]]
@@ -139,14 +219,17 @@ class Mirror:
 
     def pull(self) -> int:
         """Makes the folder what the bucket holds, all machines having pushed; bytes downloaded."""
-        if not self.copies:
+        if not self._copies:
             return 0
         self._claim = self._claim or (self._read_claim() or {}).get("id")
         there = {n: one for n, one in self._store.list().items() if not self._left_alone(n)}
         copied, here = self._copied(), self._here()
         same = {n for n in here if n in there and copied.get(n) == [here[n], there[n].version]}
         for name in here.keys() - there.keys():
-            self._remove(self.folder / name)
+            (self.folder / name).unlink()
+            with suppress(OSError):  # as soon as one holds something else
+                for parent in list((self.folder / name).parents)[: name.count("/")]:
+                    parent.rmdir()
         wanted = sorted(there.keys() - same)
         self._store.download(self.folder, wanted)
         here = self._here()
@@ -156,12 +239,12 @@ class Mirror:
     def _copied(self) -> dict[str, list[Any]]:
         """Of each file that has been copied: its size and time here, and its version there."""
         try:
-            return (read_json(self.folder / _RECORD) or {}).get("copied", {})
+            return (read_json(self.folder / _COPIED) or {}).get("copied", {})
         except UserError:
             return {}  # all is copied again
 
     def _record(self, copied: dict[str, list[Any]]) -> None:
-        write_json(self.folder / _RECORD, {"copied": copied})
+        write_json(self.folder / _COPIED, {"copied": copied})
 
     def _here(self) -> dict[str, list[int]]:
         """The files here: bytes, and nanoseconds of the last change."""
@@ -175,17 +258,14 @@ class Mirror:
         return found
 
     def _left_alone(self, name: str) -> bool:
-        parts = name.split("/")
+        """What is half written, of use to this machine alone, or gets to the bucket by itself."""
+        first, *_ = parts = name.split("/")
         return (
-            parts[0] == _OWN or any(part.endswith(PARTIAL) for part in parts) or self._leave(name)
+            first in (_OWN, claims.SCRATCH)
+            or name == claims.LOCK
+            or any(part.endswith(PARTIAL) for part in parts)
+            or (self._orbax_writes and _CHECKPOINTS.match(name) is not None)
         )
-
-    def _remove(self, path: Path) -> None:
-        path.unlink()
-        for parent in path.parents:
-            if parent == self.folder or any(parent.iterdir()):
-                break
-            parent.rmdir()
 
     def _read_claim(self) -> dict[str, Any] | None:
         content = self._store.read(CLAIM)
@@ -196,8 +276,7 @@ class Mirror:
 
     def _write_claim(self) -> None:
         claim = {"id": self._claim, "host": socket.gethostname(), "pid": os.getpid()}
-        content = json.dumps(claim | {"time": time.time()})
-        self._store.write(CLAIM, content.encode())
+        self._store.write(CLAIM, json.dumps(claim | {"time": time.time()}).encode())
 
     def _beat(self) -> None:
         """Says every minute that this study is still at work."""
@@ -209,13 +288,14 @@ class Mirror:
 
 def _is_alive(claim: Mapping[str, Any]) -> bool:
     """Whether the process that left a claim may be at work; of this machine, that is known."""
-    if claim.get("host") == socket.gethostname():
-        pid = int(claim.get("pid", 0))
-        with suppress(PermissionError):
-            try:
-                os.kill(pid, 0)
-            except ProcessLookupError:
-                return False
-        # A container that is started again has the same numbers.
-        return pid != os.getpid()
-    return time.time() - float(claim.get("time", 0)) < _SILENCE
+    if claim.get("host") != socket.gethostname():
+        return time.time() - float(claim.get("time", 0)) < _SILENCE
+    pid = int(claim.get("pid", 0))
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        pass
+    # A container that is started again has the same numbers.
+    return pid != os.getpid()

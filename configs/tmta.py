@@ -58,6 +58,7 @@ def _p3(config: ConfigDict, methods: tuple[str, ...]) -> None:
     p3(config)
     config.arrangement.methods = methods
     config.arrangement.budget = 4800
+    config.report.window = 150
 
 
 def _llama2_7b(config: ConfigDict, methods: tuple[str, ...]) -> None:
@@ -65,3 +66,4 @@ def _llama2_7b(config: ConfigDict, methods: tuple[str, ...]) -> None:
     llama2_7b(config)
     config.arrangement.methods = methods
     config.arrangement.budget = 30_000
+    config.report.window = 890

@@ -8,6 +8,7 @@ PACKAGE = ROOT / "zsg_jax"
 # What a room may import besides itself; `runtime` serves all.
 ROOMS = {
     "runtime": set(),
+    "statistics": set(),
     "data": set(),
     "models": set(),
     "similarity": {"data", "models"},
@@ -17,7 +18,7 @@ ROOMS = {
     "evaluation": {"data", "models", "training"},
     "workdir": {"data", "models", "training"},
     "planning": {"models", "training"},
-    "report": {"arrangement", "data", "similarity", "training", "workdir"},
+    "report": {"arrangement", "data", "similarity", "statistics", "training", "workdir"},
 }
 
 

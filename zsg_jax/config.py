@@ -207,9 +207,12 @@ def default_config() -> ConfigDict:
     evaluation.max_length = 256
 
     config.report = report = ConfigDict()
-    # What the page is called; the only key that may change on a finished workdir, mesh,
-    # data.workers and training.profile_steps aside.
+    # What the page is called. The keys of report may change on a finished workdir, as mesh,
+    # data.workers and training.profile_steps may.
     report.title = "Test-centric arrangement"
+    # A step up to which areas and losses are told as well, as where the study's figure ends; it is
+    # marked in the figure of the loss. None: the whole run alone.
+    report.window = placeholder(int)
     return config
 
 
@@ -270,6 +273,7 @@ def llama2_7b_by_task(config: ConfigDict) -> None:
     llama2_7b(config)
     config.data.train_per_task = 20
     config.data.test_per_task = 5
+    config.report.window = 1080
 
 
 def flatten(config: ConfigDict) -> dict[str, Any]:

@@ -190,3 +190,18 @@ def test_the_documentation_of_keys_matches_the_entry():
 def test_nothing_to_compare_is_refused(runs, told):
     with pytest.raises(UserError, match=told):
         summarize(runs)
+
+
+@given(LOSSES, st.integers(0, 400))
+def test_the_window_is_what_a_shorter_run_would_have_told(losses, window):
+    told = summarize({"a": {0: rows(losses)}}, window)["arrangements"]["a"]["window"]
+    count = len([step for step in range(0, 10 * len(losses), 10) if step <= window])
+    if count == len(losses):
+        assert told is None
+    else:
+        short = summarize({"a": {0: rows(losses[:count])}})["arrangements"]["a"]
+        assert told == {
+            "step": 10 * (count - 1),
+            "auc": short["auc"],
+            "loss": short["final_loss"],
+        }

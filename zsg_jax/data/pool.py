@@ -131,6 +131,7 @@ def make_pool(
         "template_digest": form.fingerprint,
         "shared_tasks": sorted(tasks[0] & tasks[1] - {NO_TASK}),
         "test_ids": [chosen.ids[index] for index in scored],
+        "test_id_tasks": [str(task) for task in chosen.select(scored).task_names],
         "aimed_rows": len(aimed),
         "scored_rows": len(scored),
         "split": bool(report_fraction),

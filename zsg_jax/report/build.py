@@ -72,6 +72,8 @@ def build(workdir: Path, *, title: str, command: str, runs: Sequence[tuple[str, 
         command=command,
         turns=turns,
         protocol=_split(data) if data["split"] else PROTOCOL,
+        window=config.get("report.window"),
+        test_tasks=data.get("test_id_tasks"),
     )
 
 

@@ -68,13 +68,15 @@ class Line(NamedTuple):
 class Panel(NamedTuple):
     """A panel: the label of its own axis, its title, and lines by arrangement.
 
-    With `from_zero` its axis starts at zero, so that what hardly moves looks flat.
+    With `from_zero` its axis starts at zero, so that what hardly moves looks flat. At the step
+    `window`, if any, stands a line.
     """
 
     label: str
     title: str
     lines: Mapping[str, Line]
     from_zero: bool = False
+    window: int | None = None
 
 
 class Captioned(NamedTuple):
@@ -193,6 +195,8 @@ def _draw_panel(ax: Axes, panel: Panel, style: Mapping[str, Look], *, small: boo
             low, high = values - spread[there], values + spread[there]
             ax.fill_between(steps, low, high, color=color, alpha=0.18, lw=0)
         top = max(top, *values, 0.0)
+    if panel.window is not None:
+        ax.axvline(panel.window, color="#777777", lw=1, ls=(0, (4, 3)), zorder=0.5)
     if panel.from_zero:
         ax.set_ylim(0, 1.08 * top or 1.0)
     ax.set_title(panel.title, fontsize=8.5)

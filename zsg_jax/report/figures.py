@@ -43,12 +43,15 @@ def metric_figure(summary: Mapping[str, Any], metric: str = "loss") -> Captioned
         for name, value in finals
     )
     way = "falls" if shown.best is min else "rises"
+    windows = [entry["window"]["step"] for entry in entries.values() if entry.get("window")]
+    panel = Panel(shown.label, "", _lines(curves), window=max(windows, default=None))
     return Captioned(
-        draw([Panel(shown.label, "", _lines(curves))], looks(entries), columns=1, height=4.0),
+        draw([panel], looks(entries), columns=1, height=4.0),
         shown.title,
         f"{shown.meaning} Mean over seeds against optimizer step: a line that {way} further left "
         f"learned sooner; one that ends {'lower' if shown.best is min else 'higher'} learned more."
-        + (" The band is ±1 sample standard deviation over seeds." if several else ""),
+        + (" The band is ±1 sample standard deviation over seeds." if several else "")
+        + (f" The dashed line is the end of the window, step {panel.window}." if windows else ""),
         f"Line chart of {shown.label} against step for {len(curves)} arrangements: {ends}.",
     )
 

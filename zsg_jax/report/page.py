@@ -10,10 +10,13 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from zsg_jax.report import figures
 from zsg_jax.report.correlation import correlations
+from zsg_jax.report.differences import KEYS as DIFFERENCES
+from zsg_jax.report.differences import as_json, differences, sentence
 from zsg_jax.report.drawing import looks, to_svg
 from zsg_jax.report.summary import KINDS, METRICS, Runs, curve_of, json_ready, summarize
 from zsg_jax.runtime.files import write_bytes
 from zsg_jax.similarity.trajectory import Trajectory
+from zsg_jax.statistics.paired import Difference
 
 TITLE = "Test loss by arrangement of the training data"
 PROTOCOL = (
@@ -54,6 +57,8 @@ def write_report(
     command: str | None = None,
     turns: Mapping[str, int] | None = None,
     protocol: str = PROTOCOL,
+    window: int | None = None,
+    test_tasks: Sequence[str] | None = None,
 ) -> Path:
     """Writes the report of `runs` into `folder` and returns the path of its index.html.
 
@@ -68,13 +73,18 @@ def write_report(
         title, command: of the page, and what made it.
         turns: arrangement → number of turns, a column of the result table where given.
         protocol: what the scores can and cannot say, the first of the notes.
+        window: a step up to which areas and losses are told as well.
+        test_tasks: the task of every test instance, for the errors of differences.
 
     Raises:
         UserError: `summarize` finds nothing to compare.
     """
-    summary = summarize(runs)
+    summary = summarize(runs, window)
     found = json_ready(correlations(summary, trajectories))
     summary["correlation_with_test_loss"] = found
+    compared = differences(runs, test_tasks, _compared_steps(summary))
+    summary["differences"] = json_ready(as_json(compared))
+    summary["keys"]["differences"] = DIFFERENCES
     folder.mkdir(parents=True, exist_ok=True)
     write_bytes(folder / "summary.json", _json(summary))
 
@@ -103,6 +113,8 @@ def write_report(
         results=_results(summary, turns),
         turns=turns is not None,
         figures=shown,
+        differences=_difference_table(compared),
+        steadiness=_steadiness_table(summary),
         correlations=_correlation_table(found),
         tasks=_task_table(summary),
         kinds=_kind_counts(summary),
@@ -116,7 +128,13 @@ def write_report(
 def _results(summary: Mapping[str, Any], turns: Mapping[str, int] | None) -> dict[str, Any]:
     """The columns and lines of the result table; the best of several in a column is marked."""
     entries = summary["arrangements"]
-    columns = {"Area under loss curve": (min, [entry["auc"] for entry in entries.values()])}
+    columns = {}
+    windows = [entry["window"] for entry in entries.values()]
+    if windows and all(windows):
+        for part, title in (("auc", "Area"), ("loss", "Loss")):
+            label = f"{title} {'up to' if part == 'auc' else 'at'} step {windows[0]['step']}"
+            columns[label] = min, [window[part] for window in windows]
+    columns["Area under loss curve"] = min, [entry["auc"] for entry in entries.values()]
     for name, metric in METRICS.items():
         curves = [curve_of(entry, name) for entry in entries.values()]
         finals = [{"mean": None, "std": None} if one is None else one["final"] for one in curves]
@@ -148,6 +166,48 @@ def _results(summary: Mapping[str, Any], turns: Mapping[str, int] | None) -> dic
             }
         )
     return {"columns": list(columns), "lines": lines}
+
+
+def _compared_steps(summary: Mapping[str, Any]) -> list[int]:
+    """The end of the window, if there is one, and the last step that all arrangements have."""
+    entries = list(summary["arrangements"].values())
+    common = set.intersection(*(set(entry["steps"]) for entry in entries))
+    windows = {entry["window"]["step"] for entry in entries if entry["window"]}
+    return sorted({*windows & common, *([max(common)] if common else [])})
+
+
+def _difference_table(compared: Mapping[int, list[Difference]]) -> list[dict[str, Any]]:
+    """For every step and pair a line: what it says, and its numbers."""
+    return [
+        {
+            "step": step,
+            "sentence": sentence(one),
+            "cells": [
+                f"{one.mean:+.4f}",
+                f"{one.low:+.4f} to {one.high:+.4f}",
+                f"{one.p_holm:.3f}",
+                f"{one.detectable:.4f}",
+            ],
+            "seeds": one.seeds,
+        }
+        for step, pairs in compared.items()
+        for one in pairs
+    ]
+
+
+def _steadiness_table(summary: Mapping[str, Any]) -> dict[str, list[tuple[str, str]]]:
+    """Metric → (moves against the trend, noise) for every arrangement; only what some have."""
+    entries = summary["arrangements"].values()
+    names = dict.fromkeys(["loss", *(name for entry in entries for name in entry["scores"])])
+    table = {}
+    for name in names:
+        found = [(curve_of(entry, name) or {}).get("steadiness") for entry in entries]
+        if any(found):
+            table[name] = [
+                (f"{one['against']:.0%}", f"{one['noise']:.1%}") if one else ("–", "–")
+                for one in found
+            ]
+    return table
 
 
 def _task_table(summary: Mapping[str, Any]) -> list[dict[str, Any]]:

@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from zsg_jax.runtime.errors import check
+from zsg_jax.statistics.steadiness import Steadiness, steadiness
 
 Record = Mapping[str, Any]
 Runs = Mapping[str, Mapping[int, Sequence[Record]]]
@@ -63,8 +64,14 @@ KEYS = {
     "final_loss": "test loss at the last of the steps",
     "curve_kind": "falls early and stays | falls late | rises again | does not move; "
     "the rule stands in zsg_jax.report.summary.curve_kind",
+    "steadiness": "of the loss, mean over seeds: `against`, the share of moves against the "
+    "smoothed curve, and `noise`, the deviation from it as a share of its range; null where the "
+    "curve is short or does not move",
+    "window": "the same area and loss up to the step that report.window names, or the last "
+    "evaluation before it; null without one",
     "scores": "every other number of the test rows, on the steps at which all seeds have it: "
-    "its curve's mean and standard deviation, by task where it has that, and its final value",
+    "its curve's mean and standard deviation, by task where it has that, its final value and "
+    "steadiness",
 }
 
 # Numbers of a test record that are counts or clocks, not scores.
@@ -126,20 +133,21 @@ def curve_kind(steps: Sequence[int], losses: Sequence[float] | np.ndarray) -> st
     return EARLY_KIND if at[halved] <= limit else LATE_KIND
 
 
-def summarize(runs: Runs) -> dict[str, Any]:
+def summarize(runs: Runs, window: int | None = None) -> dict[str, Any]:
     """Summarizes `runs` (arrangement → seed → metrics records) as a JSON-ready dict.
 
     The result holds `arrangements` (name → an entry whose keys `KEYS` documents, besides `seeds`,
     `instances`, `dropped` and `note`), `keys` (that documentation) and `notes` (lines on the
     comparison as a whole). Spread over seeds is the sample standard deviation, null for one seed.
     Seeds that were evaluated at different steps, as an unfinished run is, are compared on their
-    common steps only, and the entry's `note` says so. Of records of one step the last counts.
+    common steps only, and the entry's `note` says so. Of records of one step the last counts. A
+    `window` that lies before the last step adds what was reached by then.
 
     Raises:
       UserError: no runs, an arrangement without seeds, or seeds without a common evaluation.
     """
     check(bool(runs), "there are no runs to report; train at least one arrangement first")
-    entries = {name: _entry(name, by_seed) for name, by_seed in runs.items()}
+    entries = {name: _entry(name, by_seed, window) for name, by_seed in runs.items()}
     notes = []
     ends = {name: entry["steps"][-1] for name, entry in entries.items()}
     if len(set(ends.values())) > 1:
@@ -164,7 +172,9 @@ def number(value: Any) -> float:
     return float(value) if math.isfinite(value) else math.nan
 
 
-def _entry(name: str, by_seed: Mapping[int, Sequence[Record]]) -> dict[str, Any]:
+def _entry(
+    name: str, by_seed: Mapping[int, Sequence[Record]], window: int | None
+) -> dict[str, Any]:
     check(bool(by_seed), f"{name}: there is no run of any seed to report")
     seeds = sorted(by_seed)
     tests = {seed: records_by_step(by_seed[seed], "test") for seed in seeds}
@@ -181,7 +191,7 @@ def _entry(name: str, by_seed: Mapping[int, Sequence[Record]]) -> dict[str, Any]
         )
 
     loss = _curve(tests, seeds, steps, "loss")
-    losses, by_task = loss["by_seed"].values(), loss["by_task"]
+    losses, by_task = list(loss["by_seed"].values()), loss["by_task"]
     last = tests[seeds[0]][steps[-1]]
     return {
         "seeds": seeds,
@@ -196,6 +206,8 @@ def _entry(name: str, by_seed: Mapping[int, Sequence[Record]]) -> dict[str, Any]
             **_spread(seeds, [first_step_within(steps, curve) for curve in losses]),
         },
         "final_loss": loss["final"],
+        "steadiness": loss["steadiness"],
+        "window": _window(seeds, steps, losses, window),
         "curve_kind": {task: curve_kind(steps, curve) for task, curve in by_task.items()},
         "scores": _scores(tests, seeds),
         "instances": last.get("instances"),
@@ -204,16 +216,33 @@ def _entry(name: str, by_seed: Mapping[int, Sequence[Record]]) -> dict[str, Any]
     }
 
 
+def _window(
+    seeds: Sequence[int], steps: Sequence[int], losses: Iterable[np.ndarray], window: int | None
+) -> dict[str, Any] | None:
+    """What was reached at the last evaluation up to `window`; None where that is the end."""
+    count = sum(step <= window for step in steps) if window is not None else 0
+    if not 0 < count < len(steps):
+        return None
+    curves = [curve[:count] for curve in losses]
+    return {
+        "step": steps[count - 1],
+        "auc": _spread(seeds, [area_under_curve(steps[:count], curve) for curve in curves]),
+        "loss": _spread(seeds, [curve[-1] for curve in curves]),
+    }
+
+
 def curve_of(entry: Mapping[str, Any], metric: str) -> Mapping[str, Any] | None:
     """A metric's part of an arrangement's entry; None where it was not measured.
 
     Returns:
-        "steps", and for each of them "mean", "std" (None for one seed) and "by_task"; "final".
+        "steps", and for each of them "mean", "std" (None for one seed) and "by_task"; "final" and
+        "steadiness".
     """
     if metric != "loss":
         return entry["scores"].get(metric)
     parts = {name: entry[f"loss_{name}"] for name in ("mean", "std", "by_task")}
-    return {"steps": entry["steps"], **parts, "final": entry["final_loss"]}
+    parts |= {"final": entry["final_loss"], "steadiness": entry["steadiness"]}
+    return {"steps": entry["steps"], **parts}
 
 
 def _curve(
@@ -237,7 +266,17 @@ def _curve(
         "by_seed": dict(zip(map(str, seeds), values, strict=True)),
         "by_task": {task: curves.mean(axis=0) for task, curves in of_task.items()},
         "final": _spread(seeds, values[:, -1].tolist()),
+        "steadiness": _steadiness(values),
     }
+
+
+def _steadiness(values: np.ndarray) -> dict[str, float] | None:
+    """Mean over seeds of each curve's, `values` (K, S); None where a curve has none."""
+    found = [steadiness(curve) for curve in values]
+    known = [one for one in found if one is not None]
+    if len(known) < len(found):
+        return None
+    return dict(zip(Steadiness._fields, np.mean(known, axis=0), strict=True))
 
 
 def _scores(tests: Mapping[int, Mapping[int, Record]], seeds: Sequence[int]) -> dict[str, Any]:

@@ -68,6 +68,7 @@ _AT_LEAST: dict[str, float] = {
     "training.weight_decay": 0,
     "training.checkpoint_every": 1,
     "evaluation.every": 1,
+    "report.window": 1,
     "evaluation.batch_size": 1,
     "evaluation.max_length": 2,
 }

@@ -1,0 +1,86 @@
+"""Paired differences of arrangements: what is compared, and when nothing is."""
+
+import numpy as np
+import pytest
+
+from zsg_jax.report.differences import differences, sentence
+from zsg_jax.report.page import write_report
+from zsg_jax.statistics.steadiness import steadiness
+
+NOISE = np.random.default_rng(0).normal(size=60)
+
+
+def runs(offsets, seeds=(0,), steps=(0, 10, 20), instances=60):
+    return {
+        name: {
+            seed: [
+                {"step": step, "kind": "test", "losses": (NOISE[:instances] + offset).tolist()}
+                for step in steps
+            ]
+            for seed in seeds
+        }
+        for name, offset in offsets.items()
+    }
+
+
+def test_the_same_instances_are_compared_at_each_step():
+    found = differences(runs({"a": 0.0, "b": 0.5, "c": 0.0}), None, [10, 20, 25])
+    assert list(found) == [10, 20]  # nobody was evaluated at 25
+    by_pair = {(one.first, one.second): one for one in found[20]}
+    near, same = by_pair["a", "b"], by_pair["a", "c"]
+    assert (near.mean, near.low, near.high) == pytest.approx((-0.5,) * 3)
+    assert sentence(near) == "a is 0.500 below b (95 %: -0.500 to -0.500)"
+    assert (same.mean, same.p) == (0, 1)
+    assert "cannot be told apart" in sentence(same)
+
+
+def test_tasks_are_drawn_whole_where_there_are_enough():
+    alike = [f"task {number // 5}" for number in range(60)]
+    two = {"a": 0.0, "b": 0.0}
+    told = runs(two)
+    effect = np.random.default_rng(1).normal(size=12).repeat(5)
+    for record in told["a"][0]:
+        record["losses"] = (NOISE + effect).tolist()
+    spans = {}
+    for name, tasks in (("none", None), ("two", ["x", "y"] * 30), ("twelve", alike)):
+        [one] = differences(told, tasks, [20])[20]
+        spans[name] = one.high - one.low
+    assert spans["none"] == spans["two"] < spans["twelve"] / 1.5
+
+
+def test_nothing_is_compared_that_cannot_be():
+    assert differences(runs({"a": 0.0}), None, [20]) == {}
+    other = runs({"a": 0.0}) | runs({"b": 0.0}, instances=50)
+    assert differences(other, None, [20]) == {}
+    seeds = runs({"a": 0.0}, seeds=(0,)) | runs({"b": 0.0}, seeds=(1,))
+    assert differences(seeds, None, [20]) == {}
+    assert differences(runs({"a": np.nan, "b": 0.0}), None, [20]) == {}
+
+
+def test_the_page_tells_the_window_and_the_differences(make_runs, read_page, tmp_path):
+    told = make_runs(losses=NOISE[:8].tolist())
+    page = read_page(write_report(tmp_path, told, {}, {}, window=25))
+    page.check()
+    results = page.table("results")
+    assert results[0][1:3] == ["Area up to step 20", "Loss at step 20"]
+    # 3/(1+e) at steps 0, 10, 20, a quarter more for the mean of two seeds.
+    assert results[1][1].startswith(f"{(2.25 + 1.25) / 2 + 0.25:.4f} ±")
+    assert results[1][2].startswith("1.2500 ±")
+    table = page.table("differences")
+    assert [row[0] for row in table[1:]] == ["20", "30"]
+    assert "step 20" in page.said()
+    assert not read_page(write_report(tmp_path, make_runs(seeds=1), {}, {})).said().count("window")
+
+
+def test_the_page_tells_how_steady_each_measure_is(make_runs, read_page, tmp_path):
+    told = make_runs(seeds=1, evaluations=12)
+    scores = [1.0, 4, 2, 6, 4, 7, 6, 9, 8, 8, 10, 9]
+    for runs_of in told.values():
+        for record in runs_of[0]:
+            if record["kind"] == "test":
+                record["rouge"] = scores[record["step"] // 10]
+    table = read_page(write_report(tmp_path, told, {}, {})).table("steadiness")
+    found = steadiness(np.array(scores))
+    assert [row[0] for row in table[1:]] == ["loss", "rouge"]
+    assert table[2][1:] == [f"{found.against:.0%}({found.noise:.1%})"] * 2
+    assert table[1][1].startswith("0%")

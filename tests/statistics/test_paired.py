@@ -1,0 +1,74 @@
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from scipy import stats
+
+from zsg_jax.runtime.errors import UserError
+from zsg_jax.statistics.paired import holm, paired_differences
+
+
+def test_the_interval_is_the_one_of_the_normal_distribution():
+    rng = np.random.default_rng(1)
+    base = rng.normal(0, 5, size=(1, 2000))  # what both have in common says nothing
+    gap = rng.normal(0.3, 1.0, size=(1, 2000))
+    [found] = paired_differences({"a": base + gap, "b": base}, samples=4000)
+    error = stats.sem(gap[0])
+    assert found.mean == pytest.approx(gap.mean())
+    assert found.low == pytest.approx(gap.mean() - 1.96 * error, abs=0.1 * error)
+    assert found.high == pytest.approx(gap.mean() + 1.96 * error, abs=0.1 * error)
+    assert found.p == found.p_holm == 1 / 4001
+    assert found.detectable == pytest.approx(2.80 * error, rel=0.01)
+
+
+def test_without_a_difference_p_is_even():
+    rng = np.random.default_rng(2)
+    found = [
+        paired_differences(dict(zip("ab", rng.normal(size=(2, 1, 60)), strict=True)), samples=200)
+        for _ in range(300)
+    ]
+    p = [one.p for [one] in found]
+    assert stats.kstest(p, "uniform").pvalue > 1e-3
+    assert np.mean([one.low <= 0 <= one.high for [one] in found]) == pytest.approx(0.95, abs=0.04)
+
+
+def test_few_seeds_and_alike_examples_widen_the_interval():
+    rng = np.random.default_rng(3)
+    tasks = np.repeat(np.arange(10), 40)
+    by_task = rng.normal(0, 1, size=10)[tasks][None] + rng.normal(0, 0.1, size=(1, 400))
+    zero = np.zeros((1, 400))
+
+    def width(values, other, **kwargs):
+        [found] = paired_differences({"a": values, "b": other}, **kwargs)
+        return found.high - found.low
+
+    assert width(by_task, zero, clusters=tasks) > 3 * width(by_task, zero)
+    by_seed = rng.normal(0, 1, size=(3, 1)) + rng.normal(0, 0.1, size=(3, 400))
+    pooled = by_seed.mean(axis=0, keepdims=True)
+    assert width(by_seed, np.zeros((3, 400))) > 10 * width(pooled, zero)
+
+
+def test_draws_are_shared_seeded_and_signed():
+    rng = np.random.default_rng(4)
+    values = {name: rng.normal(size=(2, 30)) for name in "abc"}
+    found = {(one.first, one.second): one for one in paired_differences(values)}
+    assert list(found) == [("a", "b"), ("a", "c"), ("b", "c")]
+    assert list(found.values()) == paired_differences(values)
+    [other_way] = paired_differences({name: values[name] for name in "ba"})
+    ends = (-found["a", "b"].high, -found["a", "b"].low)
+    assert (other_way.low, other_way.high) == pytest.approx(ends)
+    assert other_way.p == found["a", "b"].p
+    same = paired_differences({"a": values["a"], "b": values["a"]})
+    assert [(one.mean, one.low, one.high, one.p) for one in same] == [(0, 0, 0, 1)]
+    with pytest.raises(UserError, match="same seeds and examples"):
+        paired_differences({"a": values["a"], "b": values["b"][:, :3]})
+
+
+@given(st.lists(st.floats(0, 1), min_size=1, max_size=8))
+def test_holms_rule_step_by_step(p):
+    ranks = sorted(range(len(p)), key=lambda i: p[i])
+    expected, largest = [0.0] * len(p), 0.0
+    for rank, i in enumerate(ranks):
+        largest = max(largest, min(1.0, (len(p) - rank) * p[i]))
+        expected[i] = largest
+    assert holm(p) == pytest.approx(expected)

@@ -1,0 +1,1 @@
+"""Whether a difference is real: errors, paired differences and steadiness; float64 throughout."""

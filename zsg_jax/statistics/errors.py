@@ -1,0 +1,38 @@
+"""The error of a mean over examples, and the smallest difference that it could show."""
+
+import math
+from collections.abc import Sequence
+
+import numpy as np
+from scipy.stats import norm
+
+
+def standard_error(values: np.ndarray, clusters: Sequence[str] | np.ndarray | None = None) -> float:
+    """The standard error of the mean of `values` (N,); NaN for fewer than two.
+
+    Args:
+        clusters: the task of each example. Examples of a task are alike, so their mean knows less
+            than N independent ones: their covariances within tasks are added (arXiv 2411.00640,
+            section 2.2). Where every example is a task of its own, nothing is.
+    """
+    values = np.asarray(values, np.float64)
+    count = len(values)
+    if count < 2:
+        return math.nan
+    off = values - values.mean()
+    variance = (off @ off) / (count - 1) / count
+    if clusters is not None:
+        _, task = np.unique(np.asarray(clusters), return_inverse=True)
+        sums, squares = np.bincount(task, off), np.bincount(task, off * off)
+        variance += (sums * sums - squares).sum() / count**2
+    return math.sqrt(max(variance, 0.0))
+
+
+def detectable(error: float, *, alpha: float = 0.05, power: float = 0.8) -> float:
+    """The smallest true difference that a two-sided test would show with probability `power`.
+
+    Args:
+        error: the standard error of the difference.
+        alpha: how often a difference of 0 is taken for one.
+    """
+    return float(norm.ppf(1 - alpha / 2) + norm.ppf(power)) * error

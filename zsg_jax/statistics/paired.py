@@ -1,0 +1,114 @@
+"""Paired differences of what was measured on the same examples, each with an interval and a p."""
+
+from collections.abc import Mapping, Sequence
+from itertools import combinations
+from typing import NamedTuple
+
+import numpy as np
+
+from zsg_jax.runtime.errors import check
+from zsg_jax.statistics.errors import detectable, standard_error
+
+SAMPLES = 1000
+
+
+class Difference(NamedTuple):
+    """The mean of `first` less the mean of `second`, over the same examples and seeds.
+
+    Attributes:
+        low, high: the interval that holds 95 % of the bootstrap's differences.
+        p: how often a difference as large would come by chance, two-sided.
+        p_holm: the same, corrected by Holm's rule for all pairs that were compared.
+        detectable: the smallest difference that so many examples would show in 80 % of cases.
+        seeds: how many of either; with one, nothing is known of the noise of training.
+    """
+
+    first: str
+    second: str
+    mean: float
+    low: float
+    high: float
+    p: float
+    p_holm: float
+    detectable: float
+    seeds: int
+
+
+def paired_differences(
+    values: Mapping[str, np.ndarray],
+    *,
+    clusters: Sequence[str] | None = None,
+    samples: int = SAMPLES,
+    seed: int = 0,
+) -> list[Difference]:
+    """Every pair of `values` compared by one bootstrap, with the same draws for all.
+
+    Each draw takes seeds with replacement, and examples with replacement: whole tasks where
+    `clusters` tells them, since examples of a task are alike. p = (c + 1) / (samples + 1), c the
+    draws whose difference lies as far from the measured one as that lies from 0.
+
+    Args:
+        values: name → (K, N), a number for every seed and example; the same seeds and examples
+            for all names.
+        clusters: the task of every example.
+
+    Raises:
+        UserError: shapes differ, or a value is not finite.
+    """
+    arrays = {name: np.atleast_2d(np.asarray(one, np.float64)) for name, one in values.items()}
+    shapes = {name: one.shape for name, one in arrays.items()}
+    check(
+        len(set(shapes.values())) <= 1 and all(np.isfinite(one).all() for one in arrays.values()),
+        f"only finite numbers of the same seeds and examples can be compared; given are {shapes}",
+    )
+    if len(arrays) < 2:
+        return []
+    seeds, count = next(iter(shapes.values()))
+    weights = _weights(seeds, count, clusters, samples, np.random.default_rng(seed))
+    means = {name: _means(one, *weights) for name, one in arrays.items()}
+    pairs = []
+    for first, second in combinations(arrays, 2):
+        gap = arrays[first] - arrays[second]
+        drawn, mean = means[first] - means[second], gap.mean()
+        far = np.abs(drawn - mean) >= abs(mean)
+        low, high = np.quantile(drawn, [0.025, 0.975])
+        p = (far.sum() + 1) / (samples + 1)
+        error = standard_error(gap.mean(axis=0), clusters)
+        pairs.append((first, second, float(mean), float(low), float(high), float(p), error))
+    corrected = holm([pair[5] for pair in pairs])
+    return [
+        Difference(*pair[:6], p_holm, detectable(pair[6]), seeds)
+        for pair, p_holm in zip(pairs, corrected, strict=True)
+    ]
+
+
+def holm(p: Sequence[float]) -> list[float]:
+    """Holm's correction of several p for their number: the same order, each at most 1."""
+    order = np.argsort(p, kind="stable")
+    scaled = np.asarray(p, np.float64)[order] * np.arange(len(p), 0, -1)
+    corrected = np.empty(len(p))
+    corrected[order] = np.minimum(np.maximum.accumulate(scaled), 1.0)
+    return corrected.tolist()
+
+
+def _weights(
+    seeds: int,
+    count: int,
+    clusters: Sequence[str] | None,
+    samples: int,
+    rng: np.random.Generator,
+) -> tuple[np.ndarray, np.ndarray]:
+    """How often every draw took each seed, (samples, K), and each example, (samples, N)."""
+    taken = rng.multinomial(seeds, np.full(seeds, 1 / seeds), size=samples)
+    if clusters is None:
+        return taken, rng.multinomial(count, np.full(count, 1 / count), size=samples)
+    _, task = np.unique(np.asarray(clusters), return_inverse=True)
+    tasks = task.max() + 1
+    drawn = rng.multinomial(tasks, np.full(tasks, 1 / tasks), size=samples)
+    return taken, drawn[:, task]
+
+
+def _means(values: np.ndarray, seeds: np.ndarray, examples: np.ndarray) -> np.ndarray:
+    """(samples,): the mean of (K, N) `values` over each draw's seeds and examples."""
+    sums = np.einsum("sk,kn,sn->s", seeds, values, examples, optimize=True)
+    return sums / (seeds.sum(axis=1) * examples.sum(axis=1))

@@ -4,15 +4,14 @@ import itertools
 import math
 
 import numpy as np
-import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
-from scipy.special import logsumexp
+from scipy.optimize import linear_sum_assignment
 
 from zsg_jax.arrangement.comparison import Comparison
 from zsg_jax.arrangement.methods import METHODS, arrange, example_distance, made_with
 
-TRANSPORT = {"ot-nft", "ot-fft"}
+TRANSPORT = {name for name in METHODS if name.startswith("ot-")}
 # Of a mean embedding float32 cannot hold the cosines exactly.
 COARSE = {"coarse-nft", "coarse-fft"}
 OTHERS = sorted(set(METHODS) - TRANSPORT - COARSE)
@@ -257,41 +256,38 @@ def test_whole_tasks_by_the_wsd_of_their_mean_embedding(pool, budget, weights, m
     assert text.startswith("WSD of the task's mean row")
 
 
-def paid_by_row(cost, epsilon):
-    """Sinkhorn as it is written, in float64, to the end; the entropy shrinks to `epsilon`."""
-    n, t = cost.shape
-    column = np.zeros(t)
-    for strength in epsilon * np.array([256, 64, 16, 4, 1]):
-        for _ in range(5000):
-            row = -strength * (logsumexp((column - cost) / strength, axis=1) + np.log(n))
-            last = column
-            column = -strength * (logsumexp((row[:, None] - cost) / strength, axis=0) + np.log(t))
-            if np.abs(column - last).max() < 1e-9:
-                break
-    return (np.exp((row[:, None] + column - cost) / epsilon) * cost).sum(axis=1)
-
-
-@pytest.mark.parametrize("metric", ["cosine", "euclidean"])
-@pytest.mark.parametrize("seed", range(3))
-def test_rows_by_what_they_pay_in_the_transport(metric, seed):
+@settings(max_examples=25, deadline=None)
+@given(st.integers(0, 2**32 - 1), st.sampled_from(["cosine", "euclidean"]))
+def test_examples_by_what_they_pay_in_the_transport(seed, metric):
     generator = np.random.default_rng(seed)
     train, test = gaussians(24, generator), gaussians(6, generator)
     every = np.array(all_distances(train, test, metric))
-    inputs = Comparison(train, test, ["all"] * 24, budget=None, distance=metric)
-    # Not the exact plan: at this entropy a row that might go either way at nearly the same cost
-    # pays something between the two.
-    paid = paid_by_row(every, made_with("ot-nft", inputs)["epsilon"])
-    slack = 0.01 * every.std() / 24
-    for end, sign in (("nft", 1), ("fft", -1)):
-        order = arrange(f"ot-{end}", inputs, 0).order
-        assert sorted(order) == list(range(24))
-        assert np.diff(sign * paid[order]).min() > -slack
+    # With four copies of each test example the best plan is the best assignment.
+    wide = every.repeat(4, axis=1)
+    paid = wide[linear_sum_assignment(wide)] / 24
+    assume(apart(paid, 1e-7))
+    nearest_first = ranked(paid)
+    for budget in (None, 7):
+        inputs = Comparison(train, test, ["all"] * 24, budget=budget, distance=metric)
+        for end in ("nft", "fft"):
+            expected = ends(nearest_first, end)[:budget]
+            assert arrange(f"ot-{end}", inputs, 0).order.tolist() == expected
+    assert made_with("ot-nft", inputs)["plan"] == "exact"
     distance, text = example_distance("ot-nft", inputs)
-    np.testing.assert_allclose(distance, paid, rtol=0, atol=slack)
+    np.testing.assert_allclose(distance, paid, rtol=0, atol=1e-7)
     assert "optimal transport" in text
-    cut = Comparison(train, test, ["all"] * 24, budget=7, distance=metric)
-    whole = arrange("ot-nft", inputs, 0).order.tolist()
-    assert arrange("ot-nft", cut, 0).order.tolist() == whole[:7]
+
+
+def test_sinkhorns_plan_on_request():
+    generator = np.random.default_rng(0)
+    inputs = Comparison(gaussians(24, generator), gaussians(6, generator), range(24), budget=None)
+    distance, _ = example_distance("ot-sinkhorn-nft", inputs)
+    assert np.abs(distance - example_distance("ot-nft", inputs)[0]).mean() <= 1e-3
+    assert arrange("ot-sinkhorn-nft", inputs, 0).order.tolist() == ranked(distance)
+    assert arrange("ot-sinkhorn-fft", inputs, 0).order.tolist() == ends(ranked(distance), "fft")
+    told = made_with("ot-sinkhorn-fft", inputs)
+    assert told["plan"] == "sinkhorn"
+    assert told["marginal_error"] <= 1e-3
 
 
 def test_every_name_is_compared():

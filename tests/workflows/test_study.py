@@ -144,7 +144,7 @@ def test_the_distance_and_its_weights_reach_the_arrangements(small_config, tmp_p
         assert facts["metric"] == "euclidean"
         weighted = name in ("wsd-nft", "polar-6-shuffled@2")
         assert (facts.get("w_min"), facts.get("w_avg")) == ((0.5, 3.0) if weighted else (None,) * 2)
-        assert ("marginal_error" in facts) == (name == "ot-nft")
+        assert (facts.get("plan") == "exact") == (name == "ot-nft")
         order = np.load(folder / "order.npy")
         assert len(order) == (12 if name == "polar-6-shuffled@2" else 80)
         points = json.loads((folder / "similarity.json").read_text())

@@ -2,7 +2,6 @@
 
 from enum import Flag, auto
 from functools import cached_property, partial
-from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -24,9 +23,7 @@ from zsg_jax.similarity.search.cosine import RowStatistics, row_statistics, scan
 from zsg_jax.similarity.search.options import Search
 from zsg_jax.similarity.search.scan import Found
 from zsg_jax.similarity.search.stream import group_means
-
-if TYPE_CHECKING:
-    from zsg_jax.similarity.transport import Transport
+from zsg_jax.similarity.transport import Transport, optimal_transport
 
 
 class Needs(Flag):
@@ -142,13 +139,18 @@ class Comparison:
         return self._wsd(of_tasks.minimum, of_tasks.average)
 
     @cached_property
-    def transport(self) -> "Transport":
+    def transport(self) -> Transport:
         """What each training example pays under the optimal transport to the test examples."""
-        # Imported here: ott-jax takes seconds, and few methods need it.
-        from zsg_jax.similarity.transport import optimal_transport
+        return self._transport(exact=None)
 
+    @cached_property
+    def sinkhorn(self) -> Transport:
+        """The same under Sinkhorn's plan, wherever memory would hold the exact one too."""
+        return self._transport(exact=False)
+
+    def _transport(self, exact: bool | None) -> Transport:
         return optimal_transport(
-            self._train, self._test, distance=self.distance, search=self._search
+            self._train, self._test, distance=self.distance, exact=exact, search=self._search
         )
 
     def first(self, order: np.ndarray) -> Arrangement:

@@ -86,11 +86,6 @@ def _weighted(name: str) -> Callable[[Comparison], dict[str, Any]]:
     return facts
 
 
-def _plan(comparison: Comparison) -> dict[str, Any]:
-    keys = ("epsilon", "marginal_error", "iterations")
-    return {key: getattr(comparison.transport, key) for key in keys}
-
-
 # By minimum and maximum examples are ranked by the cosine itself, whatever the distance.
 MINIMUM = Criterion(
     "minimum over test rows of {d}",
@@ -121,7 +116,13 @@ TRANSPORT = Criterion(
     "cost under the optimal transport to the test rows, d = {d}",
     lambda c: c.transport.distance,
     Needs.NOTHING,
-    facts=_plan,
+    facts=lambda c: c.transport.facts,
+)
+SINKHORN = Criterion(
+    "cost under Sinkhorn's transport to the test rows, d = {d}",
+    lambda c: c.sinkhorn.distance,
+    Needs.NOTHING,
+    facts=lambda c: c.sinkhorn.facts,
 )
 
 
@@ -173,6 +174,7 @@ METHODS: dict[str, Method] = {
     **_fine("max", MAXIMUM),
     **_fine("avg", AVERAGE),
     **_fine("ot", TRANSPORT),
+    **_fine("ot-sinkhorn", SINKHORN),
     # Coarse grain.
     **_both_ends(
         "coarse",
@@ -299,7 +301,7 @@ def made_with(name: str, comparison: Comparison) -> dict[str, Any]:
     """What else a reader of the arrangement `name` must know, as JSON values.
 
     The distance; of an order by distance what the distance is, with WSD's weights or the transport
-    plan's entropy, iterations and error.
+    plan: whether it is exact, else its entropy, iterations and error.
     """
     facts: dict[str, Any] = {"metric": comparison.distance}
     criterion = parse(name, 0)[0].criterion

@@ -11,9 +11,8 @@ from zsg_jax.similarity.divergence import Divergence
 from zsg_jax.similarity.embeddings import Embeddings, unit_block, unit_embeddings
 from zsg_jax.similarity.search.cosine import cosine_matrix
 from zsg_jax.similarity.search.options import Search
-
-# Of transport: larger than for the plan itself, since a cost is wanted alone, and sooner met.
-EPSILONS, TOLERANCE = (0.01, 0.03, 0.1), 5e-3
+from zsg_jax.similarity.sinkhorn import NotConverged
+from zsg_jax.similarity.transport import optimal_transport
 
 
 class Measure(Protocol):
@@ -129,9 +128,6 @@ class TransportCosts:
         return {"transport": self._costs() if solve else np.full(len(self._parts), np.nan)}
 
     def _costs(self) -> np.ndarray:
-        # Imported here: ott-jax takes a second, and few trajectories need it.
-        from zsg_jax.similarity.transport import NotConverged, optimal_transport
-
         seen = self._train[self._seen]
         costs = np.zeros(len(self._parts))
         for number, part in enumerate(self._parts):
@@ -140,12 +136,7 @@ class TransportCosts:
                 break
             try:
                 plan = optimal_transport(
-                    seen,
-                    self._test[part],
-                    distance=self._distance,
-                    relative_epsilons=EPSILONS,
-                    tolerance=TOLERANCE,
-                    search=self._search,
+                    seen, self._test[part], distance=self._distance, search=self._search
                 )
             except NotConverged as error:
                 # One point of a curve is no reason to end a study.

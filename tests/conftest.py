@@ -197,6 +197,21 @@ def read_metrics():
 
 
 @pytest.fixture(scope="session")
+def read_source(tmp_path_factory):
+    """Reads a source whole: its instances, and the records that were left out."""
+    from zsg_jax.data.dataset import ReadOptions, open_dataset
+
+    scratch = tmp_path_factory.mktemp("scratch")
+
+    def read(path, bad_rows="refuse", **options):
+        options = ReadOptions(scratch, bad_rows=bad_rows, keep_all=True, **options)
+        with open_dataset(path, options) as dataset:
+            return list(dataset), dataset.skipped
+
+    return read
+
+
+@pytest.fixture(scope="session")
 def assets():
     """The folder with real models and data that ZSG_JAX_ASSETS names; skips where there is none."""
     folder = os.environ.get("ZSG_JAX_ASSETS")

@@ -87,37 +87,23 @@ def test_a_cosine_at_the_threshold_counts_and_the_next_below_does_not(threshold)
 
 
 @pytest.mark.parametrize("n", [5, 700])
-def test_blocks_and_slices_change_nothing_however_many_are_near(n, monkeypatch):
+def test_blocks_change_nothing_and_bound_what_is_fetched(n, monkeypatch):
     generator = np.random.default_rng(n)
     train, test = crowd(generator, n, 3), crowd(generator, 9, 3)
     whole = as_dict(near_pairs(train, test, threshold=0.9))
     assert len(whole) > n
     monkeypatch.setattr(near, "CELLS", 9 * 100)
     monkeypatch.setattr(near, "PAIRS", 9 * 7)
-    blocks = list(near_pairs(train, test, threshold=0.9, search=Search(block_size=256)))
-    assert as_dict(blocks) == whole
-    assert max(len(block.train) for block in blocks) <= 9 * 7
-
-
-def test_rows_of_a_file_are_fetched_only_where_they_are_near(monkeypatch):
-    monkeypatch.setattr(near, "CELLS", 9 * 100)
-    generator = np.random.default_rng(0)
-    train, test = crowd(generator, 700), crowd(generator, 9)
     largest = row_statistics(train, test).maximum
     stored = OnDisk(train)
-    found = as_dict(near_pairs(stored, test, largest=largest))
-    assert found == as_dict(near_pairs(train, test))
+    blocks = list(
+        near_pairs(stored, test, threshold=0.9, largest=largest, search=Search(None, 256))
+    )
+    assert as_dict(blocks) == whole
+    assert max(len(block.train) for block in blocks) <= 9 * 7
     assert 0 < stored.most <= 100
 
 
-@pytest.mark.parametrize(
-    ("settings", "message"),
-    [
-        ({"threshold": 0.0}, "threshold=0.0"),
-        ({"threshold": 1.01}, "threshold=1.01"),
-        ({"largest": np.zeros(3, np.float32)}, r"\(3,\)"),
-    ],
-)
-def test_what_cannot_be_near_is_refused(settings, message):
-    with pytest.raises(UserError, match=message):
-        list(near_pairs(np.eye(2), np.eye(2), **settings))
+def test_cosines_of_other_examples_are_refused():
+    with pytest.raises(UserError, match=r"\(3,\)"):
+        list(near_pairs(np.eye(2), np.eye(2), largest=np.zeros(3, np.float32)))

@@ -8,7 +8,7 @@ import itertools
 import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -16,6 +16,7 @@ import numpy as np
 
 from zsg_jax.data.instance import Instance
 from zsg_jax.leakage.near import NEAR, near_pairs
+from zsg_jax.leakage.options import LeakageOptions
 from zsg_jax.leakage.text import EXACT, NGRAM, PROMPT, LeakingPairs, TestTexts
 from zsg_jax.runtime.errors import check
 from zsg_jax.runtime.files import replacing
@@ -29,24 +30,7 @@ BATCH = 1024  # training examples whose texts are compared at a time
 MOST_SHARED = 5  # n-grams named in the summary
 
 
-@dataclass(frozen=True)
-class LeakageOptions:
-    """What counts as a leak.
-
-    Attributes:
-        threshold: cosine from which examples are near, above 0, at most 1.
-        words, max_test_rows, task_share: as `TestTexts` takes them.
-        limit: pairs of a kind that are written, 0 for none.
-    """
-
-    threshold: float = 0.95
-    words: int = 13
-    max_test_rows: int = 10
-    task_share: float = 0.5
-    limit: int = 10_000
-
-
-@dataclass(frozen=True)
+@dataclass
 class Leakage:
     """What training examples share with test examples; both, and a pair, may be of several kinds.
 
@@ -62,10 +46,19 @@ class Leakage:
 
     train: np.ndarray
     test: np.ndarray
-    pairs: Mapping[str, int]
-    written: Mapping[str, int]
     template: np.ndarray
-    facts: Mapping[str, Any]
+    pairs: dict[str, int] = field(default_factory=lambda: dict.fromkeys(KINDS, 0))
+    written: dict[str, int] = field(default_factory=lambda: dict.fromkeys(KINDS, 0))
+    facts: Mapping[str, Any] = field(default_factory=dict)
+
+    def add(self, found: LeakingPairs, limit: int) -> int:
+        """Counts pairs; gives how many of them, from the first, the `limit` of a kind leaves."""
+        self.train[found.train] |= _bit(found.kind)
+        self.test[found.test] |= _bit(found.kind)
+        some = min(limit - self.written[found.kind], len(found.train))
+        self.pairs[found.kind] += len(found.train)
+        self.written[found.kind] += some
+        return some
 
     def of_kind(self, kind: str) -> np.ndarray:
         """(N,) bool: the training examples of one kind."""
@@ -125,7 +118,7 @@ def find_leaks(
     test: Sequence[Instance],
     train_embeddings: Embeddings,
     test_embeddings: Embeddings,
-    options: LeakageOptions = LeakageOptions(),
+    options: LeakageOptions,
     *,
     folder: Path,
     indices: tuple[np.ndarray, np.ndarray] | None = None,
@@ -144,9 +137,7 @@ def find_leaks(
         train: N examples, read once, a batch at a time.
         test: T examples.
         train_embeddings: (N, D) floats, or what gives them by a slice or ascending int64 indices.
-        test_embeddings: (T, D) floats, by the same encoder. What a cosine means is the encoder's: a
-            long definition that both sets have makes unlike examples near, and one that reads the
-            first 256 tokens takes examples that differ only later for the same.
+        test_embeddings: (T, D) floats, by the same encoder; what a cosine means is the encoder's.
         options: what counts as a leak.
         folder: where the file goes.
         indices: (N,) and (T,), the numbers of the examples in the file; None counts them from 0.
@@ -154,20 +145,14 @@ def find_leaks(
         search: devices, block size and progress, which counts the training examples.
 
     Raises:
-        UserError: settings out of range; embeddings that do not fit the examples or each other.
+        UserError: for embeddings that do not fit the examples or each other.
     """
-    check(options.limit >= 0, f"limit={options.limit}: it must be at least 0")
     total = len(train_embeddings)
     check(
         len(test) == len(test_embeddings),
         f"{len(test)} test rows, but {len(test_embeddings)} embeddings",
     )
-    texts = TestTexts(
-        test,
-        words=options.words,
-        max_test_rows=options.max_test_rows,
-        task_share=options.task_share,
-    )
+    texts = TestTexts(test, options)
     near = _Sorted(
         near_pairs(
             train_embeddings,
@@ -177,24 +162,31 @@ def find_leaks(
             search=search,
         )
     )
-    tally = _Tally(total, len(test), options.limit)
+    leakage = Leakage(
+        np.zeros(total, np.uint8), np.zeros(len(test), np.uint8), np.zeros(total, bool)
+    )
     with _opened(Path(folder) / FILE) as file:
-        start, rest = 0, iter(train)
-        while batch := list(itertools.islice(rest, BATCH)):
+        for start, batch in _batches(train, total):
             stop = start + len(batch)
-            check(stop <= total, f"more training rows than their {total} embeddings")
             for found in itertools.chain(texts.compare(batch, start), near.until(stop)):
-                for at in range(tally.add(found)):
+                for at in range(leakage.add(found, options.limit)):
                     example = batch[found.train[at] - start]
-                    line = _line(found, at, example, test, texts, indices)
-                    _write(file, line)
-            tally.template[start:stop] = texts.of_template
+                    _write(file, _line(found, at, example, test, texts, indices))
+            leakage.template[start:stop] = texts.of_template
             search.on_progress(len(batch), total)
-            start = stop
-        check(start == total, f"{start} training rows, but {total} embeddings")
-        leakage = tally.leakage(_facts(options, texts))
+        leakage.facts = _facts(options, texts)
         _write(file, {"kind": "counts", **leakage.counts})
     return leakage
+
+
+def _batches(train: Iterable[Instance], total: int) -> Iterator[tuple[int, list[Instance]]]:
+    """The examples, some at a time, and the index of the first; they must be `total`."""
+    start, rest = 0, iter(train)
+    while batch := list(itertools.islice(rest, BATCH)):
+        check(start + len(batch) <= total, f"more training rows than their {total} embeddings")
+        yield start, batch
+        start += len(batch)
+    check(start == total, f"{start} training rows, but {total} embeddings")
 
 
 def _facts(options: LeakageOptions, texts: TestTexts) -> dict[str, Any]:
@@ -207,28 +199,6 @@ def _facts(options: LeakageOptions, texts: TestTexts) -> dict[str, Any]:
         "test_rows_without_ngrams": texts.unchecked,
         "ngrams_most_shared": texts.most_shared(MOST_SHARED),
     }
-
-
-class _Tally:
-    """What has been found so far; attributes are those of `Leakage`."""
-
-    def __init__(self, train: int, test: int, limit: int) -> None:
-        self.train, self.test = np.zeros(train, np.uint8), np.zeros(test, np.uint8)
-        self.template = np.zeros(train, bool)
-        self.pairs, self.written = dict.fromkeys(KINDS, 0), dict.fromkeys(KINDS, 0)
-        self._limit = limit
-
-    def add(self, found: LeakingPairs) -> int:
-        """Counts the pairs, and says how many, from the first, are to be written."""
-        self.train[found.train] |= _bit(found.kind)
-        self.test[found.test] |= _bit(found.kind)
-        some = min(self._limit - self.written[found.kind], len(found.train))
-        self.pairs[found.kind] += len(found.train)
-        self.written[found.kind] += some
-        return some
-
-    def leakage(self, facts: Mapping[str, Any]) -> Leakage:
-        return Leakage(self.train, self.test, self.pairs, self.written, self.template, facts)
 
 
 class _Sorted:

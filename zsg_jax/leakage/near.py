@@ -35,15 +35,14 @@ def near_pairs(
     Args:
         train: (N, D) floats, or what gives them by a slice or by ascending int64 indices.
         test: (T, D) floats.
-        threshold: above 0, at most 1.
+        threshold: as `LeakageOptions` has it.
         largest: (N,) float32, each training example's largest cosine, where `row_statistics` has
             already been run on these; None runs it.
         search: devices and block size; they never change a pair.
 
     Raises:
-        UserError: see `cosine_matrix`; a threshold out of range; `largest` of another shape.
+        UserError: see `cosine_matrix`; `largest` of another shape.
     """
-    check(0 < threshold <= 1, f"threshold={threshold}: a cosine above 0, at most 1")
     if not len(train) or not len(test):
         return
     if largest is None:

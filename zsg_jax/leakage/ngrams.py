@@ -3,13 +3,13 @@
 import re
 from array import array
 from collections import defaultdict
-from collections.abc import Hashable, Iterator, Sequence
+from collections.abc import Callable, Hashable, Iterator, Sequence
 from itertools import count
 
 import numpy as np
 from scipy.sparse import csr_array
 
-from zsg_jax.runtime.errors import check
+from zsg_jax.leakage.options import LeakageOptions
 
 # Scripts that put no space between words: Thai to Lao, Burmese, Khmer, Japanese, Chinese.
 _UNSPACED = (
@@ -41,40 +41,23 @@ class NgramIndex:
     """
 
     def __init__(
-        self,
-        texts: Sequence[str],
-        tasks: Sequence[Hashable],
-        *,
-        words: int,
-        max_test_rows: int,
-        task_share: float,
+        self, texts: Sequence[str], tasks: Sequence[Hashable], options: LeakageOptions
     ) -> None:
-        check(words >= 1, f"words={words}: an n-gram needs at least 1 word")
-        check(max_test_rows >= 1, f"max_test_rows={max_test_rows}: it must be at least 1")
-        check(0 <= task_share <= 1, f"task_share={task_share}: it must be from 0 to 1")
-        self._words = words
+        self._words = words = options.words
         numbers: dict[str, int] = defaultdict(count().__next__)
         grams: dict[bytes, int] = defaultdict(count().__next__)
-        # Of every place at which an n-gram stands: where, which n-gram, in which text.
-        start, gram, text = array("q"), array("q"), array("q")
-        length = 0
-        for number, content in enumerate(texts):
-            ids = array("i", map(numbers.__getitem__, WORD.findall(content)))
-            found = [grams[key] for key in self._keys(ids)]
-            start.extend(range(length, length + len(found)))
-            gram.extend(found)
-            text.extend([number] * len(found))
-            length += len(ids)
+        # Of every place at which an n-gram stands: where, in which text, and which n-gram.
+        start, text, keys = self._runs(texts, numbers.__getitem__)
+        gram = np.fromiter(map(grams.__getitem__, keys), np.int64, len(start))
         self._numbers, self._grams = dict(numbers), dict(grams)
         self._names, self._by_number = list(numbers), list(grams)
-        starts, of_gram, of_text = (np.array(column, np.int64) for column in (start, gram, text))
-        self.common = _common(of_gram, of_text, tasks, len(grams), max_test_rows, task_share)
-        kept = ~_touched(starts, self.common[of_gram], length, words)
-        self.first = np.full(len(grams), NEVER)
-        np.minimum.at(self.first, of_gram[kept], starts[kept])
-        pair = np.unique(of_gram[kept] * len(texts) + of_text[kept])
         shape = len(grams), len(texts)
-        self.holders = csr_array((np.ones(len(pair), np.int32), _split(pair, len(texts))), shape)
+        self.common = _common(_held(gram, text, shape), tasks, options)
+        kept = ~_touched(start, self.common[gram], words)
+        self.holders = _held(gram[kept], text[kept], shape)
+        self.first = np.full(len(grams), NEVER)
+        # Of several values for one n-gram the last is kept, which is its first place.
+        self.first[gram[kept][::-1]] = start[kept][::-1]
 
     @property
     def content(self) -> np.ndarray:
@@ -83,57 +66,61 @@ class NgramIndex:
 
     def find(self, texts: Sequence[str]) -> csr_array:
         """(len(texts), n-grams) sparse int32: 1 where a text holds an n-gram of the test texts."""
-        number, gram = self._numbers.get, self._grams.get
-        found, ends = array("q"), [0]
-        for text in texts:
-            ids = array("i", (number(word, UNKNOWN) for word in WORD.findall(text)))
-            found.extend(sorted({gram(key, UNKNOWN) for key in self._keys(ids)} - {UNKNOWN}))
-            ends.append(len(found))
-        ones = np.ones(len(found), np.int32)
-        return csr_array((ones, np.array(found, np.int64), ends), (len(texts), len(self._grams)))
+        number, of = self._numbers.get, self._grams.get
+        start, text, keys = self._runs(texts, lambda word: number(word, UNKNOWN))
+        gram = np.fromiter((of(key, UNKNOWN) for key in keys), np.int64, len(start))
+        known = gram != UNKNOWN
+        return _held(text[known], gram[known], (len(texts), len(self._grams)))
 
     def text(self, gram: int) -> str:
         """The words of an n-gram, with a space between them."""
         return " ".join(self._names[i] for i in np.frombuffer(self._by_number[gram], np.int32))
 
-    def _keys(self, ids: array) -> Iterator[bytes]:
-        """The runs of `words` numbers, each as its bytes."""
-        data, width, size = ids.tobytes(), ids.itemsize, ids.itemsize * self._words
-        return (data[at : at + size] for at in range(0, len(data) - size + 1, width))
+    def _runs(
+        self, texts: Sequence[str], number: Callable[[str], int]
+    ) -> tuple[np.ndarray, np.ndarray, Iterator[bytes]]:
+        """Runs of `words` known words: first places, ascending, texts, and numbers as bytes.
+
+        Places count the words of all texts, one text after the other.
+        """
+        ids, ends = array("i"), []
+        for text in texts:
+            ids.extend(map(number, WORD.findall(text)))
+            ids.append(UNKNOWN)  # no run goes on into the next text
+            ends.append(len(ids))
+        unknown = np.concatenate([[0], np.cumsum(np.frombuffer(ids, np.int32) == UNKNOWN)])
+        starts = np.flatnonzero(unknown[self._words :] == unknown[: -self._words])
+        data, width = ids.tobytes(), ids.itemsize
+        size = width * self._words
+        keys = (data[at : at + size] for at in (starts * width).tolist())
+        return starts, np.searchsorted(ends, starts, side="right"), keys
 
 
-def _common(
-    gram: np.ndarray,
-    text: np.ndarray,
-    tasks: Sequence[Hashable],
-    grams: int,
-    max_test_rows: int,
-    task_share: float,
-) -> np.ndarray:
-    """(grams,) bool by the rule of `NgramIndex`; gram and text are of every place."""
-    gram, text = _split(np.unique(gram * len(tasks) + text), len(tasks))
-    counts = np.bincount(gram, minlength=grams)
-    common = counts > max_test_rows
+def _held(row: np.ndarray, column: np.ndarray, shape: tuple[int, int]) -> csr_array:
+    """Sparse int32: 1 wherever a place is given, once or more often."""
+    held = csr_array((np.ones(len(row), np.int32), (row, column)), shape)
+    held.data[:] = 1
+    return held
+
+
+def _common(holders: csr_array, tasks: Sequence[Hashable], options: LeakageOptions) -> np.ndarray:
+    """(n-grams,) bool by the rule of `NgramIndex`; `holders`: the texts of each n-gram."""
     numbers: dict[Hashable, int] = defaultdict(count().__next__)
     task = np.array([numbers[name] for name in tasks], np.int64)
     sizes = np.bincount(task)
-    # What few texts share, nearly everything, is no task's template.
-    some = counts[gram] >= TEMPLATE_ROWS
-    keys, counts = np.unique(gram[some] * len(sizes) + task[text[some]], return_counts=True)
-    gram, task = _split(keys, len(sizes))
-    common[gram[(counts >= TEMPLATE_ROWS) & (counts > task_share * sizes[task])]] = True
+    of_task = _held(np.arange(len(task)), task, (len(task), len(sizes)))
+    by_task = holders @ of_task
+    template = by_task.data >= TEMPLATE_ROWS
+    template &= by_task.data > options.task_share * sizes[by_task.indices]
+    common = np.diff(holders.indptr) > options.max_test_rows
+    common[np.repeat(np.arange(len(common)), np.diff(by_task.indptr))[template]] = True
     return common
 
 
-def _touched(starts: np.ndarray, common: np.ndarray, length: int, words: int) -> np.ndarray:
-    """Which runs have a word of a common run; starts and common are of every run."""
-    edges = np.zeros(length + 1, np.int64)
-    np.add.at(edges, starts[common], 1)
-    np.add.at(edges, starts[common] + words, -1)
+def _touched(starts: np.ndarray, common: np.ndarray, words: int) -> np.ndarray:
+    """Which runs have a word of a common run; starts and common are of every run, ascending."""
+    edges = np.zeros((starts[-1] if len(starts) else 0) + words + 1, np.int64)
+    edges[starts[common]] += 1
+    edges[starts[common] + words] -= 1
     template = np.concatenate([[0], np.cumsum(np.cumsum(edges[:-1]) > 0)])
     return template[starts + words] > template[starts]
-
-
-def _split(keys: np.ndarray, size: int) -> tuple[np.ndarray, np.ndarray]:
-    """The two numbers of each key, which is the first times `size` plus the second."""
-    return np.divmod(keys, max(size, 1))

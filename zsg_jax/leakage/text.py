@@ -11,6 +11,7 @@ import numpy as np
 
 from zsg_jax.data.instance import Instance
 from zsg_jax.leakage.ngrams import TEMPLATE_ROWS, NgramIndex
+from zsg_jax.leakage.options import LeakageOptions
 
 EXACT, PROMPT, NGRAM = "exact", "prompt", "ngram"
 PAIRS = 1 << 20  # pairs of examples held at a time
@@ -40,11 +41,6 @@ class LeakingPairs(NamedTuple):
 class TestTexts:
     """The texts of the test examples, with which any number of training examples are compared.
 
-    Args:
-        test: the test examples.
-        words: words of an n-gram.
-        max_test_rows, task_share: when an n-gram is template: see `NgramIndex`.
-
     Attributes:
         rules: what each kind means, in words.
         of_template: (n,) bool, examples of the batch compared last that have an n-gram which was
@@ -54,23 +50,17 @@ class TestTexts:
     __test__ = False  # no test, though pytest takes the name for one
     of_template = np.zeros(0, bool)
 
-    def __init__(
-        self,
-        test: Sequence[Instance],
-        *,
-        words: int = 13,
-        max_test_rows: int = 10,
-        task_share: float = 0.5,
-    ):
+    def __init__(self, test: Sequence[Instance], options: LeakageOptions) -> None:
+        words, share = options.words, options.task_share
         self.rules = {
             EXACT: f"same prompt and an answer that the test row accepts, {_FOLDED}",
             PROMPT: f"same prompt (all turns but the answer) with another answer, {_FOLDED}",
             NGRAM: (
                 f"at least one run of {words} words (\\w+, or one character where a script has no "
-                "spaces) of prompt and answer in common, "
-                f"{_FOLDED}; runs in more than {max_test_rows} test rows, or in {TEMPLATE_ROWS} or "
-                f"more and more than {task_share:g} of a test task's rows, are template, and runs "
-                "with a word of these do not count"
+                f"spaces) of prompt and answer in common, {_FOLDED}; runs in more than "
+                f"{options.max_test_rows} test rows, or in {TEMPLATE_ROWS} or more and more than "
+                f"{share:g} of a test task's rows, are template, and runs with a word of these do "
+                "not count"
             ),
         }
         of_prompt: dict[str, list[int]] = {}
@@ -84,13 +74,7 @@ class TestTexts:
                 of_answer.setdefault((prompt, accepted), []).append(index)
         self._of_prompt = {key: np.array(found) for key, found in of_prompt.items()}
         self._of_answer = {key: np.array(found) for key, found in of_answer.items()}
-        self.ngrams = NgramIndex(
-            texts,
-            [example.task for example in test],
-            words=words,
-            max_test_rows=max_test_rows,
-            task_share=task_share,
-        )
+        self.ngrams = NgramIndex(texts, [example.task for example in test], options)
         # How many training examples have each n-gram, of those compared so far.
         self._counts = np.zeros(len(self.ngrams.first), np.int64)
 
@@ -116,7 +100,7 @@ class TestTexts:
         ngrams = self.ngrams
         hits = ngrams.find(texts)
         self.of_template = hits @ ngrams.common.astype(np.int32) > 0
-        np.add.at(self._counts, hits.indices, 1)
+        self._counts += np.bincount(hits.indices, minlength=len(self._counts))
         # A product of sparse arrays never lists an n-gram's test examples one by one.
         most = np.minimum(hits @ np.diff(ngrams.holders.indptr), ngrams.holders.shape[1])
         block = np.cumsum(most) // PAIRS

@@ -1,7 +1,6 @@
 """Records as an Arrow table: a Parquet file, or a folder that `datasets.load_from_disk` opens."""
 
 import json
-import re
 import sys
 from collections.abc import Callable, Collection, Iterable, Iterator
 from contextlib import contextmanager
@@ -21,7 +20,8 @@ BATCH_BYTES = 32 * 2**20
 
 DEEPEST = 40  # lists in lists that every reader of Parquet and Arrow opens
 
-_PERHAPS_WIDE = re.compile(rb"[0-9]{19}")
+# Digits as nines, so that a number which may not fit 64 bits is found by one quick search.
+_NINES, _PERHAPS_WIDE = bytes.maketrans(b"0123456789", b"9" * 10), b"9" * 19
 
 
 def write_parquet(records: Callable[[], Iterable[bytes]], path: Path, total: int) -> Path:
@@ -70,23 +70,17 @@ def _table(
         UserError: naming field and record, where a field has no one type; in either pass.
     """
     inferred, wide = pa.schema([]), set[str]()
-    for first, chunk in _chunks(track(records(), f"types for {path.name}", total)):
-        rows = [json.loads(raw) for raw in chunk]
-        try:
-            widened = _widened(inferred, rows)
-        except _Clash:
-            raise _refusal(format, inferred, first, rows, _widened) from None
-        inferred = widened
-        for raw, row in zip(chunk, rows, strict=True):
-            if _PERHAPS_WIDE.search(raw):
-                wide.update(key for key, value in row.items() if _is_wide(value))
+    for first, text in _chunks(track(records(), f"types for {path.name}", total)):
+        rows = json.loads(text)
+        inferred = _attempt(_widened, inferred, rows, first, format)
+        if _PERHAPS_WIDE in text.translate(_NINES):
+            wide.update(key for row in rows for key, value in row.items() if _is_wide(value))
     for key in sorted(wide):
         say(f"{format}: integers in field {key!a} become text, for some do not fit 64 bits")
     try:
         schema = pa.schema([(one.name, _storable(one.type, one.name in wide)) for one in inferred])
     except _Clash as clash:
         raise UserError(f"{format}: {clash}; mend the rows or give --format jsonl") from None
-
     # pyarrow takes booleans for fractions, and no object for null.
     adjusted = [
         column.name
@@ -96,15 +90,37 @@ def _table(
     to_batch = partial(_batch, adjusted=adjusted)
 
     def batches() -> Iterator[pa.RecordBatch]:
-        for first, chunk in _chunks(track(records(), f"writing {path.name}", total)):
-            rows = [json.loads(raw) for raw in chunk]
-            try:
-                made = to_batch(schema, rows)
-            except _Clash:
-                raise _refusal(format, schema, first, rows, to_batch) from None
-            yield made
+        for first, text in _chunks(track(records(), f"writing {path.name}", total)):
+            yield _attempt(to_batch, schema, json.loads(text), first, format)
 
     return schema, batches()
+
+
+def _attempt(
+    attempt: Callable[[pa.Schema, list[dict[str, Any]]], Any],
+    schema: pa.Schema,
+    rows: list[dict[str, Any]],
+    first: int,
+    format: str,
+) -> Any:
+    """`attempt(schema, rows)`; where it fails, a UserError names the record, `first` on."""
+    try:
+        return attempt(schema, rows)
+    except _Clash:
+        pass
+    for number, row in enumerate(rows, start=first):
+        try:
+            made = attempt(schema, [row])
+            schema = made if isinstance(made, pa.Schema) else schema
+        except _Clash as clash:
+            identity = f" (id {row['id']!a})" if isinstance(row.get("id"), str) else ""
+            raise UserError(
+                f"{format}: row {number}{identity}: {clash}; mend the rows or give --format jsonl"
+            ) from None
+    raise UserError(
+        f"{format}: fields of the {len(rows)} rows from {first} on have no one type; give --format "
+        "jsonl"
+    )
 
 
 def _widened(schema: pa.Schema, rows: list[dict[str, Any]]) -> pa.Schema:
@@ -145,29 +161,6 @@ def _naming(key: str) -> Iterator[None]:
         raise _Clash(f"field {key!a}: {first_line(error)}") from None
 
 
-def _refusal(
-    format: str,
-    schema: pa.Schema,
-    first: int,
-    rows: list[dict[str, Any]],
-    attempt: Callable[[pa.Schema, list[dict[str, Any]]], Any],
-) -> UserError:
-    """Names the first of `rows` for which `attempt` fails; `first` is their first number."""
-    for number, row in enumerate(rows, start=first):
-        try:
-            made = attempt(schema, [row])
-            schema = made if isinstance(made, pa.Schema) else schema
-        except _Clash as clash:
-            identity = f" (id {row['id']!a})" if isinstance(row.get("id"), str) else ""
-            return UserError(
-                f"{format}: row {number}{identity}: {clash}; mend the rows or give --format jsonl"
-            )
-    return UserError(
-        f"{format}: fields of the {len(rows)} rows from {first} on have no one type; give --format "
-        "jsonl"
-    )
-
-
 def _is_wide(value: Any) -> bool:
     """Whether a value is or holds an integer that does not fit 64 bits."""
     if isinstance(value, dict | list):
@@ -203,18 +196,18 @@ def _fitted(value: Any, type: pa.DataType) -> Any:
     return value
 
 
-def _chunks(records: Iterable[bytes]) -> Iterator[tuple[int, list[bytes]]]:
-    """Records to hold at once, and the number of the first of them, from 1."""
+def _chunks(records: Iterable[bytes]) -> Iterator[tuple[int, bytes]]:
+    """Records to hold at once, as a JSON array, and the number of the first of them, from 1."""
     chunk: list[bytes] = []
     first, size = 1, 0
     for raw in records:
         chunk.append(raw)
         size += len(raw)
         if len(chunk) == BATCH_ROWS or size >= BATCH_BYTES:
-            yield first, chunk
+            yield first, b"[%b]" % b",".join(chunk)
             first, chunk, size = first + len(chunk), [], 0
     if chunk:
-        yield first, chunk
+        yield first, b"[%b]" % b",".join(chunk)
 
 
 @contextmanager

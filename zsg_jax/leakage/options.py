@@ -1,0 +1,33 @@
+"""What counts as a leak."""
+
+from dataclasses import dataclass
+
+from zsg_jax.runtime.errors import check
+
+
+@dataclass(frozen=True)
+class LeakageOptions:
+    """What counts as a leak.
+
+    Attributes:
+        threshold: cosine from which examples are near, above 0, at most 1.
+        words: of an n-gram.
+        max_test_rows, task_share: when an n-gram is template: see `NgramIndex`.
+        limit: pairs of a kind that are written, 0 for none.
+
+    Raises:
+        UserError: for a setting out of range.
+    """
+
+    threshold: float = 0.95
+    words: int = 13
+    max_test_rows: int = 10
+    task_share: float = 0.5
+    limit: int = 10_000
+
+    def __post_init__(self) -> None:
+        check(0 < self.threshold <= 1, f"threshold={self.threshold}: a cosine above 0, at most 1")
+        check(0 <= self.task_share <= 1, f"task_share={self.task_share}: it must be from 0 to 1")
+        for name, least in (("words", 1), ("max_test_rows", 1), ("limit", 0)):
+            value = getattr(self, name)
+            check(value >= least, f"{name}={value}: it must be at least {least}")

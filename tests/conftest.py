@@ -83,8 +83,8 @@ def small_model(tmp_path_factory):
     return str(path)
 
 
-@pytest.fixture
-def small_config(small_model):
+@pytest.fixture(scope="session")
+def make_config(small_model):
     """Makes the config of a study of 80 rows, 10 steps an epoch, that runs in seconds."""
 
     def make(**overrides):
@@ -110,6 +110,23 @@ def small_config(small_model):
         return config
 
     return make
+
+
+@pytest.fixture
+def small_config(make_config, monkeypatch):
+    """`make_config`, of studies whose report has no pictures, which take as long as the rest."""
+    monkeypatch.setattr("zsg_jax.report.page.to_svg", lambda figure: b"<svg/>")
+    return make_config
+
+
+@pytest.fixture(scope="session")
+def finished(make_config, tmp_path_factory):
+    """The workdir of `make_config()` in which the study has ended; to be copied, not changed."""
+    from zsg_jax.workflows import study
+
+    workdir = tmp_path_factory.mktemp("finished") / "w"
+    study.run(make_config(), workdir, command="test")
+    return workdir
 
 
 @pytest.fixture(scope="session")

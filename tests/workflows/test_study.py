@@ -225,8 +225,8 @@ def test_what_is_left_out_and_what_makes_a_comparison_void_is_told(
 
     # Leaks go by the numbers of the rows as read.
     pairs = [json.loads(x) for x in (tmp_path / "w" / "leakage.jsonl").read_text().splitlines()]
-    found = [(pair["kind"], pair["train_row"], pair["test_row"]) for pair in pairs]
-    assert set(found) >= {("exact", 0, 0), ("exact", 2, 2), ("prompt", 3, 3)}
+    found = [(x["kind"], x["train_row"], x["test_row"]) for x in pairs if "train_row" in x]
+    assert {("exact", 0, 0), ("exact", 2, 2), ("prompt", 3, 3)} <= set(found)
     told = capsys.readouterr().err
     assert "1 of 1 test tasks stand in the training data too, such as 'quiz'" in told
     assert "arrangement.budget=99 is more than the 32 usable rows" in told

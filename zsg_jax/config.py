@@ -118,8 +118,8 @@ def default_config() -> ConfigDict:
     similarity.dtype = "float32"
     # Training rows compared with the test set at once; changes memory and speed, never a result.
     similarity.block_rows = 8192
-    # What is told of the rows seen so far at every evaluation, from MEASURES in
-    # zsg_jax/similarity/trajectory.py; "transport" alone takes long.
+    # What is told of the examples seen so far, from MEASURES in zsg_jax/similarity/trajectory.py:
+    # after every 160, as in the study, at every evaluation, and at the end.
     similarity.trajectory = ("nearest", "average")
 
     config.arrangement = arrangement = ConfigDict()

@@ -61,33 +61,43 @@ def from_nothing(seen, test, texts, test_texts, metric, w_min, w_avg):
     st.integers(1, 9),
     st.integers(1, 7),
     st.integers(1, 4),
+    st.integers(3, 40),
     st.sampled_from(["cosine", "euclidean"]),
     st.integers(0, 2**32 - 1),
 )
-def test_it_equals_starting_over_at_every_point(rows, batch_size, tests, every, metric, seed):
+def test_it_equals_starting_over_at_every_point(
+    rows, batch_size, tests, every, stride, metric, seed
+):
     rng = np.random.default_rng(seed)
     train, test = (rng.normal(size=(n, 5)).astype(np.float32) for n in (rows, tests))
     texts = [[" ".join(rng.choice(list("abc"), 4)) for _ in range(n)] for n in (rows, tests)]
     tasks = [str(task) for task in rng.integers(0, 3, tests)]
     order = rng.permutation(rows)[: rng.integers(1, rows + 1)]
-    # Blocks that end inside a step and at its end, so that several are joined.
-    got = trajectory(
-        train,
-        test,
-        order,
-        batch_size=batch_size,
-        every=every,
-        measures=WITHOUT_PLANS,
-        distance=metric,
-        tasks=tasks,
-        texts=texts,
-        w_min=0.5,
-        w_avg=2.0,
-        search=Search(block_size=int(rng.integers(1, 2 * batch_size + 1))),
-    )
-    steps = -(-len(order) // batch_size)
-    shown = [step for step in range(1, steps + 1) if step % every == 0 or step == steps]
-    assert got.step.tolist() == shown
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(module, "STUDY_EVERY", stride)
+        # Blocks that end inside a step and at its end, so that several are joined.
+        got = trajectory(
+            train,
+            test,
+            order,
+            batch_size=batch_size,
+            every=every,
+            measures=WITHOUT_PLANS,
+            distance=metric,
+            tasks=tasks,
+            texts=texts,
+            w_min=0.5,
+            w_avg=2.0,
+            search=Search(block_size=int(rng.integers(1, 2 * batch_size + 1))),
+        )
+    shown = [
+        seen
+        for seen in range(1, len(order) + 1)
+        if seen % stride == 0 or seen % (every * batch_size) == 0 or seen == len(order)
+    ]
+    assert got.examples.tolist() == shown
+    steps = [seen / batch_size if seen < len(order) else -(-seen // batch_size) for seen in shown]
+    assert got.step.tolist() == steps
     assert (got.distance, got.weights) == (metric, (0.5, 2.0))
     assert sorted(got.by_task) == sorted(set(tasks))
     parts = {None: range(tests)}
@@ -95,8 +105,8 @@ def test_it_equals_starting_over_at_every_point(rows, batch_size, tests, every, 
     for task, part in parts.items():
         values = got.values if task is None else got.by_task[task]
         assert list(values) == list(WITHOUT_PLANS)
-        for place, step in enumerate(shown):
-            seen = order[: step * batch_size]
+        for place, count in enumerate(shown):
+            seen = order[:count]
             expected = from_nothing(
                 train[seen].astype(np.float64),
                 test[list(part)].astype(np.float64),
@@ -184,15 +194,19 @@ def test_no_more_than_a_block_of_cosines_is_held(monkeypatch):
 def test_what_is_saved_is_what_is_read(tmp_path):
     values = {"nearest": np.array([-0.25, -0.5]), "transport": np.array([np.nan, 0.125])}
     path = tmp_path / "similarity.json"
-    points = Trajectory(np.array([10, 20]), "cosine", values, {"t": dict(values)}, (1.0, 2.5))
+    seen = np.array([160, 200])
+    points = Trajectory(seen / 16, "cosine", values, {"t": dict(values)}, (1.0, 2.5), seen)
     save_trajectory(path, points)
     read = load_trajectory(path)
     for one, other in ((read.values, values), (read.by_task["t"], values)):
         assert list(one) == list(other)
         for name in one:
             np.testing.assert_array_equal(one[name], other[name])
-    assert (read.step.tolist(), read.distance, read.weights) == ([10, 20], "cosine", (1.0, 2.5))
+    assert (read.step.tolist(), read.distance, read.weights) == ([10, 12.5], "cosine", (1.0, 2.5))
+    assert read.examples.tolist() == [160, 200]
     stored = json.loads(path.read_text())
+    # The last point is not one of the study's.
+    assert (stored["step"], stored["study"]) == ([10, 12.5], [True, False])
     assert stored["measures"]["transport"]["all"] == [None, 0.125]
     assert stored["measures"]["nearest"]["by_task"] == {"t": [-0.25, -0.5]}
     for harm in ({"measures": []}, {"measures": {"nearest": {}}}, {"step": ["x"]}):
@@ -219,7 +233,7 @@ ROWS = np.eye(3)
         ),
         (
             lambda: trajectory(ROWS, ROWS, np.arange(3), batch_size=1, tasks=["a"]),
-            "3 test rows, but 1 tasks",
+            "each test example needs its task",
         ),
     ],
 )

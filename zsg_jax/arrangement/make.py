@@ -97,7 +97,7 @@ class Course:
     Attributes:
         batch_size: examples of a step.
         steps: to be taken, None for all.
-        every: steps between points of the trajectory.
+        every: steps between evaluations.
         measures: names from `trajectory.MEASURES`.
     """
 

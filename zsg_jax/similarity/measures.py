@@ -16,9 +16,9 @@ from zsg_jax.similarity.transport import optimal_transport
 
 
 class Measure(Protocol):
-    """What is known of the rows of an order seen so far, kept up as they come.
+    """What is known of the examples of an order seen so far, kept up as they come.
 
-    `look` takes the next block of rows, (B,) int64, and `add` counts a part of it as seen. `values`
+    `look` takes the next block of them, (B,) int64, and `add` counts a part of it as seen. `values`
     are (1 + G,) float64 by name: of the whole test set and of each task's part of it; what is worth
     solving at few points alone is NaN unless `solve`.
     """
@@ -29,12 +29,12 @@ class Measure(Protocol):
 
 
 class PairDistances:
-    """Smallest, largest and average distances over all pairs of a row seen and a test row."""
+    """Smallest, largest and average distances of all pairs of an example seen and a test one."""
 
     def __init__(
         self, train: Embeddings, test: Embeddings, sizes: np.ndarray, distance: str, search: Search
     ) -> None:
-        """`sizes` (G,) counts the test rows of each task, which stand side by side in `test`."""
+        """`sizes` (G,) counts the test examples of each task, side by side in `test`."""
         self._train, self._test, self._distance, self._search = train, test, distance, search
         self._sizes, self._starts = sizes, np.cumsum(sizes) - sizes
         tests, groups = int(sizes.sum()), len(sizes)
@@ -58,7 +58,7 @@ class PairDistances:
         self._seen += len(distances)
 
     def values(self, solve: bool) -> dict[str, np.ndarray]:
-        """Among them "md", the mean over rows of their minimum distance."""
+        """Among them "md", the mean over examples of their minimum distance."""
         tests = self._sizes.sum()
         nearest_G = np.add.reduceat(self._nearest_T, self._starts)
         minimum_G = np.minimum.reduceat(self._nearest_T, self._starts)
@@ -73,7 +73,7 @@ class PairDistances:
 
 
 class Centroids:
-    """Distance between the mean of the unit rows seen and the mean test row."""
+    """Distance between the mean of the unit embeddings seen and that of the test ones."""
 
     def __init__(
         self, train: Embeddings, test: Embeddings, parts: Sequence[np.ndarray], distance: str
@@ -103,7 +103,7 @@ class Centroids:
 
 
 class TransportCosts:
-    """Cost of optimal transport from the rows seen to the test rows."""
+    """Cost of optimal transport from the examples seen to the test examples."""
 
     def __init__(
         self,
@@ -148,7 +148,7 @@ class TransportCosts:
 
 
 class Divergences:
-    """KL divergence of the words of the rows seen from those of the test rows."""
+    """KL divergence of the words seen from those of the test examples."""
 
     def __init__(self, train: Sequence[str], parts: Sequence[Sequence[str]]) -> None:
         self._train, self._divergence = train, Divergence(parts)
@@ -157,7 +157,7 @@ class Divergences:
         self._block = block
 
     def add(self, part: slice) -> None:
-        self._divergence.add(self._train[row] for row in self._block[part])
+        self._divergence.add(self._train[index] for index in self._block[part])
 
     def values(self, solve: bool) -> dict[str, np.ndarray]:
         return {"divergence": self._divergence.values()}

@@ -1,4 +1,4 @@
-"""Distances of the data seen so far to test rows, against steps taken in an arrangement's order."""
+"""Distances of the data seen so far to the test set, against steps taken in an order."""
 
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
@@ -19,19 +19,20 @@ from zsg_jax.similarity.measures import (
 )
 from zsg_jax.similarity.search.options import Search
 
-# What is known of the rows seen, S, and test rows, T (arXiv 2406.11721, similarity).
+# Of the examples seen and the test examples (arXiv 2406.11721, similarity).
 MEASURES = {
-    "nearest": "distance from a test row to the nearest row seen, mean over the test rows",
-    "average": "average distance over all pairs of a row seen and a test row",
+    "nearest": "distance from a test example to the nearest one seen, mean over the test examples",
+    "average": "average distance over all pairs of an example seen and a test example",
     "minimum": "smallest distance of all pairs",
     "maximum": "largest distance of all pairs",
-    "wsd": "Weighted Similarity Distance, mean over the rows seen",
-    "centroid": "distance between the mean row seen and the mean test row",
-    "transport": "cost of optimal transport from the rows seen to the test rows",
-    "divergence": "KL divergence of the word 2-grams seen from the test rows' 2-grams, nats",
+    "wsd": "Weighted Similarity Distance, mean over the examples seen",
+    "centroid": "distance between the mean embedding seen and the mean test embedding",
+    "transport": "cost of optimal transport from the examples seen to the test examples",
+    "divergence": "KL divergence of the word 2-grams seen from the test examples' 2-grams, nats",
 }
 DEFAULT = ("nearest", "average")
 PAIRS = ("minimum", "maximum", "average", "nearest", "wsd")
+STUDY_EVERY = 160  # examples between two points of the study's trajectories
 PAIRS_AT_ONCE = 2**24  # cosines on the host at a time
 TRANSPORTS = 20  # points at most: each is a problem of its own
 FILE = "similarity.json"
@@ -39,14 +40,15 @@ FILE = "similarity.json"
 
 @dataclass(frozen=True)
 class Trajectory:
-    """How far the training data seen so far are from the test rows, in some of `MEASURES`.
+    """How far the training data seen so far are from the test set, in some of `MEASURES`.
 
     Attributes:
-        step: (P,) int64, from 1.
+        step: (P,) floats, steps taken, a fraction where a point lies inside a step.
         distance: "cosine", d = -cos, or "euclidean".
         values: measure → (P,) float64, toward the whole test set; NaN where not measured.
-        by_task: task of the test rows → the same toward its rows alone.
+        by_task: task of the test examples → the same toward its examples alone.
         weights: (w_min, w_avg) of "wsd", the same for all tasks; None without it.
+        examples: (P,) int64, examples seen; None where a file does not tell.
     """
 
     step: np.ndarray
@@ -54,6 +56,7 @@ class Trajectory:
     values: dict[str, np.ndarray]
     by_task: dict[str, dict[str, np.ndarray]]
     weights: tuple[float, float] | None = None
+    examples: np.ndarray | None = None
 
 
 def check_measures(names: Sequence[str]) -> None:
@@ -73,7 +76,10 @@ def check_measures(names: Sequence[str]) -> None:
 
 
 def save_trajectory(path: Path, points: Trajectory) -> None:
-    """Writes a trajectory as JSON: of every measure the whole set's values and each task's."""
+    """Writes a trajectory as JSON: of every measure the whole set's values and each task's.
+
+    `study` marks the points that the study has too; the last one need not be.
+    """
     measures = {
         name: {
             "means": MEASURES[name],
@@ -82,7 +88,14 @@ def save_trajectory(path: Path, points: Trajectory) -> None:
         }
         for name, values in points.values.items()
     }
-    head = {"step": points.step.tolist(), "metric": points.distance, "weights": points.weights}
+    head = {
+        "step": [int(step) if step == int(step) else step for step in points.step.tolist()],
+        "metric": points.distance,
+        "weights": points.weights,
+    }
+    if points.examples is not None:
+        head["examples"] = points.examples.tolist()
+        head["study"] = (points.examples % STUDY_EVERY == 0).tolist()
     write_json(path, {**head, "measures": measures})
 
 
@@ -97,11 +110,12 @@ def load_trajectory(path: Path) -> Trajectory:
         measures = content["measures"]
         tasks = list(dict.fromkeys(task for own in measures.values() for task in own["by_task"]))
         return Trajectory(
-            np.array(content["step"], np.int64),
+            np.array(content["step"], np.float64),
             content["metric"],
             {name: _array(own["all"]) for name, own in measures.items()},
             {t: {k: _array(own["by_task"][t]) for k, own in measures.items()} for t in tasks},
             tuple(content["weights"]) if content["weights"] else None,
+            np.array(content["examples"], np.int64) if "examples" in content else None,
         )
     except (TypeError, ValueError, KeyError, AttributeError) as error:
         raise UserError(f"{path}: is damaged: {error!r}") from None
@@ -122,22 +136,22 @@ def trajectory(
     w_avg: float | None = None,
     search: Search = Search(),
 ) -> Trajectory:
-    """Follows an order, one pass over its rows, a block at a time: never the whole matrix.
+    """Follows an order, one pass over its examples, a block at a time: never the whole matrix.
 
-    Every measure is kept up as rows come, but for optimal transport, which is solved anew, and for
-    that at 20 points at most, evenly spaced, the first and the last included.
+    Every measure is kept up as examples come, but for optimal transport, which is solved anew, and
+    for that at 20 points at most, evenly spaced, the first and the last included.
 
     Args:
         train, test: (N, D) and (T, D) floats, T at least 1.
-        order: (n,) int64 training rows; a step takes the next `batch_size`.
-        every: steps between points; the last step is always one.
+        order: (n,) int64 training examples; a step takes the next `batch_size`.
+        every: steps between evaluations; each is a point, as are the study's and the end.
         measures: names from `MEASURES`.
         distance: "cosine" or "euclidean".
-        tasks: T names, each test row's task; None for no task.
+        tasks: T names, each test example's task; None for no task.
         texts: N and T texts, for "divergence".
-        w_min, w_avg: weights of "wsd"; without `w_avg`, mean(MD) / mean(AD) over the rows of
+        w_min, w_avg: weights of "wsd"; without `w_avg`, mean(MD) / mean(AD) over the examples of
             `order` and the whole test set.
-        search: devices, block size and progress, which counts the rows of `order`.
+        search: devices, block size and progress, which counts the examples of `order`.
 
     Raises:
         UserError: unknown measures or distance, an empty test set or order, "divergence" without
@@ -148,16 +162,54 @@ def trajectory(
     train, test = check_pair(train, test)
     check(len(test) > 0, "trajectory: the test set is empty")
     check(len(order) > 0, "trajectory: the order is empty")
-    check(
-        "divergence" not in measures or texts is not None, "trajectory: divergence needs the texts"
+    check(tasks is None or len(tasks) == len(test), "trajectory: each test example needs its task")
+    named = [""] * len(test) if tasks is None else list(tasks)
+    names = list(dict.fromkeys(named))
+    number = {name: i for i, name in enumerate(names)}
+    groups = np.array([number[name] for name in named])
+    followed = _followed(train, test, groups, measures, distance, texts, search)
+    ends = points(len(order), batch_size, every)
+    size = max(1, min(search.block_size, PAIRS_AT_ONCE // len(test)))
+    found = _follow(order, ends, size, followed, search)  # each (P, 1 + tasks)
+    weights = _add_wsd(found, w_min, w_avg) if "wsd" in measures else None
+    shown = {name: found[name] for name in MEASURES if name in measures}
+    by_task = {
+        task: {name: values[:, 1 + number[task]] for name, values in shown.items()}
+        for task in names
+        if tasks is not None
+    }
+    whole = {name: values[:, 0] for name, values in shown.items()}
+    # The last step may hold fewer examples than the others.
+    step = np.where(ends == len(order), -(-ends // batch_size), ends / batch_size)
+    return Trajectory(step, distance, whole, by_task, weights, ends)
+
+
+def points(examples: int, batch_size: int, every: int) -> np.ndarray:
+    """(P,) int64: after how many examples of an order there is a point.
+
+    After every 160, as in the study, whatever the batch size; after every `every` steps, where the
+    loss is taken; and after the last one.
+    """
+    strides = STUDY_EVERY, every * batch_size
+    return np.unique(
+        np.concatenate([*(np.arange(n, examples + 1, n) for n in strides), [examples]])
     )
-    names, groups = _number_groups([""] * len(test) if tasks is None else tasks)
-    check(len(groups) == len(test), f"{len(test)} test rows, but {len(groups)} tasks")
+
+
+def _followed(
+    train: Embeddings,
+    test: Embeddings,
+    groups: np.ndarray,
+    measures: Collection[str],
+    distance: str,
+    texts: tuple[Sequence[str], Sequence[str]] | None,
+    search: Search,
+) -> list[Measure]:
+    """What keeps the measures up; `groups` is (T,), each test example's task from 0."""
     columns = np.argsort(groups, kind="stable")  # a task's test embeddings side by side
     sizes = np.bincount(groups)
     # Positions 0 for the whole set and 1 + g for task g, in all that follows.
     parts = [columns, *np.split(columns, np.cumsum(sizes)[:-1])]
-
     followed: list[Measure] = []
     if set(PAIRS) & set(measures):
         followed.append(PairDistances(train, test[columns], sizes, distance, search.quiet))
@@ -165,24 +217,11 @@ def trajectory(
         followed.append(Centroids(train, test, parts, distance))
     if "transport" in measures:
         followed.append(TransportCosts(train, test, parts, distance, search))
-    if "divergence" in measures and texts is not None:
-        followed.append(Divergences(texts[0], [[texts[1][row] for row in p] for p in parts]))
-
-    steps = np.arange(1, -(-len(order) // batch_size) + 1)
-    step = steps[(steps % every == 0) | (steps == len(steps))]
-    ends = np.minimum(step * batch_size, len(order))
-    size = max(1, min(search.block_size, PAIRS_AT_ONCE // len(test)))
-    found = _follow(order, ends, size, followed, search)  # each (P, 1 + tasks)
-
-    weights = _add_wsd(found, w_min, w_avg) if "wsd" in measures else None
-    shown = {name: found[name] for name in MEASURES if name in measures}
-    by_task = {
-        task: {name: values[:, 1 + number] for name, values in shown.items()}
-        for number, task in enumerate(names)
-        if tasks is not None
-    }
-    whole = {name: values[:, 0] for name, values in shown.items()}
-    return Trajectory(step, distance, whole, by_task, weights)
+    if "divergence" in measures:
+        if texts is None:
+            raise UserError("trajectory: divergence needs the texts")
+        followed.append(Divergences(texts[0], [[texts[1][j] for j in part] for part in parts]))
+    return followed
 
 
 def _add_wsd(
@@ -203,7 +242,7 @@ def _follow(
     followed: Sequence[Measure],
     search: Search,
 ) -> dict[str, np.ndarray]:
-    """Values of every measure after the first `ends` rows of an order, `size` rows at a time."""
+    """Values of every measure after the first `ends` examples of an order, `size` at a time."""
     solved = set(np.linspace(0, len(ends) - 1, min(TRANSPORTS, len(ends))).round().astype(int))
     found: dict[str, list[np.ndarray]] = {}
     point = 0
@@ -224,13 +263,6 @@ def _follow(
             at = stop
         search.on_progress(len(block), len(order))
     return {name: np.array(values) for name, values in found.items()}
-
-
-def _number_groups(names: Sequence[str]) -> tuple[list[str], np.ndarray]:
-    """The different names in order of first appearance, and each one's number, (T,) int64."""
-    known: dict[str, int] = {}
-    numbers = np.array([known.setdefault(name, len(known)) for name in names], np.int64)
-    return list(known), numbers
 
 
 def _json(values: np.ndarray) -> list[float | None]:

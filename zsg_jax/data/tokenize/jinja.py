@@ -1,12 +1,14 @@
 """Finds, compiles and renders a chat template, as `transformers` does, without it.
 
 Templates are other people's code: they run in Jinja's sandbox, and what would make two runs differ
-(the date, random choices) is not there. A template that asks `strftime_now is defined` first, as
-Llama 3.1's does, falls back to its own fixed date; one that calls it all the same is refused.
+(the date, random choices) is not there. Where transformers would write today's date, a template
+that puts a date of its own in its place (`strftime_now is defined`, as Llama 3.1's asks) gives that
+one; any other is refused.
 """
 
 import hashlib
 import json
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -25,6 +27,12 @@ STUDY, CHAT = "study", "chat"
 # Characters that Unicode keeps for use inside a program: they stand around what must be found
 # again in a rendered text, the span of a {% generation %} block and, in `chat`, a turn's words.
 MARK, MARK_END = "\ufdd0", "\ufdd1"
+# Stands where a template would write today's date.
+_DATE = "\ufdd5"
+_DATED = (
+    "it asks for today's date (strftime_now), so that no run could be repeated; put a fixed date "
+    "into a copy of it"
+)
 
 
 class ChatTemplate:
@@ -56,6 +64,7 @@ class ChatTemplate:
         )
         self.name = name
         self._variables = dict(special_tokens)
+        self._asks_date = "strftime_now" in source
         content = json.dumps([source, self._variables], sort_keys=True).encode()
         self.fingerprint = hashlib.sha256(content).hexdigest()
 
@@ -69,14 +78,33 @@ class ChatTemplate:
         Raises:
             Unfit: with the template's own reason, or the mistake in it.
         """
+        variables = self._variables | {
+            "messages": [dict(message) for message in messages],
+            "tools": None,
+            "documents": None,
+            "add_generation_prompt": prompt,
+        }
+        text = self._render(variables)
+        if not self._asks_date:
+            return text
+        asked: list[str] = []
+
+        def strftime_now(form: str) -> str:
+            asked.append(form)
+            return _DATE
+
         try:
-            return self._template.render(
-                messages=[dict(message) for message in messages],
-                tools=None,
-                documents=None,
-                add_generation_prompt=prompt,
-                **self._variables,
-            )
+            dated = self._render({**variables, "strftime_now": strftime_now})
+        except Unfit:
+            dated = ""
+        own_date = r"[^\n]*[0-9][^\n]*".join(map(re.escape, dated.split(_DATE)))
+        if asked and not re.fullmatch(own_date, text):
+            raise Unfit(_DATED)
+        return text if asked else dated
+
+    def _render(self, variables: Mapping[str, Any]) -> str:
+        try:
+            return self._template.render(variables)
         except Exception as error:  # whatever the template's own expressions raise
             raise Unfit(_reason(error)) from None
 
@@ -84,10 +112,7 @@ class ChatTemplate:
 def _reason(error: Exception) -> str:
     told = " ".join(str(error).split())
     if "strftime_now" in told:
-        return (
-            "it asks for today's date (strftime_now), so that no run could be repeated; put a "
-            "fixed date into a copy of it"
-        )
+        return _DATED
     if isinstance(error, jinja2.TemplateRuntimeError):
         return f"it fails: {told}"
     if isinstance(error, jinja2.TemplateError):

@@ -39,6 +39,9 @@ def default_config() -> ConfigDict:
     # How rows become text: "study" (User: … / Assistant: …), "chat" (the chat template of the
     # tokenizer's folder) or a Jinja file. A row that a template does not fit is a bad row.
     data.template = "study"
+    # False tokenizes the study's "User: …", "Assistant: " and answer apart, as the study does; True
+    # as one text, in which a token may join the blank before an answer with its first word.
+    data.join_tokens = False
     # Which answers of a conversation carry loss: "all" or the "last".
     data.answers = "all"
     # Tokens at most of a training row.

@@ -17,13 +17,11 @@ def hidden(params, tokens, positions, segment_ids):
 
 
 def examples(lengths, rng):
-    tokens = [rng.integers(0, VOCAB, n).astype(np.int32) for n in lengths]
-    masks = [np.arange(n) >= rng.integers(1, n) for n in lengths]
     return Examples(
-        np.concatenate(tokens),
-        np.concatenate(masks),
-        np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64),
-        np.zeros(len(lengths), np.int64),
+        [
+            (rng.integers(0, VOCAB, n).astype(np.int32), np.arange(n) >= rng.integers(1, n))
+            for n in lengths
+        ]
     )
 
 

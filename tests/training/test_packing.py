@@ -46,12 +46,9 @@ def examples(count, seed=0, longest=16):
     rng = np.random.default_rng(seed)
     lengths = rng.integers(2, longest + 1, count)
     lengths[0] = 16
+    # The first tokens carry loss too, which no row may let the one before predict.
     return Examples(
-        tokens=rng.integers(0, 6, lengths.sum()).astype(np.int32),
-        # The first tokens carry loss too, which no row may let the one before predict.
-        loss_mask=np.concatenate([np.arange(n) % 3 != 1 for n in lengths]),
-        offsets=np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64),
-        cut=np.zeros(count, np.int64),
+        [(rng.integers(0, 6, n).astype(np.int32), np.arange(n) % 3 != 1) for n in lengths]
     )
 
 
@@ -215,13 +212,8 @@ def test_compiles_are_counted_and_bounded(monkeypatch):
 
 
 def test_where_no_two_instances_fit_one_row_packing_changes_no_bit():
-    data = examples(8 * 4)
-    data = Examples(
-        np.resize(data.tokens, 32 * 9),
-        np.resize(data.loss_mask, 32 * 9),
-        np.arange(33, dtype=np.int64) * 9,
-        data.cut,
-    )
+    rng = np.random.default_rng(0)
+    data = Examples([(rng.integers(0, 6, 9).astype(np.int32), np.arange(9) % 3 != 1)] * 32)
     plain, params, _ = run(MODELS["llama"], data, 4, packing=False)
     rows, packed, _ = run(MODELS["llama"], data, 4, packing=True)
     assert [float(row["loss"]) for row in plain] == [float(row["loss"]) for row in rows]

@@ -52,6 +52,13 @@ def test_an_unknown_preset_is_named(name):
         load(name, "p4")
 
 
+def test_a_chat_template_is_never_joined():
+    config = default_config()
+    config.data.template, config.data.join_tokens = "mine.jinja", True
+    with pytest.raises(UserError, match="join_tokens is of the study's form"):
+        validate(config)
+
+
 def test_groups_of_turns_lie_side_by_side():
     methods = load("turns").arrangement.methods
     assert methods[:2] == ("tmta-turns-1-11", "tmta-turns-11-21")

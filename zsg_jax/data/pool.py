@@ -17,7 +17,7 @@ from zsg_jax.data.tokenize import tokenizer as tokenizers
 from zsg_jax.runtime.errors import UserError
 from zsg_jax.runtime.files import write_json
 from zsg_jax.runtime.processes import once
-from zsg_jax.runtime.progress import say
+from zsg_jax.runtime.progress import count, say
 
 # Stands beside a tokenizer that was trained here.
 TRAINED = "trained.json"
@@ -114,7 +114,7 @@ def make_pool(
     for side, dataset in sides.items():
         _report_refused(side, dataset, examples[side], form, bad_rows)
         counts[side] = _count(dataset, examples[side])
-        _report_cut(side, counts[side])
+        _report_changed(side, counts[side])
     for side in sides:
         _report_dropped(side, counts[side], form)
     usable, answered = (np.flatnonzero(examples[side].answer_tokens) for side in sides)
@@ -184,14 +184,20 @@ def _report_refused(
     say(f"skipped {len(examples.refused):,} of {len(dataset):,} {side} rows, as {unfit}")
 
 
-def _report_cut(side: str, counts: dict[str, Any]) -> None:
+def _report_changed(side: str, counts: dict[str, Any]) -> None:
+    of = f"of {counts['rows']:,} {side} rows"
+    if counts["stripped"]:
+        say(
+            f"white space before the first word, which the study's form leaves out: {of}, "
+            f"{counts['stripped']:,} in {count(counts['stripped_turns'], 'turn')}"
+        )
     parts = [
         f"{counts[f'{part}_cut']:,} lost {counts[f'{part}_cut_tokens']:,} tokens of {what}"
         for part, what in (("prompt", "the prompt"), ("answer", "an answer"))
         if counts[f"{part}_cut"]
     ]
     if parts:
-        say(f"cut to fit, of {counts['rows']:,} {side} rows: {'; '.join(parts)}")
+        say(f"cut to fit, {of}: {'; '.join(parts)}")
 
 
 def _report_dropped(side: str, counts: dict[str, Any], form: prompts.Form) -> None:
@@ -215,6 +221,8 @@ def _count(dataset: Dataset, examples: prompts.TokenizedExamples) -> dict[str, A
     return {
         "rows": len(dataset),
         "tasks": len(set(dataset.task_names)),
+        "stripped": int((examples.stripped > 0).sum()),
+        "stripped_turns": int(examples.stripped.sum()),
         "cut": int((examples.cut > 0).sum()),
         "prompt_cut": int((prompt_cut > 0).sum()),
         "prompt_cut_tokens": int(prompt_cut.sum()),

@@ -46,6 +46,7 @@ def open_pool(config: ConfigDict, workdir: Path, stack: ExitStack) -> tuple[Toke
         answers=config.data.answers,
         truncation=config.data.truncation,
         max_answer=config.data.max_answer,
+        join=config.data.join_tokens,
     )
     with bar(len(train) + len(test), "tokens") as progress:
         pool = make_pool(

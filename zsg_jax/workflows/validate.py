@@ -13,7 +13,7 @@ from zsg_jax.data.schemas.registry import AUTO, SCHEMAS
 from zsg_jax.data.sources import REWRITES
 from zsg_jax.data.splits import check_split
 from zsg_jax.data.tokenize.encode import ANSWERS
-from zsg_jax.data.tokenize.jinja import CHAT
+from zsg_jax.data.tokenize.jinja import CHAT, STUDY
 from zsg_jax.data.tokenize.truncation import TRUNCATIONS
 from zsg_jax.models.attention import AUTO as AUTO_ATTENTION
 from zsg_jax.models.attention import KERNELS
@@ -131,6 +131,11 @@ def validate(config: ConfigDict) -> None:
         given["data.template"] != CHAT or given["tokenizer"] not in ("bytes", "train"),
         f'config.data.template="{CHAT}" takes the template of a tokenizer\'s folder, but '
         f"tokenizer={given['tokenizer']!r} has none; give a folder, or a Jinja file as template",
+    )
+    check(
+        given["data.template"] == STUDY or not given["data.join_tokens"],
+        f"config.data.join_tokens is of the study's form, but data.template="
+        f"{given['data.template']!r}; leave it out",
     )
     made = [given[f"data.{side}"] == REWRITES for side in ("train", "test")]
     check(

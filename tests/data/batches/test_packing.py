@@ -10,13 +10,13 @@ from zsg_jax.data.tokenize.encode import Examples
 
 def examples(lengths, seed=0):
     rng = np.random.default_rng(seed)
-    masks = [rng.random(n) < 0.5 for n in lengths]  # some carry loss on the first token
+    # No token stands twice, so that each can be followed; some carry loss on the first.
+    ends = np.cumsum(lengths)
     return Examples(
-        # No token stands twice, so that each can be followed.
-        tokens=np.arange(1, sum(lengths) + 1, dtype=np.int32),
-        loss_mask=np.concatenate(masks),
-        offsets=np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64),
-        cut=np.zeros(len(lengths), np.int64),
+        [
+            (np.arange(end - n + 1, end + 1, dtype=np.int32), rng.random(n) < 0.5)
+            for n, end in zip(lengths, ends, strict=True)
+        ]
     )
 
 

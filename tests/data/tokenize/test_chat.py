@@ -1,3 +1,6 @@
+"""Conversations as tokens, in the study's form and five chat styles: prompts, answers, doubts."""
+
+import functools
 import itertools
 import re
 
@@ -6,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from zsg_jax.data.instance import Instance, Turn
+from zsg_jax.data.instance import Turn
 from zsg_jax.data.tokenize.chat import tokenized
 from zsg_jax.data.tokenize.encode import Form, encode, prompt_tokens
 from zsg_jax.data.tokenize.jinja import ChatTemplate
@@ -16,191 +19,149 @@ from zsg_jax.runtime.errors import UserError
 
 pytestmark = pytest.mark.references
 
-STYLES = ("llama2", "llama3", "qwen", "mistral", "gemma")
-WITH_SYSTEM = ("llama2", "llama3", "qwen")
-TALK = [
-    ("user", "Who wrote it?"),
-    ("assistant", "Nobody."),
-    ("user", " And why? "),
-    ("assistant", "é 42"),
-]
+CHAT = ("llama2", "llama3", "qwen", "mistral", "gemma")
+# Styles, and tokenizers for the study's form, each with its pieces apart and joined.
+CASES = [(style, style, False) for style in CHAT] + [("study", "bytes", False)]
+CASES += itertools.product(["study"], ["digits", "mistral", "prepend"], [False, True])
+TALK = ("Who wrote it?", "Nobody.", " And why? ", "é 42")
 RESERVED = "\ufdd0\ufdd1\ufdd2\ufdd3\ufdd4"
+SPELLED = ["hello ", "user", "assistant", "\n", "\n\n", "{{ x }}", "[INST]", " [/INST]", "</s>"]
+SPELLED += ["<s>", "<bos>", "▁", "<end_of_turn>", "<|im_end|>", "<|eot_id|>", "7", "yes"]
 # Words, white space, code that templates could take for their own, and special tokens spelled out.
-WORDS = st.lists(
-    st.one_of(
-        st.text(st.characters(codec="utf-8", exclude_characters=RESERVED), max_size=6),
-        st.sampled_from(
-            "hello |user|assistant|\n|\n\n|{{ x }}|[INST]| [/INST]|</s>|<s>|<bos>|▁|"
-            "<end_of_turn>|<#im_end#>|<#eot_id#>".replace("|", "\0")
-            .replace("#", "|")
-            .split("\0")
-        ),
-    ),
-    min_size=1,
-    max_size=5,
-).map("".join)
-CONTENT = WORDS.filter(lambda text: text.strip())
+CONTENT = (
+    st.lists(
+        st.text(st.characters(codec="utf-8", exclude_characters=RESERVED), max_size=6)
+        | st.sampled_from(SPELLED),
+        min_size=1,
+        max_size=5,
+    )
+    .map("".join)
+    .filter(str.strip)
+)
 
 
-def instance(turns):
-    made = tuple(Turn(role, content) for role, content in turns)
-    return Instance("i", "t", made, (made[-1].content,))
+def form_of(styles, style, marked=False, answers="all", join=False):
+    template = None if style == "study" else styles.template(style, marked)
+    return Form(template, answers, join=join)
 
 
-def template(styles, style, marked=False):
-    special = styles.tokenizer(style).special_tokens
-    return ChatTemplate(styles.source(style, marked), f"{style}.jinja", special)
+def merged(pieces):
+    """Neighbouring (text, learned) pieces as one."""
+    grouped = itertools.groupby(pieces, lambda piece: piece[1])
+    return [("".join(text for text, _ in group), learned) for learned, group in grouped]
 
 
-def row_of(styles, style, turns, marked=False, answers="all"):
-    made = template(styles, style, marked)
-    (row,) = tokenized([instance(turns)], styles.tokenizer(style), made, answers)
-    return row
-
-
-def runs(styles, style, row):
-    """Decodes each run of tokens with and without loss."""
-    learned = row.answer >= 0
-    borders = [0, *(np.flatnonzero(np.diff(row.answer)) + 1).tolist(), len(learned)]
-    decode = styles.inner(style).decode
-    return [
-        (decode(row.ids[a:b].tolist(), skip_special_tokens=False), bool(learned[a]))
+def check_runs(styles, style, name, ids, mask, turns, answers, join):
+    """Compares tokens and mask of a conversation with what is written out by hand."""
+    wanted = styles.expected(style, turns)
+    if join:
+        # The blank before an answer is learned with it.
+        wanted = [(" " + t if learned else t.removesuffix(" "), learned) for t, learned in wanted]
+    if answers == "last":
+        last = max(number for number, (_, learned) in enumerate(wanted) if learned)
+        wanted = [(text, number == last) for number, (text, _) in enumerate(wanted)]
+    borders = [0, *(np.flatnonzero(np.diff(mask)) + 1).tolist(), len(ids)]
+    found = [
+        (styles.shown(name, ids[a:b].tolist()), bool(mask[a]))
         for a, b in itertools.pairwise(borders)
     ]
+    assert found == [(styles.plain(name, text), learned) for text, learned in merged(wanted)]
+    # Each special token is one id, and one that a turn spells is text.
+    form = styles.expected(style, [(role, "x") for role, _ in turns])
+    written = "".join(text for text, _ in form)
+    for text, token in styles.special_ids(style, name).items():
+        assert (ids == token).sum() == written.count(text)
 
 
-def joined(pieces):
-    """Neighbouring pieces of the form as one."""
-    out = []
-    for text, learned in pieces:
-        if out and not learned and not out[-1][1]:
-            text = out.pop()[0] + text
-        out.append((text, learned))
-    return out
-
-
-def plain(style, text):
-    # "▁" stands for a space in these tokenizers, and one may be put before a text's first word.
-    return text if style in ("llama3", "qwen") else text.replace("▁", " ").strip(" ")
-
-
-def check_runs(styles, style, row, turns):
-    found = runs(styles, style, row)
-    wanted = joined(styles.expected(style, turns))
-    assert [(plain(style, text), learned) for text, learned in found] == [
-        (plain(style, text), learned) for text, learned in wanted
-    ]
-
-
-@pytest.mark.parametrize("marked", [False, True])
-@pytest.mark.parametrize("style", STYLES)
-def test_masks_of_five_styles_select_what_was_written_out_by_hand(styles, style, marked):
-    row = row_of(styles, style, TALK, marked)
-    check_runs(styles, style, row, TALK)
-    if style in WITH_SYSTEM:
-        turns = [("system", "Be kind."), *TALK]
-        check_runs(styles, style, row_of(styles, style, turns, marked), turns)
-
-
-@pytest.mark.parametrize("style", STYLES)
-def test_special_tokens_are_single_ids_and_bos_stands_once(styles, style):
-    row = row_of(styles, style, TALK[:2])
-    text = "".join(piece.text for piece in styles.expected(style, TALK[:2]))
-    for special in styles.SPECIAL[style]:
-        token = styles.inner(style).token_to_id(special)
-        assert (row.ids == token).sum() == text.count(special)
-    bos = styles.BOS[style]
-    if bos is not None:
-        first = styles.inner(style).token_to_id(styles.SPECIAL[style][bos])
-        assert row.ids[0] == first
-        assert (row.ids == first).sum() == 1
-
-
-@pytest.mark.parametrize("style", STYLES)
-@settings(max_examples=60, deadline=None)
+@pytest.mark.parametrize(("style", "name", "join"), CASES)
+@settings(max_examples=20, deadline=None)
 @given(
-    contents=st.lists(st.tuples(CONTENT, CONTENT), min_size=1, max_size=3),
+    contents=st.lists(CONTENT, min_size=1, max_size=3),
     system=st.none() | CONTENT,
     marked=st.booleans(),
+    answers=st.sampled_from(["all", "last"]),
 )
-def test_masks_of_random_talks_select_exactly_the_answers(styles, style, contents, system, marked):
-    turns = [turn for u, a in contents for turn in (("user", u), ("assistant", a))]
-    if system is not None and style in WITH_SYSTEM:
-        turns.insert(0, ("system", system))
-    if isinstance(found := row_of(styles, style, turns), Unfit):
-        # The one style here that takes contents as they are, line breaks at the front included.
-        assert "a token joins the end of its prompt with the answer" in str(found)
-        assert style == "qwen"
-        assert any(answer != answer.lstrip() for _, answer in contents)
-        return
-    row = row_of(styles, style, turns, marked)
-    check_runs(styles, style, row, turns)
-    # What is spelled in a turn is text: as many special ids as the form writes by itself.
-    form = styles.expected(style, [(role, "x") for role, _ in turns])
-    for special in styles.SPECIAL[style]:
-        token = styles.inner(style).token_to_id(special)
-        assert (row.ids == token).sum() == "".join(one.text for one in form).count(special)
+def test_answers_alone_are_learned_and_training_begins_as_a_prompt_does(
+    styles, style, name, join, contents, system, marked, answers
+):
+    contents = [text for content in contents for text in (content[::-1], content)]
+    if style == "gemma" or (style == "mistral" and answers == "all" and len(contents) > 2):
+        system = None
+    tokenizer, form = styles.tokenizer(name), form_of(styles, style, marked, answers, join)
+    one = styles.instance(*contents, system=system)
+    examples = encode([one], tokenizer, 9999, form=form)
+    assert not examples.refused
+    ids, mask = examples[0]
+    check_runs(styles, style, name, ids, mask, one.turns, answers, join)
+    for count in range(1 if answers == "all" else len(contents) - 1, len(contents), 2):
+        asked = styles.instance(*contents[:count], "another answer", system=system)
+        prompt = prompt_tokens(asked, tokenizer, form)
+        assert ids[: len(prompt)].tolist() == prompt.tolist()
+        assert mask[len(prompt)]
+        assert not mask[len(prompt) - 1]
 
 
-@pytest.mark.parametrize("marked", [False, True])
-@pytest.mark.parametrize("style", STYLES)
-@given(contents=st.lists(st.sampled_from(["Hello you", "12 + 30", "x\n\ny", " é\n"]), min_size=1))
-@settings(max_examples=10, deadline=None)
-def test_ids_and_masks_are_those_of_transformers(styles, style, marked, contents):
-    transformers = pytest.importorskip("transformers")
-    names = styles.tokenizer(style).special_tokens
-    theirs = transformers.PreTrainedTokenizerFast(
-        tokenizer_object=styles.inner(style), chat_template=styles.source(style, marked), **names
-    )
-    turns = [turn for text in contents for turn in (("user", text), ("assistant", f"So {text}"))]
-    messages = [{"role": role, "content": content} for role, content in turns]
+@pytest.mark.parametrize("style", CHAT)
+@settings(max_examples=12, deadline=None)
+@given(
+    contents=st.lists(st.sampled_from(["Hello you", "12 + 30", "\n\ny", " é\n"]), min_size=1),
+    marked=st.booleans(),
+)
+def test_ids_and_masks_are_those_of_transformers(styles, style, contents, marked):
+    theirs = transformers_tokenizer(styles, style, marked)
+    turns = [turn for text in contents for turn in (f"So {text}", text)]
+    one = styles.instance(*turns)
+    messages = [turn._asdict() for turn in one.turns]
     made = theirs.apply_chat_template(
-        messages, tokenize=True, return_dict=True, return_assistant_tokens_mask=marked
+        messages, return_dict=True, return_assistant_tokens_mask=marked
     )
-    row = row_of(styles, style, turns, marked)
-    assert row.ids.tolist() == made["input_ids"]
-    if marked:
-        assert (row.answer >= 0).tolist() == [bool(x) for x in made["assistant_masks"]]
-    asked = theirs.apply_chat_template(messages[:-1], add_generation_prompt=True, return_dict=False)
-    ours = prompt_tokens(
-        instance(turns), styles.tokenizer(style), Form(template(styles, style, marked))
-    )
-    assert ours.tolist() == asked
+    prompts = [
+        theirs.apply_chat_template(messages[:count], add_generation_prompt=True, return_dict=False)
+        for count in range(1, len(turns), 2)
+    ]
+    form = form_of(styles, style, marked)
+    ours = prompt_tokens(one, styles.tokenizer(style), form)
+    ids, mask = encode([one], styles.tokenizer(style), 9999, form=form)[0]
+    whole = made["input_ids"]
+    if all(whole[: len(prompt)] == prompt for prompt in prompts):
+        assert ids.tolist() == whole
+        assert ours.tolist() == prompts[-1]
+        if marked:
+            assert mask.tolist() == [bool(learned) for learned in made["assistant_masks"]]
+        return
+    # Their tokens join a prompt with its answer, so that training would not begin as a prompt does.
+    assert style == "qwen"
+    assert theirs.decode(ids) == theirs.decode(whole)
+    first = encode([styles.instance(*turns[:2])], styles.tokenizer(style), 9999, form=form)[0][0]
+    assert first[: len(prompts[0])].tolist() == prompts[0]
 
 
-@pytest.mark.parametrize("marked", [False, True])
-@pytest.mark.parametrize("style", STYLES)
-def test_the_last_answer_alone(styles, style, marked):
-    whole = row_of(styles, style, TALK, marked)
-    last = row_of(styles, style, TALK, marked, answers="last")
-    np.testing.assert_array_equal(last.ids, whole.ids)
-    np.testing.assert_array_equal(last.answer >= 0, whole.answer == 1)
+@functools.cache
+def transformers_tokenizer(styles, style, marked):
+    names = styles.tokenizer(style).special_tokens | {"chat_template": styles.source(style, marked)}
+    transformers = pytest.importorskip("transformers")
+    return transformers.PreTrainedTokenizerFast(tokenizer_object=styles.inner(style), **names)
 
 
 def test_a_template_that_says_no_is_quoted(styles):
-    turns = [("system", "Be kind."), *TALK]
-    assert str(row_of(styles, "gemma", turns)) == "it says: a system turn is not supported"
-    form = Form(template(styles, "gemma"))
-    examples = encode([instance(turns), instance(TALK)], styles.tokenizer("gemma"), 99, form=form)
+    talk, tokenizer = styles.instance(*TALK), styles.tokenizer("gemma")
+    told = styles.instance(*TALK, system="Be kind.")
+    form = form_of(styles, "gemma")
+    examples = encode([told, talk], tokenizer, 99, form=form)
     assert examples.refused == {0: "it says: a system turn is not supported"}
     assert examples.answer_tokens.tolist()[0] == 0 < examples.answer_tokens.tolist()[1]
     assert examples.select(np.asarray([1, 0])).refused == {1: examples.refused[0]}
-    with pytest.raises(UserError, match="row 'i': the chat template does not fit: it says"):
-        prompt_tokens(instance(turns), styles.tokenizer("gemma"), form)
-    twice = [("user", "a"), ("user", "b"), ("assistant", "c")]
-    assert "must alternate" in str(row_of(styles, "mistral", twice))
-    assert "must alternate" in str(row_of(styles, "llama2", twice))
+    with pytest.raises(UserError, match="example 'i': the chat template does not fit: it says"):
+        prompt_tokens(told, tokenizer, form)
 
 
 def test_a_system_turn_that_moves_leaves_only_the_last_answer_sure(styles):
-    turns = [("system", "Be kind."), *TALK]
-    assert "otherwise once more turns follow" in str(row_of(styles, "mistral", turns))
-    check_runs(styles, "mistral", row_of(styles, "mistral", turns[:3]), turns[:3])
-    last = row_of(styles, "mistral", turns, answers="last")
-    assert (
-        runs(styles, "mistral", last)[-1] == ("é 42</s>", True)
-        or plain("mistral", runs(styles, "mistral", last)[-1][0]) == "é 42</s>"
-    )
+    one, tokenizer = styles.instance(*TALK, system="Be kind."), styles.tokenizer("mistral")
+    for marked in (False, True):
+        form = form_of(styles, "mistral", marked)
+        (reason,) = encode([one], tokenizer, 99, form=form).refused.values()
+        assert "--config.data.answers=last" in reason
+        assert not encode([one], tokenizer, 99, form=form._replace(answers="last")).refused
 
 
 CHATML = """\
@@ -210,11 +171,13 @@ CHATML = """\
 {%- if add_generation_prompt -%}<|assistant|>{%- endif -%}"""
 
 
-def bytes_row(source, turns=TALK, answers="all", tokenizer=None):
+def example(source, *contents, answers="all", tokenizer=None):
+    """The tokens of a conversation, by default `TALK`, under a template, or why there are none."""
     tokenizer = tokenizer or ByteTokenizer()
     made = ChatTemplate(source, "mine.jinja", tokenizer.special_tokens)
-    (row,) = tokenized([instance(turns)], tokenizer, made, answers)
-    return row
+    turns = [Turn(("user", "assistant")[n % 2], text) for n, text in enumerate(contents or TALK)]
+    (one,) = tokenized([turns], tokenizer, made, answers)
+    return one
 
 
 @pytest.mark.parametrize(
@@ -231,7 +194,7 @@ def bytes_row(source, turns=TALK, answers="all", tokenizer=None):
         (("CONTENT", "turn.content + 1"), "it fails: TypeError"),
         (("CONTENT", "turn.content | random"), "it fails|No filter named"),
         (("{{ eos_token }}", ""), "no token to stop at"),
-        (("add_generation_prompt", "false"), r"it writes '<\|assistant\|>Nobody"),
+        (("add_generation_prompt", "false"), r"it writes '<\|assistant\|>é 42"),
         (("%}<|assistant|>{%", "%}<|bot|>{%"), "is not how the text with that answer begins"),
         (("{{ CONTENT", "{{ turn.content.__class__.__mro__ }}{{ CONTENT"), "it fails: access to"),
     ],
@@ -240,24 +203,25 @@ def test_what_leaves_the_mask_in_doubt_is_refused(change, reason):
     source = CHATML.replace(*change).replace("CONTENT", "turn.content")
     assert source != CHATML.replace("CONTENT", "turn.content")
     try:
-        row = bytes_row(source)
+        one = example(source)
     except UserError as error:
-        row = error
+        one = error
     else:
-        assert isinstance(row, Unfit)
-    assert re.search(reason, str(row)), row
-    assert "\n" not in str(row)
+        assert isinstance(one, Unfit)
+    assert re.search(reason, str(one)), one
+    assert "\n" not in str(one)
 
 
-def test_a_token_that_joins_prompt_and_answer_is_refused():
+def test_a_token_that_would_join_prompt_and_answer_is_cut_apart():
     source = "{% for t in messages %}{{ t.role }}>{{ t.content }}{{ eos_token }}{% endfor %}"
     source += "{% if add_generation_prompt %}assistant>{% endif %}"
     joining = train_bpe(["assistant>> assistant>>"] * 9, 300)
-    assert not isinstance(bytes_row(source, tokenizer=joining), Unfit)
-    row = bytes_row(source, [("user", "a"), ("assistant", "> b")], tokenizer=joining)
-    assert "a token joins the end of its prompt with the answer" in str(row)
-    # Nothing is joined where every byte is a token.
-    assert not isinstance(bytes_row(source, [("user", "a"), ("assistant", "> b")]), Unfit)
+    text = "user>aassistant>> b"
+    whole = joining.encode([text])[0].ids.tolist()
+    one = example(source, "a", "> b", tokenizer=joining)
+    assert one.ids[:-1].tolist() != whole
+    assert joining.decode(one.ids.tolist()) == joining.decode(whole) == text
+    assert joining.decode(one.ids[one.answer < 0].tolist()) == "user>aassistant>"
 
 
 def test_a_token_that_joins_an_answers_end_with_the_next_turn_is_refused():
@@ -265,32 +229,29 @@ def test_a_token_that_joins_an_answers_end_with_the_next_turn_is_refused():
     source += "{% if add_generation_prompt %}>{% endif %}"
     joining = train_bpe(["#> #>"] * 9, 300)
     reason = "a token joins the end of an answer with what follows"
-    assert reason in str(bytes_row(source, tokenizer=joining))
-    assert not isinstance(bytes_row(source, TALK[:2], tokenizer=joining), Unfit)
-    assert not isinstance(bytes_row(source), Unfit)
+    assert reason in str(example(source, tokenizer=joining))
+    assert not isinstance(example(source, *TALK[:2], tokenizer=joining), Unfit)
+    assert not isinstance(example(source), Unfit)
 
 
 def test_blocks_that_do_not_pair_with_answers():
     source = (
-        "{% for t in messages %}{% if t.role == 'user' %}{{ t.content }}{% else %}"
+        "{% for t in messages %}{% if t.role == 'user' %}{{ t.content }}{% else %} "
         "{% generation %}A{% endgeneration %}, {% generation %}{{ t.content }}{{ eos_token }}"
         "{% endgeneration %}{% endif %}{% endfor %}"
     )
-    row = bytes_row(source)
-    learned = ByteTokenizer().decode(row.ids[row.answer >= 0].tolist())
-    assert learned == "ANobody.Aé 42"
-    assert "4 {% generation %} blocks for 2 answers" in str(bytes_row(source, answers="last"))
+    for answers, learned in (("all", " ANobody. Aé 42"), ("last", " Aé 42")):
+        one = example(source, answers=answers)
+        assert ByteTokenizer().decode(one.ids[one.answer >= 0].tolist()) == learned
+    late = source.replace("{% else %} ", "{% else %}So ")
+    assert "what it marks of answer 2 it writes 'So '" in str(example(late))
     empty = "{% for t in messages %}{{ t.content }}{% generation %}{% endgeneration %}{% endfor %}"
-    assert "hold nothing of this row" in str(bytes_row(empty))
+    assert "hold nothing of answer 2" in str(example(empty))
+    asked = "{% for t in messages %}{% generation %}{{ t.content }}{% endgeneration %}{% endfor %}"
+    assert "mark what is no answer" in str(example(asked))
 
 
-def test_characters_that_the_program_needs_are_refused():
-    assert "U+FDD0" in str(bytes_row(CHATML, [("user", "a\ufdd2"), ("assistant", "b")]))
-
-
-def test_special_tokens_in_turns_are_refused_where_they_cannot_be_told_from_the_forms():
+def test_what_a_turn_holds_of_the_programs_or_the_forms_own_signs_is_refused():
+    assert "U+FDD0" in str(example(CHATML, "a\ufdd2", "b"))
     source = CHATML.replace("CONTENT", "turn.content if turn.content[0] == 'a' else '<|eos|>'")
-    turns = [("user", "a<|eos|>"), ("assistant", "a b")]
-    assert "spells the special token '<|eos|>'" in str(bytes_row(source, turns))
-    kept = bytes_row(CHATML.replace("CONTENT", "turn.content"), turns)
-    assert (kept.ids == ByteTokenizer.eos_id).sum() == 2
+    assert "spells the special token '<|eos|>'" in str(example(source, "a<|eos|>", "a b"))

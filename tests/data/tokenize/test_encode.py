@@ -1,71 +1,74 @@
+"""The study's form, written down anew with the tokenizers library alone."""
+
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from zsg_jax.data.instance import Instance, Turn
-from zsg_jax.data.tokenize.encode import encode
-from zsg_jax.data.tokenize.tokenizer import ByteTokenizer, train_bpe
-from zsg_jax.data.tokenize.user_assistant import exchanges
+from zsg_jax.data.tokenize.encode import Form, encode, prompt_tokens
+from zsg_jax.data.tokenize.tokenizer import ByteTokenizer, from_folder
 
 BYTES = ByteTokenizer()
-# Merges the space before a word with it, so that prompt and answer share tokens' borders.
-BPE = train_bpe(["User: hello there\nAssistant: hello you there"] * 9, 320)
+CONTENTS = st.lists(
+    st.text("ab 7é\nyes", min_size=1, max_size=9).filter(str.strip), min_size=1, max_size=3
+).map(lambda texts: [part for text in texts for part in (text, text[::-1])])
 
 
-def instance(*contents, system=None):
-    roles = ["user", "assistant"] * len(contents)
-    turns = [Turn(role, text) for role, text in zip(roles, contents, strict=False)]
-    if system:
-        turns.insert(0, Turn("system", system))
-    return Instance("i", "t", tuple(turns), (contents[-1],))
+def naive(plain, bos, eos, contents, join):
+    """Ids and loss mask: pieces by themselves, or each prompt with its answer."""
+    ids, learned = [bos], [False]
+    for number in range(0, len(contents), 2):
+        ask, answer = contents[number].strip(), contents[number + 1].strip()
+        pieces = ["\n" * (number > 0) + f"User: {ask}", "\nAssistant: ", answer]
+        if join:
+            whole, head = plain("".join(pieces)), plain("".join(pieces[:2]).removesuffix(" "))
+            # No token here joins the colon with the blank behind it.
+            assert whole[: len(head)] == head
+            pieces = [head, whole[len(head) :]]
+        else:
+            pieces = [plain(piece) for piece in pieces]
+        ids += [*(one for piece in pieces for one in piece), eos]
+        learned += [False] * sum(map(len, pieces[:-1])) + [True] * (len(pieces[-1]) + 1)
+    return ids, learned
 
 
-def test_the_form_is_the_studys():
-    (row,) = encode([instance("Hi?", "Yo", "And?", "So")], BYTES, 999)
-    bos, eos = BYTES.bos_id, BYTES.eos_id
-    first, second = b"User: Hi?\nAssistant: Yo", b"\nUser: And?\nAssistant: So"
-    assert row[0].tolist() == [bos, *first, eos, *second, eos]
-    learned = row[0][row[1]].tolist()
-    assert learned == [*b"Yo", eos, *b"So", eos]
+@pytest.mark.parametrize("join", [False, True])
+@pytest.mark.parametrize("name", ["bytes", "digits", "mistral", "prepend"])
+@settings(max_examples=25, deadline=None)
+@given(contents=CONTENTS)
+def test_ids_and_loss_are_the_studys(styles, name, contents, join):
+    if name == "bytes":
+        wanted = naive(lambda text: list(text.encode()), 256, 257, contents, join=False)
+    else:
+        inner = styles.inner(name)
+        wanted = naive(
+            lambda text: inner.encode(text, add_special_tokens=False).ids, 0, 1, contents, join
+        )
+    one = styles.instance(*contents)
+    ((ids, mask),) = encode([one], styles.tokenizer(name), 999, form=Form(join=join))
+    assert (ids.tolist(), mask.tolist()) == wanted
 
 
-def test_a_system_turn_comes_first_and_once():
-    one, two = exchanges(instance("a", "b", "c", "d", system="S"))
-    assert one.text == "System: S\nUser: a\nAssistant: b"
-    assert two.text == "\nUser: c\nAssistant: d"
+def test_turns_are_stripped_and_counted(styles):
+    examples = encode(
+        [styles.instance("Is it so? \n", "\nyes"), styles.instance("a", "b")], BYTES, 99
+    )
+    assert bytes(examples[0][0][1:-1].tolist()) == b"User: Is it so?\nAssistant: yes"
+    assert examples.stripped.tolist() == [1, 0]
+    assert examples.select(np.asarray([1])).stripped.tolist() == [0]
 
 
-@pytest.mark.parametrize("tokenizer", [BYTES, BPE], ids=["bytes", "bpe"])
-@given(
-    contents=st.lists(
-        st.text(min_size=1, max_size=12).filter(lambda text: text.strip()), min_size=1, max_size=3
-    ).map(lambda some: [part for text in some for part in (text, text[::-1])])
-)
-def test_the_mask_selects_exactly_the_answers(tokenizer, contents):
-    examples = encode([instance(*contents)], tokenizer, 10_000)
-    tokens, mask = examples[0]
-    assert not mask[0]
-    ends = np.flatnonzero(mask & (tokens == tokenizer.eos_id))
-    assert len(ends) == len(contents) // 2
-    start = 0
-    for end, answer in zip(ends, contents[1::2], strict=True):
-        part = slice(start, end)
-        text = tokenizer.decode(tokens[part][mask[part]].tolist())
-        # A token may join the space before the answer with it; nothing else may come along.
-        assert text in (answer, " " + answer)
-        start = end + 1
-    assert examples.answer_tokens[0] == mask.sum()
+def test_prompts_of_a_real_tokenizer_are_the_studys(styles, assets):
+    tokenizer = from_folder(assets / "models" / "stories260k")
+    pieces = tokenizer.encode(["User: Who?", "\nAssistant: "])
+    wanted = [tokenizer.bos_id, *pieces[0].ids.tolist(), *pieces[1].ids.tolist()]
+    assert prompt_tokens(styles.instance(" Who?", "I"), tokenizer).tolist() == wanted
 
 
-def test_the_tail_is_cut_and_counted():
-    rows = [instance("question", "answer"), instance("q", "a")]
-    whole, cut = encode(rows, BYTES, 999), encode(rows, BYTES, 27)
-    full = whole.lengths[0]
-    assert cut.cut.tolist() == [full - 27, 0]
+def test_the_tail_is_cut_and_counted(styles):
+    both = [styles.instance("question", "answer"), styles.instance("q", "a")]
+    whole, cut = encode(both, BYTES, 999), encode(both, BYTES, 27)
+    assert cut.cut.tolist() == [whole.lengths[0] - 27, 0]
     assert (cut[0][0] == whole[0][0][:27]).all()
     assert cut.answer_tokens[0] == 0 < cut.answer_tokens[1]
-    chosen = cut.select(np.asarray([1]))
-    assert len(chosen) == 1
-    assert (chosen[0][0] == cut[1][0]).all()
     assert len(encode([], BYTES, 9)) == 0

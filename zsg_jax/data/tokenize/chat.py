@@ -1,29 +1,48 @@
 """A conversation under a chat template: its tokens, and exactly which of them are answers.
 
+What a model is asked to go on from, the conversation up to an answer rendered with the generation
+prompt, must be how the text with that answer begins, and its tokens are the first of the whole's:
+where a token would join it with the answer, the two are tokenized apart.
+
 Where the template has `{% generation %}` blocks, they say what is learned. Elsewhere an answer is
-what the template writes after the prompt: the text up to the answer, rendered with the generation
-prompt, must be the beginning of the text with the answer, and that the beginning of the whole
-text; the answer's words must follow at once, white space aside. The mask then runs from there to
+what the template writes after the prompt: its words must follow at once, white space aside, and how
+the text with the answer ends must be how the whole text goes on. The mask then runs from there to
 the end of what closes the answer (<|im_end|>, <|eot_id|>, </s>), without white space behind that,
-which belongs to the next turn. The same is asked of the tokens: those of the prompt must be the
-first of the row. Whatever fails one of these is `Unfit`, and no guess is made.
+which belongs to the next turn. Whatever fails one of these is `Unfit`, and no guess is made.
 """
 
+import itertools
 import re
 from collections.abc import Sequence
+from functools import partial
 from typing import NamedTuple
 
 import numpy as np
 
-from zsg_jax.data.instance import Instance
+from zsg_jax.data.instance import Turn
+from zsg_jax.data.tokenize.encoding import Encoding, Span, prolonged
 from zsg_jax.data.tokenize.jinja import MARK, MARK_END, ChatTemplate
-from zsg_jax.data.tokenize.tokenizer import Encoding, Tokenizer
+from zsg_jax.data.tokenize.tokenizer import Tokenizer
 from zsg_jax.data.tokenize.truncation import TokenizedExample, Unfit, holds_words
 
 # Around a turn's words, its number first; kept for use inside a program, as MARK is.
 _OPEN, _NUMBER_END, _CLOSE = "\ufdd2", "\ufdd3", "\ufdd4"
 _SIGNS = re.compile(f"{_OPEN}([0-9]+){_NUMBER_END}|([{_CLOSE}{MARK}{MARK_END}])")
 _RESERVED = re.compile(f"[{MARK}-{_CLOSE}]")
+_WRONG_PROMPT = "its prompt for {} is not how the text with that answer begins"
+_LAST = "; pass --config.data.answers=last to learn the last answer alone"
+
+
+class Answer(NamedTuple):
+    """An answer that is learned.
+
+    Attributes:
+        prompt: characters of the text before it, which are its prompt.
+        learned: characters [start, end) of what is learned, the first from `prompt` on.
+    """
+
+    prompt: int
+    learned: list[Span]
 
 
 class Rendering(NamedTuple):
@@ -31,64 +50,83 @@ class Rendering(NamedTuple):
 
     Attributes:
         text: as the template writes it.
-        answers: characters [start, end) of each answer that is learned, in order.
-        prompts: the text before each answer, to be checked on the tokens; none where the template
-            marks answers itself.
+        answers: those that are learned, in order.
         words: (turn, start, end) of the text that stands in a turn; None where it cannot be told.
     """
 
     text: str
-    answers: list[tuple[int, int]]
-    prompts: list[str]
+    answers: list[Answer]
     words: list[tuple[int, int, int]] | None
 
+    @property
+    def spelled(self) -> list[Span]:
+        """Where special tokens are only text."""
+        return [(start, end) for _, start, end in self.words or ()]
 
-def render(instance: Instance, template: ChatTemplate, answers: str) -> Rendering:
-    """Renders an instance and finds its answers; `answers` is "all" or "last".
+
+def render(turns: Sequence[Turn], template: ChatTemplate, answers: str) -> Rendering:
+    """Renders a conversation and finds its answers; `answers` is "all" or "last".
+
+    One that ends in a user's turn gets the generation prompt, its last answer being yet to come.
 
     Raises:
         Unfit: with the reason.
     """
-    messages = [turn._asdict() for turn in instance.turns]
+    messages = [turn._asdict() for turn in turns]
     if any(_RESERVED.search(message["content"]) for message in messages):
         raise Unfit("a turn holds a character U+FDD0 to U+FDD4, which Unicode keeps for programs")
-    text, marked, _ = _take_signs(template.render(messages))
+    text, marked, _ = _write(messages, template)
     words = _find_words(messages, template, text)
-    turns = [number for number, message in enumerate(messages) if message["role"] == "assistant"]
-    if template.marks_answers:
-        if not marked:
-            raise Unfit("its {% generation %} blocks hold nothing of this row")
-        if answers == "last":
-            if len(marked) != len(turns):
-                raise Unfit(
-                    f"it has {len(marked)} {{% generation %}} blocks for {len(turns)} answers, so "
-                    "that the last answer is not known; pass --config.data.answers=all"
-                )
-            marked = marked[-1:]
-        return Rendering(text, marked, [], words)
-    found, prompts = [], []
-    for turn in turns if answers == "all" else turns[-1:]:
-        span, prompt = _find_answer(messages, turn, template, text)
-        found.append(span)
-        prompts.append(prompt)
-    return Rendering(text, found, prompts, words)
+    found: list[Answer] = []
+    first = 0 if answers == "all" else len(messages) - 1
+    for turn in range(len(messages) - 1, first - 1, -1):
+        if messages[turn]["role"] == "assistant":
+            prompt = _write(messages[:turn], template)[0]
+            which = f"answer {(turn + 1) // 2}"
+            if template.marks_answers:
+                if not text.startswith(prompt):
+                    raise Unfit(_WRONG_PROMPT.format(which) + _LAST * (turn < len(messages) - 1))
+                learned = _take_marked(prompt, text, marked, which)
+            else:
+                learned = [_find_answer(messages, turn, template, text, prompt, which)]
+            found.append(Answer(len(prompt), learned))
+    if answers == "all" and marked and template.marks_answers:
+        raise Unfit("its {% generation %} blocks mark what is no answer")
+    return Rendering(text, found[::-1], words)
+
+
+def _take_marked(prompt: str, text: str, marked: list[Span], which: str) -> list[Span]:
+    """Takes the blocks of an answer, those behind its prompt, off the end of `marked`."""
+    taken = [span for span in marked if span[0] >= len(prompt)]
+    del marked[len(marked) - len(taken) :]
+    if not taken:
+        raise Unfit(f"its {{% generation %}} blocks hold nothing of {which}")
+    between = text[len(prompt) : taken[0][0]]
+    if between.strip():
+        raise Unfit(
+            f"between its prompt and what it marks of {which} it writes {between[:40]!r}; begin "
+            "the {% generation %} block there"
+        )
+    return [(len(prompt), taken[0][1]), *taken[1:]]
 
 
 def _find_answer(
-    messages: list[dict[str, str]], turn: int, template: ChatTemplate, text: str
-) -> tuple[tuple[int, int], str]:
-    """The characters of the answer in `turn`, and the text before them."""
-    which = f"answer {(turn + 1) // 2}"
-    prompt = template.render(messages[:turn], prompt=True)
+    messages: list[dict[str, str]],
+    turn: int,
+    template: ChatTemplate,
+    text: str,
+    prompt: str,
+    which: str,
+) -> Span:
+    """The characters of the answer in `turn`, where the template has no blocks."""
     last = turn == len(messages) - 1
-    whole = text if last else template.render(messages[: turn + 1])
+    whole = text if last else _write(messages[: turn + 1], template)[0]
     if not text.startswith(whole):
         raise Unfit(
-            f"it writes {which} and what stands before it otherwise once more turns follow; pass "
-            "--config.data.answers=last to learn the last answer alone"
+            f"it writes {which} and what stands before it otherwise once more turns follow{_LAST}"
         )
     if not whole.startswith(prompt):
-        raise Unfit(f"its prompt for {which} is not how the text with that answer begins")
+        raise Unfit(_WRONG_PROMPT.format(which))
     rest, answer = whole[len(prompt) :], messages[turn]["content"].strip()
     lead = len(rest) - len(rest.lstrip())
     if not rest.startswith(answer, lead):
@@ -98,7 +136,14 @@ def _find_answer(
         )
     if not rest[lead + len(answer) :].strip():
         raise Unfit(f"it closes {which} with no token to stop at; write {{{{ eos_token }}}} there")
-    return (len(prompt), len(prompt) + len(rest.rstrip())), prompt
+    return len(prompt), len(prompt) + len(rest.rstrip())
+
+
+def _write(
+    messages: list[dict[str, str]], template: ChatTemplate
+) -> tuple[str, list[Span], list[tuple[int, int, int]]]:
+    """A conversation without signs, with the generation prompt if a user speaks last."""
+    return _take_signs(template.render(messages, prompt=messages[-1]["role"] != "assistant"))
 
 
 def _find_words(
@@ -113,7 +158,7 @@ def _find_words(
             sign = f"{_OPEN}{number}{_NUMBER_END}{own}{_CLOSE}"
             signed.append({**message, "content": content.replace(own, sign, 1)})
         try:
-            plain, _, words = _take_signs(template.render(signed))
+            plain, _, words = _write(signed, template)
         except Unfit:
             return None
         # A template that looks into the contents may write another text when signs stand in them.
@@ -147,59 +192,77 @@ def _take_signs(
 
 
 def tokenized(
-    instances: Sequence[Instance], tokenizer: Tokenizer, template: ChatTemplate, answers: str
+    conversations: Sequence[Sequence[Turn]],
+    tokenizer: Tokenizer,
+    template: ChatTemplate,
+    answers: str,
 ) -> list[TokenizedExample | Unfit]:
-    """Renders and tokenizes instances; one that the template does not fit gives the reason."""
+    """Renders and tokenizes conversations; one that the template does not fit gives the reason."""
     rendered: list[Rendering | Unfit] = []
     texts: list[str] = []
-    plain: list[list[tuple[int, int]]] = []
-    for instance in instances:
+    plain: list[list[Span]] = []
+    for turns in conversations:
         try:
-            one = render(instance, template, answers)
+            one = render(turns, template, answers)
             if one.words is None:
-                _refuse_spelled(instance, tokenizer)
+                _refuse_spelled(turns, tokenizer)
         except Unfit as reason:
             rendered.append(reason)
             continue
         rendered.append(one)
-        spelled = [(start, end) for _, start, end in one.words or ()]
-        texts += [one.text, *one.prompts]
-        plain += [spelled] * (1 + len(one.prompts))
+        texts += [*(one.text[: answer.prompt] for answer in one.answers), one.text]
+        plain += [one.spelled] * (len(one.answers) + 1)
     encodings = iter(tokenizer.encode_rendered(texts, plain))
-    rows: list[TokenizedExample | Unfit] = []
+    examples: list[TokenizedExample | Unfit] = []
     for maybe in rendered:
         if isinstance(maybe, Unfit):
-            rows.append(maybe)
+            examples.append(maybe)
             continue
-        whole, prompts = next(encodings), [next(encodings) for _ in maybe.prompts]
+        parts = list(itertools.islice(encodings, len(maybe.answers) + 1))
         try:
-            rows.append(_token_row(maybe, whole, prompts))
+            examples.append(_example(maybe, parts, tokenizer, not template.marks_answers))
         except Unfit as reason:
-            rows.append(reason)
-    return rows
+            examples.append(reason)
+    return examples
 
 
-def _token_row(one: Rendering, whole: Encoding, prompts: list[Encoding]) -> TokenizedExample:
+def _example(
+    one: Rendering, parts: list[Encoding], tokenizer: Tokenizer, closed: bool
+) -> TokenizedExample:
+    """Tokens and mask, from the encodings of all prompts and of the whole text.
+
+    Args:
+        closed: whether no token may join the end of an answer with what follows.
+    """
+    ends = [*(answer.prompt for answer in one.answers), len(one.text)]
+    whole, firsts = parts[0], []
+    for start, end, part in zip(ends, ends[1:], parts[1:], strict=False):
+        firsts.append(len(whole.ids))
+        encode = partial(_encode_end, tokenizer, one.spelled, end)
+        whole = prolonged(whole, part, one.text[:end], start, encode)
     ids, spans = whole
     answer, turn = np.full(len(ids), -1, np.int32), np.full(len(ids), -1, np.int32)
-    for number, (start, end) in enumerate(one.answers):
-        first = int((spans[:, 1] <= start).sum())
-        if prompts:
-            first = len(prompts[number].ids)
-            if not np.array_equal(ids[:first], prompts[number].ids):
-                raise Unfit("a token joins the end of its prompt with the answer")
-            if ((spans[:, 0] < end) & (spans[:, 1] > end)).any():
+    for number, (first, (prompt, learned)) in enumerate(zip(firsts, one.answers, strict=True)):
+        for start, end in learned:
+            if closed and ((spans[:, 0] < end) & (spans[:, 1] > end)).any():
                 raise Unfit("a token joins the end of an answer with what follows")
-        answer[first : int((spans[:, 0] < end).sum())] = number
+            begin = first if start == prompt else int((spans[:, 1] <= start).sum())
+            answer[begin : int((spans[:, 0] < end).sum())] = number
     for index, start, end in one.words or ():
         lead = start - len(one.text[:start].rstrip())
         turn[holds_words(spans, start, end, lead)] = index
     return TokenizedExample(ids, answer, turn)
 
 
-def _refuse_spelled(instance: Instance, tokenizer: Tokenizer) -> None:
+def _encode_end(tokenizer: Tokenizer, spelled: Sequence[Span], end: int, text: str) -> Encoding:
+    """Encodes a text that ends at `end` of the whole; `spelled` are the whole's words."""
+    by = len(text) - end
+    return tokenizer.encode_rendered([text], [[(s + by, e + by) for s, e in spelled]])[0]
+
+
+def _refuse_spelled(turns: Sequence[Turn], tokenizer: Tokenizer) -> None:
     for special in tokenizer.special_texts:
-        if any(special in turn.content for turn in instance.turns):
+        if any(special in turn.content for turn in turns):
             raise Unfit(
                 f"a turn spells the special token {special!r}, and it changes its text with what "
                 "the turns hold, so that one cannot be told from the other"

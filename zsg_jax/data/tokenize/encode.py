@@ -1,12 +1,13 @@
 """Instances to tokens and loss masks: a form renders them, a limit cuts them."""
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
-from typing import NamedTuple, Protocol
+from types import MappingProxyType
+from typing import NamedTuple
 
 import numpy as np
 
-from zsg_jax.data.instance import Instance
+from zsg_jax.data.instance import Instance, Turn
 from zsg_jax.data.tokenize import chat
 from zsg_jax.data.tokenize import user_assistant as study
 from zsg_jax.data.tokenize.jinja import ChatTemplate
@@ -21,138 +22,148 @@ class Form(NamedTuple):
     """How instances are put into tokens.
 
     Attributes:
-        template: as `templates.jinja.load` gives it; None for the study's own form.
+        template: as `jinja.load` gives it; None for the study's own form.
         answers: which of a conversation's answers carry loss, "all" or "last".
-        truncation: one of `templates.truncation.TRUNCATIONS`.
+        truncation: one of `truncation.TRUNCATIONS`.
         max_answer: tokens at most of an answer with what closes it; None: as many as there are.
+        join: of the study's form, whether a prompt and its answer are tokenized as one text.
     """
 
     template: ChatTemplate | None = None
     answers: str = "all"
     truncation: str = "tail"
     max_answer: int | None = None
+    join: bool = False
 
     @property
     def fingerprint(self) -> str:
-        """The template's digest; "study" for the study's form."""
-        return self.template.fingerprint if self.template else "study"
+        """The template's digest; of the study's form, its name and where it cuts tokens apart."""
+        if self.template:
+            return self.template.fingerprint
+        return f"study, {'joined' if self.join else 'cut apart'}"
 
 
 STUDY_FORM = Form()
 
 
-class TokenizedExamples(Protocol):
-    """Token rows of unequal length, in memory (`Examples`) or on disk (`tokens.StoredExamples`)."""
+class TokenizedExamples(ABC):
+    """Token sequences of unequal length, in memory (`Examples`) or on disk (`StoredExamples`).
 
-    def __len__(self) -> int: ...
+    Attributes:
+        counts: (N, 5) int32, of each example: its tokens, those that carry loss, those that the
+            limits took (as `truncation.fit` counts them), those of these that carried loss, and the
+            turns that the study's form took white space from the front of.
+        refused: why the template does not fit, for the examples it does not fit; these hold no
+            token.
+    """
 
-    def __getitem__(self, row: int) -> tuple[np.ndarray, np.ndarray]:
-        """Tokens (n,) int32 and loss mask (n,) bool of one row."""
-        ...
+    counts: np.ndarray
+    refused: Mapping[int, str]
 
-    def select(self, rows: np.ndarray) -> "TokenizedExamples":
-        """The given rows, in the given order."""
-        ...
+    def __len__(self) -> int:
+        return len(self.counts)
+
+    @abstractmethod
+    def __getitem__(self, index: int) -> tuple[np.ndarray, np.ndarray]:
+        """Tokens (n,) int32 and loss mask (n,) bool of one example."""
+
+    @abstractmethod
+    def select(self, indices: np.ndarray) -> "TokenizedExamples":
+        """The given examples, in the given order."""
 
     @property
     def lengths(self) -> np.ndarray:
-        """(N,) int64 tokens a row."""
-        ...
+        """(N,) int64 tokens of each; so the next, column by column of `counts`."""
+        return self.counts[:, 0].astype(np.int64)
 
     @property
     def answer_tokens(self) -> np.ndarray:
-        """(N,) int64 tokens a row that carry loss."""
-        ...
+        return self.counts[:, 1].astype(np.int64)
 
     @property
     def cut(self) -> np.ndarray:
-        """(N,) int64, as `Examples` has it, and so the next two."""
-        ...
+        return self.counts[:, 2].astype(np.int64)
 
     @property
-    def answer_cut(self) -> np.ndarray: ...
+    def answer_cut(self) -> np.ndarray:
+        return self.counts[:, 3].astype(np.int64)
 
     @property
-    def refused(self) -> Mapping[int, str]: ...
+    def stripped(self) -> np.ndarray:
+        return self.counts[:, 4].astype(np.int64)
+
+    def _refused_of(self, indices: np.ndarray) -> dict[int, str]:
+        """`refused` as `select` numbers the examples."""
+        chosen = enumerate(np.arange(len(self))[indices].tolist())
+        return {new: self.refused[old] for new, old in chosen if old in self.refused}
 
 
-@dataclass(frozen=True)
-class Examples:
-    """Token rows of unequal length, held flat.
+class Examples(TokenizedExamples):
+    """Token sequences held flat.
 
     Attributes:
         tokens: (sum of lengths,) int32.
         loss_mask: (sum of lengths,) bool, true on answer tokens and their eos.
-        offsets: (N + 1,) int64; row i is [offsets[i], offsets[i + 1]).
-        cut: (N,) int64, tokens that the limits took from the row, as `truncation.fit` counts them.
-        answer_cut: (N,) int64, those of them that carried loss; may be left out.
-        refused: why the template does not fit, for the rows it does not fit; these hold no token.
     """
 
-    tokens: np.ndarray
-    loss_mask: np.ndarray
-    offsets: np.ndarray
-    cut: np.ndarray
-    answer_cut: np.ndarray = field(default_factory=lambda: np.zeros(0, np.int64))
-    refused: Mapping[int, str] = field(default_factory=dict)
+    def __init__(
+        self,
+        examples: Sequence[tuple[np.ndarray, np.ndarray]],
+        limits: np.ndarray | tuple[int, int, int] = (0, 0, 0),
+        refused: Mapping[int, str] = MappingProxyType({}),
+    ) -> None:
+        """Takes tokens and loss mask of each; `limits` (N, 3) are the last columns of `counts`."""
+        tokens, masks = [tokens for tokens, _ in examples], [mask for _, mask in examples]
+        self.tokens = np.concatenate([np.zeros(0, np.int32), *tokens])
+        self.loss_mask = np.concatenate([np.zeros(0, bool), *masks])
+        self.counts = np.zeros((len(examples), 5), np.int32)
+        self.counts[:, 0], self.counts[:, 1] = [*map(len, tokens)], [*map(np.count_nonzero, masks)]
+        self.counts[:, 2:] = limits
+        self.refused = refused
+        self._ends = np.cumsum(self.lengths)
 
-    def __len__(self) -> int:
-        return len(self.cut)
-
-    def __getitem__(self, row: int) -> tuple[np.ndarray, np.ndarray]:
-        """Tokens (n,) int32 and loss mask (n,) bool of one row."""
-        part = slice(self.offsets[row], self.offsets[row + 1])
+    def __getitem__(self, index: int) -> tuple[np.ndarray, np.ndarray]:
+        """Tokens (n,) int32 and loss mask (n,) bool of one example."""
+        end = self._ends[index]
+        part = slice(end - self.counts[index, 0], end)
         return self.tokens[part], self.loss_mask[part]
 
-    @property
-    def lengths(self) -> np.ndarray:
-        """(N,) int64 tokens a row."""
-        return np.diff(self.offsets)
-
-    @property
-    def answer_tokens(self) -> np.ndarray:
-        """(N,) int64 tokens a row that carry loss."""
-        sums = np.concatenate([[0], np.cumsum(self.loss_mask, dtype=np.int64)])
-        return np.diff(sums[self.offsets])
-
-    def select(self, rows: np.ndarray) -> "Examples":
-        """The given rows, in the given order."""
-        chosen = _pack([self[row] for row in rows])
-        numbers = enumerate(np.arange(len(self))[rows].tolist())
-        return replace(
-            chosen,
-            cut=self.cut[rows],
-            answer_cut=self.answer_cut[rows] if len(self.answer_cut) else self.answer_cut,
-            refused={new: self.refused[old] for new, old in numbers if old in self.refused},
-        )
+    def select(self, indices: np.ndarray) -> "Examples":
+        """The given examples, in the given order."""
+        chosen = [self[index] for index in np.arange(len(self))[indices]]
+        return Examples(chosen, self.counts[indices, 2:], self._refused_of(indices))
 
 
 def encode(
     instances: Sequence[Instance],
     tokenizer: Tokenizer,
     max_length: int,
-    on_progress: Callable[[int], object] = lambda rows: None,
+    on_progress: Callable[[int], object] = lambda examples: None,
     form: Form = STUDY_FORM,
 ) -> Examples:
-    """Tokenizes instances, marks what is learned and cuts rows to `max_length` tokens.
+    """Tokenizes instances, marks what is learned and cuts examples to `max_length` tokens.
 
-    Rows that the template does not fit hold no token and are listed in `Examples.refused`.
+    Examples that the template does not fit hold no token and are listed in `Examples.refused`.
     """
-    rows: list[Fitted] = []
+    made: list[Fitted] = []
+    stripped: list[int] = []
     refused: dict[int, str] = {}
     for start in range(0, len(instances), 1024):
-        chunk = instances[start : start + 1024]
-        for instance, row in zip(chunk, _token_rows(chunk, tokenizer, form), strict=True):
-            if isinstance(row, Unfit):
-                refused[len(rows)] = str(row)
-                row = TokenizedExample(*[np.zeros(0, np.int32)] * 3)
-            rows.append(fit(row, instance.turns, max_length, form.truncation, form.max_answer))
-        on_progress(len(chunk))
-    return replace(
-        _pack([(row.ids, row.loss_mask) for row in rows]),
-        cut=np.asarray([row.prompt_cut + row.answer_cut for row in rows], np.int64),
-        answer_cut=np.asarray([row.answer_cut for row in rows], np.int64),
-        refused=refused,
+        turns = [instance.turns for instance in instances[start : start + 1024]]
+        for its, one in zip(turns, _tokenized(turns, tokenizer, form), strict=True):
+            if isinstance(one, Unfit):
+                refused[len(made)] = str(one)
+                one = TokenizedExample(*[np.zeros(0, np.int32)] * 3)
+            made.append(fit(one, its, max_length, form.truncation, form.max_answer))
+            blank = (turn.content[:1].isspace() for turn in its)
+            stripped.append(0 if form.template else sum(blank))
+        on_progress(len(turns))
+    limits = [
+        (one.prompt_cut + one.answer_cut, one.answer_cut, count)
+        for one, count in zip(made, stripped, strict=True)
+    ]
+    return Examples(
+        [(one.ids, one.loss_mask) for one in made], np.reshape(limits, (-1, 3)), refused
     )
 
 
@@ -162,37 +173,36 @@ def prompt_tokens(
     form: Form = STUDY_FORM,
     max_length: int | None = None,
 ) -> np.ndarray:
-    """What a model is given to answer the last prompt: (n,) int32, the row before that answer.
+    """What a model is given to answer the last prompt of `instance`, whose own answer is not read.
 
-    With `max_length` these are the first tokens of the row that `encode` makes with it, otherwise
-    of the whole row. In the study's form a tokenizer may join the space after "Assistant:" with
-    the answer's first word; it is then the answer's.
+    Args:
+        max_length: tokens at most: what is over is taken from the words of the prompt, or from its
+            end, as `form.truncation` says.
+
+    Returns:
+        (n,) int32, exactly one bos where the form or the template writes one: the tokens that stand
+        before the answer in what `encode` makes of the instance, unless it is cut.
 
     Raises:
         UserError: if the template does not fit.
     """
-    (row,) = _token_rows([instance], tokenizer, form)
-    if isinstance(row, Unfit):
-        raise UserError(f"row {instance.id!r}: the chat template does not fit: {row}")
-    limit = len(row.ids) if max_length is None else max_length
-    fitted = fit(row, instance.turns, limit, form.truncation, form.max_answer)
-    return fitted.ids[: fitted.prompt]
+    (one,) = _tokenized([instance.turns[:-1]], tokenizer, form)
+    if isinstance(one, Unfit):
+        raise UserError(f"example {instance.id!r}: the chat template does not fit: {one}")
+    # A token stands for the answer, which limits cut last.
+    asked = TokenizedExample(
+        np.append(one.ids, 0),
+        np.append(one.answer, one.answer.max(initial=-1) + 1),
+        np.append(one.turn, -1),
+    )
+    limit = len(one.ids) if max_length is None else max_length
+    fitted = fit(asked, instance.turns, limit + 1, form.truncation, form.max_answer)
+    return fitted.ids[: min(fitted.prompt, limit)]
 
 
-def _token_rows(
-    instances: Sequence[Instance], tokenizer: Tokenizer, form: Form
+def _tokenized(
+    conversations: Sequence[Sequence[Turn]], tokenizer: Tokenizer, form: Form
 ) -> Sequence[TokenizedExample | Unfit]:
     if form.template is None:
-        return study.tokenized(instances, tokenizer, form.answers)
-    return chat.tokenized(instances, tokenizer, form.template, form.answers)
-
-
-def _pack(rows: Sequence[tuple[np.ndarray, np.ndarray]]) -> Examples:
-    offsets = np.zeros(len(rows) + 1, np.int64)
-    np.cumsum([len(tokens) for tokens, _ in rows], out=offsets[1:])
-    return Examples(
-        tokens=np.concatenate([tokens for tokens, _ in rows] or [np.zeros(0, np.int32)]),
-        loss_mask=np.concatenate([mask for _, mask in rows] or [np.zeros(0, bool)]),
-        offsets=offsets,
-        cut=np.zeros(len(rows), np.int64),
-    )
+        return study.tokenized(conversations, tokenizer, form.answers, form.join)
+    return chat.tokenized(conversations, tokenizer, form.template, form.answers)

@@ -1,15 +1,14 @@
-"""Token rows on disk: computed once, in shards, and read where they are asked for.
+"""Tokenized examples on disk: computed once, in shards, and read where they are asked for.
 
 A folder holds `manifest.json` and a folder for each shard: `tokens.npy` (uint16 where the
 vocabulary fits, else int32), `mask.npy` (the loss mask, a bit a token, padded to bytes) and
-`rows.npy` (n, 4) int32: tokens of each row, those that carry loss, those that the limits took, and
-those of them that carried loss. The files are mapped into memory, so that their content is shared
-by all processes that read it and need not stay.
+`counts.npy` (n, 5) int32, as `TokenizedExamples.counts`. The files are mapped into memory, so that
+their content is shared by all processes that read it and need not stay.
 """
 
 import hashlib
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -18,103 +17,71 @@ import numpy as np
 import tokenizers
 
 from zsg_jax.data.dataset import Dataset
-from zsg_jax.data.tokenize.encode import STUDY_FORM, Examples, Form, encode
+from zsg_jax.data.tokenize.encode import STUDY_FORM, Examples, Form, TokenizedExamples, encode
 from zsg_jax.data.tokenize.tokenizer import Tokenizer
 from zsg_jax.runtime.errors import UserError, check
 from zsg_jax.runtime.files import need_json
 from zsg_jax.runtime.shards import MANIFEST, Shards
 
 # To be raised when the same instances come out as other tokens than before.
-FORMAT = 2
+FORMAT = 3
 SHARD_ROWS = 32_768
-_LENGTH, _LOSS, _CUT, _ANSWER_CUT = range(4)
 
 
-class StoredExamples:
-    """The `Examples` of a folder, left on disk; only the numbers of each row are in memory.
+class StoredExamples(TokenizedExamples):
+    """The examples of a folder, left on disk; only the counts of each are in memory.
 
-    It is pickled as its path, and the rows selected, whatever they hold.
+    It is pickled as its path, and the examples selected, whatever they hold.
     """
 
     def __init__(self, folder: Path, chosen: np.ndarray | None = None) -> None:
-        """Opens what `store` wrote to `folder`; `chosen` (n,) int64 are its rows, None: all.
+        """Opens what `store` wrote to `folder`; `chosen` (n,) int64 are its examples, None: all.
 
         Raises:
             UserError: if a file is missing or is not as the manifest tells.
         """
-        self._folder, self._chosen = Path(folder).absolute(), chosen
+        self._folder, self._given = Path(folder).absolute(), chosen
         manifest = need_json(self._folder / MANIFEST, ("rows", "shards"))
         shards = manifest["shards"]
         self._shards = [self._folder / shard["folder"] for shard in shards]
         self._starts = np.asarray([0, *(shard["stop"] for shard in shards)])
-        parts = [_load(shard / "rows.npy") for shard in self._shards]
+        parts = [_load(shard / "counts.npy") for shard in self._shards]
+        self.counts = np.concatenate([np.zeros((0, 5), np.int32), *parts])
+        lengths = [part[:, 0].astype(np.int64) for part in parts]
         self._offsets = np.concatenate(
-            [np.cumsum(part[:, _LENGTH], dtype=np.int64) - part[:, _LENGTH] for part in parts]
-            or [np.zeros(0, np.int64)]
+            [np.zeros(0, np.int64), *(np.cumsum(n) - n for n in lengths)]
         )
-        self._rows = np.concatenate([np.zeros((0, 4), np.int32), *parts])
-        self._refused = {
-            shard["start"] + int(row): reason
+        self.refused = {
+            shard["start"] + int(index): reason
             for shard in shards
-            for row, reason in shard["refused"].items()
+            for index, reason in shard["refused"].items()
         }
-        whole = len(self._rows) == self._starts[-1] == manifest["rows"]
+        whole = len(self) == self._starts[-1] == manifest["rows"]
         check(whole, f"{folder}: does not hold all rows; start again to make those that are gone")
+        self._chosen = np.arange(len(self))
         self._mapped: dict[int, tuple[np.ndarray, np.ndarray]] = {}
+        if chosen is not None:
+            self.refused, self.counts = self._refused_of(chosen), self.counts[chosen]
+            self._offsets, self._chosen = self._offsets[chosen], chosen
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return StoredExamples, (self._folder, self._chosen)
+        return StoredExamples, (self._folder, self._given)
 
-    def __len__(self) -> int:
-        return len(self._rows) if self._chosen is None else len(self._chosen)
-
-    def __getitem__(self, row: int) -> tuple[np.ndarray, np.ndarray]:
-        """Tokens (n,) int32 and loss mask (n,) bool of one row."""
-        row = int(row if self._chosen is None else self._chosen[row])
-        start, count = int(self._offsets[row]), int(self._rows[row, _LENGTH])
+    def __getitem__(self, index: int) -> tuple[np.ndarray, np.ndarray]:
+        """Tokens (n,) int32 and loss mask (n,) bool of one example."""
+        start, count = int(self._offsets[index]), int(self.counts[index, 0])
         if not count:
             return np.zeros(0, np.int32), np.zeros(0, bool)
-        tokens, mask = self._files(int(np.searchsorted(self._starts, row, side="right")) - 1)
+        tokens, mask = self._files(
+            int(np.searchsorted(self._starts, self._chosen[index], side="right")) - 1
+        )
         bits = np.unpackbits(mask[start // 8 : -(-(start + count) // 8)])
         first = start % 8
         return tokens[start : start + count].astype(np.int32), bits[first : first + count] != 0
 
-    @property
-    def lengths(self) -> np.ndarray:
-        """(N,) int64 tokens a row."""
-        return self._column(_LENGTH)
-
-    @property
-    def answer_tokens(self) -> np.ndarray:
-        """(N,) int64 tokens a row that carry loss."""
-        return self._column(_LOSS)
-
-    @property
-    def cut(self) -> np.ndarray:
-        """(N,) int64, as in `Examples`."""
-        return self._column(_CUT)
-
-    @property
-    def answer_cut(self) -> np.ndarray:
-        """(N,) int64, as in `Examples`."""
-        return self._column(_ANSWER_CUT)
-
-    @property
-    def refused(self) -> Mapping[int, str]:
-        """As in `Examples`."""
-        if self._chosen is None:
-            return self._refused
-        numbers = enumerate(self._chosen.tolist())
-        return {new: self._refused[old] for new, old in numbers if old in self._refused}
-
-    def select(self, rows: np.ndarray) -> "StoredExamples":
-        """The given rows, in the given order."""
-        within = np.arange(len(self)) if self._chosen is None else self._chosen
-        return StoredExamples(self._folder, within[rows])
-
-    def _column(self, number: int) -> np.ndarray:
-        column = self._rows[:, number]
-        return (column if self._chosen is None else column[self._chosen]).astype(np.int64)
+    def select(self, indices: np.ndarray) -> "StoredExamples":
+        """The given examples, in the given order."""
+        return StoredExamples(self._folder, self._chosen[indices])
 
     def _files(self, shard: int) -> tuple[np.ndarray, np.ndarray]:
         if shard not in self._mapped:
@@ -128,7 +95,7 @@ def store(
     tokenizer: Tokenizer,
     max_length: int,
     folder: Path,
-    on_progress: Callable[[int], object] = lambda rows: None,
+    on_progress: Callable[[int], object] = lambda examples: None,
     form: Form = STUDY_FORM,
     shard_rows: int = SHARD_ROWS,
 ) -> None:
@@ -138,8 +105,8 @@ def store(
     What was made of other instances, by another tokenizer, in another form or with other limits is
     replaced. A shard that is gone or whose checksum differs is named and computed again.
 
-    It pays for any number of rows: 10,796 rows of P3 take 3.7 s to tokenize, 0.04 s more to keep
-    and 0.01 s to check and open.
+    It pays for any number: 10,796 examples of P3 take 3.7 s to tokenize, 0.04 s more to keep and
+    0.01 s to check and open.
     """
     dtype = "uint16" if tokenizer.vocab_size <= 1 << 16 else "int32"
     head = {
@@ -158,7 +125,7 @@ def store(
             continue
         part = instances.select(np.arange(start, stop))
         examples = encode(part, tokenizer, max_length, on_progress, form)
-        entry["refused"] = {str(row): reason for row, reason in examples.refused.items()}
+        entry["refused"] = {str(index): reason for index, reason in examples.refused.items()}
         with shards.writing(entry) as path:
             _write(examples, path, dtype)
     shards.finish(prune=True)
@@ -172,11 +139,10 @@ def _digest(instances: Dataset, tokenizer: Tokenizer, max_length: int, form: For
 
 
 def _write(examples: Examples, folder: Path, dtype: str) -> None:
-    counts = [examples.lengths, examples.answer_tokens, examples.cut, examples.answer_cut]
     folder.mkdir()
     np.save(folder / "tokens.npy", examples.tokens.astype(dtype))
     np.save(folder / "mask.npy", np.packbits(examples.loss_mask))
-    np.save(folder / "rows.npy", np.stack(counts, axis=1).astype(np.int32))
+    np.save(folder / "counts.npy", examples.counts)
 
 
 def _load(path: Path) -> np.ndarray:

@@ -2,15 +2,16 @@
 
 import hashlib
 import json
-import re
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple, Protocol
+from typing import Any, Protocol
 
 import numpy as np
 import tokenizers
 from tokenizers import decoders, models, pre_tokenizers, trainers
 
+from zsg_jax.data.tokenize.encoding import Encoding, Span
+from zsg_jax.data.tokenize.rendered import RenderedEncoder, encode_spelled, to_encoding
 from zsg_jax.runtime.errors import UserError
 from zsg_jax.runtime.files import write_bytes, write_json
 
@@ -28,16 +29,6 @@ FILES = (
     "chat_template.jinja",
     "chat_template.json",
 )
-
-
-Span = tuple[int, int]
-
-
-class Encoding(NamedTuple):
-    """Tokens of one text: ids (n,) int32, and the characters [start, end) it came from (n, 2)."""
-
-    ids: np.ndarray
-    spans: np.ndarray
 
 
 class Tokenizer(Protocol):
@@ -107,7 +98,7 @@ class ByteTokenizer:
         """See `Tokenizer.encode_rendered`."""
         ids = {BOS: 256, EOS: self.eos_id}
         return [
-            _encode_spelled(text, ids, lambda part: self.encode([part])[0], kept)
+            encode_spelled(text, ids, lambda part: self.encode([part])[0], kept)
             for text, kept in zip(texts, plain, strict=True)
         ]
 
@@ -152,7 +143,7 @@ class FileTokenizer:
     def encode(self, texts: Sequence[str]) -> list[Encoding]:
         """See `Tokenizer.encode`."""
         return [
-            _to_encoding(encoding)
+            to_encoding(encoding)
             for encoding in self._inner.encode_batch(list(texts), add_special_tokens=False)
         ]
 
@@ -258,109 +249,3 @@ def _special(
     if token_id is None:
         raise UserError(f"{folder}: {key} {token!r} is not in tokenizer.json's vocabulary")
     return token_id
-
-
-def _to_encoding(encoding: tokenizers.Encoding) -> Encoding:
-    """What `tokenizers` gives, as arrays."""
-    return Encoding(
-        np.asarray(encoding.ids, np.int32), np.asarray(encoding.offsets, np.int64).reshape(-1, 2)
-    )
-
-
-def _encode_spelled(
-    text: str, ids: Mapping[str, int], encode: Callable[[str], Encoding], plain: Sequence[Span]
-) -> Encoding:
-    """Encodes `text` with `encode`, but the special tokens `ids` as themselves.
-
-    Args:
-        ids: texts of special tokens and their ids.
-        plain: characters [start, end) in which a special token is only text.
-    """
-    parts, read = [], 0
-    for found in re.finditer("|".join(map(re.escape, ids)), text):
-        if not _overlaps(found.span(), plain):
-            parts.append(_moved(encode(text[read : found.start()]), read))
-            parts.append(Encoding(np.asarray([ids[found[0]]], np.int32), np.array([found.span()])))
-            read = found.end()
-    return _joined([*parts, _moved(encode(text[read:]), read)])
-
-
-class RenderedEncoder:
-    """A `tokenizers` model that knows special tokens when it sees them, and adds none itself."""
-
-    def __init__(self, inner: tokenizers.Tokenizer) -> None:
-        """Copies `inner`, which is left as it is."""
-        self._inner = tokenizers.Tokenizer.from_str(inner.to_str())
-        # It may take white space out of the spans, which are all that shows a token's borders.
-        self._inner.post_processor = None
-        self._inner.encode_special_tokens = False
-        added = inner.get_added_tokens_decoder().items()
-        self._special = np.asarray([i for i, one in added if one.special], np.int32)
-
-    def encode(self, texts: Sequence[str], plain: Sequence[Sequence[Span]]) -> list[Encoding]:
-        """Encodes texts; `plain` holds for each the characters where special tokens are text."""
-        batch = self._inner.encode_batch(list(texts), add_special_tokens=False)
-        return [
-            self._with_plain(text, _to_encoding(one), kept)
-            for text, one, kept in zip(texts, batch, plain, strict=True)
-        ]
-
-    def _with_plain(self, text: str, whole: Encoding, plain: Sequence[Span]) -> Encoding:
-        """`whole` with those stretches between real special tokens anew that spell others."""
-        special = np.flatnonzero(np.isin(whole.ids, self._special)).tolist()
-        # A token that takes white space beside it does not own it: a turn may begin there.
-        bare = Encoding(whole.ids, whole.spans.copy())
-        for i in special:
-            bare.spans[i] = _stripped(text, *whole.spans[i].tolist())
-        real = [i for i in special if not _overlaps(bare.spans[i].tolist(), plain)]
-        if len(real) == len(special):
-            return bare
-        parts, read = [], 0
-        for place in [*real, len(whole.ids)]:
-            if any(read <= i < place for i in special):
-                start = int(whole.spans[read - 1, 1]) if read else 0
-                end = len(text) if place == len(whole.ids) else int(whole.spans[place, 0])
-                parts.append(_moved(self._encode_plain(text[start:end], start > 0), start))
-            else:
-                parts.append(_part(bare, read, place))
-            parts.append(_part(bare, place, place + 1))
-            read = place + 1
-        return _joined(parts)
-
-    def _encode_plain(self, text: str, inside: bool) -> Encoding:
-        self._inner.encode_special_tokens = True
-        # Some models put a space before a text's first word; a line break keeps it off the words
-        # of a text that goes on, unless it is joined with them.
-        shift = int(inside)
-        one = _to_encoding(self._inner.encode("\n" * shift + text, add_special_tokens=False))
-        if ((one.spans[:, 0] < shift) & (one.spans[:, 1] > shift)).any():
-            shift = 0
-            one = _to_encoding(self._inner.encode(text, add_special_tokens=False))
-        self._inner.encode_special_tokens = False
-        own = one.spans[:, 1] > shift
-        return Encoding(one.ids[own], one.spans[own] - shift)
-
-
-def _part(encoding: Encoding, start: int, end: int) -> Encoding:
-    return Encoding(encoding.ids[start:end], encoding.spans[start:end])
-
-
-def _moved(encoding: Encoding, by: int) -> Encoding:
-    return Encoding(encoding.ids, encoding.spans + by)
-
-
-def _joined(parts: Sequence[Encoding]) -> Encoding:
-    ids, spans = zip(*parts, strict=True)
-    return Encoding(np.concatenate(ids), np.concatenate(spans))
-
-
-def _stripped(text: str, start: int, end: int) -> Span:
-    """A span without the white space at its ends, if it holds anything else."""
-    part = text[start:end]
-    if not part.strip():
-        return start, end
-    return end - len(part.lstrip()), start + len(part.rstrip())
-
-
-def _overlaps(span: Sequence[int], others: Sequence[Span]) -> bool:
-    return any(start < span[1] and span[0] < end for start, end in others)

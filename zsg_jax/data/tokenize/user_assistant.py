@@ -1,77 +1,112 @@
 """The study's conversation form (arXiv 2406.11721), which needs no template.
 
-    bos "User: …\\nAssistant: answer" eos "\\nUser: …\\nAssistant: answer" eos …
+    bos "User: …" "\\nAssistant: " "answer" eos "\\nUser: …" "\\nAssistant: " "answer" eos …
 
-A system turn, where there is one, comes first as "System: …" and a line break. Only answer tokens
-and the eos that closes each answer carry loss.
+Turns are stripped of outer white space. What stands in quotes is tokenized by itself, so that the
+tokens before an answer are those of a prompt that ends in "Assistant: ", whatever is answered. A
+system turn, where there is one, comes first as "System: …", and a line break before "User: …". Only
+answers and the eos that closes each carry loss.
+
+Joined, a prompt and its answer are one text, and the blank before an answer is the answer's, since
+most tokenizers make one token of it and the first word; the prompt then ends in "Assistant:".
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
 
-from zsg_jax.data.instance import Instance
-from zsg_jax.data.tokenize.tokenizer import Tokenizer
+from zsg_jax.data.instance import Turn
+from zsg_jax.data.tokenize.encoding import Encoding, prolonged
+from zsg_jax.data.tokenize.tokenizer import ByteTokenizer, Tokenizer
 from zsg_jax.data.tokenize.truncation import TokenizedExample, holds_words
 
+_NAMES = {"system": "System: ", "user": "User: ", "assistant": ""}
 
-class Exchange(NamedTuple):
-    """One prompt with its answer.
+
+class Piece(NamedTuple):
+    """Text that is tokenized by itself.
 
     Attributes:
-        text: what is tokenized; `text[answer_start:]` is the answer, closed by eos.
-        answer_start: in characters.
+        text: what it holds, without the eos that closes an answer.
         words: (turn, start, end) of the text that stands in a turn, not in the form.
+        answer: where an answer starts; None: it holds none.
     """
 
     text: str
-    answer_start: int
-    words: tuple[tuple[int, int, int], ...]
+    words: tuple[tuple[int, int, int], ...] = ()
+    answer: int | None = None
 
 
-def exchanges(instance: Instance) -> list[Exchange]:
-    """Renders the turns of an instance; every exchange ends where an eos stands."""
-    rendered = []
-    text, words = "", []
-    for number, turn in enumerate(instance.turns):
-        text += {"system": "System: ", "user": "User: ", "assistant": "Assistant: "}[turn.role]
-        words.append((number, len(text), len(text) + len(turn.content)))
-        text += turn.content
-        if turn.role == "assistant":
-            rendered.append(Exchange(text, words[-1][1], tuple(words)))
-            words = []
-        text = "\n" if turn.role == "assistant" else text + "\n"
-    return rendered
+def pieces(turns: Sequence[Turn], join: bool) -> list[Piece]:
+    """Renders turns; after a user's last one comes the head of an answer."""
+    head, blank = ("\nAssistant:", " ") if join else ("\nAssistant: ", "")
+    made: list[Piece] = []
+    for number, turn in enumerate(turns):
+        answered, words = turn.role == "assistant", turn.content.strip()
+        before = blank if answered else "\n" * bool(number) + _NAMES[turn.role]
+        text = before + words
+        piece = Piece(text, ((number, len(before), len(text)),), 0 if answered else None)
+        made += [piece, Piece(head)] if turn.role == "user" else [piece]
+    return _joined(made) if join else made
+
+
+def _joined(apart: Sequence[Piece]) -> list[Piece]:
+    """A piece for every answer with what stands before it, and for what stands after the last."""
+    made: list[Piece] = []
+    for piece in apart:
+        if made and made[-1].answer is None:
+            text, words, _ = made.pop()
+            by = len(text)
+            words += tuple((turn, start + by, end + by) for turn, start, end in piece.words)
+            piece = Piece(text + piece.text, words, None if piece.answer is None else by)
+        made.append(piece)
+    return made
 
 
 def tokenized(
-    instances: Sequence[Instance], tokenizer: Tokenizer, answers: str
+    conversations: Sequence[Sequence[Turn]], tokenizer: Tokenizer, answers: str, join: bool
 ) -> list[TokenizedExample]:
-    """Tokenizes instances; `answers` is "all" or "last".
+    """Tokenizes conversations; `answers` is "all" or "last".
 
-    A token that holds any character of an answer belongs to it, so a token that joins the space
-    before the answer with its first letters carries loss.
+    One that ends in a user's turn is what a model is asked to go on from: its last answer, which
+    "last" would learn, is yet to come.
     """
-    rendered = [exchanges(instance) for instance in instances]
-    encodings = iter(tokenizer.encode([exchange.text for one in rendered for exchange in one]))
-    bos = [] if tokenizer.bos_id is None else [tokenizer.bos_id]
-    rows = []
-    for one in rendered:
-        ids = [np.asarray(bos, np.int32)]
-        answer, turn = [np.full(len(bos), -1, np.int32)], [np.full(len(bos), -1, np.int32)]
-        for number, exchange in enumerate(one):
-            part, spans = next(encodings)
-            ids += [part, np.asarray([tokenizer.eos_id], np.int32)]
-            if answers == "last":
-                number = 0 if exchange is one[-1] else -1
-            learned = np.append(spans[:, 1] > exchange.answer_start, True)
-            answer.append(np.where(learned, number, -1).astype(np.int32))
-            own = np.full(len(learned), -1, np.int32)
-            for index, start, end in exchange.words:
-                own[:-1][holds_words(spans, start, end, lead=1)] = index
-            turn.append(own)
-        rows.append(
-            TokenizedExample(np.concatenate(ids), np.concatenate(answer), np.concatenate(turn))
-        )
-    return rows
+    # Bytes are never joined.
+    join = join and not isinstance(tokenizer, ByteTokenizer)
+    rendered = [pieces(turns, join) for turns in conversations]
+    texts = {
+        text for made in rendered for one in made for text in (one.text, one.text[: one.answer])
+    }
+    encodings = dict(zip(texts, tokenizer.encode(list(texts)), strict=True))
+    none = np.full(0 if tokenizer.bos_id is None else 1, -1, np.int32)
+    bos = TokenizedExample(np.full_like(none, tokenizer.bos_id or 0), none, none)
+    examples = []
+    for turns, made in zip(conversations, rendered, strict=True):
+        parts, number = [bos], 0
+        for piece in made:
+            part = _tokens(piece, encodings, tokenizer)
+            if piece.answer is not None:
+                learned = answers == "all" or piece.words[-1][0] == len(turns) - 1
+                part.answer[part.answer == 0] = number if learned else -1
+                number += learned
+            parts.append(part)
+        examples.append(TokenizedExample(*map(np.concatenate, zip(*parts, strict=True))))
+    return examples
+
+
+def _tokens(
+    piece: Piece, encodings: Mapping[str, Encoding], tokenizer: Tokenizer
+) -> TokenizedExample:
+    """The tokens of a piece and the eos that closes it, if it holds an answer, numbered 0."""
+    text, words, start = piece
+    part, closing = encodings[text], []
+    answer = np.full(len(part.ids), -1, np.int32)
+    if start is not None:
+        prompt, closing = encodings[text[:start]], [tokenizer.eos_id]
+        part = prolonged(prompt, part, text, start, lambda rest: tokenizer.encode([rest])[0])
+        answer = np.where(np.arange(len(part.ids) + 1) < len(prompt.ids), -1, 0).astype(np.int32)
+    turn = np.full(len(answer), -1, np.int32)
+    for index, begin, end in words:
+        turn[: len(part.ids)][holds_words(part.spans, begin, end, lead=1)] = index
+    return TokenizedExample(np.append(part.ids, np.asarray(closing, np.int32)), answer, turn)

@@ -1,0 +1,101 @@
+"""Texts that templates wrote: special tokens are known when seen, but for those in plain words."""
+
+import re
+from collections.abc import Callable, Mapping, Sequence
+
+import numpy as np
+import tokenizers
+
+from zsg_jax.data.tokenize.encoding import (
+    Encoding,
+    Span,
+    encode_inside,
+    joined,
+    moved,
+    overlaps,
+    part,
+)
+
+
+def to_encoding(encoding: tokenizers.Encoding) -> Encoding:
+    """What `tokenizers` gives, as arrays."""
+    return Encoding(
+        np.asarray(encoding.ids, np.int32), np.asarray(encoding.offsets, np.int64).reshape(-1, 2)
+    )
+
+
+def encode_spelled(
+    text: str, ids: Mapping[str, int], encode: Callable[[str], Encoding], plain: Sequence[Span]
+) -> Encoding:
+    """Encodes `text` with `encode`, but the special tokens `ids` as themselves.
+
+    Args:
+        ids: texts of special tokens and their ids.
+        plain: characters [start, end) in which a special token is only text.
+    """
+    parts, read = [], 0
+    for found in re.finditer("|".join(map(re.escape, ids)), text):
+        if not overlaps(found.span(), plain):
+            parts.append(moved(encode(text[read : found.start()]), read))
+            parts.append(Encoding(np.asarray([ids[found[0]]], np.int32), np.array([found.span()])))
+            read = found.end()
+    return joined([*parts, moved(encode(text[read:]), read)])
+
+
+class RenderedEncoder:
+    """A `tokenizers` model that knows special tokens when it sees them, and adds none itself."""
+
+    def __init__(self, inner: tokenizers.Tokenizer) -> None:
+        """Copies `inner`, which is left as it is."""
+        self._inner = tokenizers.Tokenizer.from_str(inner.to_str())
+        # It may take white space out of the spans, which are all that shows a token's borders.
+        self._inner.post_processor = None
+        self._inner.encode_special_tokens = False
+        added = inner.get_added_tokens_decoder().items()
+        self._special = np.asarray([i for i, one in added if one.special], np.int32)
+
+    def encode(self, texts: Sequence[str], plain: Sequence[Sequence[Span]]) -> list[Encoding]:
+        """Encodes texts; `plain` holds for each the characters where special tokens are text."""
+        batch = self._inner.encode_batch(list(texts), add_special_tokens=False)
+        return [
+            self._with_plain(text, to_encoding(one), kept)
+            for text, one, kept in zip(texts, batch, plain, strict=True)
+        ]
+
+    def _with_plain(self, text: str, whole: Encoding, plain: Sequence[Span]) -> Encoding:
+        """`whole` with those stretches between real special tokens anew that spell others."""
+        special = np.flatnonzero(np.isin(whole.ids, self._special)).tolist()
+        # A token that takes white space beside it does not own it: a turn may begin there.
+        bare = Encoding(whole.ids, whole.spans.copy())
+        for i in special:
+            bare.spans[i] = _stripped(text, *whole.spans[i].tolist())
+        real = [i for i in special if not overlaps(bare.spans[i].tolist(), plain)]
+        if len(real) == len(special):
+            return bare
+        parts, read = [], 0
+        for place in [*real, len(whole.ids)]:
+            if any(read <= i < place for i in special):
+                start = int(whole.spans[read - 1, 1]) if read else 0
+                end = len(text) if place == len(whole.ids) else int(whole.spans[place, 0])
+                words, encode = text[start:end], self._encode_plain
+                one = encode_inside(encode, words) if start else encode(words)
+                parts.append(moved(one, start))
+            else:
+                parts.append(part(bare, read, place))
+            parts.append(part(bare, place, place + 1))
+            read = place + 1
+        return joined(parts)
+
+    def _encode_plain(self, text: str) -> Encoding:
+        self._inner.encode_special_tokens = True
+        one = to_encoding(self._inner.encode(text, add_special_tokens=False))
+        self._inner.encode_special_tokens = False
+        return one
+
+
+def _stripped(text: str, start: int, end: int) -> Span:
+    """A span without the white space at its ends, if it holds anything else."""
+    words = text[start:end]
+    if not words.strip():
+        return start, end
+    return end - len(words.lstrip()), start + len(words.rstrip())

@@ -9,6 +9,7 @@ import subprocess
 import sys
 import tempfile
 import warnings
+from importlib.metadata import version
 from pathlib import Path
 
 import pytest
@@ -17,6 +18,13 @@ import pytest
 _COMPILED = tempfile.TemporaryDirectory(prefix="zsg_jax-tests-")
 os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", _COMPILED.name)
 os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0")
+# Tests compile much and compute little, and compiling takes most of their time: a third of it so.
+# JAX_DISABLE_MOST_OPTIMIZATIONS=0 runs them as users compile.
+os.environ.setdefault("JAX_DISABLE_MOST_OPTIMIZATIONS", "1")
+if os.environ["JAX_DISABLE_MOST_OPTIMIZATIONS"] == "1" and version("jaxlib").startswith("0.10."):
+    # A flag that another version does not know would end it.
+    flags = os.environ.get("XLA_FLAGS", "")
+    os.environ["XLA_FLAGS"] = f"--xla_cpu_use_fusion_emitters=false {flags}".strip()
 
 from zsg_jax.config import default_config  # noqa: E402, before jax reads the environment
 from zsg_jax.training.metrics import CLOCKS  # noqa: E402

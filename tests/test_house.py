@@ -1,6 +1,7 @@
 """The house keeps its shape: imports run one way, and every file can be read at a sitting."""
 
 import ast
+import re
 from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
@@ -66,3 +67,16 @@ def test_files_are_short_enough_to_read():
         if (lines := len(path.read_text().splitlines())) > 450
     }
     assert long == {}
+
+
+def test_every_file_that_a_page_names_is_there():
+    pages = [*ROOT.glob("*.md"), *(ROOT / "docs").glob("*.md")]
+    named = {
+        (page.name, path)
+        for page in pages
+        for path in re.findall(
+            r"(?<![\w./])(?:tests|zsg_jax|configs|benchmarks|launch)/[\w/.-]*\w", page.read_text()
+        )
+    }
+    assert len(named) > 50
+    assert [one for one in sorted(named) if not (ROOT / one[1]).exists()] == []

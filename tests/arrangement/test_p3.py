@@ -13,7 +13,6 @@ from scipy.optimize import linear_sum_assignment
 from zsg_jax.arrangement import tmta
 from zsg_jax.arrangement.comparison import Comparison
 from zsg_jax.arrangement.methods import METHODS, arrange
-from zsg_jax.data.schemas.read import read_messages
 from zsg_jax.similarity.encoders.embed import embed
 from zsg_jax.similarity.encoders.hashing import HashingEncoder
 from zsg_jax.similarity.encoders.sentence import SentenceEncoder
@@ -22,10 +21,10 @@ from zsg_jax.similarity.trajectory import trajectory
 
 
 @pytest.fixture(scope="module")
-def hashed(assets):
+def hashed(assets, read_source):
     """Every tenth training example and its task, all test examples, by hashed n-grams."""
     train, test = (
-        read_messages(assets / "data" / "p3" / f"{side}.jsonl.gz")[0] for side in ("train", "test")
+        read_source(assets / "data" / "p3" / f"{side}.jsonl.gz")[0] for side in ("train", "test")
     )
     train = list(train)[:10_000:10]
     encoder = HashingEncoder(128)
@@ -91,13 +90,13 @@ def test_the_studys_trajectory(hashed):
 
 
 @pytest.fixture(scope="module")
-def embeddings(assets, tmp_path_factory):
+def embeddings(assets, tmp_path_factory, read_source):
     kept = os.environ.get("ZSG_JAX_CACHE")
     folder = Path(kept) if kept else tmp_path_factory.mktemp("embeddings")
     encoder = SentenceEncoder(assets / "models" / "all-MiniLM-L6-v2")
     both = []
     for side in ("train", "test"):
-        rows = read_messages(assets / "data" / "p3" / f"{side}.jsonl.gz")[0]
+        rows = read_source(assets / "data" / "p3" / f"{side}.jsonl.gz")[0]
         texts = [instance.text for instance in rows]
         both.append(embed(texts, encoder, folder / f"p3-{side}", shard_rows=512))
     return both

@@ -3,7 +3,6 @@ import hashlib
 import json
 import os
 import random
-import re
 import tempfile
 import threading
 from pathlib import Path
@@ -15,7 +14,6 @@ from hypothesis import strategies as st
 
 from zsg_jax.data.dataset import SKIPPED_KEPT, ReadOptions, from_list, join, open_dataset
 from zsg_jax.data.instance import Instance, Turn, instances_digest
-from zsg_jax.data.schemas.read import read_messages
 from zsg_jax.runtime.errors import UserError
 from zsg_jax.similarity.encoders.embed import embed
 from zsg_jax.similarity.encoders.hashing import HashingEncoder
@@ -55,37 +53,35 @@ LINES = st.lists(
 )
 
 
-@settings(deadline=None)
+@settings(deadline=None, max_examples=60)
 @given(LINES, st.sampled_from([".jsonl", ".jsonl.gz"]), st.sampled_from([b"\n", b"\r\n"]))
-def test_a_dataset_holds_what_read_messages_reads(tmp_path_factory, lines, suffix, end):
+def test_a_dataset_holds_what_stands_in_the_lines(tmp_path_factory, lines, suffix, end):
     path = tmp_path_factory.mktemp("dataset") / f"x{suffix}"
     content = end.join(lines)
     path.write_bytes(gzip.compress(content) if suffix.endswith("gz") else content)
-    for bad_rows in ("refuse", "skip"):
-        try:
-            instances, skipped = read_messages(path, bad_rows, ADVICE)
-        except UserError as error:
-            with pytest.raises(UserError, match=f"^{re.escape(str(error))}$"):
-                opened(path, bad_rows)
-            continue
-        left_out = {one.line for one in skipped}
-        kept = {
-            number: line.strip()
-            for number, line in enumerate(lines, start=1)
-            if line.strip() and number not in left_out
-        }
-        for keep_all in (False, True):
-            with opened(path, bad_rows, keep_all=keep_all) as dataset:
-                assert len(dataset) == len(instances)
-                assert list(dataset) == instances
-                assert dataset.ids == [one.id for one in instances]
-                assert dataset.task_names == [one.task for one in instances]
-                assert dataset.task_index.dtype == np.int32
-                assert len(dataset.tasks) == len({one.task for one in instances})
-                assert dataset.digest == instances_digest(instances)
-                assert (dataset.skipped, dataset.skipped_count) == (skipped, len(skipped))
-                assert [dataset.raw(k) for k in range(len(dataset))] == list(kept.values())
-                assert dataset.numbers.tolist() == list(kept)
+    kept, left_out, seen = {}, [], set()
+    for number, line in enumerate(map(bytes.strip, lines), start=1):
+        fields = json.loads(line) if line.startswith(b'{"') else {}
+        identity = str(fields.get("id", f"{path.name}:{number}"))
+        says = fields.get("messages") and all(map(str.strip, fields["references"]))
+        if says and identity not in seen:
+            kept[number] = (identity, fields.get("task", "(no task)"), line)
+            seen.add(identity)
+        elif line:
+            left_out.append(number)
+    if not kept or left_out:
+        with pytest.raises(UserError):
+            opened(path)
+    for keep_all in (False, True) if kept else ():
+        with opened(path, "skip", keep_all=keep_all) as dataset:
+            ids, tasks, raw = map(list, zip(*kept.values(), strict=True))
+            assert [one.id for one in dataset] == dataset.ids == ids
+            assert [one.task for one in dataset] == dataset.task_names == tasks
+            assert (dataset.task_index.dtype, len(dataset.tasks)) == (np.int32, len(set(tasks)))
+            assert dataset.digest == instances_digest(dataset)
+            assert [one.line for one in dataset.skipped] == left_out
+            assert [dataset.raw(k) for k in range(len(dataset))] == raw
+            assert dataset.numbers.tolist() == list(kept)
 
 
 def instances_of(tasks):
@@ -108,14 +104,13 @@ def written(path, instances):
 TASKS = st.lists(st.sampled_from("abc"), min_size=1, max_size=9)
 
 
-@settings(deadline=None)
+@settings(deadline=None, max_examples=40)
 @given(TASKS, st.data())
 def test_a_selection_is_what_it_is_of_a_list(tmp_path_factory, tasks, data):
     listed = instances_of(tasks)
     with written(tmp_path_factory.mktemp("x") / "x.jsonl", listed) as in_file:
         for dataset in (in_file, from_list(listed)):
             expected = listed
-            assert dataset.digest == instances_digest(listed)
             # A selection, and a selection of it.
             for _ in range(2):
                 chosen = data.draw(st.lists(st.integers(0, max(len(expected) - 1, 0)), max_size=9))
@@ -123,10 +118,8 @@ def test_a_selection_is_what_it_is_of_a_list(tmp_path_factory, tasks, data):
                 dataset = dataset.select(chosen)
                 expected = [expected[index] for index in chosen]
                 assert list(dataset) == expected
-                assert len(dataset) == len(expected)
                 assert dataset.ids == [one.id for one in expected]
                 assert dataset.task_names == [one.task for one in expected]
-                assert list(dataset.texts) == [one.text for one in expected]
                 assert dataset.digest == instances_digest(expected)
                 start, stop = data.draw(st.tuples(st.integers(-4, 9), st.integers(-4, 9)))
                 assert list(dataset[start:stop]) == expected[start:stop]
@@ -139,7 +132,7 @@ def test_a_selection_is_what_it_is_of_a_list(tmp_path_factory, tasks, data):
                     dataset[len(expected)]
 
 
-@settings(deadline=None)
+@settings(deadline=None, max_examples=40)
 @given(TASKS, TASKS, st.data())
 def test_joined_datasets_are_one_in_the_order_given(tmp_path_factory, one, two, data):
     lists = {"one": instances_of(one), "two": instances_of(two)}
@@ -182,11 +175,6 @@ def test_an_instance_is_read_when_it_is_asked_for(tmp_path):
                 read()
 
 
-def test_a_dataset_is_a_dataset_already():
-    dataset = from_list(instances_of("ab"))
-    assert from_list(dataset) is dataset
-
-
 def test_records_are_read_in_any_order_and_embedded(tmp_path):
     path = tmp_path / "x.jsonl"
     records = [record(id=str(k), task=f"t{k % 3}", note="é" * (k % 50)) for k in range(500)]
@@ -197,13 +185,6 @@ def test_records_are_read_in_any_order_and_embedded(tmp_path):
         assert [json.loads(dataset.raw(k)) for k in order] == [records[k] for k in order]
         embedded = embed(dataset.texts, HashingEncoder(), tmp_path / "embeddings", shard_rows=64)
         assert embedded.shape[0] == 500
-
-
-def test_an_id_used_twice_names_both_lines(tmp_path):
-    path = tmp_path / "x.jsonl"
-    path.write_text("\n".join(json.dumps(record(id=one)) for one in ("a", "b", "a", "b")))
-    with pytest.raises(UserError, match=rf"x\.jsonl:3: .*'a' was already used on line 1; {ADVICE}"):
-        opened(path)
 
 
 def test_the_digest_is_over_lengths_and_texts(tmp_path):
@@ -275,10 +256,7 @@ def test_a_pipe_is_a_source(tmp_path):
         assert [dataset[k].id for k in (2499, 0)] == ["2499", "0"]
 
 
-def test_files_that_cannot_be_read_are_refused(tmp_path):
-    for path, reason in ((tmp_path / "nope.jsonl", "no such file"), (tmp_path, "is a folder")):
-        with pytest.raises(UserError, match=reason):
-            opened(path)
+def test_a_scratch_folder_that_is_none_is_refused(tmp_path):
     packed = tmp_path / "x.jsonl.gz"
     packed.write_bytes(gzip.compress(json.dumps(record()).encode()))
     (tmp_path / "taken").write_text("a file, not a folder")
@@ -293,18 +271,3 @@ def test_a_full_disk_is_told(tmp_path, monkeypatch):
     monkeypatch.setattr(tempfile, "TemporaryFile", lambda dir: full)
     with pytest.raises(UserError, match=r"cannot hold the rows of .*No space left"):
         opened(packed)
-
-
-def test_natural_instructions_are_a_dataset(tmp_path):
-    (tmp_path / "tasks").mkdir()
-    for name in ("a", "b"):
-        instances = [{"id": f"{name}{k}", "input": str(k), "output": ["y", "z"]} for k in (1, 2)]
-        task = {"Definition": ["Do it"], "Positive Examples": [], "Instances": instances}
-        (tmp_path / "tasks" / f"{name}.json").write_text(json.dumps(task))
-    listed = tmp_path / "train.txt"
-    listed.write_text("a\nb\n")
-    with opened(listed) as dataset:
-        assert dataset.tasks == ["a", "b"]
-        assert dataset.task_index.tolist() == [0, 0, 1, 1]
-        assert list(dataset) == read_messages(listed)[0]
-        assert json.loads(dataset.raw(3))["references"] == ["y", "z"]

@@ -10,20 +10,13 @@ from zsg_jax.data.mixture import Entry, Mixture, is_mixture, mix, read_mixture, 
 from zsg_jax.runtime.errors import UserError
 
 
-def mixture(*entries, rows=None, seed=0, path="m.mix.json"):
+def mixture(*entries, rows=None, seed=0):
     """Entries are (weight, cap)."""
-    made = [
-        Entry(
-            f"s{number}",
-            path,
-            None if weight is None else Fraction(weight),
-            cap,
-            "auto",
-            f"sources[{number}]",
-        )
-        for number, (weight, cap) in enumerate(entries)
-    ]
-    return Mixture(path, tuple(made), rows, seed)
+    made = []
+    for number, (weight, cap) in enumerate(entries):
+        share = None if weight is None else Fraction(weight)
+        made.append(Entry(f"s{number}", "path", share, cap, "auto", f"sources[{number}]"))
+    return Mixture("m.mix.json", tuple(made), rows, seed)
 
 
 def write(folder, content):
@@ -92,9 +85,6 @@ def test_a_mixture_that_cannot_be_used_is_refused(tmp_path, name):
         read_mixture(path)
     assert str(caught.value).startswith(str(path))
     assert "\n" not in str(caught.value)
-
-
-def test_a_missing_file_is_named(tmp_path):
     with pytest.raises(UserError, match=r"none\.mix\.json: cannot be read"):
         read_mixture(tmp_path / "none.mix.json")
 
@@ -114,27 +104,19 @@ def test_shares_by_hand():
 
 
 @pytest.mark.parametrize(
-    ("wanted", "counts", "message"),
+    ("entries", "rows", "counts", "message"),
     [
-        (
-            mixture((1, None), (1, None), rows=10),
-            [4, 50],
-            r"sources\[0\]: would give 5 rows but .* 4",
-        ),
-        (
-            mixture((1, 3), (1, None), rows=10),
-            [50, 50],
-            r"sources\[0\]: would give 5 rows but .* 3",
-        ),
-        (mixture((None, None), rows=10), [9], r"sources\[0\]: would give 10 rows"),
-        (mixture((1, None), (9, None), rows=2), [50, 50], r"sources\[0\]: would give no row"),
-        (mixture((1, None), (1000, None)), [50, 50], r"sources\[0\]: would give no row"),
-        (mixture((None, None), (None, None)), [5, 0], r"sources\[1\]: has no row"),
+        ([(1, None), (1, None)], 10, [4, 50], r"sources\[0\]: would give 5 rows but .* 4"),
+        ([(1, 3), (1, None)], 10, [50, 50], r"sources\[0\]: would give 5 rows but .* 3"),
+        ([(None, None)], 10, [9], r"sources\[0\]: would give 10 rows"),
+        ([(1, None), (9, None)], 2, [50, 50], r"sources\[0\]: would give no row"),
+        ([(1, None), (1000, None)], None, [50, 50], r"sources\[0\]: would give no row"),
+        ([(None, None), (None, None)], None, [5, 0], r"sources\[1\]: has no row"),
     ],
 )
-def test_shares_that_cannot_be_are_refused(wanted, counts, message):
+def test_shares_that_cannot_be_are_refused(entries, rows, counts, message):
     with pytest.raises(UserError, match=message):
-        shares(wanted, counts)
+        shares(mixture(*entries, rows=rows), counts)
 
 
 @given(st.lists(st.tuples(st.integers(1, 5), st.integers(1, 12)), min_size=1, max_size=3))

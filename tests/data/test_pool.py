@@ -24,32 +24,21 @@ def pool(test, **options):
     )
 
 
-def test_all_test_rows_are_both_without_a_fraction():
-    made = pool(instances("aabbb"))
-    np.testing.assert_array_equal(made.aimed, range(5))
-    np.testing.assert_array_equal(made.scored, range(5))
-    assert made.facts["test_ids"] == [one.id for one in made.test]
-    assert not made.facts["split"]
-
-
-@pytest.mark.parametrize("seed", [0, 1, 2])
-def test_a_fraction_splits_every_task(seed):
-    made = pool(instances("abababab"), report_fraction=0.5, seed=seed)
-    assert sorted([*made.aimed, *made.scored]) == list(range(8))
-    for part in (made.aimed, made.scored):
-        assert sorted(made.test[index].task for index in part) == ["a", "a", "b", "b"]
-    assert made.facts["test_ids"] == [made.test[index].id for index in made.scored]
-    again = pool(instances("abababab"), report_fraction=0.5, seed=seed)
-    np.testing.assert_array_equal(again.scored, made.scored)
-
-
-def test_rows_without_an_answer_token_are_gone_before_the_split():
-    short = instances("aaaa")
+@pytest.mark.parametrize("fraction", [0.0, 0.5])
+def test_a_fraction_splits_every_task_and_without_one_all_test_examples_are_both(fraction):
     long = Instance("long", "a", (Turn("user", "x" * 99), Turn("assistant", "y")), ("y",))
-    made = pool([short[0], long, *short[1:]], report_fraction=0.5)
-    assert [one.id for one in made.test] == [one.id for one in short]
-    assert len(made.aimed) == len(made.scored) == 2
-    assert len(made.test_examples) == 4
+    made, again = (pool([*instances("abababab"), long], report_fraction=fraction) for _ in "12")
+    # What has no answer token is gone before the split.
+    assert len(made.test) == len(made.test_examples) == 8
+    assert made.facts["test_dropped"] == ["long"]
+    assert made.facts["test_ids"] == [made.test[index].id for index in made.scored]
+    assert made.facts["split"] == bool(fraction)
+    np.testing.assert_array_equal(made.scored, again.scored)
+    both = sorted({*made.aimed, *made.scored})
+    assert both == list(range(8))
+    for part in (made.aimed, made.scored):
+        tasks = sorted(made.test[index].task for index in part)
+        assert tasks == (["a", "a", "b", "b"] if fraction else list("aaaabbbb"))
 
 
 GEMMA_LIKE = ChatTemplate(
@@ -61,14 +50,14 @@ GEMMA_LIKE = ChatTemplate(
 )
 
 
-def with_system(rows):
-    return [replace(row, turns=(Turn("system", "s"), *row.turns)) for row in rows]
+def with_system(examples):
+    return [replace(one, turns=(Turn("system", "s"), *one.turns)) for one in examples]
 
 
-def test_rows_that_the_template_does_not_fit_are_refused_or_skipped_and_told(capsys):
+def test_examples_that_the_template_does_not_fit_are_refused_or_skipped_and_told(capsys):
     form = Form(GEMMA_LIKE)
     good = instances("aa")
-    bad = [replace(row, id=f"bad {n}") for n, row in enumerate(with_system(instances("aa")))]
+    bad = [replace(one, id=f"bad {n}") for n, one in enumerate(with_system(instances("aa")))]
     with pytest.raises(UserError, match=r"own\.jinja does not fit test row 'bad 0': it says: no"):
         pool([*good, *bad], form=form)
     made = pool([*good, *bad], form=form, bad_rows="skip")
@@ -104,11 +93,11 @@ def test_what_was_cut_is_counted_by_kind_and_told(capsys):
     assert "train rows" not in messages
 
 
-def test_a_trained_tokenizer_is_that_of_its_rows_and_size(tmp_path):
+def test_a_trained_tokenizer_is_that_of_its_examples_and_size(tmp_path):
     few, more = instances("a"), [*instances("a"), *instances("b", "quite another answer")]
 
-    def kept(rows, size):
-        keep_trained(tmp_path, rows, size)
+    def kept(examples, size):
+        keep_trained(tmp_path, examples, size)
         return (tmp_path / "tokenizer.json").read_bytes(), (
             tmp_path / "tokenizer.json"
         ).stat().st_mtime_ns

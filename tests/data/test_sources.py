@@ -9,7 +9,6 @@ import pytest
 
 from zsg_jax.config import default_config
 from zsg_jax.data.dataset import ReadOptions
-from zsg_jax.data.schemas.read import read_messages
 from zsg_jax.data.sources import load, open_source
 from zsg_jax.data.splits import Selection
 from zsg_jax.runtime.errors import UserError
@@ -72,7 +71,7 @@ def test_sides_may_be_of_different_schemas_and_the_format_holds_for_both(tmp_pat
     (tmp_path / "y.json").write_text(json.dumps([{"instruction": "c", "output": "d"}]))
     paths = tmp_path / "x.parquet", tmp_path / "y.json"
     assert [[one.text for one in side] for side in loaded(*paths)] == [["a b"], ["c d"]]
-    with pytest.raises(UserError, match=r"y\.json, row 1: is a row of alpaca, not of question_an"):
+    with pytest.raises(UserError, match=r'y\.json, row 1: "question" is missing'):
         loaded(*paths, format="question_answer")
 
 
@@ -92,20 +91,16 @@ def test_what_a_user_got_wrong_about_a_source_is_said_before_its_records(tmp_pat
     (tmp_path / "rows.jsonl").write_text('{"ask": "a", "reply": "b"}\n' * 3)
     (tmp_path / "rows.csv").write_text("ask,reply\na,b\n")
     (tmp_path / "task.json").write_text('{\n "Definition": ["do"]\n}')
-
-    def given(name, **options):
-        return loaded(tmp_path / name, "", **options)
-
-    with pytest.raises(UserError, match="say which they are by --config"):
-        given("rows.jsonl")
-    wrong = {"question": "ask", "answer": "replies"}
-    with pytest.raises(UserError, match=r"rows\.jsonl:1: has no field 'replies' that could be"):
-        given("rows.jsonl", fields=wrong)
-    assert given("rows.jsonl", fields=wrong | {"answer": "reply"})[0][0].text == "a b"
-    with pytest.raises(UserError, match="tables of text are not read"):
-        given("rows.csv")
-    with pytest.raises(UserError, match=r"give the list that names the tasks"):
-        given("task.json")
+    fields = {"question": "ask", "answer": "reply"}
+    for name, options, message in (
+        ("rows.jsonl", {}, "say which they are by --config"),
+        ("rows.jsonl", {"fields": fields | {"answer": "no"}}, r"rows\.jsonl:1: has no field 'no'"),
+        ("rows.csv", {}, "tables of text are not read"),
+        ("task.json", {}, "give the list that names the tasks"),
+    ):
+        with pytest.raises(UserError, match=message):
+            loaded(tmp_path / name, "", **options)
+    assert loaded(tmp_path / "rows.jsonl", "", fields=fields)[0][0].text == "a b"
 
 
 @pytest.fixture
@@ -132,7 +127,7 @@ ONE, TWO = {"path": "one.jsonl", "cap": 4}, {"path": "two.jsonl.gz"}
 
 
 @pytest.mark.parametrize("keep_all", [False, True])
-def test_a_mixture_has_the_examples_of_its_sources(mixed, tmp_path, capsys, keep_all):
+def test_a_mixture_has_the_examples_of_its_sources(mixed, tmp_path, capsys, keep_all, read_source):
     with mixed(ONE, TWO, keep_all=keep_all) as dataset:
         instances = list(dataset)
         assert len(dataset) == len({one.id for one in instances}) == 8
@@ -140,25 +135,27 @@ def test_a_mixture_has_the_examples_of_its_sources(mixed, tmp_path, capsys, keep
         for number, one in enumerate(instances):
             name, identity = one.id.split("/")
             file = tmp_path / {"one": "one.jsonl", "two": "two.jsonl.gz"}[name]
-            whole = {own.id: own for own in read_messages(file)[0]}
+            whole = {own.id: own for own in read_source(file)[0]}
             assert one.turns == whole[identity].turns
             assert dataset.task_names[number] == one.task == whole[identity].task
             assert dataset.numbers[number] == int(identity[1:]) + 1
         # What is written out of a mixture is read again as it was.
         again = tmp_path / "again.jsonl"
         again.write_bytes(b"".join(dataset.raw(k) + b"\n" for k in range(8)))
-        assert read_messages(again)[0] == instances
+        assert read_source(again)[0] == instances
         assert all(json.loads(dataset.raw(k))["more"] == [1] for k in range(8))
     assert "m.mix.json: 8 rows mixed: one 4 of 6, two 4 of 4" in capsys.readouterr().err
 
 
-def test_schemas_that_differ_become_messages_with_what_an_instance_has(mixed, tmp_path):
+def test_schemas_that_differ_become_messages_with_what_an_instance_has(
+    mixed, tmp_path, read_source
+):
     three = {"path": "three.json"}
     with mixed(ONE, three) as dataset:
         assert dataset.schema == "messages"
         again = tmp_path / "again.jsonl"
         again.write_bytes(b"".join(dataset.raw(k) + b"\n" for k in range(8)))
-        assert read_messages(again)[0] == list(dataset)
+        assert read_source(again)[0] == list(dataset)
         assert [one.startswith("one") for one in dataset.ids] == [
             "more" in json.loads(dataset.raw(k)) for k in range(8)
         ]

@@ -15,9 +15,9 @@ from zsg_jax.arrangement import tmta
 from zsg_jax.arrangement.arrangement import load_arrangement
 from zsg_jax.arrangement.comparison import Comparison
 from zsg_jax.arrangement.methods import arrange, example_distance
+from zsg_jax.data.dataset import ReadOptions, open_dataset
 from zsg_jax.data.export.examples import Example
 from zsg_jax.data.instance import instances_digest
-from zsg_jax.data.schemas.read import read_messages
 from zsg_jax.runtime.errors import UserError
 from zsg_jax.similarity.encoders.hashing import HashingEncoder
 from zsg_jax.similarity.search.cosine import cosine_matrix
@@ -25,8 +25,13 @@ from zsg_jax.workflows import arrange as command
 from zsg_jax.workflows.arrange_options import ArrangeOptions
 
 
+def examples(path):
+    with open_dataset(path, ReadOptions(Path("unused"))) as dataset:
+        return list(dataset)
+
+
 def embedded(path):
-    return HashingEncoder().encode([instance.text for instance in read_messages(path)[0]])
+    return HashingEncoder().encode([example.text for example in examples(path)])
 
 
 def test_rows_come_out_in_the_order_as_they_went_in(run, sides, tmp_path):
@@ -49,7 +54,7 @@ def test_rows_come_out_in_the_order_as_they_went_in(run, sides, tmp_path):
     assert provenance["method"] == "tmta-min"
     assert provenance["arguments"]["budget"] == 20
     assert provenance["encoder_digest"] == HashingEncoder().fingerprint
-    assert provenance["train"]["digest"] == instances_digest(read_messages(sides["train"])[0])
+    assert provenance["train"]["digest"] == instances_digest(examples(sides["train"]))
     assert provenance["train"]["rows"] == 60
     assert provenance["zsg_distance"] == "minimum over test rows of -cos"
     assert provenance["seconds"].keys() >= {"reading", "embedding", "arranging", "writing"}
@@ -251,7 +256,7 @@ def test_test_rows_kept_for_scoring_steer_nothing(run, sides, tmp_path):
 
 def naive(sides, method, *, budget=None, seed=0, drop=(), aimed=None, **options):
     """Ids in the order that `method` gives from the embeddings, and their distances."""
-    train = read_messages(sides["train"])[0]
+    train = examples(sides["train"])
     kept = [row for row in range(len(train)) if row not in drop]
     test_rows = embedded(sides["test"])
     inputs = Comparison(

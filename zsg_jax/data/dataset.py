@@ -215,16 +215,24 @@ class ReadOptions:
 
 
 def open_dataset(path: str | Path, options: ReadOptions, side: str = "train") -> Dataset:
-    """Reads a source once, checks every record as `read.read_messages` does, and opens it.
+    """Reads a source once, checks every record, and opens it.
+
+    `id` (string or integer, default `FILE:LINE`) must be unique in the source; `task` defaults to
+    "(no task)". `references`, a list of strings, holds further accepted answers. Turns come as the
+    schema has them: an optional system turn, then user and assistant by turns, ending with the
+    assistant. Other fields are left alone; blank lines are no records.
 
     Args:
-        path: as `read.read_messages` takes it.
+        path: JSON lines or a JSON array (.json), either as gzip if its name ends in .gz; .parquet,
+            .arrow; the folder of a data set of `datasets`, or of files of these; a list of Natural
+            Instructions tasks (.txt); "hub:OWNER/NAME[:SPLIT]"; or a data set of TFDS, by folder
+            or name, as `tfds.address` reads it.
         options: how it is read.
         side: "train" or "test", as `natural_instructions.records` takes it.
 
     Raises:
-        UserError: as `read.read_messages` does, if the scratch folder cannot hold the records, and
-            if the source changes meanwhile.
+        UserError: with file, line and reason; for a missing, unreadable or empty source, one that
+            changes meanwhile, and a scratch folder that cannot hold the records.
     """
     path = Path(path)
     storage = Storage(path, options.scratch, options.fields)

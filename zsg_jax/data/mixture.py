@@ -1,6 +1,5 @@
 """Several sources as one: a `.mix.json` file says how many examples of each, and a seed which."""
 
-import json
 from collections.abc import Collection, Sequence
 from decimal import Decimal
 from fractions import Fraction
@@ -9,10 +8,11 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from zsg_jax.data.formats.jsonl import json_file
 from zsg_jax.data.formats.tables import HUB
 from zsg_jax.data.formats.tfds import PREFIX
 from zsg_jax.data.sampling import draw, sample
-from zsg_jax.runtime.errors import UserError, check, nearest
+from zsg_jax.runtime.errors import check, nearest
 
 SUFFIX = ".mix.json"
 
@@ -61,13 +61,8 @@ def read_mixture(path: str | Path) -> Mixture:
         UserError: naming the file, the entry and what is wrong with it.
     """
     path = Path(path)
-    try:
-        # Weights as they are written: 0.1 and 0.3 are one to three, exactly.
-        content = json.loads(path.read_bytes(), parse_float=Decimal)
-    except OSError as error:
-        raise UserError(f"{path}: cannot be read: {error.strerror or error}") from None
-    except (ValueError, RecursionError) as error:
-        raise UserError(f"{path}: is not JSON: {error}") from None
+    # Weights as they are written: 0.1 and 0.3 are one to three, exactly.
+    content = json_file(path, 'give an object with "sources"', parse_float=Decimal)
     check(isinstance(content, dict), f'{path}: must be an object with "sources"')
     _check_keys(str(path), content, ("sources", "rows", "seed"))
     listed = content.get("sources")

@@ -115,7 +115,6 @@ def make_pool(
         _report_refused(side, dataset, examples[side], form, bad_rows)
         counts[side] = _count(dataset, examples[side])
         _report_changed(side, counts[side])
-    for side in sides:
         _report_dropped(side, counts[side], form)
     usable, answered = (np.flatnonzero(examples[side].answer_tokens) for side in sides)
     chosen = sides["test"].select(answered)
@@ -124,29 +123,24 @@ def make_pool(
         by_name = np.unique(chosen.task_names, return_inverse=True)[1]
         kept = report_split(by_name, report_fraction, seed)
         aimed, scored = np.flatnonzero(~kept), np.flatnonzero(kept)
-    tasks = [set(dataset.task_names) for dataset in sides.values()]
     facts = {f"{side}_{key}": fact for side in sides for key, fact in counts[side].items()} | {
-        "skipped": [record._asdict() for dataset in sides.values() for record in dataset.skipped],
+        "skipped": [record._asdict() for one in sides.values() for record in one.skipped],
         "tokenizer_digest": tokenizer.fingerprint,
         "template_digest": form.fingerprint,
-        "shared_tasks": sorted(tasks[0] & tasks[1] - {NO_TASK}),
+        "shared_tasks": sorted(_named_tasks(sides["train"]) & _named_tasks(sides["test"])),
         "test_ids": [chosen.ids[index] for index in scored],
-        "test_id_tasks": [str(task) for task in chosen.select(scored).task_names],
         "aimed_rows": len(aimed),
         "scored_rows": len(scored),
         "split": bool(report_fraction),
     }
+    shown = examples["test"].select(answered)
     return Pool(
-        sides["train"],
-        chosen,
-        examples["train"],
-        examples["test"].select(answered),
-        usable,
-        answered,
-        aimed,
-        scored,
-        facts,
+        sides["train"], chosen, examples["train"], shown, usable, answered, aimed, scored, facts
     )
+
+
+def _named_tasks(dataset: Dataset) -> set[str]:
+    return set(dataset.task_names) - {NO_TASK}
 
 
 def _tokenize(

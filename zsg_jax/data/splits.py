@@ -1,6 +1,5 @@
 """Which examples a study uses: by a split of the tasks, so many a task, and for scoring only."""
 
-import json
 from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -8,6 +7,7 @@ from typing import NamedTuple
 import numpy as np
 
 from zsg_jax.data.dataset import Dataset
+from zsg_jax.data.formats.jsonl import json_file
 from zsg_jax.data.sampling import sample
 from zsg_jax.data.schemas.read import NO_TASK
 from zsg_jax.runtime.errors import UserError, check, nearest
@@ -89,15 +89,9 @@ def read_split(path: str | Path) -> Split:
     Raises:
         UserError: naming the file and what is wrong with it.
     """
-    try:
-        content = json.loads(Path(path).read_bytes())
-    except OSError as error:
-        raise UserError(
-            f"data.split: {path}: {error.strerror or error}; give a JSON file with {KEYS[0]} and "
-            f"{KEYS[1]}, or {HELD_OUT}N"
-        ) from None
-    except (ValueError, RecursionError) as error:
-        raise UserError(f"data.split: {path}: is not JSON: {error}") from None
+    content = json_file(
+        Path(path), f"data.split is a JSON file with {KEYS[0]} and {KEYS[1]}, or {HELD_OUT}N"
+    )
     sides = []
     for key in KEYS:
         listed = content.get(key) if isinstance(content, dict) else None

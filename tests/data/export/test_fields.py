@@ -1,7 +1,7 @@
 import json
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from zsg_jax.data.export import with_fields
@@ -20,6 +20,7 @@ def escaped(raw, letter):
     return raw.replace(letter, f"\\u{ord(letter):04x}".encode().decode())
 
 
+@settings(max_examples=60)
 @given(
     st.dictionaries(KEYS, VALUES, max_size=4),
     st.integers(1, 2**31 - 1),

@@ -6,7 +6,6 @@ from hypothesis import strategies as st
 
 from zsg_jax.data.dataset import ReadOptions, open_dataset
 from zsg_jax.data.formats.fields import parse_fields, rename
-from zsg_jax.data.schemas.read import read_messages
 from zsg_jax.runtime.errors import UserError
 
 
@@ -58,14 +57,14 @@ def test_an_old_name_may_lead_into_a_field(name, value):
 
 
 @pytest.mark.parametrize("name", ["x.jsonl", "x.json"])
-def test_every_reader_sees_the_new_names(tmp_path, name):
+def test_every_reader_sees_the_new_names(tmp_path, read_source, name):
     rows = [{"ask": f"q{k}", "say": {"text": [f"a{k}"]}, "more": k} for k in range(5)]
     path = tmp_path / name
     path.write_text(
         json.dumps(rows) if name.endswith(".json") else "".join(json.dumps(r) + "\n" for r in rows)
     )
     with pytest.raises(UserError, match="fit no schema"):
-        read_messages(path)
+        read_source(path)
     fields = parse_fields("prompt=ask,completion=say.text.0")
     with open_dataset(path, ReadOptions(tmp_path, advice="", fields=fields)) as dataset:
         assert dataset.schema == "prompt_completion"
@@ -74,10 +73,8 @@ def test_every_reader_sees_the_new_names(tmp_path, name):
     assert found == [[f"q{k}", f"a{k}"] for k in range(5)]
 
 
-def test_a_broken_row_is_told_by_its_line(tmp_path):
+def test_a_broken_record_is_told_by_its_line(tmp_path, read_source):
     path = tmp_path / "x.jsonl"
     path.write_text('{"q": "a", "a": "b"}\n{"q": \n')
     with pytest.raises(UserError, match=r"x\.jsonl:2: is not JSON"):
-        open_dataset(
-            path, ReadOptions(tmp_path, advice="", fields={"prompt": "q", "completion": "a"})
-        ).close()
+        read_source(path, fields={"prompt": "q", "completion": "a"})

@@ -6,7 +6,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from zsg_jax.data.formats.jsonl import array_records, begins_array, lines
-from zsg_jax.data.schemas.read import read_messages
 from zsg_jax.runtime.errors import UserError
 
 LINES = st.lists(st.sampled_from([b"", b" ", b"\t", b"x", b" y z ", b"{}"]), max_size=30)
@@ -37,7 +36,7 @@ def test_lines_have_their_number_and_offset(tmp_path_factory, texts, marked, zip
         assert record.location == f"{path}:{record.number}"
 
 
-@settings(deadline=None)
+@settings(deadline=None, max_examples=50)
 @given(
     st.lists(VALUES, max_size=8),
     st.sampled_from([None, 0, 2, "\t"]),
@@ -66,7 +65,7 @@ def test_elements_keep_their_bytes_but_for_line_breaks(tmp_path):
     assert records == ['{"a":  1.50, "b": "x\\n y"}', f'{{"é": 1e999, "é": {digits}}}']
 
 
-@settings(deadline=None)
+@settings(deadline=None, max_examples=50)
 @given(st.lists(st.dictionaries(TEXTS, VALUES, max_size=3), min_size=1, max_size=5), st.data())
 def test_every_cut_of_an_array_is_noticed(tmp_path_factory, values, data):
     text = json.dumps(values)
@@ -85,11 +84,11 @@ def test_a_broken_element_is_named_by_its_number(tmp_path, text, number):
         list(array_records(write(tmp_path / "x.json", text)))
 
 
-def test_elements_that_are_no_objects_or_no_utf8_are_bad_rows(tmp_path):
+def test_elements_that_are_no_objects_or_no_utf8_are_bad_records(tmp_path, read_source):
     good = {"question": "q", "answer": "a"}
     text = json.dumps([good, 3, good | {"answer": "caf?"}]).encode().replace(b"?", b"\xe9")
     path = write(tmp_path / "x.json", text)
-    found, skipped = read_messages(path, "skip")
+    found, skipped = read_source(path, "skip")
     assert len(found) == 1
     assert [(one.line, one.reason.partition(" (")[0]) for one in skipped] == [
         (2, "is a JSON number, not an object"),

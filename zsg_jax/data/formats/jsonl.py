@@ -70,6 +70,20 @@ def json_object(raw: bytes) -> dict[str, Any]:
     return parsed
 
 
+def json_file(path: Path, way_out: str, **options: Any) -> Any:
+    """The value of a JSON file that is read whole; `options` are those of `json.loads`.
+
+    Raises:
+        UserError: for a file that is missing, unreadable or no JSON, with the way out.
+    """
+    try:
+        return json.loads(path.read_bytes(), **options)
+    except OSError as error:
+        raise UserError(f"{path}: cannot be read: {error.strerror or error}; {way_out}") from None
+    except (ValueError, RecursionError) as error:
+        raise UserError(f"{path}: is not JSON: {error}; {way_out}") from None
+
+
 def json_type(value: Any) -> str:
     """What JSON calls the type of a value."""
     names = {dict: "object", list: "list", str: "string", bool: "boolean", type(None): "null"}

@@ -9,7 +9,7 @@ from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
-from zsg_jax.data.formats.jsonl import Record
+from zsg_jax.data.formats.jsonl import Record, json_file
 from zsg_jax.runtime.errors import UserError, check, first_line
 from zsg_jax.runtime.progress import track
 
@@ -214,11 +214,6 @@ def _damage_named(path: Path, reached: Callable[[], int], what: str) -> Iterator
 
 
 def _read_json(path: Path) -> dict[str, Any]:
-    try:
-        found = json.loads(path.read_bytes())
-    except OSError as error:
-        raise UserError(f"{path}: cannot be read: {error.strerror or error}") from None
-    except (ValueError, RecursionError) as error:
-        raise UserError(f"{path}: is not JSON: {error}; save the folder again") from None
+    found = json_file(path, "save the folder again")
     check(isinstance(found, dict), f"{path}: holds no JSON object; save the folder again")
     return found

@@ -19,7 +19,6 @@ from zsg_jax.data.schemas.registry import (
     Schema,
     check_schema,
     recognize,
-    require,
 )
 from zsg_jax.runtime.errors import UserError, check
 from zsg_jax.runtime.progress import count, say
@@ -47,37 +46,6 @@ def tell_skipped(bad: Sequence[BadRow], total: int, rest: str) -> None:
         say(f"skipped {total - SHOWN:,} more rows{rest}")
 
 
-def read_messages(
-    path: str | Path, bad_rows: str = "refuse", advice: str = ADVICE, format: str = AUTO
-) -> tuple[list[Instance], list[BadRow]]:
-    """Reads all records of a source into memory.
-
-    `id` (string or integer, default `FILE:LINE`) must be unique in the source; `task` defaults to
-    "(no task)". `references`, a list of strings, holds further accepted answers. Turns come as the
-    schema has them: an optional system turn, then user and assistant by turns, ending with the
-    assistant. Other fields are left alone; blank lines are no records.
-
-    Args:
-        path: JSON lines or a JSON array (.json), either as gzip if its name ends in .gz; .parquet,
-            .arrow; the folder of a data set of `datasets`, or of files of these; a list of Natural
-            Instructions tasks (.txt); "hub:OWNER/NAME[:SPLIT]"; or a data set of TFDS, by folder
-            or name, as `tfds.address` reads it.
-        bad_rows: "refuse" raises at the first bad record, "skip" leaves bad ones out and lists
-            them.
-        advice: the way out that a refusal tells.
-        format: a name from `SCHEMAS`, or "auto" to find it by the first records.
-
-    Raises:
-        UserError: with file, line and reason; also for a missing, unreadable or empty file.
-    """
-    skipped: list[BadRow] = []
-    schema, found = open_records(Path(path), format)
-    accepted = check_records(
-        Path(path), schema, found, bad_rows=bad_rows, advice=advice, on_skipped=skipped.append
-    )
-    return [instance for _, instance in accepted], skipped
-
-
 def open_records(
     path: Path,
     format: str = AUTO,
@@ -88,7 +56,7 @@ def open_records(
     """The schema of a source, and its records, of which none is checked yet.
 
     Args:
-        path: as `read_messages` takes it.
+        path: as `open_dataset` takes it.
         format: a schema, or "auto".
         flag: what a user gives `format` by.
         read_tasks: reads a list of Natural Instructions tasks, whose fields have their names.
@@ -107,7 +75,7 @@ def open_records(
         return "messages", read_tasks(path)
     found = rename_records(records(path), fields) if fields else records(path)
     if format != AUTO:
-        return format, require(found, format, flag)
+        return format, found
     return recognize(found, flag)
 
 
@@ -128,7 +96,9 @@ def check_records(
             if record.refusal:
                 raise Refused(record.refusal)
             fields = json_object(record.raw)
-            instance = _instance(fields, default_id(record), SCHEMAS[schema], record.cells)
+            instance = _instance(
+                fields, f"{record.path.name}:{record.number}", SCHEMAS[schema], record.cells
+            )
             seen.add(instance.id, record)
         except Refused as refusal:
             if bad_rows == "refuse":
@@ -172,11 +142,6 @@ class SeenIds:
         else:
             where = f"on line {number}" if path == record.path else f"in {path}:{number}"
         raise Refused(f'"id" {identity!r} was already used {where}')
-
-
-def default_id(record: Record) -> str:
-    """The id of a record that has none of its own."""
-    return f"{record.path.name}:{record.number}"
 
 
 def parse(raw: bytes, default_id: str, schema: str = "messages", cells: bool = False) -> Instance:

@@ -104,24 +104,6 @@ def recognize(records: Iterable[Record], flag: str = FLAG) -> tuple[str, Iterato
     return schemas[0], _alike(chain(head, rest), schemas[0], flag)
 
 
-def require(records: Iterable[Record], schema: str, flag: str = FLAG) -> Iterator[Record]:
-    """All `records`, of the `schema` that a user named.
-
-    Raises:
-        UserError: if the first of them all have other schemas, naming one.
-    """
-    rest = iter(records)
-    head = list(islice(rest, FIRST))
-    fits = [(record, names) for record in head if (names := fitting(readable(record) or {}))]
-    if fits and not any(schema in names for _, names in fits):
-        record, names = fits[0]
-        raise UserError(
-            f"{record.location}: is a row of {' or '.join(names)}, not of {schema}; leave {flag} "
-            "out"
-        )
-    return chain(head, rest)
-
-
 def _alike(records: Iterable[Record], schema: str, flag: str) -> Iterator[Record]:
     """All `records`, the first of every file checked."""
     first = path = None

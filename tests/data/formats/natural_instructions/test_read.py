@@ -1,14 +1,10 @@
 import json
 from collections import Counter
-from contextlib import ExitStack
 from operator import itemgetter
 
 import pytest
 
-from zsg_jax.data.dataset import ReadOptions
 from zsg_jax.data.formats.natural_instructions import Options, records
-from zsg_jax.data.schemas.read import read_messages
-from zsg_jax.data.sources import load
 from zsg_jax.data.tokenize.tokenizer import ByteTokenizer
 from zsg_jax.runtime.errors import UserError
 
@@ -42,12 +38,12 @@ def task(*instances, **changes):
     }
 
 
-def test_tasks_become_rows_in_the_order_of_the_list(tmp_path):
+def test_tasks_become_rows_in_the_order_of_the_list(tmp_path, read_source):
     one = task({"id": "a-1", "input": "3 + 4", "output": [" 7", "seven\n"]})
     two = task({"input": "1 + 1", "output": "2"}, {"id": "b-2", "input": "0", "output": ["0", "0"]})
     listed = write(tmp_path, {"b_task": one, "a_task": two})
     listed.write_text("\ufeffb_task\n\n a_task \n", "utf-8")
-    instances, skipped = read_messages(listed)
+    instances, skipped = read_source(listed)
     assert not skipped
     assert [(i.id, i.task) for i in instances] == [
         ("a-1", "b_task"),
@@ -160,108 +156,87 @@ def test_an_instance_that_is_left_out_is_not_checked(tmp_path):
     assert [row.refusal for row in records(listed)] == ["", 'has no "input"', ""]
 
 
-def test_tasks_may_lie_beside_the_list(tmp_path):
+def test_tasks_may_lie_beside_the_list(tmp_path, read_source):
     listed = write(tmp_path, {"t": task({"id": "1", "input": "x", "output": ["y"]})}, "mine.txt")
-    with ExitStack() as stack:
-        train, test = load(
-            str(listed), str(listed), ReadOptions(tmp_path / "s"), stack, rewrites_options={}
-        )
-        assert [one.id for one in train] == [one.id for one in test] == ["1"]
+    assert [one.id for one in read_source(listed)[0]] == ["1"]
 
 
 GOOD = {"id": "1", "input": "x", "output": ["y"]}
-BAD_INSTANCES = {
-    "no output": ({"id": "2", "input": "x"}, 'has no "output"'),
-    "no accepted output": ({"id": "2", "input": "x", "output": []}, 'has no "output"'),
-    "empty output": ({"id": "2", "input": "x", "output": ""}, 'has no "output"'),
-    "output a number": ({"id": "2", "input": "x", "output": [3]}, "JSON number"),
-    "second output empty": ({"id": "2", "input": "x", "output": ["y", " "]}, '"references[1]"'),
-    "no input": ({"id": "2", "output": ["y"]}, 'has no "input"'),
-    "no object": ("text", "is no JSON object"),
-    "id twice": (GOOD, "instance 1"),
-}
 
 
-@pytest.mark.parametrize("name", BAD_INSTANCES)
-def test_a_bad_instance_is_named_by_file_and_number(tmp_path, name):
-    bad, reason = BAD_INSTANCES[name]
+@pytest.mark.parametrize(
+    ("bad", "reason"),
+    [
+        ({"id": "2", "input": "x"}, 'has no "output"'),
+        ({"id": "2", "input": "x", "output": []}, 'has no "output"'),
+        ({"id": "2", "input": "x", "output": ""}, 'has no "output"'),
+        ({"id": "2", "input": "x", "output": [3]}, "JSON number"),
+        ({"id": "2", "input": "x", "output": ["y", " "]}, '"references[1]"'),
+        ({"id": "2", "output": ["y"]}, 'has no "input"'),
+        ("text", "is no JSON object"),
+        (GOOD, "instance 1"),
+    ],
+)
+def test_a_bad_instance_is_named_by_file_and_number(tmp_path, read_source, bad, reason):
     listed = write(tmp_path, {"t": task(GOOD, bad, {"id": "3", "input": "x", "output": ["z"]})})
     file = tmp_path / "tasks" / "t.json"
     with pytest.raises(UserError) as caught:
-        read_messages(listed)
+        read_source(listed)
     assert str(caught.value).startswith(f"{file}, instance 2: ")
     assert reason in str(caught.value)
-    instances, skipped = read_messages(listed, "skip")
+    instances, skipped = read_source(listed, "skip")
     assert [one.id for one in instances] == ["1", "3"]
     assert [(one.path, one.line) for one in skipped] == [(str(file), 2)]
 
 
-BAD_TASKS = {
-    "broken": (b'{"Definition": ["x"', "is not JSON"),
-    "not UTF-8": (b"\xff", "is not JSON"),
-    "a list": (b"[]", "is no task"),
-    "no definition": (task(GOOD, Definition=[]), '"Definition"'),
-    "blank definition": (task(GOOD, Definition=" "), '"Definition"'),
-    "broken example": (task(GOOD, **{"Positive Examples": [{"input": "x"}]}), "Examples[0]"),
-    "examples an object": (task(GOOD, **{"Positive Examples": {"a": 1}}), "must be a list"),
-    "no instances": (task(Instances=None), '"Instances"'),
-}
+NEGATIVE = "Negative Examples"
 
 
-@pytest.mark.parametrize("name", BAD_TASKS)
-@pytest.mark.parametrize("bad_rows", ["refuse", "skip"])
-def test_a_bad_task_is_named_and_never_skipped(tmp_path, name, bad_rows):
-    content, reason = BAD_TASKS[name]
-    listed = write(tmp_path, {"good": task(GOOD), "bad": content})
-    with pytest.raises(UserError) as caught:
-        read_messages(listed, bad_rows)
-    assert str(caught.value).startswith(f"{tmp_path / 'tasks' / 'bad.json'}: ")
-    assert reason in str(caught.value)
-
-
-BAD_EXAMPLES = {
-    "no list": ("text", '"Negative Examples" must be a list'),
-    "no object": (["text"], '"Negative Examples[0]" lacks'),
-    "output a number": (
-        [{"input": "x", "output": "y"}, {"input": "x", "output": 1}],
-        '"Negative Examples[1]" lacks',
-    ),
-    "explanation a list": (
-        [{"input": "x", "output": "y", "explanation": []}],
-        '"Negative Examples[0].explanation" is no text',
-    ),
-}
-
-
-@pytest.mark.parametrize("name", BAD_EXAMPLES)
-def test_negative_examples_are_checked_where_they_are_shown(tmp_path, name):
-    examples, reason = BAD_EXAMPLES[name]
-    listed = write(tmp_path, {"t": task(GOOD, **{"Negative Examples": examples})})
-    assert len(read(listed, Options(max_source=0))) == 1
+@pytest.mark.parametrize(
+    ("bad", "reason"),
+    [
+        (b'{"Definition": ["x"', "is not JSON"),
+        (b"\xff", "is not JSON"),
+        (b"[]", "is no task"),
+        (task(GOOD, Definition=[]), '"Definition"'),
+        (task(GOOD, Definition=" "), '"Definition"'),
+        (task(GOOD, **{"Positive Examples": [{"input": "x"}]}), "Examples[0]"),
+        (task(GOOD, **{"Positive Examples": {"a": 1}}), "must be a list"),
+        (task(Instances=None), '"Instances"'),
+        (task(GOOD, **{NEGATIVE: "text"}), '"Negative Examples" must be a list'),
+        (task(GOOD, **{NEGATIVE: ["text"]}), '"Negative Examples[0]" lacks'),
+        (task(GOOD, **{NEGATIVE: [EXAMPLES[0], {"input": "x", "output": 1}]}), '[1]" lacks'),
+        (task(GOOD, **{NEGATIVE: [EXAMPLES[0] | {"explanation": []}]}), 'explanation" is no text'),
+    ],
+)
+def test_a_bad_task_is_named_and_never_skipped(tmp_path, read_source, bad, reason):
+    listed = write(tmp_path, {"good": task(GOOD | {"id": "0"}), "bad": bad})
     shown = Options(max_source=0, negative_examples=2, explanation=True)
-    with pytest.raises(UserError) as caught:
-        read(listed, shown)
-    assert str(caught.value).startswith(f"{tmp_path / 'tasks' / 't.json'}: ")
-    assert reason in str(caught.value)
+    for bad_rows in ("refuse", "skip"):
+        with pytest.raises(UserError) as caught:
+            read_source(listed, bad_rows, instructions=shown)
+        assert str(caught.value).startswith(f"{tmp_path / 'tasks' / 'bad.json'}: ")
+        assert reason in str(caught.value)
+    # Negative examples are checked where they are shown.
+    if NEGATIVE in reason:
+        assert len(read_source(listed)[0]) == 2
 
 
-def test_a_list_that_cannot_be_followed_is_refused(tmp_path):
-    with pytest.raises(UserError, match="no such file"):
-        read_messages(tmp_path / "none.txt")
-    alone = tmp_path / "alone.txt"
-    alone.write_text("t\n")
-    with pytest.raises(UserError, match="there is neither"):
-        read_messages(alone)
+def test_a_list_that_cannot_be_followed_is_refused(tmp_path, read_source):
+    (tmp_path / "alone").mkdir()
+    (tmp_path / "alone" / "alone.txt").write_text("t\n")
     listed = write(tmp_path, {"t": task(GOOD)})
-    listed.write_text("t\nmissing\n")
-    with pytest.raises(UserError, match=r"names task 'missing', but there is no .*missing\.json"):
-        read_messages(listed)
-    listed.write_text("t\n\nt\n")
-    with pytest.raises(UserError, match=r"train_tasks\.txt:3: task 't' was already named"):
-        read_messages(listed)
-    listed.write_text("\n")
-    with pytest.raises(UserError, match="names no task"):
-        read_messages(listed)
+    for path, text, message in (
+        (tmp_path / "none.txt", None, "no such file"),
+        (tmp_path / "alone" / "alone.txt", "t\n", "there is neither"),
+        (listed, "t\nmissing\n", r"names task 'missing', but there is no .*missing\.json"),
+        (listed, "t\n\nt\n", r"train_tasks\.txt:3: task 't' was already named"),
+        (listed, "\n", "names no task"),
+    ):
+        if text:
+            path.write_text(text)
+        with pytest.raises(UserError, match=message):
+            read_source(path)
 
 
 def test_of_real_tasks_the_instances_of_the_study_are_read(assets):

@@ -80,13 +80,16 @@ def fit(prompts: Sequence[Parts], limit: int, tokenizer: Tokenizer) -> list[Fitt
 
 def _shortened(prompt: Parts, limit: int, tokenizer: Tokenizer) -> Fitted:
     kept = prompt._replace(positive=(), negative=())
-    for kind in ("positive", "negative"):
-        for example in getattr(prompt, kind):
-            if _lengths([kept.counted(example)], tokenizer)[0] > limit:
-                break
-            kept = kept._replace(**{kind: (*getattr(kept, kind), example)})
+    for example in prompt.positive:
+        if _lengths([kept.counted(example)], tokenizer)[0] > limit:
+            break
+        kept = kept._replace(positive=(*kept.positive, example))
+    for example in prompt.negative:
+        if _lengths([kept.counted(example)], tokenizer)[0] > limit:
+            break
+        kept = kept._replace(negative=(*kept.negative, example))
     left_out = len(prompt.positive + prompt.negative) - len(kept.positive + kept.negative)
-    ids = tokenizer.encode([kept.text])[0].ids
+    ids = tokenizer.encode([kept.text])[0].ids.tolist()
     if len(ids) + sum(tokenizer.added) <= limit:
         return Fitted(kept.text, left_out)
     return Fitted(tokenizer.decode(ids[: max(limit - tokenizer.added[0], 0)]), left_out, True)

@@ -1,12 +1,12 @@
 """A list of tasks, and the file of each: found, read and checked."""
 
-import json
 import os
 from pathlib import Path
 from typing import Any
 
+from zsg_jax.data.formats.jsonl import json_file
 from zsg_jax.data.formats.natural_instructions.options import Form
-from zsg_jax.runtime.errors import UserError
+from zsg_jax.runtime.errors import UserError, check
 
 
 def task_names(path: Path) -> list[str]:
@@ -59,14 +59,8 @@ def read_task(file: Path, name: str, path: Path, form: Form) -> dict[str, Any]:
     Raises:
         UserError: naming the file, or the list `path` where there is no file, and what is wrong.
     """
-    try:
-        task = json.loads(file.read_bytes())
-    except FileNotFoundError:
-        raise UserError(f"{path}: names task {name!r}, but there is no {file}") from None
-    except OSError as error:
-        raise UserError(f"{file}: cannot be read: {error.strerror or error}") from None
-    except (ValueError, RecursionError) as error:
-        raise UserError(f"{file}: is not JSON: {error}; fetch the task again") from None
+    check(file.exists(), f"{path}: names task {name!r}, but there is no {file}")
+    task = json_file(file, "fetch the task again")
     if not isinstance(task, dict):
         raise UserError(f"{file}: is no task of Natural Instructions: it holds no JSON object")
     definition = task.get("Definition")

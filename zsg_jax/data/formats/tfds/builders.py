@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from zsg_jax.data.formats.jsonl import Refused
-from zsg_jax.data.formats.tfds.shards import Part
+from zsg_jax.data.formats.tfds.files import Part
 from zsg_jax.runtime.errors import UserError, first_line
 
 Decode = Callable[[bytes], dict[str, Any]]

@@ -9,8 +9,8 @@ from zsg_jax.data.formats.tables import as_json
 from zsg_jax.data.formats.tfds.address import find
 from zsg_jax.data.formats.tfds.builders import Decode, open_builder
 from zsg_jax.data.formats.tfds.example import from_record
+from zsg_jax.data.formats.tfds.files import ArrayRecords, Part
 from zsg_jax.data.formats.tfds.layout import FEATURES, FORMAT, INFO, TEMPLATE, features, shard_name
-from zsg_jax.data.formats.tfds.shards import Part, Shards
 from zsg_jax.runtime.errors import check
 from zsg_jax.runtime.files import need_json
 from zsg_jax.runtime.progress import track
@@ -23,7 +23,7 @@ class TfdsRecords:
         path: FOLDER:SPLIT, for messages; the same however the data set was named.
     """
 
-    def __init__(self, path: Path, shards: Shards, decode: Decode) -> None:
+    def __init__(self, path: Path, shards: ArrayRecords, decode: Decode) -> None:
         self.path = path
         self._shards, self._decode = shards, decode
 
@@ -83,7 +83,7 @@ def open_tfds(path: Path) -> TfdsRecords:
     if ours and split in names:
         return TfdsRecords(
             Path(f"{folder}:{split}"),
-            Shards(_parts(folder, info, listed[names.index(split)])),
+            ArrayRecords(_parts(folder, info, listed[names.index(split)])),
             from_record,
         )
     check(
@@ -91,7 +91,7 @@ def open_tfds(path: Path) -> TfdsRecords:
         f"{path}: has no split {split!r}; there are {', '.join(names)}",
     )
     parts, decode = open_builder(folder, split)
-    return TfdsRecords(Path(f"{folder}:{split}"), Shards(parts), decode)
+    return TfdsRecords(Path(f"{folder}:{split}"), ArrayRecords(parts), decode)
 
 
 def tfds_records(path: Path) -> Iterator[Record]:

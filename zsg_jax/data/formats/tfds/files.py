@@ -26,7 +26,7 @@ class Part(NamedTuple):
     length: int
 
 
-class Shards:
+class ArrayRecords:
     """The records of all parts, by number from 0.
 
     Raises:

@@ -11,7 +11,7 @@ import jax
 import numpy as np
 from measuring import peak_memory, timed
 
-from zsg_jax.data.batches.pipeline import SequencesAtOnce, Steps, lay, sequence_length
+from zsg_jax.data.batches.steps import SequencesAtOnce, Steps, lay, sequence_length
 from zsg_jax.data.instance import Instance, Turn
 from zsg_jax.data.tokenize.encode import Examples, encode
 from zsg_jax.data.tokenize.tokenizer import from_folder

@@ -3,7 +3,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from zsg_jax.data.tokenize.encode import Examples
+from zsg_jax.data.tokenize.examples import Examples
 from zsg_jax.evaluation.loss import LossEvaluator
 from zsg_jax.runtime.errors import UserError
 from zsg_jax.training import sharding

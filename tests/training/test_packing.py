@@ -8,9 +8,9 @@ import numpy as np
 import optax
 import pytest
 
-from zsg_jax.data.batches.packing import consumed, lay_packed, pack, sequence_counts
-from zsg_jax.data.batches.pipeline import SequencesAtOnce, Steps
-from zsg_jax.data.tokenize.encode import Examples
+from zsg_jax.data.batches.packing import consumed, lay_packed, pack
+from zsg_jax.data.batches.steps import SequencesAtOnce, Steps
+from zsg_jax.data.tokenize.examples import Examples
 from zsg_jax.models import model as models
 from zsg_jax.models.decoder import DecoderConfig
 from zsg_jax.models.gpt2 import Gpt2Config
@@ -42,27 +42,29 @@ MODELS = {
 OPTIONS = TrainerOptions(8, 8, 1e-2, "cosine", 0, 1.0, 0.0)
 
 
-def examples(count, seed=0, longest=16):
+def examples(count, lengths, seed=0):
     rng = np.random.default_rng(seed)
-    lengths = rng.integers(2, longest + 1, count)
-    lengths[0] = 16
+    lengths = [16, *rng.choice(lengths, count - 1)]
     # The first tokens carry loss too, which no row may let the one before predict.
     return Examples(
         [(rng.integers(0, 6, n).astype(np.int32), np.arange(n) % 3 != 1) for n in lengths]
     )
 
 
-def large(params, seed=1):
-    """Weights large enough for what a token sees to show in its loss."""
-    rng = np.random.default_rng(seed)
-    return jax.tree.map(lambda x: (x + rng.normal(size=x.shape) * 0.3).astype(np.float32), params)
+@cache
+def compiled(family, packing, micro, shapes):
+    """The trainer of a run of 30 steps, and its step, compiled once for all tests."""
+    options = OPTIONS._replace(micro_batch_size=micro, packing=packing)
+    one = Trainer(MODELS[family], options, sharding.make_mesh(1, 1))
+    return one, one.compiled_step(30, 16, shapes)
 
 
-def run(model, data, count, *, packing, micro=8):
-    """Takes `count` steps of 8 in the order of `data`; gives metrics, parameters and the steps."""
-    one = Trainer(
-        model, OPTIONS._replace(micro_batch_size=micro, packing=packing), sharding.make_mesh(1, 1)
-    )
+def run(family, data, *, packing, micro):
+    """Takes a step of 8 after the other in the order of `data`.
+
+    Returns:
+        The metrics of each, the parameters, and the steps.
+    """
     steps = Steps(
         data,
         np.arange(len(data)),
@@ -70,9 +72,9 @@ def run(model, data, count, *, packing, micro=8):
         length=16,
         packing=SequencesAtOnce(1, micro) if packing else None,
     )
-    take, state = one.compiled_step(count, 16, steps.shapes(count)), one.initial_state(0)
-    rows = []
-    for number in range(count):
+    one, take = compiled(family, packing, micro, tuple(steps.shapes(len(steps))))
+    state, rows = one.initial_state(0), []
+    for number in range(len(steps)):
         state, metrics = take(state, sharding.place_batch(steps[number], one.mesh))
         rows.append(jax.device_get(metrics))
     return rows, jax.device_get(state["params"]), steps
@@ -81,16 +83,14 @@ def run(model, data, count, *, packing, micro=8):
 @pytest.mark.parametrize(
     ("family", "micro"),
     [
-        pytest.param("llama", 8, marks=pytest.mark.slow),
         ("llama", 2),
-        pytest.param("gpt2", 2, marks=pytest.mark.slow),
-        pytest.param("gpt2", 8, marks=pytest.mark.slow),
+        *(pytest.param(*case, marks=pytest.mark.slow) for case in [("llama", 8), ("gpt2", 2)]),
     ],
 )
-def test_fifty_steps_packed_are_fifty_steps_unpacked(family, micro):
-    data = examples(8 * 50, longest=8)
-    plain, params, _ = run(MODELS[family], data, 50, packing=False)
-    rows, packed, steps = run(MODELS[family], data, 50, packing=True, micro=micro)
+def test_thirty_steps_packed_are_thirty_steps_unpacked(family, micro):
+    data = examples(8 * 30, range(2, 9))
+    plain, params, _ = run(family, data, packing=False, micro=micro)
+    rows, packed, steps = run(family, data, packing=True, micro=micro)
     for number, (a, b) in enumerate(zip(plain, rows, strict=True)):
         assert consumed(a) == consumed(b) == list(range(8 * number, 8 * number + 8))
         assert a["tokens"] == b["tokens"]
@@ -103,6 +103,33 @@ def test_fifty_steps_packed_are_fifty_steps_unpacked(family, micro):
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-2), params, packed)
     assert steps.counts.mean() < 5
     assert rows[1]["fill"] > 1.3 * plain[1]["fill"]
+
+
+def test_where_no_two_instances_fit_one_row_packing_changes_no_bit():
+    rng = np.random.default_rng(0)
+    data = Examples([(rng.integers(0, 6, 9).astype(np.int32), np.arange(9) % 3 != 1)] * 32)
+    plain, params, _ = run("llama", data, packing=False, micro=2)
+    rows, packed, _ = run("llama", data, packing=True, micro=2)
+    assert [float(row["loss"]) for row in plain] == [float(row["loss"]) for row in rows]
+    jax.tree.map(np.testing.assert_array_equal, params, packed)
+
+
+def test_a_step_is_compiled_once_for_each_number_of_sequences(monkeypatch):
+    met = []
+    monkeypatch.setattr(
+        trainer, "compile_train_step", lambda state, batch, *_, **__: met.append(batch)
+    )
+    data = examples(8 * 4, range(2, 13), seed=2)
+    for micro in (8, 2):
+        packing, count = SequencesAtOnce(1, micro), len(met)
+        steps = Steps(data, np.arange(32), batch_size=8, length=16, packing=packing)
+        assert len(set(steps.counts)) > 1
+        options = OPTIONS._replace(micro_batch_size=micro, packing=True)
+        one = Trainer(MODELS["llama"], options, sharding.make_mesh(1, 1))
+        one.compiled_step(4, 16, steps.shapes(4))
+        # Sequences in parts: one shape for all, whatever their number.
+        wanted = sorted(set(steps.counts)) if micro == 8 else [8]
+        assert [batch["tokens"].shape for batch in met[count:]] == [(n, 16) for n in wanted]
 
 
 @cache
@@ -121,9 +148,27 @@ def descent(model, micro_batches):
     )
 
 
+@cache
+def weights(model):
+    """Weights large enough for what a token sees to show in its loss."""
+    rng = np.random.default_rng(1)
+    return jax.tree.map(
+        lambda x: (rng.normal(size=x.shape) * 0.3 + (x.ndim < 3)).astype(np.float32),
+        models.abstract(model)[1],
+    )
+
+
+@pytest.fixture
+def quickly_compiled():
+    """Compiles without most optimizations, which takes half the time."""
+    jax.config.update("jax_disable_most_optimizations", True)
+    yield
+    jax.config.update("jax_disable_most_optimizations", False)
+
+
 def gradients(model, batch, micro):
     """Loss and gradients of one batch by the train step, read off a step of plain descent."""
-    params = large(models.initialize(model, jax.random.key(0)))
+    params = weights(model)
     tx = optax.sgd(1.0)
     state, metrics = descent(model, len(batch["tokens"]) // micro)(
         step.initial_state(params, tx), {name: jnp.asarray(x) for name, x in batch.items()}
@@ -132,8 +177,9 @@ def gradients(model, batch, micro):
 
 
 @pytest.mark.parametrize("family", ["llama", pytest.param("gpt2", marks=pytest.mark.slow)])
+@pytest.mark.usefixtures("quickly_compiled")
 def test_gradients_of_a_packed_step_are_those_of_each_instance_alone(family):
-    model, data = MODELS[family], examples(8, seed=36, longest=9)
+    model, data = MODELS[family], examples(8, (5,))
     count = sum(data[row][1][1:].sum() for row in range(8))
     # The reference: every instance in a row of its own length, alone, summed in float64.
     loss, total = 0.0, None
@@ -165,12 +211,12 @@ def test_gradients_of_a_packed_step_are_those_of_each_instance_alone(family):
 
 @pytest.mark.parametrize("family", MODELS)
 def test_one_instance_changes_no_logits_of_another(family):
-    model, data = MODELS[family], examples(6, seed=5, longest=6)
+    model, data = MODELS[family], examples(6, range(2, 7), seed=5)
     rows = pack(data.lengths, 24)
     assert max(map(len, rows)) > 2
     batch = lay_packed(data, np.arange(6), rows, length=24, segments=6)
     graphdef, _ = models.abstract(model)
-    params = large(models.initialize(model, jax.random.key(0)))
+    params = weights(model)
     apply = jax.jit(
         lambda tokens: models.apply(
             graphdef, params, tokens, batch["positions"], batch["segment_ids"]
@@ -189,32 +235,3 @@ def test_one_instance_changes_no_logits_of_another(family):
             last[row, np.flatnonzero(mine[row])[:-1]] = False
             after = np.asarray(apply(np.where(last, (batch["tokens"] + 7) % 40, batch["tokens"])))
             assert (after[~last] == before[~last]).all()
-
-
-def test_compiles_are_counted_and_bounded(monkeypatch):
-    compiled, real = [], trainer.compile_train_step
-
-    def counting(state, batch, mesh, **fixed):
-        compiled.append(batch["tokens"].shape)
-        return real(state, batch, mesh, **fixed)
-
-    monkeypatch.setattr(trainer, "compile_train_step", counting)
-    data = examples(8 * 4, seed=2, longest=12)
-    _, _, steps = run(MODELS["llama"], data, 4, packing=True)
-    assert len(set(steps.counts)) > 1
-    assert compiled == [(count, 16) for count in sorted(set(steps.counts))]
-    assert set(steps.counts) <= set(sequence_counts(8, 1, 8))
-    compiled.clear()
-    # Rows in parts: one shape for all, whatever the number of rows.
-    _, _, steps = run(MODELS["llama"], data, 4, packing=True, micro=2)
-    assert len(set(steps.counts)) > 1
-    assert compiled == [(8, 16)]
-
-
-def test_where_no_two_instances_fit_one_row_packing_changes_no_bit():
-    rng = np.random.default_rng(0)
-    data = Examples([(rng.integers(0, 6, 9).astype(np.int32), np.arange(9) % 3 != 1)] * 32)
-    plain, params, _ = run(MODELS["llama"], data, 4, packing=False)
-    rows, packed, _ = run(MODELS["llama"], data, 4, packing=True)
-    assert [float(row["loss"]) for row in plain] == [float(row["loss"]) for row in rows]
-    jax.tree.map(np.testing.assert_array_equal, params, packed)

@@ -14,6 +14,7 @@ from zsg_jax.data.splits import report_split
 from zsg_jax.data.tokenize import encode as prompts
 from zsg_jax.data.tokenize import store as tokens
 from zsg_jax.data.tokenize import tokenizer as tokenizers
+from zsg_jax.data.tokenize.examples import StoredExamples, TokenizedExamples
 from zsg_jax.runtime.errors import UserError
 from zsg_jax.runtime.files import write_json
 from zsg_jax.runtime.processes import once
@@ -38,8 +39,8 @@ class Pool(NamedTuple):
 
     train: Dataset
     test: Dataset
-    train_examples: prompts.TokenizedExamples
-    test_examples: prompts.TokenizedExamples
+    train_examples: TokenizedExamples
+    test_examples: TokenizedExamples
     usable: np.ndarray
     answered: np.ndarray
     aimed: np.ndarray
@@ -150,20 +151,20 @@ def _tokenize(
     form: prompts.Form,
     folder: Path | None,
     on_progress: Callable[[int], object],
-) -> prompts.TokenizedExamples:
+) -> TokenizedExamples:
     if folder is None:
         return prompts.encode(dataset, tokenizer, length, on_progress, form)
     once(
         f"tokens {folder.name}",
         lambda: tokens.store(dataset, tokenizer, length, folder, on_progress, form),
     )
-    return tokens.StoredExamples(folder)
+    return StoredExamples(folder)
 
 
 def _report_refused(
     side: str,
     dataset: Dataset,
-    examples: prompts.TokenizedExamples,
+    examples: TokenizedExamples,
     form: prompts.Form,
     bad_rows: str,
 ) -> None:
@@ -209,7 +210,7 @@ def _report_dropped(side: str, counts: dict[str, Any], form: prompts.Form) -> No
         )
 
 
-def _count(dataset: Dataset, examples: prompts.TokenizedExamples) -> dict[str, Any]:
+def _count(dataset: Dataset, examples: TokenizedExamples) -> dict[str, Any]:
     """What of a side is there, cut, refused and dropped, JSON-ready; `cut` counts examples."""
     prompt_cut = examples.cut - examples.answer_cut
     return {

@@ -8,8 +8,8 @@ import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from zsg_jax.data.batches.packing import Batch, lay_packed, pack, spread
-from zsg_jax.data.batches.pipeline import lay, sequence_length
-from zsg_jax.data.tokenize.encode import TokenizedExamples
+from zsg_jax.data.batches.steps import lay, sequence_length
+from zsg_jax.data.tokenize.examples import TokenizedExamples
 from zsg_jax.models.loss import answer_losses, segment_losses, token_losses
 from zsg_jax.models.placement import Params
 from zsg_jax.runtime.errors import UserError

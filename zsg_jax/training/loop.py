@@ -12,7 +12,8 @@ from typing import Any, NamedTuple
 import jax
 
 from zsg_jax.data.batches.packing import consumed
-from zsg_jax.data.batches.pipeline import Batches, Steps
+from zsg_jax.data.batches.pipeline import Batches
+from zsg_jax.data.batches.steps import Steps
 from zsg_jax.runtime.errors import UserError
 from zsg_jax.runtime.files import read_json, write_json
 from zsg_jax.runtime.processes import is_first, once

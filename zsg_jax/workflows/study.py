@@ -14,7 +14,7 @@ from zsg_jax.arrangement import make
 from zsg_jax.arrangement.arrangement import Arrangement
 from zsg_jax.arrangement.embedded import embed_pair
 from zsg_jax.config import flatten
-from zsg_jax.data.batches.pipeline import SequencesAtOnce, Steps, sequence_length
+from zsg_jax.data.batches.steps import SequencesAtOnce, Steps, sequence_length
 from zsg_jax.data.pool import Pool
 from zsg_jax.data.tokenize.tokenizer import Tokenizer
 from zsg_jax.evaluation.evaluator import Evaluator

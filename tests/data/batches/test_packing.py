@@ -4,8 +4,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from zsg_jax.data.batches.packing import consumed, lay_packed, pack, sequence_counts, spread
-from zsg_jax.data.batches.pipeline import Batches, SequencesAtOnce, Steps
-from zsg_jax.data.tokenize.encode import Examples
+from zsg_jax.data.batches.pipeline import Batches
+from zsg_jax.data.batches.steps import SequencesAtOnce, Steps
+from zsg_jax.data.tokenize.examples import Examples
 
 
 def examples(lengths, seed=0):

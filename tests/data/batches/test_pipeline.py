@@ -3,8 +3,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from zsg_jax.data.batches.pipeline import Batches, Steps, sequence_length
-from zsg_jax.data.tokenize.encode import Examples
+from zsg_jax.data.batches.pipeline import Batches
+from zsg_jax.data.batches.steps import Steps, sequence_length
+from zsg_jax.data.tokenize.examples import Examples
 
 
 def examples(lengths, kind=Examples):

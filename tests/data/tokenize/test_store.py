@@ -12,8 +12,9 @@ from zsg_jax.data.dataset import from_list
 from zsg_jax.data.instance import Instance, Turn
 from zsg_jax.data.pool import make_pool
 from zsg_jax.data.tokenize.encode import Form, encode
+from zsg_jax.data.tokenize.examples import MANIFEST, StoredExamples
 from zsg_jax.data.tokenize.jinja import ChatTemplate
-from zsg_jax.data.tokenize.store import MANIFEST, StoredExamples, store
+from zsg_jax.data.tokenize.store import store
 from zsg_jax.data.tokenize.tokenizer import ByteTokenizer
 from zsg_jax.runtime.errors import UserError
 

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from zsg_jax.data.tokenize.encode import TokenizedExamples
+from zsg_jax.data.tokenize.examples import TokenizedExamples
 
 Batch = dict[str, np.ndarray]
 

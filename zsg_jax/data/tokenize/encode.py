@@ -1,8 +1,6 @@
 """Instances to tokens and loss masks: a form renders them, a limit cuts them."""
 
-from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping, Sequence
-from types import MappingProxyType
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -10,6 +8,7 @@ import numpy as np
 from zsg_jax.data.instance import Instance, Turn
 from zsg_jax.data.tokenize import chat
 from zsg_jax.data.tokenize import user_assistant as study
+from zsg_jax.data.tokenize.examples import Examples
 from zsg_jax.data.tokenize.jinja import ChatTemplate
 from zsg_jax.data.tokenize.tokenizer import Tokenizer
 from zsg_jax.data.tokenize.truncation import Fitted, TokenizedExample, Unfit, fit
@@ -44,94 +43,6 @@ class Form(NamedTuple):
 
 
 STUDY_FORM = Form()
-
-
-class TokenizedExamples(ABC):
-    """Token sequences of unequal length, in memory (`Examples`) or on disk (`StoredExamples`).
-
-    Attributes:
-        counts: (N, 5) int32, of each example: its tokens, those that carry loss, those that the
-            limits took (as `truncation.fit` counts them), those of these that carried loss, and the
-            turns that the study's form took white space from the front of.
-        refused: why the template does not fit, for the examples it does not fit; these hold no
-            token.
-    """
-
-    counts: np.ndarray
-    refused: Mapping[int, str]
-
-    def __len__(self) -> int:
-        return len(self.counts)
-
-    @abstractmethod
-    def __getitem__(self, index: int) -> tuple[np.ndarray, np.ndarray]:
-        """Tokens (n,) int32 and loss mask (n,) bool of one example."""
-
-    @abstractmethod
-    def select(self, indices: np.ndarray) -> "TokenizedExamples":
-        """The given examples, in the given order."""
-
-    @property
-    def lengths(self) -> np.ndarray:
-        """(N,) int64 tokens of each; so the next, column by column of `counts`."""
-        return self.counts[:, 0].astype(np.int64)
-
-    @property
-    def answer_tokens(self) -> np.ndarray:
-        return self.counts[:, 1].astype(np.int64)
-
-    @property
-    def cut(self) -> np.ndarray:
-        return self.counts[:, 2].astype(np.int64)
-
-    @property
-    def answer_cut(self) -> np.ndarray:
-        return self.counts[:, 3].astype(np.int64)
-
-    @property
-    def stripped(self) -> np.ndarray:
-        return self.counts[:, 4].astype(np.int64)
-
-    def _refused_of(self, indices: np.ndarray) -> dict[int, str]:
-        """`refused` as `select` numbers the examples."""
-        chosen = enumerate(np.arange(len(self))[indices].tolist())
-        return {new: self.refused[old] for new, old in chosen if old in self.refused}
-
-
-class Examples(TokenizedExamples):
-    """Token sequences held flat.
-
-    Attributes:
-        tokens: (sum of lengths,) int32.
-        loss_mask: (sum of lengths,) bool, true on answer tokens and their eos.
-    """
-
-    def __init__(
-        self,
-        examples: Sequence[tuple[np.ndarray, np.ndarray]],
-        limits: np.ndarray | tuple[int, int, int] = (0, 0, 0),
-        refused: Mapping[int, str] = MappingProxyType({}),
-    ) -> None:
-        """Takes tokens and loss mask of each; `limits` (N, 3) are the last columns of `counts`."""
-        tokens, masks = [tokens for tokens, _ in examples], [mask for _, mask in examples]
-        self.tokens = np.concatenate([np.zeros(0, np.int32), *tokens])
-        self.loss_mask = np.concatenate([np.zeros(0, bool), *masks])
-        self.counts = np.zeros((len(examples), 5), np.int32)
-        self.counts[:, 0], self.counts[:, 1] = [*map(len, tokens)], [*map(np.count_nonzero, masks)]
-        self.counts[:, 2:] = limits
-        self.refused = refused
-        self._ends = np.cumsum(self.lengths)
-
-    def __getitem__(self, index: int) -> tuple[np.ndarray, np.ndarray]:
-        """Tokens (n,) int32 and loss mask (n,) bool of one example."""
-        end = self._ends[index]
-        part = slice(end - self.counts[index, 0], end)
-        return self.tokens[part], self.loss_mask[part]
-
-    def select(self, indices: np.ndarray) -> "Examples":
-        """The given examples, in the given order."""
-        chosen = [self[index] for index in np.arange(len(self))[indices]]
-        return Examples(chosen, self.counts[indices, 2:], self._refused_of(indices))
 
 
 def encode(

@@ -200,8 +200,9 @@ def unit_block(
         length = np.sqrt(squares, out=squares)
         length[length == 0] = 1
         wide /= length[:, None]
-        wide += 0.0  # no negative zeros
-        out[here] = wide
+        unit = out[here]
+        unit[...] = wide
+        unit += 0.0  # no negative zeros
     return out
 
 

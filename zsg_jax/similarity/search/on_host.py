@@ -153,17 +153,17 @@ class HostLists:
     def add(self, product_TxR: np.ndarray, start: int) -> None:
         """Takes the cosines of R rows, at most `room`, of which the first has position `start`."""
         beats = np.less if self._farthest else np.greater
-        # Equal to the worst is no better: every row in the list has a lower position.
+        # Equal to the worst is no better: every position in the list is a lower one.
         at = np.flatnonzero(beats(product_TxR, self._worst_Tx1))
         if not len(at):
             return
-        width = product_TxR.shape[1]
-        test = at // width
-        row = at - test * width
-        keys = _encoded(product_TxR[test, row], start + row, self._farthest)
-        count_T = np.bincount(test, minlength=len(product_TxR))
-        rank = np.arange(len(at)) - (np.cumsum(count_T) - count_T)[test]
-        self._keys_TxW.reshape(-1)[self._first_T[test] + self._used_T[test] + rank] = keys
+        tests, width = product_TxR.shape
+        before = np.searchsorted(at, np.arange(tests + 1) * width)  # of what is for earlier lists
+        count_T = np.diff(before)
+        position = at + np.repeat(start - np.arange(tests) * width, count_T)
+        room = np.arange(len(at)) + np.repeat(self._first_T + self._used_T - before[:-1], count_T)
+        keys = _encoded(np.take(product_TxR, at), position, self._farthest)
+        self._keys_TxW.reshape(-1)[room] = keys
         self._used_T += count_T
         full = np.flatnonzero(self._used_T > self._keys_TxW.shape[1] - self._room)
         if len(full):
@@ -177,8 +177,8 @@ class HostLists:
     def _shorten(self, lists: np.ndarray) -> None:
         """Leaves the k best in some lists."""
         keys = self._keys_TxW[lists]
-        keys[np.arange(keys.shape[1]) >= self._used_T[lists, None]] = NOTHING
         keys.partition(self._k - 1, axis=1)
+        keys[:, self._k :] = NOTHING  # all room that is not used holds it
         self._keys_TxW[lists] = keys
         self._used_T[lists] = np.minimum(self._used_T[lists], self._k)
         worst = keys[:, self._k - 1]

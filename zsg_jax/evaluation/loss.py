@@ -112,25 +112,25 @@ def _unpacked(
     local = size // jax.process_count()
     first = jax.process_index() * local
     for start in range(0, len(examples), size):
-        rows = np.arange(start, start + size)
-        rows[rows >= len(examples)] = -1
-        yield lay(examples, rows[first : first + local], local, length)
+        index = np.arange(start, start + size)
+        index[index >= len(examples)] = -1
+        yield lay(examples, index[first : first + local], local, length)
 
 
 def _packed(
     examples: TokenizedExamples, batch_size: int, unit: int, length: int
 ) -> Iterator[Batch]:
     """This process's part of every batch, full sequences; all batches of one shape."""
-    rows = pack(examples.lengths, length)
+    sequences = pack(examples.lengths, length)
     most = -(-batch_size // unit) * unit
-    count = -(-len(rows) // most)
+    count = -(-len(sequences) // most)
     # As many sequences in each batch, so that the last is no emptier than the others.
-    size = -(-len(rows) // (count * unit)) * unit
+    size = -(-len(sequences) // (count * unit)) * unit
     local = size // jax.process_count()
     first = jax.process_index() * local
-    index, segments = np.arange(len(examples)), max(map(len, rows))
-    for start in range(0, len(rows), size):
-        part = spread(rows[start : start + size], size, size)[first : first + local]
+    index, segments = np.arange(len(examples)), max(map(len, sequences))
+    for start in range(0, len(sequences), size):
+        part = spread(sequences[start : start + size], size, size)[first : first + local]
         yield lay_packed(examples, index, part, length=length, segments=segments)
 
 

@@ -1,71 +1,124 @@
+"""The batch of every step, one example a sequence or packed, on every process, resumed anywhere."""
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from zsg_jax.data.batches.packing import consumed, sequence_counts
 from zsg_jax.data.batches.pipeline import Batches
-from zsg_jax.data.batches.steps import Steps, sequence_length
+from zsg_jax.data.batches.steps import SequencesAtOnce, Steps, sequence_length
 from zsg_jax.data.tokenize.examples import Examples
+
+PACKINGS = [(1, 1), (1, 2), (1, 8), (2, 2), (2, 4), (4, 8), (4, 4), (8, 8)]
 
 
 def examples(lengths, kind=Examples):
+    """No token stands twice, so that each can be followed; some carry loss on the first."""
+    rng, ends = np.random.default_rng(sum(lengths)), np.cumsum(lengths)
     return kind(
-        [(np.full(n, row + 1, np.int32), np.arange(n) >= n // 2) for row, n in enumerate(lengths)]
+        [
+            (np.arange(end - n + 1, end + 1, dtype=np.int32), rng.random(n) < 0.5)
+            for n, end in zip(lengths, ends, strict=True)
+        ]
     )
 
 
-@settings(max_examples=30, deadline=None)
-@given(st.integers(1, 60), st.sampled_from([1, 2, 4]), st.integers(1, 4), st.integers(0, 2**32 - 1))
-def test_every_step_holds_its_rows_on_every_process_and_after_a_resume(n, hosts, threads, seed):
-    rng = np.random.default_rng(seed)
-    rows = examples(rng.integers(1, 20, n))
-    order = rng.permutation(n)[: rng.integers(1, n + 1)]
+@settings(max_examples=40, deadline=None)
+@given(
+    st.lists(st.integers(1, 20), min_size=1, max_size=50),
+    st.none() | st.sampled_from(PACKINGS).map(lambda numbers: SequencesAtOnce(*numbers)),
+    st.sampled_from([1, 2]),
+    st.integers(1, 3),
+    st.integers(0, 2**32 - 1),
+)
+def test_every_token_is_met_once_in_its_step_on_every_process(
+    lengths, packing, hosts, threads, seed
+):
+    unit, at_once = packing or (8, 8)
+    hosts = 1 if unit % hosts else hosts
+    rng, data = np.random.default_rng(seed), examples(lengths)
+    order = rng.permutation(len(lengths))[: rng.integers(1, len(lengths) + 1)]
     seen = []
     for host in range(hosts):
-        steps = Steps(rows, order, batch_size=4, length=20, process_index=host, process_count=hosts)
-        stop = int(rng.integers(0, len(steps) + 1))
-        first = Batches(steps, threads=threads)
+        shared = {"batch_size": 8, "length": 20, "packing": packing, "process_count": hosts}
+        steps = Steps(data, order, process_index=host, **shared)
+        # Stopped anywhere and gone on: the same batches.
+        first, stop = Batches(steps, threads=threads), int(rng.integers(0, len(steps) + 1))
         got = [next(first) for _ in range(stop)]
         again = Batches(steps, threads=threads)
         again.set_state(first.get_state())
-        got += list(again)
-        assert len(got) == -(-len(order) // 4)
-        seen.append(got)
-    for step, parts in enumerate(zip(*seen, strict=True)):
-        index = np.concatenate([part["index"] for part in parts])
-        expected = order[4 * step : 4 * step + 4]
-        assert index.tolist() == expected.tolist() + [-1] * (4 - len(expected))
-        for part in parts:
-            for place, row in enumerate(part["index"]):
-                size = 0 if row < 0 else rows.lengths[row]
-                assert (part["tokens"][place, :size] == row + 1).all()
-                assert (part["segment_ids"][place] == (np.arange(20) < size)).all()
-                assert part["loss_mask"][place].sum() == (0 if row < 0 else rows[row][1].sum())
+        seen.append(got + list(again))
+    real = computed = 0
+    for number, parts in enumerate(zip(*seen, strict=True)):
+        batch = {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
+        expected = order[8 * number : 8 * number + 8]
+        assert consumed(batch) == expected.tolist()
+        assert len(batch["tokens"]) in steps.shapes(len(steps))
+        check_segments(data, batch, expected)
+        # The first micro-batches hold them all, as many from every device.
+        micro = 8 // at_once
+        used = (batch["segment_ids"] != 0).reshape(-1, micro, 20).any((0, 2))
+        assert used.tolist() == sorted(used, reverse=True)
+        count = used.sum() * len(batch["tokens"]) // micro
+        assert count == steps.counts[number]
+        assert count % unit == 0
+        real += sum(lengths[row] for row in expected)
+        computed += count * 20
+    assert steps.fill(len(steps)) == pytest.approx(real / computed)
+    # Whatever the lengths, one shape where sequences are taken in parts, else as told by counts.
+    allowed = {8} if packing is None or at_once < 8 else set(sequence_counts(8, unit, 8))
+    assert set(steps.shapes(len(steps))) <= allowed
 
 
-def test_rows_are_no_longer_than_the_data_asks():
-    assert sequence_length(1, 512) == 16
-    assert sequence_length(17, 512) == 32
-    assert sequence_length(510, 500) == 500
+def check_segments(data, batch, expected):
+    """Every sequence holds segments 1, 2, … of whole examples, then padding."""
+    found = {}
+    for row, ids in enumerate(batch["segment_ids"]):
+        index = np.atleast_1d(batch["index"][row])
+        assert (index >= 0).sum() == ids.max()
+        start = 0
+        for segment, example in enumerate(index[index >= 0], 1):
+            tokens, mask = data[example]
+            here = slice(start, start := start + len(tokens))
+            assert (ids[here] == segment).all()
+            assert batch["tokens"][row, here].tolist() == tokens.tolist()
+            assert batch["positions"][row, here].tolist() == list(range(len(tokens)))
+            assert batch["loss_mask"][row, here].tolist() == [False, *mask[1:].tolist()]
+            found[example] = found.get(example, 0) + 1
+        assert not ids[start:].any()
+        assert not batch["loss_mask"][row, start:].any()
+    assert found == dict.fromkeys(expected, 1)
 
 
-def test_a_batch_that_does_not_divide_is_refused():
-    with pytest.raises(ValueError, match="do not divide"):
-        Steps(examples([3]), np.asarray([0]), batch_size=4, length=8, process_count=3)
+def test_sequences_are_no_longer_than_the_data_asks():
+    assert [sequence_length(*case) for case in ((1, 512), (17, 512), (510, 500))] == [16, 32, 500]
 
 
-def test_a_process_reads_no_tokens_but_those_of_its_own_rows():
+@pytest.mark.parametrize(("packing", "unit"), [(None, 4), (SequencesAtOnce(1, 4), 1)])
+def test_sequences_that_do_not_divide_over_processes_are_refused(packing, unit):
+    with pytest.raises(ValueError, match=f"{unit} sequences do not divide over 3 processes"):
+        Steps(
+            examples([3]),
+            np.zeros(1, int),
+            batch_size=4,
+            length=8,
+            process_count=3,
+            packing=packing,
+        )
+
+
+def test_a_process_reads_no_tokens_but_those_of_its_own_sequences():
     class Spied(Examples):
         def __getitem__(self, row):
             read[host].append(int(row))
             return super().__getitem__(row)
 
-    rows = examples([5] * 40, Spied)
+    data, read = examples([5] * 40, Spied), {}
     order = np.random.default_rng(0).permutation(40)
-    read = {}
     for host in range(4):
         read[host] = []
-        steps = Steps(rows, order, batch_size=8, length=16, process_index=host, process_count=4)
+        steps = Steps(data, order, batch_size=8, length=16, process_index=host, process_count=4)
         for step in range(len(steps)):
             steps[step]
     own = {host: order.reshape(5, 4, 2)[:, host].ravel().tolist() for host in range(4)}

@@ -104,7 +104,7 @@ def test_templates_are_found_where_transformers_finds_them(tmp_path):
     with pytest.raises(UserError, match="chat_template is no text"):
         found()
     config.write_text("{")
-    with pytest.raises(UserError, match="is not JSON"):
+    with pytest.raises(UserError, match="is damaged"):
         found()
     (tmp_path / "chat_template.jinja").write_text("jinja é", encoding="utf-8")
     assert found() == "jinja é"

@@ -78,7 +78,7 @@ def test_folders_that_do_not_serve_are_refused(tmp_path):
     tokenizer = from_folder(tmp_path)
     assert tokenizer.bos_id is None
     config.write_text("{")
-    with pytest.raises(UserError, match="is not JSON"):
+    with pytest.raises(UserError, match="is damaged"):
         from_folder(tmp_path)
     (tmp_path / "tokenizer.json").write_text("{}")
     with pytest.raises(UserError, match="is no tokenizer that can be read"):

@@ -7,7 +7,7 @@ from zsg_jax.data.instance import Instance, Turn
 from zsg_jax.data.tokenize.encode import Form, encode, prompt_tokens
 from zsg_jax.data.tokenize.jinja import ChatTemplate
 from zsg_jax.data.tokenize.tokenizer import ByteTokenizer
-from zsg_jax.data.tokenize.truncation import TokenizedExample, fit, holds_words
+from zsg_jax.data.tokenize.truncation import holds_words
 
 BYTES = ByteTokenizer()
 TEMPLATE = ChatTemplate(
@@ -207,12 +207,6 @@ def test_words_are_cut_as_a_loop_over_the_turns_would(prompts, over, truncation)
     wanted = "^" + "\n".join(f"User: {text}\nAssistant: answer$" for text in left)
     wanted = wanted[: len(wanted) - beyond]
     assert cut(instance(*contents), full - over, truncation=truncation)[0] == wanted
-
-
-def test_an_example_without_tokens_stays_so():
-    nothing = TokenizedExample(*[np.zeros(0, np.int32)] * 3)
-    fitted = fit(nothing, ONE.turns, 5, "head", 2)
-    assert (len(fitted.ids), fitted.prompt_cut, fitted.answer_cut, fitted.prompt) == (0, 0, 0, 0)
 
 
 def test_words_may_take_the_space_before_them_and_nothing_else_of_the_form():

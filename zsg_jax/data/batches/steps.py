@@ -12,42 +12,29 @@ from zsg_jax.data.tokenize.examples import TokenizedExamples
 
 
 def sequence_length(longest: int, max_length: int) -> int:
-    """Tokens a batch row holds: the longest example, rounded up to a multiple of 16, capped."""
+    """Tokens a sequence of a batch holds: the longest example, rounded up to 16s, capped."""
     return min(max_length, -(-longest // 16) * 16)
 
 
-def lay(examples: TokenizedExamples, rows: np.ndarray, batch_size: int, length: int) -> Batch:
-    """Lays examples into one batch, one example a row, empty rows at the end.
+def lay(examples: TokenizedExamples, index: np.ndarray, size: int, length: int) -> Batch:
+    """Lays examples into one batch, one a sequence, empty sequences at the end.
 
     Args:
-        examples: token rows, none longer than `length`.
-        rows: (n,) indices into `examples`, n ≤ batch_size; -1 is an empty row.
+        examples: none longer than `length`.
+        index: (n,) into `examples`, n ≤ size; -1 is an empty sequence.
 
     Returns:
-        tokens, positions, segment_ids (batch_size, length) int32, loss_mask (batch_size, length)
-        bool, and index (batch_size,) int32: the example in each row, -1 for an empty one. A
-        segment id is 1 on real tokens and 0 on padding.
+        As `lay_packed`, without `slot`, and index (size,) int32, -1 for an empty sequence.
     """
-    batch: Batch = {
-        "tokens": np.zeros((batch_size, length), np.int32),
-        "positions": np.broadcast_to(np.arange(length, dtype=np.int32), (batch_size, length)),
-        "segment_ids": np.zeros((batch_size, length), np.int32),
-        "loss_mask": np.zeros((batch_size, length), bool),
-        "index": np.full(batch_size, -1, np.int32),
-    }
-    for slot, row in enumerate(rows):
-        if row < 0:
-            continue
-        tokens, mask = examples[row]
-        batch["tokens"][slot, : len(tokens)] = tokens
-        batch["segment_ids"][slot, : len(tokens)] = 1
-        batch["loss_mask"][slot, : len(tokens)] = mask
-        batch["index"][slot] = row
-    return batch
+    sequences = [[slot] if one >= 0 else [] for slot, one in enumerate(index)]
+    sequences += [[] for _ in range(size - len(index))]
+    batch = lay_packed(examples, index, sequences, length=length, segments=1)
+    del batch["slot"]
+    return batch | {"index": batch["index"][:, 0]}
 
 
 class SequencesAtOnce(NamedTuple):
-    """How the rows of a packed step are divided: over `unit` devices, `at_once` at a time."""
+    """How the sequences of a packed step are divided: over `unit` devices, `at_once` at a time."""
 
     unit: int
     at_once: int
@@ -58,8 +45,8 @@ class Steps:
 
     Attributes:
         order: (n,) int64, the instances in the order of the steps.
-        length: tokens a row.
-        counts: (steps,) int64, the rows each step computes, on all processes together.
+        length: tokens a sequence.
+        counts: (steps,) int64, the sequences each step computes, on all processes together.
     """
 
     def __init__(
@@ -73,7 +60,7 @@ class Steps:
         process_count: int = 1,
         packing: SequencesAtOnce | None = None,
     ) -> None:
-        """Takes `order` (n,) int64 rows of `examples`; each step holds the next `batch_size`.
+        """Takes `order` (n,) int64, indices into `examples`; each step holds the next `batch_size`.
 
         Args:
             packing: None lays one example a sequence; else as many as fit, into a number of
@@ -81,11 +68,11 @@ class Steps:
                 from the lengths alone, and takes its part of them.
 
         Raises:
-            ValueError: if the rows do not divide over the processes.
+            ValueError: if the sequences do not divide over the processes.
         """
         unit = batch_size if packing is None else packing.unit
         if unit % process_count:
-            raise ValueError(f"{unit} rows do not divide over {process_count} processes")
+            raise ValueError(f"{unit} sequences do not divide over {process_count} processes")
         self._examples, self._lengths = examples, examples.lengths
         self.order, self._batch_size = order, batch_size
         self._process, self._processes = process_index, process_count
@@ -115,11 +102,11 @@ class Steps:
         )
 
     def shapes(self, total: int) -> list[int]:
-        """The numbers of rows that the batches of steps 1 to `total` have, ascending."""
+        """The numbers of sequences that the batches of steps 1 to `total` have, ascending."""
         return sorted({self._laid(step) for step in range(total)})
 
     def fill(self, total: int) -> float:
-        """The share of the positions in the rows of steps 1 to `total` that hold a token."""
+        """The share of the positions in the sequences of steps 1 to `total` that hold a token."""
         tokens = self._lengths[self.order[: total * self._batch_size]].sum()
         return float(tokens / (self.counts[:total].sum() * self.length))
 

@@ -22,6 +22,7 @@ from jinja2.sandbox import ImmutableSandboxedEnvironment
 
 from zsg_jax.data.tokenize.truncation import Unfit
 from zsg_jax.runtime.errors import UserError, nearest
+from zsg_jax.runtime.files import read_json
 
 STUDY, CHAT = "study", "chat"
 # Characters that Unicode keeps for use inside a program: they stand around what must be found
@@ -152,13 +153,8 @@ def _of_folder(folder: Path) -> tuple[str, str]:
         return _text(path), str(path)
     for name in ("tokenizer_config.json", "chat_template.json"):
         path = folder / name
-        if not path.is_file():
-            continue
-        try:
-            content = json.loads(_text(path))
-        except ValueError as error:
-            raise UserError(f"{path}: is not JSON: {error}") from None
-        found = content.get("chat_template") if isinstance(content, dict) else None
+        content = read_json(path) or {}
+        found = content.get("chat_template")
         if isinstance(found, list):
             found = {one.get("name"): one.get("template") for one in found if isinstance(one, dict)}
         if isinstance(found, dict):

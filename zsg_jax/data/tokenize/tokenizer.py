@@ -13,7 +13,7 @@ from tokenizers import decoders, models, pre_tokenizers, trainers
 from zsg_jax.data.tokenize.encoding import Encoding, Span
 from zsg_jax.data.tokenize.rendered import RenderedEncoder, encode_spelled, to_encoding
 from zsg_jax.runtime.errors import UserError
-from zsg_jax.runtime.files import write_bytes, write_json
+from zsg_jax.runtime.files import read_json, write_bytes, write_json
 
 BOS, EOS = "<|bos|>", "<|eos|>"
 # What a tokenizer's folder may hold, by one version or another of transformers.
@@ -83,7 +83,6 @@ class ByteTokenizer:
     added = (0, 0)
 
     def encode(self, texts: Sequence[str]) -> list[Encoding]:
-        """See `Tokenizer.encode`."""
         encodings = []
         for text in texts:
             ids = np.frombuffer(text.encode(), np.uint8).astype(np.int32)
@@ -95,7 +94,6 @@ class ByteTokenizer:
     def encode_rendered(
         self, texts: Sequence[str], plain: Sequence[Sequence[Span]]
     ) -> list[Encoding]:
-        """See `Tokenizer.encode_rendered`."""
         ids = {BOS: 256, EOS: self.eos_id}
         return [
             encode_spelled(text, ids, lambda part: self.encode([part])[0], kept)
@@ -103,7 +101,6 @@ class ByteTokenizer:
         ]
 
     def decode(self, ids: Sequence[int]) -> str:
-        """See `Tokenizer.decode`."""
         return bytes(i for i in ids if i < 256).decode(errors="replace")
 
 
@@ -141,7 +138,6 @@ class FileTokenizer:
         self._rendered: RenderedEncoder | None = None
 
     def encode(self, texts: Sequence[str]) -> list[Encoding]:
-        """See `Tokenizer.encode`."""
         return [
             to_encoding(encoding)
             for encoding in self._inner.encode_batch(list(texts), add_special_tokens=False)
@@ -150,13 +146,11 @@ class FileTokenizer:
     def encode_rendered(
         self, texts: Sequence[str], plain: Sequence[Sequence[Span]]
     ) -> list[Encoding]:
-        """See `Tokenizer.encode_rendered`."""
         if self._rendered is None:
             self._rendered = RenderedEncoder(self._inner)
         return self._rendered.encode(texts, plain)
 
     def decode(self, ids: Sequence[int]) -> str:
-        """See `Tokenizer.decode`."""
         return self._inner.decode(list(ids), skip_special_tokens=True)
 
     def save(self, folder: Path) -> None:
@@ -212,14 +206,7 @@ def from_folder(folder: str | Path) -> FileTokenizer:
         raise UserError(f"{path}: is no tokenizer that can be read: {error}") from None
     names: dict[str, Any] = {}
     for name in ("special_tokens_map.json", "tokenizer_config.json"):
-        if (folder / name).is_file():
-            try:
-                content = json.loads((folder / name).read_text())
-            except ValueError as error:
-                raise UserError(f"{folder / name}: is not JSON: {error}") from None
-            if not isinstance(content, dict):
-                raise UserError(f"{folder / name}: is not a JSON object")
-            names |= content
+        names |= read_json(folder / name) or {}
     eos_id = _special(inner, names, "eos_token", folder)
     if eos_id is None:
         raise UserError(
@@ -227,20 +214,20 @@ def from_folder(folder: str | Path) -> FileTokenizer:
             'add {"eos_token": …} to tokenizer_config.json'
         )
     bos_id = _special(inner, names, "bos_token", folder)
-    special = {}
-    for key, token in names.items():
-        text = token.get("content") if isinstance(token, dict) else token
-        if key.endswith("_token") and isinstance(text, str):
-            special[key] = text
+    texts = {key: _text(token) for key, token in names.items() if key.endswith("_token")}
+    special = {key: text for key, text in texts.items() if isinstance(text, str)}
     return FileTokenizer(inner, bos_id, eos_id, special)
+
+
+def _text(token: Any) -> Any:
+    """What a folder says of a special token: its text, or an object that holds it."""
+    return token.get("content") if isinstance(token, dict) else token
 
 
 def _special(
     inner: tokenizers.Tokenizer, names: dict[str, Any], key: str, folder: Path
 ) -> int | None:
-    token = names.get(key)
-    if isinstance(token, dict):
-        token = token.get("content")
+    token = _text(names.get(key))
     if token is None:
         return None
     if not isinstance(token, str):

@@ -1,13 +1,13 @@
-"""Cuts a row to its length so that an answer is the last thing to go.
+"""Cuts an example to its length so that an answer is the last thing to go.
 
 First each answer is cut to its first `max_answer` tokens; an earlier answer keeps its closing
-token, without loss, since the next turn follows on it. Then, where the row is still too long:
+token, without loss, since the next turn follows on it. Then, where the example is still too long:
 
 * "tail", as in the study, keeps the first `max_length` tokens.
 * "head" and "middle" take words out of the prompt, each turn's from its start or from its middle:
   of the earlier turns, the oldest first, then of the system turn, then of the last prompt. What
   the form or the template wrote (bos, headers, special tokens, the generation prompt) stays whole.
-  Only when no words are left is the row cut at the tail.
+  Only when no words are left is the example cut at the tail.
 """
 
 from collections.abc import Sequence
@@ -52,7 +52,7 @@ def holds_words(spans: np.ndarray, start: int, end: int, lead: int) -> np.ndarra
 
 
 class Fitted(NamedTuple):
-    """A row within its limits.
+    """An example within its limits.
 
     Attributes:
         ids: (n,) int32.
@@ -70,45 +70,47 @@ class Fitted(NamedTuple):
 
 
 def fit(
-    row: TokenizedExample,
+    example: TokenizedExample,
     turns: Sequence[Turn],
     max_length: int,
     truncation: str = "tail",
     max_answer: int | None = None,
 ) -> Fitted:
-    """Cuts `row`, whose turns are `turns`, to `max_length` tokens by one of `TRUNCATIONS`."""
-    answered = row.answer >= 0
-    keep, learned = np.ones(len(row.ids), bool), answered.copy()
+    """Cuts `example`, whose turns are `turns`, to `max_length` tokens by one of `TRUNCATIONS`."""
+    answered = example.answer >= 0
+    keep, learned = np.ones(len(example.ids), bool), answered.copy()
     if max_answer is not None:
-        _limit_answers(row, max_answer, keep, learned)
+        _limit_answers(example, max_answer, keep, learned)
     if truncation != "tail" and keep.sum() > max_length:
-        _cut_words(row, turns, max_length, truncation, keep, learned)
+        _cut_words(example, turns, max_length, truncation, keep, learned)
     kept = np.flatnonzero(keep)[:max_length]
     mask = learned[kept]
     return Fitted(
-        row.ids[kept],
+        example.ids[kept],
         mask,
         prompt_cut=int((~answered).sum() - (~answered[kept]).sum()),
         answer_cut=int(answered.sum() - mask.sum()),
-        prompt=int((kept < np.flatnonzero(row.answer == row.answer.max(initial=0))[:1]).sum()),
+        prompt=int(
+            (kept < np.flatnonzero(example.answer == example.answer.max(initial=0))[:1]).sum()
+        ),
     )
 
 
 def _limit_answers(
-    row: TokenizedExample, limit: int, keep: np.ndarray, learned: np.ndarray
+    example: TokenizedExample, limit: int, keep: np.ndarray, learned: np.ndarray
 ) -> None:
-    last = row.answer.max(initial=-1)
+    last = example.answer.max(initial=-1)
     for answer in range(last + 1):
-        beyond = np.flatnonzero(row.answer == answer)[limit:]
+        beyond = np.flatnonzero(example.answer == answer)[limit:]
         learned[beyond] = False
         if answer < last:
-            keep[beyond] = row.turn[beyond] < 0
+            keep[beyond] = example.turn[beyond] < 0
         elif len(beyond):
             keep[beyond[0] :] = False
 
 
 def _cut_words(
-    row: TokenizedExample,
+    example: TokenizedExample,
     turns: Sequence[Turn],
     max_length: int,
     truncation: str,
@@ -123,7 +125,7 @@ def _cut_words(
         if turn is None:
             places = end + np.flatnonzero(keep[end:])
         else:
-            places = np.flatnonzero(keep & (row.turn == turn) & (row.answer < 0))
+            places = np.flatnonzero(keep & (example.turn == turn) & (example.answer < 0))
         count = min(over, len(places))
         first = (len(places) - count + 1) // 2 if truncation == "middle" else 0
         keep[places[first : first + count]] = False

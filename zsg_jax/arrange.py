@@ -1,7 +1,5 @@
 """The command: `python -m zsg_jax.arrange --train FILE --test FILE --method NAME --output DIR`."""
 
-import argparse
-import dataclasses
 import os
 import sys
 from collections.abc import Sequence
@@ -16,26 +14,15 @@ from zsg_jax.similarity.encoders.embed import DTYPES
 from zsg_jax.workflows import arrange as command
 from zsg_jax.workflows.arrange_options import ArrangeOptions
 
-_DEFAULTS = {field.name: field.default for field in dataclasses.fields(ArrangeOptions)}
 
-
-def _parser() -> argparse.ArgumentParser:
+def _parser() -> command_line.Parser:
     parser = command_line.Parser(
-        prog="python -m zsg_jax.arrange",
-        description="Arranges training rows by their similarity to test rows and writes them in "
-        "that order, for any trainer. Nothing is downloaded.",
-        allow_abbrev=False,
-        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
+        "arrange",
+        "Arranges training rows by their similarity to test rows and writes them in that order, "
+        "for any trainer. Nothing is downloaded.",
+        ArrangeOptions,
     )
-
-    def add(flag: str, text: str, **options: object) -> None:
-        name = flag.removeprefix("--").replace("-", "_")
-        if "action" not in options and name in _DEFAULTS:
-            default = _DEFAULTS[name]
-            if default is not dataclasses.MISSING:
-                options.setdefault("default", default)
-        parser.add_argument(flag, help=text, **options)  # type: ignore[arg-type]
-
+    add = parser.flag
     source = (
         "JSON lines or a JSON array (.gz too), .parquet, a folder of these or of a data set of "
         "datasets, a Natural Instructions task list (.txt), hub:OWNER/NAME[:SPLIT], or of TFDS "

@@ -20,10 +20,9 @@ def _mesh(text: str) -> tuple[int, int, int]:
 
 def _parser() -> cli.Parser:
     parser = cli.Parser(
-        prog="python -m zsg_jax.evaluate",
-        description="Measures checkpoints of a study's runs on its test data, as the run itself "
-        "did, on any mesh.",
-        allow_abbrev=False,
+        "evaluate",
+        "Measures checkpoints of a study's runs on its test data, as the run itself did, on any "
+        "mesh.",
     )
     add = parser.add_argument
     text = "a run, WORKDIR/runs/NAME-seedK, for its last checkpoint, or …/checkpoints/STEP below it"

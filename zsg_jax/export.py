@@ -13,28 +13,19 @@ from zsg_jax.workflows import export as exporting
 
 
 def _parser() -> command_line.Parser:
-    parser = command_line.Parser(
-        prog="python -m zsg_jax.export",
-        description="Writes a checkpoint of a study's run as a Hugging Face folder.",
-        allow_abbrev=False,
-    )
-    add = parser.add_argument
-    add(
-        "--workdir",
-        metavar="W",
-        required=True,
-        type=Path,
-        help="the study's; may be gs://… or s3://…",
-    )
-    add("--run", metavar="NAME-seedK", required=True, help="a folder of W/runs")
-    add("--output", metavar="FOLDER", required=True, type=Path, help="to be made")
-    add("--step", metavar="S", type=int, help="of a checkpoint that is kept; the last without it")
+    description = "Writes a checkpoint of a study's run as a Hugging Face folder."
+    parser = command_line.Parser("export", description, exporting.ExportOptions)
+    add = parser.flag
+    text = "the study's; may be gs://… or s3://…"
+    add("--workdir", text, metavar="W", required=True, type=Path)
+    add("--run", "a folder of W/runs", metavar="NAME-seedK", required=True)
+    add("--output", "to be made", metavar="FOLDER", required=True, type=Path)
+    add("--step", "of a checkpoint that is kept; the last without it", metavar="S", type=int)
     text = "of the weights; same: as in the folder that training started from, or as trained"
-    add("--dtype", choices=(SAME, *DTYPES), default=SAME, help=text)
-    text = "gigabytes at most of a file of weights, 5 without it"
-    add("--file-gb", metavar="N", type=float, default=5.0, help=text)
+    add("--dtype", text, choices=(SAME, *DTYPES))
+    add("--file-gb", "gigabytes at most of a file of weights", metavar="N", type=float)
     text = "the adapters of a LoRA run alone, in PEFT's layout; without it they are merged"
-    add("--adapters", action="store_true", help=text)
+    add("--adapters", text, action="store_true")
     return parser
 
 

@@ -1,7 +1,5 @@
 """The command: `python -m zsg_jax.prepare --train SOURCE [--test SOURCE] --output DIR`."""
 
-import argparse
-import dataclasses
 import os
 import sys
 from collections.abc import Sequence
@@ -12,25 +10,16 @@ from zsg_jax.runtime import cli as command_line
 from zsg_jax.workflows import prepare as command
 from zsg_jax.workflows.prepare_options import PrepareOptions
 
-_DEFAULTS = {field.name: field.default for field in dataclasses.fields(PrepareOptions)}
 
-
-def _parser() -> argparse.ArgumentParser:
+def _parser() -> command_line.Parser:
     parser = command_line.Parser(
-        prog="python -m zsg_jax.prepare",
-        description="Writes sources as a versioned data set of TFDS, in ArrayRecord shards that "
-        "can be read in any order. Killed, the same command goes on after the last whole shard and "
-        "writes the same bytes. Nothing is downloaded.",
-        allow_abbrev=False,
-        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
+        "prepare",
+        "Writes sources as a versioned data set of TFDS, in ArrayRecord shards that can be read in "
+        "any order. Killed, the same command goes on after the last whole shard and writes the "
+        "same bytes. Nothing is downloaded.",
+        PrepareOptions,
     )
-
-    def add(flag: str, text: str, **options: object) -> None:
-        default = _DEFAULTS[flag.removeprefix("--").replace("-", "_")]
-        if default is not dataclasses.MISSING:
-            options.setdefault("default", default)
-        parser.add_argument(flag, help=text, **options)  # type: ignore[arg-type]
-
+    add = parser.flag
     source = "any source that data.train of a study may be, also a mixture (.mix.json)"
     add("--train", f"rows of the split train: {source}", metavar="SOURCE", required=True)
     add("--test", "rows of the split test, likewise; none without it", metavar="SOURCE")

@@ -10,7 +10,7 @@ from zsg_jax.data.dataset import Dataset
 from zsg_jax.data.formats.jsonl import json_file
 from zsg_jax.data.sampling import sample
 from zsg_jax.data.schemas.read import NO_TASK
-from zsg_jax.runtime.errors import UserError, check, nearest
+from zsg_jax.runtime.errors import check, nearest
 from zsg_jax.runtime.progress import count, say
 
 HELD_OUT = "held-out:"
@@ -69,7 +69,7 @@ def choose_split(
             and for a side without a task.
     """
     if not split.startswith(HELD_OUT):
-        return _checked(split, read_split(split), train_tasks, test_tasks)
+        return _from_file(Path(split), train_tasks, test_tasks)
     # Examples without a task cannot be kept apart by task.
     named = sorted(set(test_tasks) - {NO_TASK})
     size = _held_out_size(split, len(named))
@@ -83,50 +83,33 @@ def choose_split(
     return Split(train, test)
 
 
-def read_split(path: str | Path) -> Split:
-    """Reads a split file.
-
-    Raises:
-        UserError: naming the file and what is wrong with it.
-    """
+def _from_file(path: Path, train_tasks: Collection[str], test_tasks: Collection[str]) -> Split:
     content = json_file(
-        Path(path), f"data.split is a JSON file with {KEYS[0]} and {KEYS[1]}, or {HELD_OUT}N"
+        path, f"data.split is a JSON file with {KEYS[0]} and {KEYS[1]}, or {HELD_OUT}N"
     )
     sides = []
-    for key in KEYS:
+    for key, side, tasks in zip(KEYS, Split._fields, (train_tasks, test_tasks), strict=True):
         listed = content.get(key) if isinstance(content, dict) else None
-        if not isinstance(listed, list) or not listed:
-            raise UserError(
-                f'data.split: {path}: "{key}" must be a list of task names, at least one'
-            )
-        for number, name in enumerate(listed):
-            check(
-                isinstance(name, str), f"data.split: {path}: {key}[{number}]={name!r} is no string"
-            )
-        sides.append(frozenset(listed))
+        check(
+            isinstance(listed, list)
+            and bool(listed)
+            and all(isinstance(name, str) for name in listed),
+            f'data.split: {path}: "{key}" must be a list of task names, at least one',
+        )
+        missing = set(listed or ()).difference(tasks)
+        check(
+            not missing,
+            f"data.split: {path}: {key}: no row of data.{side} has the task of {_named(missing)}; "
+            "take it out of the list, or give the rows"
+            + (nearest(min(missing), tasks) if missing else ""),
+        )
+        sides.append(frozenset(listed or ()))
     both = sides[0] & sides[1]
     check(
         not both,
         f"data.split: {path}: {_named(both)} in both lists, so not unseen; take each out of one",
     )
     return Split(*sides)
-
-
-def _checked(
-    path: str, split: Split, train_tasks: Collection[str], test_tasks: Collection[str]
-) -> Split:
-    for key, side, wanted, tasks in (
-        (KEYS[0], "train", split.train, train_tasks),
-        (KEYS[1], "test", split.test, test_tasks),
-    ):
-        missing = wanted.difference(tasks)
-        near = nearest(min(missing), tasks) if missing else ""
-        check(
-            not missing,
-            f"data.split: {path}: {key}: no row of data.{side} has the task of {_named(missing)}; "
-            f"take it out of the list, or give the rows{near}",
-        )
-    return split
 
 
 def _held_out_size(split: str, tasks: int) -> int:

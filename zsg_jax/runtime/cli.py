@@ -1,6 +1,7 @@
 """Flags and exits for every command: a user's mistake is one line on standard error, and exit 1."""
 
 import argparse
+import dataclasses
 import os
 import re
 import sys
@@ -19,7 +20,26 @@ speaker = "zsg_jax"  # and which process it is, where others speak too
 
 
 class Parser(argparse.ArgumentParser):
-    """Tells a wrong flag in one line, as every other mistake is told."""
+    """The flags of a command; a wrong one is told in one line, as every other mistake is."""
+
+    def __init__(self, command: str, description: str, options: type | None = None) -> None:
+        """Takes the defaults of flags from the fields of `options`, a dataclass or named tuple."""
+        super().__init__(
+            prog=f"python -m zsg_jax.{command}",
+            description=description,
+            allow_abbrev=False,
+            formatter_class=argparse.ArgumentDefaultsHelpFormatter,
+        )
+        self._defaults = dict(getattr(options, "_field_defaults", {}))
+        if dataclasses.is_dataclass(options):
+            self._defaults = {one.name: one.default for one in dataclasses.fields(options)}
+
+    def flag(self, name: str, text: str, **options: Any) -> None:
+        """Adds a flag; `options` are those of `add_argument`."""
+        default = self._defaults.get(name.removeprefix("--").replace("-", "_"))
+        if "action" not in options and default is not dataclasses.MISSING:
+            options.setdefault("default", default)
+        self.add_argument(name, help=text, **options)
 
     def error(self, message: str) -> NoReturn:
         flags = [flag for flag in self._option_string_actions if flag.startswith("--")]

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 from zsg_jax.data.sampling import draw
-from zsg_jax.runtime.errors import UserError, check, nearest
+from zsg_jax.runtime.errors import check, nearest
 
 PROMPT_SCHEMAS = ("fixed", "random")
 REFERENCES = ("drawn", "first")
@@ -105,19 +105,16 @@ def from_text(text: str, base: Options = WHOLE) -> Options:
             f"natural_instructions: {name!r} is no option; there are {', '.join(names)}"
             + nearest(name, names),
         )
-        given[name] = _value(name, value, type(getattr(base, name)))
+        wanted = type(getattr(base, name))
+        if wanted is bool and value.lower() in ("true", "false"):
+            given[name] = value.lower() == "true"
+        elif wanted is int and value.isascii() and value.isdigit():
+            given[name] = int(value)
+        else:
+            what = "true or false" if wanted is bool else "a whole number from 0"
+            check(wanted is str, f"natural_instructions: {name}={value!r} must be {what}")
+            given[name] = value
     return dataclasses.replace(base, **given)
-
-
-def _value(name: str, value: str, wanted: type) -> str | int | bool:
-    if wanted is str:
-        return value
-    if wanted is bool and value.lower() in ("true", "false"):
-        return value.lower() == "true"
-    if wanted is int and value.isascii() and value.isdigit():
-        return int(value)
-    what = "true or false" if wanted is bool else "a whole number from 0"
-    raise UserError(f"natural_instructions: {name}={value!r} must be {what}")
 
 
 def check_untokenized(options: Options) -> None:

@@ -60,20 +60,16 @@ def open_builder(folder: Path, split: str) -> tuple[list[Part], Decode]:
 def _plain(tfds: Any, feature: Any, value: Any, name: str) -> Any:
     """A value as JSON has it, by the feature it is of; None where only the value is known."""
     features = tfds.features
-    if isinstance(value, dict) and isinstance(feature, features.FeaturesDict):
+    if isinstance(value, dict) and isinstance(feature, features.Sequence):
+        value = [_item(value, index) for index in range(_length(value))]
+    if isinstance(feature, features.Dataset | features.Sequence):
+        return [_plain(tfds, feature.feature, one, name) for one in value]
+    if isinstance(value, dict):
+        known = dict(feature) if isinstance(feature, features.FeaturesDict) else {}
         return {
-            key: _plain(tfds, feature[key], one, f"{name}.{key}" if name else key)
+            key: _plain(tfds, known.get(key), one, f"{name}.{key}" if name else key)
             for key, one in value.items()
         }
-    if isinstance(feature, features.Dataset):
-        return [_plain(tfds, feature.feature, one, name) for one in value]
-    if isinstance(feature, features.Sequence):
-        if isinstance(value, dict):
-            return [
-                _plain(tfds, feature.feature, _item(value, index), name)
-                for index in range(_length(value))
-            ]
-        return [_plain(tfds, feature.feature, one, name) for one in value]
     if isinstance(feature, features.ClassLabel):
         return None if value < 0 else feature.int2str(int(value))
     if isinstance(value, bytes):
@@ -81,11 +77,7 @@ def _plain(tfds: Any, feature: Any, value: Any, name: str) -> Any:
             return value.decode()
         except UnicodeDecodeError as error:
             raise Refused(f'"{name}" is not UTF-8 (byte {error.start} of a text)') from None
-    if isinstance(value, dict):
-        return {key: _plain(tfds, None, one, f"{name}.{key}") for key, one in value.items()}
-    if isinstance(value, np.ndarray) and value.ndim:
-        return [_plain(tfds, None, one, name) for one in value]
-    if isinstance(value, list | tuple):
+    if isinstance(value, list | tuple) or (isinstance(value, np.ndarray) and value.ndim):
         return [_plain(tfds, None, one, name) for one in value]
     return value.item() if isinstance(value, np.ndarray | np.generic) else value
 

@@ -19,10 +19,6 @@ def run(*arguments):
     )
 
 
-def test_help_is_said():
-    assert "--layers" in run("--help").stdout
-
-
 @pytest.mark.slow
 def test_loading_takes_about_a_file_besides_the_model(tmp_path):
     done = run("--output", str(tmp_path))

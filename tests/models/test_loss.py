@@ -47,8 +47,10 @@ def with_gradients(x, head, tokens, vocab, parts):
     return losses, *pull(jnp.ones_like(losses))
 
 
-@settings(deadline=None, max_examples=15)
-@given(st.integers(2, 23), st.integers(0, 3), st.integers(1, 7), st.integers(0, 99))
+# Few shapes, for each is compiled: words, rows of padding and parts, which need not divide.
+@pytest.mark.parametrize(("vocab", "padding", "parts"), [(2, 0, 3), (23, 2, 7), (9, 3, 1)])
+@settings(deadline=None, max_examples=5)
+@given(seed=st.integers(0, 99))
 def test_losses_and_gradients_are_those_written_down_whatever_the_parts(
     vocab, padding, parts, seed
 ):
@@ -62,17 +64,15 @@ def test_losses_and_gradients_are_those_written_down_whatever_the_parts(
 
 
 def test_large_scores_do_not_overflow():
-    x, head, tokens = draw(0, 9, 1)
-    for parts in (1, 4):
-        found = with_gradients(100 * x, 10 * head, tokens, 9, parts)
-        assert all(np.isfinite(leaf).all() for leaf in found)
+    x, head, tokens = draw(0, 23, 2)
+    found = with_gradients(100 * x, 10 * head, tokens, 23, 7)
+    assert all(np.isfinite(leaf).all() for leaf in found)
 
 
-@pytest.mark.parametrize("parts", [1, 3])
-def test_bfloat16_operands_give_float32_losses_and_a_head_of_its_own_dtype(parts):
+def test_bfloat16_operands_give_float32_losses_and_a_head_of_its_own_dtype():
     x, head, tokens = draw(1, 20, 0, jnp.bfloat16)
     expected, of_x, of_head = reference(x, head.astype(jnp.bfloat16), tokens, 20)
-    losses, *grads = with_gradients(x, head, tokens, 20, parts)
+    losses, *grads = with_gradients(x, head, tokens, 20, 3)
     assert losses.dtype == jnp.float32
     # Operands are rounded, sums are not.
     np.testing.assert_allclose(losses, expected, rtol=1e-5, atol=1e-5)
@@ -88,13 +88,6 @@ def test_logits_of_a_large_vocabulary_never_sit_whole_in_memory():
         jax.ShapeDtypeStruct((8, vocab), jnp.float32),
         jax.ShapeDtypeStruct((1, tokens), jnp.int32),
     )
-    memory = {}
-    for parts in (None, 1):
-        step = jax.jit(
-            jax.value_and_grad(lambda *a, p=parts: losses_of(*a, vocab, p).sum(), (0, 1))
-        )
-        compiled = step.lower(*shapes).compile()
-        memory[parts] = compiled.memory_analysis().temp_size_in_bytes
-    whole = 4 * tokens * vocab
-    assert memory[1] > whole
-    assert memory[None] < 0.75 * whole
+    step = jax.jit(jax.value_and_grad(lambda *a: losses_of(*a, vocab, None).sum(), (0, 1)))
+    memory = step.lower(*shapes).compile().memory_analysis().temp_size_in_bytes
+    assert memory < 0.75 * 4 * tokens * vocab

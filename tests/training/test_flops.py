@@ -38,9 +38,8 @@ def program(model):
 
 def full_square(model):
     """What is computed for `ROWS` rows: every pair of a query and a key, not half of them."""
-    head = model.head_dim if hasattr(model, "head_dim") else model.hidden_size // model.num_heads
     hidden = LENGTH * LENGTH - LENGTH * (LENGTH + 1) // 2
-    more = ROWS * 4 * model.num_layers * model.num_heads * head * hidden
+    more = ROWS * 4 * model.num_layers * model.num_heads * model.head_dim * hidden
     return flops.forward(model, [LENGTH] * ROWS) + more
 
 
@@ -68,10 +67,9 @@ def test_every_product_of_the_program_is_counted(family):
         assert products(jax.make_jaxpr(forward)(*shapes).jaxpr) == full_square(model)
 
 
-@pytest.mark.parametrize("family", FAMILIES)
-def test_xla_counts_the_same_within_five_percent(family):
+def test_xla_counts_the_same_within_five_percent():
     # One layer, since XLA counts what a loop repeats once; it counts sums and exponents too.
-    model = wide(family, 1)
+    model = wide("mistral", 1)
     forward, shapes = program(model)
     counted = jax.jit(forward).lower(*shapes).compile().cost_analysis()["flops"]
     assert 1 <= counted / full_square(model) < 1.05

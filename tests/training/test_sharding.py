@@ -1,4 +1,5 @@
 import re
+from dataclasses import replace
 from types import MappingProxyType
 
 import jax
@@ -13,32 +14,17 @@ from zsg_jax.training.optimizer import adamw, schedule
 from zsg_jax.training.step import initial_state
 
 
-def state_shapes(kind):
-    if kind == "gpt2":
-        return shapes_of(FAMILIES["gpt2"].sized("tiny", 50, 32))
-    config = FAMILIES["llama"].config(
-        vocab_size=50,
-        hidden_size=16,
-        intermediate_size=24,
-        num_layers=2,
-        num_heads=4,
-        num_kv_heads=2,
-        head_dim=4,
-        max_positions=32,
-        tie_embeddings=kind == "tied llama",
-    )
-    return shapes_of(config)
-
-
-def shapes_of(config):
+@pytest.mark.parametrize("tied", [True, False])
+@pytest.mark.parametrize("family", FAMILIES)
+def test_every_array_has_a_rule_and_moments_lie_like_their_parameters(family, tied):
+    model = FAMILIES[family].sized("tiny", 50, 32)
+    if not tied and family != "gpt2":
+        model = replace(model, tie_embeddings=False)
     tx = adamw(schedule("cosine", 1e-3, 10), clip_norm=1.0)
-    return jax.eval_shape(lambda key: initial_state(initialize(config, key), tx), jax.random.key(0))
-
-
-@pytest.mark.parametrize("kind", ["tied llama", "llama", "gpt2"])
-def test_every_array_has_a_rule_and_moments_lie_like_their_parameters(kind):
-    mesh = sharding.make_mesh()
-    placed = sharding.shardings(state_shapes(kind), mesh)
+    shapes = jax.eval_shape(
+        lambda key: initial_state(initialize(model, key), tx), jax.random.key(0)
+    )
+    placed = sharding.shardings(shapes, sharding.make_mesh())
     by_path = {
         sharding.path_name(path): where.spec
         for path, where in jax.tree_util.tree_leaves_with_path(placed)
@@ -72,14 +58,21 @@ def test_meshes_that_do_not_fit_are_refused(data, fsdp, message):
         sharding.make_mesh(data, fsdp)
 
 
-def test_rows_that_do_not_divide_are_refused_with_sizes_that_fit():
-    class Eight:
-        shape = MappingProxyType({"data": 2, "fsdp": 4, "tensor": 2})
+class Sixteen:
+    """A mesh, as far as what fits on it goes."""
 
-    sharding.rows_fit(Eight, 16, 8)
+    shape = MappingProxyType({"data": 2, "fsdp": 4, "tensor": 2})
+
+
+def test_rows_that_do_not_divide_are_refused_with_sizes_that_fit():
+    sharding.rows_fit(Sixteen, 16, 8)
     with pytest.raises(UserError, match=r"sizes that fit: 8, 16$"):
-        sharding.rows_fit(Eight, 16, 4)
+        sharding.rows_fit(Sixteen, 16, 4)
     with pytest.raises(UserError, match=r"batch_size=12 must be a .* that fit: 8 or 16$"):
-        sharding.rows_fit(Eight, 12, 12)
+        sharding.rows_fit(Sixteen, 12, 12)
     with pytest.raises(UserError, match=r"batch_size=5 must be a .* that fit: 8$"):
-        sharding.rows_fit(Eight, 5, 5)
+        sharding.rows_fit(Sixteen, 5, 5)
+
+
+def test_the_vocabulary_is_padded_for_tensor():
+    assert [sharding.vocabulary_padding(words, Sixteen) for words in (37, 40)] == [1, 0]

@@ -44,7 +44,7 @@ def batch(seed=0, empty=2):
 
 
 def take_steps(one, count=3):
-    state, step, rows = one.initial_state(0), one.compiled_step(10, 16), []
+    state, step, rows = one.initial_state(0), one.compiled_step(30, 16), []
     for seed in range(count):
         state, metrics = step(state, sharding.place_batch(batch(seed), one.mesh))
         rows.append(jax.device_get(metrics))
@@ -67,7 +67,7 @@ def test_the_loss_is_the_sum_over_answer_tokens_by_their_number():
                 token = rows["tokens"][row, place]
                 total += log_sum[row, place - 1] - logits[row, place - 1, token]
                 count += 1
-    _, metrics = one.compiled_step(10, 16)(state, sharding.place_batch(rows, one.mesh))
+    _, metrics = one.compiled_step(30, 16)(state, sharding.place_batch(rows, one.mesh))
     assert metrics["tokens"] == count
     np.testing.assert_allclose(metrics["loss"], total / count, rtol=1e-5)
     assert metrics["index"].tolist() == rows["index"].tolist()
@@ -109,10 +109,10 @@ def test_the_step_learns_and_counts():
 
 def test_one_compile_serves_all_runs_and_another_shape_is_refused():
     one = trainer()
-    assert one.compiled_step(10, 16) is one.compiled_step(10, 16)
+    assert one.compiled_step(30, 16) is one.compiled_step(30, 16)
     rows = sharding.place_batch({k: v[:4] for k, v in batch().items()}, one.mesh)
     with pytest.raises(TypeError, match="compiled with"):
-        one.compiled_step(10, 16)(one.initial_state(0), rows)
+        one.compiled_step(30, 16)(one.initial_state(0), rows)
 
 
 def test_seeds_give_different_weights_and_the_same_seed_the_same():

@@ -1,11 +1,8 @@
 """The parameters that training starts from: a Hugging Face folder's or a checkpoint's of ours."""
 
 from dataclasses import replace
-from functools import partial
 from pathlib import Path
 
-import jax
-import jax.numpy as jnp
 from flax import traverse_util
 
 from zsg_jax.models import huggingface
@@ -32,8 +29,8 @@ def load(weights: str | Path, model: ModelConfig, abstract: Params) -> Params:
     folder = Path(weights)
     checkpoint.check_whole(folder)
     check_shapes(folder, model)
-    # It may hold more or fewer rows of padding than this mesh needs, and random numbers in them.
-    return _emptied(checkpoint.load_parameters(folder, abstract), huggingface.unpadded(model))
+    # It may hold more or fewer rows of padding than this mesh needs; all of them are zeros.
+    return checkpoint.load_parameters(folder, abstract)
 
 
 def digest(weights: str | Path, model: ModelConfig) -> str:
@@ -78,24 +75,3 @@ def padded_as(model: ModelConfig, rows: int) -> ModelConfig:
 def _shapes(params: Params) -> dict[str, tuple[int, ...]]:
     flat = traverse_util.flatten_dict(params, sep=".")
     return {path: tuple(leaf.shape) for path, leaf in flat.items()}
-
-
-def _emptied(params: Params, unpadded: Params) -> Params:
-    """`params` with zeros in what `unpadded` does not have, where it lies."""
-
-    def one(leaf: jax.Array, kept: jax.ShapeDtypeStruct) -> jax.Array:
-        if leaf.shape == kept.shape:
-            return leaf
-        empty = jax.jit(
-            partial(_empty, shape=kept.shape), out_shardings=leaf.sharding, donate_argnums=0
-        )
-        return empty(leaf)
-
-    return jax.tree.map(one, params, unpadded)
-
-
-def _empty(array: jax.Array, *, shape: tuple[int, ...]) -> jax.Array:
-    for axis, size in enumerate(shape):
-        inside = jax.lax.broadcasted_iota(jnp.int32, array.shape, axis) < size
-        array = jnp.where(inside, array, 0)
-    return array

@@ -58,66 +58,69 @@ def train_step(
     answer_tokens = batch["loss_mask"][:, 1:].sum(dtype=jnp.int32)
     scale = 1.0 / jnp.maximum(answer_tokens, 1).astype(jnp.float32)
 
-    def whole(params: Any, number: jax.Array | int) -> Any:
-        if FROZEN not in state:
-            return params
-        if "dropout_key" not in state:
-            return join(params, state[FROZEN])
-        key = jax.random.wrap_key_data(state["dropout_key"])
-        key = jax.random.fold_in(jax.random.fold_in(key, state["step"]), number)
-        return join(params, state[FROZEN], key)
-
     def loss_of(params: Any, part: dict[str, jax.Array], number: jax.Array | int) -> jax.Array:
-        everything = whole(params, number)
+        everything = _whole(state, params, number)
         x, head = hidden(everything, part["tokens"], part["positions"], part["segment_ids"])
         losses = token_losses(x, head, part["tokens"], vocab_size)
         sums, _ = answer_losses(losses, part["loss_mask"])
         return sums.sum() * scale
 
     value_and_grad = jax.value_and_grad(loss_of)
-    computed: int | jax.Array = micro_batches
-    part_size = batch["tokens"].size // micro_batches
+    computed: int | jax.Array = 1
     if micro_batches == 1:
         loss, grads = value_and_grad(state["params"], batch, 0)
     else:
-        # Strided parts: each takes as many rows from every device, so no row changes its device.
-        parts = {
-            name: rows.reshape(-1, micro_batches, *rows.shape[1:]).swapaxes(0, 1)
-            for name, rows in batch.items()
-        }
-
-        def add(number: jax.Array, carry: Any) -> Any:
-            part = jax.tree.map(lambda rows: rows[number], parts)
-            return jax.tree.map(jnp.add, carry, value_and_grad(state["params"], part, number))
-
-        # Sums of parts in float32, whatever the parameters are kept in.
-        zero = (
-            jnp.zeros(()),
-            jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, jnp.float32), state["params"]),
-        )
-        if "slot" in batch:
-            # How many parts there are is a number, no shape: one compile serves every step.
-            computed = (parts["segment_ids"] != 0).any((1, 2)).sum(dtype=jnp.int32)
-        loss, grads = jax.lax.fori_loop(0, computed, add, zero)
-
+        loss, grads, computed = _in_parts(value_and_grad, state["params"], batch, micro_batches)
     # In float32 whatever parameters and moments are kept in, to which they are rounded at the end.
     grads = cast(grads, jnp.float32)
     updates, opt_state = optimizer.update(grads, state["opt_state"], state["params"])
     opt_state = jax.tree.map(lambda new, old: new.astype(old.dtype), opt_state, state["opt_state"])
     params = optax.apply_updates(state["params"], updates)
-    consumed: dict[str, jax.Array] = {
-        name: batch[name] for name in ("index", "slot") if name in batch
-    }
-    metrics = {
+    places = computed * (batch["tokens"].size // micro_batches)
+    metrics: dict[str, jax.Array] = {
         "loss": loss,
         "grad_norm": optax.tree.norm(grads),
         "learning_rate": jnp.asarray(learning_rate(state["step"]), jnp.float32),
         "tokens": answer_tokens,
-        "fill": (batch["segment_ids"] != 0).sum(dtype=jnp.int32) / (computed * part_size),
-        **consumed,
+        "fill": (batch["segment_ids"] != 0).sum(dtype=jnp.int32) / places,
+        **{name: batch[name] for name in ("index", "slot") if name in batch},
     }
     changed = {"params": params, "opt_state": opt_state, "step": state["step"] + 1}
     return state | changed, metrics
+
+
+def _whole(state: dict[str, Any], params: Any, number: jax.Array | int) -> Any:
+    """All parameters, where adapters alone are trained, with the dropout of this micro-batch."""
+    if FROZEN not in state:
+        return params
+    if "dropout_key" not in state:
+        return join(params, state[FROZEN])
+    key = jax.random.wrap_key_data(state["dropout_key"])
+    key = jax.random.fold_in(jax.random.fold_in(key, state["step"]), number)
+    return join(params, state[FROZEN], key)
+
+
+def _in_parts(
+    value_and_grad: Callable[..., Any], params: Any, batch: dict[str, jax.Array], count: int
+) -> tuple[jax.Array, Any, int | jax.Array]:
+    """Sums of `count` parts of a batch in float32, and how many of them were computed."""
+    # Strided parts: each takes as many rows from every device, so no row changes its device.
+    parts = {
+        name: rows.reshape(-1, count, *rows.shape[1:]).swapaxes(0, 1)
+        for name, rows in batch.items()
+    }
+
+    def add(number: jax.Array, carry: Any) -> Any:
+        part = jax.tree.map(lambda rows: rows[number], parts)
+        return jax.tree.map(jnp.add, carry, value_and_grad(params, part, number))
+
+    zero = jnp.zeros(()), jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, jnp.float32), params)
+    computed: int | jax.Array = count
+    if "slot" in batch:
+        # How many parts there are is a number, no shape: one compile serves every step.
+        computed = (parts["segment_ids"] != 0).any((1, 2)).sum(dtype=jnp.int32)
+    loss, grads = jax.lax.fori_loop(0, computed, add, zero)
+    return loss, grads, computed
 
 
 def compile_init(

@@ -165,30 +165,12 @@ def make_trainer(
         UserError: a folder or size that does not fit the tokenizer or the lengths.
     """
     model, weights = origin or find_origin(config, tokenizer)
-    shape = config.model.init_from or config.model.size
-    if weights or is_file(shape):
-        if model.vocab_size < tokenizer.vocab_size:
-            raise UserError(
-                f"tokenizer={config.tokenizer!r} has {tokenizer.vocab_size} entries, the model in "
-                f"{shape} only {model.vocab_size}; use the model's own folder"
-            )
-        if model.max_positions < _longest(config):
-            raise UserError(
-                f"data.max_length={config.data.max_length} and evaluation.max_length="
-                f"{config.evaluation.max_length} must not pass the {model.max_positions} positions "
-                f"of the model in {shape}"
-            )
+    if weights or is_file(config.model.size):
+        _refuse_too_small(config, tokenizer, model)
     training = config.training
-    options = TrainerOptions(
-        batch_size=training.batch_size,
-        micro_batch_size=training.micro_batch_size or training.batch_size,
-        learning_rate=training.learning_rate,
-        schedule=training.schedule,
-        warmup_steps=training.warmup_steps,
-        clip_norm=training.clip_norm,
-        weight_decay=training.weight_decay,
-        packing=training.packing,
-    )
+    options = TrainerOptions(**{name: training[name] for name in TrainerOptions._fields})
+    if not options.micro_batch_size:
+        options = options._replace(micro_batch_size=options.batch_size)
     trainer = Trainer(
         model,
         options,
@@ -209,6 +191,22 @@ def make_trainer(
             "so an update under a 256th of a weight is lost; float32 keeps it"
         )
     return trainer
+
+
+def _refuse_too_small(config: ConfigDict, tokenizer: Tokenizer, model: ModelConfig) -> None:
+    """Refuses a model of a folder or file that has too few words or positions."""
+    shape = config.model.init_from or config.model.size
+    if model.vocab_size < tokenizer.vocab_size:
+        raise UserError(
+            f"tokenizer={config.tokenizer!r} has {tokenizer.vocab_size} entries, the model in "
+            f"{shape} only {model.vocab_size}; use the model's own folder"
+        )
+    if model.max_positions < _longest(config):
+        raise UserError(
+            f"data.max_length={config.data.max_length} and evaluation.max_length="
+            f"{config.evaluation.max_length} must not pass the {model.max_positions} positions "
+            f"of the model in {shape}"
+        )
 
 
 def make_compute(

@@ -1,5 +1,6 @@
 """Causal attention inside segments, which the language models share, by the kernel that fits."""
 
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -8,7 +9,11 @@ from zsg_jax.models.attention import cudnn, splash, xla
 
 __all__ = ["AUTO", "KERNELS", "attend", "choose"]
 
-KERNELS = ("xla", "cudnn", "splash")
+KERNELS: dict[str, Callable[..., jax.Array]] = {
+    "xla": xla.attend,
+    "cudnn": cudnn.attend,
+    "splash": splash.attend,
+}
 # What `choose` picks for the machine.
 AUTO = "auto"
 
@@ -54,14 +59,6 @@ def attend(
         window: keys that a query sees at most, itself included (arXiv 2310.06825); None for all.
         kernel: one of `KERNELS`, as `choose` gives it.
     """
-    arrays = q_BxLxKxGxH, k_BxLxKxH, v_BxLxKxH, segment_ids_BxL
     if window is not None and window >= q_BxLxKxGxH.shape[1]:
         window = None
-    match kernel:
-        case "xla":
-            return xla.attend(*arrays, window=window)
-        case "cudnn":
-            return cudnn.attend(*arrays, window=window)
-        case "splash":
-            return splash.attend(*arrays, window=window)
-    raise ValueError(f"kernel={kernel!r} is none of {', '.join(KERNELS)}")
+    return KERNELS[kernel](q_BxLxKxGxH, k_BxLxKxH, v_BxLxKxH, segment_ids_BxL, window=window)

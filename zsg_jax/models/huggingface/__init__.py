@@ -11,7 +11,6 @@ from pathlib import Path
 
 from zsg_jax.models import bert
 from zsg_jax.models.families import ModelConfig
-from zsg_jax.models.huggingface import layouts, weights
 from zsg_jax.models.huggingface.configs import (
     config_json,
     config_path,
@@ -19,6 +18,8 @@ from zsg_jax.models.huggingface.configs import (
     read_bert_config,
     read_config,
 )
+from zsg_jax.models.huggingface.layouts import LAYOUTS
+from zsg_jax.models.huggingface.weights import Weights
 from zsg_jax.models.model import abstract
 from zsg_jax.models.placement import Params
 
@@ -46,8 +47,7 @@ def load(folder: str | Path, model: ModelConfig, wanted: Params | None = None) -
     Raises:
         UserError: a file or tensor is missing, damaged, of another shape, or one too many.
     """
-    opened, places, shapes = open_folder(folder, model)
-    return weights.load(opened, places, shapes, wanted or abstract(model)[1])
+    return open_weights(folder, model).load(wanted or abstract(model)[1])
 
 
 def check_folder(folder: str | Path, model: ModelConfig) -> str:
@@ -59,23 +59,18 @@ def check_folder(folder: str | Path, model: ModelConfig) -> str:
     Raises:
         UserError: as `load`, but before any work is done.
     """
-    opened, places, shapes = open_folder(folder, model)
-    weights.check_all(opened, places, shapes)
+    weights = open_weights(folder, model)
+    weights.check()
     digest = hashlib.sha256()
-    for path in sorted({config_path(folder), *(one.path for one in opened.tensors.values())}):
+    for path in sorted({config_path(folder), *(one.path for one in weights.tensors.values())}):
         with path.open("rb") as file:
             digest.update(hashlib.file_digest(file, "sha256").digest())
     return digest.hexdigest()
 
 
-def open_folder(
-    folder: str | Path, model: ModelConfig
-) -> tuple[weights.Weights, weights.Places, Params]:
-    """The tensors of a folder, where each array lies, and the shapes it has there, unpadded."""
-    shapes = unpadded(model)
-    layout = layouts.LAYOUTS[model.family]
-    opened, places = layouts.open_weights(folder, layout, shapes, tied="lm_head" not in shapes)
-    return opened, places, shapes
+def open_weights(folder: str | Path, model: ModelConfig) -> Weights:
+    """The tensors of a folder, and where the arrays of `model` lie in them."""
+    return Weights(folder, LAYOUTS[model.family], unpadded(model))
 
 
 def unpadded(model: ModelConfig) -> Params:
@@ -90,5 +85,4 @@ def load_bert(folder: str | Path, config: bert.BertConfig) -> Params:
         UserError: a file or tensor is missing, damaged, of another shape, or one too many.
     """
     _, shapes = bert.abstract(config)
-    opened, places = layouts.open_weights(folder, layouts.LAYOUTS["bert"], shapes, tied=False)
-    return weights.load(opened, places, shapes, shapes)
+    return Weights(folder, LAYOUTS["bert"], shapes).load(shapes)

@@ -9,8 +9,8 @@ from flax import traverse_util
 from safetensors.numpy import save_file
 
 from zsg_jax.models.families import ModelConfig
-from zsg_jax.models.huggingface import layouts, unpadded
-from zsg_jax.models.huggingface.weights import Place
+from zsg_jax.models.huggingface import unpadded
+from zsg_jax.models.huggingface.layouts import LAYOUTS, Place, places
 from zsg_jax.models.huggingface.write import as_readable_as
 from zsg_jax.models.lora import A, B, LoRA
 from zsg_jax.models.placement import Params
@@ -39,8 +39,8 @@ def write_adapters(
         adapters: as `lora.split` gives them, float32 or bfloat16.
         base: the model that they adapt, as PEFT is to find it.
     """
-    layout = layouts.LAYOUTS[model.family]
-    places = layouts.places(layout, unpadded(model))
+    layout = LAYOUTS[model.family]
+    kernels = places(layout, unpadded(model))
     flat = {
         path: np.asarray(leaf, np.float32)
         for path, leaf in traverse_util.flatten_dict(adapters, sep=".").items()
@@ -49,7 +49,7 @@ def write_adapters(
     for path, a in flat.items():
         module, _, kind = path.rpartition(".")
         if kind == A:
-            for layer, place in enumerate(places[f"{module}.kernel"]):
+            for layer, place in enumerate(kernels[f"{module}.kernel"]):
                 piece = _Piece(a[layer], flat[f"{module}.{B}"][layer], place)
                 pieces.setdefault(place.name.removesuffix(".weight"), []).append(piece)
     tensors, ranks = {}, {}

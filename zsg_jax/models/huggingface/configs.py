@@ -76,6 +76,16 @@ _GPT2 = {
     "max_positions": "n_positions",
     "layer_norm_eps": "layer_norm_epsilon",
 }
+_BERT = {
+    "vocab_size": "vocab_size",
+    "hidden_size": "hidden_size",
+    "intermediate_size": "intermediate_size",
+    "num_layers": "num_hidden_layers",
+    "num_heads": "num_attention_heads",
+    "max_positions": "max_position_embeddings",
+    "type_vocab_size": "type_vocab_size",
+    "layer_norm_eps": "layer_norm_eps",
+}
 
 
 def config_path(folder: str | Path) -> Path:
@@ -139,11 +149,11 @@ def read_config(folder: str | Path, family: str = "") -> ModelConfig:
 
 
 def _read_decoder(config: ConfigReader, family: str) -> ModelConfig:
-    heads, width = config.number("num_attention_heads"), config.number("hidden_size")
-    defaults: dict[str, Any] = {"num_heads": heads, "hidden_size": width}
+    heads, width = config.values.get("num_attention_heads"), config.values.get("hidden_size")
+    defaults: dict[str, Any] = {}
     more: dict[str, Any] = {}
     if family == "llama":
-        defaults |= {"num_kv_heads": heads, "max_positions": 2048}
+        defaults = {"num_kv_heads": heads, "max_positions": 2048}
     elif family == "mistral":
         # Left out, it means 4096 to transformers; null, as newer Mistrals have it, means no window.
         check(
@@ -157,11 +167,12 @@ def _read_decoder(config: ConfigReader, family: str) -> ModelConfig:
             config.refuse_unless("layer_types", kind, "full_attention")
     if family == "qwen3":
         check("head_dim" in config.values, f"{config.path}: 'head_dim' is missing; fetch it again")
-    defaults["head_dim"] = width // heads
+    if isinstance(width, int) and isinstance(heads, int) and heads > 0:
+        defaults["head_dim"] = width // heads
     theta, scaling = config.rope()
     return config.build(
         FAMILIES[family].config,
-        **{ours: config.number(theirs, defaults.get(ours)) for ours, theirs in _DECODER.items()},
+        **config.numbers(_DECODER, defaults),
         rope_theta=theta,
         rope_scaling=scaling,
         rms_norm_eps=config.number("rms_norm_eps", 1e-6),
@@ -173,8 +184,7 @@ def _read_decoder(config: ConfigReader, family: str) -> ModelConfig:
 def _read_gpt2(config: ConfigReader) -> ModelConfig:
     width = config.number("n_embd")
     defaults = {"hidden_size": width, "intermediate_size": 4 * width, "layer_norm_eps": 1e-5}
-    numbers = {ours: config.number(theirs, defaults.get(ours)) for ours, theirs in _GPT2.items()}
-    return config.build(Gpt2Config, **numbers)
+    return config.build(Gpt2Config, **config.numbers(_GPT2, defaults))
 
 
 def read_bert_config(folder: str | Path) -> bert.BertConfig:
@@ -186,26 +196,14 @@ def read_bert_config(folder: str | Path) -> bert.BertConfig:
     config.only("is_decoder", False)
     config.only("add_cross_attention", False)
     config.ignore("tie_word_embeddings")  # concerns a head that is not computed here
-    return config.build(
-        bert.BertConfig,
-        vocab_size=config.number("vocab_size"),
-        hidden_size=config.number("hidden_size"),
-        intermediate_size=config.number("intermediate_size"),
-        num_layers=config.number("num_hidden_layers"),
-        num_heads=config.number("num_attention_heads"),
-        max_positions=config.number("max_position_embeddings", 512),
-        type_vocab_size=config.number("type_vocab_size", 2),
-        layer_norm_eps=config.number("layer_norm_eps", 1e-12),
-    )
+    defaults = {"max_positions": 512, "type_vocab_size": 2, "layer_norm_eps": 1e-12}
+    return config.build(bert.BertConfig, **config.numbers(_BERT, defaults))
 
 
 def config_json(model: ModelConfig) -> dict[str, Any]:
     """The config.json of a model that came from none; `read_config` gives `model` again."""
     keys = _KEYS[model.family]
-    content: dict[str, Any] = {
-        "architectures": [keys.architecture],
-        "model_type": model.family,
-    }
+    content: dict[str, Any] = {"architectures": [keys.architecture], "model_type": model.family}
     if isinstance(model, Gpt2Config):
         content |= {theirs: getattr(model, ours) for ours, theirs in _GPT2.items()}
         return content | {

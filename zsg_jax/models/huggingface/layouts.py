@@ -2,12 +2,42 @@
 
 import re
 from collections.abc import Collection, Mapping
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from flax import traverse_util
 
-from zsg_jax.models.huggingface.weights import Place, Places, Weights
 from zsg_jax.models.placement import Params
+
+
+class Place(NamedTuple):
+    """Where an array of ours lies in the files.
+
+    Attributes:
+        name: the tensor's.
+        transposed: whether it lies the other way there.
+        part, parts: the array is this one of so many equal pieces of the tensor's last axis.
+        layer: where the array is a stack of layers, which of them; else None.
+    """
+
+    name: str
+    transposed: bool = False
+    part: int = 0
+    parts: int = 1
+    layer: int | None = None
+
+    def own(self, shape: tuple[int, ...]) -> tuple[int, ...]:
+        """What lies here of an array of this shape: all of it, or a layer."""
+        return shape if self.layer is None else shape[1:]
+
+    def shape_in_file(self, shape: tuple[int, ...]) -> tuple[int, ...]:
+        """The whole tensor's shape, where `own` gives `shape`."""
+        if self.transposed:
+            shape = shape[::-1]
+        return (*shape[:-1], shape[-1] * self.parts)
+
+
+# By path, as "layers.attention.q.kernel".
+Places = Mapping[str, tuple[Place, ...]]
 
 
 class Layout(NamedTuple):
@@ -113,18 +143,18 @@ def places(layout: Layout, shapes: Params, names: Collection[str] | None = None)
     for path, leaf in traverse_util.flatten_dict(shapes, sep=".").items():
         module, kind = path.rsplit(".", 1)
         number = re.search(r"\d+", module)
+        numbered = re.sub(r"\d+", "#", module)
         layers: list[int | None] = [None]
         if module.startswith("layers.") and not number:
-            module, layers = module.replace("layers.", "layers.#."), [*range(leaf.shape[0])]
-        theirs = layout.modules[re.sub(r"\d+", "#", module)]
-        piece = re.fullmatch(r"(.+)\[(\d)/(\d)\]", theirs)
-        theirs, part, parts = (piece[1], int(piece[2]), int(piece[3])) if piece else (theirs, 0, 1)
-        name = f"{prefix}{theirs}.{'bias' if kind == 'bias' else 'weight'}"
-        transposed = layout.transposed and kind == "kernel"
+            numbered, layers = module.replace("layers.", "layers.#."), [*range(leaf.shape[0])]
+        piece = re.fullmatch(r"(.+?)(?:\[(\d)/(\d)\])?", layout.modules[numbered])
+        assert piece is not None  # any name matches
+        name = f"{prefix}{piece[1]}.{'bias' if kind == 'bias' else 'weight'}"
+        part, parts = int(piece[2] or 0), int(piece[3] or 1)
         found[path] = tuple(
             Place(
                 name.replace("#", number[0] if number else str(layer)),
-                transposed,
+                layout.transposed and kind == "kernel",
                 part,
                 parts,
                 layer,
@@ -132,22 +162,3 @@ def places(layout: Layout, shapes: Params, names: Collection[str] | None = None)
             for layer in layers
         )
     return found
-
-
-def open_weights(
-    folder: Any, layout: Layout, shapes: Params, *, tied: bool
-) -> tuple[Weights, Places]:
-    """The tensors of a folder and where each array lies; refuses tensors that have no place.
-
-    Raises:
-        UserError: a file is missing or damaged, or a tensor is one too many.
-    """
-    weights = Weights(folder)
-    where, harmless = places(layout, shapes, weights.tensors), layout.harmless
-    head = "lm_head.weight"
-    tables = [name for name in weights.tensors if name.endswith(layout.table)]
-    # Some files keep a copy of the tied table, which is fine for as long as it is a copy.
-    if tied and head in weights.tensors and tables and weights.same(head, tables[0]):
-        harmless += r"|lm_head\.weight"
-    weights.refuse_others({place.name for each in where.values() for place in each}, harmless)
-    return weights, where

@@ -1,7 +1,7 @@
 """Takes what is known out of a config.json, and names whatever nobody knew."""
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -57,6 +57,10 @@ class ConfigReader:
             f"{self.path}: {key} is {value!r}; give a number above 0",
         )
         return value
+
+    def numbers(self, names: Mapping[str, str], defaults: Mapping[str, Any]) -> dict[str, Any]:
+        """Numbers under our names, by theirs; those without a default must be there."""
+        return {ours: self.number(theirs, defaults.get(ours)) for ours, theirs in names.items()}
 
     def only(self, key: str, *allowed: Any) -> None:
         """Refuses any other value; an absent or null key means the first one."""

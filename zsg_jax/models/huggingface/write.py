@@ -4,7 +4,7 @@ import json
 import math
 import re
 import stat
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -15,9 +15,10 @@ from safetensors import SafetensorError
 from safetensors.numpy import save_file
 
 from zsg_jax.models.families import ModelConfig
-from zsg_jax.models.huggingface import layouts, open_folder, unpadded
+from zsg_jax.models.huggingface import open_weights, unpadded
 from zsg_jax.models.huggingface.configs import config_json, config_path
-from zsg_jax.models.huggingface.weights import Place, read_json
+from zsg_jax.models.huggingface.layouts import LAYOUTS, Place, places
+from zsg_jax.models.huggingface.weights import read_json
 from zsg_jax.models.placement import Params
 from zsg_jax.runtime.errors import UserError, check
 from zsg_jax.runtime.files import write_json
@@ -67,46 +68,61 @@ def write(
     """
     shapes, dtypes = unpadded(model), {}
     if source is None:
-        places = layouts.places(layouts.LAYOUTS[model.family], shapes)
+        found = places(LAYOUTS[model.family], shapes)
     else:
-        opened, places, _ = open_folder(source, model)
+        opened = open_weights(source, model)
+        found = opened.places
         # A folder may hold buffers besides, of dtypes that no parameter has.
-        named = {place.name for each in places.values() for place in each}
+        named = {place.name for each in found.values() for place in each}
         dtypes = {n: _SAFETENSORS[one.dtype] for n, one in opened.tensors.items() if n in named}
     tensors: dict[str, list[_Piece]] = {}
     flat = traverse_util.flatten_dict(shapes, sep=".")
     every = [
-        _Piece(path, place, place.own(leaf.shape))
-        for path, leaf in flat.items()
-        for place in places[path]
+        _Piece(path, at, at.own(flat[path].shape)) for path, each in found.items() for at in each
     ]
     for piece in sorted(every, key=lambda piece: _by_number(piece.place.name)):
         tensors.setdefault(piece.place.name, []).append(piece)
-    arrays, weight_map = traverse_util.flatten_dict(params, sep="."), dict[str, str]()
+    arrays = traverse_util.flatten_dict(params, sep=".")
     own = next(iter(arrays.values())).dtype.name
     wanted = {name: DTYPES[dtypes.get(name, own) if dtype == SAME else dtype] for name in tensors}
     sizes = {
         name: math.prod(pieces[0].place.shape_in_file(pieces[0].shape)) * wanted[name].itemsize
         for name, pieces in tensors.items()
     }
-    files = list(_files(sizes, file_bytes))
-    for number, names in enumerate(track(files, "write weights", len(files)), 1):
-        one = "model" if len(files) == 1 else f"model-{number:05d}-of-{len(files):05d}"
-        held = {name: _tensor(name, tensors[name], arrays, wanted[name]) for name in names}
-        # transformers refuses files that do not say so.
-        path = folder / f"{one}.safetensors"
-        try:
-            save_file(held, path, metadata={"format": "pt"})
-        except (OSError, SafetensorError) as error:
-            raise UserError(f"{path}: cannot be written: {error}") from None
-        weight_map |= dict.fromkeys(names, f"{one}.safetensors")
-    if len(files) > 1:
-        index = {"metadata": {"total_size": sum(sizes.values())}, "weight_map": weight_map}
-        write_json(folder / "model.safetensors.index.json", index)
+    _write_files(
+        folder, sizes, file_bytes, lambda name: _tensor(name, tensors[name], arrays, wanted[name])
+    )
     content = _config(model, source, dtype, own, more or {})
     text = json.dumps(content, indent=2, ensure_ascii=False) + "\n"
     (folder / "config.json").write_text(text, encoding="utf-8")
     as_readable_as(folder / "config.json", folder.glob("*.safetensors"))
+
+
+def _write_files(
+    folder: Path, sizes: dict[str, int], most: int, tensor: Callable[[str], np.ndarray]
+) -> None:
+    """Writes tensors, by name, to files of `most` bytes, and the index of more than one file."""
+    files: list[list[str]] = []
+    held = most
+    for name, size in sizes.items():
+        if held + size > most or not files:
+            files.append([])
+            held = 0
+        files[-1].append(name)
+        held += size
+    weight_map: dict[str, str] = {}
+    for number, names in enumerate(track(files, "write weights", len(files)), 1):
+        part = "" if len(files) == 1 else f"-{number:05d}-of-{len(files):05d}"
+        path = folder / f"model{part}.safetensors"
+        try:
+            # transformers refuses files that do not say so.
+            save_file({name: tensor(name) for name in names}, path, metadata={"format": "pt"})
+        except (OSError, SafetensorError) as error:
+            raise UserError(f"{path}: cannot be written: {error}") from None
+        weight_map |= dict.fromkeys(names, path.name)
+    if len(files) > 1:
+        index = {"metadata": {"total_size": sum(sizes.values())}, "weight_map": weight_map}
+        write_json(folder / "model.safetensors.index.json", index)
 
 
 def as_readable_as(one: Path, others: Iterable[Path]) -> None:
@@ -130,18 +146,6 @@ def _config(
 def _by_number(path: str) -> list[Any]:
     """Sorts "layers.10" after "layers.2"."""
     return [int(part) if part.isdigit() else part for part in re.split(r"(\d+)", path)]
-
-
-def _files(sizes: dict[str, int], most: int) -> Iterator[list[str]]:
-    names: list[str] = []
-    held = 0
-    for name, size in sizes.items():
-        if names and held + size > most:
-            yield names
-            names, held = [], 0
-        names.append(name)
-        held += size
-    yield names
 
 
 def _tensor(name: str, pieces: list[_Piece], arrays: dict[str, Any], dtype: np.dtype) -> np.ndarray:

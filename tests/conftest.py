@@ -181,11 +181,14 @@ print(json.dumps(told))
 """
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def commands():
-    """Runs a module's command with several lists of flags; gives (code, output, errors) of each."""
+    """Runs a module's command with several lists of flags; gives (code, output, errors) of each.
 
-    def run(module, *several, cwd):
+    One after the other, each in a process of its own, with `environment` besides this one's.
+    """
+
+    def run(module, *several, cwd, **environment):
         result = subprocess.run(
             [
                 sys.executable,
@@ -197,7 +200,7 @@ def commands():
             capture_output=True,
             text=True,
             cwd=cwd,
-            env={**os.environ, "JAX_PLATFORMS": "cpu"},
+            env={**os.environ, "JAX_PLATFORMS": "cpu", **environment},
             check=False,
         )
         assert result.returncode == 0, result.stderr

@@ -135,10 +135,9 @@ def test_a_main_thread_that_does_not_hear_is_ended_all_the_same():
 
 @pytest.mark.parametrize("at", [2, pytest.param(10, marks=pytest.mark.slow)])
 def test_a_run_saves_the_step_at_work_and_goes_on_from_it(
-    small_config, read_metrics, tmp_path, monkeypatch, at
+    finished, small_config, read_metrics, tmp_path, monkeypatch, at
 ):
     config = small_config(**{"training.checkpoint_every": 100})
-    study.run(config, tmp_path / "whole", command="test")
     settled = loop.consumed
 
     def heard(taken):
@@ -155,7 +154,7 @@ def test_a_run_saves_the_step_at_work_and_goes_on_from_it(
         study.run(config, tmp_path / "stopped", command="test")
     assert stopped.value.everywhere == (at < 10)
     run = tmp_path / "stopped" / "runs" / "tmta-nft-seed0"
-    expected = read_metrics(tmp_path / "whole" / "runs" / "tmta-nft-seed0")
+    expected = read_metrics(finished / "runs" / "tmta-nft-seed0")
     rows = read_metrics(run)
     assert rows == expected[: len(rows)]
     (kept,) = (int(path.name) for path in (run / "checkpoints").iterdir())

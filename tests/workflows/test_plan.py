@@ -1,11 +1,8 @@
 """The command as people run it: what it prints, what it refuses, and its advice followed."""
 
 import json
-import os
 import re
 import shlex
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -18,28 +15,55 @@ ROOT = Path(__file__).parents[2]
 SMALL = ("--config.data.max_length=64", "--config.evaluation.max_length=64")
 
 
-def plan(*flags, config="configs/tmta.py"):
-    given = ["--config", config] if config else []
-    return subprocess.run(
-        [sys.executable, "-m", "zsg_jax.plan", *given, *flags],
-        capture_output=True,
-        text=True,
-        cwd=ROOT,
-        check=False,
-        env={
-            **os.environ,
-            "JAX_PLATFORMS": "cpu",
-            "PYTHONPATH": os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")]),
-            # A program read from a cache has not been compiled, and tells no memory.
-            "JAX_ENABLE_COMPILATION_CACHE": "false",
-        },
-    )
+@pytest.fixture(scope="module")
+def plan(commands):
+    """Plans the packaged study by several lists of flags: (code, output, errors) of each."""
+
+    def run(*several):
+        given = [["--config", "tmta", *flags] for flags in several]
+        # A program read from a cache has not been compiled, and tells no memory.
+        return commands("zsg_jax.plan", *given, cwd=ROOT, JAX_ENABLE_COMPILATION_CACHE="false")
+
+    return run
 
 
-def test_a_plan_as_json_adds_up():
-    done = plan("--topology", "h200:2", "--json", *SMALL)
-    assert done.returncode == 0, done.stderr
-    told = json.loads(done.stdout)
+LAYERS, WIDTH, INNER = 12, 128, 344
+
+
+@pytest.fixture(scope="module")
+def planned(plan, small_model, tmp_path_factory):
+    """Several plans, by name."""
+    shape = {
+        "model_type": "llama",
+        "architectures": ["LlamaForCausalLM"],
+        "vocab_size": 258,
+        "hidden_size": WIDTH,
+        "intermediate_size": INNER,
+        "num_hidden_layers": LAYERS,
+        "num_attention_heads": 4,
+        "num_key_value_heads": 4,
+        "max_position_embeddings": 64,
+        "rms_norm_eps": 1e-5,
+        "tie_word_embeddings": True,
+    }
+    path = tmp_path_factory.mktemp("plan") / "shape.json"
+    path.write_text(json.dumps(shape))
+    adapted = ["--topology=rtx4090:1", "--json", *SMALL, "--config.training.batch_size=1"]
+    adapted += [f"--config.model.size={path}", "--config.model.lora.rank=2"]
+    adapted += ["--config.model.dtype=bfloat16", "--config.model.remat=full"]
+    several = {
+        "cards": ["--topology=h200:2", "--json", *SMALL],
+        "adapted": adapted,
+        "fits": ["--topology=cpu:1", *SMALL, f"--config.model.size={small_model}"],
+        "hopeless": ["--topology=cpu:1", "--memory-gb=0.001", *SMALL],
+    }
+    return dict(zip(several, plan(*several.values()), strict=True))
+
+
+def test_a_plan_as_json_adds_up(planned):
+    code, out, err = planned["cards"]
+    assert code == 0, err
+    told = json.loads(out)
     memory = told["memory"]
     parts = [value for name, value in memory.items() if name not in ("total", "usable")]
     assert sum(parts) == memory["total"] <= memory["usable"]
@@ -61,62 +85,40 @@ def test_a_plan_as_json_adds_up():
     assert sum(one["bytes"] for one in sums) >= memory["parameters"]
 
 
-def test_a_card_is_planned_without_the_copies_that_only_a_cpu_makes(tmp_path):
-    layers, width, inner = 12, 128, 344
-    shape = {
-        "model_type": "llama",
-        "architectures": ["LlamaForCausalLM"],
-        "vocab_size": 258,
-        "hidden_size": width,
-        "intermediate_size": inner,
-        "num_hidden_layers": layers,
-        "num_attention_heads": 4,
-        "num_key_value_heads": 4,
-        "max_position_embeddings": 64,
-        "rms_norm_eps": 1e-5,
-        "tie_word_embeddings": True,
-    }
-    (tmp_path / "shape.json").write_text(json.dumps(shape))
-    done = plan(
-        *("--topology", "rtx4090:1", "--json", *SMALL, "--config.training.batch_size=1"),
-        *(f"--config.model.size={tmp_path / 'shape.json'}", "--config.model.lora.rank=2"),
-        *("--config.model.dtype=bfloat16", "--config.model.remat=full"),
-    )
-    assert done.returncode == 0, done.stderr
-    assert done.stderr == ""  # its report and nothing else
-    told = json.loads(done.stdout)
-    weights = layers * (4 * width * width + 3 * width * inner)
+def test_a_card_is_planned_without_the_copies_that_only_a_cpu_makes(planned):
+    code, out, err = planned["adapted"]
+    assert (code, err) == (0, "")  # its report and nothing else
+    told = json.loads(out)
+    weights = LAYERS * (4 * WIDTH * WIDTH + 3 * WIDTH * INNER)
     assert told["memory"]["parameters"] >= 2 * weights
     # The CPU computes in float32, but needs no more than a few layers so at once.
     assert told["memory"]["temporaries"] < 4 * weights
 
 
-def test_too_big_a_model_exits_1_and_its_advice_followed_exits_0(small_model):
-    machine = ("--topology", "cpu:1", *SMALL, f"--config.model.size={small_model}")
-    whole = plan(*machine)
-    assert whole.returncode == 0, whole.stderr
-    assert "fits" in whole.stdout
-    total = re.search(r"together +([\d.]+) MB", whole.stdout)
-    limit = ("--memory-gb", f"{float(total[1]) / 1000 * 0.8:.4f}")
-    refused = plan(*machine, *limit)
-    assert refused.returncode == 1
-    assert "does not fit" in refused.stdout
-    last = refused.stderr.strip().splitlines()[-1]
+def test_too_big_a_model_exits_1_and_its_advice_followed_exits_0(plan, planned, small_model):
+    machine = ["--topology", "cpu:1", *SMALL, f"--config.model.size={small_model}"]
+    code, out, err = planned["fits"]
+    assert code == 0, err
+    assert "fits" in out
+    total = re.search(r"together +([\d.]+) MB", out)
+    limit = ["--memory-gb", f"{float(total[1]) / 1000 * 0.8:.4f}"]
+    ((code, out, err),) = plan([*machine, *limit])
+    assert code == 1
+    assert "does not fit" in out
+    last = err.strip().splitlines()[-1]
     assert last.startswith("zsg_jax: does not fit cpu:1; this does, nearest of ")
     advice = shlex.split(last.partition("tried: ")[2])
     assert advice
     assert all(flag.startswith("--config.") for flag in advice)
-    followed = plan(*machine, *limit, *advice)
-    assert followed.returncode == 0, followed.stderr
+    ((code, _, err),) = plan([*machine, *limit, *advice])
+    assert code == 0, err
 
 
-def test_what_no_setting_makes_fit_is_said_with_what_it_takes():
-    done = plan("--topology", "cpu:1", "--memory-gb", "0.001", *SMALL)
-    assert done.returncode == 1
-    last = done.stderr.strip().splitlines()[-1]
+def test_what_no_setting_makes_fit_is_said_with_what_it_takes(planned):
+    code, _, err = planned["hopeless"]
+    assert code == 1
     # Parameters, two moments and gradients of 127,552 numbers.
-    assert "a chip has 1.00 MB, state and gradients alone take 2.04 MB" in last
-    assert "take more or larger chips" in last
+    assert "a chip has 1.00 MB, state and gradients alone take 2.04 MB" in err.splitlines()[-1]
 
 
 MISTAKES = [
@@ -132,9 +134,8 @@ MISTAKES = [
 ]
 
 
-def test_a_mistake_is_one_line(commands):
-    several = [["--config", "configs/tmta.py", *flags] for flags, _ in MISTAKES]
-    ran = commands("zsg_jax.plan", *several, cwd=ROOT)
+def test_a_mistake_is_one_line(plan):
+    ran = plan(*(flags for flags, _ in MISTAKES))
     for (flags, message), (code, out, told) in zip(MISTAKES, ran, strict=True):
         assert (flags, code, out) == (flags, 1, "")
         assert message in told
@@ -156,11 +157,11 @@ def test_rows_are_told_by_what_the_config_says(small_config):
 @pytest.mark.parametrize(
     ("machine", "gib"), [("v4:2x2x1", 32), ("v5e:2x2", 16), ("v5p:2x2x1", 95), ("v6e:2x2", 32)]
 )
-def test_a_tpu_that_is_not_here(machine, gib):
+def test_a_tpu_that_is_not_here(plan, machine, gib):
     pytest.importorskip("libtpu")
-    done = plan("--topology", machine, "--json", "--config.mesh.data=4", *SMALL)
-    assert done.returncode == 0, done.stderr
-    told = json.loads(done.stdout)
+    ((code, out, err),) = plan(["--topology", machine, "--json", "--config.mesh.data=4", *SMALL])
+    assert code == 0, err
+    told = json.loads(out)
     assert not told["estimate"]
     assert told["chips"] == 4
     assert told["chip_memory"] == gib * 2**30

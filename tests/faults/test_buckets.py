@@ -113,11 +113,10 @@ def finished(address):
 # What s3:// has of its own, `tests/workdir/test_location.py` and the next test ask for in seconds.
 @pytest.mark.parametrize("scheme", ["gs", pytest.param("s3", marks=pytest.mark.slow)])
 def test_a_study_goes_on_on_another_machine_from_the_bucket_alone(
-    scheme, place, small_config, tmp_path, read_metrics, monkeypatch, capsys
+    scheme, place, finished, small_config, tmp_path, read_metrics, monkeypatch, capsys
 ):
     config, address = small_config(), place(scheme)
-    study.run(config, tmp_path / "folder", command="test")
-    expected = read_metrics(tmp_path / "folder" / "runs" / RUN)
+    expected = read_metrics(finished / "runs" / RUN)
 
     def stop(self, row, write=study.metrics.MetricsLog.write):
         if row["step"] == 7:
@@ -157,7 +156,7 @@ def test_a_study_goes_on_on_another_machine_from_the_bucket_alone(
     assert rows_of(address) == expected
 
     # And a checkpoint there is exported as one in a folder is.
-    for workdir, output in ((address, "a"), (tmp_path / "folder", "b")):
+    for workdir, output in ((address, "a"), (finished, "b")):
         exporting.run(exporting.ExportOptions(workdir, RUN, tmp_path / output))
     weights = [(tmp_path / name / "model.safetensors").read_bytes() for name in "ab"]
     assert weights[0] == weights[1]
@@ -197,12 +196,9 @@ PLACES += [("row", 9), ("writing", 8)]
 @pytest.mark.parametrize("scheme", SCHEMES)
 @pytest.mark.parametrize("machines", ["the same", "others"])
 def test_killed_again_and_again_the_metrics_are_the_same(
-    scheme, machines, place, stores, small_config, tmp_path, read_metrics
+    scheme, machines, place, stores, finished, tmp_path, read_metrics
 ):
-    config, address = small_config(), place(scheme)
-    study.run(config, tmp_path / "folder", command="test")
-    config_file = tmp_path / "folder" / "config.json"
-    kills = 0
+    address, config_file, kills = place(scheme), finished / "config.json", 0
     for number, (where, count) in enumerate(PLACES):
         cache = tmp_path / f"machine{number if machines == 'others' else ''}"
         result = killed(stores, cache, address, config_file, where, count)
@@ -212,7 +208,7 @@ def test_killed_again_and_again_the_metrics_are_the_same(
     assert kills >= 4
     result = killed(stores, tmp_path / "machine", address, config_file, "none", 0)
     assert result.returncode == 0, result.stderr
-    assert rows_of(address) == read_metrics(tmp_path / "folder" / "runs" / RUN)
+    assert rows_of(address) == read_metrics(finished / "runs" / RUN)
 
 
 TWO = [

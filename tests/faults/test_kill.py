@@ -8,8 +8,6 @@ from pathlib import Path
 
 import pytest
 
-from zsg_jax.workflows import study
-
 CHILD = Path(__file__).parent / "killed.py"
 
 
@@ -24,12 +22,9 @@ def child(workdir, config_file, place, count):
 
 
 @pytest.fixture
-def whole(small_config, tmp_path, read_metrics):
+def whole(finished, read_metrics):
     """The config in a file, and the metrics of a run that was never stopped."""
-    config = small_config()
-    study.run(config, tmp_path / "whole", command="test")
-    config_file = tmp_path / "whole" / "config.json"
-    return config_file, read_metrics(tmp_path / "whole" / "runs" / "tmta-nft-seed0")
+    return finished / "config.json", read_metrics(finished / "runs" / "tmta-nft-seed0")
 
 
 def check(tmp_path, whole, places, read_metrics, told=""):

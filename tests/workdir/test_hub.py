@@ -102,7 +102,7 @@ def fake(tmp_path, monkeypatch):
 @pytest.fixture
 def config(small_config):
     return small_config(
-        **{"model.init_from": NAME, "tokenizer": NAME, "training.steps": 2, "data.max_length": 200}
+        **{"model.init_from": NAME, "tokenizer": NAME, "training.steps": 1, "data.max_length": 200}
     )
 
 
@@ -151,7 +151,8 @@ def test_a_study_takes_the_commit_it_began_with_and_no_code(
     assert fake.asked == [None, "a" * 40]
 
     # A new workdir takes the branch as it is now, and a name with a revision that one.
-    run(config, tmp_path / "new")
+    (tmp_path / "new").mkdir()
+    hub.fetch(tmp_path / "new", model=NAME, tokenizer=NAME)
     assert json.loads((tmp_path / "new" / "hub.json").read_text())[NAME]["commit"] == "b" * 40
     pinned = f"{NAME}@{'c' * 40}"
     (tmp_path / "pinned").mkdir()

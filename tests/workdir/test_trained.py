@@ -48,7 +48,7 @@ def going_on(first, small_config):
         defaults = {
             "model.init_from": str(init_from or first / "runs" / RUN),
             "tokenizer": str(first / "tokenizer"),
-            "training.steps": 2,
+            "training.steps": 1,
             "training.learning_rate": 1e-4,
         }
         return small_config(**(defaults | changes))
@@ -70,19 +70,14 @@ def refused(config, workdir, message):
 def test_a_run_goes_on_from_another_and_is_exported(first, going_on, tmp_path, read_metrics):
     transformers = pytest.importorskip("transformers")
     second, third = tmp_path / "second", tmp_path / "third"
-    study.run(going_on(), second, command="test")
-    # What the first measured last, the second measures first, with a new optimizer at step 0.
-    np.testing.assert_array_equal(losses(second)[0], losses(first)[-1])
+    # What the first measured at step 8, the second measures first, with a new optimizer at step 0.
+    study.run(going_on(first / "runs" / RUN / "checkpoints" / "00000008"), second, command="test")
+    np.testing.assert_array_equal(losses(second)[0], losses(first)[2])
     assert losses(second)[-1] != losses(second)[0]
-    rows = [row for row in read_metrics(second / "runs" / RUN) if row["kind"] == "train"]
-    assert [row["step"] for row in rows] == [1, 2]
-    assert rows[0]["learning_rate"] == pytest.approx(1e-4)
-
-    # One checkpoint that is not the last; a chain of three.
-    earlier = first / "runs" / RUN / "checkpoints" / "00000008"
-    study.run(going_on(earlier), tmp_path / "from8", command="test")
-    np.testing.assert_array_equal(losses(tmp_path / "from8")[0], losses(first)[2])
-    study.run(going_on(second / "runs" / RUN, **{"training.steps": 1}), third, command="test")
+    (row,) = [row for row in read_metrics(second / "runs" / RUN) if row["kind"] == "train"]
+    assert (row["step"], row["learning_rate"]) == (1, pytest.approx(1e-4))
+    # And the third what the second measured last.
+    study.run(going_on(second / "runs" / RUN), third, command="test")
     np.testing.assert_array_equal(losses(third)[0], losses(second)[-1])
 
     # Those before it may go: a workdir knows its model.
@@ -93,16 +88,10 @@ def test_a_run_goes_on_from_another_and_is_exported(first, going_on, tmp_path, r
     theirs = transformers.AutoTokenizer.from_pretrained(tmp_path / "out")
     ours = json.loads((first / "tokenizer" / "tokenizer.json").read_text())
     assert theirs.get_vocab() == ours["model"]["vocab"]
-    # An exported folder goes in again.
-    again = going_on(tmp_path / "out", tokenizer=str(tmp_path / "out"))
-    study.run(again, tmp_path / "fourth", command="test")
-    np.testing.assert_allclose(losses(tmp_path / "fourth")[0], losses(third)[-1], rtol=1e-6)
 
 
 def test_other_weights_under_the_same_name_are_refused(first, going_on, tmp_path):
     work = tmp_path / "w"
-    study.run(going_on(), work, command="test")
-    (work / "runs" / RUN / "finished.json").unlink()
     study.run(going_on(), work, command="test")
     (work / "runs" / RUN / "finished.json").unlink()
     shutil.rmtree(first / "runs" / RUN / "checkpoints" / "00000010")

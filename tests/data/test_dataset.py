@@ -2,7 +2,6 @@ import gzip
 import hashlib
 import json
 import os
-import random
 import tempfile
 import threading
 from pathlib import Path
@@ -15,8 +14,6 @@ from hypothesis import strategies as st
 from zsg_jax.data.dataset import SKIPPED_KEPT, ReadOptions, from_list, join, open_dataset
 from zsg_jax.data.instance import Instance, Turn, instances_digest
 from zsg_jax.runtime.errors import UserError
-from zsg_jax.similarity.encoders.embed import embed
-from zsg_jax.similarity.encoders.hashing import HashingEncoder
 
 ADVICE = "pass --bad-rows=skip to go on"
 
@@ -163,30 +160,6 @@ def test_joined_datasets_are_one_in_the_order_given(tmp_path_factory, one, two, 
         assert list(again) == [joined[0], joined[-1]]
 
 
-def test_an_instance_is_read_when_it_is_asked_for(tmp_path):
-    path = tmp_path / "x.jsonl"
-    with written(path, instances_of("abcab")) as dataset:
-        path.write_text("what stood there is gone")
-        part = dataset.select(np.array([3, 1, 4]))[:2]
-        assert (part.ids, part.task_names, len(part.texts)) == (["id 3", "id 1"], ["a", "b"], 2)
-        assert len(dataset.digest) == 64
-        for read in (lambda: part[0], lambda: part.texts[0], lambda: part.raw(0)):
-            with pytest.raises(UserError, match="changed while it was in use"):
-                read()
-
-
-def test_records_are_read_in_any_order_and_embedded(tmp_path):
-    path = tmp_path / "x.jsonl"
-    records = [record(id=str(k), task=f"t{k % 3}", note="é" * (k % 50)) for k in range(500)]
-    path.write_text("\n".join(json.dumps(one, ensure_ascii=False) for one in records))
-    order = list(range(500))
-    random.Random(0).shuffle(order)
-    with opened(path) as dataset:
-        assert [json.loads(dataset.raw(k)) for k in order] == [records[k] for k in order]
-        embedded = embed(dataset.texts, HashingEncoder(), tmp_path / "embeddings", shard_rows=64)
-        assert embedded.shape[0] == 500
-
-
 def test_the_digest_is_over_lengths_and_texts(tmp_path):
     path = tmp_path / "x.jsonl"
     path.write_text(json.dumps(record(id="é", task="t", references=["París"])))
@@ -206,27 +179,25 @@ def test_bad_records_are_all_counted_and_some_or_all_kept(tmp_path):
             assert [one.line for one in dataset.skipped] == list(range(2, kept + 2))
 
 
-@pytest.mark.parametrize("change", ["touched", "longer", "cut"])
-def test_a_file_that_changes_is_noticed(tmp_path, change):
+@pytest.mark.parametrize("change", ["touched", "longer", "cut", "replaced"])
+def test_an_example_is_read_when_it_is_asked_for_and_a_changed_file_is_noticed(tmp_path, change):
     path = tmp_path / "x.jsonl"
-    path.write_text(json.dumps(record()) + "\n")
-    with opened(path) as dataset:
-        assert dataset[0].id == "x.jsonl:1"
+    with written(path, instances_of("abcab")) as dataset:
+        part = dataset.select(np.array([3, 1, 4]))[:2]
+        if change == "replaced":
+            # What was opened is still there.
+            (tmp_path / "new").write_text(json.dumps(record(id="new")) + "\n")
+            (tmp_path / "new").replace(path)
+            assert dataset[0].id == "id 0"
+            return
         if change == "touched":
             os.utime(path, ns=(1, 1))
         else:
             os.truncate(path, 1000 if change == "longer" else 5)
-        with pytest.raises(UserError, match=r"x\.jsonl: changed while it was in use"):
-            dataset.raw(0)
-
-
-def test_a_file_replaced_by_another_goes_on_as_it_was(tmp_path):
-    path = tmp_path / "x.jsonl"
-    path.write_text(json.dumps(record(id="old")) + "\n")
-    with opened(path) as dataset:
-        (tmp_path / "new").write_text(json.dumps(record(id="new")) + "\n")
-        (tmp_path / "new").replace(path)
-        assert dataset[0].id == "old"
+        assert (part.ids, part.task_names, len(part.texts)) == (["id 3", "id 1"], ["a", "b"], 2)
+        for read in (lambda: part[0], lambda: part.texts[0], lambda: part.raw(0)):
+            with pytest.raises(UserError, match=r"x\.jsonl: changed while it was in use"):
+                read()
 
 
 def test_a_copy_leaves_nothing_behind_and_lines_need_none(tmp_path):

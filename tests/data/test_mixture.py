@@ -180,12 +180,3 @@ def test_rows_come_in_their_order_and_evenly(given_, seed):
     again = mix(wanted, counts)
     assert (again[0] == source).all()
     assert (again[1] == row).all()
-
-
-def test_what_is_drawn_of_a_source_hangs_on_its_name_and_the_seed():
-    source, row = mix(mixture((None, 5), (None, 5)), [50, 50])
-    drawn = [row[source == number].tolist() for number in range(2)]
-    assert drawn[0] != drawn[1]
-    alone = mix(mixture((None, 5)), [50])[1].tolist()
-    assert alone == drawn[0]
-    assert mix(mixture((None, 5), seed=1), [50])[1].tolist() != alone

@@ -1,6 +1,5 @@
 import itertools
 import json
-import re
 import tempfile
 from pathlib import Path
 
@@ -204,40 +203,6 @@ def test_planted_examples_are_all_that_is_found_in_real_p3(assets, tmp_path, rea
     assert {(100, 7), (101, 9), (102, 120)} <= pairs["ngram"]
     assert {i for i, _ in pairs["ngram"]} == {100, 101, 102}
     assert {100, 101} <= set(np.flatnonzero(found.of_kind("near")).tolist())
-
-
-def natural_instructions(folder, name, step):
-    """Examples with definition and two examples in every prompt, as the study words them, uncut."""
-    found = []
-    for task in (folder / "splits" / "default" / f"{name}_tasks.txt").read_text().split():
-        content = json.loads((folder / "tasks" / f"{task}.json").read_text())
-        head = f"Definition: {content['Definition'][0]}\n\n"
-        for k, shown in enumerate(content["Positive Examples"][:2], 1):
-            head += f" Positive Example {k} -\nInput: {shown['input']}\n{shown['output']}\n\n"
-        for one in content["Instances"][::step]:
-            prompt = f"{head}Now complete the following example -\nInput: {one['input']}\nOutput: "
-            turns = (Turn("user", prompt), Turn("assistant", one["output"][0]))
-            found.append(Instance(one["id"], task, turns, tuple(one["output"])))
-    return found
-
-
-def test_real_definitions_do_not_flood(assets, tmp_path):
-    folder = assets / "data" / "superni"
-    test = natural_instructions(folder, "test", 1)
-    # Half of each test task's examples in the pool: the other half has their definition.
-    moved, test = test[1::2], test[::2]
-    both = natural_instructions(folder, "train", 12) + moved
-    found_in(both, test, tmp_path)
-    pairs = {(x["train_row"], x["test_row"]) for x in lines(tmp_path) if x["kind"] == "ngram"}
-    runs = []
-    for side in (both, test):
-        words = [x.turns[0].content.split("following example")[-1].lower() for x in side]
-        words = [re.findall(r"\w+", text) for text in words]
-        runs.append([{tuple(w[i : i + 13]) for i in range(len(w) - 12)} for w in words])
-    assert pairs == {
-        (i, j) for i, some in enumerate(runs[0]) for j, other in enumerate(runs[1]) if some & other
-    }
-    assert pairs
 
 
 def test_what_is_taken_for_a_template_is_told(tmp_path):

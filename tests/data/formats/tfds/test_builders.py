@@ -9,7 +9,7 @@ import tensorflow_datasets as tfds
 
 from zsg_jax.data.dataset import ReadOptions, open_dataset
 from zsg_jax.data.export.examples import Example
-from zsg_jax.data.formats.tfds import layout, open_tfds
+from zsg_jax.data.formats.tfds import open_tfds
 from zsg_jax.runtime.errors import UserError
 
 features = tfds.features
@@ -139,17 +139,6 @@ def test_what_is_no_text_or_no_example_is_a_bad_record(tmp_path, written, read_s
     with pytest.raises(UserError, match=rf"1\.0\.0:train, row 2: {told}"):
         read_source(folder)
     assert len(read_source(folder, bad_rows="skip")[0]) == 1
-
-
-def test_features_are_those_that_tfds_saves(tmp_path):
-    tree = {
-        "id": TEXT,
-        "task": TEXT,
-        "messages": features.Sequence({"role": TEXT, "content": TEXT}),
-        "references": features.Sequence(TEXT),
-    }
-    features.FeaturesDict(tree).save_config(str(tmp_path))
-    assert json.loads((tmp_path / "features.json").read_text()) == layout.features()
 
 
 NO_TENSORFLOW = '''

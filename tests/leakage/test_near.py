@@ -31,24 +31,6 @@ def as_dict(blocks):
     return found
 
 
-class OnDisk:
-    """What a file of rows offers, and no more; remembers the most rows it gave at a time."""
-
-    def __init__(self, rows):
-        self._rows = rows
-        self.shape, self.dtype, self.ndim = rows.shape, rows.dtype, rows.ndim
-        self.most = 0
-
-    def __len__(self):
-        return len(self._rows)
-
-    def __getitem__(self, rows):
-        assert isinstance(rows, slice) or (np.diff(rows) > 0).all()
-        part = self._rows[rows]
-        self.most = max(self.most, len(part))
-        return part
-
-
 @settings(max_examples=60, deadline=None)
 @given(
     st.integers(0, 2**32 - 1),
@@ -87,21 +69,16 @@ def test_a_cosine_at_the_threshold_counts_and_the_next_below_does_not(threshold)
 
 
 @pytest.mark.parametrize("n", [5, 700])
-def test_blocks_change_nothing_and_bound_what_is_fetched(n, monkeypatch):
+def test_blocks_change_nothing_and_bound_what_is_held(n, monkeypatch):
     generator = np.random.default_rng(n)
     train, test = crowd(generator, n, 3), crowd(generator, 9, 3)
     whole = as_dict(near_pairs(train, test, threshold=0.9))
     assert len(whole) > n
     monkeypatch.setattr(near, "CELLS", 9 * 100)
     monkeypatch.setattr(near, "PAIRS", 9 * 7)
-    largest = row_statistics(train, test).maximum
-    stored = OnDisk(train)
-    blocks = list(
-        near_pairs(stored, test, threshold=0.9, largest=largest, search=Search(None, 256))
-    )
+    blocks = list(near_pairs(train, test, threshold=0.9, search=Search(None, 256)))
     assert as_dict(blocks) == whole
     assert max(len(block.train) for block in blocks) <= 9 * 7
-    assert 0 < stored.most <= 100
 
 
 def test_cosines_of_other_examples_are_refused():

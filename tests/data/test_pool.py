@@ -46,7 +46,7 @@ GEMMA_LIKE = ChatTemplate(
     "{% endif %}<{{ t.role }}>{{ t.content }}{{ eos_token }}{% endfor %}"
     "{% if add_generation_prompt %}<assistant>{% endif %}",
     "own.jinja",
-    ByteTokenizer.special_tokens,
+    ByteTokenizer().special_tokens,
 )
 
 

@@ -5,15 +5,13 @@ import math
 import shutil
 from collections.abc import Collection, Iterable
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
-import tokenizers
 from jax.sharding import SingleDeviceSharding
-from tokenizers import decoders, models, pre_tokenizers
 
 from zsg_jax.data.pool import TRAINED
-from zsg_jax.data.tokenize.tokenizer import BOS, EOS, FILES, ByteTokenizer, FileTokenizer
+from zsg_jax.data.tokenize.tokenizer import FILES, Tokenizer
 from zsg_jax.models import lora
 from zsg_jax.models.huggingface.adapters import write_adapters
 from zsg_jax.models.huggingface.write import DTYPES, SAME, write
@@ -158,30 +156,14 @@ def _merged(study: trained.TrainedStudy, adapters: Params) -> Params:
     return lora.merge(lora.join(adapters, load(study.weights, study.model, shapes)), study.lora)
 
 
-def _write_tokenizer(folder: Path, name: str, tokenizer: Any) -> None:
+def _write_tokenizer(folder: Path, name: str, tokenizer: Tokenizer) -> None:
     if name not in ("bytes", "train") and not (Path(name) / TRAINED).exists():
         _copy(Path(name), folder, FILES)
         return
-    if isinstance(tokenizer, ByteTokenizer):
-        tokenizer = byte_tokenizer()
     tokenizer.save(folder)
     path = folder / "tokenizer_config.json"
     # Without it transformers takes the class of the model's family, which splits texts its own way.
     write_json(path, json.loads(path.read_text()) | {"tokenizer_class": "PreTrainedTokenizerFast"})
-
-
-def byte_tokenizer() -> FileTokenizer:
-    """`ByteTokenizer` as a `tokenizers` model, which can be written to a file; the same ids."""
-    alphabet = pre_tokenizers.ByteLevel.alphabet()
-    # As GPT-2 spells bytes: what can be printed by itself, the others by letters from 256 on.
-    printed = [b for b in range(256) if chr(b) in alphabet]
-    others = [b for b in range(256) if b not in printed]
-    spelled = {b: chr(b) for b in printed} | {b: chr(256 + i) for i, b in enumerate(others)}
-    inner = tokenizers.Tokenizer(models.BPE(vocab={spelled[b]: b for b in spelled}, merges=[]))
-    inner.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
-    inner.decoder = decoders.ByteLevel()
-    inner.add_special_tokens([BOS, EOS])
-    return FileTokenizer(inner, 256, 257)
 
 
 def _copy(source: Path, target: Path, names: Iterable[str]) -> None:

@@ -13,7 +13,7 @@ from tokenizers import AddedToken, Regex, decoders, models, normalizers, pre_tok
 
 from zsg_jax.data.instance import Instance, Turn
 from zsg_jax.data.tokenize.jinja import ChatTemplate
-from zsg_jax.data.tokenize.tokenizer import ByteTokenizer, FileTokenizer
+from zsg_jax.data.tokenize.tokenizer import ByteTokenizer, Tokenizer
 
 FOLDER = Path(__file__).parent / "chat"
 TEXTS = [
@@ -190,7 +190,7 @@ def tokenizer(name):
     special, bos, eos = STYLES.get(name, STYLES["study"])[:3]
     names = {"eos_token": special[eos]} | ({} if bos is None else {"bos_token": special[bos]})
     copy = tokenizers.Tokenizer.from_str(inner(name).to_str())
-    return FileTokenizer(copy, bos, eos, names)
+    return Tokenizer(copy, bos, eos, names)
 
 
 def special_ids(style, name):

@@ -36,6 +36,7 @@ class Counting(ByteTokenizer):
     """Bytes, counting the conversations by the words of their users, all of which differ."""
 
     def __init__(self):
+        super().__init__()
         self.count = 0
 
     def encode(self, texts):
@@ -52,7 +53,7 @@ NO_SYSTEM = ChatTemplate(
     "{% endif %}<{{ t.role }}>{{ t.content }}{{ eos_token }}{% endfor %}"
     "{% if add_generation_prompt %}<assistant>{% endif %}",
     "mine.jinja",
-    ByteTokenizer.special_tokens,
+    ByteTokenizer().special_tokens,
 )
 
 
@@ -107,7 +108,9 @@ def other_rows(rows):
 
 
 class Other(Counting):
-    fingerprint = "other"
+    def __init__(self):
+        super().__init__()
+        self.fingerprint = "other"
 
 
 @pytest.mark.parametrize(

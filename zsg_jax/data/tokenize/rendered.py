@@ -1,7 +1,6 @@
 """Texts that templates wrote: special tokens are known when seen, but for those in plain words."""
 
-import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Sequence
 
 import numpy as np
 import tokenizers
@@ -22,24 +21,6 @@ def to_encoding(encoding: tokenizers.Encoding) -> Encoding:
     return Encoding(
         np.asarray(encoding.ids, np.int32), np.asarray(encoding.offsets, np.int64).reshape(-1, 2)
     )
-
-
-def encode_spelled(
-    text: str, ids: Mapping[str, int], encode: Callable[[str], Encoding], plain: Sequence[Span]
-) -> Encoding:
-    """Encodes `text` with `encode`, but the special tokens `ids` as themselves.
-
-    Args:
-        ids: texts of special tokens and their ids.
-        plain: characters [start, end) in which a special token is only text.
-    """
-    parts, read = [], 0
-    for found in re.finditer("|".join(map(re.escape, ids)), text):
-        if not overlaps(found.span(), plain):
-            parts.append(moved(encode(text[read : found.start()]), read))
-            parts.append(Encoding(np.asarray([ids[found[0]]], np.int32), np.array([found.span()])))
-            read = found.end()
-    return joined([*parts, moved(encode(text[read:]), read)])
 
 
 class RenderedEncoder:

@@ -11,7 +11,7 @@ from tokenizers import decoders, models, pre_tokenizers, processors, trainers
 from zsg_jax.data.formats.natural_instructions import WHOLE, records
 from zsg_jax.data.formats.natural_instructions.options import RANDOM_FORMS, Form
 from zsg_jax.data.formats.natural_instructions.prompt import fit, parts
-from zsg_jax.data.tokenize.tokenizer import ByteTokenizer, FileTokenizer, from_folder
+from zsg_jax.data.tokenize.tokenizer import ByteTokenizer, Tokenizer, from_folder
 
 # The knobs of the study's code and ours.
 KNOBS = {
@@ -93,7 +93,7 @@ FORM = st.builds(
 def test_prompts_follow_the_rule_of_the_study(task, wanted, limit, bos):
     inner = INNERS[bos]
     made = [parts("task1_add", task, {"input": text}, form) for text, form in wanted]
-    fitted = fit(made, limit, FileTokenizer(inner, 0, 1))
+    fitted = fit(made, limit, Tokenizer(inner, 0, 1))
     for one, (text, form) in zip(fitted, wanted, strict=True):
         expected = by_the_rule("task1_add", task, {"input": text}, form, limit, inner)
         assert one.text == expected

@@ -55,7 +55,7 @@ BUDGETS = st.one_of(st.none(), st.integers(0, 600))
 LENGTHS = st.one_of(st.none(), st.integers(1, 30))
 BLOCKS = st.sampled_from([1, 512, 8192])
 SEEDS = st.integers(0, 2**32 - 1)
-OFTEN = settings(max_examples=200, deadline=None)
+OFTEN = settings(max_examples=80, deadline=None)
 
 
 @OFTEN

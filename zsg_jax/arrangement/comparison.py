@@ -22,7 +22,6 @@ from zsg_jax.similarity.embeddings import Embeddings
 from zsg_jax.similarity.search.cosine import RowStatistics, row_statistics, scan
 from zsg_jax.similarity.search.options import Search
 from zsg_jax.similarity.search.scan import Found
-from zsg_jax.similarity.search.stream import group_means
 from zsg_jax.similarity.transport import Transport, optimal_transport
 
 
@@ -129,13 +128,10 @@ class Comparison:
     @cached_property
     def task_wsd(self) -> WeightedDistance:
         """The WSD of each task's mean embedding, tasks in order of first appearance."""
-        means = self._first.means if Needs.TASK_MEANS in self._needs else None
-        of_tasks = distances(
-            group_means(self._train, self.tasks, "train") if means is None else means,
-            self._test,
-            distance=self.distance,
-            search=self._search,
-        )
+        found = self._first if Needs.TASK_MEANS in self._needs else None
+        found = found or scan(self._train, self._test, groups=self.tasks, search=self._search)
+        assert found.means is not None
+        of_tasks = distances(found.means, self._test, distance=self.distance, search=self._search)
         return self._wsd(of_tasks.minimum, of_tasks.average)
 
     @cached_property

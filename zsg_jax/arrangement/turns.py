@@ -1,5 +1,7 @@
 """Test-centric Multi-turn Arrangement (arXiv 2406.11721) without its N × T matrix."""
 
+from collections.abc import Iterator
+
 import numpy as np
 
 from zsg_jax.arrangement.arrangement import Arrangement
@@ -8,7 +10,7 @@ from zsg_jax.similarity.embeddings import Embeddings, check_pair
 from zsg_jax.similarity.search.cosine import top_k
 from zsg_jax.similarity.search.options import Search
 
-FULL_SORT_ROWS = 4096  # up to here every test row's list holds all training rows
+FULL_SORT_ROWS = 4096  # up to here every test example's list holds all training examples
 LIST_ENTRIES = 1 << 25  # of all lists together: 1 GB on the host, or 400 MB on each device
 
 
@@ -22,64 +24,86 @@ def tmta(
     first: np.ndarray | None = None,
     search: Search = Search(),
 ) -> Arrangement:
-    """Arranges training rows by turns, in each of which every test row names its nearest one left.
+    """Arranges training examples by turns: in each, every test example names its nearest one left.
 
-    Algorithm 1 of arXiv 2406.11721: in a turn every test row names the remaining training row of
-    highest cosine, ties to the lower index; the union of the named rows is the turn's subset, by
-    ascending index; only then are they removed. Turns go on until no row remains or at least
-    `budget` rows are chosen; the last turn is kept whole.
+    Algorithm 1 of arXiv 2406.11721: in a turn every test example names the remaining training
+    example of highest cosine, ties to the lower index; the union of the named ones is the turn's
+    subset, by ascending index; only then are they removed. Turns go on until none remains or at
+    least `budget` are chosen; the last turn is kept whole.
 
-    Euclidean distance between unit rows rises as the cosine falls, so the turns are its turns too.
-
-    The matrix is never held. A test row's k nearest of the remaining rows are listed once, best
-    first. Rows only ever leave the pool, so the first row of the list that is still in the pool is
-    the nearest of all that remain: the rows outside the list were no nearer (and of higher index
-    when as near) than any in it. When some list has no such row any more, all lists are made anew
-    from the rows that remain. This is the same arrangement for every k, block size and number of
-    devices, because a cosine has the same bits under all of them.
+    Euclidean distance at length one rises as the cosine falls, so the turns are its turns too.
 
     Args:
-        train: (N, D) floats; rows are normalized here, an all-zero row has cosine 0 with
-            everything.
+        train: (N, D) floats of any length; an all-zero embedding has cosine 0 with everything.
         test: (T, D) floats.
-        budget: number of rows wanted, at least; None takes all N.
-        farthest: name the remaining row of lowest cosine instead ("max" in the paper).
+        budget: examples wanted, at least; None takes all N.
+        farthest: name the remaining example of lowest cosine instead ("max" in the paper).
         k: length of the first lists; None picks it from budget, N and T. Affects the time only.
         first: (T, k) int64, the first lists where a pass has made them already, as `top_k` gives
-            them for these rows.
+            them for these embeddings.
         search: devices, block size and progress, of the passes that make lists.
 
     Returns:
-        The chosen rows by turn.
+        The chosen examples by turn.
 
     Raises:
-        UserError: a NaN or an infinity in a row, wrong ranks or dtypes, unequal D, an empty test
-            set, a negative budget.
+        UserError: a NaN or an infinity, wrong ranks or dtypes, unequal D, an empty test set, a
+            negative budget.
     """
     train, test = check_pair(train, test)
     check(len(test) > 0, "TMTA: the test set is empty, so no row can be named")
     check(budget is None or budget >= 0, f"TMTA: budget={budget}; it must not be negative")
     check(k is None or k >= 1, f"TMTA: k={k}; it must be at least 1")
     wanted = len(train) if budget is None else min(budget, len(train))
-    longest = _longest(len(test))
-    length = k if k is not None else first_length(len(train), len(test), budget)
-
-    removed = np.zeros(len(train), bool)
-    everyone = np.arange(len(test))
-    lists = np.empty((len(test), 0), np.int64) if first is None else first
-    position = np.zeros(len(test), np.int64)
+    length = first_length(len(train), len(test), budget) if k is None else k
+    if first is None:
+        first = np.empty((len(test), 0), np.int64)
+    turns = _turns(train, test, first, length, k is not None, farthest, search)
     subsets: list[np.ndarray] = []
     chosen = 0
     while chosen < wanted:
+        subsets.append(next(turns))
+        chosen += len(subsets[-1])
+    sizes = [len(subset) for subset in subsets]
+    return Arrangement(
+        order=np.concatenate([np.empty(0, np.int64), *subsets]),
+        turn=np.repeat(np.arange(1, len(sizes) + 1, dtype=np.int32), sizes),
+    )
+
+
+def _turns(
+    train: Embeddings,
+    test: Embeddings,
+    lists: np.ndarray,
+    length: int,
+    given: bool,
+    farthest: bool,
+    search: Search,
+) -> Iterator[np.ndarray]:
+    """Each turn's subset, for as long as examples remain.
+
+    The matrix is never held. A test example's nearest of the remaining examples are listed once,
+    best first. Examples only ever leave the pool, so the first of the list that is still in the
+    pool is the nearest of all that remain: those outside the list were no nearer (and of higher
+    index when as near) than any in it. When some list has no such example any more, all lists are
+    made anew from those that remain. This is the same arrangement for every length, block size and
+    number of devices, because a cosine has the same bits under all of them.
+    """
+    removed = np.zeros(len(train), bool)
+    everyone = np.arange(len(test))
+    position = np.zeros(len(test), np.int64)
+    left, longest = len(train), _longest(len(test))
+    while left:
         if not _advance(lists, position, removed):
-            if k is None and len(train) - chosen <= longest:
+            if not given and left <= longest:
                 length = longest  # no further pass, and a sort costs less than keeping lists
+            excluded = removed if left < len(train) else None
             lists = top_k(
                 train,
                 test,
-                min(length, len(train) - chosen),
+                min(length, left),
                 farthest=farthest,
-                excluded=removed if chosen else None,
+                excluded=excluded,
                 search=search,
             )[1]
             position[:] = 0
@@ -87,13 +111,8 @@ def tmta(
             length = max(length, min(2 * length, longest))
         subset = np.unique(lists[everyone, position])
         removed[subset] = True
-        subsets.append(subset)
-        chosen += len(subset)
-    sizes = [len(subset) for subset in subsets]
-    return Arrangement(
-        order=np.concatenate([np.empty(0, np.int64), *subsets]),
-        turn=np.repeat(np.arange(1, len(sizes) + 1, dtype=np.int32), sizes),
-    )
+        left -= len(subset)
+        yield subset
 
 
 def _advance(lists: np.ndarray, position: np.ndarray, removed: np.ndarray) -> bool:
@@ -113,8 +132,8 @@ def first_length(train: int, test: int, budget: int | None) -> int:
     longest = _longest(test)
     if train <= min(FULL_SORT_ROWS, longest):
         return max(train, 1)
-    # A list of 16 times its fair share lasts, unless test rows are much alike. A longer one than
-    # 1024 is made only when it is needed, from the fewer rows that then remain.
+    # A list of 16 times its fair share lasts, unless test examples are much alike. A longer one
+    # than 1024 is made only when it is needed, from the fewer that then remain.
     length = max(256, min(1024, 16 * -(-wanted // test)))
     return max(1, min(train, longest, 1 << (length - 1).bit_length()))
 

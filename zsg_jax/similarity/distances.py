@@ -1,10 +1,10 @@
-"""Distances of training rows to a test set: how near a row is to all test rows at once.
+"""Distances of training examples to a test set: how near one is to all test examples at once.
 
-Measures and weights are those of arXiv 2406.11721, similarity measures. The distance of two rows is
--cos, between -1, the same direction, and 1, the opposite one; or, as the study's alternative, the
-Euclidean one of the two rows at length one, between 0 and 2. The latter is sqrt(2 - 2·cos), which
-rises wherever -cos rises: a nearest or farthest row, TMTA's turns and an order by minimum or by
-maximum are the same under both. Averages, and what is made of them, differ.
+Measures and weights are those of arXiv 2406.11721, similarity measures. The distance of two
+examples is -cos of their embeddings, from -1 to 1; or, as the study's alternative, the Euclidean
+one of the two at length one, from 0 to 2. The latter is sqrt(2 - 2·cos), which rises wherever -cos
+rises: nearest and farthest, TMTA's turns and an order by minimum or by maximum are the same under
+both. Averages, and what is made of them, differ.
 """
 
 from typing import NamedTuple
@@ -12,17 +12,16 @@ from typing import NamedTuple
 import numpy as np
 
 from zsg_jax.runtime.errors import check, nearest
-from zsg_jax.similarity.embeddings import Embeddings, check_pair
+from zsg_jax.similarity.embeddings import Embeddings
 from zsg_jax.similarity.search.cosine import RowStatistics, row_statistics
 from zsg_jax.similarity.search.options import Search
-from zsg_jax.similarity.search.stream import group_means
 
 DISTANCES = ("cosine", "euclidean")
 NOISE = 1e-6  # a mean distance below it is rounding of float32
 
 
 class Distances(NamedTuple):
-    """Distance of each training row over the test rows; each field is (N,).
+    """Distance of each training example over the test examples; each field is (N,).
 
     Of dtype float32 for the cosine, float64 for Euclidean ones: in float32 some twenty neighbouring
     cosines would give one distance. The Euclidean average is known to float32's digits only.
@@ -54,10 +53,10 @@ def distances(
     distance: str = "cosine",
     search: Search = Search(),
 ) -> Distances:
-    """Minimum, maximum and average distance of every training row over the test rows.
+    """Minimum, maximum and average distance of every training example over the test examples.
 
     Args:
-        train: (N, D) floats, any length of row; an all-zero row is at right angles to everything,
+        train: (N, D) floats of any length; an all-zero embedding is at right angles to everything,
             so that its distance is 0 or, Euclidean, sqrt(2).
         test: (T, D) floats, T at least 1.
         distance: "cosine" or "euclidean"; see the module.
@@ -72,7 +71,7 @@ def distances(
 
 
 def of_statistics(found: RowStatistics, distance: str) -> Distances:
-    """The distances that cosines over the test rows amount to."""
+    """The distances that cosines over the test examples amount to."""
     if distance == "euclidean":
         return Distances(
             euclidean(found.maximum), euclidean(found.minimum), found.euclidean.astype(np.float64)
@@ -82,7 +81,7 @@ def of_statistics(found: RowStatistics, distance: str) -> Distances:
 
 
 def euclidean(cosine: np.ndarray) -> np.ndarray:
-    """Euclidean distance of unit rows with these cosines, sqrt(max(0, 2 - 2·cos)), float64.
+    """Euclidean distance of unit vectors with these cosines, sqrt(max(0, 2 - 2·cos)), float64.
 
     A cosine is off by some 1e-6 at most (384 columns), and a distance by that over itself: 1e-6 at
     1, but 1e-4 at 0.01, and what lies below 0.0015 cannot be told from 0. Cosines that rounding
@@ -152,31 +151,3 @@ def _balance(minimum: np.ndarray, average: np.ndarray) -> np.ndarray:
     """The weights of these average distances by which they weigh as much as the minimum ones."""
     nothing = np.zeros(np.shape(minimum))
     return np.divide(minimum, average, out=nothing, where=np.abs(average) > NOISE)
-
-
-def centroid_distance(train: Embeddings, test: Embeddings, *, distance: str = "cosine") -> float:
-    """Distance between two sets' mean unit rows (arXiv 2406.11721), computed in float64.
-
-    Args:
-        train: (N, D) floats, N at least 1.
-        test: (T, D) floats, T at least 1.
-        distance: "cosine" or "euclidean".
-
-    Returns:
-        -cos of the means, 0 where one of them is zero; or the length of their difference, the means
-        being as long as they are.
-
-    Raises:
-        UserError: an unknown distance, an empty set, a NaN or an infinity, wrong ranks or dtypes,
-            unequal D.
-    """
-    check_distance(distance)
-    train, test = check_pair(train, test)
-    means = []
-    for what, rows in (("train", train), ("test", test)):
-        check(len(rows) > 0, f"centroid distance: {what} is empty: it has no centroid")
-        means.append(group_means(rows, np.zeros(len(rows), np.int64), what)[0])
-    if distance == "euclidean":
-        return float(np.linalg.norm(means[0] - means[1]))
-    lengths = np.linalg.norm(means[0]) * np.linalg.norm(means[1])
-    return float(0 - means[0] @ means[1] / lengths) if lengths else 0.0

@@ -12,33 +12,47 @@ import numpy as np
 
 from zsg_jax.runtime.errors import UserError, check
 
-HOST_ROWS = 8192  # rows read at a time
+HOST_ROWS = 8192  # embeddings read at a time
 CACHED = 1 << 16  # numbers held in float64 at a time
 FLOATS = tuple(np.dtype(t) for t in (np.float16, jnp.bfloat16, np.float32, np.float64))
 
 
-class StoredEmbeddings:
-    """(N, D) rows in `.npy` files, one after the other.
-
-    `rows[a:b]` and `rows[index]` give arrays of their own; a file is open only while it is read, so
-    that what has been read does not stay in memory. `np.asarray(rows)` reads everything.
-    """
+class _Lazy:
+    """What looks like an (N, D) array and is read where it is indexed; `np.asarray` reads all."""
 
     ndim = 2
+    shape: tuple[int, int]
+    dtype: np.dtype
+
+    def __len__(self) -> int:
+        return self.shape[0]
+
+    def __getitem__(self, where: slice | np.ndarray) -> np.ndarray:
+        raise NotImplementedError
+
+    def __array__(self, dtype: Any = None, copy: bool | None = None) -> np.ndarray:
+        if copy is False:
+            raise ValueError("these embeddings become an array only by a copy")
+        return self[:].astype(dtype or self.dtype, copy=False)
+
+
+class StoredEmbeddings(_Lazy):
+    """(N, D) embeddings in `.npy` files, one after the other.
+
+    What is read is an array of its own; a file is open only while it is read, so that what has
+    been read does not stay in memory.
+    """
 
     def __init__(self, files: Sequence[tuple[Path, int]], width: int, dtype: np.dtype) -> None:
-        """Takes files and the rows each of them holds, all of `width` columns and of `dtype`.
+        """Takes files and the embeddings each of them holds, all of `width` and of `dtype`.
 
         Files of bfloat16 hold it as uint16, which NumPy can write.
         """
         self._paths = [path for path, _ in files]
         self._stamps = [_stamp(path) for path in self._paths]
-        self._starts = np.cumsum([0, *(rows for _, rows in files)])
+        self._starts = np.cumsum([0, *(count for _, count in files)])
         self.shape = (int(self._starts[-1]), width)
         self.dtype = np.dtype(dtype)
-
-    def __len__(self) -> int:
-        return self.shape[0]
 
     def __getitem__(self, where: slice | np.ndarray) -> np.ndarray:
         if isinstance(where, slice):
@@ -51,7 +65,7 @@ class StoredEmbeddings:
             wanted = np.flatnonzero(wanted)
         out = np.empty((len(wanted), self.shape[1]), self.dtype)
         file = np.searchsorted(self._starts, wanted, side="right") - 1
-        # One look into each file, however its rows are scattered over `wanted`.
+        # One look into each file, however its embeddings are scattered over `wanted`.
         by_file = np.argsort(file, kind="stable")
         bounds = np.searchsorted(file[by_file], np.arange(len(self._paths) + 1))
         for number in np.unique(file):
@@ -59,22 +73,13 @@ class StoredEmbeddings:
             out[here] = self._file(number)[wanted[here] - self._starts[number]]
         return out
 
-    def __array__(self, dtype: Any = None, copy: bool | None = None) -> np.ndarray:
-        if copy is False:
-            raise ValueError("rows on disk become an array only by a copy")
-        return self[:].astype(dtype or self.dtype, copy=False)
-
     def _run(self, start: int, stop: int) -> np.ndarray:
-        out = np.empty((stop - start, self.shape[1]), self.dtype)
-        number = int(np.searchsorted(self._starts, start, side="right")) - 1
-        while start < stop:
-            end = min(stop, int(self._starts[number + 1]))
-            begin = int(self._starts[number])
-            out[len(out) - (stop - start) :][: end - start] = self._file(number)[
-                start - begin : end - begin
-            ]
-            start, number = end, number + 1
-        return out
+        parts = [np.empty((0, self.shape[1]), self.dtype)]
+        for number in range(len(self._paths)):
+            begin, end = int(self._starts[number]), int(self._starts[number + 1])
+            if max(begin, start) < min(end, stop):
+                parts.append(self._file(number)[max(start - begin, 0) : stop - begin])
+        return np.concatenate(parts)
 
     def _file(self, number: int) -> np.ndarray:
         path, rows = self._paths[number], int(self._starts[number + 1] - self._starts[number])
@@ -91,43 +96,32 @@ def file_dtype(dtype: np.dtype) -> np.dtype:
     return np.dtype(np.uint16) if dtype == jnp.bfloat16 else dtype
 
 
-class SelectedEmbeddings:
-    """Some rows of another array, itself left where it is; `index` is (n,) int64."""
+class SelectedEmbeddings(_Lazy):
+    """Some of other embeddings, themselves left where they are; `index` is (n,) int64."""
 
-    ndim = 2
-
-    def __init__(self, rows: "Embeddings", index: np.ndarray) -> None:
-        self._rows, self._index = rows, index
-        self.shape: tuple[int, ...] = (len(index), rows.shape[1])
-        self.dtype: np.dtype = rows.dtype
-
-    def __len__(self) -> int:
-        return len(self._index)
+    def __init__(self, embeddings: "Embeddings", index: np.ndarray) -> None:
+        self._embeddings, self._index = embeddings, index
+        self.shape, self.dtype = (len(index), embeddings.shape[1]), embeddings.dtype
 
     def __getitem__(self, where: slice | np.ndarray) -> np.ndarray:
-        return np.asarray(self._rows[self._index[where]])
-
-    def __array__(self, dtype: Any = None, copy: bool | None = None) -> np.ndarray:
-        if copy is False:
-            raise ValueError("selected rows become an array only by a copy")
-        return self[:].astype(dtype or self.dtype, copy=False)
+        return np.asarray(self._embeddings[self._index[where]])
 
 
 Embeddings = np.ndarray | StoredEmbeddings | SelectedEmbeddings
 
 
 def unit_embeddings(x: Embeddings, what: str = "array") -> np.ndarray:
-    """Divides every row by its length.
+    """Divides every embedding by its length.
 
-    The length is taken in float64 and the quotient rounded once, so a row and the same row times a
-    power of two give the same bits, and other multiples do but for a rounding in some 10^8.
+    The length is taken in float64 and the quotient rounded once, so an embedding and the same one
+    times a power of two give the same bits, and other multiples do but for a rounding in some 10^8.
 
     Args:
-        x: (N, D) float16, bfloat16, float32 or float64; rows on disk are read in blocks.
+        x: (N, D) float16, bfloat16, float32 or float64; read in blocks.
         what: the array's name in error messages.
 
     Returns:
-        (N, D) float32; an all-zero row stays zero.
+        (N, D) float32; an all-zero embedding stays zero.
 
     Raises:
         UserError: wrong rank or dtype, or a NaN or an infinity, named by row.
@@ -141,7 +135,7 @@ def unit_embeddings(x: Embeddings, what: str = "array") -> np.ndarray:
 
 
 def check_finite(x: Embeddings, what: str) -> None:
-    """Goes over all rows once.
+    """Goes over all embeddings once.
 
     Raises:
         UserError: as `unit_embeddings` does.
@@ -164,7 +158,7 @@ def check_pair(train: Embeddings, test: Embeddings) -> tuple[Embeddings, Embeddi
 
 def checked(x: Embeddings, what: str) -> Embeddings:
     """`x` as an array, not copied; refuses what is not (rows, columns) of floats."""
-    if not isinstance(x, StoredEmbeddings | SelectedEmbeddings):
+    if not isinstance(x, _Lazy):
         x = np.asanyarray(x)
     check(x.ndim == 2 and x.shape[1] > 0, f"{what}: shape {x.shape}; it must be (rows, columns)")
     check(
@@ -180,14 +174,14 @@ def unit_block(
     numbers: Sequence[int] | np.ndarray,
     out: np.ndarray | None = None,
 ) -> np.ndarray:
-    """`unit_embeddings` of a block; `numbers` says which row of `what` each of its rows is.
+    """`unit_embeddings` of a block; `numbers` says which of `what` each of it is.
 
     `out`, (n, D) float32, takes the result if it is given.
     """
     block = np.asarray(block)
     if out is None:
         out = np.empty(block.shape, np.float32)
-    # A few rows at a time, so that what lies between them and their unit rows stays in the cache.
+    # A few at a time, so that what lies between them and their unit vectors stays in the cache.
     step = max(1, CACHED // block.shape[1])
     for start in range(0, len(block), step):
         here = slice(start, start + step)
@@ -207,7 +201,7 @@ def unit_block(
 
 
 def _in_float64(block: np.ndarray) -> np.ndarray:
-    """A copy by rows; of float64 each row times a power of two, which a unit row does not feel."""
+    """A copy; of float64 each row times a power of two, which dividing by its length undoes."""
     if block.dtype == jnp.bfloat16:
         # The upper half of a float32; NumPy's own conversion takes ten times as long.
         block = (block.view(np.uint16).astype(np.uint32) << 16).view(np.float32)
@@ -220,7 +214,7 @@ def _in_float64(block: np.ndarray) -> np.ndarray:
 
 
 def open_embeddings(path: str | Path) -> StoredEmbeddings:
-    """Rows of one `.npy` file, (N, D), left on disk.
+    """Embeddings of one `.npy` file, (N, D), left on disk.
 
     Raises:
         UserError: if it is missing, is no `.npy` file, or does not hold a table.

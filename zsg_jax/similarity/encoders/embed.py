@@ -2,7 +2,7 @@
 
 import hashlib
 import itertools
-from collections.abc import Iterable, Sequence, Sized
+from collections.abc import Iterable, Iterator, Sequence, Sized
 from pathlib import Path
 from typing import Any
 
@@ -24,20 +24,17 @@ def embed(
     folder: Path,
     *,
     dtype: str = "float32",
-    total: int | None = None,
     shard_rows: int = 4096,
     description: str = "embedding",
 ) -> StoredEmbeddings:
     """Embeds texts, keeping every `shard_rows` embeddings on disk as soon as they are computed.
 
     `folder` holds `00000.npy`, `00001.npy`, … and `manifest.json`, which tells of each shard its
-    rows, its SHA-256 and that of its texts, by what encoder and in what dtype they were made, and
-    how many `rows` the texts of the last call have. A shard for which all of that agrees is read,
-    every other one is computed (again), so a killed run goes on after its last whole shard and
-    texts added at the end leave full shards alone. Several processes share the shards; `folder`
-    must be on a file system that all see.
-
-    NumPy's files know no bfloat16: such shards are uint16 files; `StoredEmbeddings` has the dtype.
+    range, its SHA-256 and that of its texts, by what encoder and in what dtype it was made. A shard
+    for which all of that agrees is read, every other one is computed (again), so a killed run goes
+    on after its last whole shard and texts added at the end leave full shards alone. Several
+    processes share the shards; `folder` must be on a file system that all see. Shards of bfloat16
+    are uint16 files, since NumPy's know no such dtype.
 
     Args:
         texts: N strings, of which no more than `shard_rows` are held at a time.
@@ -45,7 +42,6 @@ def embed(
         folder: created when missing; one for each set of texts.
         dtype: "float32", or "bfloat16" for half the disk. Cosines are computed in float32 on what
             is stored, so the rounding (1 part in 256) may change an order.
-        total: N, if the texts cannot tell it themselves; for the progress bar alone.
         shard_rows: embeddings of a shard; less is lost on a kill, more files are written.
         description: the progress bar's label.
 
@@ -58,8 +54,7 @@ def embed(
     check(dtype in DTYPES, f"dtype={dtype!r}: embeddings are kept in {' or '.join(DTYPES)}")
     check(shard_rows >= 1, f"shard_rows={shard_rows}: it must be at least 1")
     folder = Path(folder)
-    if total is None and isinstance(texts, Sized):
-        total = len(texts)
+    total = len(texts) if isinstance(texts, Sized) else None
     head = {
         "format": FORMAT,
         "encoder": encoder.name,
@@ -68,12 +63,9 @@ def embed(
         "dtype": np.dtype(dtype).name,
     }
     shards = Shards(folder, head, shared=True)
-    remaining, files, stop = iter(texts), [], 0
+    files, stop = [], 0
     with bar(total, description) as progress:
-        for number in itertools.count():
-            chunk = list(itertools.islice(remaining, shard_rows))
-            if not chunk:
-                break
+        for number, chunk in enumerate(_chunks(texts, shard_rows)):
             start, stop = stop, stop + len(chunk)
             entry: dict[str, Any] = {"file": f"{number:05d}.npy", "start": start, "stop": stop}
             files.append((folder / entry["file"], len(chunk)))
@@ -81,16 +73,19 @@ def embed(
                 entry["texts_sha256"] = _texts_digest(chunk)
                 if shards.find(entry) is None:
                     rows = _checked(encoder.encode(chunk, progress.update), encoder, entry)
-                    _write(shards, entry, rows.astype(np.dtype(dtype)))
+                    rows = rows.astype(np.dtype(dtype))
+                    with shards.writing(entry) as path, path.open("wb") as file:
+                        np.save(file, rows.view(file_dtype(rows.dtype)), allow_pickle=False)
                     continue
             progress.update(len(chunk))
     shards.finish(rows=stop)
     return StoredEmbeddings(files, encoder.dimension, np.dtype(dtype))
 
 
-def _write(shards: Shards, entry: dict[str, Any], rows: np.ndarray) -> None:
-    with shards.writing(entry) as path, path.open("wb") as file:
-        np.save(file, rows.view(file_dtype(rows.dtype)), allow_pickle=False)
+def _chunks(texts: Iterable[str], size: int) -> Iterator[list[str]]:
+    remaining = iter(texts)
+    while chunk := list(itertools.islice(remaining, size)):
+        yield chunk
 
 
 def _texts_digest(texts: Sequence[str]) -> str:

@@ -1,8 +1,8 @@
-"""Cosines between training and test rows: float32, in blocks, over a mesh.
+"""Cosines between training and test embeddings: float32, in blocks, over a mesh.
 
-Orders are decided by comparing these numbers, so the cosine of one training row with one test row
-has the same bits whichever function, block size, number of devices or neighbouring rows it is
-computed with; `stream` says how. What is summed over test rows is summed inside a tile, likewise.
+Orders are decided by comparing these numbers, so the cosine of one training and one test embedding
+has the same bits whichever function, block size, number of devices or neighbours it is computed
+with; `stream` says how.
 """
 
 import numpy as np
@@ -20,7 +20,7 @@ def cosine_matrix(train: Embeddings, test: Embeddings, *, search: Search = Searc
     """All cosines at once, for small sets.
 
     Args:
-        train: (N, D) floats, any length of row.
+        train: (N, D) floats of any length.
         test: (T, D) floats.
         search: devices, block size and progress.
 
@@ -36,10 +36,8 @@ def cosine_matrix(train: Embeddings, test: Embeddings, *, search: Search = Searc
 def row_statistics(
     train: Embeddings, test: Embeddings, *, search: Search = Search()
 ) -> RowStatistics:
-    """Smallest, largest and mean cosine of every training row, and its mean Euclidean distance.
+    """Smallest, largest, mean cosine of every training example, and its mean Euclidean distance.
 
-    The mean cosine is the product with the mean test row, which equals the mean of the products; a
-    distance is no linear function of the rows, so its mean is taken over all pairs.
     Arguments and errors are those of `cosine_matrix`; an empty test set is refused too.
     """
     found = scan(train, test, statistics=True, search=search)
@@ -56,23 +54,22 @@ def top_k(
     excluded: np.ndarray | None = None,
     search: Search = Search(),
 ) -> tuple[np.ndarray, np.ndarray]:
-    """The k nearest (or farthest) training rows of every test row, best first.
+    """The k nearest (or farthest) training examples of every test example, best first.
 
-    Streams over the training rows and keeps a running list on each device, so that no more than
-    T × (k + block size) cosines exist on one at a time. Equal cosines go to the lower index.
+    Equal cosines go to the lower index.
 
     Args:
-        train: (N, D) floats, any length of row; an all-zero row has cosine 0 with everything.
+        train: (N, D) floats of any length; an all-zero embedding has cosine 0 with everything.
         test: (T, D) floats.
         k: length of the lists, at least 1.
         farthest: smallest cosine first instead of largest first.
-        excluded: (N,) bool, rows to pass over as if they were not there; the fewer the rest, the
+        excluded: (N,) bool, what to pass over as if it were not there; the fewer the rest, the
             less work.
         search: devices, block size and progress.
 
     Returns:
-        Cosines (T, k) float32 and indices (T, k) int64. Where fewer than k rows remain, the list
-        ends in index -1 with a cosine of -inf (inf if `farthest`).
+        Cosines (T, k) float32 and indices (T, k) int64. Where fewer than k remain, the list ends
+        in index -1 with a cosine of -inf (inf if `farthest`).
 
     Raises:
         UserError: see `cosine_matrix`; k below 1; `excluded` of another shape or dtype.

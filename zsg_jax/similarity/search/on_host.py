@@ -8,6 +8,7 @@ the better, so that NumPy's fastest partitions and sorts keep ties in the order 
 import math
 import os
 from collections import deque
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -44,38 +45,53 @@ def run(
     Returns:
         Cosines (T, k) float32 and positions (T, k) int32 of each, and statistics if asked for.
     """
-    tiles = stream.block // TILE
-    fits = max(1, SPAN_PRODUCTS // (stream.test.shape[0] * TILE))
-    span = math.gcd(tiles, 1 << (fits.bit_length() - 1))
-    function = compiled(stream, _span)
     line = stream.mesh.devices.flat
     local = [n for n, d in enumerate(line) if d.process_index == jax.process_index()]
-    # A device's list is no longer than its rows are many.
+    # A device's list is no longer than its embeddings are many.
     lists = {
         (device, far): HostLists(tests, max(1, min(k, stream.longest)), TILE, farthest=far)
         for device in local
         for far, k in lengths.items()
     }
     summary = np.zeros((4, stream.count), np.float32)
-
-    def take(step: Step, number: int, products: jax.Array, of_rows: jax.Array) -> None:
+    for step, offset, products, of_rows in _spans(stream, tests, statistics):
         for shard in products.addressable_shards:
             device = shard.index[0].start or 0
             first, stop = step.ranges[device]
             for tile, product_TxR in enumerate(np.asarray(shard.data)[0]):
-                start = first + (number * span + tile) * TILE
+                start = first + offset + tile * TILE
                 real = min(TILE, stop - start)
                 if real > 0:
                     for far in lengths:
                         lists[device, far].add(product_TxR[:tests, :real], start)
         for shard in of_rows.addressable_shards if statistics else ():
             first, stop = step.ranges[shard.index[0].start or 0]
-            start = first + number * span * TILE
             of_span = np.asarray(shard.data)[0].transpose(1, 0, 2).reshape(4, -1)
-            real = max(0, min(span * TILE, stop - start))
-            summary[:, start : start + real] = of_span[:, :real]
+            real = max(0, min(of_span.shape[1], stop - first - offset))
+            summary[:, first + offset :][:, :real] = of_span[:, :real]
+    found = {}
+    for far, k in lengths.items():
+        keys = [from_all(lists[device, far].best(), stream.mesh) for device in local]
+        best = _merged([part for parts in keys for part in parts], k)
+        found[far] = _decoded(best, far)
+    if not statistics:
+        return found, None
+    # Each process knows its own and zeros for all others.
+    return found, RowStatistics(*np.sum(from_all(summary, stream.mesh), axis=0))
 
-    under_way: deque[tuple[Any, ...]] = deque()
+
+def _spans(
+    stream: Stream, tests: int, statistics: bool
+) -> Iterator[tuple[Step, int, jax.Array, Any]]:
+    """A step, where in its blocks a span begins, and what `_span` gives of that.
+
+    Two are under way, which keeps the devices busy while the host chooses.
+    """
+    tiles = stream.block // TILE
+    fits = max(1, SPAN_PRODUCTS // (stream.test.shape[0] * TILE))
+    span = math.gcd(tiles, 1 << (fits.bit_length() - 1))
+    function = compiled(stream, _span)
+    under_way: deque[tuple[Step, int, jax.Array, Any]] = deque()
     for step in stream:
         for number in range(tiles // span):
             results = function(
@@ -87,22 +103,11 @@ def run(
                 tiles=span,
                 statistics=statistics,
             )
-            under_way.append((step, number, *results))
-            # Two under way keep the devices busy while the host chooses.
+            under_way.append((step, number * span * TILE, *results))
             if len(under_way) == 2:
-                take(*under_way.popleft())
+                yield under_way.popleft()
         stream.passed(step)
-    while under_way:
-        take(*under_way.popleft())
-    found = {}
-    for far, k in lengths.items():
-        keys = [from_all(lists[device, far].best(), stream.mesh) for device in local]
-        best = _merged([part for parts in keys for part in parts], k)
-        found[far] = _decoded(best, far)
-    if not statistics:
-        return found, None
-    # Each process knows its own rows' and zeros for all others.
-    return found, RowStatistics(*np.sum(from_all(summary, stream.mesh), axis=0))
+    yield from under_way
 
 
 def _span(
@@ -141,7 +146,7 @@ class HostLists:
     """
 
     def __init__(self, tests: int, k: int, room: int, *, farthest: bool) -> None:
-        """Takes the number of lists, their length, and how many rows come at a time at most."""
+        """Takes the number of lists, their length, and how many products come at a time at most."""
         self._k, self._room, self._farthest = k, room, farthest
         width = k + max(k, 2 * room)
         self._keys_TxW = np.full((tests, width), NOTHING)
@@ -151,7 +156,7 @@ class HostLists:
         self._worst_Tx1 = np.full((tests, 1), np.inf if farthest else -np.inf, np.float32)
 
     def add(self, product_TxR: np.ndarray, start: int) -> None:
-        """Takes the cosines of R rows, at most `room`, of which the first has position `start`."""
+        """Takes R cosines of each test, at most `room`; the first is of position `start`."""
         beats = np.less if self._farthest else np.greater
         # Equal to the worst is no better: every position in the list is a lower one.
         at = np.flatnonzero(beats(product_TxR, self._worst_Tx1))
@@ -170,7 +175,7 @@ class HostLists:
             self._shorten(full)
 
     def best(self) -> np.ndarray:
-        """(T, k) int64 keys, best first, then `NOTHING` where there are fewer rows."""
+        """(T, k) int64 keys, best first, then `NOTHING` where there are fewer."""
         self._shorten(np.arange(len(self._used_T)))
         return np.sort(self._keys_TxW[:, : self._k], axis=1)
 
@@ -187,7 +192,7 @@ class HostLists:
 
 
 def _encoded(values: np.ndarray, positions: np.ndarray, farthest: bool) -> np.ndarray:
-    """int64 keys of float32 cosines and their rows' positions, from 0 to 2^31 - 1."""
+    """int64 keys of float32 cosines and their positions, from 0 to 2^31 - 1."""
     bits = (values + np.float32(0)).view(np.int32)  # no negative zeros
     rising = np.where(bits < 0, bits ^ np.int32(0x7FFFFFFF), bits)
     return ((rising if farthest else ~rising).astype(np.int64) << 32) | positions
@@ -202,7 +207,7 @@ def _decoded(keys: np.ndarray, farthest: bool) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _merged(keys: list[np.ndarray], k: int) -> np.ndarray:
-    """(T, k) keys, best first, of several such tables for the same test rows."""
+    """(T, k) keys, best first, of several such tables for the same test embeddings."""
     if len(keys) == 1:
         return keys[0]
     joined = np.concatenate(keys, axis=1)

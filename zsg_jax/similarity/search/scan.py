@@ -1,4 +1,4 @@
-"""One pass over the training rows that gives whatever is asked of their cosines."""
+"""One pass over the training embeddings that gives whatever is asked of their cosines."""
 
 from typing import NamedTuple
 
@@ -24,18 +24,21 @@ from zsg_jax.similarity.search.stream import (
     over_devices,
 )
 
+Lists = tuple[np.ndarray, np.ndarray]  # values and indices, both (T, k), best first
+
 
 class Found(NamedTuple):
     """What a pass gave; None where it was not asked for.
 
     Attributes:
-        nearest, farthest: cosines (T, k) float32 and rows (T, k) int64 of each test row's list.
-        statistics: of every training row that was gone over.
-        means: (groups, D) float64, the mean unit row of each group of training rows.
+        nearest, farthest: cosines (T, k) float32 and indices (T, k) int64 of each test example's
+            list.
+        statistics: of every training example that was gone over.
+        means: (groups, D) float64, the mean unit embedding of each group of training examples.
     """
 
-    nearest: tuple[np.ndarray, np.ndarray] | None
-    farthest: tuple[np.ndarray, np.ndarray] | None
+    nearest: Lists | None
+    farthest: Lists | None
     statistics: RowStatistics | None
     means: np.ndarray | None
 
@@ -52,66 +55,70 @@ def scan(
     search: Search = Search(),
     on_host: bool | None = None,
 ) -> Found:
-    """Streams over the training rows once; see `cosine.top_k` and `cosine.row_statistics`.
+    """Streams over the training embeddings once; see `cosine.top_k` and `cosine.row_statistics`.
 
-    At no time do more than T × (k + block size) cosines exist on a device. Where a list would hold
-    all rows there is, the matrix is made instead, which is no larger than the list.
+    At no time do more than T × (k + block size) cosines exist on a device.
 
     Args:
-        train: (N, D) floats, any length of row.
-        test: (T, D) floats.
+        train, test, excluded, search: as `cosine.top_k` takes them; each device reads its own part
+            alone, and each process those of its devices.
         nearest, farthest: lengths of the lists wanted, 0 for none.
         statistics: whether `RowStatistics` are wanted.
-        groups: (N,) int64, each row's group, numbered from 0 without gaps, if means are wanted;
-            they are of all rows, so that none may be `excluded`.
-        excluded: (N,) bool, rows to pass over as if they were not there.
-        search: devices, block size and progress. Each device reads its own rows alone, and each
-            process those of its devices.
+        groups: (N,) int64, each example's group, numbered from 0 without gaps, if means are wanted;
+            they are of all examples, so that none may be `excluded`.
         on_host: whether lists are made by the host or on the devices; None takes the host for CPUs.
             It never changes a result.
 
     Raises:
         UserError: see `cosine.top_k` and `cosine.row_statistics`.
     """
-    for k in (nearest, farthest):
-        check(k >= 0, f"k={k}: a list cannot be shorter than nothing")
+    wanted = {far: k for far, k in ((False, nearest), (True, farthest)) if k}
+    check(min(nearest, farthest) >= 0, f"k={min(nearest, farthest)}: a list has 0 or more")
     check(not statistics or len(test) > 0, "the test set is empty: it has no statistics")
-    check(groups is None or excluded is None, "groups: their means are those of all rows")
+    check(groups is None or excluded is None, "groups: their means are those of all examples")
     rows = None
     if excluded is not None:
         excluded = np.asarray(excluded)
         fits = excluded.shape == (len(train),) and excluded.dtype == bool
         check(fits, f"excluded: {excluded.shape} {excluded.dtype}; it must be ({len(train)},) bool")
         rows = np.flatnonzero(~excluded)
-    sums = None if groups is None else GroupSums(groups, checked(train, "train").shape[1])
+    sums = None
+    if groups is not None:
+        fits = groups.shape == (len(train),)
+        check(fits, f"{len(train)} training examples, but groups are {groups.shape}")
+        sums = GroupSums(groups, checked(train, "train").shape[1])
     stream = Stream(train, test, rows, search, sums)
-    wanted = {far: k for far, k in ((False, nearest), (True, farthest)) if k}
+    lists, summary = _passed(stream, len(test), wanted, statistics, on_host)
+    ends = {far: _ended(lists[far], k, rows, far) for far, k in wanted.items()}
+    if sums is not None:
+        sums.sums = np.sum(from_all(sums.sums, stream.mesh), axis=0)
+    return Found(ends.get(False), ends.get(True), summary, sums.means() if sums else None)
+
+
+def _passed(
+    stream: Stream, tests: int, wanted: dict[bool, int], statistics: bool, on_host: bool | None
+) -> tuple[dict[bool, Lists], RowStatistics | None]:
+    """Cosines and positions of the lists `wanted`, farthest (True) and nearest (False)."""
+    # Where a list would hold everything, the matrix is made instead, which is no larger.
     short = {far: k for far, k in wanted.items() if k < stream.count}
     if on_host is None:
         on_host = stream.mesh.devices.flat[0].platform == "cpu"
-    lists: dict[bool, tuple[np.ndarray, np.ndarray]] = {}
+    lists: dict[bool, Lists] = {}
     summary = None
     if short or statistics:
         one = host_pass if on_host and short else device_pass
-        lists, summary = one.run(stream, len(test), short, statistics)
+        lists, summary = one.run(stream, tests, short, statistics)
     if len(short) < len(wanted):
-        cosines = whole_matrix(stream, len(test))
+        cosines = whole_matrix(stream, tests)
         lists |= {far: host_pass.sorted_lists(cosines, far) for far in wanted if far not in short}
-    ends = {far: _ended(lists[far], k, rows, far) for far, k in wanted.items()}
-    means = None
-    if sums is not None:
-        if not wanted and not statistics:
-            for _ in stream:
-                pass
-        sums.sums = np.sum(from_all(sums.sums, stream.mesh), axis=0)
-        means = sums.means()
-    return Found(ends.get(False), ends.get(True), summary, means)
+    if not wanted and not statistics:
+        for step in stream:  # for the groups alone
+            stream.passed(step)
+    return lists, summary
 
 
-def _ended(
-    found: tuple[np.ndarray, np.ndarray], k: int, rows: np.ndarray | None, farthest: bool
-) -> tuple[np.ndarray, np.ndarray]:
-    """Positions as rows, and lists as long as was asked for."""
+def _ended(found: Lists, k: int, rows: np.ndarray | None, farthest: bool) -> Lists:
+    """Positions as indices, and lists as long as was asked for."""
     values, positions = found
     indices = positions.astype(np.int64) if rows is None else rows[positions]
     missing = k - values.shape[1]
@@ -123,7 +130,7 @@ def _ended(
 
 
 def whole_matrix(stream: Stream, tests: int) -> np.ndarray:
-    """(N, T) float32: the stream's rows, N of them, with each of the `tests` real test rows."""
+    """(N, T) float32: the stream's N embeddings with each of the `tests` real test ones."""
     out = np.empty((stream.count, tests), np.float32)
     function = compiled(stream, _cosines)
     for step in stream:

@@ -22,38 +22,31 @@ from jax.sharding import AxisType, Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 
 from zsg_jax.runtime.errors import check
-from zsg_jax.similarity.embeddings import (
-    HOST_ROWS,
-    Embeddings,
-    check_pair,
-    checked,
-    unit_block,
-    unit_embeddings,
-)
+from zsg_jax.similarity.embeddings import Embeddings, check_pair, unit_block, unit_embeddings
 from zsg_jax.similarity.search.options import Search
 
 TILE = 256  # training embeddings of one product: the shape that fixes the bits
 TEST_MULTIPLE = 128
 DEPTH_MULTIPLE = 16
 
-# Numbers are added as multiples of 2^-38, by which sums are exact: they do not depend on the order
-# of the rows, and 2^25 rows fit 64 bits. A number under 2^-15 may lose digits past 2^-38.
+# Numbers are added as multiples of 2^-38, by which sums are exact: they do not depend on an order,
+# and 2^25 embeddings fit 64 bits. A number under 2^-15 may lose digits past 2^-38.
 SCALE = float(1 << 38)
 MOST = 1 << 25
 
 
 class GroupSums:
-    """Sums of unit rows by group."""
+    """Sums of unit embeddings by group."""
 
     def __init__(self, groups: np.ndarray, width: int) -> None:
-        """Takes the group of every row, (N,) whole numbers from 0 without gaps."""
+        """Takes the group of every embedding, (N,) whole numbers from 0 without gaps."""
         self._groups, self._counts = groups, np.bincount(groups)
         largest = int(self._counts.max(initial=0))
-        check(largest < MOST, f"a group of {largest:,} rows: fewer than {MOST:,} can be summed")
+        check(largest < MOST, f"a group of {largest:,}: fewer than {MOST:,} can be summed")
         self.sums = np.zeros((len(self._counts), width), np.int64)
 
     def add(self, unit_RxD: np.ndarray, numbers: np.ndarray | slice) -> None:
-        """Takes unit rows, each once; `numbers` says which rows they are."""
+        """Takes unit embeddings, each once; `numbers` says which ones they are."""
         groups = self._groups[numbers]
         if not len(groups):
             return
@@ -69,36 +62,13 @@ class GroupSums:
         return self.sums / SCALE / self._counts[:, None]
 
 
-def group_means(rows: Embeddings, groups: np.ndarray, what: str = "rows") -> np.ndarray:
-    """Mean of the unit rows of each group.
-
-    Args:
-        rows: (N, D) floats, any length of row.
-        groups: (N,) int64, each row's group, numbered from 0 without gaps.
-        what: the array's name in error messages.
-
-    Returns:
-        (groups, D) float64, not of unit length.
-
-    Raises:
-        UserError: lengths that differ, a NaN or an infinity, wrong rank or dtype.
-    """
-    rows = checked(rows, what)
-    check(groups.shape == (len(rows),), f"{what}: {len(rows)} rows, but groups are {groups.shape}")
-    sums = GroupSums(groups, rows.shape[1])
-    for start in range(0, len(rows), HOST_ROWS):
-        here = slice(start, min(start + HOST_ROWS, len(rows)))
-        sums.add(unit_block(rows[here], what, range(start, len(rows))), here)
-    return sums.means()
-
-
 class Step(NamedTuple):
     """One block of every device.
 
     Attributes:
-        rows: (devices, B, D) float32 unit rows, split over the devices; what is past the end is 0.
-        bounds: (devices, 2) int32, split alike: position of the first row, end of all the device's.
-        ranges: first and last-plus-one position of the real rows, a pair for each device.
+        rows: (devices, B, D) float32 of length one, split over the devices; 0 past the end.
+        bounds: (devices, 2) int32, split alike: position of the first, end of all the device's.
+        ranges: first and last-plus-one position of the real ones, a pair for each device.
     """
 
     rows: jax.Array
@@ -107,19 +77,19 @@ class Step(NamedTuple):
 
     @property
     def rows_in_all(self) -> int:
-        """How many real rows the blocks hold."""
+        """How many embeddings the blocks hold."""
         return sum(stop - start for start, stop in self.ranges)
 
 
 class Stream:
-    """Training rows, block by block, on a line of devices; iterating gives each `Step` once.
+    """Training embeddings, in blocks, on a line of devices; iterating gives each `Step` once.
 
-    `rows`, ascending, restricts the training rows to those; a position is a place in them, or in
-    all rows without it. Every device owns one contiguous run of all rows, the same in every pass,
-    and reads no others: what a host needs is in its own few files. Lists joined in the order of the
-    devices are then in the order of the rows too, which is what breaks ties.
+    `rows`, ascending, restricts them to those; a position is a place in them, or in all without it.
+    Every device owns one contiguous run of all, the same in every pass, and reads no others: what a
+    host needs is in its own few files. Lists joined in the order of the devices are then in the
+    order of the examples too, which is what breaks ties.
 
-    `groups` is given every row that this process reads, at length one, when they pass first.
+    `groups` is given every embedding that this process reads, at length one, in the first pass.
 
     The next block is read and brought to length one while the devices work on the one before.
     """
@@ -135,20 +105,20 @@ class Stream:
         self.train, test = check_pair(train, test)
         self.rows, self._groups = rows, groups
         self.count = len(self.train) if rows is None else len(rows)
-        check(self.count < 2**31 - 2**24, f"{self.count} training rows: positions are int32")
+        check(self.count < 2**31 - 2**24, f"{self.count} training examples: positions are int32")
         mesh, self._on_progress = search.mesh, search.on_progress
         line = np.array(jax.local_devices()[:1]) if mesh is None else mesh.devices.reshape(-1)
         self.mesh = Mesh(line, ("rows",), axis_types=(AxisType.Auto,))
         self.devices = len(line)
         run = _ceil(-(-len(self.train) // self.devices), TILE)
         owned = np.minimum(np.arange(self.devices + 1) * run, len(self.train))
-        # Position of each device's first row, and at last the number of rows.
+        # Position of each device's first, and at last the number of all.
         self.starts = owned if rows is None else np.searchsorted(rows, owned)
         self.longest = int(np.diff(self.starts).max())
         self.block = min(_ceil(search.block_size, TILE), _ceil(self.longest, TILE))
         self.depth = _ceil(test.shape[1], DEPTH_MULTIPLE)
-        # The row after the last test row is their mean, for every function: `row_statistics` needs
-        # it, and a test set must have the same shape (hence the same bits) everywhere.
+        # After the last test embedding comes their mean, for every function: statistics need it,
+        # and a test set must have the same shape (hence the same bits) everywhere.
         padded = np.zeros((_ceil(len(test) + 1, TEST_MULTIPLE), self.depth), np.float32)
         unit = unit_embeddings(test, "test")
         padded[: len(test), : test.shape[1]] = unit
@@ -181,7 +151,7 @@ class Stream:
 
     def _step(self, offset: int) -> Step:
         first, ends = self.starts[:-1] + offset, self.starts[1:]
-        # Devices own different numbers of rows, so some end early.
+        # Devices own different numbers of embeddings, so some end early.
         ranges = [
             (int(start), max(int(start), int(min(end, start + self.block))))
             for start, end in zip(first, ends, strict=True)
@@ -278,11 +248,11 @@ def over_devices(function: Callable, mesh: Mesh, split: int, *arrays: Any) -> An
 
 
 class RowStatistics(NamedTuple):
-    """What each training row is to the test rows; each field is (N,) float32.
+    """What each training example is to the test examples; each field is (N,) float32.
 
     Attributes:
-        minimum, maximum, mean: cosine over the test rows.
-        euclidean: mean Euclidean distance between unit rows, sqrt(2 - 2·cos), over the test rows.
+        minimum, maximum, mean: cosine over the test examples.
+        euclidean: mean Euclidean distance of unit embeddings, sqrt(2 - 2·cos), over them.
     """
 
     minimum: np.ndarray
@@ -292,18 +262,17 @@ class RowStatistics(NamedTuple):
 
 
 def of_tile(product_TxR: jax.Array, tests: jax.Array) -> jax.Array:
-    """The fields of `RowStatistics`, (4, R) float32, of a tile's rows.
+    """The fields of `RowStatistics`, (4, R) float32, of a tile.
 
-    The mean cosine is the product with the mean test row, which `Stream` puts after the last of
-    the `tests` real ones; a distance is no linear function of the rows, so its mean is taken over
-    all pairs.
+    The mean cosine is the product with the mean test embedding, which `Stream` puts after the last
+    of the `tests` real ones; a distance is no linear function, so its mean is over all pairs.
     """
     product_TxR = without_negative_zeros(product_TxR)
     real_Tx1 = (jnp.arange(len(product_TxR)) < tests)[:, None]
     minimum = jnp.where(real_Tx1, product_TxR, jnp.inf).min(axis=0)
     maximum = jnp.where(real_Tx1, product_TxR, -jnp.inf).max(axis=0)
     distance_TxR = jnp.sqrt(jnp.maximum(2 - 2 * product_TxR, 0))
-    # Sums of some rows, then their sum, lose less than one long sum; XLA must not make them one.
+    # Sums of some, then their sum, lose less than one long sum; XLA must not make them one.
     parts_GxMxR = jnp.where(real_Tx1, distance_TxR, 0).reshape(
         -1, TEST_MULTIPLE, distance_TxR.shape[1]
     )

@@ -36,21 +36,21 @@ def default_config() -> ConfigDict:
     # Other names of fields, as "prompt=question,completion=answers.text.0": the first name is the
     # one that a schema has, the second the one in the rows of both.
     data.fields = ""
-    # How rows become text: "study" (User: … / Assistant: …), "chat" (the chat template of the
-    # tokenizer's folder) or a Jinja file. A row that a template does not fit is a bad row.
+    # How examples become text: "study" (User: … / Assistant: …), "chat" (the chat template of the
+    # tokenizer's folder) or a Jinja file. An example that a template does not fit is a bad record.
     data.template = "study"
     # False tokenizes the study's "User: …", "Assistant: " and answer apart, as the study does; True
     # as one text, in which a token may join the blank before an answer with its first word.
     data.join_tokens = False
     # Which answers of a conversation carry loss: "all" or the "last".
     data.answers = "all"
-    # Tokens at most of a training row.
+    # Tokens at most of a training example.
     data.max_length = 256
-    # What a longer row loses: its "tail", as in the study, or prompt words from the "head" or the
-    # "middle" of each turn, oldest turns first; see zsg_jax/data/tokenize/truncation.py. Test rows
-    # are cut the same way, to evaluation.max_length.
+    # What a longer example loses: its "tail", as in the study, or prompt words from the "head" or
+    # the "middle" of each turn, oldest turns first; see zsg_jax/data/tokenize/truncation.py. Test
+    # examples are cut the same way, to evaluation.max_length.
     data.truncation = "tail"
-    # Tokens at most of an answer; the rest is cut off. None: as many as fit the row.
+    # Tokens at most of an answer; the rest is cut off. None: as many as fit.
     data.max_answer = placeholder(int)
     # "refuse" stops at a bad row, "skip" leaves it out and counts it.
     data.bad_rows = "refuse"

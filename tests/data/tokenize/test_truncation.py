@@ -37,25 +37,7 @@ def cut(one, length, **form):
     return shown(tokens), shown(tokens[mask])
 
 
-ONE = instance("0123456789", "yes")
 TWO = instance("abcdefgh", "first", "ABCDEFGH", "second", system="system")
-
-
-@pytest.mark.parametrize(
-    ("truncation", "text", "learned"),
-    [
-        ("tail", "^User: 0123456789\nAssist", ""),
-        ("tail", "^User: 0123456789\nAssistant: y", "y"),
-        ("head", "^User: 789\nAssistant: yes$", "yes$"),
-        ("middle", "^User: 0189\nAssistant: yes$", "yes$"),
-        ("middle", "^User: 019\nAssistant: yes$", "yes$"),
-        # No words are left: then the answer goes, from its tail.
-        ("head", "^User: \nAssistant: ye", "ye"),
-        ("middle", "^User: \nAssi", ""),
-    ],
-)
-def test_one_prompt_in_the_studys_form(truncation, text, learned):
-    assert cut(ONE, len(text), truncation=truncation) == (text, learned)
 
 
 def test_an_answer_is_cut_to_its_own_limit_and_an_earlier_one_keeps_its_end():

@@ -94,11 +94,9 @@ def make_pool(
         report_fraction, seed: as `report_split` takes them; 0 arranges toward every test example
             and scores on it too.
         form: how examples are put into tokens and cut.
-        bad_rows: "refuse" raises at an example that the chat template does not fit, "skip" drops
-            it.
+        bad_rows: what is done with an example that the chat template does not fit.
         on_progress: called with how many more examples are tokenized.
-        folder: where the tokens are kept, by the first of several processes, and looked for before
-            any are made; None: in memory.
+        folder: where the first of several processes keeps the tokens; None: in memory.
 
     Raises:
         UserError: if a side has no example left, or one is refused.
@@ -119,11 +117,7 @@ def make_pool(
         _report_dropped(side, counts[side], form)
     usable, answered = (np.flatnonzero(examples[side].answer_tokens) for side in sides)
     chosen = sides["test"].select(answered)
-    aimed = scored = np.arange(len(chosen))
-    if report_fraction:
-        by_name = np.unique(chosen.task_names, return_inverse=True)[1]
-        kept = report_split(by_name, report_fraction, seed)
-        aimed, scored = np.flatnonzero(~kept), np.flatnonzero(kept)
+    aimed, scored = _aimed_and_scored(chosen, report_fraction, seed)
     facts = {f"{side}_{key}": fact for side in sides for key, fact in counts[side].items()} | {
         "skipped": [record._asdict() for one in sides.values() for record in one.skipped],
         "tokenizer_digest": tokenizer.fingerprint,
@@ -138,6 +132,13 @@ def make_pool(
     return Pool(
         sides["train"], chosen, examples["train"], shown, usable, answered, aimed, scored, facts
     )
+
+
+def _aimed_and_scored(test: Dataset, fraction: float, seed: int) -> tuple[np.ndarray, np.ndarray]:
+    if not fraction:
+        return np.arange(len(test)), np.arange(len(test))
+    kept = report_split(np.unique(test.task_names, return_inverse=True)[1], fraction, seed)
+    return np.flatnonzero(~kept), np.flatnonzero(kept)
 
 
 def _named_tasks(dataset: Dataset) -> set[str]:

@@ -53,9 +53,9 @@ def near_pairs(
     block = max(1, min(CELLS // len(test), 8 * search.block_size))
     part = max(1, PAIRS // len(test))
     for start in range(0, len(flagged), block):
-        rows = flagged[start : start + block]
-        cosines = cosine_matrix(train[rows], test, search=search.quiet)
-        for top in range(0, len(rows), part):
+        near = flagged[start : start + block]
+        cosines = cosine_matrix(train[near], test, search=search.quiet)
+        for top in range(0, len(near), part):
             at, column = np.nonzero(cosines[top : top + part] >= least)
             if len(at):
-                yield LeakingPairs(NEAR, rows[top + at], column, cosines[top + at, column])
+                yield LeakingPairs(NEAR, near[top + at], column, cosines[top + at, column])

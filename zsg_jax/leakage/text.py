@@ -108,8 +108,8 @@ class TestTexts:
             part = np.flatnonzero((block == number) & (most > 0))
             shared = hits[part] @ ngrams.holders
             shared.sort_indices()
-            rows = np.repeat(part, np.diff(shared.indptr)).astype(np.int64)
-            yield LeakingPairs(NGRAM, start + rows, shared.indices.astype(np.int64), shared.data)
+            of = np.repeat(part, np.diff(shared.indptr)).astype(np.int64)
+            yield LeakingPairs(NGRAM, start + of, shared.indices.astype(np.int64), shared.data)
 
     def first_shared(self, train: Instance, test_index: int) -> str:
         """The first n-gram of the test set that this training example shares with a test example.

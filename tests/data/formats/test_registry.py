@@ -231,13 +231,17 @@ def test_one_broken_file_among_many_is_named(tmp_path, read_source):
     for name, content, message in (
         ("12.parquet", b"no parquet", r"12\.parquet: .*damaged"),
         ("12.jsonl.gz", b"\x1f\x8b0", r"12\.jsonl\.gz: .*damaged"),
-        ("12.json", b'[{"question": "x", "answer": "y"}]', "row 1: is a row of question_answer"),
     ):
         (tmp_path / name).write_bytes(content)
         for bad_rows in ("refuse", "skip"):
             with pytest.raises(UserError, match=message):
                 read_source(tmp_path, bad_rows)
         (tmp_path / name).unlink()
+    other = tmp_path / "12.json"
+    other.write_bytes(b'[{"question": "x", "answer": "y"}]')
+    with pytest.raises(UserError, match=r"12\.json, row 1: is a row of question_answer"):
+        read_source(tmp_path)
+    other.unlink()
     for name in ("a.jsonl", "b.jsonl"):
         (tmp_path / name).write_text(json.dumps(BARE | {"id": "same"}))
     with pytest.raises(UserError, match=r"b\.jsonl:1: .* was already used in .*a\.jsonl:1; "):

@@ -4,7 +4,7 @@ from pathlib import Path
 import pytest
 
 from zsg_jax.data.formats.jsonl import Record
-from zsg_jax.data.schemas.registry import FIRST, SCHEMAS, check_schema, recognize
+from zsg_jax.data.schemas.registry import SCHEMAS, check_schema, recognize
 from zsg_jax.runtime.errors import UserError
 
 SHOWN = {
@@ -55,18 +55,6 @@ def test_what_is_of_no_schema_or_of_several_is_told():
             recognize(given)
     # A further record settles it.
     assert recognize(records(both, SHOWN["alpaca"]))[0] == "alpaca"
-
-
-def test_the_first_record_of_every_file_must_fit():
-    first = records(*[SHOWN["alpaca"]] * (FIRST + 3), path="a.jsonl")
-    other = records(SHOWN["messages"], path="c.jsonl")
-    found, again = recognize([*first, *records(SHOWN["alpaca"], path="b.jsonl"), *other])
-    assert found == "alpaca"
-    with pytest.raises(UserError, match=r"c\.jsonl:1: is a row of messages, but a\.jsonl:1 is "):
-        list(again)
-    # What is no record at all is for the reader of records to refuse or skip.
-    broken = records(b"{", {"strange": 1}, path="c.jsonl")
-    assert list(recognize([*first, *broken])[1]) == [*first, *broken]
 
 
 def test_an_unknown_schema_is_refused_with_the_nearest():

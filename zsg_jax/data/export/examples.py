@@ -6,7 +6,8 @@ The messages are made at run time from the field numbers of TensorFlow's `exampl
 
 import json
 import math
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -29,7 +30,7 @@ _FLOAT32_MAX = float.fromhex("0x1.fffffep127")
 def write_array_record(
     records: Callable[[], Iterable[bytes]], path: Path, total: int, schema: str = "messages"
 ) -> Path:
-    """Writes each record in a group of its own, so that access by index is exact.
+    """Writes records for whoever parses `tf.train.Example`.
 
     A column is text (bytes_list), integers and booleans (int64_list) or fractions, perhaps with
     integers among them (float_list: float32), or a list of one of these. Any other column, nested
@@ -48,14 +49,10 @@ def write_array_record(
                 _check_name(name, number)
             if types.get(name) != JSON:
                 types[name] = _joint(types.get(name), _type(value))
-    with replacing(path) as partial:
-        writer = ArrayRecordWriter(str(partial), "group_size:1")
-        try:
-            for raw in track(records(), f"writing {path.name}", total):
-                made = example(_with_texts(json.loads(raw), schema), types)
-                _do(writer.write, made.SerializeToString(deterministic=True))
-        finally:
-            _do(writer.close)
+    with replacing(path) as partial, record_writer(partial) as write:
+        for raw in track(records(), f"writing {path.name}", total):
+            made = example(_with_texts(json.loads(raw), schema), types)
+            write(made.SerializeToString(deterministic=True))
     return path
 
 
@@ -77,10 +74,19 @@ def example(record: dict[str, Any], types: dict[str, str | None]) -> Any:
     return message
 
 
-def _do(call: Callable[..., object], *arguments: Any) -> None:
-    """Calls the writer, which raises RuntimeError where a disk is full."""
+@contextmanager
+def record_writer(path: Path) -> Iterator[Callable[[bytes], object]]:
+    """Writes an ArrayRecord file, each record in a group of its own, for exact access by index.
+
+    Raises:
+        OSError: where it cannot be written, as on a full disk.
+    """
     try:
-        call(*arguments)
+        writer = ArrayRecordWriter(str(path), "group_size:1")
+        try:
+            yield writer.write
+        finally:
+            writer.close()
     except RuntimeError as error:
         raise OSError(str(error)) from None
 

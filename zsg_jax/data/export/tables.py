@@ -71,10 +71,12 @@ def _table(
     """
     inferred, wide = pa.schema([]), set[str]()
     for first, text in _chunks(track(records(), f"types for {path.name}", total)):
-        rows = json.loads(text)
-        inferred = _attempt(_widened, inferred, rows, first, format)
+        parsed = json.loads(text)
+        inferred = _attempt(_widened, inferred, parsed, first, format)
         if _PERHAPS_WIDE in text.translate(_NINES):
-            wide.update(key for row in rows for key, value in row.items() if _is_wide(value))
+            wide.update(
+                key for record in parsed for key, value in record.items() if _is_wide(value)
+            )
     for key in sorted(wide):
         say(f"{format}: integers in field {key!a} become text, for some do not fit 64 bits")
     try:
@@ -99,35 +101,35 @@ def _table(
 def _attempt(
     attempt: Callable[[pa.Schema, list[dict[str, Any]]], Any],
     schema: pa.Schema,
-    rows: list[dict[str, Any]],
+    records: list[dict[str, Any]],
     first: int,
     format: str,
 ) -> Any:
-    """`attempt(schema, rows)`; where it fails, a UserError names the record, `first` on."""
+    """`attempt(schema, records)`; where it fails, a UserError names the record, `first` on."""
     try:
-        return attempt(schema, rows)
+        return attempt(schema, records)
     except _Clash:
         pass
-    for number, row in enumerate(rows, start=first):
+    for number, record in enumerate(records, start=first):
         try:
-            made = attempt(schema, [row])
+            made = attempt(schema, [record])
             schema = made if isinstance(made, pa.Schema) else schema
         except _Clash as clash:
-            identity = f" (id {row['id']!a})" if isinstance(row.get("id"), str) else ""
+            identity = f" (id {record['id']!a})" if isinstance(record.get("id"), str) else ""
             raise UserError(
                 f"{format}: row {number}{identity}: {clash}; mend the rows or give --format jsonl"
             ) from None
     raise UserError(
-        f"{format}: fields of the {len(rows)} rows from {first} on have no one type; give --format "
-        "jsonl"
+        f"{format}: fields of the {len(records)} rows from {first} on have no one type; give "
+        "--format jsonl"
     )
 
 
-def _widened(schema: pa.Schema, rows: list[dict[str, Any]]) -> pa.Schema:
-    """The columns of `schema`, widened to hold `rows` as well; raises _Clash."""
+def _widened(schema: pa.Schema, records: list[dict[str, Any]]) -> pa.Schema:
+    """The columns of `schema`, widened to hold `records` as well; raises _Clash."""
     values: dict[str, list[Any]] = {}
-    for row in rows:
-        for key, value in row.items():
+    for record in records:
+        for key, value in record.items():
             values.setdefault(key, []).append(value)
     found = []
     for key, column in values.items():
@@ -140,12 +142,12 @@ def _widened(schema: pa.Schema, rows: list[dict[str, Any]]) -> pa.Schema:
 
 
 def _batch(
-    schema: pa.Schema, rows: list[dict[str, Any]], adjusted: Collection[str]
+    schema: pa.Schema, records: list[dict[str, Any]], adjusted: Collection[str]
 ) -> pa.RecordBatch:
     columns = []
     for column in schema:
         with _naming(column.name):
-            values = [row.get(column.name) for row in rows]
+            values = [record.get(column.name) for record in records]
             if column.name in adjusted:
                 values = [_fitted(value, column.type) for value in values]
             columns.append(pa.array(values, column.type))

@@ -72,16 +72,14 @@ def recognize(records: Iterable[Record], flag: str = FLAG) -> tuple[str, Iterato
     """Finds the schema of a source by its first records, and gives all records back.
 
     Records that are broken, or have the fields of no schema, do not count while others do; if none
-    can be read at all, the schema is "messages", by which each is refused with its own reason. The
-    first record of every file must fit the schema as well.
+    can be read at all, the schema is "messages", by which each is refused with its own reason.
 
     Args:
         records: of one file or of several.
         flag: what a user passes to settle it.
 
     Raises:
-        UserError: if the records fit no schema, or several, or have different ones; the latter also
-            while the records given back are read.
+        UserError: if the records fit no schema, or several, or have different ones.
     """
     rest = iter(records)
     head = list(islice(rest, FIRST))
@@ -90,7 +88,7 @@ def recognize(records: Iterable[Record], flag: str = FLAG) -> tuple[str, Iterato
     if not fits and known:
         raise _unknown(*known[0], flag)
     if not fits:
-        return "messages", _alike(chain(head, rest), "messages", flag)
+        return "messages", chain(head, rest)
     first, first_fields, schemas = fits[0]
     for record, _, names in fits[1:]:
         if not set(schemas) & set(names):
@@ -101,20 +99,7 @@ def recognize(records: Iterable[Record], flag: str = FLAG) -> tuple[str, Iterato
             f"{first.location}: could be a row of {' or '.join(schemas)} (its fields are "
             f"{_listed(first_fields)}); say which by {flag}=SCHEMA"
         )
-    return schemas[0], _alike(chain(head, rest), schemas[0], flag)
-
-
-def _alike(records: Iterable[Record], schema: str, flag: str) -> Iterator[Record]:
-    """All `records`, the first of every file checked."""
-    first = path = None
-    for record in records:
-        first = first or record
-        if path is not None and record.path != path:
-            names = fitting(readable(record) or {})
-            if names and schema not in names:
-                raise _different(record, names, [schema], first, flag)
-        path = record.path
-        yield record
+    return schemas[0], chain(head, rest)
 
 
 def _unknown(record: Record, fields: Mapping[str, Any], flag: str) -> UserError:

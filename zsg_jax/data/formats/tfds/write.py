@@ -7,9 +7,9 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
-from array_record.python.array_record_module import ArrayRecordWriter
 
 from zsg_jax.data.dataset import Dataset
+from zsg_jax.data.export.examples import record_writer
 from zsg_jax.data.formats.tfds.example import to_record
 from zsg_jax.data.formats.tfds.layout import shard_name
 from zsg_jax.data.instance import Instance, InstancesDigest
@@ -19,7 +19,6 @@ from zsg_jax.runtime.progress import bar, say, track
 from zsg_jax.runtime.shards import Shards, damage
 
 MEGABYTE = 1_000_000
-_OPTIONS = "group_size:1"  # every record alone, so that access by number is exact
 
 
 class Shard(NamedTuple):
@@ -52,7 +51,7 @@ class SplitPlan:
     def of_shard(self, shard: int) -> Iterable[Instance]:
         """The instances of a shard."""
         ends = (*self.starts[1:], len(self.instances))
-        return (self.instances[row] for row in range(self.starts[shard], ends[shard]))
+        return (self.instances[index] for index in range(self.starts[shard], ends[shard]))
 
     def facts(self) -> dict[str, Any]:
         """What tells two plans apart, JSON-ready."""
@@ -78,19 +77,19 @@ def plan_split(
     Raises:
         UserError: if there is no instance, or would be more shards than their names can count.
     """
-    rows = len(instances)
-    check(rows > 0, f"--{name}: no row is left")
-    digest, size = _digest_and_size(track(instances, f"checking {name}", rows))
+    total = len(instances)
+    check(total > 0, f"--{name}: no row is left")
+    digest, size = _digest_and_size(track(instances, f"checking {name}", total))
     # The quotient of a tiny number may be infinite.
-    parts = rows / shard_rows if shard_rows else min(rows, size / shard_bytes)
-    shards = min(max(math.ceil(parts), 1), rows)
+    parts = total / shard_rows if shard_rows else min(total, size / shard_bytes)
+    shards = min(max(math.ceil(parts), 1), total)
     check(
         shards < 100_000,
         f"--{name}: would be {shards:,} shards; give a larger --shard-mb or --shard-rows",
     )
     counts = np.bincount(instances.task_index, minlength=len(instances.tasks))
     tasks = {task: int(count) for task, count in zip(instances.tasks, counts, strict=True) if count}
-    starts = tuple(rows * shard // shards for shard in range(shards))
+    starts = tuple(total * shard // shards for shard in range(shards))
     return SplitPlan(name, instances, digest, dict(sorted(tasks.items())), starts)
 
 
@@ -136,9 +135,9 @@ def mend(folder: Path, plan: SplitPlan, recorded: list[Shard]) -> list[str]:
             continue
         say(f"{folder}/{problem}; it is made again")
         with replacing(folder / known.file) as path:
-            rows, size = _write(path, plan.of_shard(number))
+            count, size = _write(path, plan.of_shard(number))
             check(
-                Shard(known.file, rows, size, file_digest(path)) == known,
+                Shard(known.file, count, size, file_digest(path)) == known,
                 f"{folder / known.file}: comes out otherwise than when it was first written, "
                 "perhaps with another version of array_record; give a new --version",
             )
@@ -148,24 +147,15 @@ def mend(folder: Path, plan: SplitPlan, recorded: list[Shard]) -> list[str]:
 
 def _write(path: Path, instances: Iterable[Instance]) -> tuple[int, int]:
     """Writes a file of records; gives how many they are, and their bytes."""
-    rows = size = 0
-    writer = ArrayRecordWriter(str(path), _OPTIONS)
+    count = size = 0
     try:
-        for instance in instances:
-            record = to_record(instance)
-            rows, size = rows + 1, size + len(record)
-            _do(path, writer.write, record)
-    finally:
-        _do(path, writer.close)
-    return rows, size
-
-
-def _do(path: Path, call: Any, *arguments: Any) -> None:
-    """Calls the writer, which raises RuntimeError where a disk is full."""
-    try:
-        call(*arguments)
-    except (OSError, RuntimeError) as error:
+        with record_writer(path) as write:
+            for record in map(to_record, instances):
+                write(record)
+                count, size = count + 1, size + len(record)
+    except OSError as error:
         raise UserError(f"{path}: cannot be written: {error}") from None
+    return count, size
 
 
 def _digest_and_size(instances: Iterable[Instance]) -> tuple[str, int]:

@@ -119,28 +119,6 @@ def test_shares_that_cannot_be_are_refused(entries, rows, counts, message):
         shares(mixture(*entries, rows=rows), counts)
 
 
-@given(st.lists(st.tuples(st.integers(1, 5), st.integers(1, 12)), min_size=1, max_size=3))
-def test_without_rows_weights_give_all_that_fits(given_):
-    weights = [weight for weight, _ in given_]
-    counts = [count for _, count in given_]
-    try:
-        sizes = shares(mixture(*((weight, None) for weight in weights)), counts)
-    except UserError:
-        # One is so scarce that another's part is less than a row.
-        scale = min(count / weight for weight, count in given_)
-        assert min(weights) * scale < 1 + 1e-9
-        return
-    # One source is used up, and the others give their part beside it, less what is no whole row.
-    parts = [
-        [Fraction(weight * count, anchor) for weight in weights]
-        for anchor, count in given_
-        if all(weight * count <= own * anchor for weight, own in given_)
-    ]
-    assert parts
-    for part in parts:
-        assert all(0 <= whole - size < 1 for whole, size in zip(part, sizes, strict=True))
-
-
 @given(
     st.lists(st.tuples(st.integers(1, 9), st.integers(1, 40)), min_size=1, max_size=4),
     st.integers(1, 60),

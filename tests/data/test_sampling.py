@@ -33,13 +33,3 @@ def test_a_sample_hangs_on_the_set_of_ids_alone(ids, size, seed, random):
             identity for identity in ids if identity not in drawn
         ][:-1]
         assert {less[index] for index in sample(less, size, seed, "task")} == drawn
-
-
-def test_every_id_is_drawn_equally_often():
-    ids = [str(number) for number in range(10)]
-    counts = [0] * 10
-    for seed in range(400):
-        for index in sample(ids, 3, seed, "task"):
-            counts[index] += 1
-    # Expectation 120, standard deviation 9.2.
-    assert all(abs(count - 120) < 46 for count in counts)

@@ -174,16 +174,6 @@ def test_selected_examples_are_those_of_the_rule(tasks, per_task, keep):
     assert chosen == [identity for _, identity in pairs if identity in expected]
 
 
-@given(LETTERS, st.integers(1, 6), st.randoms(use_true_random=False))
-def test_other_tasks_and_the_order_change_no_selection(tasks, per_task, random):
-    pairs = [(task, f"{task}-{number}") for number, task in enumerate(tasks)]
-    first = pick(pairs, per_task=per_task, seed=1)
-    others = [pair for pair in pairs if pair[0] != "a"] + numbered("d" * 9)
-    random.shuffle(others)
-    second = pick(others, per_task=per_task, seed=1)
-    assert {one for one in first if one[0] != "a"} == {one for one in second if one[0] != "d"}
-
-
 def test_one_file_gives_both_sides_of_flan_mini(tmp_path, capsys):
     lists = {"train_key_list": ["a", "b", "c"], "eval_key_list": ["d", "e"]}
     both = dataset(numbered("abcde" * 30))

@@ -154,23 +154,6 @@ def test_folding_is_idempotent_and_the_short_cut_is_none(text):
     assert naive_fold(fold(text)) == fold(text)
 
 
-def test_definitions_are_left_out_and_passages_stay():
-    definition = "Definition: tell in one word what the following text is about, nothing else."
-    passage = "The ferry to the island leaves twice a day except on the day of the fair."
-    test = [
-        made(f"{definition} {passage if i < 4 else f'text {i}'} Question {i}?", "x", f"t{i % 2}")
-        for i in range(20)
-    ]
-    texts = TestTexts(test, LeakageOptions())
-    train = [made(definition, "y"), made(passage, "y"), made(f"{definition} other text", "y")]
-    found = found_pairs(texts, train, 3)
-    assert {pair[1:] for pair in found} == {(1, j) for j in range(4)}
-    assert len(naive_words(passage)) - 13 + 1 == found[NGRAM, 1, 0]
-    # As many as have the definition, and more than any task has.
-    kept = found_pairs(TestTexts(test, LeakageOptions(max_test_rows=20, task_share=1)), train, 3)
-    assert {pair[1] for pair in kept} == {0, 1, 2}
-
-
 @pytest.mark.parametrize(("holders", "found"), [(2, 1), (3, 0)])
 def test_a_small_tasks_definition_is_left_out_by_its_share(holders, found):
     definition = " ".join(f"word{i}" for i in range(13))

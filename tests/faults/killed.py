@@ -12,19 +12,15 @@ import signal
 import sys
 from pathlib import Path
 
-from zsg_jax.config import default_config
+from zsg_jax.config import from_flat
 from zsg_jax.runtime import files as durable
 from zsg_jax.runtime.buckets import Store
 from zsg_jax.training import checkpoint, metrics
 from zsg_jax.workflows import study
 
-workdir, config_file, place, count = sys.argv[1:]
-config = default_config()
-flat = json.loads(Path(config_file).read_text())
-config.update_from_flattened_dict(
-    {key: tuple(value) if isinstance(value, list) else value for key, value in flat.items()}
-)
-left = int(count)
+sync, upload = durable._sync, Store.upload
+write, digests, save = metrics.MetricsLog.write, checkpoint.digests, checkpoint.Checkpoints.save
+place, left = "none", 0
 
 
 def die_here(name):
@@ -33,10 +29,6 @@ def die_here(name):
         left -= 1
         if left == 0:
             os.kill(os.getpid(), signal.SIGKILL)
-
-
-sync, upload = durable._sync, Store.upload
-write, digests, save = metrics.MetricsLog.write, checkpoint.digests, checkpoint.Checkpoints.save
 
 
 def sync_whole(path):
@@ -73,9 +65,15 @@ def upload_files(self, folder, names):
     upload(self, folder, names)
 
 
-durable._sync = sync_whole
-metrics.MetricsLog.write = write_row
-checkpoint.digests = digests_of
-checkpoint.Checkpoints.save = save_all
-Store.upload = upload_files
-study.run(config, workdir, command="test")
+def run():
+    """Takes a workdir, a config's file, a place and a count from the command line."""
+    global place, left
+    workdir, config_file, place, count = sys.argv[1:]
+    left = int(count)
+    durable._sync = sync_whole
+    metrics.MetricsLog.write = write_row
+    checkpoint.digests = digests_of
+    checkpoint.Checkpoints.save = save_all
+    Store.upload = upload_files
+    config = from_flat(json.loads(Path(config_file).read_text()))
+    study.run(config, workdir, command="test")

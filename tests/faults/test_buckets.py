@@ -22,7 +22,6 @@ from zsg_jax.workflows import study
 pytestmark = pytest.mark.references
 
 ROOT = Path(__file__).parents[2]
-CHILD = Path(__file__).parent / "killed.py"
 RUN = "tmta-nft-seed0"
 SCHEMES = ("gs", "s3")
 
@@ -177,16 +176,6 @@ def test_a_mistake_is_told_with_the_address_and_nothing_is_made(place, small_con
         study.run(small_config(), missing, command="test")
 
 
-def killed(stores, cache, address, config_file, where, count):
-    return subprocess.run(
-        [sys.executable, CHILD, address, str(config_file), where, str(count)],
-        capture_output=True,
-        text=True,
-        env={**os.environ, **stores, "JAX_PLATFORMS": "cpu", "XDG_CACHE_HOME": str(cache)},
-        check=False,
-    )
-
-
 # Most files are written before the first step; the last places are in training.
 PLACES = [("writing", 30), ("uploading", 3), ("uploading", 8), ("row", 5), ("saving", 1)]
 PLACES += [("row", 9), ("writing", 8)]
@@ -196,18 +185,20 @@ PLACES += [("row", 9), ("writing", 8)]
 @pytest.mark.parametrize("scheme", SCHEMES)
 @pytest.mark.parametrize("machines", ["the same", "others"])
 def test_killed_again_and_again_the_metrics_are_the_same(
-    scheme, machines, place, stores, finished, tmp_path, read_metrics
+    scheme, machines, place, stores, commands, finished, tmp_path, read_metrics
 ):
     address, config_file, kills = place(scheme), finished / "config.json", 0
-    for number, (where, count) in enumerate(PLACES):
-        cache = tmp_path / f"machine{number if machines == 'others' else ''}"
-        result = killed(stores, cache, address, config_file, where, count)
-        assert result.returncode in (-signal.SIGKILL, 0), (where, count, result.stderr)
-        kills += result.returncode != 0
+    for number, (where, count) in enumerate([*PLACES, ("none", 0)]):
+        cache = str(tmp_path / f"machine{number if machines == 'others' else ''}")
+        study = [address, config_file, where, count]
+        ((code, _, err),) = commands(
+            "killed", study, cwd=Path(__file__).parent, **stores, XDG_CACHE_HOME=cache
+        )
+        assert code in (-signal.SIGKILL, 0), (where, count, err)
+        kills += code != 0
     # What has been kept need not be done again, so the study may be over before the last.
+    assert code == 0
     assert kills >= 4
-    result = killed(stores, tmp_path / "machine", address, config_file, "none", 0)
-    assert result.returncode == 0, result.stderr
     assert rows_of(address) == read_metrics(finished / "runs" / RUN)
 
 

@@ -6,7 +6,7 @@ import os
 import re
 import sys
 import traceback
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -58,9 +58,9 @@ def parser(defaults: Mapping[str, Any]) -> Callable[[Sequence[str]], list[str]]:
 
     def parse(argv: Sequence[str]) -> list[str]:
         try:
-            _check_config(argv, defaults)
+            _check_overrides(argv, defaults)
             given, cleared = _split_cleared(_last_of_each(argv), defaults)
-            rest = flags.FLAGS(_with_packaged_config(given))
+            rest = flags.FLAGS(_with_config_file(given))
             config = flags.FLAGS["config"].value
             if isinstance(config, ConfigDict):
                 config.update_from_flattened_dict(dict.fromkeys(cleared))
@@ -191,40 +191,33 @@ def packaged_configs() -> dict[str, Path]:
     return {path.stem: path for path in sorted(folder.glob("*.py"))}
 
 
-def _with_packaged_config(argv: Sequence[str]) -> list[str]:
-    """`argv` with --config NAME[:PRESET] as the path of the packaged config NAME."""
+def _with_config_file(argv: Sequence[str]) -> list[str]:
+    """`argv` with --config NAME[:PRESET] as the path of the packaged config NAME.
+
+    Raises:
+        UserError: there is neither a file nor a packaged config of the name.
+    """
     given = list(argv)
-    for position, value_at, value in _config_values(argv):
-        name, colon, preset = value.partition(":")
-        if _is_name(name) and (path := packaged_configs().get(name)):
-            prefix = "--config=" if position == value_at else ""
-            given[value_at] = f"{prefix}{path}{colon}{preset}"
+    for position, argument in enumerate(argv):
+        match = re.fullmatch(r"(--?config)(?:=(.*))?", argument)
+        if match is None:
+            continue
+        at = position if match[2] is not None else position + 1
+        name, colon, preset = (match[2] or "".join(argv[at : at + 1])).partition(":")
+        names = packaged_configs()
+        if not name or Path(name).is_file():
+            continue
+        if name not in names or Path(name).exists():
+            raise UserError(
+                f"--config {name}: no such file, and none of the packaged "
+                f"{', '.join(names)}{nearest(name, names)}"
+            )
+        given[at] = f"{match[1] + '=' if at == position else ''}{names[name]}{colon}{preset}"
     return given
 
 
-def _config_values(argv: Sequence[str]) -> Iterator[tuple[int, int, str]]:
-    """Where --config stands, where its value stands, and the value."""
-    for position, argument in enumerate(argv):
-        if re.fullmatch(r"--?config", argument) and position + 1 < len(argv):
-            yield position, position + 1, argv[position + 1]
-        elif match := re.match(r"--?config=(.*)", argument):
-            yield position, position, match[1]
-
-
-def _is_name(given: str) -> bool:
-    return re.fullmatch(r"\w+", given) is not None and not Path(given).exists()
-
-
-def _check_config(argv: Sequence[str], keys: Collection[str]) -> None:
-    """Checks the config's file and the overrides' keys, which config_flags tells less plainly."""
-    for _, _, value in _config_values(argv):
-        file = value.partition(":")[0]
-        names = packaged_configs()
-        if file and not Path(file).is_file() and not (_is_name(file) and file in names):
-            raise UserError(
-                f"--config {file}: no such file, and none of the packaged "
-                f"{', '.join(names)}{nearest(file, names)}"
-            )
+def _check_overrides(argv: Sequence[str], keys: Collection[str]) -> None:
+    """Checks the overrides' keys, which config_flags tells less plainly."""
     groups = {key.rpartition(".")[0] for key in keys}
     for argument in argv:
         if match := re.match(r"--?config\.([^=]+)", argument):

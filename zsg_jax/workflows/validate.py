@@ -82,12 +82,7 @@ def validate(config: ConfigDict) -> None:
     """
     given, start = flatten(config), default_config()
     known = flatten(start)
-    for key in given:
-        if key not in known:
-            raise UserError(f"config.{key} is a key that nothing reads{nearest(key, known)}")
-    for key, default in known.items():
-        check(key in given, f"config.{key} is missing; start from zsg_jax.config.default_config()")
-        _check_type(key, given[key], default, _held_type(start, key))
+    _check_keys(given, known, start)
     for key, choices in (_CHOICES | _model_choices(given)).items():
         check(
             given[key] in choices,
@@ -97,17 +92,29 @@ def validate(config: ConfigDict) -> None:
     for key, least in _AT_LEAST.items():
         value = given[key]
         check(value is None or value >= least, f"config.{key}={value} must be at least {least:g}")
-    check(
-        given["data.report_fraction"] < 1,
-        f"config.data.report_fraction={given['data.report_fraction']} leaves nothing to arrange "
-        "toward; give less than 1",
-    )
+    _check_runs(given, known)
+    _check_data(given)
     _check_methods(given["arrangement.methods"])
     check_measures(given["similarity.trajectory"])
     check(
         given["arrangement.w_min"] != 0 or given["arrangement.w_avg"] != 0,
         "config.arrangement.w_min and w_avg are both 0, which makes all rows equally far; set one",
     )
+    _check_profile(given["training.profile_steps"], given["training.steps"])
+
+
+def _check_keys(given: dict[str, Any], known: dict[str, Any], start: ConfigDict) -> None:
+    """All keys that are read, no others, each of its type."""
+    for key in given:
+        if key not in known:
+            raise UserError(f"config.{key} is a key that nothing reads{nearest(key, known)}")
+    for key, default in known.items():
+        check(key in given, f"config.{key} is missing; start from zsg_jax.config.default_config()")
+        _check_type(key, given[key], default, _held_type(start, key))
+
+
+def _check_runs(given: dict[str, Any], known: dict[str, Any]) -> None:
+    """What is trained, and how often."""
     seeds = given["seeds"]
     check(
         bool(seeds) and len(set(seeds)) == len(seeds) and all(0 <= seed < 2**32 for seed in seeds),
@@ -125,6 +132,10 @@ def validate(config: ConfigDict) -> None:
             bool(given["model.lora.rank"]) or given[name] == known[name],
             f"config.{name}={given[name]!r} is of adapters; give model.lora.rank too",
         )
+
+
+def _check_data(given: dict[str, Any]) -> None:
+    """Where examples come from, and the form they are cast in."""
     for key in ("data.train", "data.test", "data.template", "tokenizer", "similarity.encoder"):
         check(bool(given[key]), f"config.{key} is empty; give a path or a name")
     check(
@@ -143,7 +154,11 @@ def validate(config: ConfigDict) -> None:
         f"config.data.train={given['data.train']!r} but data.test={given['data.test']!r}: give "
         "both files, or neither",
     )
-    _check_profile(given["training.profile_steps"], given["training.steps"])
+    check(
+        given["data.report_fraction"] < 1,
+        f"config.data.report_fraction={given['data.report_fraction']} leaves nothing to arrange "
+        "toward; give less than 1",
+    )
     check_split(given["data.split"])
     parse_fields(given["data.fields"])
     for key in ("data.split", "data.train_per_task", "data.test_per_task"):

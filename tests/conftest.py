@@ -12,6 +12,7 @@ import warnings
 from importlib.metadata import version
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 # The same small steps are compiled by many tests and by the processes they start: once will do.
@@ -89,6 +90,38 @@ def small_model(tmp_path_factory):
     shape |= {"vocab_size": 300, "max_position_embeddings": 512, "model_type": "llama"}
     path.write_text(json.dumps(shape))
     return str(path)
+
+
+@pytest.fixture(scope="session")
+def write_llama():
+    """Writes random weights of a tiny Llama as a Hugging Face folder."""
+    from safetensors.numpy import save_file
+
+    def write(folder, seed=0, *, vocab_size=300, poisoned=False):
+        shape = {"hidden_size": 16, "intermediate_size": 24, "num_hidden_layers": 1}
+        shape |= {"num_attention_heads": 2, "max_position_embeddings": 256, "model_type": "llama"}
+        shape |= {"vocab_size": vocab_size, "tie_word_embeddings": True}
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / "config.json").write_text(json.dumps(shape))
+        layer = "model.layers.0."
+        shapes = {
+            "model.embed_tokens.weight": (vocab_size, 16),
+            "model.norm.weight": (16,),
+            f"{layer}input_layernorm.weight": (16,),
+            f"{layer}post_attention_layernorm.weight": (16,),
+            f"{layer}mlp.gate_proj.weight": (24, 16),
+            f"{layer}mlp.up_proj.weight": (24, 16),
+            f"{layer}mlp.down_proj.weight": (16, 24),
+            **{f"{layer}self_attn.{one}_proj.weight": (16, 16) for one in "qkvo"},
+        }
+        rng = np.random.default_rng(seed)
+        tensors = {k: rng.normal(size=s).astype(np.float32) * 0.1 for k, s in shapes.items()}
+        if poisoned:
+            tensors["model.embed_tokens.weight"][ord("a")] = np.nan
+        save_file(tensors, folder / "model.safetensors")
+        return folder
+
+    return write
 
 
 @pytest.fixture(scope="session")

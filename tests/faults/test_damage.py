@@ -3,13 +3,9 @@
 import json
 import shutil
 
-import jax
-import numpy as np
 import pytest
 
-from zsg_jax.models import model
 from zsg_jax.runtime.errors import UserError
-from zsg_jax.training import loop
 from zsg_jax.workflows import study
 
 RUN = "runs/tmta-nft-seed0"
@@ -121,68 +117,24 @@ def test_another_tokenizer_under_the_same_name_is_refused(small_config, tmp_path
     refused(config, tmp_path / "w", "the tokenizer changed since it was made")
 
 
-@pytest.fixture
-def folder(tmp_path):
-    """A tiny Llama in a Hugging Face folder, and a function that writes its weights."""
-    from safetensors.numpy import save_file
-
-    config = {
-        "model_type": "llama",
-        "hidden_size": 16,
-        "intermediate_size": 24,
-        "num_hidden_layers": 1,
-        "num_attention_heads": 2,
-        "vocab_size": 300,
-        "max_position_embeddings": 256,
-        "tie_word_embeddings": True,
-    }
-    path = tmp_path / "llama"
-    path.mkdir()
-    (path / "config.json").write_text(json.dumps(config))
-
-    def write(seed, poison=False):
-        rng = np.random.default_rng(seed)
-        shapes = {
-            "model.embed_tokens.weight": (300, 16),
-            "model.norm.weight": (16,),
-            "model.layers.0.input_layernorm.weight": (16,),
-            "model.layers.0.post_attention_layernorm.weight": (16,),
-            "model.layers.0.mlp.gate_proj.weight": (24, 16),
-            "model.layers.0.mlp.up_proj.weight": (24, 16),
-            "model.layers.0.mlp.down_proj.weight": (16, 24),
-            **{f"model.layers.0.self_attn.{p}_proj.weight": (16, 16) for p in "qkvo"},
-        }
-        tensors = {k: rng.normal(size=s).astype(np.float32) * 0.1 for k, s in shapes.items()}
-        if poison:
-            tensors["model.embed_tokens.weight"][ord("a")] = np.nan
-        save_file(tensors, path / "model.safetensors")
-        return path
-
-    return write
-
-
-def test_other_weights_under_the_same_name_are_refused(small_config, folder, tmp_path):
-    path = folder(0)
+def test_other_weights_under_the_same_name_are_refused(small_config, write_llama, tmp_path):
+    path = write_llama(tmp_path / "llama")
     config = small_config(**{"model.init_from": str(path), "training.steps": 1})
     again(config, tmp_path / "w")
     unfinish(tmp_path / "w")
-    folder(1)
+    write_llama(path, 1)
     refused(config, tmp_path / "w", "the weights of model.init_from changed since")
 
 
-def test_a_nan_in_the_weights_is_named_by_test_row(small_config, folder, tmp_path):
-    config = small_config(**{"model.init_from": str(folder(0, poison=True))})
-    refused(config, tmp_path / "w", r"test loss is nan at step 0, by \d+ of 12 test rows, such as")
-
-
-def test_weights_that_do_not_fit_are_refused_before_anything_is_embedded(
-    small_config, folder, tmp_path
-):
-    path = folder(0) / "model.safetensors"
-    path.write_bytes(path.read_bytes()[:-100])
-    config = small_config(**{"model.init_from": str(path.parent)})
-    refused(config, tmp_path / "w", "truncated or damaged")
-    assert not (tmp_path / "w" / "embeddings").exists()
+def test_weights_with_a_nan_or_without_an_end_are_refused(small_config, write_llama, tmp_path):
+    path = write_llama(tmp_path / "llama", poisoned=True)
+    config = small_config(**{"model.init_from": str(path)})
+    told = r"test loss is nan at step 0, by \d+ of 12 test rows, such as"
+    refused(config, tmp_path / "poisoned", told)
+    weights = path / "model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:-100])
+    refused(config, tmp_path / "cut", "truncated or damaged")
+    assert not (tmp_path / "cut" / "embeddings").exists()
 
 
 def test_arrangements_of_other_instances_are_refused(workdir, small_config):
@@ -192,15 +144,3 @@ def test_arrangements_of_other_instances_are_refused(workdir, small_config):
     content["provenance"]["train_digest"] = "other"
     path.write_text(json.dumps(content))
     refused(small_config(), workdir, "was made from other instances")
-
-
-def test_a_run_that_stops_at_a_nan_keeps_what_it_had(small_config, tmp_path, monkeypatch):
-    monkeypatch.setattr(loop.Checkpoints, "save", lambda *args: None)
-    real = model.hidden
-
-    def poisoned(*args):
-        x, head = real(*args)
-        return x * jax.numpy.nan, head
-
-    monkeypatch.setattr(model, "hidden", poisoned)
-    refused(small_config(), tmp_path / "w", "test loss is nan at step 0, by 12 of 12")

@@ -6,10 +6,8 @@ import shutil
 import sys
 
 import huggingface_hub
-import numpy as np
 import pytest
 from huggingface_hub import errors
-from safetensors.numpy import save_file
 
 from zsg_jax.data.tokenize.tokenizer import train_bpe
 from zsg_jax.runtime.errors import UserError
@@ -52,41 +50,14 @@ class FakeHub:
 
 
 @pytest.fixture
-def fake(tmp_path, monkeypatch):
+def fake(tmp_path, write_llama, monkeypatch):
     """A repository with a tiny Llama, its tokenizer, and what must not be fetched."""
     one = FakeHub(tmp_path)
     folder = one.repository
     (folder / "original").mkdir(parents=True)
     tokenizer = train_bpe(["Replace the first of these", "by those"], 270)
     tokenizer.save(folder)
-    width, config = (
-        16,
-        {
-            "model_type": "llama",
-            "hidden_size": 16,
-            "intermediate_size": 24,
-            "num_hidden_layers": 1,
-            "num_attention_heads": 2,
-            "vocab_size": 270,
-            "max_position_embeddings": 256,
-            "tie_word_embeddings": True,
-        },
-    )
-    (folder / "config.json").write_text(json.dumps(config))
-    layer = "model.layers.0."
-    shapes = {
-        "model.embed_tokens.weight": (270, width),
-        "model.norm.weight": (width,),
-        f"{layer}input_layernorm.weight": (width,),
-        f"{layer}post_attention_layernorm.weight": (width,),
-        f"{layer}mlp.gate_proj.weight": (24, width),
-        f"{layer}mlp.up_proj.weight": (24, width),
-        f"{layer}mlp.down_proj.weight": (width, 24),
-        **{f"{layer}self_attn.{one}_proj.weight": (width, width) for one in "qkvo"},
-    }
-    rng = np.random.default_rng(0)
-    tensors = {k: rng.normal(size=v).astype(np.float32) * 0.1 for k, v in shapes.items()}
-    save_file(tensors, folder / "model.safetensors")
+    write_llama(folder, vocab_size=270)
     for name in (
         "pytorch_model.bin",
         "modeling_tiny.py",

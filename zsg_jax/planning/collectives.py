@@ -1,8 +1,8 @@
 """The exchanges between chips in a compiled step, by kind: how many, and how many bytes.
 
 Read from the program's text, which the compiler does not promise to keep: what is not understood
-(a loop without a known number of turns, groups written in another way) counts once, or as one group
-of all chips.
+(a loop of which it does not note how often it turns, groups written in another way) counts once, or
+as one group of all chips.
 """
 
 import math
@@ -46,7 +46,7 @@ def collectives(text: str, chips: int, unknown: int = 1) -> list[Exchanges]:
     Args:
         text: of a compiled program.
         chips: that it runs on.
-        unknown: turns of a loop whose number the program does not say.
+        unknown: turns of a loop of which the program does not note how many.
     """
     headers = list(_HEADER.finditer(text))
     ends = [header.start() for header in headers[1:]] + [len(text)]
@@ -90,38 +90,13 @@ def _runs(bodies: dict[str, str], entries: list[str], unknown: int) -> dict[str,
         for line in bodies[name].splitlines():
             turns = 1
             if " while(" in line:
-                turns = _turns(line, bodies) or unknown
+                noted = _TURNS.search(line)
+                turns = int(noted[1]) if noted else unknown
             for callees in _CALLS.findall(line):
                 for callee in re.findall(r"[\w.$-]+", callees):
                     if callee in counts:
                         counts[callee] += counts[name] * turns
     return counts
-
-
-def _turns(loop: str, bodies: dict[str, str]) -> int:
-    """Turns of a `while` as the compiler noted them, or as its condition counts from 0; else 0."""
-    if noted := _TURNS.search(loop):
-        return int(noted[1])
-    callees = dict(re.findall(r"\b(condition|body)=%?([\w.$-]+)", loop))
-    condition, body = (bodies.get(callees.get(name, ""), "") for name in ("condition", "body"))
-    test = re.search(r"ROOT .* compare\(.*%([\w.$-]+), .*%([\w.$-]+)\), direction=LT", condition)
-    bound = _constant(condition, test[2]) if test else None
-    if test is None or bound is None:
-        return 0
-    # What a turn adds: where TPU's compiler splits a product into steps, two of them at once.
-    counter = re.search(rf"%{re.escape(test[1])} = .*index=(\d+)", condition)
-    root = re.search(r"ROOT .* tuple\((.*?)\)", body)
-    if counter is None or root is None:
-        return bound
-    number = re.findall(r"%([\w.$-]+)", root[1])[int(counter[1])]
-    added = re.search(rf"%{re.escape(number)} = \S+ add\(.*?%([\w.$-]+), .*?%([\w.$-]+)\)", body)
-    steps = [_constant(body, name) for name in added.groups()] if added else []
-    return -(-bound // next(filter(None, steps), 1))
-
-
-def _constant(body: str, name: str) -> int | None:
-    found = re.search(rf"%{re.escape(name)} = \S+ constant\((\d+)\)", body)
-    return int(found[1]) if found else None
 
 
 def _size(shapes: str, kind: str, begun: int) -> int:

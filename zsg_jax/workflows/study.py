@@ -30,8 +30,7 @@ from zsg_jax.training import loop, metrics, sharding
 from zsg_jax.training.flops import Speed
 from zsg_jax.training.optimizer import schedule
 from zsg_jax.training.trainer import Trainer
-from zsg_jax.workdir import claims as workdirs
-from zsg_jax.workdir import hub
+from zsg_jax.workdir import claims, hub
 from zsg_jax.workdir.location import Workdir, open_workdir
 from zsg_jax.workdir.trained import CHECKPOINTS
 from zsg_jax.workflows.study_data import check_steps, claim_data, open_pool
@@ -64,14 +63,14 @@ def run(config: ConfigDict, workdir: Path | str, *, command: str) -> Path:
 
         def take() -> None:
             if location.address is None:
-                workdirs.refuse_foreign(folder)
-            stack.enter_context(workdirs.locked(folder))
+                claims.refuse_foreign(folder)
+            stack.enter_context(claims.locked(folder))
             location.begin()
-            workdirs.claim(folder, flatten(config))
+            claims.claim(folder, flatten(config))
 
         once("claim the workdir", take)
-        workdirs.check_shared(folder)
-        if not all(loop.finished(workdirs.run_folder(folder, *name)) for name in names):
+        claims.check_shared(folder)
+        if not all(loop.finished(claims.run_folder(folder, *name)) for name in names):
             _compute(config, location)
         # Imported here: a mistake in the config is told before Matplotlib has been imported.
         from zsg_jax.report import build as report
@@ -126,7 +125,7 @@ def _train(
     )
     for name, steps in all_steps.items():
         for seed in config.seeds:
-            folder = workdirs.run_folder(workdir, name, seed)
+            folder = claims.run_folder(workdir, name, seed)
             if not loop.finished(folder):
                 checkpoints = location.checkpoints(folder / CHECKPOINTS)
                 run = loop.TrainingRun(folder, checkpoints, seed, steps, totals[name])
@@ -190,10 +189,10 @@ def _arrangements(
 ) -> dict[str, Arrangement]:
     """Looks for leaks and makes arrangements where they are not there yet, and loads all."""
     methods = config.arrangement.methods
-    folders = {name: workdirs.arrangement_folder(workdir, name) for name in methods}
+    folders = {name: claims.arrangement_folder(workdir, name) for name in methods}
     digests = {key: pool.facts[key] for key in ("train_digest", "test_digest")}
     missing = {name: folder for name, folder in folders.items() if not make.is_made(folder)}
-    looked = (workdir / workdirs.LEAKAGE).exists()
+    looked = (workdir / claims.LEAKAGE).exists()
     if not missing and looked:
         return make.load_all(folders, digests)
     pair = embed_pair(
@@ -232,7 +231,7 @@ def _arrangements(
         )
         if leakage := compared.leakage:
             summary = {"sentence": leakage.sentence(), **pair.encoder, **leakage.summary()}
-            once("write leakage", lambda: write_json(workdir / workdirs.LEAKAGE, summary))
+            once("write leakage", lambda: write_json(workdir / claims.LEAKAGE, summary))
         make.make_and_write(missing, compared, options, course, provenance=digests, search=search)
     return make.load_all(folders, digests)
 

@@ -24,8 +24,7 @@ from zsg_jax.runtime.processes import once
 from zsg_jax.runtime.progress import bar, count, say
 from zsg_jax.training import initial_weights
 from zsg_jax.training.optimizer import schedule
-from zsg_jax.workdir import claims as workdirs
-from zsg_jax.workdir import hub
+from zsg_jax.workdir import claims, hub
 from zsg_jax.workflows.study_model import Origin
 
 
@@ -34,7 +33,7 @@ def open_pool(config: ConfigDict, workdir: Path, stack: ExitStack) -> tuple[Toke
 
     `stack` closes the sources, which are read as long as the pool is used.
     """
-    folder, name = workdir / workdirs.TOKENIZER, hub.folder(config.tokenizer, workdir)
+    folder, name = workdir / claims.TOKENIZER, hub.folder(config.tokenizer, workdir)
     # A tokenizer that is trained on the examples cannot count their tokens before it is there.
     ready = None if name == "train" else choose_tokenizer(name, folder)
     train, test = _load(config, workdir, ready, stack)
@@ -60,7 +59,7 @@ def open_pool(config: ConfigDict, workdir: Path, stack: ExitStack) -> tuple[Toke
             form=form,
             bad_rows=config.data.bad_rows,
             on_progress=progress.update,
-            folder=workdir / workdirs.TOKENS,
+            folder=workdir / claims.TOKENS,
         )
     shared = pool.facts["shared_tasks"]
     if shared:
@@ -84,7 +83,7 @@ def _load(
 ) -> tuple[Dataset, Dataset]:
     data = config.data
     options = ReadOptions(
-        workdir / workdirs.SCRATCH,
+        workdir / claims.SCRATCH,
         bad_rows=data.bad_rows,
         format=data.format,
         fields=parse_fields(data.fields),
@@ -101,7 +100,7 @@ def _load(
         selection=Selection(data.split, data.train_per_task, data.test_per_task, data.seed),
     )
     skipped = [*train.skipped, *test.skipped]
-    tell_skipped(skipped, len(skipped), f"; all are listed in {workdir / workdirs.DATA}")
+    tell_skipped(skipped, len(skipped), f"; all are listed in {workdir / claims.DATA}")
     return train, test
 
 
@@ -113,8 +112,8 @@ def claim_data(config: ConfigDict, workdir: Path, pool: Pool, origin: Origin) ->
         digest = initial_weights.digest(origin.weights, origin.model)
     elif is_file(config.model.size):
         digest = file_digest(Path(config.model.size))
-    workdirs.claim_data(workdir, {**pool.facts, "weights_digest": digest})
-    write_json(workdir / workdirs.MODEL, huggingface.config_json(origin.model))
+    claims.claim_data(workdir, {**pool.facts, "weights_digest": digest})
+    write_json(workdir / claims.MODEL, huggingface.config_json(origin.model))
 
 
 def check_steps(config: ConfigDict, rows: int) -> None:

@@ -20,8 +20,7 @@ from zsg_jax.runtime.errors import UserError, check
 from zsg_jax.runtime.files import read_json
 from zsg_jax.runtime.progress import say
 from zsg_jax.training.trainer import Trainer, TrainerOptions
-from zsg_jax.workdir import claims as workdirs
-from zsg_jax.workdir import hub, trained
+from zsg_jax.workdir import claims, hub, trained
 
 # Texts that different tokenizers read differently.
 _PROBES = ("The quick brown fox, at 12:30, didn't jump.", "User: naïve café\nAssistant:  42 {x}")
@@ -75,7 +74,7 @@ def _of_run(config: ConfigDict, tokenizer: Tokenizer, run: trained.TrainedRun) -
     )
     name = study.tokenizer_name
     if tokenizer.fingerprint != study.tokenizer.fingerprint:
-        used = run.workdir / workdirs.TOKENIZER if name == "train" else study.config["tokenizer"]
+        used = run.workdir / claims.TOKENIZER if name == "train" else study.config["tokenizer"]
         raise UserError(
             f"tokenizer={config.tokenizer!r} is not the one that {given} was trained with; pass "
             f"--config.tokenizer={used}"

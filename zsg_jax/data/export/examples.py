@@ -14,7 +14,7 @@ from typing import Any
 from array_record.python.array_record_module import ArrayRecordWriter
 from google.protobuf import descriptor_pb2, descriptor_pool, message_factory, text_format
 
-from zsg_jax.data.formats.jsonl import Refused
+from zsg_jax.data.formats.jsonl import Refused, is_unicode
 from zsg_jax.data.schemas.registry import SCHEMAS
 from zsg_jax.runtime.errors import UserError
 from zsg_jax.runtime.files import replacing
@@ -114,7 +114,7 @@ def _type(value: Any) -> str | None:
             type = _joint(type, _type(item))
         return type
     if isinstance(value, str):
-        return BYTES if _is_text(value) else JSON
+        return BYTES if is_unicode(value) else JSON
     if isinstance(value, int):
         return INTEGERS if -(2**63) <= value < 2**63 else JSON
     if isinstance(value, float):
@@ -133,19 +133,11 @@ def _joint(one: str | None, other: str | None) -> str | None:
 
 def _json(value: Any) -> bytes:
     text = json.dumps(value, ensure_ascii=False)
-    return text.encode() if _is_text(text) else json.dumps(value).encode()
-
-
-def _is_text(text: str) -> bool:
-    try:
-        text.encode()
-    except UnicodeEncodeError:
-        return False
-    return True
+    return text.encode() if is_unicode(text) else json.dumps(value).encode()
 
 
 def _check_name(name: str, number: int) -> None:
-    if not _is_text(name):
+    if not is_unicode(name):
         raise UserError(
             f"arrayrecord: row {number}: the field {name!a} holds a lone surrogate in its name; "
             "mend the row or give --format jsonl"

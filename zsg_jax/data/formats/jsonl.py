@@ -90,6 +90,15 @@ def json_type(value: Any) -> str:
     return names.get(type(value), "number")
 
 
+def is_unicode(text: str) -> bool:
+    """Whether a text can be written: JSON's escapes can spell half of a surrogate pair."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
 def readable(record: Record) -> dict[str, Any] | None:
     """The fields of a record; None where there is no JSON object."""
     try:

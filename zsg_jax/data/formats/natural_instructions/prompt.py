@@ -4,6 +4,7 @@ import string
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
+from zsg_jax.data.formats.jsonl import is_unicode
 from zsg_jax.data.formats.natural_instructions.options import Form
 from zsg_jax.data.tokenize.tokenizer import Tokenizer
 
@@ -69,7 +70,7 @@ def fit(prompts: Sequence[Parts], limit: int, tokenizer: Tokenizer) -> list[Fitt
     still too long is cut to `limit` tokens and decoded.
     """
     # What is not Unicode has no tokens; the record is refused for it later.
-    sound = [one for one in prompts if _is_unicode(one.text)]
+    sound = [one for one in prompts if is_unicode(one.text)]
     lengths = _lengths([one.name + one.counted() for one in sound], tokenizer)
     fits = {one: length <= limit for one, length in zip(sound, lengths, strict=True)}
     return [
@@ -116,11 +117,3 @@ def _closed(label: str, text: str) -> str:
     """One line of a prompt; an empty text becomes a full stop alone."""
     line = label + text.strip()
     return line + ("\n" if line[-1] in string.punctuation else ".\n")
-
-
-def _is_unicode(text: str) -> bool:
-    try:
-        text.encode()
-    except UnicodeEncodeError:
-        return False
-    return True

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from zsg_jax.data.formats.jsonl import Refused
+from zsg_jax.data.formats.tfds.example import decoded
 from zsg_jax.data.formats.tfds.files import Part
 from zsg_jax.runtime.errors import UserError, first_line
 
@@ -73,10 +74,7 @@ def _plain(tfds: Any, feature: Any, value: Any, name: str) -> Any:
     if isinstance(feature, features.ClassLabel):
         return None if value < 0 else feature.int2str(int(value))
     if isinstance(value, bytes):
-        try:
-            return value.decode()
-        except UnicodeDecodeError as error:
-            raise Refused(f'"{name}" is not UTF-8 (byte {error.start} of a text)') from None
+        return decoded(name, value)
     if isinstance(value, list | tuple) or (isinstance(value, np.ndarray) and value.ndim):
         return [_plain(tfds, None, one, name) for one in value]
     return value.item() if isinstance(value, np.ndarray | np.generic) else value

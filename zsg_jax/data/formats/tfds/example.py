@@ -36,7 +36,10 @@ def from_record(record: bytes) -> dict[str, Any]:
         held = Example.FromString(record).features.feature
     except DecodeError:
         raise Refused("is no tf.train.Example") from None
-    texts = {name: _texts(name, feature.bytes_list.value) for name, feature in held.items()}
+    texts = {
+        name: [decoded(name, value) for value in feature.bytes_list.value]
+        for name, feature in held.items()
+    }
     roles, contents = texts.get(_ROLE, []), texts.get(_CONTENT, [])
     if len(roles) != len(contents):
         raise Refused(f'"messages" has {len(roles)} roles for {len(contents)} contents')
@@ -48,8 +51,9 @@ def from_record(record: bytes) -> dict[str, Any]:
     return fields
 
 
-def _texts(name: str, values: Any) -> list[str]:
+def decoded(name: str, value: bytes) -> str:
+    """The text of a field; raises Refused where it is not UTF-8."""
     try:
-        return [value.decode() for value in values]
+        return value.decode()
     except UnicodeDecodeError as error:
         raise Refused(f'"{name}" is not UTF-8 (byte {error.start} of a text)') from None

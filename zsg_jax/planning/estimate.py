@@ -3,7 +3,7 @@
 import math
 import re
 import time
-from dataclasses import dataclass
+from dataclasses import astuple, dataclass
 from typing import Any
 
 import jax
@@ -53,15 +53,7 @@ class Memory:
     @property
     def total(self) -> int:
         """All of it."""
-        return (
-            self.parameters
-            + self.optimizer
-            + self.batch
-            + self.padding
-            + self.temporaries
-            + self.results
-            + self.code
-        )
+        return sum(astuple(self)) - self.usable
 
     @property
     def fits(self) -> bool:

@@ -135,14 +135,11 @@ def _usable_note(kind: str, share: float) -> str:
 
 def bytes_text(number: float) -> str:
     """ "1.50 GB", in powers of ten."""
-    for unit, size in (("GB", 1e9), ("MB", 1e6), ("kB", 1e3)):
-        if number >= size:
-            return f"{number / size:.2f} {unit}"
-    return f"{number:.0f} B"
+    return f"{_si(number)}B"
 
 
 def _si(number: float) -> str:
-    for unit, size in (("P", 1e15), ("T", 1e12), ("G", 1e9), ("M", 1e6)):
+    for unit, size in (("P", 1e15), ("T", 1e12), ("G", 1e9), ("M", 1e6), ("k", 1e3)):
         if number >= size:
             return f"{number / size:.2f} {unit}"
     return f"{number:.0f} "

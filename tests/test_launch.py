@@ -20,30 +20,23 @@ STUDY = [
     "--config.seeds=(0, 1)",
     """--workdir=gs://it's "$HOME" * \\""",
 ]
-POD = {"CLUSTER": "c", "WORKLOAD": "w", "TPU_TYPE": "v5litepod-16", "ZONE": "z-1"}
 SETTINGS = {
-    "local.sh": {"NUM_PROCESSES": "2", "PORT": "9000", "PYTHON": "/my python"},
-    "tpu_vm.sh": {"TPU_NAME": "t", "ZONE": "z-1", "PROJECT": "my project"},
-    "queued_resource.sh": {
-        "NODE_ID": "n",
-        "ZONE": "z-1",
-        "ACCELERATOR_TYPE": "v5litepod-16",
-        "RUNTIME_VERSION": "v2-alpha-tpuv5-lite",
-        "IMAGE": "registry/image:1",
-    },
-    "xpk.sh": POD | {"PROJECT": "p", "IMAGE": "registry/image:1", "NUM_SLICES": "2"},
-    "jobset.sh": {
-        "NAME": "study",
-        "IMAGE": "registry/image:1",
-        "SERVICE_ACCOUNT": "s",
-        "ACCELERATOR": "tpu-v5-lite-podslice",
-        "TOPOLOGY": "4x4",
-        "HOSTS": "4",
-        "CHIPS": "4",
-    },
-    "sky.sh": {"BUCKET": "gs://b", "GPUS": "H100:8", "NUM_NODES": "2"},
-    "slurm.sh": {"NODES": "2", "TASKS_PER_NODE": "8", "GPUS_PER_NODE": "8", "TIME": "4:00:00"}
-    | {"CPUS_PER_TASK": "12", "MEM": "0"},
+    file: dict(word.split("=", 1) for word in given)
+    for file, *given in map(
+        shlex.split,
+        """
+local.sh NUM_PROCESSES=2 PORT=9000 PYTHON="/my python"
+tpu_vm.sh TPU_NAME=t ZONE=z-1 PROJECT="my project"
+queued_resource.sh NODE_ID=n ZONE=z-1 ACCELERATOR_TYPE=v5litepod-16 \
+  RUNTIME_VERSION=v2-alpha-tpuv5-lite IMAGE=registry/image:1
+xpk.sh CLUSTER=c WORKLOAD=w TPU_TYPE=v5litepod-16 ZONE=z-1 PROJECT=p \
+  IMAGE=registry/image:1 NUM_SLICES=2
+jobset.sh NAME=study IMAGE=registry/image:1 SERVICE_ACCOUNT=s \
+  ACCELERATOR=tpu-v5-lite-podslice TOPOLOGY=4x4 HOSTS=4 CHIPS=4
+sky.sh BUCKET=gs://b GPUS=H100:8 NUM_NODES=2
+slurm.sh NODES=2 TASKS_PER_NODE=8 GPUS_PER_NODE=8 TIME=4:00:00 CPUS_PER_TASK=12 MEM=0
+""".strip().splitlines(),
+    )
 }
 OPTIONAL = {"NUM_PROCESSES", "PORT", "PYTHON", "PROJECT", "NUM_SLICES", "GPUS", "NUM_NODES"}
 OPTIONAL |= {"GPUS_PER_NODE", "TIME", "CPUS_PER_TASK", "MEM"}
@@ -88,20 +81,12 @@ def test_every_file_is_covered():
 
 def test_local():
     several = ["--coordinator_address=127.0.0.1:9000", "--num_processes=2"]
-    assert words(dry("local.sh")) == [
-        [
-            "env",
-            f"JAX_LOCAL_DEVICE_IDS={number}",
-            "/my python",
-            "-m",
-            "zsg_jax.main",
-            *STUDY,
-            *several,
-            f"--process_id={number}",
-            "&",
-        ]
-        for number in range(2)
-    ] + [["wait"]]
+    main = ["/my python", "-m", "zsg_jax.main", *STUDY, *several]
+    *processes, end = words(dry("local.sh"))
+    assert processes == [
+        ["env", f"JAX_LOCAL_DEVICE_IDS={n}", *main, f"--process_id={n}", "&"] for n in range(2)
+    ]
+    assert end == ["wait"]
     assert words(dry("local.sh", {})) == [["exec", "python", "-m", "zsg_jax.main", *STUDY]]
 
 

@@ -120,3 +120,9 @@ def make_trajectory():
         return Trajectory(step, "cosine", arrays, dict.fromkeys(by_task, arrays))
 
     return make
+
+
+@pytest.fixture
+def undrawn(monkeypatch):
+    """Reports without pictures, for tests that look at none."""
+    monkeypatch.setattr("zsg_jax.report.page.to_svg", lambda figure: b"<svg/>")

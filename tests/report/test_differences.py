@@ -57,6 +57,7 @@ def test_nothing_is_compared_that_cannot_be():
     assert differences(runs({"a": np.nan, "b": 0.0}), None, [20]) == {}
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_the_page_tells_the_window_and_the_differences(make_runs, read_page, tmp_path):
     told = make_runs(losses=NOISE[:8].tolist())
     page = read_page(write_report(tmp_path, told, {}, {}, window=25))
@@ -72,6 +73,7 @@ def test_the_page_tells_the_window_and_the_differences(make_runs, read_page, tmp
     assert not read_page(write_report(tmp_path, make_runs(seeds=1), {}, {})).said().count("window")
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_the_page_tells_how_steady_each_measure_is(make_runs, read_page, tmp_path):
     told = make_runs(seeds=1, evaluations=12)
     scores = [1.0, 4, 2, 6, 4, 7, 6, 9, 8, 8, 10, 9]

@@ -4,6 +4,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy import stats
 
+from zsg_jax.report.drawing import even_places
 from zsg_jax.report.explain import bins
 
 SIZES = st.integers(1, 60)
@@ -90,7 +91,7 @@ def test_groups_are_named_by_their_largest_share_of_a_tenth(n, groups, limit, se
 
 @given(SIZES, st.integers(2, 25))
 def test_places_are_even_and_hold_both_ends(n, count):
-    places = bins.even_places(n, count)
+    places = even_places(n, count)
     assert len(places) == min(n, count)
     assert places[0] == 0
     assert places[-1] == n - 1

@@ -242,6 +242,25 @@ def commands():
     return run
 
 
+@pytest.fixture(scope="session")
+def on_devices():
+    """Runs code on so many simulated devices; gives what its last line, JSON, says, and stderr."""
+
+    def run(count, code, *arguments):
+        flags = {"JAX_PLATFORMS": "cpu", "JAX_NUM_CPU_DEVICES": str(count)}
+        done = subprocess.run(
+            [sys.executable, "-c", code, *map(str, arguments)],
+            capture_output=True,
+            text=True,
+            env=os.environ | flags,
+            check=False,
+        )
+        assert done.returncode == 0, done.stderr
+        return json.loads(done.stdout.splitlines()[-1]), done.stderr
+
+    return run
+
+
 @pytest.fixture
 def read_metrics():
     """Reads a run's metrics without their clock readings."""

@@ -1,33 +1,9 @@
-"""What tests of training share: a small batch, and a child process with simulated devices."""
-
-import json
-import os
-import subprocess
-import sys
+"""What tests of training share: a small batch."""
 
 import numpy as np
 import pytest
 
 from zsg_jax.training.sharding import place_batch
-
-
-@pytest.fixture(scope="session")
-def on_devices():
-    """Runs code on so many simulated devices; gives what its last line, JSON, says, and stderr."""
-
-    def run(count, code, *arguments):
-        flags = {"JAX_PLATFORMS": "cpu", "JAX_NUM_CPU_DEVICES": str(count)}
-        done = subprocess.run(
-            [sys.executable, "-c", code, *map(str, arguments)],
-            capture_output=True,
-            text=True,
-            env=os.environ | flags,
-            check=False,
-        )
-        assert done.returncode == 0, done.stderr
-        return json.loads(done.stdout.splitlines()[-1]), done.stderr
-
-    return run
 
 
 @pytest.fixture(scope="session")

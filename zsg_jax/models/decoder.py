@@ -7,15 +7,16 @@ K key-value heads, N heads, H head width.
 
 from dataclasses import dataclass
 from functools import partial
+from typing import Any
 
 import jax
 from flax import nnx
 
 from zsg_jax.models import layers
-from zsg_jax.models.attention import attend
+from zsg_jax.models.attention import Mix
 from zsg_jax.models.checks import check_divides, check_fields
 from zsg_jax.models.layers import GatedMLP, RMSNorm, embedding, linear, lookup
-from zsg_jax.models.placement import Compute
+from zsg_jax.models.placement import Compute, constrain_rows
 from zsg_jax.models.rotary import RopeScaling, angles, rotate
 from zsg_jax.runtime.errors import check
 
@@ -82,15 +83,16 @@ class Attention(nnx.Module):
         if c.qk_norm:
             self.q_norm = RMSNorm(c.head_dim, c.rms_norm_eps)
             self.k_norm = RMSNorm(c.head_dim, c.rms_norm_eps)
-        self.config, self.kernel = c, compute.attention
+        self.config = c
 
     def __call__(
         self,
         x_BxLxD: jax.Array,
         angles_BxLxH2: jax.Array,
-        segment_ids_BxL: jax.Array,
+        mix: Mix,
         window: int | None,
-    ) -> jax.Array:
+        memory: Any,
+    ) -> tuple[jax.Array, Any]:
         B, L, _ = x_BxLxD.shape
         K, H = self.config.num_kv_heads, self.config.head_dim
         q = self.q(x_BxLxD).reshape(B, L, -1, H)
@@ -100,8 +102,8 @@ class Attention(nnx.Module):
         q, k = rotate(q, angles_BxLxH2), rotate(k, angles_BxLxH2)
         v = self.v(x_BxLxD).reshape(B, L, K, H)
         q = q.reshape(B, L, K, -1, H)
-        mixed = attend(q, k, v, segment_ids_BxL, window=window, kernel=self.kernel)
-        return self.o(mixed.reshape(B, L, -1))
+        mixed, memory = mix(q, k, v, window, memory)
+        return self.o(mixed.reshape(B, L, -1)), memory
 
 
 class Layer(nnx.Module):
@@ -118,14 +120,16 @@ class Layer(nnx.Module):
         self,
         x_BxLxD: jax.Array,
         angles_BxLxH2: jax.Array,
-        segment_ids_BxL: jax.Array,
+        mix: Mix,
         window: int | None,
-    ) -> jax.Array:
-        x_BxLxD += self.attention(
-            self.attention_norm(x_BxLxD), angles_BxLxH2, segment_ids_BxL, window
+        memory: Any,
+    ) -> tuple[jax.Array, Any]:
+        added, memory = self.attention(
+            self.attention_norm(x_BxLxD), angles_BxLxH2, mix, window, memory
         )
+        x_BxLxD += added
         x_BxLxD += self.mlp(self.mlp_norm(x_BxLxD))
-        return x_BxLxD
+        return constrain_rows(x_BxLxD), memory
 
 
 class Decoder(nnx.Module):
@@ -141,21 +145,23 @@ class Decoder(nnx.Module):
         self.config, self.compute = c, compute
 
     def hidden(
-        self, tokens_BxL: jax.Array, positions_BxL: jax.Array, segment_ids_BxL: jax.Array
-    ) -> jax.Array:
-        """What the head makes logits of, (B, L, D) in the dtype of the computation.
+        self, tokens_BxL: jax.Array, positions_BxL: jax.Array, mix: Mix, memory: Any = None
+    ) -> tuple[jax.Array, Any]:
+        """What the head makes logits of, (B, L, D) in the dtype of the computation, and the memory.
 
-        The arguments are those of `model.apply`.
+        Args:
+            tokens_BxL, positions_BxL: as `model.apply` takes them.
+            mix, memory: what every layer mixes by, and what the first is handed.
         """
         c = self.config
         turned = angles(positions_BxL, c.head_dim, c.rope_theta, c.rope_scaling)
 
-        def layer(number: int, one: Layer, x_BxLxD: jax.Array) -> jax.Array:
-            return one(x_BxLxD, turned, segment_ids_BxL, c.windows[number % len(c.windows)])
+        def layer(number: int, one: Layer, carry: Any) -> Any:
+            return one(carry[0], turned, mix, c.windows[number % len(c.windows)], carry[1])
 
-        x_BxLxD = lookup(self.embed, tokens_BxL)
-        x_BxLxD = layers.run(self.layers, layer, x_BxLxD, self.compute, period=len(c.windows))
-        return self.norm(x_BxLxD)
+        carry = lookup(self.embed, tokens_BxL), memory
+        x, memory = layers.run(self.layers, layer, carry, self.compute, period=len(c.windows))
+        return self.norm(x), memory
 
     def head(self) -> jax.Array:
         """The weights that make logits, (D, V + vocab_padding)."""

@@ -9,17 +9,17 @@ H head width, F width of the feed-forward layer.
 import math
 from dataclasses import dataclass
 from functools import partial
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import jax
 import jax.numpy as jnp
 from flax import nnx
 
 from zsg_jax.models import layers
-from zsg_jax.models.attention import attend
+from zsg_jax.models.attention import Mix
 from zsg_jax.models.checks import check_divides, check_fields
 from zsg_jax.models.layers import embedding, linear, lookup
-from zsg_jax.models.placement import Compute
+from zsg_jax.models.placement import Compute, constrain_rows
 
 
 @dataclass(frozen=True)
@@ -89,16 +89,16 @@ class Attention(nnx.Module):
         self.k = linear(D, D, compute, rngs, bias=True)
         self.v = linear(D, D, compute, rngs, bias=True)
         self.o = linear(D, D, compute, rngs, bias=True, deviation=deviation)
-        self.heads, self.kernel = config.num_heads, compute.attention
+        self.heads = config.num_heads
 
-    def __call__(self, x_BxLxD: jax.Array, segment_ids_BxL: jax.Array) -> jax.Array:
+    def __call__(self, x_BxLxD: jax.Array, mix: Mix, memory: Any) -> tuple[jax.Array, Any]:
         B, L, D = x_BxLxD.shape
         N, H = self.heads, D // self.heads
         q = self.q(x_BxLxD).reshape(B, L, N, 1, H)
         k = self.k(x_BxLxD).reshape(B, L, N, H)
         v = self.v(x_BxLxD).reshape(B, L, N, H)
-        mixed = attend(q, k, v, segment_ids_BxL, kernel=self.kernel)
-        return self.o(mixed.reshape(B, L, D))
+        mixed, memory = mix(q, k, v, None, memory)
+        return self.o(mixed.reshape(B, L, D)), memory
 
 
 class MLP(nnx.Module):
@@ -123,10 +123,11 @@ class Layer(nnx.Module):
         self.mlp_norm = _norm(config, rngs)
         self.mlp = MLP(config, compute, rngs)
 
-    def __call__(self, x_BxLxD: jax.Array, segment_ids_BxL: jax.Array) -> jax.Array:
-        x_BxLxD += self.attention(self.attention_norm(x_BxLxD), segment_ids_BxL)
+    def __call__(self, x_BxLxD: jax.Array, mix: Mix, memory: Any) -> tuple[jax.Array, Any]:
+        added, memory = self.attention(self.attention_norm(x_BxLxD), mix, memory)
+        x_BxLxD += added
         x_BxLxD += self.mlp(self.mlp_norm(x_BxLxD))
-        return x_BxLxD
+        return constrain_rows(x_BxLxD), memory
 
 
 class Gpt2(nnx.Module):
@@ -141,19 +142,19 @@ class Gpt2(nnx.Module):
         self.config, self.compute = c, compute
 
     def hidden(
-        self, tokens_BxL: jax.Array, positions_BxL: jax.Array, segment_ids_BxL: jax.Array
-    ) -> jax.Array:
-        """What the head makes logits of, (B, L, D) in the dtype of the computation.
+        self, tokens_BxL: jax.Array, positions_BxL: jax.Array, mix: Mix, memory: Any = None
+    ) -> tuple[jax.Array, Any]:
+        """What the head makes logits of, (B, L, D) in the dtype of the computation, and the memory.
 
-        The arguments are those of `model.apply`; positions are below `max_positions`.
+        The arguments are those of `Decoder.hidden`; positions are below `max_positions`.
         """
-        x_BxLxD = lookup(self.embed, tokens_BxL) + lookup(self.position, positions_BxL)
+        x = lookup(self.embed, tokens_BxL) + lookup(self.position, positions_BxL)
 
-        def layer(_: int, one: Layer, x_BxLxD: jax.Array) -> jax.Array:
-            return one(x_BxLxD, segment_ids_BxL)
+        def layer(_: int, one: Layer, carry: Any) -> Any:
+            return one(carry[0], mix, carry[1])
 
-        x_BxLxD = layers.run(self.layers, layer, x_BxLxD, self.compute)
-        return self.norm(x_BxLxD).astype(self.compute.dtype)
+        x, memory = layers.run(self.layers, layer, (x, memory), self.compute)
+        return self.norm(x).astype(self.compute.dtype), memory
 
     def head(self) -> jax.Array:
         """The weights that make logits, (D, V + vocab_padding)."""

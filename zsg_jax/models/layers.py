@@ -115,35 +115,35 @@ def stack(make: Callable[[nnx.Rngs], nnx.Module], rngs: nnx.Rngs, count: int) ->
 
 def run(
     layers: nnx.Module,
-    call: Callable[[int, Any, jax.Array], jax.Array],
-    x_BxLxD: jax.Array,
+    call: Callable[[int, Any, Any], Any],
+    carry: Any,
     compute: Compute,
     *,
     period: int = 1,
-) -> jax.Array:
+) -> Any:
     """The layers of `stack`, one after the other, each called with what the last gave.
 
     Args:
         layers: from `stack`.
         call: computes a layer of what the last one gave. Of the layer's number it is told the
             remainder by `period`.
-        x_BxLxD: what the first takes.
+        carry: what the first takes, arrays in any nesting; the others take the same shapes.
         compute: what its backward pass keeps.
         period: how many layers differ in how they are called; after them it starts over.
     """
     graphdef, state = nnx.split(layers)
     count = jax.tree.leaves(state)[0].shape[0]
 
-    def one(number: int, x_BxLxD: jax.Array, state: Any) -> jax.Array:
-        return constrain_rows(call(number, nnx.merge(graphdef, state), x_BxLxD))
+    def one(number: int, carry: Any, state: Any) -> Any:
+        return call(number, nnx.merge(graphdef, state), carry)
 
-    def layer(prevent_cse: bool) -> Callable[[int, jax.Array, Any], jax.Array]:
+    def layer(prevent_cse: bool) -> Callable[[int, Any, Any], Any]:
         if compute.remat == "none":
             return one
         policy = REMAT[compute.remat]
         return jax.checkpoint(one, policy=policy, prevent_cse=prevent_cse, static_argnums=0)
 
-    def several(x_BxLxD: jax.Array, state: Any, count: int, *, looped: bool) -> jax.Array:
+    def several(carry: Any, state: Any, count: int, *, looped: bool) -> Any:
         # Split once: the gradient of so many slices would add up as many arrays as large as the
         # whole.
         leaves, tree = jax.tree.flatten(state)
@@ -152,22 +152,21 @@ def run(
         compute_layer = layer(prevent_cse=not looped)
         for number, each in enumerate(zip(*pieces, strict=True)):
             own = jax.tree.unflatten(tree, [piece[0] for piece in each])
-            x_BxLxD = compute_layer(number % period, x_BxLxD, own)
-        return x_BxLxD
+            carry = compute_layer(number % period, carry, own)
+        return carry
 
-    x_BxLxD = constrain_rows(x_BxLxD)
     if count <= UNROLLED:
-        return several(x_BxLxD, state, count, looped=False)
+        return several(carry, state, count, looped=False)
     if period == 1:
         alone = layer(prevent_cse=False)
-        return jax.lax.scan(lambda x, own: (alone(0, x, own), None), x_BxLxD, state)[0]
+        return jax.lax.scan(lambda x, own: (alone(0, x, own), None), carry, state)[0]
     # A loop over as many layers at a time as differ; then those that are left.
     whole = count - count % period
     groups = jax.tree.map(lambda leaf: leaf[:whole].reshape(-1, period, *leaf.shape[1:]), state)
-    x_BxLxD = jax.lax.scan(
-        lambda x, own: (several(x, own, period, looped=True), None), x_BxLxD, groups
+    carry = jax.lax.scan(
+        lambda x, own: (several(x, own, period, looped=True), None), carry, groups
     )[0]
     if whole == count:
-        return x_BxLxD
+        return carry
     rest = jax.tree.map(lambda leaf: leaf[whole:], state)
-    return several(x_BxLxD, rest, count - whole, looped=False)
+    return several(carry, rest, count - whole, looped=False)

@@ -5,6 +5,7 @@ A config's `build(compute, rngs)` makes the module that computes it, which has `
 """
 
 import math
+from collections.abc import Callable
 from functools import lru_cache
 from typing import Any
 
@@ -12,6 +13,7 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
+from zsg_jax.models.attention import Mix, within
 from zsg_jax.models.families import ModelConfig
 from zsg_jax.models.lora import LoRA, attach
 from zsg_jax.models.placement import Compute, Params
@@ -79,14 +81,16 @@ def apply(
             and is seen by nothing.
     """
     model = nnx.merge(graphdef, params)
-    x_BxLxD = model.hidden(tokens_BxL, positions_BxL, segment_ids_BxL)
+    mix = within(segment_ids_BxL, model.compute.attention)
+    x_BxLxD, _ = model.hidden(tokens_BxL, positions_BxL, mix)
+    return logits_of(model.config.vocab_size, x_BxLxD, model.head())
+
+
+def logits_of(vocab_size: int, x: jax.Array, head_DxV: jax.Array) -> jax.Array:
+    """Logits of the words to predict, (…, vocab_size) float32, of what `hidden` gives."""
     # Operands in the dtype of `x`, sums in float32: fast without rounding the logits.
-    return jnp.einsum(
-        "bld,dv->blv",
-        x_BxLxD,
-        model.head()[:, : model.config.vocab_size].astype(x_BxLxD.dtype),
-        preferred_element_type=jnp.float32,
-    )
+    head = head_DxV[:, :vocab_size].astype(x.dtype)
+    return jnp.einsum("...d,dv->...v", x, head, preferred_element_type=jnp.float32)
 
 
 def hidden(
@@ -103,7 +107,22 @@ def hidden(
         the parameters.
     """
     model = nnx.merge(graphdef, params)
-    return model.hidden(tokens_BxL, positions_BxL, segment_ids_BxL), model.head()
+    mix = within(segment_ids_BxL, model.compute.attention)
+    return model.hidden(tokens_BxL, positions_BxL, mix)[0], model.head()
+
+
+def hidden_with(
+    graphdef: nnx.GraphDef,
+    params: Params,
+    tokens_BxL: jax.Array,
+    positions_BxL: jax.Array,
+    mix: Callable[[Any], Mix],
+    memory: Any,
+) -> tuple[jax.Array, jax.Array, Any]:
+    """As `hidden`, its layers mixing tokens by `mix` of their kernel; the memory comes back too."""
+    model = nnx.merge(graphdef, params)
+    x_BxLxD, memory = model.hidden(tokens_BxL, positions_BxL, mix(model.compute.attention), memory)
+    return x_BxLxD, model.head(), memory
 
 
 def cast(params: Params, dtype: Any) -> Params:

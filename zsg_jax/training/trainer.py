@@ -38,6 +38,7 @@ class Trainer:
 
     Attributes:
         hidden: (params, tokens, positions, segment_ids) -> what the head takes, and the head.
+        graphdef: the model's definition, as `models.model.abstract` has it, without dropout.
         model: its shape, with the padding that the mesh needs.
         mesh: where the state lies.
         abstract_state: shapes, dtypes and shardings of the state.
@@ -80,8 +81,8 @@ class Trainer:
         self._options, self._init_from, self._lora = options, init_from, lora
         self._param_dtype, compute = jnp.dtype(param_dtype), compute or Compute()
         self._frozen_dtype = compute.dtype
-        graphdef, shapes = models.abstract(self.model, compute, lora)
-        self.hidden = self._train_hidden = partial(models.hidden, graphdef)
+        self.graphdef, shapes = models.abstract(self.model, compute, lora)
+        self.hidden = self._train_hidden = partial(models.hidden, self.graphdef)
         if lora is not None:
             graphdef, _ = models.abstract(self.model, compute, lora, training=True)
             self._train_hidden = partial(models.hidden, graphdef)

@@ -7,13 +7,16 @@ import jax
 
 from zsg_jax.models.attention import cudnn, splash, xla
 
-__all__ = ["AUTO", "KERNELS", "attend", "choose"]
+__all__ = ["AUTO", "KERNELS", "Mix", "attend", "choose", "within"]
 
 KERNELS: dict[str, Callable[..., jax.Array]] = {
     "xla": xla.attend,
     "cudnn": cudnn.attend,
     "splash": splash.attend,
 }
+# What a layer mixes its tokens by: (queries, keys, values, window, memory) -> (what comes out, in
+# the shape of the queries, memory); the memory is what the layers hand on to one another.
+Mix = Callable[[jax.Array, jax.Array, jax.Array, int | None, Any], tuple[jax.Array, Any]]
 # What `choose` picks for the machine.
 AUTO = "auto"
 
@@ -62,3 +65,14 @@ def attend(
     if window is not None and window >= q_BxLxKxGxH.shape[1]:
         window = None
     return KERNELS[kernel](q_BxLxKxGxH, k_BxLxKxH, v_BxLxKxH, segment_ids_BxL, window=window)
+
+
+def within(segment_ids_BxL: jax.Array, kernel: str) -> Mix:
+    """Mixes by `attend` inside these segments; the memory is handed on as it is."""
+
+    def mix(
+        q: jax.Array, k: jax.Array, v: jax.Array, window: int | None, memory: Any
+    ) -> tuple[jax.Array, Any]:
+        return attend(q, k, v, segment_ids_BxL, window=window, kernel=kernel), memory
+
+    return mix

@@ -1,0 +1,242 @@
+"""Generated text: transformers' own, and the same whatever the batch, its order and the mesh."""
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from zsg_jax.evaluation.generation import Generator, Written
+from zsg_jax.evaluation.sampling import STUDY, Sampling, choose, kept
+from zsg_jax.models.families import FAMILIES
+from zsg_jax.models.huggingface.write import write
+from zsg_jax.models.lora import LoRA, merge
+from zsg_jax.models.model import abstract
+from zsg_jax.runtime.errors import UserError
+from zsg_jax.training import sharding
+
+pytestmark = pytest.mark.references
+
+WORDS, EOS = 37, (3, 11)
+RNG = np.random.default_rng(5)
+PROMPTS = [RNG.integers(0, WORDS, n).astype(np.int32) for n in (1, 9, 20, 31, 3, 33)]
+IDS = [f"example {i}" for i in range(len(PROMPTS))]
+MESH = sharding.make_mesh(1, 1)
+
+
+def make(family, lora=None, **changes):
+    """A small random model whose layers show, on `MESH`."""
+    shape = {"num_layers": 2, "hidden_size": 32, "intermediate_size": 48}
+    if family != "gpt2":
+        shape["head_dim"] = 8
+    if family == "mistral":
+        shape["windows"] = (5,)
+    model = dataclasses.replace(FAMILIES[family].sized("tiny", WORDS, 80), **shape | changes)
+    graphdef, shapes = abstract(model, lora=lora)
+    rng = np.random.default_rng(1)
+    params = jax.tree_util.tree_map_with_path(
+        lambda path, leaf: jnp.asarray(
+            rng.normal(size=leaf.shape) * 0.25 + ("scale" in str(path)), jnp.float32
+        ),
+        shapes,
+    )
+    return model, graphdef, params
+
+
+def generator(model, graphdef, params, sampling, **more):
+    placed = sharding.shardings(params, MESH)
+    shapes = jax.tree.map(
+        lambda x, s: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=s), params, placed
+    )
+    return Generator(graphdef, model, shapes, MESH, sampling, **{"eos": EOS, **more})
+
+
+@pytest.mark.parametrize(
+    ("family", "penalty"), [("llama", 1.0), *((family, 1.3) for family in FAMILIES)]
+)
+def test_greedy_text_is_that_of_transformers(family, penalty, tmp_path):
+    torch = pytest.importorskip("torch")
+    transformers = pytest.importorskip("transformers")
+    model, graphdef, params = make(family)
+    write(tmp_path, model, params, source=None)
+    theirs = transformers.AutoModelForCausalLM.from_pretrained(tmp_path).eval()
+    sampling = Sampling(12, repetition_penalty=penalty, penalty_on="all")
+    one = generator(model, graphdef, params, sampling, batch_size=4)
+    # Without the penalty a longer one too, for which more is compiled.
+    prompts = PROMPTS if penalty == 1 else PROMPTS[:5]
+    for prompt, written in zip(prompts, one(params, prompts, IDS[: len(prompts)]), strict=True):
+        ids = torch.tensor(prompt[None]).long()
+        expected = theirs.generate(
+            ids,
+            attention_mask=torch.ones_like(ids),
+            max_new_tokens=12,
+            do_sample=False,
+            repetition_penalty=penalty,
+            eos_token_id=list(EOS),
+            pad_token_id=0,
+        )[0, len(prompt) :].tolist()
+        ended = "eos" if expected[-1] in EOS else "length"
+        assert written == Written(expected[:-1] if ended == "eos" else expected, ended)
+    # Prompts of 32 tokens at most, and of more, in batches of four.
+    assert one.compiled == ([32, 64] if penalty == 1 else [32])
+
+
+def test_layers_in_a_loop_and_adapters_write_what_the_merged_weights_do():
+    lora = LoRA(2, 4.0)
+    model, graphdef, params = make("qwen3", lora, num_layers=9, windows=(4, None))
+    plain, merged = abstract(model)[0], merge(params, lora)
+    sampling = Sampling(6)
+    adapted = generator(model, graphdef, params, sampling)(params, PROMPTS[:3], IDS[:3])
+    assert adapted == generator(model, plain, merged, sampling)(merged, PROMPTS[:3], IDS[:3])
+
+
+def test_batch_order_and_size_change_no_text_and_seed_and_sample_do():
+    made = make("llama")
+    params, prompts, ids = made[2], PROMPTS[:5], IDS[:5]
+    together, two = (
+        generator(*made, STUDY._replace(max_new_tokens=10), batch_size=size) for size in (8, 2)
+    )
+    texts = dict(zip(ids, together(params, prompts, ids), strict=True))
+    assert all(text.tokens for text in texts.values())  # none is empty in the study
+    backward = two(params, prompts[::-1], ids[::-1])
+    assert dict(zip(ids[::-1], backward, strict=True)) == texts
+    for prompt, name in zip(prompts[:2], ids, strict=False):
+        assert two(params, [prompt], [name]) == [texts[name]]
+    for other in ({"sample": 1}, {"seed": 1}):
+        assert together(params, prompts, ids, **other) != list(texts.values())
+
+
+CHILD = """
+import dataclasses, json
+import jax, numpy as np
+from zsg_jax.evaluation.generation import Generator
+from zsg_jax.evaluation.sampling import STUDY
+from zsg_jax.models.families import FAMILIES
+from zsg_jax.models.model import abstract, initialize
+from zsg_jax.training import sharding
+
+model = FAMILIES["llama"].sized("tiny", 45, 80)
+params = jax.jit(initialize, static_argnums=0)(model, jax.random.key(0))
+params = jax.device_get(jax.tree.map(lambda x: 4 * x if x.ndim > 2 else x, params))
+rng = np.random.default_rng(5)
+prompts = [rng.integers(0, 45, n).astype(np.int32) for n in (1, 9, 20, 30, 3)]
+sampled = STUDY._replace(max_new_tokens=8)
+told = []
+for sizes in ((1, 1, 1), (2, 1, 1), (2, 2, 2)):
+    mesh = sharding.make_mesh(*sizes)
+    more = sharding.vocabulary_padding(45, mesh)
+    padded = dataclasses.replace(model, vocab_padding=more)
+    table = np.pad(params["embed"]["embedding"], ((0, more), (0, 0)))
+    own = params | {"embed": {"embedding": table}}
+    placed = jax.device_put(own, sharding.shardings(own, mesh))
+    shapes = jax.tree.map(
+        lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=x.sharding), placed)
+    texts = []
+    for sampling in (sampled, sampled._replace(temperature=0.0)):
+        one = Generator(abstract(padded)[0], padded, shapes, mesh, sampling, eos=(3,), batch_size=3)
+        texts += [text.tokens for text in one(placed, prompts, list("abcde"))]
+    told.append(texts)
+print(json.dumps(told))
+"""
+
+
+def test_every_mesh_writes_the_same(on_devices):
+    told, _ = on_devices(8, CHILD)
+    one, *others = told
+    assert all(other == one for other in others)
+    assert len({tuple(text) for text in one}) > 5
+
+
+def test_texts_end_at_any_end_and_the_reason_is_told():
+    made = make("gpt2")
+    params, free = made[2], Sampling(12)
+    texts = generator(*made, free, eos=())(params, PROMPTS[:5], IDS[:5])
+    assert {text.ended for text in texts} == {"length"}
+    first, second = texts[1].tokens, texts[2].tokens
+    stop = tuple(first[4:6])
+    found = generator(*made, free, eos=(second[3],), stops=(stop, (WORDS, WORDS)))
+    for text, written in zip(texts, found(params, PROMPTS[:5], IDS[:5]), strict=True):
+        tokens = text.tokens
+        ends = {tokens.index(second[3]): "eos"} if second[3] in tokens else {}
+        pairs = [tuple(tokens[i : i + 2]) for i in range(11)]
+        if stop in pairs and pairs.index(stop) + 1 < min(ends, default=99):
+            ends = {pairs.index(stop): "stop"}
+        ((end, why),) = ends.items() if ends else [(12, "length")]
+        assert written == Written(tokens[:end], why)
+    later = generator(*made, free._replace(min_new_tokens=5), eos=(second[0],))
+    assert all(len(text.tokens) >= 5 for text in later(params, PROMPTS[:5], IDS[:5]))
+
+
+@settings(max_examples=30, deadline=None)
+@given(
+    st.lists(st.integers(-8, 8), min_size=2, max_size=9),
+    st.floats(0.05, 1.0),
+    st.integers(0, 9),
+)
+def test_the_fewest_tokens_are_kept_that_have_the_probability(logits, share, most):
+    ordered = np.sort(np.array(logits, np.float32) / 2)[::-1]
+    sampling = Sampling(temperature=1.0, top_p=share, top_k=most)
+    found = np.isfinite(np.asarray(kept(jnp.asarray(ordered.copy()), sampling)))
+    count = most or len(logits)
+    chances = np.exp(ordered[:count].astype(np.float64))
+    total = np.cumsum(chances / chances.sum())
+    # Sums in float32 decide what is as near as rounding.
+    fewest = [int(np.searchsorted(total, share + off)) + 1 for off in (-1e-6, 1e-6)]
+    assert found.sum() in range(fewest[0], fewest[1] + 1) or found.sum() == len(chances)
+    assert found[: found.sum()].all()
+
+
+@pytest.mark.parametrize(
+    "sampling",
+    [
+        Sampling(temperature=0.7),
+        Sampling(temperature=1.3, top_p=0.8),
+        Sampling(temperature=1.0, top_k=3),
+    ],
+)
+def test_draws_have_the_frequencies_of_the_distribution(sampling):
+    logits, draws = np.array([0.3, 1.9, -0.5, 1.1, 0.3, 2.2], np.float32), 6000
+    keys = jax.vmap(jax.random.fold_in, (None, 0))(jax.random.key(0), jnp.arange(draws))
+    many = jnp.broadcast_to(jnp.asarray(logits), (draws, 6))
+    drawn = jax.jit(choose, static_argnums=2)(many, keys, sampling)
+    chances = np.exp(logits.astype(np.float64) / sampling.temperature)
+    order = np.argsort(-chances, kind="stable")
+    if sampling.top_k:
+        chances[order[sampling.top_k :]] = 0
+    chances /= chances.sum()
+    if sampling.top_p < 1:
+        before = np.cumsum(chances[order]) - chances[order]
+        chances[order[before >= sampling.top_p]] = 0
+        chances /= chances.sum()
+    counts = np.bincount(drawn, minlength=6)
+    assert (counts[chances == 0] == 0).all()
+    expected = draws * chances[chances > 0]
+    # Chi-square, at most 5 degrees of freedom: 1 in 1,000 is above 20.5.
+    assert ((counts[chances > 0] - expected) ** 2 / expected).sum() < 20.5
+
+
+def test_the_likeliest_token_is_the_first_of_equals():
+    assert choose(jnp.array([[1.0, 2.0, 2.0]]), None, Sampling()).tolist() == [1]
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"top_p": 0.0}, r"top_p=0\.0; give a share above 0"),
+        ({"min_new_tokens": 200}, "min_new_tokens=200; give a whole number from 0 to"),
+        ({"penalty_on": "prompt"}, "penalty_on='prompt'; give generated or all"),
+        ({"temperature": -1.0}, r"temperature=-1\.0"),
+    ],
+)
+def test_settings_that_mean_nothing_are_refused(changes, message):
+    with pytest.raises(UserError, match=message):
+        Sampling(**changes).refuse_none()
+
+
+def test_a_prompt_without_room_is_refused_by_name():
+    made = make("gpt2")
+    with pytest.raises(UserError, match=r"long one: a prompt of 70 tokens; .* room for 1 to 68"):
+        generator(*made, Sampling(12))(made[2], [np.zeros(70, np.int32)], ["long one"])

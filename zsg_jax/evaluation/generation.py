@@ -1,0 +1,255 @@
+"""Text that a model writes: what an example becomes follows from the seed, its id and its prompt.
+
+Prompts are laid into batches by their length, each length rounded up, so that few shapes are
+compiled; a batch is one program on the devices, which ends when all its texts have. Whatever else
+is in the batch, however large it is and whatever mesh it lies on: the text is the same, but for the
+rounding of logits.
+"""
+
+import hashlib
+from collections.abc import Sequence
+from functools import cache, partial
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import nnx
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
+
+from zsg_jax.evaluation.sampling import Sampling, choose, penalized
+from zsg_jax.models import cache as caches
+from zsg_jax.models.families import ModelConfig
+from zsg_jax.models.model import hidden_with, logits_of
+from zsg_jax.models.placement import Params
+from zsg_jax.runtime.errors import check
+from zsg_jax.runtime.progress import bar
+from zsg_jax.training.sharding import BATCH, place_batch, row_devices
+
+# Prompts are rounded up to a power of two, of so many tokens at least.
+SHORTEST = 32
+ENDED = ("", "eos", "stop", "length")
+
+
+class Written(NamedTuple):
+    """A text.
+
+    Attributes:
+        tokens: those generated, without what ended it.
+        ended: why: "eos", "stop" or "length".
+    """
+
+    tokens: list[int]
+    ended: str
+
+
+class Generator:
+    """Writes on; compiled once for each rounded length of prompts.
+
+    Attributes:
+        compiled: the lengths that were compiled so far.
+    """
+
+    def __init__(
+        self,
+        graphdef: nnx.GraphDef,
+        model: ModelConfig,
+        abstract_params: Any,
+        mesh: Mesh,
+        sampling: Sampling,
+        *,
+        eos: Sequence[int],
+        stops: Sequence[Sequence[int]] = (),
+        batch_size: int = 64,
+        cache_dtype: Any = None,
+    ) -> None:
+        """Takes what all texts share; nothing is compiled yet.
+
+        Args:
+            graphdef, model: as `models.model.abstract` has them, with adapters or without.
+            abstract_params: shapes and shardings of the parameters to come.
+            eos: tokens that end a text, each by itself.
+            stops: tokens that end it one after the other.
+            batch_size: prompts at once, rounded up to a multiple of `sharding.row_devices`.
+            cache_dtype: of keys and values that are kept; None: what the model computes in.
+
+        Raises:
+            UserError: a setting means nothing.
+        """
+        sampling.refuse_none()
+        check(all(stops), "generation: a stop of no tokens; leave it out")
+        self._graphdef, self._model, self._mesh, self._sampling = graphdef, model, mesh, sampling
+        self._eos, self._stops = tuple(eos), tuple(map(tuple, stops))
+        self._cache_dtype = cache_dtype
+        self._size = -(-batch_size // row_devices(mesh)) * row_devices(mesh)
+        self._abstract = abstract_params
+        self.compiled: list[int] = []
+        self._write = cache(self._compile)
+
+    def __call__(
+        self,
+        params: Params,
+        prompts: Sequence[np.ndarray],
+        ids: Sequence[str],
+        *,
+        seed: int = 0,
+        sample: int = 0,
+    ) -> list[Written]:
+        """Goes on with each prompt.
+
+        Args:
+            params: all of them, as `Trainer.model_params` gives them.
+            prompts: each one's tokens, (L,) int32, at least one.
+            ids: each one's id.
+            seed, sample: what is drawn for a token follows from these two, the example's id and
+                the token's number, and from nothing else.
+
+        Raises:
+            UserError: a prompt and the longest text do not fit into the model's positions.
+        """
+        lengths = np.array([len(prompt) for prompt in prompts])
+        room = self._model.max_positions - self._sampling.max_new_tokens
+        for name, length in zip(ids, lengths, strict=True):
+            check(
+                0 < length <= room,
+                f"{name}: a prompt of {length} tokens; the model's {self._model.max_positions}"
+                f" positions leave room for 1 to {room} before max_new_tokens="
+                f"{self._sampling.max_new_tokens}; cut it, or generate fewer",
+            )
+        rounded = np.minimum(room, np.maximum(SHORTEST, 1 << np.ceil(np.log2(lengths)).astype(int)))
+        texts: list[Written | None] = [None] * len(prompts)
+        with bar(len(prompts), "generation") as progress:
+            for length in np.unique(rounded).tolist():
+                index = np.flatnonzero(rounded == length)
+                for start in range(0, len(index), self._size):
+                    part = index[start : start + self._size].tolist()
+                    batch = self._lay(prompts, ids, (seed, sample), part, length)
+                    written = jax.device_get(self._write(length)(params, batch))
+                    for i, tokens, ended in zip(part, *written, strict=False):
+                        texts[i] = self._text(tokens, int(ended))
+                    progress.update(len(part))
+        return [one for one in texts if one is not None]
+
+    def _lay(
+        self,
+        prompts: Sequence[np.ndarray],
+        ids: Sequence[str],
+        draw: tuple[int, int],
+        part: Sequence[int],
+        length: int,
+    ) -> dict[str, jax.Array]:
+        """This process's part of a batch; prompts of no token fill it up."""
+        tokens = np.zeros((self._size, length), np.int32)
+        lengths = np.zeros(self._size, np.int32)
+        words = np.zeros((self._size, 4), np.uint32)
+        for row, i in enumerate(part):
+            lengths[row] = len(prompts[i])
+            tokens[row, : lengths[row]] = prompts[i]
+            digest = hashlib.sha256(ids[i].encode()).digest()
+            words[row] = *draw, *np.frombuffer(digest[:8], "<u4")
+        local = self._size // jax.process_count()
+        own = slice(jax.process_index() * local, (jax.process_index() + 1) * local)
+        batch = {"tokens": tokens, "lengths": lengths, "words": words}
+        return place_batch({name: rows[own] for name, rows in batch.items()}, self._mesh)
+
+    def _text(self, tokens: np.ndarray, ended: int) -> Written:
+        kept = tokens[tokens >= 0].tolist()
+        if ENDED[ended] == "eos":
+            kept = kept[:-1]
+        elif ENDED[ended] == "stop":
+            longest = max(len(stop) for stop in self._stops if tuple(kept[-len(stop) :]) == stop)
+            kept = kept[:-longest]
+        return Written(kept, ENDED[ended])
+
+    def _compile(self, length: int) -> jax.stages.Compiled:
+        self.compiled.append(length)
+        replicated = NamedSharding(self._mesh, PartitionSpec())
+        rows = NamedSharding(self._mesh, BATCH)
+        shapes = {"tokens": (length,), "lengths": (), "words": (4,)}
+        batch = {
+            name: jax.ShapeDtypeStruct(
+                (self._size, *shape), np.uint32 if name == "words" else np.int32, sharding=rows
+            )
+            for name, shape in shapes.items()
+        }
+        where = jax.tree.map(lambda leaf: leaf.sharding, self._abstract)
+        jitted = jax.jit(self._run, in_shardings=(where, rows), out_shardings=replicated)
+        with jax.set_mesh(self._mesh):
+            return jitted.lower(self._abstract, batch).compile()
+
+    def _run(self, params: Params, batch: dict[str, jax.Array]) -> tuple[jax.Array, jax.Array]:
+        """Tokens, (B, max_new_tokens) int32, -1 behind the last, and why each ended, (B,) int32."""
+        s, vocabulary = self._sampling, self._model.vocab_size
+        tokens_BxL, lengths_B = batch["tokens"], batch["lengths"]
+        (B, L), most = tokens_BxL.shape, s.max_new_tokens
+        keys_B = jax.vmap(_key)(batch["words"])
+        model = partial(hidden_with, self._graphdef, params)
+
+        place_L = jnp.arange(L)
+        real_BxL = place_L < lengths_B[:, None]
+        dtype = self._cache_dtype or nnx.merge(self._graphdef, params).compute.dtype
+        kept = caches.empty(self._model, B, L + most, dtype)
+        first = partial(caches.prompt, real_BxL.astype(jnp.int32))
+        x, head, kept = model(tokens_BxL, jnp.broadcast_to(place_L, (B, L)), first, kept)
+        last = jnp.take_along_axis(x, (lengths_B - 1)[:, None, None], axis=1)[:, 0]
+        there = jnp.zeros((B, vocabulary if s.repetition_penalty != 1 else 0), bool)
+        if s.penalty_on == "all" and there.size:
+            there = there.at[jnp.arange(B)[:, None], tokens_BxL].max(real_BxL)
+        # As many places before the first token as the longest stop looks back.
+        back = max(map(len, self._stops), default=1) - 1
+        texts = jnp.full((B, back + most), -1, jnp.int32)
+
+        def goes_on(carry: Any) -> jax.Array:
+            number, _, ended, *_ = carry
+            return (number < most) & (ended == 0).any()
+
+        def step(carry: Any) -> Any:
+            number, texts, ended, logits, there, *kept = carry
+            new = self._next(logits, there, keys_B, number)
+            texts = texts.at[:, back + number].set(jnp.where(ended == 0, new, -1))
+            ended = jnp.where(ended == 0, self._why(texts, new, number, back), ended)
+            if there.size:
+                there = there.at[jnp.arange(B), new].set(True)
+            at = lengths_B + number
+            mix = caches.token(at)
+            x, head, kept = model(new[:, None], at[:, None], lambda _: mix, caches.Cache(*kept))
+            return number + 1, texts, ended, logits_of(vocabulary, x[:, 0], head), there, *kept[:2]
+
+        # What only fills the batch up is waited for by none.
+        begun = jnp.int32(0), texts, jnp.where(lengths_B == 0, ENDED.index("length"), 0)
+        begun = *begun, logits_of(vocabulary, last, head), there, *kept[:2]
+        _, texts, ended, *_ = jax.lax.while_loop(goes_on, step, begun)
+        return texts[:, back:], ended
+
+    def _next(
+        self, logits: jax.Array, there: jax.Array, keys_B: jax.Array, number: jax.Array
+    ) -> jax.Array:
+        if there.size:
+            logits = penalized(logits, there, self._sampling.repetition_penalty)
+        if self._sampling.min_new_tokens and self._eos:
+            ends = jnp.zeros(logits.shape[-1], bool).at[jnp.array(self._eos)].set(True)
+            early = number < self._sampling.min_new_tokens
+            logits = jnp.where(early & ends, -jnp.inf, logits)
+        drawn = jax.vmap(jax.random.fold_in, in_axes=(0, None))(keys_B, number)
+        return choose(logits, drawn, self._sampling)
+
+    def _why(self, texts: jax.Array, new: jax.Array, number: jax.Array, back: int) -> jax.Array:
+        """Which of `ENDED` a text that has gone on so far is at, (B,) int32."""
+        why = jnp.where(number + 1 == self._sampling.max_new_tokens, ENDED.index("length"), 0)
+        why = jnp.broadcast_to(why, new.shape)
+        for stop in self._stops:
+            start = back + number + 1 - len(stop)
+            tail = jax.lax.dynamic_slice_in_dim(texts, start, len(stop), axis=1)
+            met = (tail == jnp.array(stop)).all(axis=1) & (number >= self._sampling.min_new_tokens)
+            why = jnp.where(met, ENDED.index("stop"), why)
+        if self._eos:
+            why = jnp.where(jnp.isin(new, jnp.array(self._eos)), ENDED.index("eos"), why)
+        return why.astype(jnp.int32)
+
+
+def _key(words: jax.Array) -> jax.Array:
+    """The key of an example: of the seed, the sample, and two words of its id's digest."""
+    key = jax.random.key(words[0])
+    for word in words[1:]:
+        key = jax.random.fold_in(key, word)
+    return key

@@ -37,6 +37,10 @@ def exact(rows, generator):
     return np.select([kind == 0, kind == 1], [single, signs], 0.0) * scale
 
 
+def gaussians(rows, generator):
+    return generator.normal(size=(rows, 12)).astype(np.float32)
+
+
 def in_float64(train, test):
     train, test = (
         x / np.maximum(np.linalg.norm(x, axis=1, keepdims=True), 1e-300)
@@ -55,34 +59,24 @@ BUDGETS = st.one_of(st.none(), st.integers(0, 600))
 LENGTHS = st.one_of(st.none(), st.integers(1, 30))
 BLOCKS = st.sampled_from([1, 512, 8192])
 SEEDS = st.integers(0, 2**32 - 1)
-OFTEN = settings(max_examples=80, deadline=None)
 
 
-@OFTEN
-@given(SIZES, TESTS, BUDGETS, st.booleans(), LENGTHS, BLOCKS, SEEDS)
-def test_exact_ties_agree_with_float64(n, t, budget, farthest, k, block_size, seed):
+@settings(max_examples=150, deadline=None)
+@given(
+    SIZES, TESTS, BUDGETS, st.booleans(), LENGTHS, BLOCKS, SEEDS,
+    st.sampled_from(["exact ties", "gaussians", "repeats"]),
+)  # fmt: skip
+def test_the_turns_are_those_of_the_whole_matrix(n, t, budget, farthest, k, block_size, seed, kind):
     generator = np.random.default_rng(seed)
-    train, test = exact(n, generator), exact(t, generator)
-    found = tmta(
-        train, test, budget=budget, farthest=farthest, k=k, search=Search(block_size=block_size)
-    )
-    assert as_lists(found) == naive(in_float64(train, test), budget, farthest)
-
-
-@OFTEN
-@given(SIZES, TESTS, BUDGETS, st.booleans(), LENGTHS, BLOCKS, SEEDS, st.booleans())
-def test_gaussians_agree_with_float64_and_repeats_with_float32(
-    n, t, budget, farthest, k, block_size, seed, repeats
-):
-    generator = np.random.default_rng(seed)
-    train = generator.normal(size=(n, 12)).astype(np.float32)
-    test = generator.normal(size=(t, 12)).astype(np.float32)
-    if repeats and n:
+    make = exact if kind == "exact ties" else gaussians
+    train, test = make(n, generator), make(t, generator)
+    if kind == "repeats" and n:
         train = train[generator.integers(0, -(-n // 3), n)]
         test[::2] = train[generator.integers(0, n, len(test[::2]))]
         similarity = cosine_matrix(train, test).astype(np.float64)
     else:
         similarity = in_float64(train, test)
+    if kind == "gaussians":
         gaps = np.diff(np.sort(similarity, axis=0), axis=0)
         assume(gaps.size == 0 or gaps.min() > 1e-6)
     found = tmta(
@@ -91,7 +85,7 @@ def test_gaussians_agree_with_float64_and_repeats_with_float32(
     assert as_lists(found) == naive(similarity, budget, farthest)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=30, deadline=None)
 @given(st.integers(1, 200), TESTS, BUDGETS, st.booleans(), SEEDS)
 def test_a_budget_only_cuts_whole_turns_off(n, t, budget, farthest, seed):
     generator = np.random.default_rng(seed)

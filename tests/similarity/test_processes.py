@@ -16,7 +16,7 @@ CHILD = textwrap.dedent("""
     from pathlib import Path
     import jax, numpy as np
 
-    folder, number, count, port, stop_after = Path(sys.argv[1]), *map(int, sys.argv[2:])
+    folder, number, count, port, stop_after, compare = Path(sys.argv[1]), *map(int, sys.argv[2:])
     if count > 1:
         jax.config.update("jax_cpu_collectives_implementation", "gloo")
         jax.distributed.initialize(f"127.0.0.1:{port}", num_processes=count, process_id=number)
@@ -42,6 +42,9 @@ CHILD = textwrap.dedent("""
     encoder = Encoder()
     train = embed([str(n) for n in range(2900)], encoder, folder / "train", shard_rows=256)
     test = embed([str(n) for n in range(5000, 5030)], encoder, folder / "test", shard_rows=256)
+    if not compare:
+        print(json.dumps({"encoded": encoder.encoded}))
+        sys.exit()
     read, file = set(), StoredEmbeddings._file
     def spy(self, number):
         if self is train:
@@ -73,7 +76,7 @@ CHILD = textwrap.dedent("""
 """)
 
 
-def started(folder, count, stop_after=10**9):
+def started(folder, count, stop_after=10**9, compare=1):
     with socket.socket() as one:
         one.bind(("127.0.0.1", 0))
         port = one.getsockname()[1]
@@ -82,7 +85,7 @@ def started(folder, count, stop_after=10**9):
         "JAX_PLATFORMS": "cpu",
         "XLA_FLAGS": f"--xla_force_host_platform_device_count={4 // count}",
     }
-    arguments = [[str(n), str(count), str(port), str(stop_after)] for n in range(count)]
+    arguments = [[str(x) for x in (n, count, port, stop_after, compare)] for n in range(count)]
     return [
         subprocess.Popen(
             [sys.executable, "-c", CHILD, str(folder), *some],
@@ -129,13 +132,11 @@ def test_two_processes_find_what_one_does_each_in_its_own_rows(alone, tmp_path):
 
 @pytest.mark.parametrize("then", [1, pytest.param(2, marks=pytest.mark.slow)])
 def test_two_killed_while_embedding_go_on_where_they_were(alone, tmp_path, then):
-    folder, expected = alone
     processes = started(tmp_path, 2, stop_after=512)
     for process in processes:
         assert json.loads(process.stdout.readline()) == "stopped"
         process.send_signal(signal.SIGKILL)
         process.communicate()
-    told = ran(started(tmp_path, then))
-    assert [one["results"] for one in told] == [expected["results"]] * then
+    told = ran(started(tmp_path, then, compare=0))
     assert sum(one["encoded"] for one in told) == 2900 + 30 - 2 * 512
-    assert contents(tmp_path) == contents(folder)
+    assert contents(tmp_path) == contents(alone[0])

@@ -7,7 +7,6 @@ import numpy as np
 
 from zsg_jax.arrangement.arrangement import Arrangement
 from zsg_jax.arrangement.permutations import Tasks, number_tasks
-from zsg_jax.arrangement.subsets import halves
 from zsg_jax.arrangement.turns import first_length, tmta
 from zsg_jax.runtime.errors import check
 from zsg_jax.similarity.distances import (
@@ -154,16 +153,9 @@ class Comparison:
         order = order[: self.budget]
         return Arrangement(order, np.ones(len(order), np.int32))
 
-    def min_max(self) -> Arrangement:
-        """Half the budget of TMTA `min`, then half of `max` backward; see `halves`."""
-        return halves(self.nearest, self.farthest, self._wanted)
-
-    def max_min(self) -> Arrangement:
-        """Half the budget of TMTA `max`, then half of `min` backward; see `halves`."""
-        return halves(self.farthest, self.nearest, self._wanted)
-
     @property
-    def _wanted(self) -> int:
+    def wanted(self) -> int:
+        """How many examples the budget asks of this pool."""
         return len(self) if self.budget is None else min(self.budget, len(self))
 
     @cached_property

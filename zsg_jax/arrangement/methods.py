@@ -12,7 +12,7 @@ import numpy as np
 from zsg_jax.arrangement import permutations
 from zsg_jax.arrangement.arrangement import Arrangement
 from zsg_jax.arrangement.comparison import Comparison, Needs
-from zsg_jax.arrangement.subsets import polar, turn_range, uniform
+from zsg_jax.arrangement.subsets import halves, polar, turn_range, uniform
 from zsg_jax.runtime.errors import UserError, check, nearest
 
 STRONG = 10.0  # a weight of WSD's average from which on the minimum hardly counts
@@ -159,10 +159,12 @@ METHODS: dict[str, Method] = {
         lambda c, seed: permutations.shuffled(c.nearest, seed), Needs.NEAREST, shuffles=True
     ),
     # Half of either; and the examples of tmta-min-max shuffled.
-    "tmta-min-max": Method(lambda c, seed: c.min_max(), _BOTH),
-    "tmta-max-min": Method(lambda c, seed: c.max_min(), _BOTH),
+    "tmta-min-max": Method(lambda c, seed: halves(c.nearest, c.farthest, c.wanted), _BOTH),
+    "tmta-max-min": Method(lambda c, seed: halves(c.farthest, c.nearest, c.wanted), _BOTH),
     "tmta-random": Method(
-        lambda c, seed: permutations.shuffled(c.min_max(), seed), _BOTH, shuffles=True
+        lambda c, seed: permutations.shuffled(halves(c.nearest, c.farthest, c.wanted), seed),
+        _BOTH,
+        shuffles=True,
     ),
     # The pool without regard to the test set.
     "random": Method(lambda c, seed: c.first(permutations.random(len(c), seed)), shuffles=True),

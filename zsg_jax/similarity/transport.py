@@ -83,13 +83,12 @@ def optimal_transport(
         costs = np.empty((len(x), len(y)))
         for at, block in blocks():
             costs[at] = block
-        paid, facts = _paid_exactly(costs), {"plan": "exact"}
+        paid, facts = _paid_exactly(costs), {}
     else:
-        found = sinkhorn(x, y, cost, blocks)
-        paid, facts = found.paid, {"plan": "sinkhorn", **found._asdict()}
-        del facts["paid"]
+        paid, facts = sinkhorn(x, y, cost, blocks)
     if distance == "cosine":
         paid -= 1 / len(x)
+    facts["plan"] = "exact" if exact else "sinkhorn"
     return Transport(paid, float(paid.sum()), facts)
 
 

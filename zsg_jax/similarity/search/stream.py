@@ -133,9 +133,7 @@ class Stream:
 
     def spread(self, one: np.ndarray) -> jax.Array:
         """(devices, …): `one` on every device."""
-        shape = (self.devices, *one.shape)
-        sharding = NamedSharding(self.mesh, P("rows"))
-        return jax.make_array_from_callback(shape, sharding, lambda _: one[None])
+        return _split(np.broadcast_to(one, (self.devices, *one.shape)), self.mesh)
 
     def __iter__(self) -> Iterator[Step]:
         with ThreadPoolExecutor(1) as reader:

@@ -91,6 +91,17 @@ def check_segments(data, batch, expected):
     assert found == dict.fromkeys(expected, 1)
 
 
+def test_where_no_two_instances_fit_one_sequence_packing_changes_nothing():
+    data, order = examples([9, 16, 12, 10] * 3), np.arange(12)
+    plain, packed = (
+        Steps(data, order, batch_size=4, length=16, packing=packing)
+        for packing in (None, SequencesAtOnce(1, 4))
+    )
+    for step in range(3):
+        for name in ("tokens", "positions", "segment_ids", "loss_mask"):
+            np.testing.assert_array_equal(plain[step][name], packed[step][name])
+
+
 def test_sequences_are_no_longer_than_the_data_asks():
     assert [sequence_length(*case) for case in ((1, 512), (17, 512), (510, 500))] == [16, 32, 500]
 

@@ -92,6 +92,10 @@ def test_kind_does_not_depend_on_the_unit_of_the_loss(losses, scale):
     assert curve_kind(steps, losses) == curve_kind(steps, [power * loss for loss in losses])
 
 
+def spread(values):
+    return pytest.approx(statistics.stdev(values), abs=1e-9) if len(values) > 1 else None
+
+
 @given(st.lists(st.lists(st.floats(0, 9), min_size=4, max_size=4), min_size=1, max_size=4))
 def test_summary_against_plain_statistics(curves):
     runs = {"nft": {seed: rows(curve) for seed, curve in enumerate(curves)}}
@@ -111,10 +115,9 @@ def test_summary_against_plain_statistics(curves):
     ]:
         assert entry[key]["mean"] == pytest.approx(statistics.fmean(values))
         assert list(entry[key]["by_seed"].values()) == pytest.approx(values)
-        deviation = statistics.stdev(values) if len(curves) > 1 else None
-        assert entry[key]["std"] == (deviation and pytest.approx(deviation, abs=1e-9))
-    deviations = [statistics.stdev(c) for c in columns] if len(curves) > 1 else None
-    assert entry["loss_std"] == (deviations and pytest.approx(deviations, abs=1e-9))
+        assert entry[key]["std"] == spread(values)
+    deviations = [spread(column) for column in columns]
+    assert entry["loss_std"] == (deviations if len(curves) > 1 else None)
     assert entry["first_step_within_5_percent"]["of_mean_curve"] == first_step_within(
         entry["steps"], entry["loss_mean"]
     )

@@ -4,6 +4,7 @@ import itertools
 import math
 
 import numpy as np
+import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from scipy.optimize import linear_sum_assignment
@@ -175,27 +176,6 @@ def subsets_of(number):
     return [f"{kind}-{number}{end}" for kind in ("polar", "uniform") for end in ("", "-shuffled")]
 
 
-@settings(max_examples=60, deadline=None)
-@given(pools(exact), BUDGETS, st.integers(0, 99), WEIGHTS, st.integers(1, 9))
-def test_all_orders_with_ties(pool, budget, seed, weights, number):
-    train, test, tasks = pool
-    inputs = Comparison(train, test, tasks, budget=budget, **weights)
-    every = all_distances(train, test)
-    last = len(turns(every, budget))
-    told, _ = measures(every, **weights)
-    told["own"], _ = own_wsd(every, tasks, **weights)
-    words = {"own": "w_avg of", "wsd": "WSD", "max": "maximum over", "avg": "average over"}
-    more = [*subsets_of(number), f"tmta-turns-{(last + 1) // 2}-{last + 1}"]
-    for name in [*OTHERS, *more]:
-        found = arrange(name, inputs, seed).order.tolist()
-        assert found == naive(name, every, tasks, budget, seed, **weights), name
-        kind = name.split("-")[0]
-        kind = "own" if kind in ("polar", "uniform") else kind if kind in told else "min"
-        distance, text = example_distance(name, inputs)
-        assert distance.tolist() == told[kind], name
-        assert words.get(kind, "minimum over test rows of -cos") in text
-
-
 def noise(every, w_avg, metric):
     """Distances that float32 cosines may bring into another order lie nearer than this."""
     low = [min(row) for row in every]
@@ -210,28 +190,38 @@ def apart(distance, gap):
     return all(b - a > 4 * gap for a, b in itertools.pairwise(ordered))
 
 
-@settings(max_examples=40, deadline=None)
-@given(pools(gaussians), BUDGETS, st.integers(0, 99), WEIGHTS, st.integers(1, 9))
-def test_all_orders_by_euclidean_distance(pool, budget, seed, weights, number):
-    train, test, tasks = pool
-    every = all_distances(train, test, "euclidean")
-    found, w_avg = measures(every, **weights)
-    found["own"], of_task = own_wsd(every, tasks, **weights)
-    gap = noise(every, max(map(abs, [w_avg, *of_task])), "euclidean")
-    assume(all(apart(found[kind], gap) for kind in found))
-    assume(all(apart(column, gap) for column in zip(*every, strict=True)))
-    inputs = Comparison(train, test, tasks, budget=budget, distance="euclidean", **weights)
+@pytest.mark.parametrize("metric", ["cosine", "euclidean"])
+@settings(max_examples=50, deadline=None)
+@given(st.data(), BUDGETS, st.integers(0, 99), WEIGHTS, st.integers(1, 9))
+def test_all_orders(metric, data, budget, seed, weights, number):
+    """Cosines with ties, exactly; Euclidean distances, no exact numbers, where there are none."""
+    train, test, tasks = data.draw(pools(exact if metric == "cosine" else gaussians))
+    every = all_distances(train, test, metric)
+    told, w_avg = measures(every, **weights)
+    told["own"], of_task = own_wsd(every, tasks, **weights)
+    gap = 0.0
+    if metric == "euclidean":
+        gap = noise(every, max(map(abs, [w_avg, *of_task])), metric)
+        assume(all(apart(told[kind], gap) for kind in told))
+        assume(all(apart(column, gap) for column in zip(*every, strict=True)))
+    inputs = Comparison(train, test, tasks, budget=budget, distance=metric, **weights)
     cosine = Comparison(train, test, tasks, budget=budget, **weights)
-    for name in [*OTHERS, *subsets_of(number)]:
+    last = len(turns(every, budget))
+    words = {"own": "w_avg of", "wsd": "WSD", "max": "maximum over", "avg": "average over"}
+    subsets = [
+        f"{kind}-{number}{end}" for kind in ("polar", "uniform") for end in ("", "-shuffled")
+    ]
+    for name in [*OTHERS, *subsets, f"tmta-turns-{(last + 1) // 2}-{last + 1}"]:
         order = arrange(name, inputs, seed).order.tolist()
         assert order == naive(name, every, tasks, budget, seed, **weights), name
         kind = name.split("-")[0]
         if kind in ("tmta", "min", "max"):
             assert order == arrange(name, cosine, seed).order.tolist(), name
-        kind = "own" if kind in ("polar", "uniform") else kind
+        kind = "own" if kind in ("polar", "uniform") else kind if kind in told else "min"
         distance, text = example_distance(name, inputs)
-        np.testing.assert_allclose(distance, found.get(kind, found["min"]), rtol=0, atol=gap)
-        assert "Euclidean" in text
+        np.testing.assert_allclose(distance, told[kind], rtol=0, atol=gap)
+        assert words.get(kind, "minimum over test rows of") in text
+        assert ("Euclidean" in text) == (metric == "euclidean")
 
 
 @settings(max_examples=40, deadline=None)

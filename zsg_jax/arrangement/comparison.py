@@ -76,7 +76,7 @@ class Comparison:
             search: devices, block size and progress.
 
         Raises:
-            UserError: another number of tasks than of training rows, a negative budget, an unknown
+            UserError: another number of tasks than of examples, a negative budget, an unknown
                 distance.
         """
         check(len(tasks) == len(train), f"{len(train)} training rows, but {len(tasks)} tasks")

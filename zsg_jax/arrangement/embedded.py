@@ -30,7 +30,7 @@ class EmbeddedPair:
         train_embeddings, test_embeddings: (N, D) and (T, D) floats.
         train_indices, test_indices: (N,) and (T,) int64, ascending: which of all examples that
             were read each of these is; orders and leaks are written by these numbers.
-        encoder: its name and digest and the embeddings' dtype, as JSON values.
+        encoder_facts: the encoder's name and digest and the embeddings' dtype, as JSON values.
     """
 
     train: Dataset
@@ -39,7 +39,7 @@ class EmbeddedPair:
     test_embeddings: Embeddings
     train_indices: np.ndarray
     test_indices: np.ndarray
-    encoder: dict[str, Any]
+    encoder_facts: dict[str, Any]
 
     def select(self, train: np.ndarray, test: np.ndarray) -> "EmbeddedPair":
         """A pair of these examples alone; both (k,) int64 ascending."""
@@ -52,7 +52,7 @@ class EmbeddedPair:
             SelectedEmbeddings(self.test_embeddings, test),
             self.train_indices[train],
             self.test_indices[test],
-            self.encoder,
+            self.encoder_facts,
         )
 
 
@@ -105,12 +105,12 @@ def open_pair(train: Dataset, test: Dataset, train_path: str, test_path: str) ->
     """
     train_embeddings, train_digest = _opened("--train-embeddings", train_path, train)
     test_embeddings, test_digest = _opened("--test-embeddings", test_path, test)
-    encoder = {
+    facts = {
         "encoder": "given embeddings",
         "encoder_digest": {"train": train_digest, "test": test_digest},
     }
     indices = np.arange(len(train)), np.arange(len(test))
-    return EmbeddedPair(train, test, train_embeddings, test_embeddings, *indices, encoder)
+    return EmbeddedPair(train, test, train_embeddings, test_embeddings, *indices, facts)
 
 
 def _opened(flag: str, path: str, dataset: Dataset) -> tuple[Embeddings, str]:

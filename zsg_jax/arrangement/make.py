@@ -256,7 +256,7 @@ def make_and_write(
             "name": name,
             "budget": options.budget,
             "seed": options.seed,
-            **compared.pair.encoder,
+            **compared.pair.encoder_facts,
             "seconds": round(time.perf_counter() - started, 3),
             **made.facts,
             **provenance,

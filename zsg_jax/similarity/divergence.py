@@ -1,8 +1,8 @@
-"""KL divergence of word n-grams: how unlike the words of the rows seen are to those of test rows.
+"""KL divergence of word n-grams: how unlike the words seen are to those of the test set.
 
-KL = Σ_x p(x)·log(p(x) / (q(x) + 1e-10)) over the n-grams x of the rows seen, p their shares there
-and q their shares in the test rows (arXiv 2406.11721, similarity). Words are what white space
-parts, case and punctuation kept; no n-gram reaches over the end of a row.
+KL = Σ_x p(x)·log(p(x) / (q(x) + 1e-10)) over the n-grams x of the texts seen, p their shares there
+and q their shares in the test texts (arXiv 2406.11721, similarity). Words are what white space
+parts, case and punctuation kept; no n-gram reaches over the end of a text.
 """
 
 import math
@@ -18,15 +18,15 @@ FLOOR = 1e-10
 
 
 class Divergence:
-    """KL of the rows seen so far from each of several groups of test rows, kept up as rows come.
+    """KL of the texts seen so far from each of several groups of test texts, kept up as they come.
 
     With counts c of the n-grams seen, C their sum, KL = (Σ c·log c - Σ c·log(q + 1e-10)) / C
-    - log C. Both sums change only by the n-grams of new rows, so that a step costs what it adds.
+    - log C. Both sums change only by the n-grams of new texts, so that a step costs what it adds.
     The counts are held in memory, an entry for each different n-gram seen.
     """
 
     def __init__(self, groups: Sequence[Sequence[str]], n: int = 2) -> None:
-        """Counts the test rows.
+        """Counts the test texts.
 
         Args:
             groups: G lists of texts.
@@ -47,13 +47,13 @@ class Divergence:
             for gram, count in counts.items():
                 rows.append(self._index.setdefault(gram, len(self._index)))
                 columns.append(group)
-                # Above log 1e-10, which n-grams that no test row holds have: most of them.
+                # Above log 1e-10, which n-grams that no test text holds have: most of them.
                 lifts.append(math.log(count / total + FLOOR) - math.log(FLOOR))
         shape = (len(self._index), len(groups))
         self._lifts = sparse.csr_matrix((lifts, (rows, columns)), shape=shape, dtype=np.float64)
 
     def add(self, texts: Iterable[str]) -> None:
-        """Takes in rows that have been seen."""
+        """Takes in texts that have been seen."""
         new = Counter(gram for text in texts for gram in ngrams(text, self._n))
         known = [gram for gram in new if gram in self._index]
         for gram, count in new.items():
@@ -66,7 +66,7 @@ class Divergence:
             self._cross += self._lifts[known_at].T @ np.array([new[gram] for gram in known])
 
     def values(self) -> np.ndarray:
-        """(G,) float64 in nats; NaN as long as no row seen has an n-gram."""
+        """(G,) float64 in nats; NaN as long as no text seen has an n-gram."""
         if not self._total:
             return np.full(len(self._cross), np.nan)
         mean = (self._own - self._cross) / self._total

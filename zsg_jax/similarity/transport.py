@@ -83,7 +83,8 @@ def optimal_transport(
         costs = np.empty((len(x), len(y)))
         for at, block in blocks():
             costs[at] = block
-        paid, facts = _paid_exactly(costs), {}
+        facts: dict[str, Any] = {}
+        paid = _paid_exactly(costs)
     else:
         paid, facts = sinkhorn(x, y, cost, blocks)
     if distance == "cosine":

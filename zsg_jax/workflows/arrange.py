@@ -210,7 +210,7 @@ def _facts(
     return {
         "method": options.method,
         "arguments": {**dataclasses.asdict(options), "output": str(options.output)},
-        **pair.encoder,
+        **pair.encoder_facts,
         **sides,
         "test_rows_aimed_at": aimed,
         "test_rows_scored_only": len(pair.test) - aimed,

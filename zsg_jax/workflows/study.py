@@ -230,7 +230,7 @@ def _arrangements(
             search=search,
         )
         if leakage := compared.leakage:
-            summary = {"sentence": leakage.sentence(), **pair.encoder, **leakage.summary()}
+            summary = {"sentence": leakage.sentence(), **pair.encoder_facts, **leakage.summary()}
             once("write leakage", lambda: write_json(workdir / claims.LEAKAGE, summary))
         make.make_and_write(missing, compared, options, course, provenance=digests, search=search)
     return make.load_all(folders, digests)

@@ -10,7 +10,7 @@ from sklearn.feature_extraction.text import HashingVectorizer
 from zsg_jax.runtime.errors import check
 from zsg_jax.similarity.embeddings import unit_embeddings
 
-SCHEME = "hashing-1"  # changes whenever the same text would give another row
+SCHEME = "hashing-1"  # changes whenever the same text would give another embedding
 CHARACTERS = (2, 4)
 WORDS = (1, 2)
 BATCH = 1024
@@ -22,12 +22,12 @@ class HashingEncoder:
     Character n-grams of length 2 to 4 stay inside a word (a space marks its ends), which tells
     short strings without words apart, such as those of string rewriting; words and pairs of words
     tell instructions apart. Counts c become sign(c) · log(1 + |c|), so that a repeated phrase
-    does not drown the rest. A row depends on its own text only.
+    does not drown the rest. An embedding depends on its own text.
 
     Attributes:
         name: the encoder's name in file names and reports.
         dimension: columns of an embedding.
-        fingerprint: changes whenever the same text would give another row.
+        fingerprint: changes whenever the same text would give another embedding.
     """
 
     def __init__(self, dimension: int = 1024):
@@ -59,14 +59,14 @@ class HashingEncoder:
     def encode(
         self, texts: Sequence[str], on_progress: Callable[[int], object] | None = None
     ) -> np.ndarray:
-        """Embeds texts; an empty one gives a zero row.
+        """Embeds texts; an empty one gives zeros.
 
         Args:
             texts: n strings.
             on_progress: called with the number of texts finished since the last call.
 
         Returns:
-            (n, dimension) float32 unit rows.
+            (n, dimension) float32 of length one.
         """
         out = np.zeros((len(texts), self.dimension), np.float32)
         for start in range(0, len(texts), BATCH):

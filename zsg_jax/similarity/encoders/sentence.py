@@ -1,7 +1,7 @@
 """Turns texts into embeddings with a sentence-transformers model, such as all-MiniLM-L6-v2.
 
 An embedding that decides an order must not depend on its neighbours. XLA sums in another order
-for another array shape, so a row's shape depends on nothing but its own number of tokens: it goes
+for another array shape, so a text's shape depends on nothing but its number of tokens: it goes
 to the narrowest bucket that holds it, and every batch of a bucket has that bucket's one shape.
 """
 
@@ -95,14 +95,14 @@ class SentenceEncoder:
     def encode(
         self, texts: Sequence[str], on_progress: Callable[[int], object] | None = None
     ) -> np.ndarray:
-        """The embeddings of `texts`, (n, D) float32 with unit rows, in the order given.
+        """The embeddings of `texts`, (n, D) float32 of length one, in the order given.
 
-        On one machine a row is the same bit for bit whatever other texts are given with it, and
-        in whatever order. On several hosts every process gives the same texts and gets all rows.
+        On one machine each is the same bit for bit whatever other texts are given with it, and in
+        whatever order. On several hosts every process gives the same texts and gets all.
 
         Args:
             texts: any strings; the empty one has an embedding too.
-            on_progress: called with the number of rows that have just been finished.
+            on_progress: called with the number of texts that have just been finished.
         """
         embeddings = np.empty((len(texts), self.dimension), np.float32)
         running: deque[tuple[list[int], jax.Array]] = deque()

@@ -4,7 +4,9 @@ import time
 import pytest
 
 from zsg_jax.data.batches.pipeline import Batches
+from zsg_jax.data.batches.steps import Steps
 from zsg_jax.data.tokenize import store as tokens
+from zsg_jax.runtime.errors import UserError
 from zsg_jax.training import metrics
 from zsg_jax.workflows import study
 
@@ -40,6 +42,22 @@ def test_a_run_goes_on_with_other_workers_and_reads_its_tokens(
     train(small_config(**{"data.workers": 1}), workdir)
     assert read_metrics(workdir / RUN) == expected
     assert not multiprocessing.active_children()
+
+
+@pytest.mark.parametrize("packing", [True, False])
+def test_a_batch_that_the_arrangement_does_not_list_ends_the_run(
+    small_config, tmp_path, monkeypatch, packing
+):
+    laid = Steps.__getitem__
+
+    def swapped(self, step):
+        return laid(self, {4: 5, 5: 4}.get(int(step), step))
+
+    monkeypatch.setattr(Steps, "__getitem__", swapped)
+    with pytest.raises(UserError, match="at step 5 the devices took other instances"):
+        train(small_config(**{"training.packing": packing}), tmp_path)
+    taken = [row["step"] for row in metrics.read_records(tmp_path / RUN) if row["kind"] == "train"]
+    assert taken[-1] < 5
 
 
 def test_what_a_step_waits_for_its_batch_is_told(small_config, tmp_path, monkeypatch, capsys):

@@ -6,6 +6,7 @@ import time
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import closing
 from functools import partial
+from itertools import zip_longest
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -113,8 +114,8 @@ def train(run: TrainingRun, recipe: Recipe, *, facts: dict[str, str]) -> None:
     not the run was stopped on the way. `facts` are kept in finished.json for the report.
 
     Raises:
-        UserError: if a loss or a gradient is not finite (step and instances named), if what a
-            checkpoint consumed is not what the arrangement now lists, or if checkpoints or metrics
+        UserError: if a loss or a gradient is not finite (step and instances named), if what a step
+            or a checkpoint consumed is not what the arrangement lists, or if checkpoints or metrics
             that were written before are gone.
         Terminated: after a checkpoint of the step at work, if any process has had SIGTERM.
     """
@@ -230,6 +231,7 @@ class _Loop:
         self._check_finite(step, fetched)
         now = time.perf_counter()
         index = consumed(fetched)
+        self._check_listed(step, index)
         record = {
             "step": step,
             "kind": "train",
@@ -279,6 +281,17 @@ class _Loop:
         }
         self._checkpoints.save(step, _kept(self._state), position)
         self._clock = time.perf_counter()
+
+    def _check_listed(self, step: int, index: list[int]) -> None:
+        """What the devices took for a step is what the arrangement lists for it."""
+        listed = self._run.steps.listed(step - 1).tolist()
+        if index != listed:
+            wrong = next(i for i, pair in enumerate(zip_longest(index, listed)) if len({*pair}) > 1)
+            raise UserError(
+                f"{self._name}: at step {step} the devices took other instances than its "
+                f"arrangement lists, from place {wrong + 1} of {len(listed)} on; nothing of the "
+                "step is kept. This is a fault of the program or the machine: please report it"
+            )
 
     def _check_consumed(self, position: dict[str, Any]) -> None:
         listed = self._run.steps.order[: position["instances"]].tolist()

@@ -80,7 +80,7 @@ class Steps:
         self.counts = np.full(len(self), batch_size, np.int64)
         if packing is not None:
             allowed = np.asarray(sequence_counts(batch_size, packing.unit, packing.at_once))
-            needed = [len(self._pack(self._of(step))) for step in range(len(self))]
+            needed = [len(self._pack(self.listed(step))) for step in range(len(self))]
             self.counts = allowed[np.searchsorted(allowed, needed)]
 
     def __len__(self) -> int:
@@ -88,7 +88,7 @@ class Steps:
 
     def __getitem__(self, step: Any) -> Batch:
         step = int(step)
-        index, count = self._of(step), self._laid(step)
+        index, count = self.listed(step), self._laid(step)
         local = count // self._processes
         mine = slice(self._process * local, (self._process + 1) * local)
         if self._packing is None:
@@ -100,6 +100,10 @@ class Steps:
             length=self.length,
             segments=self._batch_size,
         )
+
+    def listed(self, step: int) -> np.ndarray:
+        """The instances of step + 1, as the arrangement lists them."""
+        return self.order[step * self._batch_size : (step + 1) * self._batch_size]
 
     def shapes(self, total: int) -> list[int]:
         """The numbers of sequences that the batches of steps 1 to `total` have, ascending."""
@@ -114,9 +118,6 @@ class Steps:
         """Rows of the batch of step + 1; what is over those computed is empty."""
         in_parts = self._packing is not None and self._packing.at_once < self._batch_size
         return self._batch_size if in_parts else int(self.counts[step])
-
-    def _of(self, step: int) -> np.ndarray:
-        return self.order[step * self._batch_size : (step + 1) * self._batch_size]
 
     def _pack(self, index: np.ndarray) -> list[list[int]]:
         return pack(self._lengths[index], self.length)

@@ -57,7 +57,7 @@ def test_metrics_that_were_written_must_be_there_on_a_resume(workdir, small_conf
     unfinish(workdir)
     path = workdir / RUN / "metrics.jsonl"
     path.write_text("".join(harm(path.read_text().splitlines(keepends=True))))
-    refused(small_config(), workdir, "does not hold the rows of steps 0 to 10")
+    refused(small_config(), workdir, "does not hold the records of steps 0 to 10")
 
 
 def test_a_finished_run_whose_metrics_changed_is_not_reported(workdir, small_config):

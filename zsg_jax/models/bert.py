@@ -50,7 +50,7 @@ class Attention(nnx.Module):
         k_BxMxNxH = self.k(x_BxLxD).reshape(heads)
         v_BxMxNxH = self.v(x_BxLxD).reshape(heads)
         scores = jnp.einsum("blnh,bmnh->bnlm", q_BxLxNxH, k_BxMxNxH) * heads[-1] ** -0.5
-        # The lowest finite number and not -inf: a row without a token would make softmax 0/0.
+        # The lowest finite number and not -inf: a sequence without a token would make softmax 0/0.
         scores = jnp.where(mask_BxM[:, None, None], scores, jnp.finfo(scores.dtype).min)
         weights = jax.nn.softmax(scores, axis=-1)
         return self.o(jnp.einsum("bnlm,bmnh->blnh", weights, v_BxMxNxH).reshape(B, L, D))

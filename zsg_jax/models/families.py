@@ -1,4 +1,4 @@
-"""The language models that can be trained: a family is a row here, and a layout in huggingface.
+"""The language models that can be trained: a family is an entry here, and a layout in huggingface.
 
 A family's name is what Hugging Face calls its model_type.
 """

@@ -125,7 +125,7 @@ def run(
 
     Args:
         layers: from `stack`.
-        call: computes a layer of what the last one gave. Of the layer's number it is told the
+        call: computes a layer of what the last one gave. Of the layer's number it gets the
             remainder by `period`.
         carry: what the first takes, arrays in any nesting; the others take the same shapes.
         compute: what its backward pass keeps.

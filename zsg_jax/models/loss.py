@@ -25,7 +25,7 @@ def token_losses(
     *,
     parts: int | None = None,
 ) -> jax.Array:
-    """The cross-entropy of every next token, (B, L) float32 nats; the last of a row means nothing.
+    """The cross-entropy of every next token, (B, L) float32 nats; the last one means nothing.
 
     Args:
         x_BxLxD: what the head takes; position l predicts token l + 1.
@@ -42,7 +42,7 @@ def token_losses(
 
 
 def answer_losses(losses_BxL: jax.Array, loss_mask_BxL: jax.Array) -> tuple[jax.Array, jax.Array]:
-    """Sums the cross-entropy of the masked tokens of each row.
+    """Sums the cross-entropy of the masked tokens of each sequence.
 
     Args:
         losses_BxL: from `token_losses`.
@@ -62,7 +62,7 @@ def segment_losses(
     segment_ids_BxL: jax.Array,
     segments: int,
 ) -> tuple[jax.Array, jax.Array]:
-    """`answer_losses` of every segment of a row.
+    """`answer_losses` of every segment of a sequence.
 
     Args:
         segment_ids_BxL: int32, from 1; 0 is padding.
@@ -73,9 +73,9 @@ def segment_losses(
     """
     # A sum under a mask and not a scatter, whose order of addition is not fixed on every device.
     ids = jnp.arange(1, segments + 1)[:, None]
-    mine_BxSxL = (segment_ids_BxL[:, None, 1:] == ids) & loss_mask_BxL[:, None, 1:]
-    sums = jnp.where(mine_BxSxL, losses_BxL[:, None, :-1], 0.0).sum(axis=2)
-    return sums, mine_BxSxL.sum(axis=2, dtype=jnp.int32)
+    own_BxSxL = (segment_ids_BxL[:, None, 1:] == ids) & loss_mask_BxL[:, None, 1:]
+    sums = jnp.where(own_BxSxL, losses_BxL[:, None, :-1], 0.0).sum(axis=2)
+    return sums, own_BxSxL.sum(axis=2, dtype=jnp.int32)
 
 
 class _Words(NamedTuple):
@@ -130,8 +130,8 @@ def _forward(
         now = jnp.maximum(largest, logits.max((2, 3)))
         total = total * jnp.exp(largest - now)
         total += jnp.exp(logits - now[..., None, None]).sum((2, 3))
-        mine = ids == labels_BxL[..., None, None]
-        return (now, total, picked + jnp.where(mine, logits, 0.0).sum((2, 3))), None
+        hit = ids == labels_BxL[..., None, None]
+        return (now, total, picked + jnp.where(hit, logits, 0.0).sum((2, 3))), None
 
     zeros = jnp.zeros(labels_BxL.shape, jnp.float32)
     lowest = jnp.full_like(zeros, jnp.finfo(jnp.float32).min)
@@ -150,8 +150,8 @@ def _backward(
         of_x, of_head = carry
         logits, weights, ids = words.logits(x_BxLxD, index)
         chances = jnp.exp(logits - log_total[..., None, None])
-        mine = ids == labels_BxL[..., None, None]
-        error = ((chances - mine) * change_BxL[..., None, None]).astype(x_BxLxD.dtype)
+        hit = ids == labels_BxL[..., None, None]
+        error = ((chances - hit) * change_BxL[..., None, None]).astype(x_BxLxD.dtype)
         of_x += jnp.einsum("bltc,dtc->bld", error, weights, preferred_element_type=jnp.float32)
         part = jnp.einsum("bld,bltc->dtc", x_BxLxD, error, preferred_element_type=jnp.float32)
         # A transpose after it, of a tied table, is not to be folded into the product: XLA's CPU

@@ -19,7 +19,7 @@ REMAT: dict[str, Any] = {
     "dots": jax.checkpoint_policies.dots_with_no_batch_dims_saveable,
     "full": jax.checkpoint_policies.nothing_saveable,
 }
-# The axes that split the rows of a batch; and the one that splits heads, feed-forward and words.
+# What splits the sequences of a batch; and what splits heads, feed-forward and words.
 ROWS = ("data", "fsdp")
 TENSOR = "tensor"
 
@@ -50,7 +50,7 @@ def constrain(x: jax.Array, *axes: str | tuple[str, ...] | None) -> jax.Array:
 
 
 def constrain_rows(x: jax.Array) -> jax.Array:
-    """`x`, (B, …), split over its rows alone."""
+    """`x`, (B, …), split over its sequences alone."""
     return constrain(x, ROWS, *[None] * (x.ndim - 1))
 
 

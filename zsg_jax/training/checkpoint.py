@@ -98,7 +98,12 @@ class Checkpoints:
             UserError: as `whole`.
         """
         folder = self.whole(step)
-        return int(folder.name), _load_part(folder / STATE, "params")
+        where = SingleDeviceSharding(jax.local_devices(backend="cpu")[0])
+        shapes = jax.tree.map(
+            lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=where),
+            parameter_shapes(folder),
+        )
+        return int(folder.name), load_parameters(folder, shapes)
 
     def whole(self, step: int | None = None) -> Path:
         """The folder of one checkpoint on this machine, every file of it checked.
@@ -179,13 +184,3 @@ def load_parameters(folder: Path, abstract: Any) -> Any:
             left out.
     """
     return _load(folder / STATE, {"params": abstract})["params"]
-
-
-def _load_part(folder: Path, name: str) -> Any:
-    """One entry of a state, on the first CPU, whatever devices it was saved from."""
-    where = SingleDeviceSharding(jax.local_devices(backend="cpu")[0])
-    shapes = jax.tree.map(
-        lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=where),
-        ocp.metadata(folder).metadata[name],
-    )
-    return _load(folder, {name: shapes})[name]

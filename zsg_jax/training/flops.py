@@ -68,18 +68,12 @@ def train(model: ModelConfig, lengths: Iterable[int], *, frozen: bool = False) -
 
 def forward(model: ModelConfig, lengths: Iterable[int]) -> int:
     """FLOPs of a forward pass over segments of these lengths, in tokens."""
-    all_lengths = [int(length) for length in lengths]
-    return 2 * weights(model) * sum(all_lengths) + attention(model, all_lengths)
-
-
-def attention(model: ModelConfig, lengths: Iterable[int]) -> int:
-    """FLOPs of a forward pass that the pairs of queries and keys take, products with none else."""
-    each = list(lengths)
+    each = [int(length) for length in lengths]
     by_window = {window: sum(pairs(length, window) for length in each) for window in model.windows}
     windows = (model.windows[layer % len(model.windows)] for layer in range(model.num_layers))
     # A score takes a product over the head's width, and so does a value's share.
-    seen = sum(by_window[window] for window in windows)
-    return 2 * 2 * model.num_heads * model.head_dim * seen
+    attention = 2 * 2 * model.num_heads * model.head_dim * sum(by_window[one] for one in windows)
+    return 2 * weights(model) * sum(each) + attention
 
 
 def weights(model: ModelConfig) -> int:
@@ -118,11 +112,11 @@ class Speed:
         known = [one for one in peaks if one is not None]
         self._peak = sum(known) if len(known) == len(peaks) else None
 
-    def __call__(self, rows: Sequence[int], seconds: float) -> dict[str, Any]:
+    def __call__(self, index: Sequence[int], seconds: float) -> dict[str, Any]:
         """The fields of a step.
 
         Args:
-            rows: the instances it consumed, on all processes.
+            index: the instances it consumed, on all processes.
             seconds: how long it took.
 
         Returns:
@@ -130,7 +124,7 @@ class Speed:
             this module defines it, where the peak of every device is known; memory, bytes, the most
             that was in use on any device of this process since it began, where the device tells.
         """
-        lengths = self._lengths[np.asarray(rows, np.int64)]
+        lengths = self._lengths[np.asarray(index, np.int64)]
         fields: dict[str, Any] = {"tokens_per_second": round(float(lengths.sum()) / seconds, 1)}
         if self._peak is not None:
             done = train(self._model, lengths)

@@ -345,7 +345,7 @@ def _check_records(
         or train[-1].get("order_digest") != position["order_digest"]
     ):
         raise UserError(
-            f"{run.folder / metrics.FILE}: does not hold the rows of steps 0 to {done} that the "
+            f"{run.folder / metrics.FILE}: does not hold the records of steps 0 to {done} that the "
             f"checkpoint of step {done} follows; restore it, or delete {run.folder} to train this "
             "run from the start"
         )

@@ -37,7 +37,7 @@ RULES: tuple[tuple[str, PartitionSpec], ...] = (
     (r"(^|/)(step|count|dropout_key)$", PartitionSpec()),
 )
 
-# Every array of a batch is split over its rows.
+# Every array of a batch is split over its sequences.
 BATCH = PartitionSpec(ROWS)
 
 
@@ -99,12 +99,12 @@ def mesh_sizes(data: int, fsdp: int, tensor: int, *, devices: int) -> dict[str, 
 
 
 def row_devices(mesh: Mesh) -> int:
-    """Over how many devices the rows of a batch are split."""
+    """Over how many devices the sequences of a batch are split."""
     return math.prod(mesh.shape[axis] for axis in ROWS)
 
 
 def rows_fit(mesh: Mesh, batch_size: int, micro_batch_size: int) -> None:
-    """Checks that a step's rows divide over micro-batches, and those over the mesh.
+    """Checks that a step's sequences divide over micro-batches, and those over the mesh.
 
     Raises:
         UserError: naming micro-batch sizes that would fit.
@@ -184,7 +184,7 @@ def vocabulary_padding(vocab_size: int, mesh: Mesh) -> int:
 
 
 def place_batch(batch: dict[str, np.ndarray], mesh: Mesh) -> dict[str, jax.Array]:
-    """Puts this process's rows of a batch on its devices, as its part of the global batch."""
+    """Puts this process's sequences of a batch on its devices, as its part of the global batch."""
     sharding = NamedSharding(mesh, BATCH)
     # This is the transfer that is meant, where others are forbidden.
     with jax.transfer_guard("allow"):

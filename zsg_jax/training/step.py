@@ -39,20 +39,20 @@ def train_step(
     """Takes one optimizer step on one batch.
 
     The loss is the sum of the step's token losses over the number of its answer tokens, however
-    the rows are divided into micro-batches: every micro-batch is weighed by the step's count.
+    the sequences are divided into micro-batches: every micro-batch is weighed by the step's count.
 
     Args:
         state: as `Trainer.initial_state` makes it. Where it holds frozen parameters, those under
             params are adapters of them; where it holds a dropout_key, dropout follows from that,
             the step and the micro-batch.
-        batch: as `data.pipeline.lay` or `data.packing.lay_packed` makes it, B rows.
+        batch: as `data.pipeline.lay` or `data.packing.lay_packed` makes it, B sequences.
         hidden, vocab_size: the model, and the words that it can predict.
         micro_batches: A, divides B; gradients of A parts are summed before the update. Of a packed
             batch, the parts after the last that holds a token are not computed.
 
     Returns:
         The new state, and metrics: loss (mean nats a token), grad_norm (before clipping),
-        learning_rate, tokens (answer tokens), fill (the share of the rows' places that hold a
+        learning_rate, tokens (answer tokens), fill (the share of the sequences' places that hold a
         token), and the batch's own index (and slot), which say what this step consumed.
     """
     answer_tokens = batch["loss_mask"][:, 1:].sum(dtype=jnp.int32)
@@ -104,14 +104,11 @@ def _in_parts(
     value_and_grad: Callable[..., Any], params: Any, batch: dict[str, jax.Array], count: int
 ) -> tuple[jax.Array, Any, int | jax.Array]:
     """Sums of `count` parts of a batch in float32, and how many of them were computed."""
-    # Strided parts: each takes as many rows from every device, so no row changes its device.
-    parts = {
-        name: rows.reshape(-1, count, *rows.shape[1:]).swapaxes(0, 1)
-        for name, rows in batch.items()
-    }
+    # Strided parts: each takes as many sequences from every device, so none changes its device.
+    parts = {name: x.reshape(-1, count, *x.shape[1:]).swapaxes(0, 1) for name, x in batch.items()}
 
     def add(number: jax.Array, carry: Any) -> Any:
-        part = jax.tree.map(lambda rows: rows[number], parts)
+        part = jax.tree.map(lambda x: x[number], parts)
         return jax.tree.map(jnp.add, carry, value_and_grad(params, part, number))
 
     zero = jnp.zeros(()), jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, jnp.float32), params)

@@ -165,10 +165,10 @@ class Trainer:
         return lambda state, batch: by_size[len(batch["tokens"])](state, batch)
 
     def abstract_batch(
-        self, length: int, rows: int | None = None
+        self, length: int, sequences: int | None = None
     ) -> dict[str, jax.ShapeDtypeStruct]:
-        """Shapes of the global batch of one step, `rows` (default: one an instance) of `length`."""
-        count = self._options.batch_size if rows is None else rows
+        """Shapes of a step's global batch, `sequences` (default: one an instance) of `length`."""
+        count = self._options.batch_size if sequences is None else sequences
         where = NamedSharding(self.mesh, sharding.BATCH)
 
         def shape(size: tuple[int, ...], dtype: Any) -> jax.ShapeDtypeStruct:
@@ -197,10 +197,10 @@ class Trainer:
             "micro_batches": self._options.batch_size // self._options.micro_batch_size,
         }
 
-    def _compile(self, total: int, length: int, rows: int) -> jax.stages.Compiled:
+    def _compile(self, total: int, length: int, sequences: int) -> jax.stages.Compiled:
         return compile_train_step(
             self.abstract_state,
-            self.abstract_batch(length, rows),
+            self.abstract_batch(length, sequences),
             self.mesh,
             **self.train_step_arguments(total),
         )

@@ -26,7 +26,7 @@ def choose(platform: str, *, head_dim: int, length: int, dtype: Any) -> tuple[st
 
     Args:
         platform: that of the devices: "gpu" for those at hand, "tpu" or another.
-        head_dim, length: sizes of a head and of the longest row.
+        head_dim, length: sizes of a head and of the longest sequence.
         dtype: of queries, keys and values.
 
     Returns:
@@ -53,7 +53,7 @@ def attend(
     """Grouped-query attention (arXiv 2305.13245), softmax in float32; the shape of `q` comes back.
 
     A query sees the keys of its own segment up to itself. Under a mesh (`jax.set_mesh`) every
-    device computes its own rows, split over "data" and "fsdp", and heads, split over "tensor".
+    device computes its own sequences, split over "data" and "fsdp", and heads, split over "tensor".
 
     Args:
         q_BxLxKxGxH, k_BxLxKxH, v_BxLxKxH: of one dtype; see `choose` for what a kernel takes.

@@ -28,7 +28,7 @@ def refusal(*, head_dim: int, length: int, dtype: Any) -> str | None:
     if head_dim % 8 or head_dim > widest:
         return f"cuDNN's kernel takes heads of 8, 16, … {widest} numbers, not {head_dim}"
     if length % 2:
-        return f"cuDNN's kernel takes a mask for rows of even length, not {length}"
+        return f"cuDNN's kernel takes a mask for sequences of even length, not {length}"
     return None
 
 

@@ -16,21 +16,21 @@ def on_each_device(
     v_BxLxKxH: jax.Array,
     segment_ids_BxL: jax.Array,
 ) -> jax.Array:
-    """`kernel` of these four on every device's own rows and heads; the shape of `q` comes back.
+    """`kernel` on every device's own sequences and heads; the shape of `q` comes back.
 
     The compiler cannot split a kernel it does not see into. The mesh is that of `jax.set_mesh`;
-    without one, or inside `jax.shard_map`, the kernel is called as it is. Rows or heads that do
-    not divide over their axes are computed by each of its devices.
+    without one, or inside `jax.shard_map`, the kernel is called as it is. Sequences or heads that
+    do not divide over their axes are computed by each of its devices.
     """
     mesh = jax.sharding.get_abstract_mesh()
     if mesh.empty or mesh.are_all_axes_manual:
         return kernel(q_BxLxKxGxH, k_BxLxKxH, v_BxLxKxH, segment_ids_BxL)
     B, _, K, _, _ = q_BxLxKxGxH.shape
-    rows = _that_divide(B, ROWS, mesh)
-    whole = PartitionSpec(rows, None, _that_divide(K, (TENSOR,), mesh))
+    split = _that_divide(B, ROWS, mesh)
+    whole = PartitionSpec(split, None, _that_divide(K, (TENSOR,), mesh))
     return jax.shard_map(
         kernel,
-        in_specs=(whole, whole, whole, PartitionSpec(rows)),
+        in_specs=(whole, whole, whole, PartitionSpec(split)),
         out_specs=whole,
         # A kernel does not say along which axes its results vary.
         check_vma=False,

@@ -24,14 +24,14 @@ MOST_IN_BLOCK = 512
 def refusal(*, length: int, dtype: Any) -> str | None:
     """Why the kernel does not compute such attention, or None if it does; any head will do."""
     if length < LANES:
-        return f"rows of {length} positions are shorter than a block of {LANES}"
+        return f"sequences of {length} positions are shorter than a block of {LANES}"
     if dtype not in (jnp.bfloat16, jnp.float32):
         return f"splash computes bfloat16 and float32, not {jnp.dtype(dtype).name}"
     return None
 
 
 def block_size(length: int) -> int:
-    """The largest block for rows of `length` positions, a multiple of LANES, that divides them."""
+    """The largest block, a multiple of LANES, that divides a sequence's `length`."""
     return max(n for n in range(LANES, MOST_IN_BLOCK + 1, LANES) if length % n == 0)
 
 

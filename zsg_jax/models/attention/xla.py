@@ -1,6 +1,6 @@
 """Attention in plain XLA, for every machine: blocks of queries under a mask of segments.
 
-Letters in names give shapes: B rows, L positions (M when they are keys), K key-value heads,
+Letters in names give shapes: B sequences, L positions (M when they are keys), K key-value heads,
 G query heads for each of them, H head width.
 """
 
@@ -42,8 +42,8 @@ def attend(
     """Attention inside segments, softmax in float32; partitions over any mesh by itself.
 
     Blocks of queries look only at keys up to their end, and from the beginning of their window on,
-    which saves half the scores of a long row, or more. The backward pass computes a block's scores
-    again instead of keeping all of them, (B, heads, L, L), from the forward pass.
+    which saves half the scores of a long sequence, or more. The backward pass computes a block's
+    scores again instead of keeping all of them, (B, heads, L, L), from the forward pass.
     """
     L = q_BxLxKxGxH.shape[1]
     mask_BxLxL = segment_mask(segment_ids_BxL, window)

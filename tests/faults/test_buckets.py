@@ -101,7 +101,7 @@ def rows_of(address, run=RUN):
     return [{key: value for key, value in row.items() if key not in CLOCKS} for row in rows]
 
 
-def finished(address):
+def kept_steps(address):
     return sorted(
         int(name.split("/")[3])
         for name in Store(address).list()
@@ -126,14 +126,14 @@ def test_a_study_goes_on_on_another_machine_from_the_bucket_alone(
         patch.setattr(study.metrics.MetricsLog, "write", stop)
         with pytest.raises(KeyboardInterrupt):
             study.run(config, address, command="test")
-    assert finished(address) == [4]
+    assert kept_steps(address) == [4]
     # What had been made when it was stopped is there, and of what was half made nothing.
     assert [row["step"] for row in rows_of(address)][-1] == 6
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "another"))
     page = study.run(config, address, command="test")
     assert "going on after step 4" in capsys.readouterr().err
     assert rows_of(address) == expected
-    assert finished(address) == [8, 10]
+    assert kept_steps(address) == [8, 10]
     assert Store(address).read("report/index.html") == page.read_bytes()
     assert [name for name in Store(address).list() if ".partial" in name or "scratch" in name] == []
 
@@ -248,7 +248,7 @@ def test_machines_that_share_no_disk_share_a_bucket(place, stores, tmp_path, fre
     processes = several(
         free_port(), stores, tmp_path, two, "--config.mesh.fsdp=8", "--config.mesh.data=1"
     )
-    while not finished(two):
+    while not kept_steps(two):
         assert all(process.poll() is None for process in processes)
         time.sleep(0.1)
     # One is gone, with its disk; the other ends, and all go on, on another mesh.

@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from zsg_jax.evaluation.decoding import STUDY, Sampling, choose, kept
 from zsg_jax.evaluation.generation import Generator, Written
-from zsg_jax.evaluation.sampling import STUDY, Sampling, choose, kept
 from zsg_jax.models.families import FAMILIES
 from zsg_jax.models.huggingface.write import write
 from zsg_jax.models.lora import LoRA, merge
@@ -113,7 +113,7 @@ CHILD = """
 import dataclasses, json
 import jax, numpy as np
 from zsg_jax.evaluation.generation import Generator
-from zsg_jax.evaluation.sampling import STUDY
+from zsg_jax.evaluation.decoding import STUDY
 from zsg_jax.models.families import FAMILIES
 from zsg_jax.models.model import abstract, initialize
 from zsg_jax.training import sharding

@@ -105,8 +105,8 @@ class Comparison:
     def cosines(self) -> RowStatistics:
         """Each training example's cosines over the test examples."""
         if Needs.STATISTICS in self._needs:
-            assert self._first.statistics is not None
-            return self._first.statistics
+            assert self._scanned.statistics is not None
+            return self._scanned.statistics
         return row_statistics(self._train, self._test, search=self._search)
 
     @cached_property
@@ -127,7 +127,7 @@ class Comparison:
     @cached_property
     def task_wsd(self) -> WeightedDistance:
         """The WSD of each task's mean embedding, tasks in order of first appearance."""
-        found = self._first if Needs.TASK_MEANS in self._needs else None
+        found = self._scanned if Needs.TASK_MEANS in self._needs else None
         found = found or scan(self._train, self._test, groups=self.tasks, search=self._search)
         assert found.means is not None
         of_tasks = distances(found.means, self._test, distance=self.distance, search=self._search)
@@ -148,7 +148,7 @@ class Comparison:
             self._train, self._test, distance=self.distance, exact=exact, search=self._search
         )
 
-    def first(self, order: np.ndarray) -> Arrangement:
+    def within_budget(self, order: np.ndarray) -> Arrangement:
         """The first of an order of the pool, as many as the budget allows; all are of turn 1."""
         order = order[: self.budget]
         return Arrangement(order, np.ones(len(order), np.int32))
@@ -159,7 +159,7 @@ class Comparison:
         return len(self) if self.budget is None else min(self.budget, len(self))
 
     @cached_property
-    def _first(self) -> Found:
+    def _scanned(self) -> Found:
         """All that was announced, of one pass."""
         length = first_length(len(self), max(1, len(self._test)), self.budget)
         return scan(
@@ -175,7 +175,7 @@ class Comparison:
     def _turns(self, *, farthest: bool) -> Arrangement:
         lists = None
         if (Needs.FARTHEST if farthest else Needs.NEAREST) in self._needs:
-            lists = self._first.farthest if farthest else self._first.nearest
+            lists = self._scanned.farthest if farthest else self._scanned.nearest
         return tmta(
             self._train,
             self._test,

@@ -25,7 +25,7 @@ from zsg_jax.similarity.trajectory import Trajectory, save_trajectory, trajector
 
 
 @dataclass(frozen=True)
-class ArrangementOptions:
+class MethodOptions:
     """What arrangements are made with.
 
     Attributes:
@@ -117,7 +117,7 @@ def timed(seconds: dict[str, float], stage: str) -> Iterator[None]:
 
 def compare(
     pair: EmbeddedPair,
-    options: ArrangementOptions,
+    options: MethodOptions,
     *,
     toward: np.ndarray | None = None,
     leaks: LeakSearch | None = None,
@@ -166,7 +166,7 @@ def compare(
 
 
 def _comparison(
-    pair: EmbeddedPair, options: ArrangementOptions, asked: Needs, search: Search
+    pair: EmbeddedPair, options: MethodOptions, asked: Needs, search: Search
 ) -> Comparison:
     return Comparison(
         pair.train_embeddings,
@@ -233,7 +233,7 @@ def is_made(folder: Path) -> bool:
 def make_and_write(
     folders: Mapping[str, Path],
     compared: Compared,
-    options: ArrangementOptions,
+    options: MethodOptions,
     course: Course,
     *,
     provenance: dict[str, Any],

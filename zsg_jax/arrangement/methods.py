@@ -13,7 +13,7 @@ from zsg_jax.arrangement import permutations
 from zsg_jax.arrangement.arrangement import Arrangement
 from zsg_jax.arrangement.comparison import Comparison, Needs
 from zsg_jax.arrangement.subsets import halves, polar, turn_range, uniform
-from zsg_jax.runtime.errors import UserError, check, nearest
+from zsg_jax.runtime.errors import UserError, check, did_you_mean
 
 STRONG = 10.0  # a weight of WSD's average from which on the minimum hardly counts
 
@@ -132,10 +132,13 @@ def _both_ends(
     """An order of the pool nearest first, and the same backward."""
     return {
         f"{name}-nft": Method(
-            lambda c, seed: c.first(nearest(c)), criterion.needs, criterion, by_task=by_task
+            lambda c, seed: c.within_budget(nearest(c)), criterion.needs, criterion, by_task=by_task
         ),
         f"{name}-fft": Method(
-            lambda c, seed: c.first(nearest(c)[::-1]), criterion.needs, criterion, by_task=by_task
+            lambda c, seed: c.within_budget(nearest(c)[::-1]),
+            criterion.needs,
+            criterion,
+            by_task=by_task,
         ),
     }
 
@@ -167,9 +170,13 @@ METHODS: dict[str, Method] = {
         shuffles=True,
     ),
     # The pool without regard to the test set.
-    "random": Method(lambda c, seed: c.first(permutations.random(len(c), seed)), shuffles=True),
-    "round-robin": Method(lambda c, seed: c.first(permutations.round_robin(c.tasks)), by_task=True),
-    "cluster": Method(lambda c, seed: c.first(permutations.cluster(c.tasks)), by_task=True),
+    "random": Method(
+        lambda c, seed: c.within_budget(permutations.random(len(c), seed)), shuffles=True
+    ),
+    "round-robin": Method(
+        lambda c, seed: c.within_budget(permutations.round_robin(c.tasks)), by_task=True
+    ),
+    "cluster": Method(lambda c, seed: c.within_budget(permutations.cluster(c.tasks)), by_task=True),
     # Fine grain.
     **_fine("wsd", WSD),
     **_fine("min", MINIMUM),
@@ -213,7 +220,7 @@ def _subset(
             order = choose(comparison.own_wsd.distance, comparison.tasks, number)
             if shuffles:
                 order = order[permutations.random(len(order), seed)]
-            return comparison.first(order)
+            return comparison.within_budget(order)
 
         return Method(arrange, OWN_WSD.needs, OWN_WSD, shuffles, by_task=True)
 
@@ -272,7 +279,7 @@ def _find(plain: str, name: str) -> Method:
         raise UserError(f"{name!r}: {meant[0].usage}")
     if plain not in METHODS:
         raise UserError(
-            f"{name!r} is unknown; choose from {', '.join(NAMES)}{nearest(plain, NAMES)}"
+            f"{name!r} is unknown; choose from {', '.join(NAMES)}{did_you_mean(plain, NAMES)}"
         )
     return METHODS[plain]
 

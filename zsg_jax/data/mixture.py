@@ -12,7 +12,7 @@ from zsg_jax.data.formats.jsonl import json_file
 from zsg_jax.data.formats.tables import HUB
 from zsg_jax.data.formats.tfds import PREFIX
 from zsg_jax.data.sampling import draw, sample
-from zsg_jax.runtime.errors import check, nearest
+from zsg_jax.runtime.errors import check, did_you_mean
 
 SUFFIX = ".mix.json"
 
@@ -201,5 +201,5 @@ def _check_keys(label: str, given: dict[str, Any], known: Collection[str]) -> No
         check(
             key in known,
             f"{label}: {key!r} is a key that nothing reads; there are {', '.join(known)}"
-            + nearest(key, known),
+            + did_you_mean(key, known),
         )

@@ -10,7 +10,7 @@ from zsg_jax.data.dataset import Dataset
 from zsg_jax.data.formats.jsonl import json_file
 from zsg_jax.data.sampling import sample
 from zsg_jax.data.schemas.read import NO_TASK
-from zsg_jax.runtime.errors import check, nearest
+from zsg_jax.runtime.errors import check, did_you_mean
 from zsg_jax.runtime.progress import count, say
 
 HELD_OUT = "held-out:"
@@ -101,7 +101,7 @@ def _from_file(path: Path, train_tasks: Collection[str], test_tasks: Collection[
             not missing,
             f"data.split: {path}: {key}: no row of data.{side} has the task of {_named(missing)}; "
             "take it out of the list, or give the rows"
-            + (nearest(min(missing), tasks) if missing else ""),
+            + (did_you_mean(min(missing), tasks) if missing else ""),
         )
         sides.append(frozenset(listed or ()))
     both = sides[0] & sides[1]

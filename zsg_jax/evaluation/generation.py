@@ -17,7 +17,7 @@ import numpy as np
 from flax import nnx
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
-from zsg_jax.evaluation.sampling import Sampling, choose, penalized
+from zsg_jax.evaluation.decoding import Sampling, choose, penalized
 from zsg_jax.models import cache as caches
 from zsg_jax.models.families import ModelConfig
 from zsg_jax.models.model import hidden_with, logits_of

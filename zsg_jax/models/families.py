@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 from zsg_jax.models.decoder import DecoderConfig
 from zsg_jax.models.gpt2 import Gpt2Config
 from zsg_jax.models.rotary import Llama3Scaling
-from zsg_jax.runtime.errors import UserError, check, nearest
+from zsg_jax.runtime.errors import UserError, check, did_you_mean
 
 ModelConfig = DecoderConfig | Gpt2Config
 # The family of random weights that name none.
@@ -41,7 +41,7 @@ class Family(NamedTuple):
                 none were given.
         """
         if size not in self.sizes:
-            hint = nearest(size, self.sizes, cutoff=0.3)
+            hint = did_you_mean(size, self.sizes, cutoff=0.3)
             raise UserError(
                 f"{self.name} size {size!r} is not one of {', '.join(self.sizes)}{hint}"
             )

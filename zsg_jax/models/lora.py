@@ -13,7 +13,7 @@ import jax.numpy as jnp
 from flax import nnx, traverse_util
 
 from zsg_jax.models.placement import Params
-from zsg_jax.runtime.errors import UserError, check, nearest
+from zsg_jax.runtime.errors import UserError, check, did_you_mean
 
 ALL = "all"
 # What can be adapted, by the part of a layer that holds it.
@@ -98,7 +98,7 @@ def attach(model: Any, lora: LoRA, rngs: nnx.Rngs, *, training: bool) -> None:
         if target not in (ALL, *found):
             raise UserError(
                 f"LoRA: target {target!r} is none of {', '.join((ALL, *found))}"
-                + nearest(target.removesuffix("_proj"), found)
+                + did_you_mean(target.removesuffix("_proj"), found)
             )
     for name, part in found.items():
         if ALL in lora.targets or name in lora.targets:

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from zsg_jax.runtime.errors import UserError, nearest
+from zsg_jax.runtime.errors import UserError, did_you_mean
 from zsg_jax.training.flops import PEAKS
 
 GB, GIB = 10**9, 2**30
@@ -83,6 +83,7 @@ def chip(name: str) -> Chip:
     if name not in CHIPS:
         known = ", ".join([*CHIPS, "cpu"])
         raise UserError(
-            f"--topology {name}: a chip that is not known; known are {known}{nearest(name, CHIPS)}"
+            f"--topology {name}: a chip that is not known; known are {known}"
+            + did_you_mean(name, CHIPS)
         )
     return CHIPS[name]

@@ -10,7 +10,7 @@ from typing import Any
 import jax
 
 from zsg_jax.planning.chips import CHIPS, GIB, Chip, chip
-from zsg_jax.runtime.errors import UserError, first_line, nearest
+from zsg_jax.runtime.errors import UserError, did_you_mean, first_line
 
 # Chips along the sides of a host's block.
 _HOST = {"v4": (2, 2, 1), "v5p": (2, 2, 1), "v5e": (2, 2), "v6e": (2, 2)}
@@ -156,7 +156,7 @@ def _grid(text: str, name: str, number: int) -> str:
         sizes = [f"{name}-{count * (2 if sides == 3 else 1)}" for count in grids]
         raise UserError(
             f"--topology {text}: give the sides, as {_example(name)}, or one of "
-            f"{', '.join(sizes)}{nearest(text, sizes)}"
+            f"{', '.join(sizes)}{did_you_mean(text, sizes)}"
         )
     return grids[chips]
 

@@ -14,7 +14,7 @@ from typing import NamedTuple
 import fsspec
 import jax
 
-from zsg_jax.runtime.errors import FULL, Unavailable, UserError, first_line, nearest
+from zsg_jax.runtime.errors import FULL, Unavailable, UserError, did_you_mean, first_line
 
 # By scheme: the package that fsspec reads it with.
 SCHEMES = {"gs": "gcsfs", "s3": "s3fs"}
@@ -83,7 +83,8 @@ class Store:
         if scheme not in SCHEMES:
             raise UserError(
                 f"{flag} {self.address}: is no folder, and of object stores only gs:// and s3:// "
-                f"are known; mount it (rclone mount) and give the folder{nearest(scheme, SCHEMES)}"
+                "are known; mount it (rclone mount) and give the folder"
+                + did_you_mean(scheme, SCHEMES)
             )
         if not rest:
             raise UserError(f"{flag} {self.address}: names no bucket; give {scheme}://BUCKET/NAME")

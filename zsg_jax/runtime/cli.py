@@ -14,7 +14,7 @@ from absl import flags
 from ml_collections import ConfigDict
 
 from zsg_jax.runtime import signals as stopping
-from zsg_jax.runtime.errors import FULL, UserError, first_line, nearest
+from zsg_jax.runtime.errors import FULL, UserError, did_you_mean, first_line
 
 speaker = "zsg_jax"  # and which process it is, where others speak too
 
@@ -44,7 +44,7 @@ class Parser(argparse.ArgumentParser):
     def error(self, message: str) -> NoReturn:
         flags = [flag for flag in self._option_string_actions if flag.startswith("--")]
         unknown = message.removeprefix("unrecognized arguments: ").split()[0].partition("=")[0]
-        known = nearest(unknown, flags) if unknown.startswith("--") else ""
+        known = did_you_mean(unknown, flags) if unknown.startswith("--") else ""
         fail(f"{message}{known}; --help lists all flags")
 
 
@@ -70,7 +70,7 @@ def parser(defaults: Mapping[str, Any]) -> Callable[[Sequence[str]], list[str]]:
             sys.exit(0 if asked else 1)
         except flags.UnrecognizedFlagError as error:
             known = [f"--{name}" for name in flags.FLAGS]
-            fail(f"--{error.flagname}: unknown flag{nearest(f'--{error.flagname}', known)}")
+            fail(f"--{error.flagname}: unknown flag{did_you_mean(f'--{error.flagname}', known)}")
         except (UserError, flags.Error) as error:
             fail(first_line(error))
         # The user's config file is run here, so anything may come out of it.
@@ -210,7 +210,7 @@ def _with_config_file(argv: Sequence[str]) -> list[str]:
         if name not in names or Path(name).exists():
             raise UserError(
                 f"--config {name}: no such file, and none of the packaged "
-                f"{', '.join(names)}{nearest(name, names)}"
+                f"{', '.join(names)}{did_you_mean(name, names)}"
             )
         given[at] = f"{match[1] + '=' if at == position else ''}{names[name]}{colon}{preset}"
     return given
@@ -223,7 +223,9 @@ def _check_overrides(argv: Sequence[str], keys: Collection[str]) -> None:
         if match := re.match(r"--?config\.([^=]+)", argument):
             key = match[1]
             if key not in keys and key not in groups:
-                raise UserError(f"--config.{key}: a key that nothing reads{nearest(key, keys)}")
+                raise UserError(
+                    f"--config.{key}: a key that nothing reads{did_you_mean(key, keys)}"
+                )
 
 
 def _not_loaded(error: BaseException) -> str:

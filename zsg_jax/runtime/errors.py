@@ -36,7 +36,7 @@ def check(condition: bool, message: str) -> None:
         raise UserError(message)
 
 
-def nearest(name: str, names: Collection[str], cutoff: float = 0.6) -> str:
+def did_you_mean(name: str, names: Collection[str], cutoff: float = 0.6) -> str:
     """ "; did you mean NAME?" for the nearest of `names`, or nothing where none is near."""
     near = difflib.get_close_matches(name, names, n=1, cutoff=cutoff)
     return f"; did you mean {near[0]}?" if near else ""

@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from zsg_jax.runtime.errors import check, nearest
+from zsg_jax.runtime.errors import check, did_you_mean
 from zsg_jax.similarity.embeddings import Embeddings
 from zsg_jax.similarity.search.cosine import RowStatistics, row_statistics
 from zsg_jax.similarity.search.options import Search
@@ -95,7 +95,7 @@ def check_distance(distance: str) -> None:
     check(
         distance in DISTANCES,
         f"distance={distance!r} is unknown; choose one of {', '.join(DISTANCES)}"
-        f"{nearest(distance, DISTANCES)}",
+        f"{did_you_mean(distance, DISTANCES)}",
     )
 
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
-from zsg_jax.runtime.errors import UserError, check, nearest
+from zsg_jax.runtime.errors import UserError, check, did_you_mean
 from zsg_jax.runtime.files import need_json, write_json
 from zsg_jax.similarity.distances import check_distance
 from zsg_jax.similarity.embeddings import Embeddings, check_pair
@@ -69,7 +69,7 @@ def check_measures(names: Sequence[str]) -> None:
         check(
             name in MEASURES,
             f"similarity.trajectory: {name!r} is unknown; choose from {', '.join(MEASURES)}"
-            f"{nearest(name, MEASURES)}",
+            f"{did_you_mean(name, MEASURES)}",
         )
     if not names or len(set(names)) != len(names):
         raise UserError(f"similarity.trajectory={tuple(names)} must be different names, at least 1")

@@ -18,8 +18,8 @@ from zsg_jax.runtime.errors import UserError, check
 from zsg_jax.runtime.files import file_digest
 from zsg_jax.runtime.processes import once
 from zsg_jax.runtime.progress import say
-from zsg_jax.training import manifest
-from zsg_jax.training.manifest import MANIFEST, Folder, digests, problem_of
+from zsg_jax.training import checkpoint_files as files
+from zsg_jax.training.checkpoint_files import MANIFEST, Folder, digests, problem_of
 
 POSITION = "position.json"
 STATE = "state"
@@ -34,7 +34,7 @@ class Checkpoints:
         Args:
             folder: of this machine, or gs://….
         """
-        self._folder = manifest.whole_path(folder)
+        self._folder = files.whole_path(folder)
         self._keep = keep
 
     def save(self, step: int, state: Any, position: dict[str, Any]) -> None:
@@ -42,17 +42,17 @@ class Checkpoints:
         target = self._of(step)
 
         def finish() -> None:
-            manifest.write_json(target, POSITION, position)
-            manifest.write_json(target, MANIFEST, digests(target))
+            files.write_json(target, POSITION, position)
+            files.write_json(target, MANIFEST, digests(target))
             self._delete_old(step)
 
-        once(f"clear {step}", lambda: manifest.begin(target))
+        once(f"clear {step}", lambda: files.begin(target))
         with self._errors("cannot be written"):
-            ocp.save(manifest.within(target, STATE), state, overwrite=True)
+            ocp.save(files.within(target, STATE), state, overwrite=True)
         once(f"finish {step}", finish)
 
     def _of(self, step: int) -> Folder:
-        return manifest.within(self._folder, f"{step:08d}")
+        return files.within(self._folder, f"{step:08d}")
 
     def _errors(self, what: str) -> AbstractContextManager[None]:
         return store_errors(self._folder, what) if is_address(self._folder) else nullcontext()
@@ -67,7 +67,7 @@ class Checkpoints:
             UserError: if there are checkpoints but every one is damaged.
         """
         damaged = []
-        for step, finished in reversed(manifest.steps(self._folder).items()):
+        for step, finished in reversed(files.steps(self._folder).items()):
             folder = self._of(step)
             if not finished:
                 say(f"{folder}: was never finished; stepping over it")
@@ -76,8 +76,8 @@ class Checkpoints:
             if problem is None:
                 # Another mesh may ask for more or less padding of the vocabulary, which is zeros.
                 with self._errors("cannot be read"):
-                    state = _load(manifest.within(folder, STATE), abstract_state)
-                return step, state, manifest.read_json(folder, POSITION)
+                    state = _load(files.within(folder, STATE), abstract_state)
+                return step, state, files.read_json(folder, POSITION)
             damaged.append(step)
             say(f"{folder}: is damaged: {problem}; stepping over it")
         if damaged:
@@ -114,7 +114,7 @@ class Checkpoints:
         Raises:
             UserError: there is no such checkpoint, or it is damaged.
         """
-        steps = [at for at, finished in manifest.steps(self._folder).items() if finished]
+        steps = [at for at, finished in files.steps(self._folder).items() if finished]
         wanted = steps[::-1] if step is None else [step]
         if not steps or wanted[0] not in steps:
             which = "" if step is None else f" of step {step}"
@@ -130,12 +130,12 @@ class Checkpoints:
 
     def _delete_old(self, step: int) -> None:
         """Keeps `step` and the newest finished ones before it; what came after is void."""
-        found = manifest.steps(self._folder)
+        found = files.steps(self._folder)
         kept = [other for other, finished in found.items() if finished and other <= step]
         for other in found:
             # A listing that lacks what has just been written would tell nothing of the others.
             if step in kept and other not in kept[-self._keep :]:
-                manifest.delete(self._of(other))
+                files.delete(self._of(other))
 
 
 def is_one(folder: str | Path) -> bool:
@@ -157,7 +157,7 @@ def digest(folder: Path) -> str:
 
 def parameter_shapes(folder: Path) -> Any:
     """Nested dict of what has the `shape` and `dtype` of every parameter in a checkpoint."""
-    found = ocp.metadata(manifest.whole_path(folder / STATE)).metadata
+    found = ocp.metadata(files.whole_path(folder / STATE)).metadata
     check(
         isinstance(found, dict) and "params" in found,
         f"{folder}: is damaged: it names no parameters; restore it, or give another checkpoint",
@@ -171,7 +171,7 @@ def _load(folder: Folder, abstract: Any) -> Any:
     context.array.loading.enable_padding_and_truncation = True
     context.pytree.loading.partial_load = True
     with context:
-        return ocp.load(manifest.whole_path(folder), abstract)
+        return ocp.load(files.whole_path(folder), abstract)
 
 
 def load_parameters(folder: Path, abstract: Any) -> Any:

@@ -9,7 +9,7 @@ from zsg_jax.data.tokenize.tokenizer import Tokenizer
 from zsg_jax.models import huggingface
 from zsg_jax.models.families import ModelConfig, is_file
 from zsg_jax.models.lora import LoRA
-from zsg_jax.runtime.errors import UserError, check, nearest
+from zsg_jax.runtime.errors import UserError, check, did_you_mean
 from zsg_jax.runtime.files import file_digest, need_json, read_json
 from zsg_jax.runtime.progress import say
 from zsg_jax.training import checkpoint
@@ -87,7 +87,7 @@ def checkpoints(run: TrainedRun, flag: str) -> Checkpoints:
     check(
         run.name in known,
         f"{flag} {run.name}: {run.workdir} has {', '.join(known) or 'no runs'}"
-        f"{nearest(run.name, known)}",
+        f"{did_you_mean(run.name, known)}",
     )
     return Checkpoints(runs / run.name / CHECKPOINTS)
 

@@ -17,10 +17,10 @@ from jax.sharding import Mesh
 from zsg_jax.arrangement.arrangement import save_arrangement
 from zsg_jax.arrangement.embedded import EmbeddedPair, embed_pair, open_pair
 from zsg_jax.arrangement.make import (
-    ArrangementOptions,
     Compared,
     LeakSearch,
     Made,
+    MethodOptions,
     compare,
     make,
     timed,
@@ -110,8 +110,8 @@ def _read_options(options: ArrangeOptions, folder: OutFolder) -> ReadOptions:
     )
 
 
-def _arrangement_options(options: ArrangeOptions) -> ArrangementOptions:
-    return ArrangementOptions(
+def _arrangement_options(options: ArrangeOptions) -> MethodOptions:
+    return MethodOptions(
         (options.method,),
         seed=options.seed,
         budget=options.budget,

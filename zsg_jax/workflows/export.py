@@ -21,8 +21,8 @@ from zsg_jax.runtime.buckets import fetched, is_address
 from zsg_jax.runtime.errors import check
 from zsg_jax.runtime.files import replacing, write_json
 from zsg_jax.runtime.progress import say
+from zsg_jax.training.checkpoint_files import MANIFEST
 from zsg_jax.training.initial_weights import load, padded_as
-from zsg_jax.training.manifest import MANIFEST
 from zsg_jax.workdir import hub, trained
 from zsg_jax.workdir.claims import refuse_address
 

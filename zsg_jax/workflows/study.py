@@ -204,7 +204,7 @@ def _arrangements(
         train_indices=pool.usable,
         test_indices=pool.answered,
     )
-    options = make.ArrangementOptions(
+    options = make.MethodOptions(
         tuple(missing),
         seed=config.arrangement.seed,
         budget=config.arrangement.budget,

@@ -19,7 +19,7 @@ from zsg_jax.models.attention import AUTO as AUTO_ATTENTION
 from zsg_jax.models.attention import KERNELS
 from zsg_jax.models.families import DEFAULT, FAMILIES, is_file
 from zsg_jax.models.placement import REMAT
-from zsg_jax.runtime.errors import UserError, check, nearest
+from zsg_jax.runtime.errors import UserError, check, did_you_mean
 from zsg_jax.similarity.distances import DISTANCES
 from zsg_jax.similarity.encoders.embed import DTYPES
 from zsg_jax.similarity.trajectory import check_measures
@@ -87,7 +87,7 @@ def validate(config: ConfigDict) -> None:
         check(
             given[key] in choices,
             f"config.{key}={given[key]!r} is unknown; choose one of {', '.join(choices)}"
-            + nearest(str(given[key]), choices),
+            + did_you_mean(str(given[key]), choices),
         )
     for key, least in _AT_LEAST.items():
         value = given[key]
@@ -107,7 +107,7 @@ def _check_keys(given: dict[str, Any], known: dict[str, Any], start: ConfigDict)
     """All keys that are read, no others, each of its type."""
     for key in given:
         if key not in known:
-            raise UserError(f"config.{key} is a key that nothing reads{nearest(key, known)}")
+            raise UserError(f"config.{key} is a key that nothing reads{did_you_mean(key, known)}")
     for key, default in known.items():
         check(key in given, f"config.{key} is missing; start from zsg_jax.config.default_config()")
         _check_type(key, given[key], default, _held_type(start, key))

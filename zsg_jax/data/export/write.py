@@ -4,7 +4,7 @@ from collections.abc import Callable, Iterable
 from importlib.util import find_spec
 from pathlib import Path
 
-from zsg_jax.runtime.errors import UserError, nearest
+from zsg_jax.runtime.errors import UserError, did_you_mean
 from zsg_jax.runtime.files import replacing
 from zsg_jax.runtime.progress import track
 
@@ -25,7 +25,7 @@ def check_format(format: str) -> None:
     """
     if format not in FORMATS:
         raise UserError(
-            f"format {format!r} is none of {', '.join(FORMATS)}{nearest(format, FORMATS)}"
+            f"format {format!r} is none of {', '.join(FORMATS)}{did_you_mean(format, FORMATS)}"
         )
     if format == "arrow" and find_spec("datasets") is None:
         raise UserError("format 'arrow' needs datasets: pip install 'zsg_jax[export]'")

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 from zsg_jax.data.formats.jsonl import Record, readable
 from zsg_jax.data.instance import Turn
 from zsg_jax.data.schemas import conversations, pairs
-from zsg_jax.runtime.errors import UserError, nearest
+from zsg_jax.runtime.errors import UserError, did_you_mean
 
 AUTO = "auto"
 FIRST = 32  # records that are looked at
@@ -55,7 +55,7 @@ def check_schema(name: str, flag: str = FLAG) -> None:
     if name != AUTO and name not in SCHEMAS:
         raise UserError(
             f"{flag}={name!r} is unknown; choose one of {', '.join((AUTO, *SCHEMAS))}"
-            + nearest(name, SCHEMAS)
+            + did_you_mean(name, SCHEMAS)
         )
 
 

@@ -21,7 +21,7 @@ from jinja2.runtime import Macro
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 
 from zsg_jax.data.tokenize.truncation import Unfit
-from zsg_jax.runtime.errors import UserError, nearest
+from zsg_jax.runtime.errors import UserError, did_you_mean
 from zsg_jax.runtime.files import read_json
 
 STUDY, CHAT = "study", "chat"
@@ -141,7 +141,7 @@ def load(
     if not path.is_file():
         raise UserError(
             f'data.template={template!r} is no file; give a Jinja file, "{CHAT}" for the '
-            f'tokenizer\'s own, or "{STUDY}"{nearest(template, (STUDY, CHAT))}'
+            f'tokenizer\'s own, or "{STUDY}"{did_you_mean(template, (STUDY, CHAT))}'
         )
     return ChatTemplate(_text(path), str(path), special_tokens)
 

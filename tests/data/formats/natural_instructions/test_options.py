@@ -2,12 +2,12 @@ from collections import Counter
 
 import pytest
 
-from zsg_jax.data.formats.natural_instructions.options import WHOLE, Form, Options, from_text
+from zsg_jax.data.formats.natural_instructions.options import WHOLE, Options, PromptForm, from_text
 from zsg_jax.runtime.errors import UserError
 
 
 def test_random_forms_are_tk_instructs_each_as_often_and_by_seed():
-    assert Options().form("t", "1") == Form(definition=True, positive=2)
+    assert Options().form("t", "1") == PromptForm(definition=True, positive=2)
     forms = [Options(schema="random").form("t", str(number)) for number in range(1000)]
     assert set(forms) == {
         # (name, definition, positive, negative, explanation)

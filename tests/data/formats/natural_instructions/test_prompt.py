@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from tokenizers import decoders, models, pre_tokenizers, processors, trainers
 
 from zsg_jax.data.formats.natural_instructions import WHOLE, records
-from zsg_jax.data.formats.natural_instructions.options import RANDOM_FORMS, Form
+from zsg_jax.data.formats.natural_instructions.options import RANDOM_FORMS, PromptForm
 from zsg_jax.data.formats.natural_instructions.prompt import fit, parts
 from zsg_jax.data.tokenize.tokenizer import ByteTokenizer, Tokenizer, from_folder
 
@@ -84,7 +84,7 @@ TASK = st.fixed_dictionaries(
     }
 )
 FORM = st.builds(
-    Form, st.booleans(), st.booleans(), st.integers(0, 4), st.integers(0, 3), st.booleans()
+    PromptForm, st.booleans(), st.booleans(), st.integers(0, 4), st.integers(0, 3), st.booleans()
 ) | st.sampled_from(RANDOM_FORMS)
 
 
@@ -113,7 +113,9 @@ def test_the_studys_own_prompts_come_out(assets):
         folder = file.parent if case["task"] == "made" else assets / "data" / "superni" / "tasks"
         task = json.loads((folder / f"{case['task']}.json").read_text())
         instance = next(one for one in task["Instances"] if one["id"] == case["instance"])
-        form = Form(positive=2)._replace(**{KNOBS[key]: one for key, one in case["knobs"].items()})
+        form = PromptForm(positive=2)._replace(
+            **{KNOBS[key]: one for key, one in case["knobs"].items()}
+        )
         made = parts(case["task"], task, instance, form)
         assert fit([made], case["max_source"], tokenizer)[0].text == case["prompt"]
 
@@ -142,5 +144,5 @@ def test_prompts_of_real_tasks_follow_the_rule(assets, schema):
 
 
 def test_what_is_no_unicode_is_left_to_the_check_of_records():
-    made = parts("t", {"Definition": "d"}, {"input": "a\ud800" * 9}, Form(definition=False))
+    made = parts("t", {"Definition": "d"}, {"input": "a\ud800" * 9}, PromptForm(definition=False))
     assert fit([made], 3, ByteTokenizer())[0] == (made.text, 0, False)

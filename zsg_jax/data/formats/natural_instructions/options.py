@@ -5,13 +5,13 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 from zsg_jax.data.sampling import draw
-from zsg_jax.runtime.errors import check, nearest
+from zsg_jax.runtime.errors import check, did_you_mean
 
 PROMPT_SCHEMAS = ("fixed", "random")
 REFERENCES = ("drawn", "first")
 
 
-class Form(NamedTuple):
+class PromptForm(NamedTuple):
     """What a prompt holds besides the input: parts of the task, and how many of its examples."""
 
     task_name: bool = False
@@ -23,11 +23,11 @@ class Form(NamedTuple):
 
 # Those Tk-Instruct was trained on, each as often as the others (arXiv 2204.07705, training).
 RANDOM_FORMS = (
-    Form(),
-    Form(definition=False, positive=2),
-    Form(positive=2),
-    Form(positive=2, negative=2),
-    Form(positive=2, explanation=True),
+    PromptForm(),
+    PromptForm(definition=False, positive=2),
+    PromptForm(positive=2),
+    PromptForm(positive=2, negative=2),
+    PromptForm(positive=2, explanation=True),
 )
 
 
@@ -66,11 +66,11 @@ class Options:
                 f"natural_instructions: {field.name}={value} must be at least 0",
             )
 
-    def form(self, task: str, identity: str) -> Form:
+    def form(self, task: str, identity: str) -> PromptForm:
         """The form of one instance's prompt."""
         if self.schema == "random":
             return RANDOM_FORMS[draw(self.seed, "schema", task, identity) % len(RANDOM_FORMS)]
-        return Form(
+        return PromptForm(
             self.task_name,
             self.definition,
             self.positive_examples,
@@ -79,10 +79,10 @@ class Options:
         )
 
     @property
-    def largest_form(self) -> Form:
+    def largest_form(self) -> PromptForm:
         """What any prompt holds at most."""
         if self.schema == "random":
-            return Form(positive=2, negative=2, explanation=True)
+            return PromptForm(positive=2, negative=2, explanation=True)
         return self.form("", "")
 
 
@@ -103,7 +103,7 @@ def from_text(text: str, base: Options = WHOLE) -> Options:
         check(
             name in names,
             f"natural_instructions: {name!r} is no option; there are {', '.join(names)}"
-            + nearest(name, names),
+            + did_you_mean(name, names),
         )
         wanted = type(getattr(base, name))
         if wanted is bool and value.lower() in ("true", "false"):

@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 from zsg_jax.data.formats.jsonl import is_unicode
-from zsg_jax.data.formats.natural_instructions.options import Form
+from zsg_jax.data.formats.natural_instructions.options import PromptForm
 from zsg_jax.data.tokenize.tokenizer import Tokenizer
 
 
@@ -40,7 +40,9 @@ class Fitted(NamedTuple):
     cut: bool = False
 
 
-def parts(name: str, task: Mapping[str, Any], instance: Mapping[str, Any], form: Form) -> Parts:
+def parts(
+    name: str, task: Mapping[str, Any], instance: Mapping[str, Any], form: PromptForm
+) -> Parts:
     """The task's name, the definition, examples and the input, as far as `form` wants them.
 
     Each is stripped, and closed with a full stop unless it ends in ASCII punctuation. Of several

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from zsg_jax.data.formats.jsonl import json_file
-from zsg_jax.data.formats.natural_instructions.options import Form
+from zsg_jax.data.formats.natural_instructions.options import PromptForm
 from zsg_jax.runtime.errors import UserError, check
 
 
@@ -53,7 +53,7 @@ def task_folder(path: Path) -> Path:
     )
 
 
-def read_task(file: Path, name: str, path: Path, form: Form) -> dict[str, Any]:
+def read_task(file: Path, name: str, path: Path, form: PromptForm) -> dict[str, Any]:
     """One task's file, checked as far as prompts of `form` need it; instances are not.
 
     Raises:

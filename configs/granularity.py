@@ -2,7 +2,7 @@
 
     python -m zsg_jax.main --config configs/granularity.py
 
-The embedded default: the pool of configs/tmta.py, 4,800 string-rewriting rows of four families, all
+The built-in example: the pool of configs/tmta.py, 4,800 string-rewriting rows of four families, all
 met in every order; a Llama of 127,552 parameters, 300 steps, 3 seeds. It took 2 minutes on 2 cores
 shared with other jobs. WSD's weights were 1 for the minimum and, for the average, 2.408 over rows
 and 1.296 over tasks. Measured test loss, nats per answer token, mean ± standard deviation over
@@ -42,7 +42,7 @@ from zsg_jax.config import choose, default_config, llama2_7b_by_task, p3
 
 
 def get_config(preset: str = "") -> ConfigDict:
-    """The embedded default, or a preset, each of the whole pool, one epoch."""
+    """The built-in example, or a preset, each of the whole pool, one epoch."""
     config = default_config()
     config.arrangement.methods = ("wsd-nft", "wsd-fft", "coarse-nft", "coarse-fft")
     config.report.title = "Fine and coarse grain"

@@ -2,7 +2,7 @@
 
     python -m zsg_jax.main --config configs/similarity.py
 
-The embedded default: the pool of configs/tmta.py, 4,800 string-rewriting rows of four families, all
+The built-in example: the pool of configs/tmta.py, 4,800 string-rewriting rows of four families, all
 met in every order; a Llama of 127,552 parameters, 300 steps, 3 seeds. It took 6 minutes on 2 cores
 shared with other jobs, 110 seconds of them for the trajectories. Measured test loss, nats per
 answer token, mean ± standard deviation over seeds (jax 0.10.2, CPU):
@@ -51,7 +51,7 @@ from zsg_jax.similarity.trajectory import MEASURES
 
 
 def get_config(preset: str = "") -> ConfigDict:
-    """The embedded default, or a preset, each of the whole pool, one epoch."""
+    """The built-in example, or a preset, each of the whole pool, one epoch."""
     config = default_config()
     config.arrangement.methods = ("round-robin", "cluster", "random", "wsd-nft", "wsd-fft")
     config.similarity.trajectory = tuple(MEASURES)

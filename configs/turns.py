@@ -2,7 +2,7 @@
 
     python -m zsg_jax.main --config configs/turns.py
 
-The embedded default: 4,800 string-rewriting rows of four families make 56 turns; five groups of ten
+The built-in example: 4,800 string-rewriting rows of four families make 56 turns; five groups of ten
 turns, 861 to 924 rows, 50 steps each; a Llama of 127,552 parameters, 3 seeds. It took 50 seconds on
 2 cores shared with other jobs. Measured test loss, nats per answer token, mean ± standard deviation
 over seeds (jax 0.10.2, CPU):
@@ -32,7 +32,7 @@ from zsg_jax.config import choose, default_config, llama2_7b, p3
 
 
 def get_config(preset: str = "") -> ConfigDict:
-    """The embedded default, or a preset, each with groups of 5 turns as in the study."""
+    """The built-in example, or a preset, each with groups of 5 turns as in the study."""
     config = default_config()
     # The default has 56 turns, of some 88 rows each up to turn 48.
     config.arrangement.methods = _ranges(10, 5)

@@ -13,7 +13,7 @@ Presets = Mapping[str, Callable[[ConfigDict], None]]
 
 
 def default_config() -> ConfigDict:
-    """The embedded study's settings; a file in configs/ changes what its study needs."""
+    """The built-in example's settings; a file in configs/ changes what its study needs."""
     config = ConfigDict()
     # One run for every arrangement and seed; a seed decides the initial weights.
     config.seeds = (0, 1, 2)

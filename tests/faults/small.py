@@ -6,7 +6,7 @@ from zsg_jax.config import default_config
 
 
 def get_config() -> ConfigDict:
-    """The embedded default, made small."""
+    """The built-in example, made small."""
     config = default_config()
     config.seeds = (0,)
     config.arrangement.methods = ("tmta-nft",)

@@ -29,7 +29,7 @@ def test_the_same_instances_are_compared_at_each_step():
     by_pair = {(one.first, one.second): one for one in found[20]}
     near, same = by_pair["a", "b"], by_pair["a", "c"]
     assert (near.mean, near.low, near.high) == pytest.approx((-0.5,) * 3)
-    assert sentence(near) == "a is 0.500 below b (95 %: -0.500 to -0.500)"
+    assert sentence(near) == "a is 0.500 below b (95\N{NO-BREAK SPACE}%: -0.500 to -0.500)"
     assert (same.mean, same.p) == (0, 1)
     assert "cannot be told apart" in sentence(same)
 

@@ -50,7 +50,7 @@ def differences(
 
 def sentence(difference: Difference) -> str:
     """What a difference says, in words."""
-    interval = f"95 %: {difference.low:.3f} to {difference.high:.3f}"
+    interval = f"95\N{NO-BREAK SPACE}%: {difference.low:.3f} to {difference.high:.3f}"
     if difference.p_holm > 0.05 or difference.low <= 0 <= difference.high:
         return f"{difference.first} and {difference.second} cannot be told apart ({interval})"
     way = "below" if difference.mean < 0 else "above"

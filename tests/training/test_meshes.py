@@ -40,6 +40,8 @@ root, family, meshes, steps = Path(sys.argv[1]), sys.argv[2], json.loads(sys.arg
 loss.WHOLE, loss.PART = 5, 2
 shape = dict(hidden_size=32, intermediate_size=48, num_layers=2, num_heads=16, num_kv_heads=8)
 shape |= {"head_dim": 2, "windows": (5,) if family == "mistral" else (None,)}
+if family == "qwen3":
+    shape["head_dim"] = 8  # the norm of two numbers near 0 makes much of their rounding
 if family == "gpt2":
     shape = {key: shape[key] for key in list(shape)[:3]} | {"num_heads": 8}
 model = replace(FAMILIES[family].sized("tiny", 45, 16), **shape)
@@ -50,7 +52,7 @@ params = jax.jit(initialize, static_argnums=0)(model, jax.random.key(1))
 params = jax.tree.map(lambda x: x + rng.normal(size=x.shape).astype(np.float32) * 0.1, params)
 write(root, model, params, source=None, file_bytes=9_000)
 assert huggingface.read_config(root) == model
-options = TrainerOptions(16, 8, 1e-2, "cosine", 0, 1.0, 0.0)
+options = TrainerOptions(16, 8, 3e-3, "cosine", 0, 1.0, 0.0)
 
 def same(state):
     again = root / "again"
@@ -123,7 +125,7 @@ def test_twenty_steps_are_the_same_on_every_mesh_and_each_device_holds_its_part(
     index = json.loads((tmp_path / "model.safetensors.index.json").read_text())
     assert len(set(index["weight_map"].values())) > 2
     one = told["one"]
-    assert one["losses"][-1] < one["losses"][0] - 0.5
+    assert one["losses"][-1] < one["losses"][0] - 0.2
     for name in names:
         np.testing.assert_allclose(one["losses"], told[name]["losses"], atol=TOLERANCE)
         np.testing.assert_allclose(one["layers"], told[name]["layers"], atol=10 * TOLERANCE)

@@ -24,7 +24,8 @@ have met different rows. It has not been run.
     python -m zsg_jax.main --config configs/tmta.py:p3_same_rows --config.data.train=FILE …
 
 The stricter comparison: the same rows in each order, TMTA's turns forward, shuffled and backward.
-20 minutes on 2 cores. Final loss 2.534, 2.339 and 2.160 (one seed); at step 20 4.57, 5.24 and 5.76.
+20 minutes on 2 cores. Nearest first, shuffled, farthest first (one seed): at step 20 4.69, 5.02 and
+5.38, at step 150 2.40, 2.21 and 2.46, at the end 2.41, 2.26 and 2.16.
 
     python -m zsg_jax.main --config configs/tmta.py:llama2_7b …
     python -m zsg_jax.main --config configs/tmta.py:llama2_7b_same_rows …

@@ -1,0 +1,140 @@
+"""Records of examples, kept as they are measured, so that an evaluation that is killed goes on."""
+
+import hashlib
+import json
+import os
+from collections.abc import Callable, Sequence
+from itertools import takewhile
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from zsg_jax.models.placement import Params
+from zsg_jax.runtime.errors import UserError
+from zsg_jax.runtime.files import write_bytes
+from zsg_jax.runtime.processes import is_first, of_all, wait_for_all
+
+# Texts and their scores; what is scored without a text.
+GENERATIONS, SCORES = "generations.jsonl", "scores.jsonl"
+Record = dict[str, Any]
+
+
+def params_digest(params: Params) -> str:
+    """16 hexadecimal digits of the bits of all parameters, however they are sharded."""
+    sums = jax.device_get(_sums(params))
+    return hashlib.sha256(np.array(jax.tree.leaves(sums), np.uint32).tobytes()).hexdigest()[:16]
+
+
+@jax.jit
+def _sums(params: Params) -> Any:
+    def total(leaf: jax.Array) -> jax.Array:
+        bits = jax.lax.bitcast_convert_type(leaf, f"uint{8 * leaf.dtype.itemsize}")
+        index = jnp.zeros(leaf.shape, jnp.uint32)
+        for axis, size in enumerate(leaf.shape):
+            index = index * jnp.uint32(size) + jax.lax.broadcasted_iota(
+                jnp.uint32, leaf.shape, axis
+            )
+        # Whole numbers modulo 2^32: the order of a sum does not matter.
+        return jnp.sum(bits.astype(jnp.uint32) * (2 * index + 1), dtype=jnp.uint32)
+
+    return jax.tree.map(total, params)
+
+
+def measured(
+    path: Path | None,
+    head: Record,
+    batches: Sequence[Sequence[int]],
+    measure: Callable[[Sequence[int]], list[Record]],
+) -> list[Record]:
+    """The records of all examples of all batches, measured where they are not in the file yet.
+
+    They are written batch by batch, so that one that a kill cuts off is measured again whole, as it
+    was. Several processes measure together, and the first writes.
+
+    Args:
+        path: of the file, one JSON object a line; None: nothing is kept.
+        head: what the records of this evaluation have in common and others have not, such as step,
+            the measure's name and `params_digest`. What the file holds of the same step and measure
+            under other parameters is dropped, with all that follows it.
+        batches: which examples are measured together, the same at every call.
+        measure: gives a record for each example of a batch, in their order, that JSON can hold.
+
+    Returns:
+        The records, batch by batch, each with `head`.
+    """
+    done = _kept(path, head, sum(map(len, batches))) if path and is_first() else []
+    if jax.process_count() > 1:
+        done = of_all(done)[0]
+    records: list[Record] = []
+    for batch in batches:
+        if len(records) + len(batch) <= len(done):
+            records += done[len(records) :][: len(batch)]
+            continue
+        new = [head | one for one in measure(batch)]
+        if path and is_first():
+            _append(path, new[max(0, len(done) - len(records)) :])
+        records += new
+    if path:
+        wait_for_all(f"records {path.name}")
+    return records
+
+
+def read(path: Path) -> list[Record]:
+    """The records of a file, none where there is none; a last line cut short is left out.
+
+    Raises:
+        UserError: for a damaged line before the last.
+    """
+    return [record for record, _ in _lines(path)]
+
+
+def _lines(path: Path) -> list[tuple[Record, int]]:
+    """Each record, and where its line ends."""
+    if not path.exists():
+        return []
+    found: list[tuple[Record, int]] = []
+    at = 0
+    lines = path.read_bytes().split(b"\n")
+    for number, line in enumerate(lines[:-1], start=1):
+        try:
+            record = json.loads(line)
+        except ValueError:
+            record = None
+        if not isinstance(record, dict):
+            raise UserError(f"{path}:{number}: is damaged; delete the file to measure all again")
+        at += len(line) + 1
+        found.append((record, at))
+    return found
+
+
+def _kept(path: Path, head: Record, wanted: int) -> list[Record]:
+    """What the file holds of this evaluation; what cannot stand behind it is cut off."""
+    lines = _lines(path)
+    step = {key: value for key, value in head.items() if key != "params"}
+    first = next((i for i, (one, _) in enumerate(lines) if step.items() <= one.items()), None)
+    kept: list[Record] = []
+    end = lines[-1][1] if lines else 0
+    if first is not None:
+        same = takewhile(lambda line: head.items() <= line[0].items(), lines[first:])
+        kept = [one for one, _ in same][:wanted]
+        if len(kept) < wanted:
+            end = lines[first + len(kept) - 1][1] if first + len(kept) else 0
+    if path.exists() and path.stat().st_size != end:
+        write_bytes(path, path.read_bytes()[:end])
+    return kept
+
+
+def _append(path: Path, records: Sequence[Record]) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("ab") as file:
+        file.write(b"".join(map(json_line, records)))
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def json_line(record: Record) -> bytes:
+    """A record as its line of a file."""
+    return json.dumps(record, ensure_ascii=False, allow_nan=False).encode() + b"\n"

@@ -98,6 +98,19 @@ def written(path, instances):
     return opened(path, keep_all=True)
 
 
+def test_the_digest_is_of_all_that_instances_hold():
+    pair = Turn("user", "a"), Turn("assistant", "b")
+    made = [
+        [Instance("i", "t", pair, ("b",), choices)]
+        for choices in ((), ("b", "c"), ("c", "b"), ("bc", "b"))
+    ]
+    made += [[Instance("i", "t", pair, ("b", "c", "b"))], [Instance("i", "t", pair, ("b", "c"))]]
+    assert len({instances_digest(one) for one in made}) == len(made)
+    # Workdirs and prepared data sets are known by it.
+    known = "310676d9602d8ad44659fd43e0fe8b66"
+    assert instances_digest(made[0]).startswith(known)
+
+
 TASKS = st.lists(st.sampled_from("abc"), min_size=1, max_size=9)
 
 

@@ -107,6 +107,7 @@ def mixed(tmp_path):
         gzip.compress("".join(line(f"i{k}", "bc"[k % 2], f"two {k}") for k in range(4)).encode())
     )
     pairs = [{"question": "x", "answer": f"three {k}", "id": f"i{k}"} for k in range(4)]
+    pairs[1]["answer_choices"] = "three 1 ||| three 2"
     (tmp_path / "three.json").write_text(json.dumps(pairs))
 
     def make(*sources, **options):
@@ -153,6 +154,7 @@ def test_schemas_that_differ_become_messages_with_what_an_instance_has(
         assert read_source(again)[0] == list(dataset)
         kept = ["more" in json.loads(one) for one in raw]
         assert kept == [one.startswith("one") for one in dataset.ids]
+        assert [one.id for one in dataset if one.choices] == ["three/i1"]
     with mixed(three, three | {"name": "four"}) as dataset:
         assert dataset.schema == "question_answer"
         assert [json.loads(dataset.raw(k))["id"] for k in range(8)] == dataset.ids

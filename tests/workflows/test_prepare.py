@@ -4,6 +4,7 @@ import subprocess
 
 import numpy as np
 import pytest
+import tensorflow_datasets as tfds
 from array_record.python.array_record_module import ArrayRecordReader
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -126,14 +127,17 @@ TEXT = st.text(st.characters(exclude_categories=["Cs"]), min_size=1, max_size=9)
 @given(
     st.lists(st.tuples(TEXT, TEXT, st.lists(TEXT, max_size=2), st.booleans()), min_size=1),
     st.integers(1, 5),
+    st.booleans(),
 )
-def test_what_is_written_is_read_back(tmp_path_factory, read_source, texts, shard_rows):
+def test_what_is_written_is_read_back(tmp_path_factory, read_source, texts, shard_rows, choose):
     folder = tmp_path_factory.mktemp("prepared")
     source = folder / "x.jsonl"
     with source.open("w") as file:
         for number, (ask, answer, references, system) in enumerate(texts):
             turns = [("system", ask)] * system + [("user", ask), ("assistant", answer)]
             made = row(number, references=references)
+            if choose and references:
+                made["choices"] = [*references, answer]
             made["messages"] = [{"role": role, "content": text} for role, text in turns]
             if number % 2:
                 del made["task"]
@@ -147,6 +151,11 @@ def test_what_is_written_is_read_back(tmp_path_factory, read_source, texts, shar
             assert dataset.digest == instances_digest(expected)
     # Nothing was unpacked.
     assert not (folder / "none").exists()
+    # Others read the choices too, and an empty list where there are none.
+    source = tfds.builder_from_directory(str(made)).as_data_source(split="train")
+    for one, instance in zip(source, expected, strict=True):
+        assert ("choices" in one) == any(one.choices for one in expected)
+        assert tuple(text.decode() for text in one.get("choices", ())) == instance.choices
 
 
 def test_the_same_rows_have_the_same_bytes(make, tmp_path):

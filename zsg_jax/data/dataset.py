@@ -6,7 +6,7 @@ from array import array
 from collections.abc import Callable, Mapping, Sequence
 from functools import cached_property, partial
 from pathlib import Path
-from typing import NamedTuple, overload
+from typing import Any, NamedTuple, overload
 
 import numpy as np
 
@@ -218,9 +218,10 @@ def open_dataset(path: str | Path, options: ReadOptions, side: str = "train") ->
     """Reads a source once, checks every record, and opens it.
 
     `id` (string or integer, default `FILE:LINE`) must be unique in the source; `task` defaults to
-    "(no task)". `references`, a list of strings, holds further accepted answers. Turns come as the
-    schema has them: an optional system turn, then user and assistant by turns, ending with the
-    assistant. Other fields are left alone; blank lines are no records.
+    "(no task)". `references`, a list of strings, holds further accepted answers; `choices`, or
+    `answer_choices`, what the answer is chosen from. Turns come as the schema has them: an optional
+    system turn, then user and assistant by turns, ending with the assistant. Other fields are left
+    alone; blank lines are no records.
 
     Args:
         path: JSON lines or a JSON array (.json), either as gzip if its name ends in .gz; .parquet,
@@ -359,10 +360,12 @@ def join(
 
 def as_record(instance: Instance) -> bytes:
     """An instance as a JSON object of the schema "messages"."""
-    fields = {
+    fields: dict[str, Any] = {
         "id": instance.id,
         "task": instance.task,
         "messages": [turn._asdict() for turn in instance.turns],
         "references": instance.references,
     }
+    if instance.choices:
+        fields["choices"] = instance.choices
     return json.dumps(fields, ensure_ascii=False).encode()

@@ -22,12 +22,24 @@ class Instance:
         task: the task's name, for scores by task.
         turns: an optional system turn, then user and assistant in turn; the last is the answer.
         references: accepted answers to the last prompt; the first is the last turn's content.
+        choices: what the last prompt may be answered by, the answer among them; none where it is
+            not a matter of choosing.
     """
 
     id: str
     task: str
     turns: tuple[Turn, ...]
     references: tuple[str, ...]
+    choices: tuple[str, ...] = ()
+
+    @property
+    def right(self) -> int:
+        """The first of `choices` that is the answer, outer white space aside.
+
+        Raises:
+            ValueError: there is none.
+        """
+        return [one.strip() for one in self.choices].index(self.turns[-1].content.strip())
 
     @property
     def text(self) -> str:
@@ -36,7 +48,7 @@ class Instance:
 
 
 class InstancesDigest:
-    """A running SHA-256 over ids, tasks, turns and references, in the order of the updates."""
+    """A running SHA-256 over all that instances hold, in the order of the updates."""
 
     def __init__(self) -> None:
         self._digest = hashlib.sha256()
@@ -46,11 +58,18 @@ class InstancesDigest:
         parts = [instance.id, instance.task]
         parts += [part for turn in instance.turns for part in turn]
         parts += instance.references
+        self._take(parts)
+        if instance.choices:
+            # No text is so long: what has no choices keeps the digest it has always had.
+            self._digest.update(b"\xff" * 8)
+            self._take(instance.choices)
+        self._digest.update(b"\xff")
+
+    def _take(self, parts: Iterable[str]) -> None:
         for part in parts:
             encoded = part.encode()
             self._digest.update(len(encoded).to_bytes(8, "little"))
             self._digest.update(encoded)
-        self._digest.update(b"\xff")
 
     def hexdigest(self) -> str:
         """64 hexadecimal digits for all instances so far."""
@@ -58,7 +77,7 @@ class InstancesDigest:
 
 
 def instances_digest(instances: Iterable[Instance]) -> str:
-    """SHA-256 over ids, tasks, turns and references, in order; tells whether data has changed."""
+    """SHA-256 over all that instances hold, in order; tells whether data has changed."""
     digest = InstancesDigest()
     for instance in instances:
         digest.update(instance)

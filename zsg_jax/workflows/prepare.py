@@ -94,16 +94,17 @@ def _write(
     """Writes a version, or what an earlier command has not yet written of it."""
     folder = done.with_name(f"incomplete.{done.name}")
     shards = Shards(folder, facts, manifest=PLAN)
+    choices = any(plan.choices for plan in plans)
     splits = {
         plan.name: plan.facts()
         | {
             "source": _source(options, plan.name),
-            "shards": [one._asdict() for one in write_split(shards, facts["name"], plan)],
+            "shards": [one._asdict() for one in write_split(shards, facts["name"], plan, choices)],
         }
         for plan in plans
     }
     shards.finish(prune=True)
-    _describe(folder, facts["name"], facts["version"], splits)
+    _describe(folder, facts["name"], facts["version"], splits, choices)
     told = {"skipped": len(skipped), "skipped_rows": [row._asdict() for row in skipped[:LISTED]]}
     write_json(folder / MANIFEST, facts | {"splits": splits} | told)
     move(folder, done)
@@ -149,14 +150,17 @@ def _mend(done: Path, facts: dict[str, Any], plans: list[SplitPlan]) -> None:
             if there.get(key) != here[key]:
                 raise _differs(done, f"its {side} has other {FACTS[key]}")
     (done / PLAN).unlink(missing_ok=True)
-    mended = _describe(done, manifest["name"], manifest["version"], recorded)
+    choices = any(plan.choices for plan in plans)
+    mended = _describe(done, manifest["name"], manifest["version"], recorded, choices)
     for plan in plans:
-        mended += mend(done, plan, [Shard(**one) for one in recorded[plan.name]["shards"]])
+        mended += mend(done, plan, [Shard(**one) for one in recorded[plan.name]["shards"]], choices)
     how = f"{count(len(mended), 'file')} mended" if mended else "whole"
     say(f"{done}: was there already, {how}")
 
 
-def _describe(folder: Path, name: str, version: str, splits: dict[str, Any]) -> list[str]:
+def _describe(
+    folder: Path, name: str, version: str, splits: dict[str, Any], choices: bool
+) -> list[str]:
     """Writes the files by which TFDS knows a data set, unless they are there; those written."""
     described = [
         Split(
@@ -167,7 +171,7 @@ def _describe(folder: Path, name: str, version: str, splits: dict[str, Any]) -> 
         for side, facts in splits.items()
     ]
     written = []
-    for file, content in ((FEATURES, features()), (INFO, info(name, version, described))):
+    for file, content in ((FEATURES, features(choices)), (INFO, info(name, version, described))):
         path = folder / file
         try:
             known = read_json(path)

@@ -79,6 +79,12 @@ BAD = {
     "references a string": (record(references="Paris"), '"references" is a JSON string, not a li'),
     "reference a number": (record(references=["Paris", 3]), '"references[1]" is a JSON number'),
     "reference empty": (record(references=[" "]), '"references[0]" is empty'),
+    "choices a number": (record(choices=3), '"choices" is a JSON number, not a list'),
+    "choices of another kind": (record(choices={"text": ["Paris", "Rome"]}), "other=choices"),
+    "choice a number": (record(choices=["Paris", 3]), '"choices[1]" is a JSON number'),
+    "one choice": (record(choices=["Paris"]), "two or more"),
+    "answer no choice": (record(choices=["paris", "Rome"]), "'Paris' is none of \"choices\""),
+    "answer no choice of T0": (record(answer_choices="a ||| b"), 'none of "answer_choices"'),
     "id twice": (record(), "\"id\" 'a' was already used on line 1"),
 }
 
@@ -122,6 +128,26 @@ def test_a_byte_order_mark_and_windows_line_ends_are_read(tmp_path, read_source)
     path = tmp_path / "x.jsonl"
     path.write_bytes(b"\xef\xbb\xbf" + json.dumps(record()).encode() + b"\r\n")
     assert read_source(path)[0][0].id == "a"
+
+
+@pytest.mark.parametrize(
+    ("given", "expected"),
+    [
+        ({}, ()),
+        ({"choices": None}, ()),
+        ({"choices": []}, ()),
+        ({"choices": ["Rome", "Paris"]}, ("Rome", "Paris")),
+        ({"choices": ["Rome ", " Paris\n", "Paris"]}, ("Rome ", " Paris\n", "Paris")),
+        ({"answer_choices": ["Paris", "Rome"]}, ("Paris", "Rome")),
+        ({"answer_choices": "Rome ||| Paris|||São Paulo"}, ("Rome", "Paris", "São Paulo")),
+        ({"choices": ["Paris", "Rome"], "answer_choices": "a ||| b"}, ("Paris", "Rome")),
+        ({"choices": None, "answer_choices": "Paris ||| b"}, ("Paris", "b")),
+    ],
+)
+def test_choices_are_a_list_or_what_t0_writes(tmp_path, read_source, given, expected):
+    (found,) = read_source(write(tmp_path / "x.jsonl", record(**given)))[0]
+    assert found.choices == expected
+    assert not expected or expected[found.right].strip() == "Paris"
 
 
 @pytest.mark.parametrize(

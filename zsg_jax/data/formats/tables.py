@@ -16,7 +16,10 @@ from zsg_jax.runtime.progress import track
 BATCH_ROWS = 1024
 HUB = "hub:"
 # Fields that a record may lack; a table has null for them then.
-OPTIONAL = ("id", "task", "task_name", "task_id", "source", "references", "system", "history")
+OPTIONAL = (
+    *("id", "task", "task_name", "task_id", "source", "references", "system", "history"),
+    *("choices", "answer_choices"),
+)
 STATE, INFO, SPLITS = "state.json", "dataset_info.json", "dataset_dict.json"
 
 _END_OF_STREAM = b"\xff\xff\xff\xff\x00\x00\x00\x00"

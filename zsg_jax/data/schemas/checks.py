@@ -44,6 +44,36 @@ def check_text(name: str, value: Any) -> None:
         ) from None
 
 
+# The first of these that holds something names a record's choices; P3 has the second.
+CHOICES = ("choices", "answer_choices")
+
+
+def choices(record: Mapping[str, Any], answer: str) -> tuple[str, ...]:
+    """What an answer is chosen from: a list of texts, or T0's text "a ||| b"; none without one.
+
+    Raises:
+        Refused: if it is no list of two or more texts, or `answer` is none of them, outer white
+            space aside.
+    """
+    name = next((one for one in CHOICES if record.get(one) not in (None, "", [])), None)
+    if name is None:
+        return ()
+    listed = record[name]
+    if isinstance(listed, str):
+        listed = [one.strip() for one in listed.split("|||")]
+    other = f"if it is no list of answers, rename it in data.fields: other={name}"
+    if not isinstance(listed, list):
+        raise Refused(f'"{name}" is a JSON {json_type(listed)}, not a list; {other}')
+    for number, one in enumerate(listed):
+        check_text(f"{name}[{number}]", one)
+    if len(listed) < 2:
+        raise Refused(f'"{name}" holds {listed[0]!r} alone; give two or more, or none')
+    if answer.strip() not in (one.strip() for one in listed):
+        shown = ", ".join(map(repr, listed[:4])) + (", …" if len(listed) > 4 else "")
+        raise Refused(f'the answer {answer!r} is none of "{name}" ({shown}); {other}')
+    return tuple(listed)
+
+
 def message_list(name: str, value: Any) -> list[dict[str, Any]]:
     """`value` if it is a list of objects, at least one; raises Refused otherwise."""
     if not isinstance(value, list):

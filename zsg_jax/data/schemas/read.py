@@ -11,7 +11,7 @@ from zsg_jax.data.formats.jsonl import Record, Refused, json_object, json_type
 from zsg_jax.data.formats.registry import TASKS, ReadTasks, detect, records
 from zsg_jax.data.formats.tables import OPTIONAL
 from zsg_jax.data.instance import Instance
-from zsg_jax.data.schemas.checks import check_text
+from zsg_jax.data.schemas.checks import check_text, choices
 from zsg_jax.data.schemas.registry import (
     AUTO,
     FLAG,
@@ -166,7 +166,7 @@ def _instance(record: Mapping[str, Any], default_id: str, schema: Schema, cells:
             raise Refused(f'"{name}" holds a line break')
     turns = schema.turns(record)
     references = _references(record.get("references", []), turns[-1].content)
-    return Instance(id=identity, task=task, turns=turns, references=references)
+    return Instance(identity, task, turns, references, choices(record, turns[-1].content))
 
 
 def _task(record: Mapping[str, Any], names: tuple[str, ...]) -> tuple[str, Any]:

@@ -1,5 +1,6 @@
 """An instance as one `tf.train.Example`, laid out as TFDS lays out `layout.features`."""
 
+from collections.abc import Sequence
 from typing import Any
 
 from google.protobuf.message import DecodeError
@@ -11,23 +12,27 @@ from zsg_jax.data.instance import Instance
 _ROLE, _CONTENT = "messages/role", "messages/content"
 
 
-def to_record(instance: Instance) -> bytes:
-    """The bytes of an instance; the same instance has the same bytes."""
+def to_record(instance: Instance, choices: bool = False) -> bytes:
+    """The bytes of an instance, with its `choices` or without; the same has the same bytes."""
     message = Example()
-    columns = {
+    columns: dict[str, Sequence[str]] = {
         "id": [instance.id],
         "task": [instance.task],
         _ROLE: [turn.role for turn in instance.turns],
         _CONTENT: [turn.content for turn in instance.turns],
         "references": instance.references,
     }
+    if choices:
+        columns["choices"] = instance.choices
     for name, texts in columns.items():
-        message.features.feature[name].bytes_list.value.extend(map(str.encode, texts))
+        held = message.features.feature[name].bytes_list
+        held.SetInParent()
+        held.value.extend(map(str.encode, texts))
     return message.SerializeToString(deterministic=True)
 
 
 def from_record(record: bytes) -> dict[str, Any]:
-    """The fields id, task, messages and references of a record.
+    """The fields id, task, messages, references and, where it has any, choices of a record.
 
     Raises:
         Refused: where it holds no such instance, or what is not UTF-8.
@@ -48,6 +53,8 @@ def from_record(record: bytes) -> dict[str, Any]:
         {"role": role, "content": content} for role, content in zip(roles, contents, strict=True)
     ]
     fields["references"] = texts.get("references", [])
+    if texts.get("choices"):
+        fields["choices"] = texts["choices"]
     return fields
 
 

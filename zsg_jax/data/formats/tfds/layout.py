@@ -24,13 +24,16 @@ def shard_name(name: str, split: str, shard: int, shards: int) -> str:
     return f"{name}-{split}.{FORMAT}-{shard:05d}-of-{shards:05d}"
 
 
-def features() -> dict[str, Any]:
-    """What TFDS saves for id, task, messages (role and content) and references, all of text."""
+def features(choices: bool = False) -> dict[str, Any]:
+    """What TFDS saves for id, task, messages (role and content) and references, all of text.
+
+    Args:
+        choices: whether there are choices too, which they are where an instance has any.
+    """
     text = {"pythonClassName": f"{_CLASSES}text_feature.Text", "text": {}}
     messages = _sequence(_features_dict({"content": text, "role": text}))
-    return _features_dict(
-        {"id": text, "messages": messages, "references": _sequence(text), "task": text}
-    )
+    held = {"id": text, "messages": messages, "references": _sequence(text), "task": text}
+    return _features_dict(held | ({"choices": _sequence(text)} if choices else {}))
 
 
 def info(name: str, version: str, splits: list[Split]) -> dict[str, Any]:

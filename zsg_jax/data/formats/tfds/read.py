@@ -79,7 +79,7 @@ def open_tfds(path: Path) -> TfdsRecords:
             f"{path}: has the splits {', '.join(names)}; name one, as {_with(path, names[0])}",
         )
         split = names[0]
-    ours = need_json(folder / FEATURES) == features()
+    ours = need_json(folder / FEATURES) in (features(), features(choices=True))
     if ours and split in names:
         return TfdsRecords(
             Path(f"{folder}:{split}"),

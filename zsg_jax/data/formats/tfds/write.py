@@ -40,6 +40,7 @@ class SplitPlan:
         digest: what `instance.instances_digest` gives for them.
         tasks: how many instances each task has, sorted by its name.
         starts: the first instance of each shard; shards differ by one at most.
+        choices: whether an instance has any.
     """
 
     name: str
@@ -47,6 +48,7 @@ class SplitPlan:
     digest: str
     tasks: dict[str, int]
     starts: tuple[int, ...]
+    choices: bool = False
 
     def of_shard(self, shard: int) -> Iterable[Instance]:
         """The instances of a shard."""
@@ -79,7 +81,7 @@ def plan_split(
     """
     total = len(instances)
     check(total > 0, f"--{name}: no row is left")
-    digest, size = _digest_and_size(track(instances, f"checking {name}", total))
+    digest, size, choices = _look_over(track(instances, f"checking {name}", total))
     # The quotient of a tiny number may be infinite.
     parts = total / shard_rows if shard_rows else min(total, size / shard_bytes)
     shards = min(max(math.ceil(parts), 1), total)
@@ -90,16 +92,17 @@ def plan_split(
     counts = np.bincount(instances.task_index, minlength=len(instances.tasks))
     tasks = {task: int(count) for task, count in zip(instances.tasks, counts, strict=True) if count}
     starts = tuple(total * shard // shards for shard in range(shards))
-    return SplitPlan(name, instances, digest, dict(sorted(tasks.items())), starts)
+    return SplitPlan(name, instances, digest, dict(sorted(tasks.items())), starts, choices)
 
 
-def write_split(shards: Shards, name: str, plan: SplitPlan) -> list[Shard]:
+def write_split(shards: Shards, name: str, plan: SplitPlan, choices: bool = False) -> list[Shard]:
     """Writes what is missing or damaged of a split's shards; whole ones stay.
 
     Args:
         shards: of the data set.
         name: of the data set.
         plan: of the split.
+        choices: whether any of its splits has choices.
     """
     written, kept = [], 0
     with bar(len(plan.instances), f"writing {plan.name}") as progress:
@@ -110,7 +113,7 @@ def write_split(shards: Shards, name: str, plan: SplitPlan) -> list[Shard]:
             kept += found is not None
             if found is None:
                 with shards.writing(entry) as path:
-                    entry["rows"], entry["bytes"] = _write(path, plan.of_shard(number))
+                    entry["rows"], entry["bytes"] = _write(path, plan.of_shard(number), choices)
             one = found or entry
             written.append(Shard(file, one["rows"], one["bytes"], one["sha256"]))
             progress.update(one["rows"])
@@ -119,7 +122,7 @@ def write_split(shards: Shards, name: str, plan: SplitPlan) -> list[Shard]:
     return written
 
 
-def mend(folder: Path, plan: SplitPlan, recorded: list[Shard]) -> list[str]:
+def mend(folder: Path, plan: SplitPlan, recorded: list[Shard], choices: bool = False) -> list[str]:
     """Writes anew the shards of a finished split that are not what its manifest says.
 
     Returns:
@@ -135,7 +138,7 @@ def mend(folder: Path, plan: SplitPlan, recorded: list[Shard]) -> list[str]:
             continue
         say(f"{folder}/{problem}; it is made again")
         with replacing(folder / known.file) as path:
-            count, size = _write(path, plan.of_shard(number))
+            count, size = _write(path, plan.of_shard(number), choices)
             check(
                 Shard(known.file, count, size, file_digest(path)) == known,
                 f"{folder / known.file}: comes out otherwise than when it was first written, "
@@ -145,12 +148,13 @@ def mend(folder: Path, plan: SplitPlan, recorded: list[Shard]) -> list[str]:
     return mended
 
 
-def _write(path: Path, instances: Iterable[Instance]) -> tuple[int, int]:
+def _write(path: Path, instances: Iterable[Instance], choices: bool) -> tuple[int, int]:
     """Writes a file of records; gives how many they are, and their bytes."""
     count = size = 0
     try:
         with record_writer(path) as write:
-            for record in map(to_record, instances):
+            for instance in instances:
+                record = to_record(instance, choices)
                 write(record)
                 count, size = count + 1, size + len(record)
     except OSError as error:
@@ -158,11 +162,13 @@ def _write(path: Path, instances: Iterable[Instance]) -> tuple[int, int]:
     return count, size
 
 
-def _digest_and_size(instances: Iterable[Instance]) -> tuple[str, int]:
-    """The digest of all instances, and their text in bytes."""
-    digest, size = InstancesDigest(), 0
+def _look_over(instances: Iterable[Instance]) -> tuple[str, int, bool]:
+    """The digest of all instances, their text in bytes, and whether one has choices."""
+    digest, size, choices = InstancesDigest(), 0, False
     for instance in instances:
         digest.update(instance)
+        choices |= bool(instance.choices)
         texts = (instance.id, instance.task, *(turn.content for turn in instance.turns))
-        size += sum(len(text.encode()) for text in (*texts, *instance.references))
-    return digest.hexdigest(), size
+        texts = (*texts, *instance.references, *instance.choices)
+        size += sum(len(text.encode()) for text in texts)
+    return digest.hexdigest(), size, choices

@@ -155,6 +155,10 @@ class Dataset(Sequence[Instance]):
         renamed = json.loads(part.raw(within)) | {"id": self[index].id}
         return json.dumps(renamed, ensure_ascii=False).encode()
 
+    def own(self, index: int) -> bytes:
+        """The JSON object of an example as its source has it, in a mixture too; raises as `raw`."""
+        return self.parts[self.part_of[index]].raw(int(self.within[index]))
+
     def close(self) -> None:
         """Closes the sources, of this dataset and of all selections of it."""
         for part in self.parts:
@@ -366,6 +370,7 @@ def as_record(instance: Instance) -> bytes:
         "messages": [turn._asdict() for turn in instance.turns],
         "references": instance.references,
     }
-    if instance.choices:
-        fields["choices"] = instance.choices
+    for name in ("choices", "category"):
+        if value := getattr(instance, name):
+            fields[name] = value
     return json.dumps(fields, ensure_ascii=False).encode()

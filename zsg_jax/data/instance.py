@@ -24,6 +24,7 @@ class Instance:
         references: accepted answers to the last prompt; the first is the last turn's content.
         choices: what the last prompt may be answered by, the answer among them; none where it is
             not a matter of choosing.
+        category: the kind of its task, for scores by category; "" where it is not told.
     """
 
     id: str
@@ -31,6 +32,7 @@ class Instance:
     turns: tuple[Turn, ...]
     references: tuple[str, ...]
     choices: tuple[str, ...] = ()
+    category: str = ""
 
     @property
     def right(self) -> int:
@@ -48,7 +50,10 @@ class Instance:
 
 
 class InstancesDigest:
-    """A running SHA-256 over all that instances hold, in the order of the updates."""
+    """A running SHA-256 over what instances hold, in the order of the updates.
+
+    Categories only group scores, and are left out: what was made of the data stays valid.
+    """
 
     def __init__(self) -> None:
         self._digest = hashlib.sha256()

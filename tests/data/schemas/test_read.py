@@ -1,9 +1,11 @@
+import dataclasses
 import gzip
 import json
 
 import pytest
 
-from zsg_jax.data.instance import Turn
+from zsg_jax.data.dataset import as_record
+from zsg_jax.data.instance import Turn, instances_digest
 from zsg_jax.data.schemas.read import NO_TASK
 from zsg_jax.runtime.errors import UserError
 
@@ -46,6 +48,17 @@ def test_reads_records_and_fills_in_id_and_task(tmp_path, read_source, name):
     assert instances[0].references == ("Paris",)
     assert instances[0].text == "Capital of France? Paris"
     assert instances[2].turns[0] == Turn("system", "Be brief.")
+
+
+def test_a_category_groups_scores_and_changes_no_digest(tmp_path, read_source):
+    told = [{}, {"category": " QA "}, {"categories": []}, {"Categories": ["A", "B"]}]
+    lines = [record(id=str(n), **fields) for n, fields in enumerate(told)]
+    instances, _ = read_source(write(tmp_path / "x.jsonl", *lines))
+    assert [one.category for one in instances] == ["", "QA", "", "A"]
+    plain = [dataclasses.replace(one, category="") for one in instances]
+    assert instances_digest(instances) == instances_digest(plain)
+    again = write(tmp_path / "y.jsonl", *map(as_record, instances))
+    assert read_source(again)[0] == instances
 
 
 ASK, ANSWER = ("user", "x"), ("assistant", "y")

@@ -24,6 +24,7 @@ from zsg_jax.runtime.errors import UserError, check
 from zsg_jax.runtime.progress import count, say
 
 NO_TASK = "(no task)"
+CATEGORY = ("category", "categories", "Categories")  # fields that may name a record's
 SHOWN = 5  # skipped records that are named on screen
 # The way out, of a study and of a command.
 ADVICE = "pass --config.data.bad_rows=skip to go on without such rows"
@@ -166,7 +167,8 @@ def _instance(record: Mapping[str, Any], default_id: str, schema: Schema, cells:
             raise Refused(f'"{name}" holds a line break')
     turns = schema.turns(record)
     references = _references(record.get("references", []), turns[-1].content)
-    return Instance(identity, task, turns, references, choices(record, turns[-1].content))
+    found = choices(record, turns[-1].content)
+    return Instance(identity, task, turns, references, found, _category(record))
 
 
 def _task(record: Mapping[str, Any], names: tuple[str, ...]) -> tuple[str, Any]:
@@ -180,6 +182,17 @@ def _task(record: Mapping[str, Any], names: tuple[str, ...]) -> tuple[str, Any]:
         if isinstance(value, int) and not isinstance(value, bool):
             return name, str(value)
     return "task", NO_TASK
+
+
+def _category(record: Mapping[str, Any]) -> str:
+    """The category, or the first of several, as tasks of Natural Instructions list them."""
+    for name in CATEGORY:
+        given = record.get(name)
+        first = given[0] if isinstance(given, list) and given else given
+        if isinstance(first, str) and first.strip():
+            check_text(name, first)
+            return first.strip()
+    return ""
 
 
 def _references(references: Any, answer: str) -> tuple[str, ...]:

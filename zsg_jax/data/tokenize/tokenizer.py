@@ -93,6 +93,10 @@ class Tokenizer:
             self._rendered = RenderedEncoder(self._inner)
         return self._rendered.encode(texts, plain)
 
+    def spelled(self, text: str) -> list[str]:
+        """The tokens of a text as the vocabulary spells them, such as "Ġword" for " word"."""
+        return self._inner.encode(text, add_special_tokens=False).tokens
+
     def decode(self, ids: Sequence[int]) -> str:
         """Ids to text, without special tokens."""
         return self._inner.decode(list(ids), skip_special_tokens=True)

@@ -19,6 +19,7 @@ from zsg_jax.runtime.errors import check
 from zsg_jax.runtime.progress import count, say, track
 
 CHUNK = 256  # instances whose prompts are encoded together
+DEMONSTRATION = "demonstration"
 _ABOUT_TASK = ("Categories", "Domains", "Input_language", "Output_language")
 
 
@@ -29,7 +30,8 @@ def records(
 
     A record has `id`, `task`, `messages` (the prompt and one output), `references` (all outputs,
     stripped as that one is), `input`, `output`, `categories`, `domains`, `input_language` and
-    `output_language`. Instances that `options` leave out are not checked.
+    `output_language`, and `demonstration`, the output of the task's first positive example, ""
+    without one. Instances that `options` leave out are not checked.
 
     Args:
         path: the list.
@@ -142,8 +144,16 @@ def _fields(
         "references": outputs,
         "input": instance["input"],
         "output": given,
+        DEMONSTRATION: _demonstration(task),
         **{key.lower(): _as_list(task.get(key) or []) for key in _ABOUT_TASK},
     }
+
+
+def _demonstration(task: Mapping[str, Any]) -> str:
+    examples = task.get("Positive Examples")
+    first = examples[0] if isinstance(examples, list) and examples else None
+    output = first.get("output") if isinstance(first, dict) else None
+    return output if isinstance(output, str) else ""
 
 
 def _as_list(value: Any) -> Any:

@@ -1,3 +1,5 @@
+import math
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -5,7 +7,7 @@ from hypothesis import strategies as st
 from scipy import stats
 
 from zsg_jax.runtime.errors import UserError
-from zsg_jax.statistics.paired import holm, paired_differences
+from zsg_jax.statistics.paired import holm, mcnemar, paired_differences
 
 
 def test_the_interval_is_the_one_of_the_normal_distribution():
@@ -72,3 +74,23 @@ def test_holms_rule_step_by_step(p):
         largest = max(largest, min(1.0, (len(p) - rank) * p[i]))
         expected[i] = largest
     assert holm(p) == pytest.approx(expected)
+
+
+@given(st.lists(st.tuples(st.booleans(), st.booleans()), max_size=60))
+def test_mcnemar_counts_only_what_they_do_not_share(pairs):
+    wins = sum(a and not b for a, b in pairs)
+    losses = sum(b and not a for a, b in pairs)
+    n = wins + losses
+    tail = sum(math.comb(n, k) for k in range(min(wins, losses) + 1)) / 2**n
+    first, second = np.array(pairs, float).reshape(-1, 2).T
+    assert mcnemar(first, second) == pytest.approx(min(1.0, 2 * tail))
+    assert mcnemar(100 * second, 100 * first) == pytest.approx(min(1.0, 2 * tail))
+
+
+def test_an_example_is_one_trial_over_all_seeds():
+    one = np.array([[1, 1, 0, 0, 1, 1.0]])
+    other = np.zeros((1, 6))
+    alone = mcnemar(one, other)
+    assert alone == pytest.approx(2 / 2**4)
+    assert mcnemar(np.repeat(one, 3, axis=0), np.repeat(other, 3, axis=0)) == alone
+    assert mcnemar([[1, 0], [0, 1]], [[0, 1], [1, 0]]) == 1  # each once right, once wrong

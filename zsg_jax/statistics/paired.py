@@ -5,6 +5,7 @@ from itertools import combinations
 from typing import NamedTuple
 
 import numpy as np
+from scipy.stats import binomtest
 
 from zsg_jax.runtime.errors import check
 from zsg_jax.statistics.errors import detectable, standard_error
@@ -80,6 +81,24 @@ def paired_differences(
         Difference(*pair[:6], p_holm, detectable(pair[6]), seeds)
         for pair, p_holm in zip(pairs, corrected, strict=True)
     ]
+
+
+def mcnemar(first: np.ndarray, second: np.ndarray) -> float:
+    """McNemar's exact two-sided p of two arrays of right and wrong, of the same examples.
+
+    Only examples that one answers right and the other wrong count: were both as good, either
+    would be the right one in half of them (binomial). Of several seeds or samples an example is
+    the win of the one that answers it right more often, one trial in any case.
+
+    Args:
+        first, second: (N,) right or wrong, or (K, N), a row a seed.
+
+    Returns:
+        p; 1 where they never differ.
+    """
+    gap = np.atleast_2d(np.asarray(first, np.float64) - np.asarray(second, np.float64)).sum(axis=0)
+    wins, losses = int((gap > 0).sum()), int((gap < 0).sum())
+    return float(binomtest(wins, wins + losses).pvalue) if wins + losses else 1.0
 
 
 def holm(p: Sequence[float]) -> list[float]:

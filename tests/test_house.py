@@ -19,6 +19,7 @@ ROOMS = {
     "evaluation": {"data", "models", "training"},
     "workdir": {"data", "models", "training"},
     "planning": {"models", "training"},
+    "diversity": {"data", "models", "training", "workdir"},
     "report": {"arrangement", "data", "similarity", "statistics", "training", "workdir"},
 }
 

@@ -63,12 +63,15 @@ def left_sides(family: Family, count: int, rng: np.random.Generator) -> np.ndarr
         return rng.choice(letters, (count, k))
     # Distinct letters: a base "aa" would make the same string in every family.
     base = rng.permuted(np.tile(letters, (count, 1)), axis=1)[:, :BASE]
+    return structured(structure, base, k + 1 if structure == "mirror" else k)
+
+
+def structured(structure: str, base: np.ndarray, copies: int) -> np.ndarray:
+    """The strings (N, B · copies) that a structure makes of bases, (N, B) letters."""
     if structure == "repeat":
-        return np.repeat(base, k, axis=1)
-    if structure == "period":
-        return np.tile(base, (1, k))
-    copies = [base if part % 2 == 0 else base[:, ::-1] for part in range(k + 1)]
-    return np.concatenate(copies, axis=1)
+        return np.repeat(base, copies, axis=1)
+    backwards = base[:, ::-1] if structure == "mirror" else base
+    return np.concatenate([backwards if i % 2 else base for i in range(copies)], axis=1)
 
 
 def rewrites(

@@ -20,7 +20,15 @@ ROOMS = {
     "workdir": {"data", "models", "training"},
     "planning": {"models", "training"},
     "diversity": {"data", "models", "training", "workdir"},
-    "report": {"arrangement", "data", "similarity", "statistics", "training", "workdir"},
+    "report": {
+        "arrangement",
+        "data",
+        "evaluation",
+        "similarity",
+        "statistics",
+        "training",
+        "workdir",
+    },
 }
 
 

@@ -3,7 +3,10 @@
 import numpy as np
 import pytest
 
-from zsg_jax.report.differences import differences, sentence
+from zsg_jax.report.differences import differences as compared
+from zsg_jax.report.differences import sentences
+from zsg_jax.report.examples import losses, scores
+from zsg_jax.report.metrics import METRICS
 from zsg_jax.report.page import write_report
 from zsg_jax.statistics.steadiness import steadiness
 
@@ -23,15 +26,53 @@ def runs(offsets, seeds=(0,), steps=(0, 10, 20), instances=60):
     }
 
 
+def differences(told, tasks, steps):
+    found = compared(losses(told, tasks), steps)
+    return {step: [one.difference for one in pairs] for step, pairs in found.items()}
+
+
 def test_the_same_instances_are_compared_at_each_step():
     found = differences(runs({"a": 0.0, "b": 0.5, "c": 0.0}), None, [10, 20, 25])
     assert list(found) == [10, 20]  # nobody was evaluated at 25
     by_pair = {(one.first, one.second): one for one in found[20]}
     near, same = by_pair["a", "b"], by_pair["a", "c"]
     assert (near.mean, near.low, near.high) == pytest.approx((-0.5,) * 3)
-    assert sentence(near) == "a is 0.500 below b (95\N{NO-BREAK SPACE}%: -0.500 to -0.500)"
     assert (same.mean, same.p) == (0, 1)
-    assert "cannot be told apart" in sentence(same)
+
+
+def test_a_pair_is_one_sentence_over_its_steps():
+    told = runs({"a": 0.0, "b": 0.5}, steps=(0,)) | {}
+    for name, by_seed in runs({"a": 0.0, "b": 0.0}, steps=(20,)).items():
+        told[name][0] += by_seed[0]
+    [said] = sentences(compared(losses(told, None), [0, 20]), METRICS["loss"])
+    assert "step 0 a is 0.5000 below b" in said
+    assert "0.5000 to 0.5000" in said
+    assert "step 20, they cannot be told apart" in said
+
+
+def scored(answers, field="exact_match", step=20, **more):
+    """Records of one run: an id, then what each of its samples scores."""
+    return [
+        {"step": step, "id": id, "task": "t", "sample": sample, field: float(value)} | more
+        for id, values in answers.items()
+        for sample, value in enumerate(values)
+    ]
+
+
+def test_scores_are_paired_by_id_and_samples_are_averaged():
+    first = {"x": [100, 0], "y": [0, 0], "z": [100, 100]}
+    second = {"z": [0, 100], "y": [0, 0], "x": [0, 0]}
+    told = {"a": {0: scored(first)}, "b": {0: scored(second)[::-1]}}
+    [[one]] = compared(scores(told, "exact_match"), [20], right_or_wrong=True).values()
+    assert one.difference.mean == pytest.approx(100 / 3)
+    assert one.mcnemar == 0.5  # two examples differ, both for a
+    assert compared(scores(told, "rougeL"), [20]) == {}
+    told["b"][0] = scored({"x": [0], "y": [0], "other": [0]})
+    assert compared(scores(told, "exact_match"), [20]) == {}
+    # Of a record that is there twice the last counts.
+    twice = {"a": {0: scored({"x": [7]}) + scored({"x": [1]})}, "b": {0: scored({"x": [0]})}}
+    [[one]] = compared(scores(twice, "exact_match"), [20]).values()
+    assert (one.difference.mean, one.mcnemar) == (1, None)
 
 
 def test_tasks_are_drawn_whole_where_there_are_enough():
@@ -55,6 +96,7 @@ def test_nothing_is_compared_that_cannot_be():
     seeds = runs({"a": 0.0}, seeds=(0,)) | runs({"b": 0.0}, seeds=(1,))
     assert differences(seeds, None, [20]) == {}
     assert differences(runs({"a": np.nan, "b": 0.0}), None, [20]) == {}
+    assert compared(scores({}, "rougeL"), [20]) == {}
 
 
 @pytest.mark.usefixtures("undrawn")
@@ -67,8 +109,8 @@ def test_the_page_tells_the_window_and_the_differences(make_runs, read_page, tmp
     # 3/(1+e) at steps 0, 10, 20, a quarter more for the mean of two seeds.
     assert results[1][1].startswith(f"{(2.25 + 1.25) / 2 + 0.25:.4f} ±")
     assert results[1][2].startswith("1.2500 ±")
-    table = page.table("differences")
-    assert [row[0] for row in table[1:]] == ["20", "30"]
+    table = page.table("differences-loss")
+    assert [row[:2] for row in table[1:]] == [["nft − fft", "20"], ["nft − fft", "30"]]
     assert "step 20" in page.said()
     assert not read_page(write_report(tmp_path, make_runs(seeds=1), {}, {})).said().count("window")
 
@@ -83,6 +125,6 @@ def test_the_page_tells_how_steady_each_measure_is(make_runs, read_page, tmp_pat
                 record["rouge"] = scores[record["step"] // 10]
     table = read_page(write_report(tmp_path, told, {}, {})).table("steadiness")
     found = steadiness(np.array(scores))
-    assert [row[0] for row in table[1:]] == ["loss", "rouge"]
+    assert [row[0] for row in table[1:]] == ["test loss", "rouge"]
     assert table[2][1:] == [f"{found.against:.0%}({found.noise:.1%})"] * 2
     assert table[1][1].startswith("0%")

@@ -4,13 +4,12 @@ import re
 import xml.etree.ElementTree as ET
 
 import numpy as np
-from hypothesis import given
-from hypothesis import strategies as st
 from matplotlib import rcParams
 
 from zsg_jax.report import figures
 from zsg_jax.report.drawing import COLORS, looks, shorten, to_svg
-from zsg_jax.report.summary import METRICS, Metric, summarize
+from zsg_jax.report.metrics import METRICS, Metric
+from zsg_jax.report.summary import summarize
 from zsg_jax.similarity.trajectory import MEASURES
 
 SVG = "{http://www.w3.org/2000/svg}"
@@ -92,13 +91,6 @@ def test_train_loss_is_smoothed_and_says_over_how_many_steps(make_runs):
     drawn = figures.train_loss_figure(make_runs(train=200))
     assert "training loss, mean of 5 steps" in texts(drawn)
     assert figures.train_loss_figure(make_runs(train=0)) is None
-
-
-@given(st.lists(st.floats(-10, 10), min_size=1, max_size=40), st.integers(0, 6))
-def test_running_mean_equals_the_plain_one(values, half):
-    expected = [np.mean(values[max(0, i - half) : i + half + 1]) for i in range(len(values))]
-    got = figures.running_mean(np.array(values), 2 * half + 1)
-    np.testing.assert_allclose(got, expected, atol=1e-9)
 
 
 def test_any_name_gives_well_formed_svg(make_runs):

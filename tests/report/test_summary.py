@@ -7,17 +7,16 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from zsg_jax.report.summary import (
+from zsg_jax.report.curves import (
     EARLY_KIND,
     FLAT_KIND,
-    KEYS,
     LATE_KIND,
     RISING_KIND,
     area_under_curve,
     curve_kind,
     first_step_within,
-    summarize,
 )
+from zsg_jax.report.summary import KEYS, compared_steps, summarize
 from zsg_jax.runtime.errors import UserError
 
 LOSSES = st.lists(st.floats(0, 20), min_size=2, max_size=30)
@@ -171,7 +170,7 @@ def test_scores_are_the_other_numbers_on_the_steps_that_have_them():
     found = entry["scores"].pop("rougeL")
     assert not entry["scores"]
     assert (found["steps"], found["mean"], found["std"]) == ([0, 10], [10.0, 30.0], [0, 0])
-    assert (found["final"]["mean"], found["by_task"]) == (30.0, {})
+    assert (found["final"]["mean"], found["by_task"], found["by_category"]) == (30.0, {}, {})
 
 
 def test_the_documentation_of_keys_matches_the_entry():
@@ -208,3 +207,16 @@ def test_the_window_is_what_a_shorter_run_would_have_told(losses, window):
             "auc": short["auc"],
             "loss": short["final_loss"],
         }
+
+
+def test_the_window_ends_where_all_arrangements_were_evaluated():
+    runs = {"a": {0: rows([3, 2, 1, 1])}, "b": {0: rows([3, 2, 1], every=15)}}
+    assert summarize(runs, 25)["window"] == 0
+    assert summarize(runs, 5)["window"] == 0
+    assert summarize(runs)["window"] is None
+    assert summarize(runs, 30)["window"] is None
+    summary = summarize({"a": {0: rows([3, 2, 1, 1])}, "b": {0: rows([3, 2, 1], every=20)}}, 25)
+    assert summary["window"] == 20
+    assert {one["window"]["step"] for one in summary["arrangements"].values()} == {20}
+    assert compared_steps(summary, "loss") == [20]
+    assert compared_steps(summary, "rougeL") == []

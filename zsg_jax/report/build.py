@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 
 from zsg_jax.arrangement.arrangement import load_arrangement
+from zsg_jax.evaluation.records import GENERATIONS, SCORES, read
 from zsg_jax.report.page import PROTOCOL, write_report
 from zsg_jax.runtime.errors import UserError
 from zsg_jax.runtime.files import need_json, read_json
@@ -15,6 +16,7 @@ from zsg_jax.similarity.trajectory import Trajectory, load_trajectory
 from zsg_jax.training import loop, metrics
 from zsg_jax.workdir.claims import CONFIG, DATA, LEAKAGE, arrangement_folder, run_folder
 
+_NOT_READ = {"params", "prompt_sha256", "tokens", "loglikelihoods", "unconditional"}
 _FACTS = ("rows", "tasks", "cut", "dropped")
 
 
@@ -36,12 +38,14 @@ def build(workdir: Path, *, title: str, command: str, runs: Sequence[tuple[str, 
     config = need_json(workdir / CONFIG, (), lost)
     facts = _data_facts(data, config)
     records: dict[str, dict[int, list[dict[str, Any]]]] = {}
+    scored: dict[str, dict[int, list[dict[str, Any]]]] = {}
     for name, seed in runs:
         folder = run_folder(workdir, name, seed)
         ended = loop.finished(folder)
         if ended is None:
             raise UserError(f"{folder}: has not finished; run the study again to go on with it")
         records.setdefault(name, {})[seed] = metrics.read_records(folder)
+        scored.setdefault(name, {})[seed] = _scored(folder)
         # What the model was and where it ran; of several runs, the last one's.
         facts |= {label: str(value) for label, value in ended["facts"].items()}
     trajectories: dict[str, Trajectory] = {}
@@ -74,7 +78,17 @@ def build(workdir: Path, *, title: str, command: str, runs: Sequence[tuple[str, 
         protocol=_split(data) if data["split"] else PROTOCOL,
         window=config.get("report.window"),
         test_tasks=data.get("test_id_tasks"),
+        scored=scored,
     )
+
+
+def _scored(folder: Path) -> list[dict[str, Any]]:
+    """The records of examples of a run, without what the report does not read."""
+    return [
+        {key: value for key, value in one.items() if key not in _NOT_READ}
+        for name in (GENERATIONS, SCORES)
+        for one in read(folder / name)
+    ]
 
 
 def _data_facts(data: dict[str, Any], config: dict[str, Any]) -> dict[str, str]:

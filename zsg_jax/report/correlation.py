@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from scipy import stats
 
-from zsg_jax.report.summary import number
+from zsg_jax.report.curves import number
 from zsg_jax.similarity.trajectory import MEASURES, Trajectory
 
 LEAST_POINTS = 3  # two points always lie on a line

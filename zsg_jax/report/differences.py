@@ -1,73 +1,87 @@
-"""Which arrangements can be told apart: paired differences of their losses, example by example."""
+"""Which arrangements can be told apart: paired differences of a measure, example by example."""
 
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, NamedTuple
 
-import numpy as np
-
-from zsg_jax.report.summary import Record, Runs, records_by_step
-from zsg_jax.statistics.paired import Difference, paired_differences
+from zsg_jax.report.examples import Measured
+from zsg_jax.report.metrics import Metric
+from zsg_jax.statistics.paired import Difference, mcnemar, paired_differences
 
 MIN_TASKS = 10  # from so many on, whole tasks are drawn: of fewer, draws say nothing of tasks
 
 KEYS = (
-    "every pair of arrangements, the loss of `first` less that of `second`: `mean`, the interval "
-    "from `low` to `high` that holds 95 % of the bootstrap's draws, `p`, `p_holm` (for all pairs "
-    "of the step); `detectable` is the smallest difference that so many test instances would show"
+    "of each measure and step, for every pair of arrangements, that of `first` less that of "
+    "`second`: `mean`, the interval from `low` to `high` that holds 95 % of the bootstrap's draws, "
+    "`p`, `p_holm` (for all pairs of the step); `detectable` is the smallest difference that so "
+    "many test instances would show; `mcnemar`, of what is right or wrong, the exact p of examples "
+    "that one has right and the other wrong"
 )
 
 
+class Compared(NamedTuple):
+    """A paired difference, and McNemar's p where examples are right or wrong."""
+
+    difference: Difference
+    mcnemar: float | None
+
+
 def differences(
-    runs: Runs, tasks: Sequence[str] | None, steps: Sequence[int]
-) -> dict[int, list[Difference]]:
-    """The paired differences of the loss at each of `steps` that all runs were evaluated at.
+    measured: Measured, steps: Sequence[int], *, right_or_wrong: bool = False
+) -> dict[int, list[Compared]]:
+    """The paired differences at each of `steps` where all runs measured the same examples.
 
     Seeds are drawn too, those that all arrangements have.
-
-    Args:
-        runs: arrangement → seed → records of metrics.jsonl.
-        tasks: of every test instance; None if that was not kept.
     """
-    tests = {
-        name: {seed: records_by_step(records, "test") for seed, records in by_seed.items()}
-        for name, by_seed in runs.items()
-    }
-    seeds = sorted(set.intersection(*(set(by_seed) for by_seed in tests.values())))
-    found = {}
+    found: dict[int, list[Compared]] = {}
     for step in dict.fromkeys(steps):
-        values = {
-            name: losses
-            for name, by_seed in tests.items()
-            if (losses := _losses([by_seed[seed].get(step, {}) for seed in seeds])) is not None
-        }
-        shapes = {losses.shape for losses in values.values()}
-        if len(values) == len(tests) > 1 and len(shapes) == 1:
-            known = tasks is not None and len(tasks) == next(iter(shapes))[1]
-            clusters = tasks if known and len(set(tasks or ())) >= MIN_TASKS else None
-            found[step] = paired_differences(values, clusters=clusters)
+        values, tasks = measured.at(step)
+        if len(values) < 2:
+            continue
+        clusters = tasks if len(set(tasks or ())) >= MIN_TASKS else None
+        found[step] = [
+            Compared(
+                one, mcnemar(values[one.first], values[one.second]) if right_or_wrong else None
+            )
+            for one in paired_differences(values, clusters=clusters)
+        ]
     return found
 
 
-def sentence(difference: Difference) -> str:
-    """What a difference says, in words."""
-    interval = f"95\N{NO-BREAK SPACE}%: {difference.low:.3f} to {difference.high:.3f}"
-    if difference.p_holm > 0.05 or difference.low <= 0 <= difference.high:
-        return f"{difference.first} and {difference.second} cannot be told apart ({interval})"
-    way = "below" if difference.mean < 0 else "above"
-    return (
-        f"{difference.first} is {abs(difference.mean):.3f} {way} {difference.second} ({interval})"
-    )
+def told_apart(one: Difference) -> bool:
+    """Whether a difference is more than chance gives, with all pairs of its step in mind."""
+    return one.p_holm <= 0.05 and not one.low <= 0 <= one.high
 
 
-def as_json(found: Mapping[int, list[Difference]]) -> dict[str, list[dict[str, Any]]]:
-    """Step → what `Difference` holds, for every pair."""
-    return {str(step): [one._asdict() for one in pairs] for step, pairs in found.items()}
+def sentences(found: Mapping[int, Iterable[Compared]], metric: Metric) -> list[str]:
+    """What the differences of a measure say in words, a sentence a pair, over all its steps."""
+    pairs: dict[tuple[str, str], dict[int, Difference]] = {}
+    for step, compared in found.items():
+        for one, _ in compared:
+            pairs.setdefault((one.first, one.second), {})[step] = one
+    return [_sentence(by_step, metric.digits) for by_step in pairs.values()]
 
 
-def _losses(records: Sequence[Record]) -> np.ndarray | None:
-    """(K, N), the loss of every instance at a step of every seed; None where that is not there."""
-    losses = [record.get("losses") for record in records]
-    if not losses or any(not one or len(one) != len(losses[0] or ()) for one in losses):
-        return None
-    values = np.array(losses, np.float64)
-    return values if np.isfinite(values).all() else None
+def _sentence(by_step: Mapping[int, Difference], digits: int) -> str:
+    last = max(by_step)
+    told: list[str] = []
+    for step, one in by_step.items():
+        at = f"at step {step}" if step != last else f"at the end, step {step},"
+        below = one.mean < 0
+        low, high = (-one.high, -one.low) if below and told_apart(one) else (one.low, one.high)
+        interval = f"(95\N{NO-BREAK SPACE}%: {low:.{digits}f} to {high:.{digits}f})"
+        who, both = (one.first, f"{one.first} and {one.second}") if not told else ("it", "they")
+        if told_apart(one):
+            amount = f"{abs(one.mean):.{digits}f} {'below' if below else 'above'}"
+            told.append(f"{at} {who} is {amount} {one.second} {interval}")
+        else:
+            told.append(f"{at} {both} cannot be told apart {interval}")
+    sentence = "; ".join(told)
+    return f"{sentence[0].upper()}{sentence[1:]}."
+
+
+def as_json(found: Mapping[int, Iterable[Compared]]) -> dict[str, list[dict[str, Any]]]:
+    """Step → what `Difference` holds, for every pair, and McNemar's p where there is one."""
+    return {
+        str(step): [one._asdict() | ({} if p is None else {"mcnemar": p}) for one, p in compared]
+        for step, compared in found.items()
+    }

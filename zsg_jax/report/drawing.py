@@ -14,7 +14,7 @@ from matplotlib.layout_engine import ConstrainedLayoutEngine
 from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
 
-from zsg_jax.report.summary import number
+from zsg_jax.report.curves import number
 
 # Okabe and Ito's colours, told apart under all common colour blindnesses; their yellow is left
 # out because it is not legible on white. Past seven arrangements the dash tells them apart.
@@ -63,6 +63,13 @@ class Line(NamedTuple):
     steps: Sequence[int] | np.ndarray
     values: Sequence[float | None] | np.ndarray
     spread: Sequence[float | None] | None = None
+
+
+class Outline(NamedTuple):
+    """A histogram: heights (B,) between edges (B + 1,)."""
+
+    heights: np.ndarray
+    edges: np.ndarray
 
 
 class Panel(NamedTuple):
@@ -144,8 +151,7 @@ def draw(
     """
     columns = min(columns, len(panels))
     rows = math.ceil(len(panels) / columns)
-    # By the count of letters: exact metrics would hang on the fonts of the viewer anyhow.
-    names_in_row = max(1, int(WIDTH * 72 / (6.2 * max(len(shorten(n)) for n in style) + 42)))
+    names_in_row = _names_in_row(style)
     key = 0.22 * math.ceil(len(style) / names_in_row) + 0.12
     below = 0.32 if note else 0.06
     whole = height * rows + key + below
@@ -166,6 +172,46 @@ def draw(
         left = i - i % columns
         if i == left or panels[i].label != panels[left].label:
             ax.set_ylabel(panels[i].label, fontsize=size)
+    _key(figure, style, names_in_row)
+    if note:
+        figure.text(0.012, 0.1 / whole, note, fontsize=9, color="#555555", va="bottom")
+    return figure
+
+
+@rc_context(STYLE)
+def draw_outlines(
+    panels: Mapping[str, Mapping[str, Outline]], style: Mapping[str, Look], across: str, up: str
+) -> Figure:
+    """Histograms side by side on the same axes, each of several outlines; the key above.
+
+    Args:
+        panels: title → arrangement → outline.
+        style: of every arrangement, in the order of the key.
+        across, up: labels of the axes.
+    """
+    names_in_row = _names_in_row(style)
+    key = 0.22 * math.ceil(len(style) / names_in_row) + 0.12
+    whole = 2.6 + key
+    layout = ConstrainedLayoutEngine(rect=(0, 0, 1, 1 - key / whole), h_pad=0.06, w_pad=0.06)
+    figure = Figure(figsize=(WIDTH, whole), layout=layout)
+    axes = figure.subplots(1, len(panels), sharex=True, sharey=True, squeeze=False)[0]
+    for ax, (title, outlines) in zip(axes, panels.items(), strict=True):
+        for name, one in outlines.items():
+            color, dash = style[name]
+            ax.stairs(one.heights, one.edges, color=color, ls=dash, lw=1.6)
+        ax.set_title(title, fontsize=8.5)
+        ax.set_xlabel(across, fontsize=8.5)
+    axes[0].set_ylabel(up, fontsize=8.5)
+    _key(figure, style, names_in_row)
+    return figure
+
+
+def _names_in_row(style: Mapping[str, Look]) -> int:
+    # By the count of letters: exact metrics would hang on the fonts of the viewer anyhow.
+    return max(1, int(WIDTH * 72 / (6.2 * max(len(shorten(n)) for n in style) + 42)))
+
+
+def _key(figure: Figure, style: Mapping[str, Look], names_in_row: int) -> None:
     figure.legend(
         [Line2D([], [], color=look.color, ls=look.dash) for look in style.values()],
         [shorten(name) for name in style],
@@ -175,13 +221,10 @@ def draw(
         handlelength=2.2,
         borderaxespad=0.2,
     )
-    if note:
-        figure.text(0.012, 0.1 / whole, note, fontsize=9, color="#555555", va="bottom")
-    return figure
 
 
 def _draw_panel(ax: Axes, panel: Panel, style: Mapping[str, Look], *, small: bool) -> None:
-    top = 0.0
+    top = bottom = 0.0
     for name, line in panel.lines.items():
         values, spread = _array(line.values), _array(line.spread)
         there = np.isfinite(values)
@@ -194,11 +237,11 @@ def _draw_panel(ax: Axes, panel: Panel, style: Mapping[str, Look], *, small: boo
         if spread.size:
             low, high = values - spread[there], values + spread[there]
             ax.fill_between(steps, low, high, color=color, alpha=0.18, lw=0)
-        top = max(top, *values, 0.0)
+        top, bottom = max(top, *values, 0.0), min(bottom, *values, 0.0)
     if panel.window is not None:
         ax.axvline(panel.window, color="#777777", lw=1, ls=(0, (4, 3)), zorder=0.5)
     if panel.from_zero:
-        ax.set_ylim(0, 1.08 * top or 1.0)
+        ax.set_ylim(1.08 * bottom, 1.08 * top or 1.0)
     ax.set_title(panel.title, fontsize=8.5)
     if small:
         ax.tick_params(labelsize=8, length=2)

@@ -11,9 +11,12 @@ from typing import Any
 import numpy as np
 
 from zsg_jax.report.correlation import having, measured
+from zsg_jax.report.curves import number
 from zsg_jax.report.drawing import Captioned, Line, Panel, draw, even_places, looks, shorten
-from zsg_jax.report.summary import METRICS, Runs, curve_of, number, records_by_step
+from zsg_jax.report.metrics import METRICS
+from zsg_jax.report.summary import Runs, curve_of, records_by_step
 from zsg_jax.similarity.trajectory import MEASURES, Trajectory
+from zsg_jax.statistics.steadiness import running_mean
 
 MAX_TASKS = 24
 SMOOTHING = 40  # the running mean of the training loss spans this fraction of a run: 1/40
@@ -39,19 +42,23 @@ def metric_figure(summary: Mapping[str, Any], metric: str = "loss") -> Captioned
     several = any(len(entry["seeds"]) > 1 for entry in entries.values())
     finals = [(name, curve["final"]["mean"]) for name, curve in curves.items()]
     ends = "; ".join(
-        f"{shorten(name)} ends at {'–' if value is None else f'{value:.4f}'}"
+        f"{shorten(name)} ends at {'–' if value is None else f'{value:.{shown.digits}f}'}"
         for name, value in finals
     )
     way = "falls" if shown.best is min else "rises"
-    windows = [entry["window"]["step"] for entry in entries.values() if entry.get("window")]
-    panel = Panel(shown.label, "", _lines(curves), window=max(windows, default=None))
+    window = summary["window"]
+    panel = Panel(shown.label, "", _lines(curves), window=window)
     return Captioned(
         draw([panel], looks(entries), columns=1, height=4.0),
         shown.title,
         f"{shown.meaning} Mean over seeds against optimizer step: a line that {way} further left "
         f"learned sooner; one that ends {'lower' if shown.best is min else 'higher'} learned more."
         + (" The band is ±1 sample standard deviation over seeds." if several else "")
-        + (f" The dashed line is the end of the window, step {panel.window}." if windows else ""),
+        + (
+            f" The dashed line is the end of the window, step {window}."
+            if window is not None
+            else ""
+        ),
         f"Line chart of {shown.label} against step for {len(curves)} arrangements: {ends}.",
     )
 
@@ -111,7 +118,8 @@ def by_task_figure(summary: Mapping[str, Any], metric: str = "loss") -> Captione
 def train_loss_figure(runs: Runs) -> Captioned | None:
     """Training loss against step: mean over seeds, smoothed by a centred running mean.
 
-    Only steps that every seed of an arrangement has; None without train records.
+    The mean spans fewer steps toward both ends, where it stays centred. Only steps that every seed
+    of an arrangement has; None without train records.
     """
     lines, widest = {}, 1
     for name, by_seed in runs.items():
@@ -204,15 +212,6 @@ def similarity_by_task_figure(
         "Small line charts against step, one for each task, of the distance from its test rows to "
         "the training rows seen so far.",
     )
-
-
-def running_mean(values: np.ndarray, window: int) -> np.ndarray:
-    """Mean of `values` (S,) over the odd `window` about each place, cut short at both ends."""
-    sums, counts = (
-        np.convolve(one, np.ones(window))[window // 2 :][: len(values)]
-        for one in (values, np.ones(len(values)))
-    )
-    return sums / counts
 
 
 def _curves(summary: Mapping[str, Any], metric: str) -> dict[str, Mapping[str, Any]]:

@@ -1,18 +1,17 @@
 """Writes one self-contained page that shows what an order does with its training rows."""
 
-import base64
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from zsg_jax.arrangement import Arrangement
 from zsg_jax.arrangement.embedded import EmbeddedPair
-from zsg_jax.report.drawing import Captioned, to_svg
+from zsg_jax.report.drawing import to_svg
 from zsg_jax.report.explain import tables
 from zsg_jax.report.explain.figures import mix_figure, similarity_figure, turns_figure
 from zsg_jax.report.explain.maps import map_figure, served_figure
 from zsg_jax.report.explain.measures import measure
-from zsg_jax.report.page import render
+from zsg_jax.report.page import embedded, render
 from zsg_jax.runtime.errors import check
 from zsg_jax.runtime.files import write_bytes
 from zsg_jax.similarity.search.options import Search
@@ -76,7 +75,11 @@ def explain(
         facts=facts,
         leaks=None if leakage is None else tables.leaks(leakage),
         stretches=tables.stretches(found, turn),
-        figures={name: _embedded(one) for name, one in drawn.items() if one is not None},
+        figures={
+            name: embedded(one, to_svg(one.figure))
+            for name, one in drawn.items()
+            if one is not None
+        },
         train_tasks=tables.train_tasks(task, pair.train.tasks, found.best),
         test_tasks=tables.test_tasks(test_task, pair.test.tasks, served, found),
         test_rows=tables.test_rows(arrangement, pair, found),
@@ -87,10 +90,3 @@ def explain(
     )
     write_bytes(path, page)
     return path
-
-
-def _embedded(drawn: Captioned) -> dict[str, str]:
-    """A figure as the template takes it, with all its bytes."""
-    svg = base64.b64encode(to_svg(drawn.figure)).decode()
-    texts = {name: text for name, text in drawn._asdict().items() if name != "figure"}
-    return {"source": f"data:image/svg+xml;base64,{svg}", **texts}

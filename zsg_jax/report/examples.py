@@ -1,0 +1,109 @@
+"""The value of every test example, for each measure, from the records of runs."""
+
+from collections.abc import Mapping, Sequence
+from typing import NamedTuple
+
+import numpy as np
+
+from zsg_jax.report.curves import number
+from zsg_jax.report.summary import Record, Runs
+
+Values = Mapping[str, float]  # id → value
+
+
+class Measured(NamedTuple):
+    """What was measured on each example.
+
+    Attributes:
+        values: arrangement → seed → step → id → value.
+        tasks: id → task, or empty where that was not kept.
+    """
+
+    values: Mapping[str, Mapping[int, Mapping[int, Values]]]
+    tasks: Mapping[str, str]
+
+    def at(self, step: int) -> tuple[dict[str, np.ndarray], list[str] | None]:
+        """Arrangement → (K, N) values of the seeds and examples of all, and the N tasks.
+
+        Empty where an arrangement lacks an example that another has, or a value is not finite; the
+        tasks are None where one is not known.
+        """
+        if not self.values:
+            return {}, None
+        seeds = sorted(set.intersection(*map(set, self.values.values())))
+        cells = {
+            name: [by_seed[seed].get(step, {}) for seed in seeds]
+            for name, by_seed in self.values.items()
+        }
+        ids = {frozenset(one) for found in cells.values() for one in found}
+        if len(ids) != 1 or not next(iter(ids)):
+            return {}, None
+        order = sorted(next(iter(ids)))
+        arrays = {
+            name: np.array([[one[id] for id in order] for one in found], np.float64)
+            for name, found in cells.items()
+        }
+        if not all(np.isfinite(one).all() for one in arrays.values()):
+            return {}, None
+        tasks = [self.tasks[id] for id in order] if self.tasks.keys() >= set(order) else None
+        return arrays, tasks
+
+
+def losses(runs: Runs, tasks: Sequence[str] | None) -> Measured:
+    """The losses in the test records of metrics.jsonl; an example is told by its place.
+
+    Args:
+        runs: arrangement → seed → records.
+        tasks: of every test example; None if that was not kept.
+    """
+    values = {
+        name: {
+            seed: {
+                one["step"]: {f"{place:09}": number(loss) for place, loss in enumerate(told)}
+                for one in records
+                if one.get("kind") == "test" and (told := one.get("losses"))
+            }
+            for seed, records in by_seed.items()
+        }
+        for name, by_seed in runs.items()
+    }
+    counts = {
+        len(one) for seeds in values.values() for run in seeds.values() for one in run.values()
+    }
+    if tasks is None or counts != {len(tasks)}:
+        return Measured(values, {})
+    return Measured(values, {f"{place:09}": task for place, task in enumerate(tasks)})
+
+
+def scores(scored: Runs, field: str) -> Measured:
+    """The values of a field in generations.jsonl and scores.jsonl; of several samples their mean.
+
+    Args:
+        scored: arrangement → seed → records of both files. Of records of one step, example and
+            sample the last counts.
+        field: such as "rougeL".
+    """
+    tasks: dict[str, str] = {}
+    values: dict[str, dict[int, dict[int, Values]]] = {}
+    for name, by_seed in scored.items():
+        for seed, records in by_seed.items():
+            samples: dict[int, dict[str, dict[int, float]]] = {}
+            for one in records:
+                if field in one:
+                    of_step = samples.setdefault(one["step"], {})
+                    of_step.setdefault(one["id"], {})[one.get("sample", 0)] = number(one[field])
+                    tasks[one["id"]] = one["task"]
+            values.setdefault(name, {})[seed] = {
+                step: {id: float(np.mean(list(found.values()))) for id, found in by_id.items()}
+                for step, by_id in samples.items()
+            }
+    return Measured(values, tasks)
+
+
+def texts(records: Sequence[Record], step: int) -> dict[str, Record]:
+    """id → the record of its first text at a step of one run."""
+    return {
+        one["id"]: one
+        for one in records
+        if one["step"] == step and "text" in one and not one.get("sample")
+    }

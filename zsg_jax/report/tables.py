@@ -1,0 +1,166 @@
+"""The tables of a study's page, as the macro `table` of macros.html lays them out."""
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, NamedTuple
+
+from zsg_jax.report import figures
+from zsg_jax.report.curves import KINDS
+from zsg_jax.report.differences import Compared
+from zsg_jax.report.drawing import Look, looks
+from zsg_jax.report.metrics import METRICS
+from zsg_jax.report.summary import curve_of
+
+NONE = "–"
+
+
+class Cell(NamedTuple):
+    """A number, or what stands for one; `beside` or `below` it something small."""
+
+    text: str
+    beside: str = ""
+    below: str = ""
+    best: bool = False
+
+
+class Row(NamedTuple):
+    """A line of a table; `look` is that of the arrangement it is about."""
+
+    name: str
+    cells: Sequence[str | Cell]
+    look: Look | None = None
+
+
+class Table(NamedTuple):
+    """What the first column is about, the names of the others, and the lines."""
+
+    corner: str
+    columns: Sequence[str]
+    rows: Sequence[Row]
+
+
+def results(summary: Mapping[str, Any], turns: Mapping[str, int] | None) -> Table:
+    """A line an arrangement; the best of several in a column is marked."""
+    entries = summary["arrangements"]
+    columns: dict[str, tuple[Any, int, list[Any]]] = {}
+    if summary["window"] is not None:
+        for part, title in (("auc", "Area up to"), ("loss", "Loss at")):
+            values = [entry["window"][part] for entry in entries.values()]
+            columns[f"{title} step {summary['window']}"] = min, 4, values
+    columns["Area under loss curve"] = min, 4, [entry["auc"] for entry in entries.values()]
+    for name, metric in METRICS.items():
+        curves = [curve_of(entry, name) for entry in entries.values()]
+        if any(curves):
+            finals = [
+                {"mean": None, "std": None} if one is None else one["final"] for one in curves
+            ]
+            columns[f"Final {metric.label}"] = metric.best, metric.digits, finals
+    best = []
+    for of, _, values in columns.values():
+        means = [value["mean"] for value in values if value["mean"] is not None]
+        best.append(of(means) if len(entries) > 1 and means else None)
+    rows = []
+    for number, (name, look) in enumerate(looks(entries).items()):
+        entry = entries[name]
+        cells = [
+            Cell(_plus_minus(one, digits), best=mark is not None and one["mean"] == mark)
+            for (_, digits, values), mark in zip(columns.values(), best, strict=True)
+            for one in (values[number],)
+        ]
+        rows.append(Row(name, [*cells, *_about(entry, turns, name)], look))
+    last = [
+        "First step within 5 %",
+        *(["Turns"] if turns is not None else []),
+        "Seeds",
+        "Last step",
+    ]
+    return Table("Arrangement", [*columns, *last], rows)
+
+
+def _about(entry: Mapping[str, Any], turns: Mapping[str, int] | None, name: str) -> list[Cell]:
+    near = entry["first_step_within_5_percent"]
+    seeds = f"seeds: {_plus_minus(near, 1)}" if len(entry["seeds"]) > 1 else ""
+    cells = [Cell(_number(near["of_mean_curve"], 0), below=seeds)]
+    if turns is not None:
+        cells.append(Cell(str(turns.get(name, NONE))))
+    return [*cells, Cell(str(len(entry["seeds"]))), Cell(str(entry["steps"][-1]))]
+
+
+def differences(found: Mapping[int, Iterable[Compared]], digits: int) -> Table:
+    """A line for every step and pair: its numbers."""
+    rows, mcnemar = [], False
+    for step, compared in found.items():
+        for one, p in compared:
+            cells = [
+                str(step),
+                f"{one.mean:+.{digits}f}",
+                f"{one.low:+.{digits}f} to {one.high:+.{digits}f}",
+                f"{one.p_holm:.3f}",
+                f"{one.detectable:.{digits}f}",
+                *([] if p is None else [f"{p:.3f}"]),
+            ]
+            mcnemar |= p is not None
+            rows.append(Row(f"{one.first} − {one.second}", cells))
+    columns = ["Step", "Difference", "95 % interval", "p (Holm)", "Detectable"]
+    return Table("Pair", columns + ["p (McNemar)"] * mcnemar, rows)
+
+
+def steadiness(summary: Mapping[str, Any]) -> Table:
+    """Moves against the trend and noise of each measure that moved in some arrangement."""
+    entries = summary["arrangements"]
+    names = ["loss", *(name for entry in entries.values() for name in entry["scores"])]
+    rows = []
+    for name in dict.fromkeys(names):
+        found = [(curve_of(entry, name) or {}).get("steadiness") for entry in entries.values()]
+        if any(found):
+            cells = [
+                Cell(f"{one['against']:.0%}", f"({one['noise']:.1%})") if one else NONE
+                for one in found
+            ]
+            rows.append(Row(METRICS[name].label if name in METRICS else name, cells))
+    return Table("Moves against the trend (noise)", list(entries), rows)
+
+
+def by_group(summary: Mapping[str, Any], metric: str, group: str) -> Table:
+    """The final value of every task ("by_task") or category; of the loss its kind of curve."""
+    entries = summary["arrangements"]
+    curves = [(curve_of(entry, metric) or {}).get(group, {}) for entry in entries.values()]
+    rows = []
+    for name in sorted({name for curve in curves for name in curve}):
+        cells = []
+        for curve, entry in zip(curves, entries.values(), strict=True):
+            kind = entry["curve_kind"].get(name) if metric == "loss" else None
+            last = curve.get(name, [None])[-1]
+            cells.append(Cell(_number(last, METRICS[metric].digits), below=kind or ""))
+        rows.append(Row(name, cells))
+    return Table("Task" if group == "by_task" else "Category", list(entries), rows)
+
+
+def kinds(summary: Mapping[str, Any]) -> Table:
+    """How many tasks have each kind of loss curve."""
+    entries = summary["arrangements"]
+    found = [list(entry["curve_kind"].values()) for entry in entries.values()]
+    rows = [Row(kind, [str(one.count(kind)) for one in found]) for kind in KINDS]
+    return Table("Number of tasks whose loss …", list(entries), rows)
+
+
+def correlations(found: Mapping[str, Any]) -> Table:
+    """A line a measure: Pearson's correlation and Spearman's."""
+    columns = list(dict.fromkeys(name for by_name in found.values() for name in by_name))
+    rows = []
+    for measure, by_name in found.items():
+        both = [by_name.get(name, {}) for name in columns]
+        cells = [
+            Cell(_number(one.get("pearson"), 2), f"({_number(one.get('spearman'), 2)})")
+            for one in both
+        ]
+        rows.append(Row(figures.TITLES[measure], cells))
+    return Table("Correlation of the test loss with", columns, rows)
+
+
+def _plus_minus(value: Mapping[str, Any], digits: int) -> str:
+    spread = "" if value["std"] is None else f" ± {value['std']:.{digits}f}"
+    return _number(value["mean"], digits) + spread
+
+
+def _number(value: float | None, digits: int = 4) -> str:
+    return NONE if value is None else f"{value:.{digits}f}"

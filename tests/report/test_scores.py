@@ -157,13 +157,32 @@ def test_every_aggregate_follows_from_the_records(folders, written, file, field,
             assert pair["mcnemar"] == mcnemar(*grids)
 
 
+def test_the_headline_follows_from_the_records(folders, written):
+    summary = json.loads((written.parent / "summary.json").read_text())
+    rouge, exact = (
+        by_example(folders, GENERATIONS, f, 30, "nft") for f in ("rougeL", "exact_match")
+    )
+    values = [
+        rouge[seed][id][1] if KINDS[task] == "Keyword Tagging" else exact[seed][id][1]
+        for seed in SEEDS
+        for id, (task, _) in rouge[seed].items()
+    ]
+    final = summary["arrangements"]["nft"]["scores"]["headline"]["final"]
+    assert final["mean"] == pytest.approx(statistics.fmean(values))
+
+
 def test_the_page_shows_scores_as_it_shows_the_loss(written, read_page):
     page = read_page(written)
     page.check()
     finals = ["exact match", "ROUGE-L", "ROUGE-1", "accuracy", "reward"]
     columns = [f"Final {name}" for name in ("test loss", *finals)]
     assert page.table("results")[0][4:10] == columns
-    assert [row[0] for row in page.table("rougeL_by_task")[1:]] == ["t1", "t2", "t3"]
+    tasks = page.table("rougeL_by_task")
+    assert [row[0] for row in tasks[1:]] == ["t1", "t2", "t3", "(mean over tasks)"]
+    column = [float(row[1]) for row in tasks[1:]]
+    assert column[3] == pytest.approx(statistics.fmean(column[:3]), abs=0.02)
+    [scores] = [one for one in page.drawn() if "headline" in one]
+    assert "over_tasks" not in scores
     assert [row[0] for row in page.table("rougeL_by_category")[1:]] == sorted(set(KINDS.values()))
     assert page.table("differences-exact_match")[0][-1] == "p (McNemar)"
     assert "p (McNemar)" not in page.table("differences-rougeL")[0]
@@ -281,11 +300,11 @@ def test_tables_sort_and_copy_in_a_browser(written, tmp_path):
     assert errors == []
     told = page.partition("<title>")[2].partition("</title>")[0]
     tasks, focused, values, way, csv, width = json.loads(told.replace("&quot;", '"'))
-    assert tasks == ["t3", "t2", "t1"]
+    assert tasks == ["t3", "t2", "t1", "(mean over tasks)"]
     assert focused
     assert (values, way) == (sorted(values), "ascending")
     assert csv.splitlines()[0] == '"Task","nft","fft"'
-    assert len(csv.splitlines()) == 4
+    assert len(csv.splitlines()) == 5
     assert width <= 500  # nothing but the tables' own frames scrolls sideways
 
 

@@ -8,7 +8,7 @@ no ROUGE even with themselves, and "-1" matches "1". The `_unicode` ones beside 
 import string
 import unicodedata
 from collections.abc import Callable, Iterable, Sequence
-from functools import cache, lru_cache
+from functools import cache, lru_cache, partial
 from typing import Any, NamedTuple
 
 import regex
@@ -17,7 +17,7 @@ from zsg_jax.data.tokenize.tokenizer import Tokenizer
 from zsg_jax.runtime.errors import UserError, check, did_you_mean
 
 ROUGE = ("rouge1", "rouge2", "rougeL")
-KEPT = 4096  # texts whose words are remembered: references come again at every checkpoint
+KEPT = 16384  # texts whose words, and words whose stems, are remembered: they come again
 _PUNCTUATION = str.maketrans("", "", string.punctuation)
 # Scripts that put no space between words: there each letter with its marks is a token.
 _UNSPACED = r"[\p{Han}\p{Hiragana}\p{Katakana}\p{Thai}\p{Lao}\p{Khmer}\p{Myanmar}]\p{M}*"
@@ -110,25 +110,31 @@ def _folded(text: str) -> str:
     return unicodedata.normalize("NFC", unicodedata.normalize("NFD", minus).casefold())
 
 
-class _Remembering:
-    """What rouge-score asks for its words; those of a text are found once."""
+class _Words(NamedTuple):
+    """What rouge-score asks for the words of a text."""
 
-    def __init__(self, tokenize: Callable[[str], list[str]]) -> None:
-        self.tokenize = lru_cache(KEPT)(tokenize)
+    tokenize: Callable[[str], list[str]]
+
+
+class _Stemmer(NamedTuple):
+    """What rouge-score asks for the stem of a word."""
+
+    stem: Callable[[str], str]
 
 
 @cache
 def _scorer(tokenizer: Tokenizer | str) -> Any:
     # Its import takes seconds, which only those should wait who score something.
-    from rouge_score import rouge_scorer, tokenizers
+    from nltk.stem.porter import PorterStemmer
+    from rouge_score import rouge_scorer, tokenize
 
+    words: Callable[[str], list[str]] = words_unicode
     if isinstance(tokenizer, Tokenizer):
-        words = _Remembering(lambda text: tokens(tokenizer, text))
-    elif tokenizer == "unicode":
-        words = _Remembering(words_unicode)
-    else:
-        words = _Remembering(tokenizers.DefaultTokenizer(use_stemmer=True).tokenize)
-    return rouge_scorer.RougeScorer(ROUGE, tokenizer=words)
+        words = partial(tokens, tokenizer)
+    elif tokenizer == "english":
+        stemmer = _Stemmer(lru_cache(KEPT)(PorterStemmer().stem))
+        words = partial(tokenize.tokenize, stemmer=stemmer)
+    return rouge_scorer.RougeScorer(ROUGE, tokenizer=_Words(lru_cache(KEPT)(words)))
 
 
 def _best_rouge(text: str, references: Sequence[str], tokenizer: Tokenizer | str) -> list[float]:

@@ -14,7 +14,7 @@ from zsg_jax.report.correlation import having, measured
 from zsg_jax.report.curves import number
 from zsg_jax.report.drawing import Captioned, Line, Panel, draw, even_places, looks, shorten
 from zsg_jax.report.metrics import METRICS
-from zsg_jax.report.summary import Runs, curve_of, records_by_step
+from zsg_jax.report.summary import Runs, curve_of, over_tasks, records_by_step
 from zsg_jax.similarity.trajectory import MEASURES, Trajectory
 from zsg_jax.statistics.steadiness import running_mean
 
@@ -145,9 +145,13 @@ def train_loss_figure(runs: Runs) -> Captioned | None:
 
 
 def scores_figure(summary: Mapping[str, Any]) -> Captioned | None:
-    """Every other number of the test records against step, one panel each; None without any."""
+    """Every other number of the test records against step, one panel each; None without any.
+
+    Means over tasks stand in the tables by task.
+    """
     entries = summary["arrangements"]
-    scores = {score for entry in entries.values() for score in entry["scores"]} - METRICS.keys()
+    every = {score for entry in entries.values() for score in entry["scores"]}
+    scores = every - METRICS.keys() - over_tasks(every).keys()
     panels = [Panel(shorten(one), "", _lines(_curves(summary, one))) for one in sorted(scores)]
     if not panels:
         return None

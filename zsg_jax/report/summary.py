@@ -46,6 +46,7 @@ KEYS = {
     "value and steadiness",
 }
 
+OVER_TASKS = "_over_tasks"
 GROUPS = ("by_task", "by_category")
 
 # Numbers of a test record that are counts or clocks, not scores.
@@ -86,6 +87,13 @@ def records_by_step(records: Iterable[Record], kind: str) -> dict[int, Record]:
     """The records of one `kind` ("train" or "test") by step, ascending; of a step, the last."""
     found = {int(one["step"]): one for one in records if one.get("kind") == kind}
     return dict(sorted(found.items()))
+
+
+def over_tasks(scores: Iterable[str]) -> dict[str, str]:
+    """The scores that are means over tasks, NAME_over_tasks, with the NAME of each."""
+    names = set(scores)
+    found = {name: name.removesuffix(OVER_TASKS) for name in names if name.endswith(OVER_TASKS)}
+    return {name: of for name, of in found.items() if of in names}
 
 
 def compared_steps(summary: Mapping[str, Any], metric: str) -> list[int]:

@@ -8,7 +8,7 @@ from zsg_jax.report.curves import KINDS
 from zsg_jax.report.differences import Compared
 from zsg_jax.report.drawing import Look, looks
 from zsg_jax.report.metrics import METRICS
-from zsg_jax.report.summary import curve_of
+from zsg_jax.report.summary import OVER_TASKS, curve_of, over_tasks
 
 NONE = "–"
 
@@ -107,9 +107,9 @@ def differences(found: Mapping[int, Iterable[Compared]], digits: int) -> Table:
 def steadiness(summary: Mapping[str, Any]) -> Table:
     """Moves against the trend and noise of each measure that moved in some arrangement."""
     entries = summary["arrangements"]
-    names = ["loss", *(name for entry in entries.values() for name in entry["scores"])]
+    scores = [name for entry in entries.values() for name in entry["scores"]]
     rows = []
-    for name in dict.fromkeys(names):
+    for name in [one for one in dict.fromkeys(["loss", *scores]) if one not in over_tasks(scores)]:
         found = [(curve_of(entry, name) or {}).get("steadiness") for entry in entries.values()]
         if any(found):
             cells = [
@@ -132,6 +132,10 @@ def by_group(summary: Mapping[str, Any], metric: str, group: str) -> Table:
             last = curve.get(name, [None])[-1]
             cells.append(Cell(_number(last, METRICS[metric].digits), below=kind or ""))
         rows.append(Row(name, cells))
+    over = [curve_of(entry, f"{metric}{OVER_TASKS}") for entry in entries.values()]
+    if group == "by_task" and rows and all(over):
+        means = [_number(one["final"]["mean"], METRICS[metric].digits) for one in over if one]
+        rows.append(Row("(mean over tasks)", means))
     return Table("Task" if group == "by_task" else "Category", list(entries), rows)
 
 

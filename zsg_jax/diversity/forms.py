@@ -47,6 +47,18 @@ class Encoded(NamedTuple):
     replaced_mask: np.ndarray
 
 
+def joined(parts: Sequence[Encoded]) -> Encoded:
+    """Rows of one form, one part after the other."""
+    tokens, lengths, _, answers, replaced = zip(*parts, strict=True)
+    return Encoded(
+        np.concatenate(tokens),
+        np.concatenate(lengths),
+        parts[0].prompt,
+        np.concatenate(answers),
+        np.concatenate(replaced),
+    )
+
+
 class Writer:
     """Writes the rows of a language in a form: characters are tokens, numbered from 0.
 

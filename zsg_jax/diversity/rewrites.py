@@ -5,7 +5,6 @@ A chunk hangs on the seed and its number alone, so a run that goes on makes thos
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import NamedTuple
 
 import numpy as np
 
@@ -45,7 +44,8 @@ class Draws:
         )
 
 
-class Rows(NamedTuple):
+@dataclass(frozen=True)
+class Rows:
     """N rows; letters uint8, `PAD` after the end of an answer.
 
     Attributes:

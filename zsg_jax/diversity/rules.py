@@ -1,5 +1,6 @@
 """Instructions, each a list of rules x → y: drawn so that no x and no y of a test comes again."""
 
+from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy as np
@@ -49,7 +50,8 @@ class Language(NamedTuple):
         )
 
 
-class Rules(NamedTuple):
+@dataclass(frozen=True)
+class Rules:
     """I instructions of R rules each.
 
     Attributes:

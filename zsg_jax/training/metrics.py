@@ -86,7 +86,7 @@ class MetricsLog:
             return
         kept = [one for one in read_records(folder) if one["step"] <= after_step]
         path = folder / FILE
-        write_bytes(path, "".join(_line(one) for one in kept).encode())
+        write_bytes(path, "".join(as_line(one) for one in kept).encode())
         self._file = path.open("a")
         # Imported here: it imports PyTorch, where that is installed, which takes seconds.
         import tensorboardX
@@ -99,7 +99,7 @@ class MetricsLog:
         """Writes one record; its numbers go to TensorBoard as KIND/NAME."""
         if self._file is None:
             return
-        self._file.write(_line(record))
+        self._file.write(as_line(record))
         for name, value in record.items():
             if name != "step" and isinstance(value, int | float):
                 self._board.add_scalar(f"{record['kind']}/{name}", value, record["step"])
@@ -125,5 +125,6 @@ class MetricsLog:
             self._file = None
 
 
-def _line(record: dict[str, Any]) -> str:
+def as_line(record: Mapping[str, Any]) -> str:
+    """A record as a line of metrics.jsonl."""
     return json.dumps(record, allow_nan=False) + "\n"

@@ -35,12 +35,17 @@ def schedule(name: str, peak: float, steps: int, warmup_steps: int = 0) -> optax
 
 
 def adamw(
-    learning_rate: optax.Schedule, *, clip_norm: float, weight_decay: float = 0.0
+    learning_rate: optax.Schedule,
+    *,
+    clip_norm: float,
+    weight_decay: float = 0.0,
+    b2: float = 0.95,
+    eps: float = 1e-5,
 ) -> optax.GradientTransformation:
-    """AdamW, β 0.9 and 0.95, ε 1e-5, after clipping the gradients' global norm to `clip_norm`.
+    """AdamW, β₁ 0.9, after clipping the gradients' global norm to `clip_norm`.
 
-    `clip_norm` 0 leaves gradients as they are.
+    `clip_norm` 0 leaves gradients as they are. β₂ and ε are the arrangement study's.
     """
     clip = optax.clip_by_global_norm(clip_norm) if clip_norm else optax.identity()
-    update = optax.adamw(learning_rate, b1=0.9, b2=0.95, eps=1e-5, weight_decay=weight_decay)
+    update = optax.adamw(learning_rate, b1=0.9, b2=b2, eps=eps, weight_decay=weight_decay)
     return optax.chain(clip, update)

@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from zsg_jax.evaluation.decoding import STUDY, Sampling, choose, kept
-from zsg_jax.evaluation.generation import Generator, Written
+from zsg_jax.evaluation.decoding import PRESETS, Sampling, choose, kept, parse
+from zsg_jax.evaluation.generation import Generator, Prompt, Written
 from zsg_jax.models.families import FAMILIES
 from zsg_jax.models.huggingface.write import write
 from zsg_jax.models.lora import LoRA, merge
@@ -25,6 +25,7 @@ RNG = np.random.default_rng(5)
 PROMPTS = [RNG.integers(0, WORDS, n).astype(np.int32) for n in (1, 9, 20, 31, 3, 33)]
 IDS = [f"example {i}" for i in range(len(PROMPTS))]
 MESH = sharding.make_mesh(1, 1)
+STUDY = PRESETS["study"]
 
 
 def make(family, lora=None, **changes):
@@ -51,7 +52,14 @@ def generator(model, graphdef, params, sampling, **more):
     shapes = jax.tree.map(
         lambda x, s: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=s), params, placed
     )
-    return Generator(graphdef, model, shapes, MESH, sampling, **{"eos": EOS, **more})
+    made = Generator(graphdef, model, shapes, MESH, sampling, **{"eos": EOS, **more})
+
+    def write(params, prompts, ids, **draw):
+        asked = [Prompt(*pair, **draw) for pair in zip(prompts, ids, strict=True)]
+        return made(params, asked)
+
+    write.compiled = made.compiled
+    return write
 
 
 @pytest.mark.parametrize(
@@ -112,8 +120,8 @@ def test_batch_order_and_size_change_no_text_and_seed_and_sample_do():
 CHILD = """
 import dataclasses, json
 import jax, numpy as np
-from zsg_jax.evaluation.generation import Generator
-from zsg_jax.evaluation.decoding import STUDY
+from zsg_jax.evaluation.generation import Generator, Prompt
+from zsg_jax.evaluation.decoding import PRESETS
 from zsg_jax.models.families import FAMILIES
 from zsg_jax.models.model import abstract, initialize
 from zsg_jax.training import sharding
@@ -122,8 +130,10 @@ model = FAMILIES["llama"].sized("tiny", 45, 80)
 params = jax.jit(initialize, static_argnums=0)(model, jax.random.key(0))
 params = jax.device_get(jax.tree.map(lambda x: 4 * x if x.ndim > 2 else x, params))
 rng = np.random.default_rng(5)
-prompts = [rng.integers(0, 45, n).astype(np.int32) for n in (1, 9, 20, 30, 3)]
-sampled = STUDY._replace(max_new_tokens=8)
+prompts = [
+    Prompt(rng.integers(0, 45, n).astype(np.int32), name)
+    for n, name in zip((1, 9, 20, 30, 3), "abcde")]
+sampled = PRESETS["study"]._replace(max_new_tokens=8)
 told = []
 for sizes in ((1, 1, 1), (2, 1, 1), (2, 2, 2)):
     mesh = sharding.make_mesh(*sizes)
@@ -137,7 +147,7 @@ for sizes in ((1, 1, 1), (2, 1, 1), (2, 2, 2)):
     texts = []
     for sampling in (sampled, sampled._replace(temperature=0.0)):
         one = Generator(abstract(padded)[0], padded, shapes, mesh, sampling, eos=(3,), batch_size=3)
-        texts += [text.tokens for text in one(placed, prompts, list("abcde"))]
+        texts += [text.tokens for text in one(placed, prompts)]
     told.append(texts)
 print(json.dumps(told))
 """
@@ -234,6 +244,26 @@ def test_the_likeliest_token_is_the_first_of_equals():
 def test_settings_that_mean_nothing_are_refused(changes, message):
     with pytest.raises(UserError, match=message):
         Sampling(**changes).refuse_none()
+
+
+def test_settings_are_read_from_text():
+    assert parse("study, max_new_tokens=64") == STUDY._replace(max_new_tokens=64)
+    assert parse("temperature=0.5,penalty_on=all") == Sampling(temperature=0.5, penalty_on="all")
+    for text, message in {
+        "greddy": "did you mean greedy",
+        "top_p=much": "must be a number",
+        "top_k=1.5": "must be a whole number",
+        "study,top_p=2": "give a share",
+    }.items():
+        with pytest.raises(UserError, match=message):
+            parse(text)
+
+
+def test_weights_that_give_no_number_are_told_with_the_example():
+    made = make("llama")
+    bad = jax.tree.map(lambda leaf: leaf * jnp.nan, made[2])
+    with pytest.raises(UserError, match="example 0: its logits are not finite"):
+        generator(*made, Sampling(4))(bad, PROMPTS[:2], IDS[:2])
 
 
 def test_a_prompt_without_room_is_refused_by_name():

@@ -6,7 +6,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
-from zsg_jax.runtime.errors import check
+from zsg_jax.runtime.errors import UserError, check, did_you_mean
 
 
 class Sampling(NamedTuple):
@@ -46,11 +46,42 @@ class Sampling(NamedTuple):
             ("repetition_penalty", 0 < self.repetition_penalty < math.inf, "1 for none, or more"),
             ("penalty_on", self.penalty_on in ("generated", "all"), "generated or all"),
         ):
-            check(right, f"generation: {name}={getattr(self, name)!r}; give {what}")
+            check(right, f"decoding: {name}={getattr(self, name)!r}; give {what}")
 
 
-# As in arXiv 2406.11721, where no text ends before its first token.
-STUDY = Sampling(128, 1, temperature=0.9, top_p=0.9, repetition_penalty=1.2)
+PRESETS = {
+    "greedy": Sampling(),
+    # As in arXiv 2406.11721, where no text ends before its first token.
+    "study": Sampling(128, 1, temperature=0.9, top_p=0.9, repetition_penalty=1.2),
+}
+
+
+def parse(text: str) -> Sampling:
+    """Settings as a user gives them: a preset, changes of it, or both, separated by commas.
+
+    "greedy", "study,max_new_tokens=64" or "temperature=0.7,top_p=0.9", which changes "greedy".
+
+    Raises:
+        UserError: an unknown name, or a value that means nothing.
+    """
+    first, *rest = text.replace(" ", "").split(",")
+    changes = rest if first in PRESETS else [first, *rest]
+    sampling = PRESETS.get(first, PRESETS["greedy"])
+    for change in changes:
+        name, _, value = change.partition("=")
+        check(
+            name in Sampling._fields,
+            f"decoding: {name!r} is no setting; give {' or '.join(PRESETS)}, or NAME=VALUE of "
+            f"{', '.join(Sampling._fields)}{did_you_mean(name, (*PRESETS, *Sampling._fields))}",
+        )
+        wanted = type(getattr(sampling, name))
+        try:
+            sampling = sampling._replace(**{name: wanted(value)})
+        except ValueError:
+            what = "a whole number" if wanted is int else "a number"
+            raise UserError(f"decoding: {name}={value!r} must be {what}") from None
+    sampling.refuse_none()
+    return sampling
 
 
 def penalized(logits_BxV: jax.Array, there_BxV: jax.Array, penalty: float) -> jax.Array:

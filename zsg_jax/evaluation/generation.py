@@ -23,12 +23,27 @@ from zsg_jax.models.families import ModelConfig
 from zsg_jax.models.model import hidden_with, logits_of
 from zsg_jax.models.placement import Params
 from zsg_jax.runtime.errors import check
-from zsg_jax.runtime.progress import bar
 from zsg_jax.training.sharding import BATCH, place_batch, row_devices
 
 # Prompts are rounded up to a power of two, of so many tokens at least.
 SHORTEST = 32
-ENDED = ("", "eos", "stop", "length")
+ENDED = ("", "eos", "stop", "length", "nan")
+
+
+class Prompt(NamedTuple):
+    """What is gone on from.
+
+    Attributes:
+        tokens: (L,) int32, at least one.
+        id: of the example.
+        seed, sample: what is drawn for a token follows from these two, the id and the token's
+            number, and from nothing else.
+    """
+
+    tokens: np.ndarray
+    id: str
+    seed: int = 0
+    sample: int = 0
 
 
 class Written(NamedTuple):
@@ -86,73 +101,79 @@ class Generator:
         self.compiled: list[int] = []
         self._write = cache(self._compile)
 
-    def __call__(
-        self,
-        params: Params,
-        prompts: Sequence[np.ndarray],
-        ids: Sequence[str],
-        *,
-        seed: int = 0,
-        sample: int = 0,
-    ) -> list[Written]:
-        """Goes on with each prompt.
+    @property
+    def room(self) -> int:
+        """Tokens at most of a prompt, so that the longest text has positions left."""
+        return self._model.max_positions - self._sampling.max_new_tokens
 
-        Args:
-            params: all of them, as `Trainer.model_params` gives them.
-            prompts: each one's tokens, (L,) int32, at least one.
-            ids: each one's id.
-            seed, sample: what is drawn for a token follows from these two, the example's id and
-                the token's number, and from nothing else.
+    def __call__(self, params: Params, prompts: Sequence[Prompt]) -> list[Written]:
+        """The texts of all prompts, in their order; as `write`."""
+        texts: dict[int, Written] = {}
+        for batch in self.batches(prompts):
+            written = self.write(params, [prompts[i] for i in batch])
+            texts |= zip(batch, written, strict=True)
+        return [texts[i] for i in range(len(prompts))]
+
+    def batches(self, prompts: Sequence[Prompt]) -> list[list[int]]:
+        """Which prompts are written on together: those of a rounded length, the shortest first.
 
         Raises:
             UserError: a prompt and the longest text do not fit into the model's positions.
         """
-        lengths = np.array([len(prompt) for prompt in prompts])
-        room = self._model.max_positions - self._sampling.max_new_tokens
-        for name, length in zip(ids, lengths, strict=True):
+        by_length: dict[int, list[int]] = {}
+        for i, prompt in enumerate(prompts):
             check(
-                0 < length <= room,
-                f"{name}: a prompt of {length} tokens; the model's {self._model.max_positions}"
-                f" positions leave room for 1 to {room} before max_new_tokens="
-                f"{self._sampling.max_new_tokens}; cut it, or generate fewer",
+                0 < len(prompt.tokens) <= self.room,
+                f"{prompt.id}: a prompt of {len(prompt.tokens)} tokens; the model's "
+                f"{self._model.max_positions} positions leave room for 1 to {self.room} before "
+                f"max_new_tokens={self._sampling.max_new_tokens}; cut it, or generate fewer",
             )
-        rounded = np.minimum(room, np.maximum(SHORTEST, 1 << np.ceil(np.log2(lengths)).astype(int)))
-        texts: list[Written | None] = [None] * len(prompts)
-        with bar(len(prompts), "generation") as progress:
-            for length in np.unique(rounded).tolist():
-                index = np.flatnonzero(rounded == length)
-                for start in range(0, len(index), self._size):
-                    part = index[start : start + self._size].tolist()
-                    batch = self._lay(prompts, ids, (seed, sample), part, length)
-                    written = jax.device_get(self._write(length)(params, batch))
-                    for i, tokens, ended in zip(part, *written, strict=False):
-                        texts[i] = self._text(tokens, int(ended))
-                    progress.update(len(part))
-        return [one for one in texts if one is not None]
+            by_length.setdefault(self._rounded(prompt), []).append(i)
+        return [
+            index[start : start + self._size]
+            for _, index in sorted(by_length.items())
+            for start in range(0, len(index), self._size)
+        ]
 
-    def _lay(
-        self,
-        prompts: Sequence[np.ndarray],
-        ids: Sequence[str],
-        draw: tuple[int, int],
-        part: Sequence[int],
-        length: int,
-    ) -> dict[str, jax.Array]:
+    def write(self, params: Params, batch: Sequence[Prompt]) -> list[Written]:
+        """The texts of one of `batches`.
+
+        Args:
+            params: all of them, as `Trainer.model_params` gives them.
+
+        Raises:
+            UserError: logits are not finite; the example is named.
+        """
+        length = max(map(self._rounded, batch))
+        tokens, ended = jax.device_get(self._write(length)(params, self._lay(batch, length)))
+        for prompt, why in zip(batch, ended, strict=False):
+            check(
+                why != ENDED.index("nan"),
+                f"{prompt.id}: its logits are not finite; look at the weights",
+            )
+        return [
+            self._text(*one) for one, _ in zip(zip(tokens, ended, strict=True), batch, strict=False)
+        ]
+
+    def _rounded(self, prompt: Prompt) -> int:
+        return min(self.room, max(SHORTEST, 1 << (len(prompt.tokens) - 1).bit_length()))
+
+    def _lay(self, batch: Sequence[Prompt], length: int) -> dict[str, jax.Array]:
         """This process's part of a batch; prompts of no token fill it up."""
         tokens = np.zeros((self._size, length), np.int32)
         lengths = np.zeros(self._size, np.int32)
         words = np.zeros((self._size, 4), np.uint32)
-        for row, i in enumerate(part):
-            lengths[row] = len(prompts[i])
-            tokens[row, : lengths[row]] = prompts[i]
-            digest = hashlib.sha256(ids[i].encode()).digest()
-            words[row] = *draw, *np.frombuffer(digest[:8], "<u4")
+        for row, prompt in enumerate(batch):
+            lengths[row] = len(prompt.tokens)
+            tokens[row, : lengths[row]] = prompt.tokens
+            digest = hashlib.sha256(prompt.id.encode()).digest()
+            words[row] = prompt.seed, prompt.sample, *np.frombuffer(digest[:8], "<u4")
         local = self._size // jax.process_count()
         own = slice(jax.process_index() * local, (jax.process_index() + 1) * local)
-        batch = {"tokens": tokens, "lengths": lengths, "words": words}
-        return place_batch({name: rows[own] for name, rows in batch.items()}, self._mesh)
+        laid = {"tokens": tokens, "lengths": lengths, "words": words}
+        return place_batch({name: rows[own] for name, rows in laid.items()}, self._mesh)
 
-    def _text(self, tokens: np.ndarray, ended: int) -> Written:
+    def _text(self, tokens: np.ndarray, ended: Any) -> Written:
         kept = tokens[tokens >= 0].tolist()
         if ENDED[ended] == "eos":
             kept = kept[:-1]
@@ -207,7 +228,9 @@ class Generator:
             number, texts, ended, logits, there, *kept = carry
             new = self._next(logits, there, keys_B, number)
             texts = texts.at[:, back + number].set(jnp.where(ended == 0, new, -1))
-            ended = jnp.where(ended == 0, self._why(texts, new, number, back), ended)
+            why = self._why(texts, new, number, back)
+            why = jnp.where(jnp.isfinite(logits).all(axis=-1), why, ENDED.index("nan"))
+            ended = jnp.where(ended == 0, why, ended)
             if there.size:
                 there = there.at[jnp.arange(B), new].set(True)
             at = lengths_B + number

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from zsg_jax.data.instance import Turn
 from zsg_jax.data.tokenize.chat import tokenized
-from zsg_jax.data.tokenize.encode import Form, encode, prompt_tokens
+from zsg_jax.data.tokenize.encode import Form, encode, encode_prompts
 from zsg_jax.data.tokenize.jinja import ChatTemplate
 from zsg_jax.data.tokenize.tokenizer import ByteTokenizer, train_bpe
 from zsg_jax.data.tokenize.truncation import Unfit
@@ -95,7 +95,7 @@ def test_answers_alone_are_learned_and_training_begins_as_a_prompt_does(
     check_runs(styles, style, name, ids, mask, one.turns, answers, join)
     for count in range(1 if answers == "all" else len(contents) - 1, len(contents), 2):
         asked = styles.instance(*contents[:count], "another answer", system=system)
-        prompt = prompt_tokens(asked, tokenizer, form)
+        prompt = encode_prompts([asked], tokenizer, form).ids[0]
         assert ids[: len(prompt)].tolist() == prompt.tolist()
         assert mask[len(prompt)]
         assert not mask[len(prompt) - 1]
@@ -120,7 +120,7 @@ def test_ids_and_masks_are_those_of_transformers(styles, style, contents, marked
         for count in range(1, len(turns), 2)
     ]
     form = form_of(styles, style, marked)
-    ours = prompt_tokens(one, styles.tokenizer(style), form)
+    ours = encode_prompts([one], styles.tokenizer(style), form).ids[0]
     ids, mask = encode([one], styles.tokenizer(style), 9999, form=form)[0]
     whole = made["input_ids"]
     if all(whole[: len(prompt)] == prompt for prompt in prompts):
@@ -152,7 +152,7 @@ def test_a_template_that_says_no_is_quoted(styles):
     assert examples.answer_tokens.tolist()[0] == 0 < examples.answer_tokens.tolist()[1]
     assert examples.select(np.asarray([1, 0])).refused == {1: examples.refused[0]}
     with pytest.raises(UserError, match="example 'i': the chat template does not fit: it says"):
-        prompt_tokens(told, tokenizer, form)
+        encode_prompts([told], tokenizer, form)
 
 
 def test_a_system_turn_that_moves_leaves_only_the_last_answer_sure(styles):

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from zsg_jax.data.tokenize.encode import Form, encode, prompt_tokens
+from zsg_jax.data.tokenize.encode import Form, encode, encode_prompts
 from zsg_jax.data.tokenize.tokenizer import ByteTokenizer, from_folder
 
 BYTES = ByteTokenizer()
@@ -62,7 +62,7 @@ def test_prompts_of_a_real_tokenizer_are_the_studys(styles, assets):
     tokenizer = from_folder(assets / "models" / "stories260k")
     pieces = tokenizer.encode(["User: Who?", "\nAssistant: "])
     wanted = [tokenizer.bos_id, *pieces[0].ids.tolist(), *pieces[1].ids.tolist()]
-    assert prompt_tokens(styles.instance(" Who?", "I"), tokenizer).tolist() == wanted
+    assert encode_prompts([styles.instance(" Who?", "I")], tokenizer).ids[0].tolist() == wanted
 
 
 def test_the_tail_is_cut_and_counted(styles):

@@ -4,7 +4,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from zsg_jax.data.instance import Instance, Turn
-from zsg_jax.data.tokenize.encode import Form, encode, prompt_tokens
+from zsg_jax.data.tokenize.encode import Form, encode, encode_prompts
 from zsg_jax.data.tokenize.jinja import ChatTemplate
 from zsg_jax.data.tokenize.tokenizer import ByteTokenizer
 from zsg_jax.data.tokenize.truncation import holds_words
@@ -155,11 +155,26 @@ def test_what_a_cut_keeps_and_counts(
     asked = length
     if truncation != "tail" and len(tokens) < len(full):
         asked -= len(own(contents[-1]).encode()) + 1
-    if truncation == "tail" or not made.answer_cut[0]:
-        prompt = prompt_tokens(one, BYTES, form, max_length=asked)
-        np.testing.assert_array_equal(prompt, tokens[: len(prompt)])
+    asked_for = encode_prompts([one], BYTES, form, max_length=asked)
+    prompt = asked_for.ids[0]
+    if asked_for.cut[0] and asked > 0:
+        assert len(prompt) == asked
+    if not made.answer_cut[0] or (truncation == "tail" and not asked_for.cut[0]):
+        np.testing.assert_array_equal(prompt[: len(tokens)], tokens[: len(prompt)])
         # After it comes the answer at once, and what the template writes behind that.
         assert (np.diff(mask[len(prompt) :].astype(int)) <= 0).all()
+
+
+@settings(deadline=None)
+@given(contents=CONTENTS, over=st.integers(0, 30))
+def test_a_prompt_cut_at_the_tail_still_asks_for_an_answer(contents, over):
+    one = instance(*contents)
+    (whole,), _ = encode_prompts([one], BYTES)
+    (cut,), counts = encode_prompts([one], BYTES, max_length=max(1, len(whole) - over))
+    assert counts.tolist() == [len(whole) - len(cut)]
+    if len(contents[-2].strip().encode()) > over:
+        end = len(whole) - len(b"\nAssistant: ")
+        assert cut.tolist() == [*whole[: end - over], *whole[end:]]
 
 
 def naive_words(contents, over, truncation):

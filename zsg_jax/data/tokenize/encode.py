@@ -78,37 +78,65 @@ def encode(
     )
 
 
-def prompt_tokens(
-    instance: Instance,
+class Prompts(NamedTuple):
+    """What a model is given to answer the last prompts of instances.
+
+    Attributes:
+        ids: of each, (n,) int32, exactly one bos where the form or the template writes one: the
+            tokens that stand before the answer in what `encode` makes of the instance.
+        cut: (N,) int32, the tokens taken away from each to fit.
+    """
+
+    ids: list[np.ndarray]
+    cut: np.ndarray
+
+
+def encode_prompts(
+    instances: Sequence[Instance],
     tokenizer: Tokenizer,
     form: Form = STUDY_FORM,
     max_length: int | None = None,
-) -> np.ndarray:
-    """What a model is given to answer the last prompt of `instance`, whose own answer is not read.
+) -> Prompts:
+    """The prompts that models are given to go on from; the last answers are not read.
 
     Args:
-        max_length: tokens at most: what is over is taken from the words of the prompt, or from its
-            end, as `form.truncation` says.
-
-    Returns:
-        (n,) int32, exactly one bos where the form or the template writes one: the tokens that stand
-        before the answer in what `encode` makes of the instance, unless it is cut.
+        max_length: tokens at most of a prompt. What is over is taken from its words as
+            `form.truncation` says, under "tail" from the end of the last turn first; only when no
+            words are left is the prompt cut at the tail.
 
     Raises:
         UserError: if the template does not fit.
     """
-    (one,) = _tokenized([instance.turns[:-1]], tokenizer, form)
+    asked = [instance.turns[:-1] for instance in instances]
+    made, lengths = [], []
+    for instance, one in zip(instances, _tokenized(asked, tokenizer, form), strict=True):
+        if isinstance(one, Unfit):
+            raise UserError(f"example {instance.id!r}: the chat template does not fit: {one}")
+        # A token stands for the answer, which limits cut last.
+        whole = TokenizedExample(
+            np.append(one.ids, 0),
+            np.append(one.answer, one.answer.max(initial=-1) + 1),
+            np.append(one.turn, -1),
+        )
+        fitted = fit(whole, instance.turns, len(whole.ids), "head", form.max_answer)
+        lengths.append(fitted.prompt)
+        limit = fitted.prompt if max_length is None else max_length
+        if fitted.prompt > limit:
+            cut = "end" if form.truncation == "tail" else form.truncation
+            fitted = fit(whole, instance.turns, limit + 1, cut, form.max_answer)
+        made.append(fitted.ids[: min(fitted.prompt, limit)])
+    kept = np.array([len(one) for one in made], np.int32)
+    return Prompts(made, np.array(lengths, np.int32) - kept)
+
+
+def closing_tokens(tokenizer: Tokenizer, form: Form = STUDY_FORM) -> list[int]:
+    """What closes an answer: of the study's form eos, of a chat template what it writes there."""
+    (one,) = _tokenized([(Turn("user", "a"), Turn("assistant", "b"))], tokenizer, form)
     if isinstance(one, Unfit):
-        raise UserError(f"example {instance.id!r}: the chat template does not fit: {one}")
-    # A token stands for the answer, which limits cut last.
-    asked = TokenizedExample(
-        np.append(one.ids, 0),
-        np.append(one.answer, one.answer.max(initial=-1) + 1),
-        np.append(one.turn, -1),
-    )
-    limit = len(one.ids) if max_length is None else max_length
-    fitted = fit(asked, instance.turns, limit + 1, form.truncation, form.max_answer)
-    return fitted.ids[: min(fitted.prompt, limit)]
+        return [tokenizer.eos_id]
+    words = np.flatnonzero((one.answer >= 0) & (one.turn >= 0))[-1:]
+    after = one.ids[int(words[0]) + 1 :] if len(words) else one.ids[:0]
+    return after[one.answer[len(one.ids) - len(after) :] >= 0].tolist() or [tokenizer.eos_id]
 
 
 def _tokenized(

@@ -76,7 +76,12 @@ def fit(
     truncation: str = "tail",
     max_answer: int | None = None,
 ) -> Fitted:
-    """Cuts `example`, whose turns are `turns`, to `max_length` tokens by one of `TRUNCATIONS`."""
+    """Cuts `example`, whose turns are `turns`, to `max_length` tokens.
+
+    Args:
+        truncation: one of `TRUNCATIONS`; or "end", which takes words as "head" does, but from the
+            end of each turn, the last prompt first.
+    """
     answered = example.answer >= 0
     keep, learned = np.ones(len(example.ids), bool), answered.copy()
     if max_answer is not None:
@@ -121,13 +126,15 @@ def _cut_words(
     last = np.flatnonzero(learned & keep)[-1:]
     end = int(last[0]) + 1 if len(last) else len(keep)
     over = int(keep.sum()) - max_length
-    for turn in (None, *_oldest_first(turns)):
+    order = _oldest_first(turns)
+    for turn in (None, *(reversed(order) if truncation == "end" else order)):
         if turn is None:
             places = end + np.flatnonzero(keep[end:])
         else:
             places = np.flatnonzero(keep & (example.turn == turn) & (example.answer < 0))
         count = min(over, len(places))
-        first = (len(places) - count + 1) // 2 if truncation == "middle" else 0
+        spare = len(places) - count
+        first = {"head": 0, "middle": (spare + 1) // 2, "end": spare}[truncation]
         keep[places[first : first + count]] = False
         over -= count
 

@@ -206,8 +206,22 @@ def default_config() -> ConfigDict:
     # Steps between measurements on the test rows; step 0 and the last are always measured.
     evaluation.every = 10
     evaluation.batch_size = 32
-    # Tokens at most of a test row.
+    # Tokens at most of a test row, and of a prompt to generate from.
     evaluation.max_length = 256
+    # What is measured: "loss", always; of generated texts "rouge" and "exact_match", or "generate"
+    # for the texts alone; "choices", the likelihood of each of an example's choices; "reward", what
+    # a reward model makes of the texts.
+    evaluation.metrics = ("loss",)
+    # Evaluations of the loss from one of all other metrics to the next; at step 0 and the last all.
+    evaluation.scores_every = 5
+    # How texts are generated: "greedy", "study" (as arXiv 2406.11721 does), changes as in
+    # "study,max_new_tokens=64", or both; settings in zsg_jax/evaluation/decoding.py.
+    evaluation.decoding = "greedy"
+    # Texts of each test row, whose scores are averaged, and the seed of what is drawn for them.
+    evaluation.samples = 1
+    evaluation.seed = 0
+    # Words that end a text, besides what closes an answer in training.
+    evaluation.stops = ()
 
     config.report = report = ConfigDict()
     # What the page is called. The keys of report may change on a finished workdir, as mesh,

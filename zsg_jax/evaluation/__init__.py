@@ -1,4 +1,4 @@
 """What is measured of parameters.
 
-`evaluator.Evaluator` is the contract, `workflows.study.evaluators` the list.
+`evaluator.Evaluator` is the contract, `workflows.evaluators` the list.
 """

@@ -1,9 +1,10 @@
 """The contract of every evaluation: parameters in, fields of a record out; in a run, or alone.
 
-A new evaluator is a file of this folder, and an entry of `workflows.study.evaluators`.
+A new evaluator is a file of this folder, and an entry of `workflows.evaluators`.
 """
 
 from collections.abc import Iterable
+from pathlib import Path
 from typing import Any, Protocol
 
 from zsg_jax.models.placement import Params
@@ -19,12 +20,13 @@ class Evaluator(Protocol):
     gives the same, but for rounding.
     """
 
-    def __call__(self, params: Params, step: int, /) -> dict[str, Any]:
+    def __call__(self, params: Params, step: int, folder: Path | None = None) -> dict[str, Any]:
         """Evaluates parameters.
 
         Args:
             params: all of them, as `Trainer.model_params` gives them.
             step: the optimizer steps they have taken, for messages and records.
+            folder: where records of examples are kept (`records.measured`); None: nowhere.
 
         Returns:
             Fields that JSON can hold, under names that no other evaluator uses.
@@ -41,12 +43,14 @@ def evaluate_checkpoint(
     *,
     step: int | None = None,
     seed: int = 0,
+    folder: Path | None = None,
 ) -> dict[str, Any]:
     """Evaluates one checkpoint of a run, on the mesh of `trainer`, which may be another.
 
     Args:
         step: the step it was written after; None: the newest that is whole.
         seed: the run's, from which weights that no checkpoint keeps follow.
+        folder: for records of examples.
 
     Returns:
         step, and the fields of all evaluators: what a run's own test record holds.
@@ -54,10 +58,10 @@ def evaluate_checkpoint(
     Raises:
         UserError: there is no such checkpoint, it is damaged, or a measure is not finite.
     """
-    folder = checkpoints.whole(step)
-    record: dict[str, Any] = {"step": int(folder.name)}
-    trained = load_parameters(folder, trainer.abstract_state["params"])
+    found = checkpoints.whole(step)
+    record: dict[str, Any] = {"step": int(found.name)}
+    trained = load_parameters(found, trainer.abstract_state["params"])
     params = trainer.model_params({"params": trained, **trainer.frozen(seed)})
     for evaluator in evaluators:
-        record |= evaluator(params, record["step"])
+        record |= evaluator(params, record["step"], folder)
     return record

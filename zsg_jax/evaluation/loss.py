@@ -1,6 +1,7 @@
 """The loss on the unseen tasks: a mean for every test instance, then the mean over instances."""
 
 from collections.abc import Iterator, Sequence
+from pathlib import Path
 from typing import Any
 
 import jax
@@ -55,8 +56,8 @@ class LossEvaluator:
         self._batches = [place_batch(batch, mesh) for batch in laid]
         self._step = _compile(hidden, vocab_size, abstract_params, self._batches[0], mesh)
 
-    def __call__(self, params: Params, step: int) -> dict[str, Any]:
-        """Evaluates `params` after `step`.
+    def __call__(self, params: Params, step: int, folder: Path | None = None) -> dict[str, Any]:
+        """Evaluates `params` after `step`; keeps nothing in `folder`, since `losses` holds all.
 
         Returns:
             loss (mean over instances of each one's mean nats per answer token), loss_by_task,

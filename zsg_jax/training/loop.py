@@ -51,6 +51,10 @@ class OrderDigest:
         return self._hash.hexdigest()
 
 
+# As `evaluation.evaluator.Evaluator`.
+Evaluate = Callable[[Any, int, Path], dict[str, Any]]
+
+
 class TrainingRun(NamedTuple):
     """What differs between the runs of a study.
 
@@ -76,7 +80,7 @@ class Recipe(NamedTuple):
         trainer: the model on its mesh.
         ids: the id of every training instance.
         evaluators: (evaluator, every): each is due at step 0, every so many steps and at the last;
-            its contract is `evaluation.evaluator.Evaluator`.
+            records of examples go into the run's folder.
         checkpoint_every: steps from one checkpoint to the next.
         speed: (instances that a step consumed, its seconds) -> more fields of a training record.
         profile_steps: the first and the last step to trace, or nothing.
@@ -85,7 +89,7 @@ class Recipe(NamedTuple):
 
     trainer: Trainer
     ids: Sequence[str]
-    evaluators: Sequence[tuple[Callable[[Any, int], dict[str, Any]], int]]
+    evaluators: Sequence[tuple[Evaluate, int]]
     checkpoint_every: int
     speed: Callable[[Sequence[int], float], dict[str, Any]]
     profile_steps: Sequence[int] = ()
@@ -99,11 +103,15 @@ def finished(folder: Path) -> dict[str, Any] | None:
         UserError: if the metrics are no longer those the run finished with.
     """
     facts = read_json(folder / FINISHED, required=("steps", "metrics_sha256", "facts"))
-    if facts is not None and metrics.digest(folder) != facts["metrics_sha256"]:
-        raise UserError(
-            f"{folder / metrics.FILE}: is not what the run finished with; restore it, or delete "
-            f"{folder} to train this run again"
-        )
+    if facts is None:
+        return None
+    written = {metrics.FILE: facts["metrics_sha256"], **facts.get("records_sha256", {})}
+    for name, digest in written.items():
+        if metrics.digest(folder / name) != digest:
+            raise UserError(
+                f"{folder / name}: is not what the run finished with; restore it, or delete "
+                f"{folder} to train this run again"
+            )
     return facts
 
 
@@ -132,7 +140,8 @@ def train(run: TrainingRun, recipe: Recipe, *, facts: dict[str, str]) -> None:
                 "steps": run.total,
                 "instances": digest.instances,
                 "order_digest": digest.feed(()),
-                "metrics_sha256": metrics.digest(run.folder),
+                "metrics_sha256": metrics.digest(run.folder / metrics.FILE),
+                "records_sha256": {path.name: metrics.digest(path) for path in _records(run)},
                 "facts": facts,
             }
             write_json(run.folder / FINISHED, summary)
@@ -248,7 +257,7 @@ class _Loop:
         self._log.write(record)
         self._clock, self._pending = now, None
 
-    def _due(self, step: int) -> list[Callable[[Any, int], dict[str, Any]]]:
+    def _due(self, step: int) -> list[Evaluate]:
         """The evaluators that are due at a step."""
         last = step == self._run.total
         return [one for one, every in self._recipe.evaluators if step % every == 0 or last]
@@ -263,7 +272,7 @@ class _Loop:
         params = self._trainer.model_params(self._state)
         try:
             for evaluator in due:
-                record |= evaluator(params, step)
+                record |= evaluator(params, step, self._run.folder)
         except UserError as error:
             raise UserError(f"{self._name}: {error}") from None
         self._log.write(record)
@@ -278,6 +287,10 @@ class _Loop:
             "instances": self._digest.instances,
             "order_digest": self._digest.feed(()),
             "data": self._batches.get_state(),
+            "records": {
+                path.name: [path.stat().st_size, metrics.digest(path)]
+                for path in _records(self._run)
+            },
         }
         self._checkpoints.save(step, _kept(self._state), position)
         self._clock = time.perf_counter()
@@ -312,6 +325,11 @@ class _Loop:
                     f"{', '.join(ids[:4])} and {max(0, len(ids) - 4)} more; a lower "
                     "--config.training.learning_rate may help"
                 )
+
+
+def _records(run: TrainingRun) -> list[Path]:
+    """The files of records of examples that evaluators have written for a run."""
+    return sorted(path for path in run.folder.glob("*.jsonl") if path.name != metrics.FILE)
 
 
 def _kept(state: dict[str, Any]) -> dict[str, Any]:
@@ -349,3 +367,10 @@ def _check_records(
             f"checkpoint of step {done} follows; restore it, or delete {run.folder} to train this "
             "run from the start"
         )
+    for name, (size, digest) in position.get("records", {}).items():
+        if metrics.digest(run.folder / name, size) != digest:
+            raise UserError(
+                f"{run.folder / name}: does not hold the records of examples that the checkpoint "
+                f"of step {done} follows; restore it, or delete {run.folder} to train this run "
+                "from the start"
+            )

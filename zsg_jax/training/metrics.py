@@ -47,10 +47,11 @@ def read_records(folder: Path) -> list[dict[str, Any]]:
     return records
 
 
-def digest(folder: Path) -> str | None:
-    """SHA-256 of a run's metrics file, or None where there is none."""
-    path = folder / FILE
-    return hashlib.sha256(path.read_bytes()).hexdigest() if path.exists() else None
+def digest(path: Path, size: int | None = None) -> str | None:
+    """SHA-256 of a file of records, or of its first `size` bytes; None where there is none."""
+    if not path.exists():
+        return None
+    return hashlib.sha256(path.read_bytes()[:size]).hexdigest()
 
 
 def data_wait(records: Iterable[Mapping[str, Any]]) -> float:

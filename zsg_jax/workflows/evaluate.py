@@ -14,7 +14,7 @@ from zsg_jax.runtime.files import need_json
 from zsg_jax.runtime.progress import say
 from zsg_jax.training import sharding
 from zsg_jax.workdir import claims, trained
-from zsg_jax.workflows.study import evaluators
+from zsg_jax.workflows.evaluators import make_evaluators, scored
 from zsg_jax.workflows.study_data import claim_data, open_pool
 from zsg_jax.workflows.study_model import find_origin, make_trainer
 
@@ -73,11 +73,14 @@ def _records(workdir: Path, runs: list[trained.TrainedRun], mesh: Any) -> Iterat
     config = from_flat(flat)
     with ExitStack() as stack:
         stack.enter_context(claims.locked(workdir))
-        tokenizer, pool = open_pool(config, workdir, stack)
-        origin = find_origin(config, tokenizer, workdir)
+        reading, pool = open_pool(config, workdir, stack)
+        origin = find_origin(config, reading.tokenizer, workdir)
         claim_data(config, workdir, pool, origin)
-        trainer = make_trainer(config, tokenizer, mesh, origin)
-        measures = [evaluator for evaluator, _ in evaluators(config, pool, trainer)]
+        trainer = make_trainer(config, reading.tokenizer, mesh, origin)
+        measures = [
+            evaluator
+            for evaluator, _ in make_evaluators(config, scored(pool), reading, trainer, origin)
+        ]
         for run in runs:
             kept = trained.checkpoints(run, "--checkpoint")
             seed = int(run.name.rpartition("-seed")[2])

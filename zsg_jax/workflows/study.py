@@ -16,9 +16,6 @@ from zsg_jax.arrangement.embedded import embed_pair
 from zsg_jax.config import flatten
 from zsg_jax.data.batches.steps import SequencesAtOnce, Steps, sequence_length
 from zsg_jax.data.pool import Pool
-from zsg_jax.data.tokenize.tokenizer import Tokenizer
-from zsg_jax.evaluation.evaluator import Evaluator
-from zsg_jax.evaluation.loss import LossEvaluator
 from zsg_jax.leakage.find import FILE as PAIRS
 from zsg_jax.leakage.find import LeakageOptions
 from zsg_jax.runtime.errors import UserError, check
@@ -29,11 +26,11 @@ from zsg_jax.similarity.search.options import Search
 from zsg_jax.training import loop, metrics, sharding
 from zsg_jax.training.flops import Speed
 from zsg_jax.training.optimizer import schedule
-from zsg_jax.training.trainer import Trainer
 from zsg_jax.workdir import claims, hub
 from zsg_jax.workdir.location import Workdir, open_workdir
 from zsg_jax.workdir.trained import CHECKPOINTS
-from zsg_jax.workflows.study_data import check_steps, claim_data, open_pool
+from zsg_jax.workflows.evaluators import make_evaluators, scored
+from zsg_jax.workflows.study_data import Reading, check_steps, claim_data, open_pool
 from zsg_jax.workflows.study_model import find_origin, make_trainer, model_name
 from zsg_jax.workflows.validate import validate
 
@@ -87,21 +84,19 @@ def _compute(config: ConfigDict, location: Workdir) -> None:
     wanted = {"model": config.model.init_from, "tokenizer": config.tokenizer}
     once("hub", partial(hub.fetch, workdir, **wanted))
     with ExitStack() as stack:
-        tokenizer, pool = open_pool(config, workdir, stack)
-        _train(config, location, tokenizer, pool, mesh)
+        reading, pool = open_pool(config, workdir, stack)
+        _train(config, location, reading, pool, mesh)
 
 
-def _train(
-    config: ConfigDict, location: Workdir, tokenizer: Tokenizer, pool: Pool, mesh: Mesh
-) -> None:
+def _train(config: ConfigDict, location: Workdir, reading: Reading, pool: Pool, mesh: Mesh) -> None:
     workdir = location.folder
     # Shapes and sizes are worked out before the hours of embedding and training.
-    origin = find_origin(config, tokenizer, workdir)
+    origin = find_origin(config, reading.tokenizer, workdir)
     check(
         not config.model.lora.rank or origin.weights is not None,
         f"model.lora.rank={config.model.lora.rank} adapts weights, but model.init_from gives none",
     )
-    trainer = make_trainer(config, tokenizer, mesh, origin)
+    trainer = make_trainer(config, reading.tokenizer, mesh, origin)
     check_steps(config, len(pool.usable))
     once("claim data", partial(claim_data, config, workdir, pool, origin))
     arrangements = _arrangements(config, workdir, pool, mesh)
@@ -117,7 +112,7 @@ def _train(
     recipe = loop.Recipe(
         trainer,
         ids=pool.train.ids,
-        evaluators=evaluators(config, pool, trainer),
+        evaluators=make_evaluators(config, scored(pool), reading, trainer, origin),
         checkpoint_every=training.checkpoint_every,
         speed=Speed(trainer.model, pool.train_examples.lengths, mesh, config.model.dtype),
         profile_steps=training.profile_steps,
@@ -130,24 +125,6 @@ def _train(
                 checkpoints = location.checkpoints(folder / CHECKPOINTS)
                 run = loop.TrainingRun(folder, checkpoints, seed, steps, totals[name])
                 _train_run(config, run, recipe)
-
-
-def evaluators(config: ConfigDict, pool: Pool, trainer: Trainer) -> list[tuple[Evaluator, int]]:
-    """What a study measures, each with the steps between two of its measurements."""
-    loss = LossEvaluator(
-        pool.test_examples.select(pool.scored),
-        pool.facts["test_ids"],
-        pool.test.select(pool.scored).task_names,
-        hidden=trainer.hidden,
-        vocab_size=trainer.model.vocab_size,
-        abstract_params=trainer.model_params(trainer.abstract_state),
-        mesh=trainer.mesh,
-        batch_size=config.evaluation.batch_size,
-        max_length=config.evaluation.max_length,
-        dropped=len(pool.facts["test_dropped"]),
-        packing=config.training.packing,
-    )
-    return [(loss, config.evaluation.every)]
 
 
 def _steps(config: ConfigDict, pool: Pool, order: np.ndarray, mesh: Mesh) -> Steps:

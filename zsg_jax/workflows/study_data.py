@@ -2,6 +2,7 @@
 
 from contextlib import ExitStack
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 from ml_collections import ConfigDict
@@ -28,7 +29,14 @@ from zsg_jax.workdir import claims, hub
 from zsg_jax.workflows.study_model import Origin
 
 
-def open_pool(config: ConfigDict, workdir: Path, stack: ExitStack) -> tuple[Tokenizer, Pool]:
+class Reading(NamedTuple):
+    """How instances become tokens, and tokens text."""
+
+    tokenizer: Tokenizer
+    form: prompts.Form
+
+
+def open_pool(config: ConfigDict, workdir: Path, stack: ExitStack) -> tuple[Reading, Pool]:
     """Opens both sides, tells what was found in them, and tokenizes them.
 
     `stack` closes the sources, which are read as long as the pool is used.
@@ -40,13 +48,7 @@ def open_pool(config: ConfigDict, workdir: Path, stack: ExitStack) -> tuple[Toke
     if name == "train":
         once("tokenizer", lambda: keep_trained(folder, train, config.tokenizer_size))
     tokenizer = ready or choose_tokenizer(name, folder)
-    form = prompts.Form(
-        template=jinja.load(config.data.template, name, tokenizer.special_tokens),
-        answers=config.data.answers,
-        truncation=config.data.truncation,
-        max_answer=config.data.max_answer,
-        join=config.data.join_tokens,
-    )
+    form = make_form(config, tokenizer, name)
     with bar(len(train) + len(test), "tokens") as progress:
         pool = make_pool(
             train,
@@ -75,7 +77,18 @@ def open_pool(config: ConfigDict, workdir: Path, stack: ExitStack) -> tuple[Toke
     )
     if pool.facts["split"]:
         say(f"test rows: {len(pool.aimed):,} to arrange toward, {len(pool.scored):,} to score on")
-    return tokenizer, pool
+    return Reading(tokenizer, form), pool
+
+
+def make_form(config: ConfigDict, tokenizer: Tokenizer, folder: str) -> prompts.Form:
+    """How examples are put into tokens; `folder` is the tokenizer's, or its name."""
+    return prompts.Form(
+        template=jinja.load(config.data.template, folder, tokenizer.special_tokens),
+        answers=config.data.answers,
+        truncation=config.data.truncation,
+        max_answer=config.data.max_answer,
+        join=config.data.join_tokens,
+    )
 
 
 def _load(

@@ -10,7 +10,7 @@ import numpy as np
 from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
-from zsg_jax.config import default_config
+from zsg_jax.config import default_config, flatten
 from zsg_jax.data.tokenize.tokenizer import Tokenizer, from_folder
 from zsg_jax.models import attention, huggingface
 from zsg_jax.models.families import FAMILIES, ModelConfig, is_file
@@ -62,7 +62,7 @@ def find_origin(config: ConfigDict, tokenizer: Tokenizer, workdir: Path | None =
         config.model.size,
         folder,
         vocab_size=tokenizer.vocab_size,
-        max_positions=_longest(config),
+        max_positions=trained.positions(flatten(config)),
     )
     return Origin(model, Path(folder) if given else None)
 

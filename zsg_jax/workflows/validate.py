@@ -15,6 +15,8 @@ from zsg_jax.data.splits import check_split
 from zsg_jax.data.tokenize.encode import ANSWERS
 from zsg_jax.data.tokenize.jinja import CHAT, STUDY
 from zsg_jax.data.tokenize.truncation import TRUNCATIONS
+from zsg_jax.evaluation.decoding import parse as parse_decoding
+from zsg_jax.evaluation.metrics import METRICS
 from zsg_jax.models.attention import AUTO as AUTO_ATTENTION
 from zsg_jax.models.attention import KERNELS
 from zsg_jax.models.families import DEFAULT, FAMILIES, is_file
@@ -68,10 +70,15 @@ _AT_LEAST: dict[str, float] = {
     "training.weight_decay": 0,
     "training.checkpoint_every": 1,
     "evaluation.every": 1,
+    "evaluation.scores_every": 1,
+    "evaluation.samples": 1,
+    "evaluation.seed": 0,
     "report.window": 1,
     "evaluation.batch_size": 1,
     "evaluation.max_length": 2,
 }
+# Tuples of words whose default is empty.
+_NAMES = ("evaluation.stops",)
 
 
 def validate(config: ConfigDict) -> None:
@@ -94,6 +101,7 @@ def validate(config: ConfigDict) -> None:
         check(value is None or value >= least, f"config.{key}={value} must be at least {least:g}")
     _check_runs(given, known)
     _check_data(given)
+    _check_metrics(given)
     _check_methods(given["arrangement.methods"])
     check_measures(given["similarity.trajectory"])
     check(
@@ -168,6 +176,23 @@ def _check_data(given: dict[str, Any]) -> None:
         )
 
 
+def _check_metrics(given: dict[str, Any]) -> None:
+    """What is measured, and how texts are generated."""
+    metrics = given["evaluation.metrics"]
+    for name in metrics:
+        check(
+            name in METRICS,
+            f"config.evaluation.metrics: {name!r} is unknown; choose of {', '.join(METRICS)}"
+            + did_you_mean(name, METRICS),
+        )
+    check(
+        "loss" in metrics,
+        f"config.evaluation.metrics={tuple(metrics)} lacks the loss, by which the report compares; "
+        "add 'loss'",
+    )
+    parse_decoding(given["evaluation.decoding"])
+
+
 def _model_choices(given: dict[str, Any]) -> dict[str, tuple[str, ...]]:
     """The families, if one is given, and the sizes of it, unless a file or a folder tells."""
     choices: dict[str, tuple[str, ...]] = {}
@@ -222,7 +247,7 @@ def _check_type(key: str, value: Any, default: Any, held: type) -> None:
     elif default is None:
         ok, kind = value is None or _is_number(value), "a number or None"
     elif isinstance(default, list):
-        item_type = type(default[0]) if default else int
+        item_type = type(default[0]) if default else str if key in _NAMES else int
         kind = "a tuple of names" if item_type is str else "a tuple of whole numbers"
         ok = isinstance(value, list) and all(type(item) is item_type for item in value)
     elif isinstance(default, float):

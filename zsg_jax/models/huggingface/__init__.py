@@ -22,10 +22,13 @@ from zsg_jax.models.huggingface.layouts import LAYOUTS
 from zsg_jax.models.huggingface.weights import Weights
 from zsg_jax.models.model import abstract
 from zsg_jax.models.placement import Params
+from zsg_jax.runtime.errors import check
+from zsg_jax.runtime.files import read_json
 
 __all__ = [
     "check_folder",
     "config_json",
+    "eos_ids",
     "find_config",
     "load",
     "load_bert",
@@ -48,6 +51,18 @@ def load(folder: str | Path, model: ModelConfig, wanted: Params | None = None) -
         UserError: a file or tensor is missing, damaged, of another shape, or one too many.
     """
     return open_weights(folder, model).load(wanted or abstract(model)[1])
+
+
+def eos_ids(folder: Path | None) -> tuple[int, ...]:
+    """The tokens that end a text, as the folder's generation_config.json lists them, if it does."""
+    found = read_json(folder / "generation_config.json") if folder else None
+    ids = (found or {}).get("eos_token_id") or ()
+    ids = (ids,) if isinstance(ids, int) else ids
+    check(
+        isinstance(ids, list | tuple) and all(type(one) is int for one in ids),
+        f"{folder}/generation_config.json: eos_token_id={ids!r} is no id and no list of ids",
+    )
+    return tuple(ids)
 
 
 def check_folder(folder: str | Path, model: ModelConfig) -> str:

@@ -1,0 +1,118 @@
+"""What a study measures: the evaluators that its config names, each with its own schedule."""
+
+from typing import NamedTuple
+
+from ml_collections import ConfigDict
+
+from zsg_jax.data.dataset import Dataset
+from zsg_jax.data.pool import Pool
+from zsg_jax.data.tokenize import encode
+from zsg_jax.data.tokenize.examples import TokenizedExamples
+from zsg_jax.evaluation import decoding
+from zsg_jax.evaluation.evaluator import Evaluator
+from zsg_jax.evaluation.generation import Generator
+from zsg_jax.evaluation.loss import LossEvaluator
+from zsg_jax.evaluation.metrics import need_texts
+from zsg_jax.evaluation.texts import TextEvaluator
+from zsg_jax.models import huggingface
+from zsg_jax.runtime.errors import check
+from zsg_jax.runtime.progress import say
+from zsg_jax.training.trainer import Trainer
+from zsg_jax.workflows.study_data import Reading
+from zsg_jax.workflows.study_model import Origin
+
+
+class TestSet(NamedTuple):
+    """What is measured on.
+
+    Attributes:
+        instances: N of them.
+        examples: the tokens of each, with at least one answer token.
+        dropped: instances left out before.
+    """
+
+    instances: Dataset
+    examples: TokenizedExamples
+    dropped: int
+
+
+def scored(pool: Pool) -> TestSet:
+    """The test instances of a study that are measured on."""
+    return TestSet(
+        pool.test.select(pool.scored),
+        pool.test_examples.select(pool.scored),
+        len(pool.facts["test_dropped"]),
+    )
+
+
+def make_evaluators(
+    config: ConfigDict, tests: TestSet, reading: Reading, trainer: Trainer, origin: Origin
+) -> list[tuple[Evaluator, int]]:
+    """What a study measures, each with the steps between two of its measurements."""
+    evaluation, wanted = config.evaluation, config.evaluation.metrics
+    scores_every = evaluation.every * evaluation.scores_every
+    found: list[tuple[Evaluator, int]] = []
+    if "loss" in wanted:
+        found.append((_loss(config, tests, trainer), evaluation.every))
+    if need_texts(wanted):
+        found.append((_texts(config, tests, reading, trainer, origin), scores_every))
+    return found
+
+
+def _loss(config: ConfigDict, tests: TestSet, trainer: Trainer) -> LossEvaluator:
+    return LossEvaluator(
+        tests.examples,
+        tests.instances.ids,
+        tests.instances.task_names,
+        hidden=trainer.hidden,
+        vocab_size=trainer.model.vocab_size,
+        abstract_params=trainer.model_params(trainer.abstract_state),
+        mesh=trainer.mesh,
+        batch_size=config.evaluation.batch_size,
+        max_length=config.evaluation.max_length,
+        dropped=tests.dropped,
+        packing=config.training.packing,
+    )
+
+
+def _texts(
+    config: ConfigDict, tests: TestSet, reading: Reading, trainer: Trainer, origin: Origin
+) -> TextEvaluator:
+    evaluation, tokenizer = config.evaluation, reading.tokenizer
+    closing = encode.closing_tokens(tokenizer, reading.form)
+    ends = {tokenizer.eos_id, *huggingface.eos_ids(origin.weights)}
+    stops = [tokenizer.encode([words])[0].ids.tolist() for words in evaluation.stops]
+    generator = Generator(
+        trainer.graphdef,
+        trainer.model,
+        trainer.model_params(trainer.abstract_state),
+        trainer.mesh,
+        decoding.parse(evaluation.decoding),
+        eos=sorted(ends | set(closing if len(closing) == 1 else ())),
+        stops=[*stops, *([closing] if len(closing) > 1 else [])],
+        batch_size=evaluation.batch_size,
+    )
+    limit = min(evaluation.max_length, generator.room)
+    check(
+        limit > 0,
+        f"config.evaluation.decoding={evaluation.decoding!r}: {trainer.model.max_positions} "
+        "positions of the model leave no room for a prompt; generate fewer tokens",
+    )
+    prompts = encode.encode_prompts(tests.instances, tokenizer, reading.form, limit)
+    if count := int((prompts.cut > 0).sum()):
+        say(
+            f"generation: {count:,} of {len(prompts.ids):,} prompts were cut to {limit} tokens, by "
+            f"{int(prompts.cut.sum()):,} in all, to leave room for the text"
+        )
+    return TextEvaluator(
+        generator,
+        prompts.ids,
+        tests.instances.ids,
+        tests.instances.task_names,
+        [one.references for one in tests.instances],
+        decode=tokenizer.decode,
+        score=lambda text, references: {},
+        aggregate=lambda values: {},
+        seed=evaluation.seed,
+        samples=evaluation.samples,
+    )

@@ -208,9 +208,9 @@ def default_config() -> ConfigDict:
     evaluation.batch_size = 32
     # Tokens at most of a test row, and of a prompt to generate from.
     evaluation.max_length = 256
-    # What is measured: "loss", always; of generated texts "rouge" and "exact_match", or "generate"
-    # for the texts alone; "choices", the likelihood of each of an example's choices; "reward", what
-    # a reward model makes of the texts.
+    # What is measured, of METRICS in zsg_jax/evaluation/metrics.py: "loss", always; of generated
+    # texts "rouge" and "exact_match", each with _unicode for scripts beyond ASCII, "reward", or
+    # "generate" for the texts alone; "choices", the likelihood of each of an example's choices.
     evaluation.metrics = ("loss",)
     # Evaluations of the loss from one of all other metrics to the next; at step 0 and the last all.
     evaluation.scores_every = 5
@@ -220,6 +220,9 @@ def default_config() -> ConfigDict:
     # Texts of each test row, whose scores are averaged, and the seed of what is drawn for them.
     evaluation.samples = 1
     evaluation.seed = 0
+    # The folder of a tokenizer whose tokens "rouge" counts instead of stemmed English words: that of
+    # GPT-2 for the cross-lingual track of Super-NaturalInstructions.
+    evaluation.rouge_tokenizer = ""
     # Words that end a text, besides what closes an answer in training.
     evaluation.stops = ()
 

@@ -2,8 +2,10 @@
 
 from collections.abc import Iterable
 
-# Of generated texts.
-TEXTS = ("generate", "rouge", "exact_match", "reward")
+from zsg_jax.evaluation import scores
+
+# Of generated texts; "generate" keeps the texts and scores nothing.
+TEXTS = ("generate", *scores.METRICS, "reward")
 METRICS = ("loss", *TEXTS, "choices")
 
 

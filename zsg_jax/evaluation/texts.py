@@ -2,24 +2,24 @@
 
 import hashlib
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from zsg_jax.evaluation.generation import Generator, Prompt
+from zsg_jax.data.instance import Instance
+from zsg_jax.data.tokenize.tokenizer import Tokenizer
+from zsg_jax.evaluation.aggregate import aggregate_records
+from zsg_jax.evaluation.generation import Generator, Prompt, Written
 from zsg_jax.evaluation.records import GENERATIONS, Record, measured, params_digest
+from zsg_jax.evaluation.scores import METRICS, score
 from zsg_jax.models.placement import Params
 from zsg_jax.runtime.errors import UserError
 from zsg_jax.runtime.progress import bar
 
-# (text, references) -> scores by name.
-Score = Callable[[str, Sequence[str]], Mapping[str, float]]
 # (places of instances, a text for each) -> (n,) rewards.
 Reward = Callable[[Sequence[int], Sequence[str]], np.ndarray]
-# (N,) values of instances by name -> fields of a record.
-Aggregate = Callable[[Mapping[str, np.ndarray]], dict[str, Any]]
 
 
 class TextEvaluator:
@@ -31,14 +31,12 @@ class TextEvaluator:
     def __init__(
         self,
         generator: Generator,
+        instances: Sequence[Instance],
         prompts: Sequence[np.ndarray],
-        ids: Sequence[str],
-        tasks: Sequence[str],
-        references: Sequence[Sequence[str]],
         *,
         decode: Callable[[Sequence[int]], str],
-        score: Score,
-        aggregate: Aggregate,
+        metrics: Sequence[str] = (),
+        rouge_tokenizer: Tokenizer | None = None,
         reward: Reward | None = None,
         seed: int = 0,
         samples: int = 1,
@@ -46,20 +44,21 @@ class TextEvaluator:
         """Takes what is asked of every set of parameters.
 
         Args:
-            prompts: (L,) int32 tokens of each instance, as `encode.encode_prompts` gives them.
-            ids, tasks, references: of each instance.
+            instances: N, with the references that texts are scored against.
+            prompts: (L,) int32 tokens of each, as `encode.encode_prompts` gives them.
             decode: tokens to text.
-            score, aggregate, reward: as above; what `score` and `reward` give is kept as well.
+            metrics, rouge_tokenizer: as `scores.score` takes them; none keeps the texts alone.
+            reward: what a reward model makes of texts.
             seed: of what is drawn.
             samples: texts of each instance, whose scores are averaged first.
         """
-        self._generator, self._decode, self._score = generator, decode, score
-        self._aggregate, self._reward = aggregate, reward
-        self._tasks, self._references = tasks, references
+        self._generator, self._decode, self._reward = generator, decode, reward
+        self._instances, self._tokenizer = list(instances), rouge_tokenizer
+        self._scores = {name: METRICS[name].fields for name in metrics}
         self._prompts = [
-            Prompt(tokens, one, seed, sample)
+            Prompt(tokens, one.id, seed, sample)
             for sample in range(samples)
-            for one, tokens in zip(ids, prompts, strict=True)
+            for one, tokens in zip(self._instances, prompts, strict=True)
         ]
         self._digests = [_digest(tokens) for tokens in prompts]
         self._batches = generator.batches(self._prompts)
@@ -68,8 +67,8 @@ class TextEvaluator:
         """Generates and scores after `step`; as `evaluator.Evaluator`.
 
         Returns:
-            What `aggregate` makes of every score; generated_tokens, their mean; ended, how many
-            texts ended in which way; and empty, how many hold no word.
+            What `aggregate_records` makes of every score; generated_tokens, their mean; ended, how
+            many texts ended in which way; and empty, how many hold no word.
 
         Raises:
             UserError: logits are not finite.
@@ -84,20 +83,13 @@ class TextEvaluator:
                 return records
 
             records = measured(path, head, self._batches, measure)
-        return self.fields(records)
+        return self._fields(records)
 
-    def fields(self, records: Sequence[Record]) -> dict[str, Any]:
-        """What the records of all texts come to."""
-        place = {prompt.id: i for i, prompt in enumerate(self._prompts[: len(self._tasks)])}
-        names = [key for key in records[0] if key not in _KEPT]
-        sums = {name: np.zeros(len(self._tasks)) for name in names}
-        for record in records:
-            for name in names:
-                sums[name][place[record["id"]]] += record[name]
-        samples = len(records) // len(self._tasks)
+    def _fields(self, records: Sequence[Record]) -> dict[str, Any]:
+        names = [field for fields in self._scores.values() for field in fields]
         ended = Counter(record["ended"] for record in records)
         return {
-            **self._aggregate({name: total / samples for name, total in sums.items()}),
+            **aggregate_records(records, [*names, *(["reward"] if self._reward else [])]),
             "generated_tokens": float(np.mean([len(record["tokens"]) for record in records])),
             "ended": dict(sorted(ended.items())),
             "empty": sum(not record["text"].strip() for record in records),
@@ -109,33 +101,29 @@ class TextEvaluator:
             written = self._generator.write(params, prompts)
         except UserError as error:
             raise UserError(f"generation at step {step}: {error}") from None
-        places = [i % len(self._tasks) for i in batch]
+        places = [i % len(self._instances) for i in batch]
         texts = [self._decode(one.tokens) for one in written]
-        records = []
-        for prompt, place, one, text in zip(prompts, places, written, texts, strict=True):
-            references = self._references[place]
-            record = {
-                "id": prompt.id,
-                "task": self._tasks[place],
-                "sample": prompt.sample,
-                "prompt_sha256": self._digests[place],
-                "text": text,
-                "tokens": one.tokens,
-                "ended": one.ended,
-                "references": list(references),
-            }
-            records.append({**record, **self._score(text, references)})
+        records = [self._record(*one) for one in zip(prompts, places, written, texts, strict=True)]
         if self._reward is not None:
             for record, reward in zip(records, self._reward(places, texts), strict=True):
                 record["reward"] = float(reward)
         return records
 
-
-# What a record holds besides scores.
-_KEPT = {
-    *("step", "params", "id", "task", "sample", "prompt_sha256"),
-    *("text", "tokens", "ended", "references"),
-}
+    def _record(self, prompt: Prompt, place: int, written: Written, text: str) -> Record:
+        instance = self._instances[place]
+        scores = score(text, instance.references, self._scores, self._tokenizer)
+        return {
+            "id": prompt.id,
+            "task": instance.task,
+            **({"category": instance.category} if instance.category else {}),
+            "sample": prompt.sample,
+            "prompt_sha256": self._digests[place],
+            "text": text,
+            "tokens": written.tokens,
+            "ended": written.ended,
+            "references": list(instance.references),
+            **scores,
+        }
 
 
 def _digest(tokens: np.ndarray) -> str:

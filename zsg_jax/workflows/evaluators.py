@@ -8,11 +8,13 @@ from zsg_jax.data.dataset import Dataset
 from zsg_jax.data.pool import Pool
 from zsg_jax.data.tokenize import encode
 from zsg_jax.data.tokenize.examples import TokenizedExamples
+from zsg_jax.data.tokenize.tokenizer import from_folder
 from zsg_jax.evaluation import decoding
 from zsg_jax.evaluation.evaluator import Evaluator
 from zsg_jax.evaluation.generation import Generator
 from zsg_jax.evaluation.loss import LossEvaluator
 from zsg_jax.evaluation.metrics import need_texts
+from zsg_jax.evaluation.scores import METRICS as SCORES
 from zsg_jax.evaluation.texts import TextEvaluator
 from zsg_jax.models import huggingface
 from zsg_jax.runtime.errors import check
@@ -104,15 +106,14 @@ def _texts(
             f"generation: {count:,} of {len(prompts.ids):,} prompts were cut to {limit} tokens, by "
             f"{int(prompts.cut.sum()):,} in all, to leave room for the text"
         )
+    words = evaluation.rouge_tokenizer
     return TextEvaluator(
         generator,
+        tests.instances,
         prompts.ids,
-        tests.instances.ids,
-        tests.instances.task_names,
-        [one.references for one in tests.instances],
         decode=tokenizer.decode,
-        score=lambda text, references: {},
-        aggregate=lambda values: {},
+        metrics=[name for name in evaluation.metrics if name in SCORES],
+        rouge_tokenizer=from_folder(words) if words else None,
         seed=evaluation.seed,
         samples=evaluation.samples,
     )

@@ -220,8 +220,8 @@ def default_config() -> ConfigDict:
     # Texts of each test row, whose scores are averaged, and the seed of what is drawn for them.
     evaluation.samples = 1
     evaluation.seed = 0
-    # The folder of a tokenizer whose tokens "rouge" counts instead of stemmed English words: that of
-    # GPT-2 for the cross-lingual track of Super-NaturalInstructions.
+    # The folder of a tokenizer whose tokens "rouge" counts instead of stemmed English words, as
+    # that of GPT-2 for the cross-lingual track of Super-NaturalInstructions.
     evaluation.rouge_tokenizer = ""
     # Words that end a text, besides what closes an answer in training.
     evaluation.stops = ()

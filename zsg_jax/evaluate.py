@@ -6,8 +6,12 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from zsg_jax.data.schemas.registry import AUTO, SCHEMAS
+from zsg_jax.data.tokenize.truncation import TRUNCATIONS
+from zsg_jax.evaluation.metrics import METRICS
 from zsg_jax.runtime import cli
 from zsg_jax.workflows import evaluate
+from zsg_jax.workflows.evaluate_options import BASELINES, EvaluateOptions
 
 
 def _mesh(text: str) -> tuple[int, int, int]:
@@ -21,23 +25,49 @@ def _mesh(text: str) -> tuple[int, int, int]:
 def _parser() -> cli.Parser:
     parser = cli.Parser(
         "evaluate",
-        "Measures checkpoints of a study's runs on its test data, as the run itself did, on any "
-        "mesh.",
+        "Measures checkpoints of a study's runs as the run itself did, a Hugging Face folder, or "
+        "texts that others generated. Run again, it goes on where it was stopped.",
+        EvaluateOptions,
     )
-    add = parser.add_argument
-    text = "a run, WORKDIR/runs/NAME-seedK, for its last checkpoint, or …/checkpoints/STEP below it"
-    add("--checkpoint", metavar="PATH", nargs="+", required=True, help=f"{text}; several in turn")
-    text = "folder for evaluation.jsonl, a record of each checkpoint"
-    add("--output", metavar="DIR", required=True, type=Path, help=text)
-    text = "devices along data, fsdp and tensor, -1 for all that are left; -1,1,1 without it"
-    add("--mesh", metavar="D,F,T", type=_mesh, default=(-1, 1, 1), help=text)
+    add = parser.flag
+    text = "runs, WORKDIR/runs/NAME-seedK, for the last checkpoint of each, or …/checkpoints/STEP"
+    add("--checkpoint", text, metavar="PATH", nargs="+")
+    add("--model", "or a Hugging Face folder of a language model", metavar="FOLDER")
+    add("--adapters", "PEFT's LoRA adapters for --model", metavar="FOLDER")
+    text = 'or JSON lines {"id": …, "text": …} with what others generated for the test rows'
+    add("--predictions", text, metavar="FILE.jsonl")
+    add("--baseline", "or what needs no model", choices=("", *BASELINES), metavar="NAME")
+    text = "test rows, as main's data.test; the study's own for --checkpoint without it"
+    add("--test", text, metavar="FILE")
+    add("--metrics", f"of {','.join(METRICS)}", metavar="NAME,…")
+    add("--output", "folder for evaluation.jsonl, a record of each", metavar="DIR", required=True)
+    text = "devices along data, fsdp and tensor, -1 for all that are left"
+    add("--mesh", text, metavar="D,F,T", type=_mesh)
+    add("--decoding", "greedy, study, NAME=VALUE,…, or a name and changes", metavar="HOW")
+    add("--samples", "texts of each row, whose scores are averaged", type=int, metavar="N")
+    add("--seed", "of what is drawn for texts", type=int, metavar="K")
+    add("--stops", "words that end a text", nargs="+", metavar="WORDS")
+    add("--rouge-tokenizer", "folder of a tokenizer whose tokens rouge counts", metavar="FOLDER")
+    add("--batch-size", "rows at once", type=int, metavar="N")
+    add("--max-length", "tokens at most of a row, and of a prompt", type=int, metavar="N")
+    add("--tokenizer", "another folder than --model's own", metavar="FOLDER")
+    add("--dtype", "what --model computes in", choices=("float32", "bfloat16"))
+    add("--template", "study, chat, or a Jinja file", metavar="NAME")
+    add("--truncation", "what a longer row loses", choices=TRUNCATIONS)
+    add("--data-format", "what the rows of --test look like", choices=(AUTO, *SCHEMAS))
+    add("--data-fields", "other names of their fields, NEW=OLD,…", metavar="FIELDS")
+    text = "what prompts of a task list show, as negative_examples=2"
+    add("--natural-instructions", text, metavar="OPTIONS")
+    add("--bad-rows", "stop at a bad row, or leave it out", choices=("refuse", "skip"))
     return parser
 
 
 def main(argv: Sequence[str]) -> None:
     """Evaluates what the flags name."""
-    given = _parser().parse_args(list(argv[1:]))
-    written = evaluate.run(given.checkpoint, given.output, mesh=given.mesh)
+    given = vars(_parser().parse_args(list(argv[1:])))
+    for name in ("checkpoint", "stops"):
+        given[name] = None if given[name] is None else tuple(given[name])
+    written = evaluate.run(EvaluateOptions(**{**given, "output": Path(given["output"])}))
     print(f"evaluated: {os.path.relpath(written)}")
 
 

@@ -18,7 +18,7 @@ from zsg_jax.data.tokenize.examples import StoredExamples, TokenizedExamples
 from zsg_jax.runtime.errors import UserError
 from zsg_jax.runtime.files import write_json
 from zsg_jax.runtime.processes import once
-from zsg_jax.runtime.progress import count, say
+from zsg_jax.runtime.progress import bar, count, say
 
 # Stands beside a tokenizer that was trained here.
 TRAINED = "trained.json"
@@ -46,6 +46,29 @@ class Pool(NamedTuple):
     aimed: np.ndarray
     scored: np.ndarray
     facts: dict[str, Any]
+
+    @property
+    def measured_on(self) -> "TestSet":
+        """The test instances that are scored."""
+        return TestSet(
+            self.test.select(self.scored),
+            self.test_examples.select(self.scored),
+            len(self.facts["test_dropped"]),
+        )
+
+
+class TestSet(NamedTuple):
+    """What is measured on.
+
+    Attributes:
+        instances: N of them.
+        examples: the tokens of each, with at least one answer token.
+        dropped: how many were left out before, having no answer token.
+    """
+
+    instances: Dataset
+    examples: TokenizedExamples
+    dropped: int
 
 
 def keep_trained(folder: Path, train: Sequence[Instance], size: int) -> None:
@@ -103,18 +126,13 @@ def make_pool(
     """
     sides = {"train": from_list(train), "test": from_list(test)}
     lengths = {"train": train_length, "test": test_length}
-    examples = {
-        side: _tokenize(
-            dataset, tokenizer, lengths[side], form, folder and folder / side, on_progress
-        )
-        for side, dataset in sides.items()
-    }
+    examples: dict[str, TokenizedExamples] = {}
     counts: dict[str, dict[str, Any]] = {}
     for side, dataset in sides.items():
-        _report_refused(side, dataset, examples[side], form, bad_rows)
-        counts[side] = _count(dataset, examples[side])
-        _report_changed(side, counts[side])
-        _report_dropped(side, counts[side], form)
+        own = folder and folder / side
+        examples[side] = _tokenize(dataset, tokenizer, lengths[side], form, own, on_progress)
+    for side, dataset in sides.items():
+        counts[side] = _report(side, dataset, examples[side], form, bad_rows)
     usable, answered = (np.flatnonzero(examples[side].answer_tokens) for side in sides)
     chosen = sides["test"].select(answered)
     aimed, scored = _aimed_and_scored(chosen, report_fraction, seed)
@@ -132,6 +150,21 @@ def make_pool(
     return Pool(
         sides["train"], chosen, examples["train"], shown, usable, answered, aimed, scored, facts
     )
+
+
+def make_tests(
+    dataset: Dataset,
+    tokenizer: tokenizers.Tokenizer,
+    length: int,
+    form: prompts.Form,
+    bad_rows: str = "refuse",
+) -> TestSet:
+    """The test side alone, in memory; as `make_pool`."""
+    with bar(len(dataset), "tokens") as progress:
+        examples = _tokenize(dataset, tokenizer, length, form, None, progress.update)
+    counts = _report("test", dataset, examples, form, bad_rows)
+    answered = np.flatnonzero(examples.answer_tokens)
+    return TestSet(dataset.select(answered), examples.select(answered), len(counts["dropped"]))
 
 
 def _aimed_and_scored(test: Dataset, fraction: float, seed: int) -> tuple[np.ndarray, np.ndarray]:
@@ -160,6 +193,17 @@ def _tokenize(
         lambda: tokens.store(dataset, tokenizer, length, folder, on_progress, form),
     )
     return StoredExamples(folder)
+
+
+def _report(
+    side: str, dataset: Dataset, examples: TokenizedExamples, form: prompts.Form, bad_rows: str
+) -> dict[str, Any]:
+    """Tells what was refused, changed and dropped, and counts it as `_count` does."""
+    _report_refused(side, dataset, examples, form, bad_rows)
+    counts = _count(dataset, examples)
+    _report_changed(side, counts)
+    _report_dropped(side, counts, form)
+    return counts
 
 
 def _report_refused(

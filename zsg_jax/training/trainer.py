@@ -115,6 +115,12 @@ class Trainer:
             return state["params"]
         return adapters.join(state["params"], state[FROZEN])
 
+    def first_params(self, seed: int = 0) -> Params:
+        """All parameters before step 1, without the optimizer's state, as `hidden` takes them."""
+        if self._lora is None and self._init_from is not None:
+            return self._load_weights()
+        return self.model_params(self.initial_state(seed))
+
     def _load_weights(self) -> Params:
         """The weights of `init_from`, on their shards."""
         assert self._init_from is not None

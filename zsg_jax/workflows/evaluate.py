@@ -1,61 +1,131 @@
-"""Evaluates checkpoints of runs alone, with the evaluators and the test data of their study."""
+"""Evaluates alone: checkpoints of runs, a Hugging Face folder, or texts that others generated."""
 
-import json
-from collections.abc import Iterator, Sequence
+import dataclasses
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack
+from functools import partial
 from itertools import groupby
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
+
+from jax.sharding import Mesh
+from ml_collections import ConfigDict
 
 from zsg_jax.config import from_flat
-from zsg_jax.evaluation.evaluator import evaluate_checkpoint
+from zsg_jax.data.dataset import Dataset
+from zsg_jax.data.pool import TestSet, choose_tokenizer, make_tests
+from zsg_jax.data.tokenize.tokenizer import from_folder
+from zsg_jax.evaluation import predictions
+from zsg_jax.evaluation.evaluator import Evaluator, evaluate_checkpoint
+from zsg_jax.evaluation.records import GENERATIONS, json_line, read
+from zsg_jax.models import huggingface
+from zsg_jax.models.huggingface.read_adapters import add_adapters
 from zsg_jax.runtime.errors import UserError, check
-from zsg_jax.runtime.files import need_json
+from zsg_jax.runtime.files import need_json, read_json, write_bytes, write_json
 from zsg_jax.runtime.progress import say
 from zsg_jax.training import sharding
-from zsg_jax.workdir import claims, trained
-from zsg_jax.workflows.evaluators import make_evaluators, scored
-from zsg_jax.workflows.study_data import claim_data, open_pool
+from zsg_jax.workdir import claims, hub, trained
+from zsg_jax.workflows.evaluate_options import (
+    EvaluateOptions,
+    check_options,
+    configured,
+)
+from zsg_jax.workflows.evaluators import make_evaluators
+from zsg_jax.workflows.study_data import Reading, claim_data, make_form, open_pool, open_tests
 from zsg_jax.workflows.study_model import find_origin, make_trainer
 
 FILE = "evaluation.jsonl"
+REQUEST = "evaluation.json"
+MAX_LENGTH = 1024  # as arXiv 2406.11721 cuts test rows
+Record = dict[str, Any]
 
 
-def run(checkpoints: Sequence[str], output: Path, *, mesh: tuple[int, int, int]) -> Path:
-    """Evaluates every checkpoint named and writes a record of each into `output`.
+class Subject(NamedTuple):
+    """What is evaluated.
 
-    A record holds the fields of the run's own test record of that step; another mesh gives the
-    same but for rounding.
+    Attributes:
+        facts: what its record says of it, which no other subject of the request has.
+        folder: for its records of examples.
+        measure: gives the fields, with that folder.
+    """
 
-    Args:
-        checkpoints: WORKDIR/runs/NAME-seedK for its last checkpoint, or …/checkpoints/STEP.
-        output: a folder, made if missing, in which no evaluation stands yet.
-        mesh: devices along data, fsdp and tensor; -1: all that are left.
+    facts: Record
+    folder: Path
+    measure: Callable[[Path], Record]
+
+
+def run(options: EvaluateOptions) -> Path:
+    """Evaluates what is named and writes a record of each subject into `options.output`.
+
+    A record of a checkpoint holds the fields of the run's own test record of that step; another
+    mesh gives the same but for rounding. Run again, it goes on where it was stopped.
 
     Returns:
-        The file of records, one JSON object a line in the order of `checkpoints`.
+        The file of records, one JSON object a line, in the order in which they were named. Records
+        of examples lie beside it, those of runs in a folder of the run's name.
 
     Raises:
-        UserError: a path that is no run or checkpoint, a checkpoint that is damaged, or a study
-            whose data, tokenizer or first weights are no longer what it was made from.
+        UserError: flags that do not go together; a path that is no run or checkpoint, a checkpoint
+            that is damaged, or a study whose data, tokenizer or first weights are no longer what it
+            was made from; an output folder of another evaluation.
     """
-    path = output / FILE
-    # One without a record is what a mistake left, which the corrected command need not mind.
-    check(
-        not path.exists() or not path.stat().st_size,
-        f"--output {output}: holds an {FILE} already; give another folder",
-    )
-    runs = [_run_of(given) for given in checkpoints]
-    devices = sharding.make_mesh(*mesh)
-    output.mkdir(parents=True, exist_ok=True)
-    with path.open("w") as file:
-        # Runs of one study that follow one another share its data and its compiled step.
-        for workdir, several in groupby(runs, lambda one: one.workdir):
-            for record in _records(workdir, list(several), devices):
-                file.write(json.dumps(record) + "\n")
-                file.flush()
-                say(f"{record['run']}, step {record['step']}: test loss {record['loss']:.4f}")
+    check_options(options)
+    path = options.output / FILE
+    with ExitStack() as stack:
+        subjects = _subjects(options, stack)
+        first = next(subjects)  # a mistake is told before the output folder is there
+        options.output.mkdir(parents=True, exist_ok=True)
+        stack.enter_context(claims.locked(options.output, flag="--output"))
+        _claim(options)
+        done = read(path)
+        write_bytes(path, b"".join(map(json_line, done)))
+        for subject in (first, *subjects):
+            if any(subject.facts.items() <= one.items() for one in done):
+                continue
+            record = subject.facts | subject.measure(subject.folder)
+            with path.open("ab") as file:
+                file.write(json_line(record))
+            say(f"{_name(subject.facts)}: {_told(record)}")
     return path
+
+
+def _claim(options: EvaluateOptions) -> None:
+    """Makes the output folder this request's own, or checks that it already is."""
+    asked = {
+        key: list(value) if isinstance(value, tuple) else value
+        for key, value in dataclasses.asdict(options).items()
+        if key not in ("output", "mesh")
+    }
+    known = read_json(options.output / REQUEST)
+    begun = any(options.output.glob("**/*.jsonl"))
+    check(
+        known == asked or not begun,
+        f"--output {options.output}: holds another evaluation, whose flags are in {REQUEST}; give "
+        "another folder, or the same flags to go on",
+    )
+    write_json(options.output / REQUEST, asked)
+
+
+def _subjects(options: EvaluateOptions, stack: ExitStack) -> Iterator[Subject]:
+    if not options.checkpoint and not options.model:
+        yield _texts(options, stack)
+        return
+    mesh = sharding.make_mesh(*options.mesh)
+    if options.model:
+        yield _model(options, mesh, stack)
+        return
+    runs = [_run_of(given) for given in options.checkpoint or ()]
+    homes = {run.name: run.workdir for run in runs}
+    for run in runs:
+        check(
+            homes[run.name] == run.workdir,
+            f"--checkpoint: both {homes[run.name]} and {run.workdir} have a run {run.name}; "
+            "evaluate them into folders of their own",
+        )
+    # Runs of one study that follow one another share its data and its compiled steps.
+    for workdir, several in groupby(runs, lambda one: one.workdir):
+        with ExitStack() as inner:
+            yield from _checkpoints(options, workdir, several, mesh, inner)
 
 
 def _run_of(given: str) -> trained.TrainedRun:
@@ -68,21 +138,134 @@ def _run_of(given: str) -> trained.TrainedRun:
     return run
 
 
-def _records(workdir: Path, runs: list[trained.TrainedRun], mesh: Any) -> Iterator[dict[str, Any]]:
+def _checkpoints(
+    options: EvaluateOptions,
+    workdir: Path,
+    runs: Iterable[trained.TrainedRun],
+    mesh: Mesh,
+    stack: ExitStack,
+) -> Iterator[Subject]:
+    """The checkpoints of a study's runs, on its test rows or on others."""
     flat = need_json(workdir / claims.CONFIG, ("seeds",), "give a run of a study that has trained")
-    config = from_flat(flat)
-    with ExitStack() as stack:
-        stack.enter_context(claims.locked(workdir))
-        reading, pool = open_pool(config, workdir, stack)
-        origin = find_origin(config, reading.tokenizer, workdir)
-        claim_data(config, workdir, pool, origin)
-        trainer = make_trainer(config, reading.tokenizer, mesh, origin)
-        measures = [
-            evaluator
-            for evaluator, _ in make_evaluators(config, scored(pool), reading, trainer, origin)
-        ]
-        for run in runs:
-            kept = trained.checkpoints(run, "--checkpoint")
-            seed = int(run.name.rpartition("-seed")[2])
-            fields = evaluate_checkpoint(measures, trainer, kept, step=run.step, seed=seed)
-            yield {"run": run.name, "workdir": str(workdir), **fields}
+    study = from_flat(flat)
+    config = configured(options, study)
+    stack.enter_context(claims.locked(workdir))
+    if options.test is None:
+        reading, pool = open_pool(study, workdir, stack)
+        origin = find_origin(study, reading.tokenizer, workdir)
+        claim_data(study, workdir, pool, origin)
+        tests = pool.measured_on
+    else:
+        known = trained.read_study(workdir, "give a run of a study that has trained")
+        form = make_form(config, known.tokenizer, known.tokenizer_name)
+        reading = Reading(known.tokenizer, form)
+        origin = find_origin(study, reading.tokenizer, workdir)
+        tests = _tests(config, reading, options.output, stack)
+    trainer = make_trainer(study, reading.tokenizer, mesh, origin)
+    measures = _evaluators(make_evaluators(config, tests, reading, trainer, origin))
+    for run in runs:
+        kept = trained.checkpoints(run, "--checkpoint")
+        step, seed = int(kept.whole(run.step).name), int(run.name.rpartition("-seed")[2])
+        yield Subject(
+            {"run": run.name, "workdir": str(workdir), "step": step},
+            options.output / run.name,
+            partial(_measure_checkpoint, measures, trainer, kept, step, seed),
+        )
+
+
+def _measure_checkpoint(
+    measures: list[Evaluator], trainer: Any, kept: Any, step: int, seed: int, folder: Path
+) -> Record:
+    return evaluate_checkpoint(measures, trainer, kept, step=step, seed=seed, folder=folder)
+
+
+def _evaluators(scheduled: Iterable[tuple[Evaluator, int]]) -> list[Evaluator]:
+    return [evaluator for evaluator, _ in scheduled]
+
+
+def _tests(config: ConfigDict, reading: Reading, output: Path, stack: ExitStack) -> TestSet:
+    dataset = open_tests(config, reading.tokenizer, output / claims.SCRATCH, stack)
+    length = config.evaluation.max_length
+    return make_tests(dataset, reading.tokenizer, length, reading.form, config.data.bad_rows)
+
+
+def _model(options: EvaluateOptions, mesh: Mesh, stack: ExitStack) -> Subject:
+    """A Hugging Face folder, with adapters or without."""
+    config = configured(options)
+    hub.fetch(options.output, model=config.model.init_from, tokenizer=config.tokenizer)
+    folder = hub.folder(config.tokenizer, options.output)
+    tokenizer = choose_tokenizer(folder, options.output / claims.TOKENIZER)
+    if options.max_length is None:
+        weights = hub.folder(options.model, options.output)
+        config.evaluation.max_length = min(
+            MAX_LENGTH, huggingface.read_config(weights).max_positions
+        )
+    config.data.max_length = config.evaluation.max_length
+    reading = Reading(tokenizer, make_form(config, tokenizer, folder))
+    origin = find_origin(config, tokenizer, options.output)
+    trainer = make_trainer(config, tokenizer, mesh, origin)
+    tests = _tests(config, reading, options.output, stack)
+    measures = _evaluators(make_evaluators(config, tests, reading, trainer, origin))
+
+    def measure(output: Path) -> Record:
+        params = trainer.first_params()
+        if options.adapters:
+            params = add_adapters(params, trainer.model, Path(options.adapters))
+        record: Record = {}
+        for evaluator in measures:
+            record |= evaluator(params, 0, output)
+        return record
+
+    facts = {
+        "model": options.model,
+        "weights_digest": huggingface.check_folder(str(origin.weights), origin.model),
+    }
+    if options.adapters:
+        facts["adapters"] = options.adapters
+    return Subject(facts, options.output, measure)
+
+
+def _texts(options: EvaluateOptions, stack: ExitStack) -> Subject:
+    """Texts that others have generated, or that need no model."""
+    config = configured(options)
+    # No prompt is read, so none need be cut.
+    config.data.natural_instructions.max_source = 0
+    tests = open_tests(config, None, options.output / claims.SCRATCH, stack)
+    metrics = config.evaluation.metrics
+    words = config.evaluation.rouge_tokenizer
+    if options.metrics is None:
+        metrics = ("rouge", "exact_match")
+
+    def measure(output: Path) -> Record:
+        texts = _given_texts(options, tests)
+        tokenizer = from_folder(words) if words else None
+        scored = predictions.score_texts(tests, texts, metrics, tokenizer)
+        write_bytes(output / GENERATIONS, b"".join(map(json_line, scored.records)))
+        empty = sum(not text.strip() for text in texts)
+        return {"instances": len(texts), "empty": empty, **scored.fields}
+
+    facts = {"predictions": options.predictions} if options.predictions else {}
+    return Subject(facts or {"baseline": options.baseline}, options.output, measure)
+
+
+def _given_texts(options: EvaluateOptions, tests: Dataset) -> list[str]:
+    if options.predictions:
+        return predictions.read_predictions(Path(options.predictions), tests.ids)
+    found = getattr(predictions, options.baseline)(tests)
+    return [found[one] for one in tests.ids]
+
+
+def _name(facts: Record) -> str:
+    if "run" in facts:
+        return f"{facts['run']}, step {facts['step']}"
+    return str(next(iter(facts.values())))
+
+
+def _told(record: Record) -> str:
+    """The means of a record, in a line."""
+    told = [
+        f"{name} {value:.4f}"
+        for name, value in record.items()
+        if isinstance(value, float) and not name.endswith("_over_tasks")
+    ]
+    return ", ".join(told) or "nothing is measured but what is kept"

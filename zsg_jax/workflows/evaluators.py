@@ -1,13 +1,9 @@
 """What a study measures: the evaluators that its config names, each with its own schedule."""
 
-from typing import NamedTuple
-
 from ml_collections import ConfigDict
 
-from zsg_jax.data.dataset import Dataset
-from zsg_jax.data.pool import Pool
+from zsg_jax.data.pool import TestSet
 from zsg_jax.data.tokenize import encode
-from zsg_jax.data.tokenize.examples import TokenizedExamples
 from zsg_jax.data.tokenize.tokenizer import from_folder
 from zsg_jax.evaluation import decoding
 from zsg_jax.evaluation.evaluator import Evaluator
@@ -22,29 +18,6 @@ from zsg_jax.runtime.progress import say
 from zsg_jax.training.trainer import Trainer
 from zsg_jax.workflows.study_data import Reading
 from zsg_jax.workflows.study_model import Origin
-
-
-class TestSet(NamedTuple):
-    """What is measured on.
-
-    Attributes:
-        instances: N of them.
-        examples: the tokens of each, with at least one answer token.
-        dropped: instances left out before.
-    """
-
-    instances: Dataset
-    examples: TokenizedExamples
-    dropped: int
-
-
-def scored(pool: Pool) -> TestSet:
-    """The test instances of a study that are measured on."""
-    return TestSet(
-        pool.test.select(pool.scored),
-        pool.test_examples.select(pool.scored),
-        len(pool.facts["test_dropped"]),
-    )
 
 
 def make_evaluators(

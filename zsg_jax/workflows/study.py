@@ -29,7 +29,7 @@ from zsg_jax.training.optimizer import schedule
 from zsg_jax.workdir import claims, hub
 from zsg_jax.workdir.location import Workdir, open_workdir
 from zsg_jax.workdir.trained import CHECKPOINTS
-from zsg_jax.workflows.evaluators import make_evaluators, scored
+from zsg_jax.workflows.evaluators import make_evaluators
 from zsg_jax.workflows.study_data import Reading, check_steps, claim_data, open_pool
 from zsg_jax.workflows.study_model import find_origin, make_trainer, model_name
 from zsg_jax.workflows.validate import validate
@@ -112,7 +112,7 @@ def _train(config: ConfigDict, location: Workdir, reading: Reading, pool: Pool, 
     recipe = loop.Recipe(
         trainer,
         ids=pool.train.ids,
-        evaluators=make_evaluators(config, scored(pool), reading, trainer, origin),
+        evaluators=make_evaluators(config, pool.measured_on, reading, trainer, origin),
         checkpoint_every=training.checkpoint_every,
         speed=Speed(trainer.model, pool.train_examples.lengths, mesh, config.model.dtype),
         profile_steps=training.profile_steps,

@@ -91,12 +91,21 @@ def make_form(config: ConfigDict, tokenizer: Tokenizer, folder: str) -> prompts.
     )
 
 
-def _load(
-    config: ConfigDict, workdir: Path, ready: Tokenizer | None, stack: ExitStack
-) -> tuple[Dataset, Dataset]:
+def open_tests(
+    config: ConfigDict, tokenizer: Tokenizer | None, scratch: Path, stack: ExitStack
+) -> Dataset:
+    """The test side alone, of a source that is no part of the study."""
+    options = read_options(config, scratch, tokenizer)
+    dataset = stack.enter_context(sources.open_source(config.data.test, options, "test"))
+    tell_skipped(dataset.skipped, len(dataset.skipped), "")
+    return dataset
+
+
+def read_options(config: ConfigDict, scratch: Path, ready: Tokenizer | None) -> ReadOptions:
+    """How the sources that a config names are read; `ready` counts tokens of prompts."""
     data = config.data
-    options = ReadOptions(
-        workdir / claims.SCRATCH,
+    return ReadOptions(
+        scratch,
         bad_rows=data.bad_rows,
         format=data.format,
         fields=parse_fields(data.fields),
@@ -104,6 +113,13 @@ def _load(
         tokenizer=ready,
         keep_all=True,
     )
+
+
+def _load(
+    config: ConfigDict, workdir: Path, ready: Tokenizer | None, stack: ExitStack
+) -> tuple[Dataset, Dataset]:
+    data = config.data
+    options = read_options(config, workdir / claims.SCRATCH, ready)
     train, test = sources.load(
         data.train,
         data.test,

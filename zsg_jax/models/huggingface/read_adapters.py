@@ -1,0 +1,131 @@
+"""Adapters of Hugging Face's PEFT, added to the kernels that they adapt."""
+
+import math
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+from flax import traverse_util
+from safetensors import SafetensorError
+from safetensors.numpy import load_file
+
+from zsg_jax.models.families import ModelConfig
+from zsg_jax.models.huggingface import unpadded
+from zsg_jax.models.huggingface.layouts import LAYOUTS, Place, places
+from zsg_jax.models.placement import Params
+from zsg_jax.runtime.errors import UserError, check
+from zsg_jax.runtime.files import need_json
+
+CONFIG, WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
+# What would change the sum that an adapter adds, by the values that are computed here.
+_ONLY: dict[str, tuple[Any, ...]] = {
+    "peft_type": ("LORA",),
+    "use_dora": (False, None),
+    "bias": ("none", None),
+    "lora_bias": (False, None),
+    "modules_to_save": (None, []),
+    "layer_replication": (None, []),
+    "trainable_token_indices": (None, []),
+    "target_parameters": (None, []),
+    "use_qalora": (False, None),
+}
+
+
+def add_adapters(params: Params, model: ModelConfig, folder: Path) -> Params:
+    """A model's parameters with the adapters of a folder added to their kernels.
+
+    Args:
+        params: as `model` has them, on any mesh; dtypes and shardings stay.
+        folder: holds adapter_config.json and adapter_model.safetensors.
+
+    Raises:
+        UserError: a file is missing or damaged, a setting is not computed here, or an adapter fits
+            no kernel.
+    """
+    config = need_json(folder / CONFIG, ("peft_type", "r", "lora_alpha"), "give a folder of PEFT's")
+    for key, allowed in _ONLY.items():
+        check(
+            any(config.get(key, allowed[0]) == one for one in allowed),
+            f"{folder / CONFIG}: {key} is {config.get(key)!r}, but only {allowed[0]!r} is computed "
+            "here; merge the adapters into their model, and give that",
+        )
+    tensors = _tensors(folder)
+    flat = traverse_util.flatten_dict(params, sep=".")
+    known = places(LAYOUTS[model.family], unpadded(model))
+    for path, layers in known.items():
+        shape = layers[0].own(flat[path].shape)
+        sums = [_sum(tensors, place, shape, config, folder) for place in layers]
+        if any(one.any() for one in sums):
+            whole = sums[0] if layers[0].layer is None else np.stack(sums)
+            kernel = np.asarray(jax.device_get(flat[path]), np.float32) + whole
+            flat[path] = jax.device_put(kernel.astype(flat[path].dtype), flat[path].sharding)
+    used = {
+        _module(place)
+        for one in places(LAYOUTS[model.family], unpadded(model)).values()
+        for place in one
+    }
+    unused = sorted(name for name in tensors if _adapted(name) not in used)
+    check(
+        not unused,
+        f"{folder / WEIGHTS}: {', '.join(unused[:2])}: adapts nothing of this {model.family}",
+    )
+    return traverse_util.unflatten_dict(flat, sep=".")
+
+
+def _tensors(folder: Path) -> dict[str, np.ndarray]:
+    path = folder / WEIGHTS
+    check(
+        path.exists(),
+        f"{folder}: holds no {WEIGHTS}; save the adapters with safe_serialization=True",
+    )
+    try:
+        return {name: one.astype(np.float32) for name, one in load_file(path).items()}
+    except (SafetensorError, OSError) as error:
+        raise UserError(f"{path}: is damaged: {error}") from None
+
+
+def _module(place: Place) -> str:
+    return place.name.removesuffix(".weight")
+
+
+def _adapted(name: str) -> str:
+    """The module that a tensor of the file adapts."""
+    return name.removeprefix("base_model.model.").rpartition(".lora_")[0]
+
+
+def _sum(
+    tensors: Mapping[str, np.ndarray],
+    place: Place,
+    shape: tuple[int, ...],
+    config: Mapping[str, Any],
+    folder: Path,
+) -> np.ndarray:
+    """What is added to the kernel that lies at `place`, of our `shape`, (inputs, outputs)."""
+    module = _module(place)
+    names = [f"base_model.model.{module}.lora_{one}.weight" for one in "AB"]
+    found = [tensors[name] for name in names if name in tensors]
+    if len(found) < 2:
+        check(not found, f"{folder / WEIGHTS}: {names[0]} and {names[1]} go together")
+        return np.zeros(shape, np.float32)
+    a, b = found
+    rank = a.shape[0]
+    alpha = _by_pattern(config.get("alpha_pattern"), module, config["lora_alpha"])
+    scale = alpha / (math.sqrt(rank) if config.get("use_rslora") else rank)
+    check(
+        a.shape[1] == shape[0] and b.shape == (shape[1] * place.parts, rank),
+        f"{folder / WEIGHTS}: {module} is adapted by {a.shape} and {b.shape}, but it takes "
+        f"{shape[0]} numbers and gives {shape[1] * place.parts}",
+    )
+    part = b[place.part * shape[1] :][: shape[1]]
+    return (scale * (a.astype(np.float64).T @ part.astype(np.float64).T)).astype(np.float32)
+
+
+def _by_pattern(patterns: Mapping[str, Any] | None, module: str, default: Any) -> Any:
+    """As PEFT matches its patterns: the end of a module's name."""
+    for pattern, value in (patterns or {}).items():
+        if re.fullmatch(rf"(.*\.)?({pattern})", module):
+            return value
+    return default

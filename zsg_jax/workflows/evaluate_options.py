@@ -1,0 +1,167 @@
+"""The settings of the evaluate command, and those that nothing could serve."""
+
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Any
+
+from ml_collections import ConfigDict
+
+from zsg_jax.config import default_config
+from zsg_jax.data.formats.natural_instructions.options import Options, from_text
+from zsg_jax.data.sources import REWRITES
+from zsg_jax.evaluation.metrics import METRICS
+from zsg_jax.evaluation.scores import METRICS as SCORES
+from zsg_jax.runtime.errors import UserError, check, did_you_mean
+from zsg_jax.workflows.validate import validate
+
+BASELINES = ("copy_input", "copy_demonstration")
+
+
+@dataclass(frozen=True)
+class EvaluateOptions:
+    """One evaluation; `python -m zsg_jax.evaluate --help` says what each field means.
+
+    Those after `mesh` are keys of a config; None: those of the study, or the default.
+    """
+
+    output: Path
+    checkpoint: tuple[str, ...] | None = None
+    model: str = ""
+    adapters: str = ""
+    predictions: str = ""
+    baseline: str = ""
+    mesh: tuple[int, int, int] = (-1, 1, 1)
+    test: str | None = None
+    metrics: str | None = None
+    decoding: str | None = None
+    samples: int | None = None
+    seed: int | None = None
+    stops: tuple[str, ...] | None = None
+    rouge_tokenizer: str | None = None
+    batch_size: int | None = None
+    max_length: int | None = None
+    tokenizer: str | None = None
+    dtype: str | None = None
+    template: str | None = None
+    truncation: str | None = None
+    data_format: str | None = None
+    data_fields: str | None = None
+    natural_instructions: str | None = None
+    bad_rows: str | None = None
+
+
+# Of EvaluateOptions, the key of a config that each sets.
+KEYS = {
+    **{
+        name: f"evaluation.{name}"
+        for name in (
+            *("metrics", "decoding", "samples", "seed", "stops", "rouge_tokenizer"),
+            *("batch_size", "max_length"),
+        )
+    },
+    **{name: f"data.{name}" for name in ("test", "template", "truncation", "bad_rows")},
+    "data_format": "data.format",
+    "data_fields": "data.fields",
+    "tokenizer": "tokenizer",
+    "dtype": "model.dtype",
+}
+# What says how test rows are read and cut, which a study has said of its own.
+OF_TESTS = ("max_length", "template", "truncation", "data_format", "data_fields", "bad_rows")
+
+
+def flag(name: str) -> str:
+    """The flag that sets a field."""
+    return f"--{name.replace('_', '-')}"
+
+
+def check_options(options: EvaluateOptions) -> None:
+    """Refuses flags that do not go together, before any file is read.
+
+    Raises:
+        UserError: naming the flags, and what would do.
+    """
+    subjects = ("checkpoint", "model", "predictions", "baseline")
+    given = [flag(name) for name in subjects if getattr(options, name)]
+    check(
+        len(given) == 1,
+        f"{' and '.join(given) or 'nothing to evaluate'}: give one of "
+        f"{', '.join(map(flag, subjects))}",
+    )
+    check(
+        bool(options.checkpoint or options.test),
+        f"{given[0]}: measured on what? give --test FILE",
+    )
+    check(not options.adapters or bool(options.model), "--adapters are of --model; give it too")
+    check(
+        options.baseline in ("", *BASELINES),
+        f"--baseline {options.baseline}: choose one of {', '.join(BASELINES)}"
+        + did_you_mean(options.baseline, BASELINES),
+    )
+    for name in ("tokenizer", "dtype"):
+        check(
+            getattr(options, name) is None or bool(options.model),
+            f"{flag(name)} is of --model; leave it out",
+        )
+    for name in (*OF_TESTS, "natural_instructions"):
+        check(
+            getattr(options, name) is None or options.test is not None,
+            f"{flag(name)}: the test rows of a study are read as it read them; give --test, or "
+            "leave it out",
+        )
+    _check_metrics(options)
+
+
+def _check_metrics(options: EvaluateOptions) -> None:
+    known = METRICS if options.checkpoint or options.model else tuple(SCORES)
+    for name in _names(options.metrics or ""):
+        check(
+            name in known,
+            f"--metrics {name}: choose of {', '.join(known)}{did_you_mean(name, known)}",
+        )
+
+
+def _names(text: str) -> tuple[str, ...]:
+    return tuple(filter(None, (name.strip() for name in text.split(","))))
+
+
+def configured(options: EvaluateOptions, study: ConfigDict | None = None) -> ConfigDict:
+    """A config with what the options set; of a study's where one is evaluated.
+
+    Raises:
+        UserError: a value that no config may have.
+    """
+    config = default_config() if study is None else study.copy_and_resolve_references()
+    changes: dict[str, Any] = {
+        KEYS[one.name]: getattr(options, one.name)
+        for one in fields(options)
+        if one.name in KEYS and getattr(options, one.name) is not None
+    }
+    if options.metrics is not None:
+        changes["evaluation.metrics"] = _names(options.metrics)
+    if options.model:
+        changes["model.init_from"] = options.model
+        changes.setdefault("tokenizer", options.model)
+        changes["seeds"] = (0,)
+    config.update_from_flattened_dict(changes)
+    if options.natural_instructions is not None:
+        parsed = from_text(options.natural_instructions, Options())
+        for name in config.data.natural_instructions:
+            config.data.natural_instructions[name] = getattr(parsed, name)
+    _check_config(config)
+    return config
+
+
+def _check_config(config: ConfigDict) -> None:
+    """`validate`, in terms of the flags."""
+    tried = config.copy_and_resolve_references()
+    # What a study has besides.
+    tried.evaluation.metrics = ("loss", *config.evaluation.metrics)
+    if config.data.test != REWRITES:
+        tried.data.train = config.data.test
+    try:
+        validate(tried)
+    except UserError as error:
+        text = str(error)
+        for name, key in KEYS.items():
+            text = text.replace(f"config.{key}", flag(name))
+        raise UserError(text) from None

@@ -3,7 +3,8 @@
 "writing K": in the K-th write of a whole file, which is then half written beside its place; "row
 K": before the K-th metrics row of this process is written; "mid-row K": with half a row written;
 "saving K": in the K-th save, with the state on disk but not yet its manifest; "saved K": after the
-K-th save; "uploading K": in the K-th upload to a bucket, with half of its files there.
+K-th save; "uploading K": in the K-th upload to a bucket, with half of its files there; "records K":
+with the K-th batch of records of examples half written.
 """
 
 import json
@@ -13,12 +14,14 @@ import sys
 from pathlib import Path
 
 from zsg_jax.config import from_flat
+from zsg_jax.evaluation import records
 from zsg_jax.runtime import files as durable
 from zsg_jax.runtime.buckets import Store
 from zsg_jax.training import checkpoint, metrics
 from zsg_jax.workflows import study
 
 sync, upload = durable._sync, Store.upload
+append = records._append
 write, digests, save = metrics.MetricsLog.write, checkpoint.digests, checkpoint.Checkpoints.save
 place, left = "none", 0
 
@@ -65,6 +68,13 @@ def upload_files(self, folder, names):
     upload(self, folder, names)
 
 
+def append_records(path, new):
+    append(path, new)
+    if place == "records" and left == 1:
+        os.truncate(path, os.path.getsize(path) - 90)
+    die_here("records")
+
+
 def run():
     """Takes a workdir, a config's file, a place and a count from the command line."""
     global place, left
@@ -75,5 +85,6 @@ def run():
     checkpoint.digests = digests_of
     checkpoint.Checkpoints.save = save_all
     Store.upload = upload_files
+    records._append = append_records
     config = from_flat(json.loads(Path(config_file).read_text()))
     study.run(config, workdir, command="test")

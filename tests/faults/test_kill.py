@@ -1,9 +1,12 @@
 """A run killed with SIGKILL at any moment goes on and writes the numbers it would have."""
 
+import json
 import signal
 from pathlib import Path
 
 import pytest
+
+from zsg_jax.config import flatten
 
 
 @pytest.fixture
@@ -33,6 +36,37 @@ def test_killed_again_and_again_the_metrics_are_the_same_bit_for_bit(check):
     loop = [("row", 3), ("saving", 1), ("saved", 1), ("mid-row", 5), ("saved", 2)]
     places = [*files, *loop, ("writing", 3)]
     check(places, "going on after step 10")
+
+
+def test_killed_while_it_generates_the_records_are_the_same_byte_for_byte(
+    commands, small_config, read_metrics, tmp_path
+):
+    metrics = ("loss", "rouge_unicode", "exact_match_unicode")
+    config = small_config(
+        **{
+            "evaluation.metrics": metrics,
+            "evaluation.decoding": "study,max_new_tokens=6",
+            "evaluation.samples": 2,
+            "evaluation.batch_size": 8,
+            "evaluation.scores_every": 2,
+        }
+    )
+    file = tmp_path / "config.json"
+    file.write_text(json.dumps(flatten(config)))
+    whole, killed = tmp_path / "whole", tmp_path / "killed"
+    # Three batches of 8 texts at steps 0, 6 and 10, a checkpoint at 4, 8 and 10.
+    places = [("records", 2), ("records", 4), ("records", 3)]
+    flags = [(whole, "none", 0), *((killed, *place) for place in (*places, ("none", 0)))]
+    first, *deaths, last = commands(
+        "killed", *((folder, file, *place) for folder, *place in flags), cwd=Path(__file__).parent
+    )
+    assert (first[0], last[0]) == (0, 0), first[2] + last[2]
+    assert [one[0] for one in deaths] == [-signal.SIGKILL] * 3
+    run = Path("runs") / "tmta-nft-seed0"
+    assert read_metrics(killed / run) == read_metrics(whole / run)
+    texts = (whole / run / "generations.jsonl").read_bytes()
+    assert texts.count(b"\n") == 3 * 2 * 12
+    assert (killed / run / "generations.jsonl").read_bytes() == texts
 
 
 @pytest.mark.slow

@@ -1,3 +1,5 @@
+import json
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -7,6 +9,7 @@ from flax import nnx, traverse_util
 from zsg_jax.models import lora
 from zsg_jax.models.families import FAMILIES
 from zsg_jax.models.huggingface.adapters import write_adapters
+from zsg_jax.models.huggingface.read_adapters import add_adapters
 from zsg_jax.models.huggingface.write import write
 from zsg_jax.models.lora import LoRA
 from zsg_jax.models.model import abstract
@@ -141,6 +144,35 @@ def test_transformers_and_peft_give_the_same_logits(tmp_path, family, targets, t
     assert np.abs(forward(graphdef, params, *WHERE) - expected).max() < 1e-4
     assert np.abs(before - expected).max() > 0.1
     assert theirs.active_peft_config.lora_dropout == 0.1
+    merged = add_adapters(base, model, adapted)
+    assert np.abs(forward(abstract(model)[0], merged, *WHERE) - expected).max() < 1e-4
+
+
+def test_adapters_of_peft_with_settings_of_their_own_are_added(tmp_path, tiny, forward):
+    torch = pytest.importorskip("torch")
+    transformers = pytest.importorskip("transformers")
+    peft = pytest.importorskip("peft")
+    model, graphdef, params = tiny("llama")
+    write(tmp_path, model, params, source=None)
+    plain = transformers.AutoModelForCausalLM.from_pretrained(tmp_path)
+    settings = {"r": 3, "lora_alpha": 5, "use_rslora": True, "init_lora_weights": False}
+    settings |= {"target_modules": ["q_proj", "down_proj"], "rank_pattern": {"q_proj": 2}}
+    settings |= {"alpha_pattern": {"layers.1.mlp.down_proj": 9}}
+    torch.manual_seed(0)
+    theirs = peft.get_peft_model(plain, peft.LoraConfig(task_type="CAUSAL_LM", **settings)).eval()
+    theirs.save_pretrained(tmp_path / "adapters")
+    with torch.no_grad():
+        expected = theirs(torch.tensor(TOKENS).long()).logits.numpy()
+    merged = add_adapters(params, model, tmp_path / "adapters")
+    assert np.abs(forward(graphdef, merged, *WHERE) - expected).max() < 1e-4
+    path = tmp_path / "adapters" / "adapter_config.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"use_dora": True}))
+    with pytest.raises(UserError, match="use_dora is True, but only False is computed here"):
+        add_adapters(params, model, tmp_path / "adapters")
+    other = tiny("llama", num_layers=1)
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"use_dora": False}))
+    with pytest.raises(UserError, match=r"model\.layers\.1\..*adapts nothing"):
+        add_adapters(other[2], other[0], tmp_path / "adapters")
 
 
 @pytest.mark.parametrize(

@@ -9,11 +9,18 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from zsg_jax.evaluation.records import GENERATIONS
 from zsg_jax.runtime.errors import UserError
-from zsg_jax.workflows import evaluate
+from zsg_jax.workflows import evaluate, study
+from zsg_jax.workflows.evaluate_options import EvaluateOptions
 
 ROOT = Path(__file__).parents[2]
 RUN = "runs/tmta-nft-seed0"
+
+
+def run(output, *checkpoints, **flags):
+    flags = {"checkpoint": checkpoints, "mesh": (1, 1, 1)} | flags
+    return evaluate.run(EvaluateOptions(output, **flags))
 
 
 def records(path):
@@ -25,9 +32,9 @@ def test_alone_a_checkpoint_gives_the_record_of_its_run(finished, read_metrics, 
     one = tmp_path / "one"
     # A mistaken call leaves an empty file, which does not refuse the corrected one.
     with pytest.raises(UserError, match="whole checkpoint of step 9; kept are 8, 10"):
-        evaluate.run([str(finished / RUN / "checkpoints/00000009")], one, mesh=(1, 1, 1))
+        run(one, str(finished / RUN / "checkpoints/00000009"))
     named = [str(finished / RUN / "checkpoints" / "00000008"), str(finished / RUN)]
-    written = evaluate.run(named, one, mesh=(1, 1, 1))
+    written = run(one, *named)
     alone = records(written)
     assert [record["step"] for record in alone] == [8, 10]
     of_run = recorded[10]
@@ -46,7 +53,76 @@ def test_alone_a_checkpoint_gives_the_record_of_its_run(finished, read_metrics, 
         np.testing.assert_allclose(split["losses"], record["losses"], rtol=1e-5)
         assert split["step"] == record["step"]
 
-    with pytest.raises(UserError, match="give another folder"):
-        evaluate.run(named, one, mesh=(1, 1, 1))
+    before = written.read_bytes()
+    # The same again is done already; something else is not mixed with it.
+    assert run(one, *named).read_bytes() == before
+    with pytest.raises(UserError, match="holds another evaluation"):
+        run(one, *named, metrics="loss,rouge")
     with pytest.raises(UserError, match="tmta-nft-seed0"):
-        evaluate.run([str(finished / "runs/tmta-nft-seed7")], tmp_path / "none", mesh=(1, 1, 1))
+        run(tmp_path / "none", str(finished / "runs/tmta-nft-seed7"))
+
+
+def test_checkpoints_and_folders_give_a_runs_texts(small_config, write_llama, uneven, tmp_path):
+    folder = write_llama(tmp_path / "model")
+    config = small_config(
+        **uneven,
+        **{
+            "model.init_from": str(folder),
+            "tokenizer": "bytes",
+            "training.steps": 6,
+            "evaluation.metrics": ("loss", "exact_match_unicode", "rouge_unicode"),
+            "evaluation.decoding": "greedy,max_new_tokens=5",
+        },
+    )
+    study.run(config, tmp_path / "w", command="test")
+    kept = (tmp_path / "w" / RUN / GENERATIONS).read_bytes().splitlines()
+    done = run(tmp_path / "run", str(tmp_path / "w" / RUN))
+    assert (tmp_path / "run" / Path(RUN).name / GENERATIONS).read_bytes().splitlines() == kept[18:]
+
+    # Step 0 is the folder's own weights.
+    flags = {"metrics": "loss,exact_match_unicode,rouge_unicode", "test": uneven["data.test"]}
+    flags |= {"decoding": "greedy,max_new_tokens=5"}
+    alone = {"model": str(folder), "tokenizer": "bytes", "max_length": 250, **flags}
+    of_folder = run(tmp_path / "folder", **alone)
+    assert (of_folder.parent / GENERATIONS).read_bytes().splitlines() == kept[:18]
+
+    # What stands in the records gives the same means again, whoever wrote the text.
+    texts = tmp_path / "texts.jsonl"
+    texts.write_bytes(b"\n".join(kept[18:]) + b"\n")
+    metrics = {"metrics": "exact_match_unicode,rouge_unicode", "test": uneven["data.test"]}
+    of_texts = run(tmp_path / "texts", predictions=str(texts), **metrics)
+    (ours,), (theirs,) = records(done), records(of_texts)
+    for name in ("exact_match_unicode", "rougeL_unicode", "rougeL_unicode_by_task", "empty"):
+        assert theirs[name] == ours[name]
+
+    # On other rows, and cut off in the middle of its texts, it goes on.
+    other = {"checkpoint": (str(tmp_path / "w" / RUN),), **flags, "samples": 2}
+    whole = run(tmp_path / "other", **other)
+    file = whole.parent / Path(RUN).name / GENERATIONS
+    before = whole.read_bytes(), file.read_bytes()
+    whole.write_bytes(b"")
+    file.write_bytes(before[1][: len(before[1]) // 2])
+    run(tmp_path / "other", **other)
+    assert (whole.read_bytes(), file.read_bytes()) == before
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        ({}, "nothing to evaluate: give one of --checkpoint, --model"),
+        ({"model": "m", "predictions": "p", "test": "t"}, "--model and --predictions: give one"),
+        ({"model": "m"}, "--model: measured on what"),
+        ({"predictions": "p", "test": "t", "metrics": "loss"}, "--metrics loss: choose of rouge"),
+        ({"model": "m", "test": "t", "metrics": "ruge"}, "did you mean rouge"),
+        ({"model": "m", "test": "t", "decoding": "gredy"}, "did you mean greedy"),
+        ({"model": "m", "test": "t", "samples": 0}, "--samples=0 must be at least 1"),
+        ({"checkpoint": ("c",), "max_length": 9}, "--max-length: the test rows of a study"),
+        ({"checkpoint": ("c",), "dtype": "float32"}, "--dtype is of --model"),
+        ({"predictions": "p", "test": "t", "adapters": "a"}, "--adapters are of --model"),
+        ({"baseline": "copy", "test": "t"}, "--baseline copy: choose one of copy_input"),
+    ],
+)
+def test_flags_that_do_not_go_together_are_told(flags, message, tmp_path):
+    with pytest.raises(UserError, match=message):
+        run(tmp_path / "out", **flags)
+    assert not (tmp_path / "out").exists()

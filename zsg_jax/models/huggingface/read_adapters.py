@@ -30,8 +30,38 @@ _ONLY: dict[str, tuple[Any, ...]] = {
     "layer_replication": (None, []),
     "trainable_token_indices": (None, []),
     "target_parameters": (None, []),
-    "use_qalora": (False, None),
+    # Others change the model's own weights.
+    "init_lora_weights": (True, False, None, "gaussian", "eva", "orthogonal"),
 }
+# What changes nothing that is computed, or is read below.
+_KNOWN = frozenset(
+    [
+        "alpha_pattern",
+        "auto_mapping",
+        "base_model_name_or_path",
+        "corda_config",
+        "eva_config",
+        "exclude_modules",
+        "fan_in_fan_out",
+        "inference_mode",
+        "layers_pattern",
+        "layers_to_transform",
+        "loftq_config",
+        "lora_alpha",
+        "lora_dropout",
+        "megatron_config",
+        "megatron_core",
+        "peft_version",
+        "qalora_group_size",
+        "r",
+        "rank_pattern",
+        "revision",
+        "runtime_config",
+        "target_modules",
+        "task_type",
+        "use_rslora",
+    ]
+)
 
 
 def add_adapters(params: Params, model: ModelConfig, folder: Path) -> Params:
@@ -51,6 +81,12 @@ def add_adapters(params: Params, model: ModelConfig, folder: Path) -> Params:
             any(config.get(key, allowed[0]) == one for one in allowed),
             f"{folder / CONFIG}: {key} is {config.get(key)!r}, but only {allowed[0]!r} is computed "
             "here; merge the adapters into their model, and give that",
+        )
+    for key, value in config.items():
+        check(
+            key in _KNOWN or key in _ONLY or not value,
+            f"{folder / CONFIG}: {key} is {value!r}, a key not known here; delete it from the file "
+            "if the adapters compute the same without it",
         )
     tensors = _tensors(folder)
     flat = traverse_util.flatten_dict(params, sep=".")

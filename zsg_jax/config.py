@@ -214,17 +214,16 @@ def default_config() -> ConfigDict:
     evaluation.metrics = ("loss",)
     # Evaluations of the loss from one of all other metrics to the next; at step 0 and the last all.
     evaluation.scores_every = 5
+
+    evaluation.texts = texts = ConfigDict()
     # How texts are generated: "greedy", "study" (as arXiv 2406.11721 does), changes as in
-    # "study,max_new_tokens=64", or both; settings in zsg_jax/evaluation/decoding.py.
-    evaluation.decoding = "greedy"
-    # Texts of each test row, whose scores are averaged, and the seed of what is drawn for them.
-    evaluation.samples = 1
-    evaluation.seed = 0
+    # "study,max_new_tokens=64,samples=3", or both; settings in zsg_jax/evaluation/decoding.py.
+    texts.decoding = "greedy"
+    # Words that end a text, besides what closes an answer in training.
+    texts.stops = ()
     # The folder of a tokenizer whose tokens "rouge" counts instead of stemmed English words, as
     # that of GPT-2 for the cross-lingual track of Super-NaturalInstructions.
-    evaluation.rouge_tokenizer = ""
-    # Words that end a text, besides what closes an answer in training.
-    evaluation.stops = ()
+    texts.rouge_tokenizer = ""
 
     config.report = report = ConfigDict()
     # What the page is called. The keys of report may change on a finished workdir, as mesh,

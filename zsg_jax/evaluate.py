@@ -44,8 +44,6 @@ def _parser() -> cli.Parser:
     text = "devices along data, fsdp and tensor, -1 for all that are left"
     add("--mesh", text, metavar="D,F,T", type=_mesh)
     add("--decoding", "greedy, study, NAME=VALUE,…, or a name and changes", metavar="HOW")
-    add("--samples", "texts of each row, whose scores are averaged", type=int, metavar="N")
-    add("--seed", "of what is drawn for texts", type=int, metavar="K")
     add("--stops", "words that end a text", nargs="+", metavar="WORDS")
     add("--rouge-tokenizer", "folder of a tokenizer whose tokens rouge counts", metavar="FOLDER")
     add("--batch-size", "rows at once", type=int, metavar="N")

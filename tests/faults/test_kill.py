@@ -45,8 +45,7 @@ def test_killed_while_it_generates_the_records_are_the_same_byte_for_byte(
     config = small_config(
         **{
             "evaluation.metrics": metrics,
-            "evaluation.decoding": "study,max_new_tokens=6",
-            "evaluation.samples": 2,
+            "evaluation.texts.decoding": "study,max_new_tokens=6,samples=2",
             "evaluation.batch_size": 8,
             "evaluation.scores_every": 2,
         }

@@ -71,7 +71,7 @@ def test_checkpoints_and_folders_give_a_runs_texts(small_config, write_llama, un
             "tokenizer": "bytes",
             "training.steps": 6,
             "evaluation.metrics": ("loss", "exact_match_unicode", "rouge_unicode"),
-            "evaluation.decoding": "greedy,max_new_tokens=5",
+            "evaluation.texts.decoding": "greedy,max_new_tokens=5",
         },
     )
     study.run(config, tmp_path / "w", command="test")
@@ -96,7 +96,8 @@ def test_checkpoints_and_folders_give_a_runs_texts(small_config, write_llama, un
         assert theirs[name] == ours[name]
 
     # On other rows, and cut off in the middle of its texts, it goes on.
-    other = {"checkpoint": (str(tmp_path / "w" / RUN),), **flags, "samples": 2}
+    other = {"checkpoint": (str(tmp_path / "w" / RUN),), **flags}
+    other["decoding"] = "study,max_new_tokens=5,samples=2"
     whole = run(tmp_path / "other", **other)
     file = whole.parent / Path(RUN).name / GENERATIONS
     before = whole.read_bytes(), file.read_bytes()
@@ -115,7 +116,8 @@ def test_checkpoints_and_folders_give_a_runs_texts(small_config, write_llama, un
         ({"predictions": "p", "test": "t", "metrics": "loss"}, "--metrics loss: choose of rouge"),
         ({"model": "m", "test": "t", "metrics": "ruge"}, "did you mean rouge"),
         ({"model": "m", "test": "t", "decoding": "gredy"}, "did you mean greedy"),
-        ({"model": "m", "test": "t", "samples": 0}, "--samples=0 must be at least 1"),
+        ({"model": "m", "test": "t", "batch_size": 0}, "--batch-size=0 must be at least 1"),
+        ({"model": "m", "test": "t", "decoding": "samples=0"}, "samples=0; give a whole number"),
         ({"checkpoint": ("c",), "max_length": 9}, "--max-length: the test rows of a study"),
         ({"checkpoint": ("c",), "dtype": "float32"}, "--dtype is of --model"),
         ({"predictions": "p", "test": "t", "adapters": "a"}, "--adapters are of --model"),

@@ -21,6 +21,8 @@ class Sampling(NamedTuple):
             multiplied if below (arXiv 1909.05858, section 4.1).
         penalty_on: "generated": the tokens that were there are those generated, as in the
             arrangement study; "all": those of the prompt too, as in transformers.
+        samples: texts of each example, whose scores are averaged.
+        seed: of what is drawn for them.
     """
 
     max_new_tokens: int = 128
@@ -30,6 +32,8 @@ class Sampling(NamedTuple):
     top_p: float = 1.0
     repetition_penalty: float = 1.0
     penalty_on: str = "generated"
+    samples: int = 1
+    seed: int = 0
 
     def refuse_none(self) -> None:
         """Refuses settings that mean nothing; `UserError` names the first."""
@@ -44,6 +48,8 @@ class Sampling(NamedTuple):
             ("top_k", self.top_k >= 0, "0 for all, or a whole number above"),
             ("top_p", 0 < self.top_p <= 1, "a share above 0, at most 1"),
             ("repetition_penalty", 0 < self.repetition_penalty < math.inf, "1 for none, or more"),
+            ("samples", self.samples > 0, "a whole number above 0"),
+            ("seed", 0 <= self.seed < 2**32, "a whole number from 0"),
             ("penalty_on", self.penalty_on in ("generated", "all"), "generated or all"),
         ):
             check(right, f"decoding: {name}={getattr(self, name)!r}; give {what}")

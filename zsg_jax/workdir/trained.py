@@ -143,7 +143,7 @@ def positions(config: Mapping[str, Any]) -> int:
     """Those that a flat config asks of its model, for an example or a prompt and its text."""
     tests = config["evaluation.max_length"]
     if need_texts(config.get("evaluation.metrics", ())):
-        tests += decoding.parse(config["evaluation.decoding"]).max_new_tokens
+        tests += decoding.parse(config["evaluation.texts.decoding"]).max_new_tokens
     return max(config["data.max_length"], tests)
 
 

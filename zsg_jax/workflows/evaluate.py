@@ -232,7 +232,7 @@ def _texts(options: EvaluateOptions, stack: ExitStack) -> Subject:
     config.data.natural_instructions.max_source = 0
     tests = open_tests(config, None, options.output / claims.SCRATCH, stack)
     metrics = config.evaluation.metrics
-    words = config.evaluation.rouge_tokenizer
+    words = config.evaluation.texts.rouge_tokenizer
     if options.metrics is None:
         metrics = ("rouge", "exact_match")
 

@@ -34,8 +34,6 @@ class EvaluateOptions:
     test: str | None = None
     metrics: str | None = None
     decoding: str | None = None
-    samples: int | None = None
-    seed: int | None = None
     stops: tuple[str, ...] | None = None
     rouge_tokenizer: str | None = None
     batch_size: int | None = None
@@ -52,13 +50,8 @@ class EvaluateOptions:
 
 # Of EvaluateOptions, the key of a config that each sets.
 KEYS = {
-    **{
-        name: f"evaluation.{name}"
-        for name in (
-            *("metrics", "decoding", "samples", "seed", "stops", "rouge_tokenizer"),
-            *("batch_size", "max_length"),
-        )
-    },
+    **{name: f"evaluation.{name}" for name in ("metrics", "batch_size", "max_length")},
+    **{name: f"evaluation.texts.{name}" for name in ("decoding", "stops", "rouge_tokenizer")},
     **{name: f"data.{name}" for name in ("test", "template", "truncation", "bad_rows")},
     "data_format": "data.format",
     "data_fields": "data.fields",

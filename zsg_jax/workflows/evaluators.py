@@ -53,16 +53,17 @@ def _loss(config: ConfigDict, tests: TestSet, trainer: Trainer) -> LossEvaluator
 def _texts(
     config: ConfigDict, tests: TestSet, reading: Reading, trainer: Trainer, origin: Origin
 ) -> TextEvaluator:
-    evaluation, tokenizer = config.evaluation, reading.tokenizer
+    evaluation, texts, tokenizer = config.evaluation, config.evaluation.texts, reading.tokenizer
+    sampling = decoding.parse(texts.decoding)
     closing = encode.closing_tokens(tokenizer, reading.form)
     ends = {tokenizer.eos_id, *huggingface.eos_ids(origin.weights)}
-    stops = [tokenizer.encode([words])[0].ids.tolist() for words in evaluation.stops]
+    stops = [tokenizer.encode([words])[0].ids.tolist() for words in texts.stops]
     generator = Generator(
         trainer.graphdef,
         trainer.model,
         trainer.model_params(trainer.abstract_state),
         trainer.mesh,
-        decoding.parse(evaluation.decoding),
+        sampling,
         eos=sorted(ends | set(closing if len(closing) == 1 else ())),
         stops=[*stops, *([closing] if len(closing) > 1 else [])],
         batch_size=evaluation.batch_size,
@@ -70,7 +71,7 @@ def _texts(
     limit = min(evaluation.max_length, generator.room)
     check(
         limit > 0,
-        f"config.evaluation.decoding={evaluation.decoding!r}: {trainer.model.max_positions} "
+        f"config.evaluation.texts.decoding={texts.decoding!r}: {trainer.model.max_positions} "
         "positions of the model leave no room for a prompt; generate fewer tokens",
     )
     prompts = encode.encode_prompts(tests.instances, tokenizer, reading.form, limit)
@@ -79,7 +80,7 @@ def _texts(
             f"generation: {count:,} of {len(prompts.ids):,} prompts were cut to {limit} tokens, by "
             f"{int(prompts.cut.sum()):,} in all, to leave room for the text"
         )
-    words = evaluation.rouge_tokenizer
+    words = texts.rouge_tokenizer
     return TextEvaluator(
         generator,
         tests.instances,
@@ -87,6 +88,6 @@ def _texts(
         decode=tokenizer.decode,
         metrics=[name for name in evaluation.metrics if name in SCORES],
         rouge_tokenizer=from_folder(words) if words else None,
-        seed=evaluation.seed,
-        samples=evaluation.samples,
+        seed=sampling.seed,
+        samples=sampling.samples,
     )

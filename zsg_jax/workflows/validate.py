@@ -71,14 +71,12 @@ _AT_LEAST: dict[str, float] = {
     "training.checkpoint_every": 1,
     "evaluation.every": 1,
     "evaluation.scores_every": 1,
-    "evaluation.samples": 1,
-    "evaluation.seed": 0,
     "report.window": 1,
     "evaluation.batch_size": 1,
     "evaluation.max_length": 2,
 }
 # Tuples of words whose default is empty.
-_NAMES = ("evaluation.stops",)
+_NAMES = ("evaluation.texts.stops",)
 
 
 def validate(config: ConfigDict) -> None:
@@ -190,7 +188,7 @@ def _check_metrics(given: dict[str, Any]) -> None:
         f"config.evaluation.metrics={tuple(metrics)} lacks the loss, by which the report compares; "
         "add 'loss'",
     )
-    parse_decoding(given["evaluation.decoding"])
+    parse_decoding(given["evaluation.texts.decoding"])
 
 
 def _model_choices(given: dict[str, Any]) -> dict[str, tuple[str, ...]]:

@@ -1,14 +1,11 @@
 """What a workdir says of the model that was trained in it: to export it, or to train on from it."""
 
 import os
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from zsg_jax.data.pool import choose_tokenizer
 from zsg_jax.data.tokenize.tokenizer import Tokenizer
-from zsg_jax.evaluation import decoding
-from zsg_jax.evaluation.metrics import need_texts
 from zsg_jax.models import huggingface
 from zsg_jax.models.families import ModelConfig, is_file
 from zsg_jax.models.lora import LoRA
@@ -127,7 +124,7 @@ def read_study(workdir: Path, way_out: str) -> TrainedStudy:
         config["model.size"],
         init_from,
         vocab_size=tokenizer.vocab_size,
-        max_positions=positions(config),
+        max_positions=huggingface.read_config(workdir / claims.MODEL).max_positions,
     )
     if init_from:
         digest = huggingface.check_folder(init_from, model)
@@ -137,14 +134,6 @@ def read_study(workdir: Path, way_out: str) -> TrainedStudy:
         _check_same(config["model.size"], digest, facts["weights_digest"], "model.size")
     folder = Path(init_from) if init_from else None
     return TrainedStudy(config, tokenizer, name, model, folder, folder, lora)
-
-
-def positions(config: Mapping[str, Any]) -> int:
-    """Those that a flat config asks of its model, for an example or a prompt and its text."""
-    tests = config["evaluation.max_length"]
-    if need_texts(config.get("evaluation.metrics", ())):
-        tests += decoding.parse(config["evaluation.texts.decoding"]).max_new_tokens
-    return max(config["data.max_length"], tests)
 
 
 def _lora(config: dict[str, Any]) -> LoRA | None:

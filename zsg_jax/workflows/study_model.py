@@ -10,8 +10,10 @@ import numpy as np
 from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
-from zsg_jax.config import default_config, flatten
+from zsg_jax.config import default_config
 from zsg_jax.data.tokenize.tokenizer import Tokenizer, from_folder
+from zsg_jax.evaluation import decoding
+from zsg_jax.evaluation.metrics import need_texts
 from zsg_jax.models import attention, huggingface
 from zsg_jax.models.families import FAMILIES, ModelConfig, is_file
 from zsg_jax.models.lora import LoRA
@@ -62,7 +64,7 @@ def find_origin(config: ConfigDict, tokenizer: Tokenizer, workdir: Path | None =
         config.model.size,
         folder,
         vocab_size=tokenizer.vocab_size,
-        max_positions=trained.positions(flatten(config)),
+        max_positions=_positions(config),
     )
     return Origin(model, Path(folder) if given else None)
 
@@ -144,6 +146,14 @@ def _refuse_other_tokenizer(config: ConfigDict, tokenizer: Tokenizer, folder: Pa
 
 def _longest(config: ConfigDict) -> int:
     return max(config.data.max_length, config.evaluation.max_length)
+
+
+def _positions(config: ConfigDict) -> int:
+    """The positions that a new model has, for an example, or a prompt and the text after it."""
+    tests = config.evaluation.max_length
+    if need_texts(config.evaluation.metrics):
+        tests += decoding.parse(config.evaluation.texts.decoding).max_new_tokens
+    return max(config.data.max_length, tests)
 
 
 def make_trainer(

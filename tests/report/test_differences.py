@@ -27,7 +27,7 @@ def runs(offsets, seeds=(0,), steps=(0, 10, 20), instances=60):
 
 
 def differences(told, tasks, steps):
-    found = compared(losses(told, tasks), steps)
+    found = compared(losses(told, tasks, steps), steps)
     return {step: [one.difference for one in pairs] for step, pairs in found.items()}
 
 
@@ -44,7 +44,7 @@ def test_a_pair_is_one_sentence_over_its_steps():
     told = runs({"a": 0.0, "b": 0.5}, steps=(0,)) | {}
     for name, by_seed in runs({"a": 0.0, "b": 0.0}, steps=(20,)).items():
         told[name][0] += by_seed[0]
-    [said] = sentences(compared(losses(told, None), [0, 20]), METRICS["loss"])
+    [said] = sentences(compared(losses(told, None, [0, 20]), [0, 20]), METRICS["loss"])
     assert "step 0 a is 0.5000 below b" in said
     assert "0.5000 to 0.5000" in said
     assert "step 20, they cannot be told apart" in said
@@ -63,15 +63,15 @@ def test_scores_are_paired_by_id_and_samples_are_averaged():
     first = {"x": [100, 0], "y": [0, 0], "z": [100, 100]}
     second = {"z": [0, 100], "y": [0, 0], "x": [0, 0]}
     told = {"a": {0: scored(first)}, "b": {0: scored(second)[::-1]}}
-    [[one]] = compared(scores(told, "exact_match"), [20], right_or_wrong=True).values()
+    [[one]] = compared(scores(told, "exact_match", [20]), [20], right_or_wrong=True).values()
     assert one.difference.mean == pytest.approx(100 / 3)
     assert one.mcnemar == 0.5  # two examples differ, both for a
-    assert compared(scores(told, "rougeL"), [20]) == {}
+    assert compared(scores(told, "rougeL", [20]), [20]) == {}
     told["b"][0] = scored({"x": [0], "y": [0], "other": [0]})
-    assert compared(scores(told, "exact_match"), [20]) == {}
+    assert compared(scores(told, "exact_match", [20]), [20]) == {}
     # Of a record that is there twice the last counts.
     twice = {"a": {0: scored({"x": [7]}) + scored({"x": [1]})}, "b": {0: scored({"x": [0]})}}
-    [[one]] = compared(scores(twice, "exact_match"), [20]).values()
+    [[one]] = compared(scores(twice, "exact_match", [20]), [20]).values()
     assert (one.difference.mean, one.mcnemar) == (1, None)
 
 
@@ -96,7 +96,7 @@ def test_nothing_is_compared_that_cannot_be():
     seeds = runs({"a": 0.0}, seeds=(0,)) | runs({"b": 0.0}, seeds=(1,))
     assert differences(seeds, None, [20]) == {}
     assert differences(runs({"a": np.nan, "b": 0.0}), None, [20]) == {}
-    assert compared(scores({}, "rougeL"), [20]) == {}
+    assert compared(scores({}, "rougeL", [20]), [20]) == {}
 
 
 @pytest.mark.usefixtures("undrawn")

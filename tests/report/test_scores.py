@@ -219,10 +219,10 @@ def test_only_what_was_measured_is_shown(make_runs, read_page, tmp_path, undrawn
 
 def test_losses_are_examples_too(make_runs):
     told = make_runs(losses=[1.0, 2.0, 4.0])
-    values, tasks = losses(told, ["a", "b", "a"]).at(30)
+    values, tasks = losses(told, ["a", "b", "a"], [30]).at(30)
     assert values["nft"].tolist() == [[1, 2, 4]] * 2
     assert tasks == ["a", "b", "a"]
-    assert losses(told, ["a"]).at(30)[1] is None
+    assert losses(told, ["a"], [30]).at(30)[1] is None
 
 
 def test_a_workdir_reports_the_records_of_its_runs(finished, tmp_path, read_page, undrawn):

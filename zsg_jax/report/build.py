@@ -17,6 +17,7 @@ from zsg_jax.training import loop, metrics
 from zsg_jax.workdir.claims import CONFIG, DATA, LEAKAGE, arrangement_folder, run_folder
 
 _NOT_READ = {"params", "prompt_sha256", "tokens", "loglikelihoods", "unconditional"}
+_TEXTS = {"text", "references"}  # read at the last step alone
 _FACTS = ("rows", "tasks", "cut", "dropped")
 
 
@@ -84,11 +85,13 @@ def build(workdir: Path, *, title: str, command: str, runs: Sequence[tuple[str, 
 
 def _scored(folder: Path) -> list[dict[str, Any]]:
     """The records of examples of a run, without what the report does not read."""
-    return [
-        {key: value for key, value in one.items() if key not in _NOT_READ}
-        for name in (GENERATIONS, SCORES)
-        for one in read(folder / name)
-    ]
+    records = [one for name in (GENERATIONS, SCORES) for one in read(folder / name)]
+    last = max((one["step"] for one in records if "text" in one), default=0)
+
+    def read_of(one: dict[str, Any]) -> set[str]:
+        return one.keys() - _NOT_READ - (_TEXTS if one["step"] < last else set())
+
+    return [{key: one[key] for key in read_of(one)} for one in records]
 
 
 def _data_facts(data: dict[str, Any], config: dict[str, Any]) -> dict[str, str]:

@@ -49,19 +49,22 @@ class Measured(NamedTuple):
         return arrays, tasks
 
 
-def losses(runs: Runs, tasks: Sequence[str] | None) -> Measured:
+def losses(runs: Runs, tasks: Sequence[str] | None, steps: Sequence[int]) -> Measured:
     """The losses in the test records of metrics.jsonl; an example is told by its place.
 
     Args:
         runs: arrangement → seed → records.
         tasks: of every test example; None if that was not kept.
+        steps: whose values are wanted.
     """
     values = {
         name: {
             seed: {
                 one["step"]: {f"{place:09}": number(loss) for place, loss in enumerate(told)}
                 for one in records
-                if one.get("kind") == "test" and (told := one.get("losses"))
+                if one.get("kind") == "test"
+                and one["step"] in steps
+                and (told := one.get("losses"))
             }
             for seed, records in by_seed.items()
         }
@@ -75,13 +78,14 @@ def losses(runs: Runs, tasks: Sequence[str] | None) -> Measured:
     return Measured(values, {f"{place:09}": task for place, task in enumerate(tasks)})
 
 
-def scores(scored: Runs, field: str) -> Measured:
+def scores(scored: Runs, field: str, steps: Sequence[int]) -> Measured:
     """The values of a field in generations.jsonl and scores.jsonl; of several samples their mean.
 
     Args:
         scored: arrangement → seed → records of both files. Of records of one step, example and
             sample the last counts.
         field: such as "rougeL".
+        steps: whose values are wanted.
     """
     tasks: dict[str, str] = {}
     values: dict[str, dict[int, dict[int, Values]]] = {}
@@ -89,7 +93,7 @@ def scores(scored: Runs, field: str) -> Measured:
         for seed, records in by_seed.items():
             samples: dict[int, dict[str, dict[int, float]]] = {}
             for one in records:
-                if field in one:
+                if field in one and one["step"] in steps:
                     of_step = samples.setdefault(one["step"], {})
                     of_step.setdefault(one["id"], {})[one.get("sample", 0)] = number(one[field])
                     tasks[one["id"]] = one["task"]
@@ -100,10 +104,11 @@ def scores(scored: Runs, field: str) -> Measured:
     return Measured(values, tasks)
 
 
-def texts(records: Sequence[Record], step: int) -> dict[str, Record]:
-    """id → the record of its first text at a step of one run."""
-    return {
-        one["id"]: one
-        for one in records
-        if one["step"] == step and "text" in one and not one.get("sample")
-    }
+def last_texts(records: Sequence[Record]) -> tuple[int, dict[str, Record]] | None:
+    """The last step of a run that has texts, and id → the record of its first text there."""
+    steps = [one["step"] for one in records if "text" in one]
+    if not steps:
+        return None
+    last = max(steps)
+    told = [one for one in records if one["step"] == last and "text" in one]
+    return last, {one["id"]: one for one in told if not one.get("sample")}

@@ -162,8 +162,9 @@ def _differences(
     """Those of every measure that has a value for each example."""
     found = {}
     for name, metric in METRICS.items():
-        measured = losses(runs, tasks) if name == "loss" else scores(scored, name)
         steps = compared_steps(summary, name)
+        loss = name == "loss"
+        measured = losses(runs, tasks, steps) if loss else scores(scored, name, steps)
         by_step = differences(measured, steps, right_or_wrong=metric.right_or_wrong)
         if by_step:
             found[name] = by_step

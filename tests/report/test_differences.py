@@ -47,7 +47,10 @@ def test_a_pair_is_one_sentence_over_its_steps():
     [said] = sentences(compared(losses(told, None, [0, 20]), [0, 20]), METRICS["loss"])
     assert "step 0 a is 0.5000 below b" in said
     assert "0.5000 to 0.5000" in said
-    assert "step 20, they cannot be told apart" in said
+    assert "step 20, they do not differ" in said
+    noisy = {"a": {0: scored({"x": [1], "y": [0]})}, "b": {0: scored({"x": [0], "y": [1]})}}
+    [said] = sentences(compared(scores(noisy, "exact_match", [20]), [20]), METRICS["exact_match"])
+    assert said.startswith("At the end, step 20, a and b cannot be told apart")
 
 
 def scored(answers, field="exact_match", step=20, **more):

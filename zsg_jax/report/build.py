@@ -16,7 +16,7 @@ from zsg_jax.similarity.trajectory import Trajectory, load_trajectory
 from zsg_jax.training import loop, metrics
 from zsg_jax.workdir.claims import CONFIG, DATA, LEAKAGE, arrangement_folder, run_folder
 
-_NOT_READ = {"params", "prompt_sha256", "tokens", "loglikelihoods", "unconditional"}
+_NOT_READ = {"params", "prompt_sha256", "tokens", "choices", "loglikelihoods", "unconditional"}
 _TEXTS = {"text", "references"}  # read at the last step alone
 _FACTS = ("rows", "tasks", "cut", "dropped")
 

@@ -70,7 +70,9 @@ def _sentence(by_step: Mapping[int, Difference], digits: int) -> str:
         low, high = (-one.high, -one.low) if below and told_apart(one) else (one.low, one.high)
         interval = f"(95\N{NO-BREAK SPACE}%: {low:.{digits}f} to {high:.{digits}f})"
         who, both = (one.first, f"{one.first} and {one.second}") if not told else ("it", "they")
-        if told_apart(one):
+        if one.mean == one.low == one.high == 0:
+            told.append(f"{at} {both} do not differ")
+        elif told_apart(one):
             amount = f"{abs(one.mean):.{digits}f} {'below' if below else 'above'}"
             told.append(f"{at} {who} is {amount} {one.second} {interval}")
         else:

@@ -57,7 +57,7 @@ def results(summary: Mapping[str, Any], turns: Mapping[str, int] | None) -> Tabl
     best = []
     for of, _, values in columns.values():
         means = [value["mean"] for value in values if value["mean"] is not None]
-        best.append(of(means) if len(entries) > 1 and means else None)
+        best.append(of(means) if len(set(means)) > 1 else None)
     rows = []
     for number, (name, look) in enumerate(looks(entries).items()):
         entry = entries[name]

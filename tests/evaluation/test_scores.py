@@ -2,6 +2,7 @@
 
 import string
 
+import numpy as np
 import pytest
 import tokenizers
 from hypothesis import given, settings
@@ -30,6 +31,19 @@ def test_rouge_is_that_of_the_package(text, references):
     each = [package.score(reference, text) for reference in references]
     best = {name: 100 * max(one[name].fmeasure for one in each) for name in ROUGE}
     assert score(text, references, ["rouge"]) == pytest.approx(best)
+
+
+def test_rouge_of_long_texts_is_that_of_the_package():
+    rng = np.random.default_rng(0)
+    package = rouge_scorer.RougeScorer(ROUGE, use_stemmer=True)
+    for length, other, words in ((300, 90, 20), (64, 64, 3), (63, 200, 9)):
+        text, reference = (
+            " ".join(f"w{word}" for word in rng.integers(words, size=size))
+            for size in (length, other)
+        )
+        each = package.score(reference, text)
+        expected = {name: 100 * each[name].fmeasure for name in ROUGE}
+        assert score(text, [reference], ["rouge"]) == pytest.approx(expected)
 
 
 @settings(deadline=None)

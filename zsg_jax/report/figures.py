@@ -156,7 +156,7 @@ def scores_figure(summary: Mapping[str, Any]) -> Captioned | None:
     if not panels:
         return None
     return Captioned(
-        draw(panels, looks(entries), columns=1, height=2.3),
+        draw(panels, looks(entries), columns=1 + (len(panels) > 2), height=2.3),
         "Scores",
         "The other measures taken on the test rows, mean over seeds, each on its own axis.",
         "Line charts of each score against step for every arrangement.",

@@ -35,6 +35,18 @@ def token_losses(
         parts: how many parts the vocabulary is taken in; None: as its size asks.
     """
     labels_BxL = jnp.roll(tokens_BxL, -1, axis=1)
+    return label_losses(x_BxLxD, head_DxV, labels_BxL, vocab_size, parts=parts)
+
+
+def label_losses(
+    x_BxLxD: jax.Array,
+    head_DxV: jax.Array,
+    labels_BxL: jax.Array,
+    vocab_size: int,
+    *,
+    parts: int | None = None,
+) -> jax.Array:
+    """`token_losses` of the token, (B, L) int32, that each position is to predict."""
     if parts is None:
         share = vocab_size / tensor_devices()
         parts = 1 if share <= WHOLE else -(-int(share) // PART)

@@ -1,12 +1,15 @@
 """The study's form, written down anew with the tokenizers library alone."""
 
+import dataclasses
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from zsg_jax.data.tokenize.encode import Form, encode, encode_prompts
+from zsg_jax.data.tokenize.encode import Form, encode, encode_choices, encode_prompts
 from zsg_jax.data.tokenize.tokenizer import ByteTokenizer, from_folder
+from zsg_jax.data.tokenize.truncation import TRUNCATIONS
 
 BYTES = ByteTokenizer()
 CONTENTS = st.lists(
@@ -72,3 +75,44 @@ def test_the_tail_is_cut_and_counted(styles):
     assert (cut[0][0] == whole[0][0][:27]).all()
     assert cut.answer_tokens[0] == 0 < cut.answer_tokens[1]
     assert len(encode([], BYTES, 9)) == 0
+
+
+CHOICES = st.lists(
+    st.text("ab 7\nyes", min_size=1, max_size=9).filter(str.strip), min_size=1, max_size=3
+)
+
+
+@pytest.mark.parametrize("style", [None, "qwen", "llama2"])
+@settings(max_examples=15, deadline=None)
+@given(CONTENTS, CHOICES, st.sampled_from(TRUNCATIONS), st.sampled_from([30, 55, 999]))
+def test_a_choice_has_the_ids_of_the_example_it_is_the_answer_of(
+    styles, style, contents, choices, truncation, limit
+):
+    tokenizer = BYTES if style is None else styles.tokenizer(style)
+    form = Form(None if style is None else styles.template(style), truncation=truncation)
+    one = dataclasses.replace(styles.instance(*contents), choices=tuple(choices))
+    (found,) = encode_choices([one], tokenizer, limit, form)
+    for choice, text in zip(choices, found, strict=True):
+        answered = styles.instance(*contents[:-1], choice)
+        ((ids, mask),) = encode([answered], tokenizer, limit, form=form)
+        assert text.ids.tolist() == ids.tolist()
+        # Of the answers, only the last one is scored, and all of it where it is whole.
+        assert text.scored.tolist() == (mask & (np.arange(len(ids)) >= text.prompt)).tolist()
+        last = form._replace(answers="last", truncation="tail")
+        ((_, learned),) = encode([answered], tokenizer, 999, form=last)
+        assert text.whole == (text.scored.sum() == learned.sum())
+        if limit == 999:
+            prompt = encode_prompts([answered], tokenizer, form).ids[0]
+            assert ids[: text.prompt].tolist() == prompt.tolist()
+
+
+def test_every_form_has_an_empty_prompt(styles):
+    for name in styles.STYLES:
+        form = Form(None if name == "study" else styles.template(name))
+        one = dataclasses.replace(styles.instance("", "yes"), choices=("yes", "so be it"))
+        ((yes, other),) = encode_choices([one], styles.tokenizer(name), 99, form)
+        asked = dataclasses.replace(one, turns=styles.instance("?", "yes").turns)
+        ((longer, _),) = encode_choices([asked], styles.tokenizer(name), 99, form)
+        assert yes.ids[: yes.prompt].tolist() == other.ids[: other.prompt].tolist()
+        assert yes.ids[yes.scored].tolist() == longer.ids[longer.scored].tolist()
+        assert 0 < yes.prompt < longer.prompt

@@ -139,6 +139,50 @@ def closing_tokens(tokenizer: Tokenizer, form: Form = STUDY_FORM) -> list[int]:
     return after[one.answer[len(one.ids) - len(after) :] >= 0].tolist() or [tokenizer.eos_id]
 
 
+class ChoiceTokens(NamedTuple):
+    """An example with one of its choices as its answer.
+
+    Attributes:
+        ids: (n,) int32, what `encode` makes of it.
+        prompt: how many of them stand before the choice.
+        scored: (n,) bool, the choice's tokens that carry loss, with what closes it.
+        whole: whether no token of the choice was cut.
+    """
+
+    ids: np.ndarray
+    prompt: int
+    scored: np.ndarray
+    whole: bool
+
+
+def encode_choices(
+    instances: Sequence[Instance], tokenizer: Tokenizer, max_length: int, form: Form = STUDY_FORM
+) -> list[list[ChoiceTokens]]:
+    """The tokens of every choice of every instance.
+
+    Raises:
+        UserError: if the template does not fit.
+    """
+    pairs = [
+        (number, (*one.turns[:-1], one.turns[-1]._replace(content=choice)))
+        for number, one in enumerate(instances)
+        for choice in one.choices
+    ]
+    made: list[list[ChoiceTokens]] = [[] for _ in instances]
+    for start in range(0, len(pairs), 1024):
+        part = pairs[start : start + 1024]
+        tokenized = _tokenized([turns for _, turns in part], tokenizer, form)
+        for (number, turns), one in zip(part, tokenized, strict=True):
+            if isinstance(one, Unfit):
+                name = instances[number].id
+                raise UserError(f"example {name!r}: the chat template does not fit: {one}")
+            fitted = fit(one, turns, max_length, form.truncation, form.max_answer)
+            scored = fitted.loss_mask & (np.arange(len(fitted.ids)) >= fitted.prompt)
+            whole = scored.sum() == (one.answer == one.answer.max(initial=0)).sum()
+            made[number].append(ChoiceTokens(fitted.ids, fitted.prompt, scored, bool(whole)))
+    return made
+
+
 def _tokenized(
     conversations: Sequence[Sequence[Turn]], tokenizer: Tokenizer, form: Form
 ) -> Sequence[TokenizedExample | Unfit]:

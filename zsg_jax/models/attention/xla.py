@@ -45,8 +45,20 @@ def attend(
     which saves half the scores of a long sequence, or more. The backward pass computes a block's
     scores again instead of keeping all of them, (B, heads, L, L), from the forward pass.
     """
+    return attend_under(
+        q_BxLxKxGxH, k_BxLxKxH, v_BxLxKxH, segment_mask(segment_ids_BxL, window), window
+    )
+
+
+def attend_under(
+    q_BxLxKxGxH: jax.Array,
+    k_BxLxKxH: jax.Array,
+    v_BxLxKxH: jax.Array,
+    mask_BxLxL: jax.Array,
+    window: int | None = None,
+) -> jax.Array:
+    """`attend` under any mask that shows a query no key after it, nor before its `window`."""
     L = q_BxLxKxGxH.shape[1]
-    mask_BxLxL = segment_mask(segment_ids_BxL, window)
     size = max(QUERY_BLOCK, -(-L // MOST_BLOCKS))
     outputs = []
     for start in range(0, L, size):

@@ -33,6 +33,7 @@ RULES: tuple[tuple[str, PartitionSpec], ...] = (
     (r"layers/(attention/o|mlp/down)/lora_a$", PartitionSpec(None, "tensor", None)),
     (r"layers/(attention/o|mlp/down)/lora_b$", PartitionSpec(None, None, "fsdp")),
     (r"lm_head/kernel$", PartitionSpec("fsdp", "tensor")),
+    (r"reward/kernel$", PartitionSpec("fsdp")),
     (r"norm/(scale|bias)$", PartitionSpec()),
     (r"(^|/)(step|count|dropout_key)$", PartitionSpec()),
 )

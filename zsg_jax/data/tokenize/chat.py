@@ -226,6 +226,41 @@ def tokenized(
     return examples
 
 
+def tokenized_whole(
+    conversations: Sequence[Sequence[Turn]], tokenizer: Tokenizer, template: ChatTemplate
+) -> list[TokenizedExample | Unfit]:
+    """The text of each conversation in tokens, as transformers makes them, whatever is learned.
+
+    Marked as the answer are the words of the last turn and what stands behind them; where the
+    template hides the words, all is.
+    """
+    written: list[Rendering | Unfit] = []
+    for turns in conversations:
+        messages = [turn._asdict() for turn in turns]
+        try:
+            text = _write(messages, template)[0]
+            words = _find_words(messages, template, text)
+            if words is None:
+                _refuse_spelled(turns, tokenizer)
+            written.append(Rendering(text, [], words))
+        except Unfit as reason:
+            written.append(reason)
+    told = [one for one in written if isinstance(one, Rendering)]
+    encodings = iter(
+        tokenizer.encode_rendered([one.text for one in told], [one.spelled for one in told])
+    )
+    examples: list[TokenizedExample | Unfit] = []
+    for turns, maybe in zip(conversations, written, strict=True):
+        if isinstance(maybe, Unfit):
+            examples.append(maybe)
+            continue
+        whole = next(encodings)
+        starts = [start for turn, start, _ in maybe.words or () if turn == len(turns) - 1]
+        answer = np.where(whole.spans[:, 1] > min(starts, default=0), 0, -1).astype(np.int32)
+        examples.append(TokenizedExample(whole.ids, answer, _turns(maybe, whole.spans)))
+    return examples
+
+
 def _example(
     one: Rendering, parts: list[Encoding], tokenizer: Tokenizer, closed: bool
 ) -> TokenizedExample:
@@ -241,17 +276,23 @@ def _example(
         encode = partial(_encode_end, tokenizer, one.spelled, end)
         whole = prolonged(whole, part, one.text[:end], start, encode)
     ids, spans = whole
-    answer, turn = np.full(len(ids), -1, np.int32), np.full(len(ids), -1, np.int32)
+    answer = np.full(len(ids), -1, np.int32)
     for number, (first, (prompt, learned)) in enumerate(zip(firsts, one.answers, strict=True)):
         for start, end in learned:
             if closed and ((spans[:, 0] < end) & (spans[:, 1] > end)).any():
                 raise Unfit("a token joins the end of an answer with what follows")
             begin = first if start == prompt else int((spans[:, 1] <= start).sum())
             answer[begin : int((spans[:, 0] < end).sum())] = number
+    return TokenizedExample(ids, answer, _turns(one, spans))
+
+
+def _turns(one: Rendering, spans: np.ndarray) -> np.ndarray:
+    """(n,) int32, the turn whose words each token holds; -1: the template wrote it."""
+    turn = np.full(len(spans), -1, np.int32)
     for index, start, end in one.words or ():
         lead = start - len(one.text[:start].rstrip())
         turn[holds_words(spans, start, end, lead)] = index
-    return TokenizedExample(ids, answer, turn)
+    return turn
 
 
 def _encode_end(tokenizer: Tokenizer, spelled: Sequence[Span], end: int, text: str) -> Encoding:

@@ -6,10 +6,15 @@ config would change the computation without this project computing it is refused
 """
 
 import hashlib
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 
+import jax
+import jax.numpy as jnp
+
 from zsg_jax.models import bert
+from zsg_jax.models.decoder import DecoderConfig
 from zsg_jax.models.families import ModelConfig
 from zsg_jax.models.huggingface.configs import (
     config_json,
@@ -18,11 +23,11 @@ from zsg_jax.models.huggingface.configs import (
     read_bert_config,
     read_config,
 )
-from zsg_jax.models.huggingface.layouts import LAYOUTS
-from zsg_jax.models.huggingface.weights import Weights
+from zsg_jax.models.huggingface.layouts import HEADS, LAYOUTS, Layout
+from zsg_jax.models.huggingface.weights import Tensor, Weights
 from zsg_jax.models.model import abstract
 from zsg_jax.models.placement import Params
-from zsg_jax.runtime.errors import check
+from zsg_jax.runtime.errors import UserError, check
 from zsg_jax.runtime.files import read_json
 
 __all__ = [
@@ -32,8 +37,10 @@ __all__ = [
     "find_config",
     "load",
     "load_bert",
+    "load_reward",
     "read_bert_config",
     "read_config",
+    "read_reward_config",
 ]
 
 
@@ -91,6 +98,55 @@ def open_weights(folder: str | Path, model: ModelConfig) -> Weights:
 def unpadded(model: ModelConfig) -> Params:
     """The shapes of the parameters of `model` without its `vocab_padding`."""
     return abstract(replace(model, vocab_padding=0))[1]
+
+
+def read_reward_config(folder: str | Path) -> ModelConfig:
+    """The config of the reward model in `folder`, as one of a tied head, which it does not have.
+
+    Raises:
+        UserError: as `read_config`; or the family is none that reward models are read of.
+    """
+    config = read_config(folder, any_head=True)
+    if not isinstance(config, DecoderConfig):
+        raise UserError(
+            f"{folder}: is of the family {config.family}; reward models of llama, mistral, qwen2 "
+            "and qwen3 are read: take another"
+        )
+    return replace(config, tie_embeddings=True)
+
+
+def load_reward(folder: str | Path, model: ModelConfig, wanted: Params) -> Params:
+    """The weights of a reward model: those of `model`, and `reward`/`kernel`, (hidden_size, 1).
+
+    Args:
+        model: what `read_reward_config` gives for it, with any `vocab_padding`.
+        wanted: as `load` takes it.
+
+    Raises:
+        UserError: as `load`; or there is no head, which would be random, or one of several scores.
+    """
+
+    def layout(tensors: Mapping[str, Tensor]) -> Layout:
+        heads = [name for name in HEADS if f"{name}.weight" in tensors]
+        check(
+            len(heads) == 1,
+            f"{folder}: has no {' or '.join(f'{name}.weight' for name in HEADS)}, so its rewards "
+            "would be random; give a reward model"
+            if not heads
+            else f"{folder}: has two heads, {' and '.join(heads)}; leave one of them",
+        )
+        scores = tensors[f"{heads[0]}.weight"].shape[0]
+        check(
+            scores == 1,
+            f"{folder}: {heads[0]}.weight gives {scores} scores (num_labels); a reward model gives "
+            "one: take another",
+        )
+        rotary = LAYOUTS[model.family]
+        return rotary._replace(modules={**rotary.modules, "reward": heads[0]})
+
+    head = jax.ShapeDtypeStruct((model.hidden_size, 1), jnp.float32)
+    shapes = unpadded(model) | {"reward": {"kernel": head}}
+    return Weights(folder, layout, shapes).load(wanted)
 
 
 def load_bert(folder: str | Path, config: bert.BertConfig) -> Params:

@@ -114,12 +114,13 @@ def find_config(
     return FAMILIES[family or DEFAULT].sized(size, vocab_size, max_positions)
 
 
-def read_config(folder: str | Path, family: str = "") -> ModelConfig:
+def read_config(folder: str | Path, family: str = "", *, any_head: bool = False) -> ModelConfig:
     """The config of the language model in `folder`, or in a file like config.json.
 
     Args:
         folder: in the Hugging Face layout.
         family: what it must be, one of `FAMILIES`; "" for any of them.
+        any_head: whether "architectures" may name another head than that of a language model.
 
     Raises:
         UserError: naming what is missing, what is not computed here, or the family that it is.
@@ -133,7 +134,7 @@ def read_config(folder: str | Path, family: str = "") -> ModelConfig:
     check(found is not None, f"{config.path}: 'model_type' is missing; fetch the file again")
     config.refuse_unless("model_type", found, *_KEYS)
     check(
-        not known or found in known,
+        not known or found in known or any_head,
         f"{config.path}: model_type is {found!r}, but architectures is {named!r};"
         " only causal language models are trained: take another model, or mend the file",
     )

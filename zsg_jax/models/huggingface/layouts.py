@@ -119,6 +119,10 @@ _BERT = Layout(
     harmless=r".*position_ids|(bert\.)?pooler\..*|cls\..*",
 )
 
+# What a reward model's head, without a bias, is called: by transformers' classifiers of sequences,
+# and by UltraRM.
+HEADS = ("score", "regression_head")
+
 LAYOUTS = {
     "llama": _ROTARY,
     "mistral": _ROTARY,

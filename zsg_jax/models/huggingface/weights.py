@@ -6,7 +6,7 @@ a host holds no more of the files than one of them, besides what its devices hol
 
 import json
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import cache, partial
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -24,6 +24,13 @@ from zsg_jax.runtime.errors import UserError, check
 from zsg_jax.runtime.progress import track
 
 _ROWS_AT_ONCE = 1024
+# Unpickling runs what a file says, so it is left to a line that its owner runs.
+_CONVERT = (
+    'has .bin files and no safetensors, which alone are read; write them by: python -c "'
+    "import glob, torch; from safetensors.torch import save_file; save_file({{k: v.clone() for f in"
+    " glob.glob('{folder}/pytorch_model*.bin') for k, v in torch.load(f, weights_only=True).items()"
+    "}}, '{folder}/model.safetensors', metadata={{'format': 'pt'}})\""
+)
 
 
 class Tensor(NamedTuple):
@@ -55,11 +62,16 @@ class Weights:
         places: by the path of each array.
     """
 
-    def __init__(self, folder: str | Path, layout: Layout, shapes: Params) -> None:
+    def __init__(
+        self,
+        folder: str | Path,
+        layout: Layout | Callable[[Mapping[str, Tensor]], Layout],
+        shapes: Params,
+    ) -> None:
         """Opens the files, and refuses tensors that have no place.
 
         Args:
-            layout: how they are named.
+            layout: how they are named, or what tells it by the tensors that are there.
             shapes: the parameters' nested dict of `jax.ShapeDtypeStruct`, as the files hold them.
 
         Raises:
@@ -73,6 +85,8 @@ class Weights:
                 tensor = handle.get_slice(name)
                 shape, dtype = tuple(tensor.get_shape()), str(tensor.get_dtype())
                 self.tensors[name] = Tensor(path, shape, dtype)
+        if not isinstance(layout, Layout):
+            layout = layout(self.tensors)
         self._shapes = traverse_util.flatten_dict(shapes, sep=".")
         self.places = places(layout, shapes, self.tensors)
         known = {place.name for each in self.places.values() for place in each}
@@ -91,6 +105,8 @@ class Weights:
     def _files(self, folder: Path) -> list[Path]:
         self._source, index = folder / "model.safetensors", folder / "model.safetensors.index.json"
         if self._source.exists() or not index.exists():
+            pickled = [] if self._source.exists() else sorted(folder.glob("pytorch_model*.bin"))
+            check(not pickled, f"{folder}: {_CONVERT.format(folder=folder)}")
             return [self._source]
         self._source = index
         content = read_json(index)

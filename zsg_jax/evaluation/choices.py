@@ -77,7 +77,6 @@ class ChoicesEvaluator:
         batch_size: int,
         max_length: int,
         form: Form = STUDY_FORM,
-        categories: Sequence[str] | None = None,
     ) -> None:
         """Tokenizes every choice of every instance; nothing is compiled yet.
 
@@ -85,7 +84,6 @@ class ChoicesEvaluator:
             instances: those without choices are left alone.
             graphdef, vocab_size, abstract_params, mesh, batch_size: as `LogLikelihood` takes them.
             max_length, form: as `encode` takes them.
-            categories: of each instance, for means by category; None: they are not known.
 
         Raises:
             UserError: no instance has choices, or each has one that is cut; the chat template does
@@ -95,22 +93,21 @@ class ChoicesEvaluator:
         check(bool(having), 'no test row has choices; give rows a field "choices", a list of texts')
         tokenized = encode_choices([instances[n] for n in having], tokenizer, max_length, form)
         kept = [
-            (instances[n], categories[n] if categories else "", texts)
+            (instances[n], texts)
             for n, texts in zip(having, tokenized, strict=True)
             if all(text.whole and text.prompt for text in texts)
         ]
-        whole = {one.id for one, _, _ in kept}
+        whole = {one.id for one, _ in kept}
         self.dropped = [instances[n].id for n in having if instances[n].id not in whole]
         check(
             bool(kept),
             f"of each of the {len(having)} test rows with choices, one is cut at {max_length} "
             "tokens; raise evaluation.max_length, or cut prompts by data.truncation=head",
         )
-        self._examples = [one for one, _, _ in kept]
-        self._categories = [category for _, category, _ in kept]
+        self._examples = [one for one, _ in kept]
         words = list(dict.fromkeys(text for one in self._examples for text in one.choices))
         alone = _alone(words, tokenizer, max_length, form)
-        texts = [text for _, _, several in kept for text in several] + alone
+        texts = [text for _, several in kept for text in several] + alone
         self._tokens = np.array([text.scored.sum() for text in texts])
         ends = np.cumsum([len(one.choices) for one in self._examples])
         self._slots = np.split(np.arange(ends[-1]), ends[:-1])
@@ -121,7 +118,7 @@ class ChoicesEvaluator:
         most = 2 * max(len(text.ids) for text in texts)
         self._trees = [
             trees(several, int(slots[0]), most)
-            for (_, _, several), slots in zip(kept, self._slots, strict=True)
+            for (_, several), slots in zip(kept, self._slots, strict=True)
         ]
         length = max(tree.size for several in self._trees for tree in several)
         self._bare_trees = trees(alone, self._first_bare, length)
@@ -193,11 +190,10 @@ class ChoicesEvaluator:
         scored = Scored(texts, sums, unconditional, self._tokens[slots])
         values = {name: rule(scored) for name, rule in RULES.items()}
         chosen = {name: int(np.argmax(value)) for name, value in values.items()}
-        category = self._categories[number]
         return {
             "id": example.id,
             "task": example.task,
-            **({"category": category} if category else {}),
+            **({"category": example.category} if example.category else {}),
             "choices": list(example.choices),
             "right": example.right,
             "chosen": chosen,

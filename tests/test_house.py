@@ -23,6 +23,7 @@ ROOMS = {
     "report": {
         "arrangement",
         "data",
+        "diversity",
         "evaluation",
         "similarity",
         "statistics",

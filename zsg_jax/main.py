@@ -11,13 +11,14 @@ from absl import app, flags, logging
 from ml_collections import config_flags
 
 from zsg_jax.config import default_config, flatten
+from zsg_jax.config_diversity import STUDY, diversity_config
 from zsg_jax.runtime import cli as command_line
 from zsg_jax.runtime import cluster
 from zsg_jax.runtime import signals as stopping
 from zsg_jax.runtime.buckets import Store, is_address
 from zsg_jax.runtime.errors import check
 from zsg_jax.runtime.processes import is_first
-from zsg_jax.workflows import study
+from zsg_jax.workflows import diversity, study
 
 _CONFIG = config_flags.DEFINE_config_file(
     "config",
@@ -75,7 +76,8 @@ def main(argv: Sequence[str]) -> None:
         command_line.speaker = f"zsg_jax: process {jax.process_index()}"
     stopping.listen(command_line.end_by_sigterm)
     try:
-        page = study.run(config, workdir, command=command)
+        workflow = diversity if config.get("study") == STUDY else study
+        page = workflow.run(config, workdir, command=command)
     except stopping.Terminated as stop:
         if stop.everywhere:
             cluster.leave()
@@ -91,7 +93,7 @@ def main(argv: Sequence[str]) -> None:
 
 def run() -> None:
     """The command, with the flags of `sys.argv`."""
-    parse = command_line.parser(flatten(default_config()))
+    parse = command_line.parser(flatten(diversity_config()) | flatten(default_config()))
     app.run(cluster.ends_all(command_line.guard(main)), flags_parser=parse)
 
 

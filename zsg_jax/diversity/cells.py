@@ -22,6 +22,7 @@ class Cell:
         rules: I, instructions trained on.
         samples: S, different rows an instruction, met again epoch after epoch; 0: every row of the
             run is a fresh one.
+        pool: the same told as I·S; 0: as `samples` says.
         no_ops: share of training rows whose instruction does not apply.
         exponent: α of the power law of the instructions' shares; 0: equal shares.
         occurrences: how often a string holds x: a count, or several joined by +.
@@ -36,6 +37,7 @@ class Cell:
 
     rules: int = 1024
     samples: int = 0
+    pool: int = 0
     no_ops: float = 0.0
     exponent: float = 0.0
     occurrences: str = "1"
@@ -48,9 +50,14 @@ class Cell:
     seed: int = 0
 
     def __post_init__(self) -> None:
-        for name, least in {"rules": 1, "samples": 0, "exponent": 0, "seed": 0}.items():
+        for name, least in {"rules": 1, "samples": 0, "pool": 0, "exponent": 0, "seed": 0}.items():
             value = getattr(self, name)
             check(value >= least, f"{name}={value} of a cell must be at least {least}")
+        check(
+            not (self.samples and self.pool),
+            f"samples={self.samples} and pool={self.pool} of a cell both say how many rows there "
+            "are; set one of them to 0",
+        )
         check(self.learning_rate > 0, f"learning_rate={self.learning_rate} must be above 0")
 
     @property
@@ -168,7 +175,7 @@ class CellData:
         self.unseen = self._scored(test, scoring, (scoring.seed, 2))
         self.seen = self._scored(some, scoring, (cell.seed, 3))
         total = steps * batch_size
-        self._pool = min(cell.rules * cell.samples, total) if cell.samples else total
+        self._pool = min(cell.pool or cell.rules * cell.samples or total, total)
         self._stream = Rewrites(
             self.language, train, cell.draws, rows=self._pool, seed=(cell.seed, 4)
         )

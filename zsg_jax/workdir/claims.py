@@ -26,8 +26,8 @@ SCRATCH = "scratch"
 # What costs time to make; from then on a workdir is bound to its config.
 MADE = ("embeddings", "arrangements", "runs")
 # Where the state lies, who lays the batches, which steps are traced and what the page is called
-# change no experiment.
-MAY_CHANGE = ("mesh.", "data.workers", "training.profile_steps", "report.")
+# change no experiment; nor does a grid change the cells that it has had.
+MAY_CHANGE = ("mesh.", "data.workers", "training.profile_steps", "report.", "grid.")
 # Facts of data.json that decide the numbers.
 DIGESTS = {
     "train_digest": "the training instances",

@@ -87,7 +87,7 @@ def validate(config: ConfigDict) -> None:
     """
     given, start = flatten(config), default_config()
     known = flatten(start)
-    _check_keys(given, known, start)
+    check_keys(given, known, start)
     for key, choices in (_CHOICES | _model_choices(given)).items():
         check(
             given[key] in choices,
@@ -109,13 +109,13 @@ def validate(config: ConfigDict) -> None:
     _check_profile(given["training.profile_steps"], given["training.steps"])
 
 
-def _check_keys(given: dict[str, Any], known: dict[str, Any], start: ConfigDict) -> None:
+def check_keys(given: dict[str, Any], known: dict[str, Any], start: ConfigDict) -> None:
     """All keys that are read, no others, each of its type."""
     for key in given:
         if key not in known:
             raise UserError(f"config.{key} is a key that nothing reads{did_you_mean(key, known)}")
     for key, default in known.items():
-        check(key in given, f"config.{key} is missing; start from zsg_jax.config.default_config()")
+        check(key in given, f"config.{key} is missing; start from the defaults of its study")
         _check_type(key, given[key], default, _held_type(start, key))
 
 
@@ -246,8 +246,9 @@ def _check_type(key: str, value: Any, default: Any, held: type) -> None:
         ok, kind = value is None or _is_number(value), "a number or None"
     elif isinstance(default, list):
         item_type = type(default[0]) if default else str if key in _NAMES else int
-        kind = "a tuple of names" if item_type is str else "a tuple of whole numbers"
-        ok = isinstance(value, list) and all(type(item) is item_type for item in value)
+        kind = f"a tuple of {_ITEMS[item_type]}"
+        right = _is_number if item_type is float else lambda item: type(item) is item_type
+        ok = isinstance(value, list) and all(map(right, value))
     elif isinstance(default, float):
         ok, kind = _is_number(value), "a number"
     else:
@@ -257,6 +258,9 @@ def _check_type(key: str, value: Any, default: Any, held: type) -> None:
         str(value).encode()
     except UnicodeEncodeError:
         raise UserError(f"config.{key}={value!a} is not UTF-8; rename what it names") from None
+
+
+_ITEMS = {str: "names", int: "whole numbers", float: "numbers", bool: "True or False"}
 
 
 def _is_number(value: Any) -> bool:

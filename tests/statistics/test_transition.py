@@ -1,0 +1,46 @@
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from zsg_jax.statistics.transition import logistic, transition
+
+RULES = np.array([64, 256, 512, 768, 1024, 2048, 4096])
+
+
+@settings(max_examples=50, deadline=None)
+@given(st.floats(300, 1500), st.floats(2, 8), st.floats(0.6, 1))
+def test_a_curve_of_its_own_form_is_found_again(midpoint, slope, top):
+    values = dict(zip(RULES.tolist(), logistic(RULES, midpoint, slope, top), strict=True))
+    found = transition({n: {0: value, 1: value} for n, value in values.items()})
+    assert found[:3] == pytest.approx((midpoint, slope, top), rel=1e-3)
+    assert found.low == pytest.approx(midpoint, rel=1e-3)
+
+
+def test_the_interval_covers_what_seeds_differ_in():
+    middles = {0: 500, 1: 700, 2: 900}
+    values = {
+        n: {seed: float(logistic(np.array(n), middle, 5, 0.9)) for seed, middle in middles.items()}
+        for n in RULES.tolist()
+    }
+    found = transition(values)
+    assert 499 < found.low < found.midpoint < found.high <= 901
+    assert 600 < found.midpoint < 800
+    assert transition(values) == found
+    one = transition({n: {1: by_seed[1]} for n, by_seed in values.items()})
+    assert one.midpoint == pytest.approx(700, rel=1e-3)
+    assert one.low is None
+
+
+@pytest.mark.parametrize(
+    "values",
+    [
+        {},
+        {8: {0: 0.0}, 9: {0: 1.0}},
+        {8: {0: 0.0}, 9: {0: 0.05}, 10: {0: 0.02}},
+        {8: {0: 0.9}, 9: {0: 0.9}, 10: {0: 0.9}},
+        {8: {0: 0.0}, 9: {1: 0.5}, 10: {0: 0.9}},
+    ],
+)
+def test_without_a_rise_there_is_no_transition(values):
+    assert transition(values) is None

@@ -1,0 +1,174 @@
+"""Writes the page of the instruction-diversity study: figures, tables, and the tables as CSV."""
+
+import csv
+import io
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from zsg_jax.diversity.cells import Cell
+from zsg_jax.diversity.runs import ended, folder_of
+from zsg_jax.report.diversity import figures
+from zsg_jax.report.diversity.published import CLAIMS, OCCURRENCES
+from zsg_jax.report.diversity.results import MEASURES, Group, read, spread
+from zsg_jax.report.drawing import to_svg
+from zsg_jax.report.page import embedded, render
+from zsg_jax.report.tables import NONE, Row, Table
+from zsg_jax.runtime.files import need_json, write_bytes
+from zsg_jax.workdir.claims import CONFIG
+
+
+def build(workdir: Path, cells: Sequence[Cell], *, title: str, command: str, how: str) -> Path:
+    """Writes `workdir/report` from the records of a finished grid.
+
+    Args:
+        workdir: of the study.
+        cells: of the grid.
+        title, command, how: of the page, what made it, and how cells were computed.
+
+    Returns:
+        The path of index.html, one file that needs no other.
+
+    Raises:
+        UserError: a cell has not finished.
+    """
+    groups = read(workdir, cells)
+    folder = workdir / "report"
+    tables = {
+        "results": results(groups),
+        "transitions": transitions(groups),
+        "kinds": kinds(groups),
+    }
+    for name, table in tables.items():
+        write_bytes(folder / f"{name}.csv", as_csv(table))
+    write_bytes(folder / "curves.csv", as_csv(curves(groups)))
+    drawn = [
+        figures.by_rules(groups),
+        figures.applications(groups),
+        *_by_axis(groups),
+        figures.phases(groups),
+        *(figures.curves(group) for group in groups[:4]),
+    ]
+    varied = list(groups[0].values)
+    page = render(
+        "diversity.html",
+        title=title,
+        command=command,
+        figures=[embedded(one, to_svg(one.figure)) for one in drawn if one is not None],
+        claims=[CLAIMS[axis] for axis in ("rules", *varied) if axis in CLAIMS],
+        occurrences=_published() if "occurrences" in varied else None,
+        facts=_facts(workdir, cells, how),
+        **tables,
+    )
+    index = folder / "index.html"
+    write_bytes(index, page)
+    return index
+
+
+def _by_axis(groups: Sequence[Group]) -> list[Any]:
+    if len(groups[0].values) != 1:
+        return []
+    (axis,) = groups[0].values
+    return [figures.heatmap(groups, axis), figures.by_axis(groups, axis)]
+
+
+def results(groups: Sequence[Group]) -> Table:
+    """A line for each group and I: means over seeds, and their standard deviations."""
+    there = [name for name in MEASURES if any(group.last(name) for group in groups)]
+    rows = []
+    for group in groups:
+        last = {name: group.last(name) for name in there}
+        for rules, by_seed in sorted(group.records.items()):
+            values = [list(last[name].get(rules, {}).values()) for name in there]
+            cells = [_plus_minus(one) for one in values]
+            rows.append(Row(_name(group, rules), [*cells, str(len(by_seed))]))
+    return Table("Cells", [*(MEASURES[name] for name in there), "seeds"], rows)
+
+
+def transitions(groups: Sequence[Group]) -> Table:
+    """A line for each group: the fitted transition."""
+    rows = []
+    for group in groups:
+        found = group.transition()
+        cells = [NONE] * 4
+        if found is not None:
+            interval = NONE if found.low is None else f"{found.low:,.0f} to {found.high:,.0f}"
+            numbers = f"{found.midpoint:,.0f}", interval, f"{found.slope:.2f}", f"{found.top:.3f}"
+            cells = list(numbers)
+        rows.append(Row(group.label or "all cells", cells))
+    return Table("Transition", ["midpoint, rules", "95 % interval", "slope", "top"], rows)
+
+
+def kinds(groups: Sequence[Group]) -> Table:
+    """A line for each group and I: accuracy by the kind of the unseen rule."""
+    found = figures.kinds(groups)
+    columns = sorted({kind for by_kind in found.values() for kind in by_kind})
+    rows = [
+        Row(name, [f"{by[kind]:.3f}" if kind in by else NONE for kind in columns])
+        for name, by in found.items()
+    ]
+    return Table("Cells", columns, rows)
+
+
+def curves(groups: Sequence[Group]) -> Table:
+    """A line for each group, I, seed and step."""
+    rows = []
+    for group in groups:
+        for rules, by_seed in sorted(group.records.items()):
+            for seed, records in sorted(by_seed.items()):
+                rows += [
+                    Row(
+                        _name(group, rules),
+                        [str(seed), str(one["step"])]
+                        + ["" if one[name] is None else f"{one[name]:.6g}" for name in MEASURES],
+                    )
+                    for one in records
+                ]
+    return Table("cells", ["seed", "step", *MEASURES], rows)
+
+
+def as_csv(table: Table) -> bytes:
+    """A table as CSV, what stands for no value left empty."""
+    out = io.StringIO()
+    writer = csv.writer(out, lineterminator="\n")
+    writer.writerow([table.corner, *table.columns])
+    for row in table.rows:
+        writer.writerow([row.name, *("" if cell == NONE else cell for cell in row.cells)])
+    return out.getvalue().encode()
+
+
+def _published() -> Table:
+    columns = list(next(iter(OCCURRENCES.values())))
+    rows = [
+        Row(f"{name} in training", [f"{by_rules[one]:.2f}" for one in columns])
+        for name, by_rules in OCCURRENCES.items()
+    ]
+    return Table("2402.10891, table 1", [f"I = {one:,}" for one in columns], rows)
+
+
+def _facts(workdir: Path, cells: Sequence[Cell], how: str) -> Mapping[str, str]:
+    config = need_json(workdir / CONFIG, ())
+    ends = [ended(folder_of(workdir, cell)) or {} for cell in cells]
+    steps, batch = config["training.steps"], config["training.batch_size"]
+    return {
+        "Model": config["model.size"],
+        "Rows": f"{steps * batch:,} a cell, in {steps:,} steps of {batch}",
+        "Tokens with loss": config["training.loss"],
+        "Form of rows": f"{config['data.form']}, {config['data.letters']} letters",
+        "Scored on": f"{config['evaluation.rows']:,} rows of {config['evaluation.rules']:,} rules "
+        "of which neither x nor y was trained on, and as many rows of trained rules",
+        "Cells": f"{len(cells)}; {how}",
+        "Seconds of all cells": f"{sum(one['seconds'] for one in ends):,.0f}",
+        "Device": ends[0]["device"],
+    }
+
+
+def _name(group: Group, rules: int) -> str:
+    return f"{group.label}, {rules:,} rules" if group.label else f"{rules:,} rules"
+
+
+def _plus_minus(values: Sequence[float]) -> str:
+    if not values:
+        return NONE
+    mean, deviation = spread(values)
+    return f"{mean:.3f}" + ("" if deviation is None else f" ± {deviation:.3f}")

@@ -1,0 +1,86 @@
+"""Where a curve rises: a logistic in log n, its midpoint with an interval over seeds."""
+
+from collections.abc import Mapping
+from typing import NamedTuple
+
+import numpy as np
+from scipy.optimize import curve_fit
+
+# A curve that never gets so high has no transition to speak of.
+RISEN = 0.1
+_DRAWS = 1000
+
+
+class Transition(NamedTuple):
+    """values = top / (1 + (midpoint / n)^slope).
+
+    Attributes:
+        midpoint: n at half of the top.
+        slope: how sudden it is, in powers of n.
+        top: where the curve ends, at most 1.
+        low, high: of the midpoint, 95 % over draws of seeds; None for one seed.
+    """
+
+    midpoint: float
+    slope: float
+    top: float
+    low: float | None = None
+    high: float | None = None
+
+
+def logistic(n: np.ndarray, midpoint: float, slope: float, top: float) -> np.ndarray:
+    """The curve at n."""
+    return top / (1 + np.exp(-slope * (np.log(n) - np.log(midpoint))))
+
+
+def transition(values: Mapping[int, Mapping[int, float]], *, seed: int = 0) -> Transition | None:
+    """Fits the transition of shares that are 0 for small n and settle for large ones.
+
+    Least squares on the means over seeds. The interval is the percentile bootstrap: seeds are drawn
+    with replacement, the same for every n.
+
+    Args:
+        values: n → seed → share from 0 to 1.
+        seed: of the draws.
+
+    Returns:
+        None where there are fewer than three n, or no mean passes `RISEN`, or all do.
+    """
+    n = np.array(sorted(values), np.float64)
+    seeds = (
+        sorted(set.intersection(*(set(by_seed) for by_seed in values.values()))) if values else []
+    )
+    if len(n) < 3 or not seeds:
+        return None
+    table = np.array([[values[int(one)][seed] for one in n] for seed in seeds], np.float64)
+    means = table.mean(axis=0)
+    if means.max() < RISEN or means.min() >= RISEN:
+        return None
+    fitted = _fit(n, means)
+    if len(seeds) == 1:
+        return Transition(*fitted)
+    rng = np.random.default_rng(seed)
+    drawn = np.sort(rng.integers(0, len(seeds), (_DRAWS, len(seeds))), axis=1)
+    # Of few seeds there are few different draws.
+    different, counts = np.unique(drawn, axis=0, return_counts=True)
+    middles = [_fit(n, table[one].mean(axis=0))[0] for one in different]
+    low, high = np.percentile(np.repeat(middles, counts), [2.5, 97.5])
+    return Transition(*fitted, float(low), float(high))
+
+
+def _fit(n: np.ndarray, values: np.ndarray) -> tuple[float, float, float]:
+    top = min(max(values.max(), 0.02), 1.0)
+    half = float(np.interp(top / 2, np.maximum.accumulate(values), np.log(n)))
+
+    def curve(log_n: np.ndarray, middle: float, slope: float, top: float) -> np.ndarray:
+        return top / (1 + np.exp(-slope * (log_n - middle)))
+
+    found, _ = curve_fit(
+        curve,
+        np.log(n),
+        values,
+        p0=(half, 4.0, top),
+        bounds=((np.log(n[0]) - 3, 0.1, 0.01), (np.log(n[-1]) + 3, 40.0, 1.0)),
+        max_nfev=5000,
+    )
+    return float(np.exp(found[0])), float(found[1]), float(found[2])

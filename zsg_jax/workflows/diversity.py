@@ -1,0 +1,110 @@
+"""Runs the instruction-diversity study: a grid of cells, then its page."""
+
+from contextlib import ExitStack
+from pathlib import Path
+
+import jax
+from ml_collections import ConfigDict
+
+from zsg_jax.config import flatten
+from zsg_jax.config_diversity import diversity_config
+from zsg_jax.diversity import sweep
+from zsg_jax.diversity.cells import AXES, Cell, Scoring, grid
+from zsg_jax.diversity.program import LOSSES, Recipe, model_config
+from zsg_jax.diversity.runs import Settings
+from zsg_jax.runtime.errors import check
+from zsg_jax.workdir import claims
+from zsg_jax.workflows.validate import check_keys
+
+_AT_LEAST = {
+    "mesh.stack": 1,
+    "training.batch_size": 1,
+    "training.steps": 1,
+    "training.warmup_steps": 0,
+    "training.final_share": 0,
+    "training.b2": 0,
+    "training.eps": 0,
+    "training.weight_decay": 0,
+    "training.clip_norm": 0,
+    "training.checkpoint_every": 1,
+    "evaluation.every": 1,
+    "evaluation.rows": 1,
+    "evaluation.rules": 1,
+    "evaluation.seed": 0,
+}
+
+
+def run(config: ConfigDict, workdir: Path | str, *, command: str) -> Path:
+    """Runs or resumes the study `config` in `workdir`.
+
+    Args:
+        config: as `config_diversity.diversity_config` documents it.
+        workdir: a folder, made if missing; refused if it belongs to another config. Other values
+            of `grid` are no other config.
+        command: shown on the report page.
+
+    Returns:
+        The report page, `workdir/report/index.html`.
+
+    Raises:
+        UserError: for every mistake that a user can mend.
+    """
+    cells, settings = read(config)
+    check(
+        jax.process_count() == 1,
+        f"study=diversity runs in one process, not {jax.process_count()}; it uses all its devices",
+    )
+    claims.refuse_foreign(folder := Path(workdir))
+    with ExitStack() as stack:
+        stack.enter_context(claims.locked(folder))
+        claims.claim(folder, flatten(config))
+        sweep.run(cells, settings, folder)
+        # Imported here: a mistake in the config is told before Matplotlib has been imported.
+        from zsg_jax.report import diversity as report
+
+        return report.build(
+            folder,
+            cells,
+            title=config.report.title,
+            command=command,
+            how=sweep.plan(len(cells), settings.stack).sentence,
+        )
+
+
+def read(config: ConfigDict) -> tuple[list[Cell], Settings]:
+    """The cells and settings of a config, checked.
+
+    Raises:
+        UserError: naming the key, its value and what would do.
+    """
+    start = diversity_config()
+    given = flatten(config)
+    check_keys(given, flatten(start), start)
+    for key, least in _AT_LEAST.items():
+        check(given[key] >= least, f"config.{key}={given[key]} must be at least {least}")
+    loss = given["training.loss"]
+    check(
+        loss in LOSSES,
+        f"config.training.loss={loss!r} is unknown; choose one of {', '.join(LOSSES)}",
+    )
+    training, evaluation = config.training, config.evaluation
+    every, keep_every = evaluation.every, training.checkpoint_every
+    check(
+        keep_every % every == 0,
+        f"config.training.checkpoint_every={keep_every} must be a multiple of evaluation.every="
+        f"{every}",
+    )
+    recipe = {key: value for key, value in training.items() if key != "checkpoint_every"}
+    scoring = {key: value for key, value in evaluation.items() if key != "every"}
+    settings = Settings(
+        Recipe(**recipe),
+        Scoring(**scoring),
+        model=config.model.size,
+        form=config.data.form,
+        letters=config.data.letters,
+        every=every,
+        keep_every=keep_every,
+        stack=config.mesh.stack,
+    )
+    model_config(settings.model, 2, 2)
+    return grid({axis: config.grid[axis] for axis in AXES}), settings

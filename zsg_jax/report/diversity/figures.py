@@ -94,7 +94,7 @@ def curves(group: Group) -> Captioned:
         "Whole answers to unseen and to trained rules, and the letters of answers to unseen rules, "
         "given those before: those copied from z, and those of y. Bands: ± standard deviation "
         "over seeds.",
-        "Four panels of shares of right answers and letters against training steps, a line for each I.",
+        "Four panels: shares of right answers and letters against steps, a line for each I.",
     )
 
 
@@ -196,7 +196,7 @@ def applications(groups: Sequence[Group]) -> Captioned | None:
         "Rows with and without an application",
         "Of unseen rules: rows whose string holds x, rows whose string does not (no-ops, to be "
         "answered unchanged), and both. The average alone can look like partial generalization.",
-        "Three panels: accuracy where the rule applies, where it does not, and together, against I.",
+        "Three panels of accuracy against I: a rule applies, none does, both together.",
     )
 
 

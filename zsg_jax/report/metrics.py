@@ -47,3 +47,9 @@ METRICS = {
     ),
     "reward": Metric("Reward", "reward", "What a reward model gives generated texts.", max, 4),
 }
+
+
+def metric_of(name: str) -> Metric:
+    """A field's entry of `METRICS`, or a plain one for another score of examples."""
+    right_or_wrong = name.startswith(("exact_match", "accuracy"))
+    return METRICS.get(name) or Metric(name, name, "", max, right_or_wrong=right_or_wrong)

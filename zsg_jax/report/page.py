@@ -19,7 +19,7 @@ from zsg_jax.report.differences import Compared, as_json, differences, sentences
 from zsg_jax.report.distributions import rewards_figure
 from zsg_jax.report.drawing import Captioned, to_svg
 from zsg_jax.report.examples import losses, scores
-from zsg_jax.report.metrics import METRICS
+from zsg_jax.report.metrics import METRICS, metric_of
 from zsg_jax.report.reading import reading
 from zsg_jax.report.summary import GROUPS, Runs, compared_steps, summarize
 from zsg_jax.runtime.files import write_bytes
@@ -161,18 +161,19 @@ def _differences(
 ) -> dict[str, dict[int, list[Compared]]]:
     """Those of every measure that has a value for each example."""
     found = {}
-    for name, metric in METRICS.items():
+    every = {score for entry in summary["arrangements"].values() for score in entry["scores"]}
+    for name in [*METRICS, *sorted(every - METRICS.keys())]:
         steps = compared_steps(summary, name)
         loss = name == "loss"
         measured = losses(runs, tasks, steps) if loss else scores(scored, name, steps)
-        by_step = differences(measured, steps, right_or_wrong=metric.right_or_wrong)
+        by_step = differences(measured, steps, right_or_wrong=metric_of(name).right_or_wrong)
         if by_step:
             found[name] = by_step
     return found
 
 
 def _difference(name: str, by_step: Mapping[int, list[Compared]]) -> dict[str, Any]:
-    metric = METRICS[name]
+    metric = metric_of(name)
     return {
         "name": name,
         "title": metric.title,

@@ -27,6 +27,15 @@ MISTAKES = {
         ["--config=configs/tmta.py", "--config.trainin.batch_size=3"],
         "did you mean training.batch_size?",
     ),
+    "key of the other study": (
+        ["--config=diversity", "--config.arrangement.budget=3"],
+        "--config.arrangement.budget: a key of another study than this one's",
+    ),
+    "other study's group": (
+        ["--config=configs/tmta.py", "--config.grid.rules=(3,)"],
+        "--config.grid.rules: a key of another study than this one's",
+    ),
+    "grid of nothing": (["--config=diversity", "--config.grid.rules=(0,)"], "rules=0 of a cell"),
     "key of nothing": (
         ["--config=configs/tmta.py", "--config.xyzzy=3"],
         "--config.xyzzy: a key that",

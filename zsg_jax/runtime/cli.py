@@ -75,7 +75,7 @@ def parser(defaults: Mapping[str, Any]) -> Callable[[Sequence[str]], list[str]]:
             fail(first_line(error))
         # The user's config file is run here, so anything may come out of it.
         except Exception as error:
-            fail(_not_loaded(error))
+            fail(_not_in_config(error, argv) or _not_loaded(error))
         if len(rest) > 1:
             fail(f"{rest[1]!r}: unknown argument; settings are given as --config.KEY=VALUE")
         return rest
@@ -226,6 +226,19 @@ def _check_overrides(argv: Sequence[str], keys: Collection[str]) -> None:
                 raise UserError(
                     f"--config.{key}: a key that nothing reads{did_you_mean(key, keys)}"
                 )
+
+
+def _not_in_config(error: BaseException, argv: Sequence[str]) -> str | None:
+    """What to say of an override whose key another config has, but not this one."""
+    for argument in argv:
+        match = re.match(r"--?config\.([^=]+)", argument)
+        groups = match[1].split(".") if match else []
+        if (
+            isinstance(error, KeyError | AttributeError)
+            and str(error.args[0]).strip("'\"") in groups
+        ):
+            return f"--config.{match[1] if match else ''}: a key of another study than this one's"
+    return None
 
 
 def _not_loaded(error: BaseException) -> str:

@@ -1,0 +1,111 @@
+"""How fast evaluations are, each against its peer in the same run.
+
+    ZSG_JAX_ASSETS=DIR python benchmarks/evaluation.py choices [--model FOLDER]
+
+prints a table for each case named, of rows of P3's test set under a pretrained model (default:
+stories260k). Everything is measured in this very run, each line in a process of its own, one after
+the other, and what both sides give is compared. A new case is a function here and an entry of
+`CASES`; what it measures, functions of `scoring.py`.
+"""
+
+import argparse
+import os
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import NamedTuple
+
+from measuring import Measured, child, load, machine, table, verdict
+
+from zsg_jax.runtime.errors import UserError
+
+WORK = Path(__file__).with_name("scoring.py")
+
+
+class Work(NamedTuple):
+    """What a case works on.
+
+    Attributes:
+        model: a Hugging Face folder with its tokenizer.
+        data: P3's test rows.
+        count: how many of them, evenly spaced; None: all.
+        batch: sequences at once, of both sides.
+        runs: of which the median is told.
+    """
+
+    model: str
+    data: str
+    count: int | None
+    batch: int
+    runs: int
+
+
+def _measure(what: str, name: str, work: Work) -> Measured:
+    return child(what, name, script=WORK, **work._asdict())
+
+
+def choices(work: Work) -> list[str]:
+    """Rank classification: against transformers, every choice with its prompt, by hand."""
+    ours = _measure("choices as branches of a prompt", "choices_ours", work)
+    theirs = _measure("transformers, choice by choice", "choices_theirs", work)
+    pairs = zip(ours.result["found"], theirs.result["found"], strict=True)
+    apart = max(abs(a - b) for one, other in pairs for a, b in zip(one, other, strict=True))
+    if not apart < 1e-2:
+        raise UserError(f"choices: the log-likelihoods are {apart:g} from those of transformers")
+    count = len(ours.result["found"])
+    title = (
+        f"choices: {count} rows of P3, {sum(map(len, ours.result['found']))} choices, "
+        f"{ours.result['parameters']:,} parameters, {work.batch} sequences at once, median of "
+        f"{work.runs}\nlog-likelihoods {apart:.1e} apart at most; the first evaluation, which "
+        f"compiles, {ours.result['first']:.1f} s; accuracy {ours.result['accuracy']:.1f}"
+    )
+    return [
+        table(title, ours, [theirs]),
+        verdict("transformers / ours", theirs.seconds / ours.seconds, 1.5, at_most=False),
+    ]
+
+
+CASES: dict[str, Callable[[Work], list[str]]] = {"choices": choices}
+
+
+def main() -> None:
+    """Runs the cases named on the command line."""
+    listing = "\n".join(f"  {name:10} {run.__doc__}" for name, run in CASES.items())
+    parser = argparse.ArgumentParser(
+        description=__doc__,
+        epilog=f"cases:\n{listing}",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("cases", nargs="+", choices=CASES, metavar="CASE", help="see below")
+    parser.add_argument("--model", help="a Hugging Face folder")
+    parser.add_argument("--rows", type=int, help="so many test rows instead of all")
+    parser.add_argument("--batch", type=int, default=16, help="sequences at once")
+    parser.add_argument("--runs", type=int, default=3, help="runs of which the median is told")
+    parser.add_argument("--output", type=Path, help="folder for one text file a case")
+    flags = parser.parse_args()
+    assets = Path(os.environ.get("ZSG_JAX_ASSETS") or "none")
+    model, data = flags.model or assets / "models" / "stories260k", assets / "data" / "p3"
+    if not data.is_dir() or not Path(model).is_dir():
+        print("evaluation: skipped, ZSG_JAX_ASSETS names no folder with models/ and data/")
+        return
+    work = Work(str(model), str(data / "test.jsonl.gz"), flags.rows, flags.batch, flags.runs)
+    for name in flags.cases:
+        before, start = load(), time.perf_counter()
+        lines = CASES[name](work)
+        lines.append(
+            f"load of the machine {before} before, {load()} after; "
+            f"{time.perf_counter() - start:.0f} s in all"
+        )
+        text = "\n".join([*lines, machine()])
+        print(text + "\n", flush=True)
+        if flags.output:
+            flags.output.mkdir(parents=True, exist_ok=True)
+            (flags.output / f"{name}.txt").write_text(text + "\n")
+
+
+if __name__ == "__main__":
+    try:
+        main()
+    except UserError as error:
+        sys.exit(str(error))

@@ -208,3 +208,27 @@ def test_files_that_are_pickled_are_refused_with_the_line_that_converts_them(cla
     again = RewardModel(folder, MESH, max_length=512)
     np.testing.assert_array_equal(again.score(PROMPTS, TEXTS), expected)
     assert from_folder(folder).vocab_size == 258
+
+
+CHILD = """
+import json, sys
+from zsg_jax.data.instance import Turn
+from zsg_jax.evaluation.rewards import RewardModel
+from zsg_jax.training import sharding
+
+prompts = [(Turn("user", "p" * (7 * k + 1)),) for k in range(9)]
+texts = ["t" * (k + 1) for k in range(9)]
+told = []
+for sizes in ((1, 1, 1), (2, 1, 1), (2, 2, 2)):
+    model = RewardModel(sys.argv[1], sharding.make_mesh(*sizes), batch_size=3, max_length=512)
+    told.append(model.score(prompts, texts).tolist())
+print(json.dumps(told))
+"""
+
+
+@pytest.mark.references
+def test_every_mesh_gives_the_same_rewards(classifier, on_devices):
+    (one, *others), _ = on_devices(8, CHILD, classifier("Llama"))
+    assert len(set(one)) == 9
+    for other in others:
+        np.testing.assert_allclose(other, one, atol=1e-5)

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from zsg_jax.data.instance import Turn
-from zsg_jax.data.tokenize.chat import tokenized
+from zsg_jax.data.tokenize.chat import tokenized, tokenized_whole
 from zsg_jax.data.tokenize.encode import Form, encode, encode_prompts
 from zsg_jax.data.tokenize.jinja import ChatTemplate
 from zsg_jax.data.tokenize.tokenizer import ByteTokenizer, train_bpe
@@ -123,6 +123,14 @@ def test_ids_and_masks_are_those_of_transformers(styles, style, contents, marked
     ours = encode_prompts([one], styles.tokenizer(style), form).ids[0]
     ids, mask = encode([one], styles.tokenizer(style), 9999, form=form)[0]
     whole = made["input_ids"]
+    # What is only to be judged is tokenized as they do, whatever is joined.
+    (judged,) = tokenized_whole([one.turns], styles.tokenizer(style), form.template)
+    assert judged.ids.tolist() == whole
+    assert (np.diff(judged.answer) >= 0).all()
+    words = theirs.decode(judged.ids[judged.turn == len(turns) - 1])
+    assert words.strip() in turns[-1].strip()
+    assert (judged.answer[judged.turn == len(turns) - 1] == 0).all()
+    assert not (judged.answer[judged.turn == len(turns) - 2] == 0).any()
     if all(whole[: len(prompt)] == prompt for prompt in prompts):
         assert ids.tolist() == whole
         assert ours.tolist() == prompts[-1]

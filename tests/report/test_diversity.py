@@ -122,3 +122,16 @@ def test_every_preset_is_a_grid():
         cells, settings = diversity.read(load_config("diversity", preset))
         assert len({cell.name for cell in cells}) == len(cells) > 1
         assert settings.recipe.steps
+
+
+@pytest.mark.slow
+def test_few_rules_are_memorized_and_many_generalize(tmp_path, monkeypatch, read_page):
+    monkeypatch.undo()
+    config = load_config("diversity", "quick")
+    page = diversity.run(config, tmp_path / "w", command="")
+    read_page(page).check()
+    with (page.parent / "results.csv").open() as file:
+        few, many = csv.DictReader(file)
+    assert float(few["trained rules"]) > 0.6
+    assert float(few["unseen rules"]) < 0.05
+    assert float(many["unseen rules"]) > 0.5

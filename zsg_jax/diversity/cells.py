@@ -180,7 +180,7 @@ class CellData:
             self.language, train, cell.draws, rows=self._pool, seed=(cell.seed, 4)
         )
         self._once = self._pool == total
-        self._cached: dict[int, Encoded] = {}
+        self._cached: dict[int, tuple[np.ndarray, np.ndarray]] = {}
 
     def steps(self, first: int, count: int) -> tuple[np.ndarray, np.ndarray]:
         """The rows of `count` steps from `first` on: (T, B, L) uint8 tokens, (T, B) int32 lengths.
@@ -201,11 +201,11 @@ class CellData:
         lengths = np.empty(len(at), np.int32)
         for number in numbers:
             if number not in self._cached:
-                self._cached[number] = self.writer.encode(self._stream.chunk(int(number)))
+                self._cached[number] = self.writer.tokens(self._stream.chunk(int(number)))
             rows = np.flatnonzero(place // CHUNK == number)
-            encoded = self._cached[number]
-            tokens[rows] = encoded.tokens[place[rows] % CHUNK]
-            lengths[rows] = encoded.lengths[place[rows] % CHUNK]
+            some, counted = self._cached[number]
+            tokens[rows] = some[place[rows] % CHUNK]
+            lengths[rows] = counted[place[rows] % CHUNK]
         return tokens.reshape(count, B, -1), lengths.reshape(count, B)
 
     def _scored(self, rules: Rules, scoring: Scoring, seed: tuple[int, ...]) -> Scored:

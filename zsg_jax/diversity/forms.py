@@ -90,7 +90,16 @@ class Writer:
         self.length = self.prompt + language.answer + 1
 
     def encode(self, rows: Rows) -> Encoded:
-        """Rows as tokens."""
+        """Rows as tokens, with what is told of each."""
+        tokens, lengths = self.tokens(rows)
+        place = np.arange(self.length)
+        answer = (place >= self.prompt) & (place < lengths[:, None])
+        replaced = np.zeros(tokens.shape, bool)
+        replaced[:, self.prompt : -1] = rows.replaced
+        return Encoded(tokens, lengths, self.prompt, answer, replaced)
+
+    def tokens(self, rows: Rows) -> tuple[np.ndarray, np.ndarray]:
+        """The tokens of rows, (N, L) uint8, and how many each has, (N,), alone."""
         N, form = len(rows), self._form
         parts: list[np.ndarray] = []
         if rows.cipher is not None:
@@ -100,13 +109,9 @@ class Writer:
             parts += [rows.y[:, r], self._mark(form.after_y, N)]
         parts += [rows.z, self._mark(form.after_z, N), rows.answer, self._mark(END, N)]
         tokens = np.concatenate(parts, axis=1)
-        tokens[tokens == PAD] = self.vocabulary.index(END)
-        lengths = self.prompt + rows.length + 1
-        place = np.arange(self.length)
-        answer = (place >= self.prompt) & (place < lengths[:, None])
-        replaced = np.zeros(tokens.shape, bool)
-        replaced[:, self.prompt : -1] = rows.replaced
-        return Encoded(tokens, lengths, self.prompt, answer, replaced)
+        answers = tokens[:, self.prompt :]
+        answers[answers == PAD] = self.vocabulary.index(END)
+        return tokens, self.prompt + rows.length + 1
 
     def texts(self, tokens: np.ndarray, lengths: Sequence[int] | np.ndarray) -> list[str]:
         """Rows (N, L) of tokens as text, up to these lengths."""

@@ -4,6 +4,7 @@ N rows, R rules a row, X, Y, Z letters; strings are uint8 letters with `PAD` aft
 """
 
 import numpy as np
+from numpy.lib.stride_tricks import sliding_window_view
 
 from zsg_jax.diversity.rules import PAD
 from zsg_jax.runtime.errors import UserError
@@ -12,8 +13,10 @@ from zsg_jax.runtime.errors import UserError
 _FIRST = 3
 
 
-def matches(strings: np.ndarray, x: np.ndarray) -> np.ndarray:
-    """Where x begins in its string, (N, W - X + 1) bool; overlapping ones count each.
+def matches(strings: np.ndarray, x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Where x begins in its string: rows (n,) and places (n,), the first places first.
+
+    Overlapping ones count each.
 
     Args:
         strings: (N, W) uint8.
@@ -21,14 +24,17 @@ def matches(strings: np.ndarray, x: np.ndarray) -> np.ndarray:
     """
     X = x.shape[1]
     P = strings.shape[1] - X + 1
-    found = strings[:, :P] == x[:, :1]
-    for i in range(1, min(X, _FIRST)):
-        found &= strings[:, i : i + P] == x[:, i : i + 1]
+    # Letters of all rows at a place lie side by side, which is compared many at once.
+    letters, own = (np.ascontiguousarray(one.T) for one in (strings, x[:, :_FIRST]))
+    found = letters[:P] == own[0]
+    for i in range(1, len(own)):
+        found &= letters[i : i + P] == own[i]
+    places, rows = np.nonzero(found)
     if X > _FIRST:
-        rows, places = np.nonzero(found)
-        rest = strings[rows[:, None], places[:, None] + np.arange(_FIRST, X)]
-        found[rows, places] = (rest == x[rows, _FIRST:]).all(axis=1)
-    return found
+        rest = sliding_window_view(strings, X, axis=1)[rows, places, _FIRST:]
+        right = (rest == x[rows, _FIRST:]).all(axis=1)
+        rows, places = rows[right], places[right]
+    return rows, places
 
 
 def strings_with(
@@ -61,7 +67,8 @@ def strings_with(
         strings[again] = _planted(x[again], times[again], length, letters, rng)
         wrong = np.zeros(len(again), bool)
         for r in range(R):
-            wrong |= matches(strings[again], x[again, r]).sum(axis=1) != times[again, r]
+            rows, _ = matches(strings[again], x[again, r])
+            wrong |= np.bincount(rows, minlength=len(again)) != times[again, r]
         again = again[wrong]
         if not len(again):
             return strings
@@ -99,9 +106,9 @@ def _planted(
 
 
 def _put(strings: np.ndarray, rows: np.ndarray, starts: np.ndarray, parts: np.ndarray) -> None:
-    """Writes parts (n, P) over strings (N, W), contiguous, from `starts` on."""
-    first = rows * strings.shape[1] + starts
-    strings.reshape(-1)[first[:, None] + np.arange(parts.shape[1])] = parts
+    """Writes parts (n, P) over strings (N, W) from `starts` on."""
+    windows = sliding_window_view(strings, parts.shape[1], axis=1, writeable=True)
+    windows[rows, starts] = parts
 
 
 def rewrite(
@@ -160,8 +167,8 @@ def _next(strings: np.ndarray, x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     rule, start = np.full(N, R), np.zeros(N, np.int64)
     for r in range(R):
         open_rows = np.flatnonzero(rule == R)
-        found = matches(strings[open_rows], x[open_rows, r])
-        has = found.any(axis=1)
-        rule[open_rows[has]] = r
-        start[open_rows[has]] = found[has].argmax(axis=1)
+        rows, places = (one[::-1] for one in matches(strings[open_rows], x[open_rows, r]))
+        rule[open_rows[rows]] = r
+        # Of several places of a row the first is written last.
+        start[open_rows[rows]] = places
     return rule, start

@@ -14,7 +14,7 @@ from zsg_jax.diversity.program import Program, Recipe
 from zsg_jax.diversity.rewrites import CHUNK
 from zsg_jax.diversity.runs import Settings, ended, folder_of, score
 from zsg_jax.evaluation.decoding import Sampling
-from zsg_jax.evaluation.generation import Generator
+from zsg_jax.evaluation.generation import Generator, Prompt
 from zsg_jax.models.decoder import DecoderConfig
 from zsg_jax.models.model import abstract
 from zsg_jax.runtime.errors import UserError
@@ -183,10 +183,9 @@ def test_all_correct_under_teacher_forcing_is_greedy_decoding():
     for side in (data.seen, data.unseen):
         _, right = program.score(state.params, side.encoded.tokens)
         forced = (np.asarray(right) | ~side.encoded.answer_mask).all(axis=1)
-        prompts = list(side.encoded.tokens[:, : writer.prompt].astype(np.int32))
-        written = generate(
-            jax.device_put(state.params, placed), prompts, [str(i) for i in range(len(prompts))]
-        )
+        prompts = side.encoded.tokens[:, : writer.prompt].astype(np.int32)
+        asked = [Prompt(one, str(i)) for i, one in enumerate(prompts)]
+        written = generate(jax.device_put(state.params, placed), asked)
         greedy = [
             [*one.tokens, end] == row[writer.prompt : length].tolist() and one.ended == "eos"
             for one, row, length in zip(

@@ -46,6 +46,10 @@ def _parser() -> cli.Parser:
     add("--decoding", "greedy, study, NAME=VALUE,…, or a name and changes", metavar="HOW")
     add("--stops", "words that end a text", nargs="+", metavar="WORDS")
     add("--rouge-tokenizer", "folder of a tokenizer whose tokens rouge counts", metavar="FOLDER")
+    add("--reward-model", "folder of a reward model, for the metric reward", metavar="FOLDER")
+    add("--reward-template", "study, chat, or a Jinja file", metavar="NAME")
+    text = "what the reward model is computed in"
+    add("--reward-dtype", text, choices=("float32", "bfloat16"))
     add("--batch-size", "rows at once", type=int, metavar="N")
     add("--max-length", "tokens at most of a row, and of a prompt", type=int, metavar="N")
     add("--tokenizer", "another folder than --model's own", metavar="FOLDER")

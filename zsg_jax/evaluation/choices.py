@@ -134,7 +134,7 @@ class ChoicesEvaluator:
         )
         self._parts = self._divide(BATCHES * self._likelihood.batch_size * length)
 
-    def __call__(self, params: Params, step: int, *, folder: Path | None = None) -> dict[str, Any]:
+    def __call__(self, params: Params, step: int, folder: Path | None = None) -> dict[str, Any]:
         """Scores `params` after `step`.
 
         Args:

@@ -5,6 +5,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import numpy as np
+
 from zsg_jax.data.dataset import Dataset
 from zsg_jax.data.formats.jsonl import Refused, json_object, json_type
 from zsg_jax.data.formats.natural_instructions import DEMONSTRATION
@@ -112,12 +114,18 @@ def score_texts(
     texts: Sequence[str],
     metrics: Sequence[str],
     tokenizer: Tokenizer | None = None,
+    rewards: Sequence[float] | np.ndarray | None = None,
 ) -> Scored:
-    """Scores a text for each instance, as a model's own are; `metrics` as `scores.score` takes."""
+    """Scores a text for each instance, as a model's own are; `metrics` as `scores.score` takes.
+
+    `rewards` are what a reward model makes of the texts, where it was asked.
+    """
     scored = []
     fields: dict[str, float] = {}
-    for instance, text in zip(instances, texts, strict=True):
+    for place, (instance, text) in enumerate(zip(instances, texts, strict=True)):
         fields = score(text, instance.references, metrics, tokenizer)
+        if rewards is not None:
+            fields["reward"] = float(rewards[place])
         told = {"id": instance.id, "task": instance.task, "category": instance.category}
         scored.append({**told, "text": text, "references": list(instance.references), **fields})
     return Scored(scored, aggregate_records(scored, fields))

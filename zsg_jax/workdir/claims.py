@@ -36,6 +36,8 @@ DIGESTS = {
     "template_digest": "the chat template",
     "weights_digest": "the weights of model.init_from",
 }
+# Of studies that reward texts, besides.
+REWARD_DIGEST = "reward_digest"
 
 
 def run_folder(workdir: Path, name: str, seed: int) -> Path:
@@ -161,8 +163,8 @@ def claim_data(workdir: Path, facts: dict[str, Any]) -> None:
         UserError: naming the input that has changed since.
     """
     known = read_json(workdir / DATA, required=DIGESTS)
-    for key, what in DIGESTS.items():
-        if known is not None and known[key] != facts[key]:
+    for key, what in {**DIGESTS, REWARD_DIGEST: "the reward model"}.items():
+        if known is not None and known.get(key) != facts.get(key):
             raise UserError(
                 f"--workdir {workdir}: {what} changed since it was made; give another --workdir, "
                 "or the inputs it was made with"

@@ -18,6 +18,7 @@ from zsg_jax.data.tokenize.tokenizer import from_folder
 from zsg_jax.evaluation import predictions
 from zsg_jax.evaluation.evaluator import Evaluator, evaluate_checkpoint
 from zsg_jax.evaluation.records import GENERATIONS, json_line, read
+from zsg_jax.evaluation.scores import METRICS as SCORES
 from zsg_jax.models import huggingface
 from zsg_jax.models.huggingface.read_adapters import add_adapters
 from zsg_jax.runtime.errors import UserError, check
@@ -30,7 +31,7 @@ from zsg_jax.workflows.evaluate_options import (
     check_options,
     configured,
 )
-from zsg_jax.workflows.evaluators import make_evaluators
+from zsg_jax.workflows.evaluators import make_evaluators, reward_model
 from zsg_jax.workflows.study_data import Reading, claim_data, make_form, open_pool, open_tests
 from zsg_jax.workflows.study_model import find_origin, make_trainer
 
@@ -238,8 +239,18 @@ def _texts(options: EvaluateOptions, stack: ExitStack) -> Subject:
 
     def measure(output: Path) -> Record:
         texts = _given_texts(options, tests)
-        tokenizer = from_folder(words) if words else None
-        scored = predictions.score_texts(tests, texts, metrics, tokenizer)
+        rewards = None
+        if "reward" in metrics:
+            mesh = sharding.make_mesh(*options.mesh)
+            model = reward_model(config.evaluation.texts, mesh)
+            rewards = model.score([one.turns[:-1] for one in tests], texts)
+        scored = predictions.score_texts(
+            tests,
+            texts,
+            [name for name in metrics if name in SCORES],
+            from_folder(words) if words else None,
+            rewards,
+        )
         write_bytes(output / GENERATIONS, b"".join(map(json_line, scored.records)))
         empty = sum(not text.strip() for text in texts)
         return {"instances": len(texts), "empty": empty, **scored.fields}

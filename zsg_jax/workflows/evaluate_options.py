@@ -36,6 +36,9 @@ class EvaluateOptions:
     decoding: str | None = None
     stops: tuple[str, ...] | None = None
     rouge_tokenizer: str | None = None
+    reward_model: str | None = None
+    reward_template: str | None = None
+    reward_dtype: str | None = None
     batch_size: int | None = None
     max_length: int | None = None
     tokenizer: str | None = None
@@ -51,7 +54,13 @@ class EvaluateOptions:
 # Of EvaluateOptions, the key of a config that each sets.
 KEYS = {
     **{name: f"evaluation.{name}" for name in ("metrics", "batch_size", "max_length")},
-    **{name: f"evaluation.texts.{name}" for name in ("decoding", "stops", "rouge_tokenizer")},
+    **{
+        name: f"evaluation.texts.{name}"
+        for name in (
+            *("decoding", "stops", "rouge_tokenizer"),
+            *("reward_model", "reward_template", "reward_dtype"),
+        )
+    },
     **{name: f"data.{name}" for name in ("test", "template", "truncation", "bad_rows")},
     "data_format": "data.format",
     "data_fields": "data.fields",
@@ -105,7 +114,7 @@ def check_options(options: EvaluateOptions) -> None:
 
 
 def _check_metrics(options: EvaluateOptions) -> None:
-    known = METRICS if options.checkpoint or options.model else tuple(SCORES)
+    known = METRICS if options.checkpoint or options.model else (*SCORES, "reward")
     for name in _names(options.metrics or ""):
         check(
             name in known,

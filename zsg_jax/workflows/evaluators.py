@@ -1,23 +1,30 @@
 """What a study measures: the evaluators that its config names, each with its own schedule."""
 
+import jax.numpy as jnp
+from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
 from zsg_jax.data.pool import TestSet
 from zsg_jax.data.tokenize import encode
 from zsg_jax.data.tokenize.tokenizer import from_folder
 from zsg_jax.evaluation import decoding
+from zsg_jax.evaluation.choices import ChoicesEvaluator
 from zsg_jax.evaluation.evaluator import Evaluator
 from zsg_jax.evaluation.generation import Generator
 from zsg_jax.evaluation.loss import LossEvaluator
 from zsg_jax.evaluation.metrics import need_texts
+from zsg_jax.evaluation.rewards import RewardModel
 from zsg_jax.evaluation.scores import METRICS as SCORES
 from zsg_jax.evaluation.texts import TextEvaluator
 from zsg_jax.models import huggingface
+from zsg_jax.models.placement import Compute
 from zsg_jax.runtime.errors import check
 from zsg_jax.runtime.progress import say
 from zsg_jax.training.trainer import Trainer
 from zsg_jax.workflows.study_data import Reading
 from zsg_jax.workflows.study_model import Origin
+
+REWARD_LENGTH = 2048  # tokens at most of a prompt with its text, for a reward model
 
 
 def make_evaluators(
@@ -31,6 +38,8 @@ def make_evaluators(
         found.append((_loss(config, tests, trainer), evaluation.every))
     if need_texts(wanted):
         found.append((_texts(config, tests, reading, trainer, origin), scores_every))
+    if "choices" in wanted:
+        found.append((_choices(config, tests, reading, trainer), scores_every))
     return found
 
 
@@ -47,6 +56,40 @@ def _loss(config: ConfigDict, tests: TestSet, trainer: Trainer) -> LossEvaluator
         max_length=config.evaluation.max_length,
         dropped=tests.dropped,
         packing=config.training.packing,
+    )
+
+
+def _choices(
+    config: ConfigDict, tests: TestSet, reading: Reading, trainer: Trainer
+) -> ChoicesEvaluator:
+    evaluator = ChoicesEvaluator(
+        list(tests.instances),
+        reading.tokenizer,
+        graphdef=trainer.graphdef,
+        vocab_size=trainer.model.vocab_size,
+        abstract_params=trainer.model_params(trainer.abstract_state),
+        mesh=trainer.mesh,
+        batch_size=config.evaluation.batch_size,
+        max_length=config.evaluation.max_length,
+        form=reading.form,
+    )
+    if evaluator.dropped:
+        say(
+            f"choices: {len(evaluator.dropped):,} test rows have one that evaluation.max_length "
+            f"cuts, such as {evaluator.dropped[0]}, and are left out of the accuracy"
+        )
+    return evaluator
+
+
+def reward_model(texts: ConfigDict, mesh: Mesh) -> RewardModel:
+    """The reward model that a config's evaluation.texts names, on a mesh."""
+    positions = huggingface.read_reward_config(texts.reward_model).max_positions
+    return RewardModel(
+        texts.reward_model,
+        mesh,
+        template=texts.reward_template,
+        max_length=min(REWARD_LENGTH, positions),
+        compute=Compute(jnp.dtype(texts.reward_dtype)),
     )
 
 
@@ -80,7 +123,9 @@ def _texts(
             f"generation: {count:,} of {len(prompts.ids):,} prompts were cut to {limit} tokens, by "
             f"{int(prompts.cut.sum()):,} in all, to leave room for the text"
         )
-    words = texts.rouge_tokenizer
+    reward, words = None, texts.rouge_tokenizer
+    if "reward" in evaluation.metrics:
+        reward = reward_model(texts, trainer.mesh).of(tests.instances)
     return TextEvaluator(
         generator,
         tests.instances,
@@ -88,6 +133,7 @@ def _texts(
         decode=tokenizer.decode,
         metrics=[name for name in evaluation.metrics if name in SCORES],
         rouge_tokenizer=from_folder(words) if words else None,
+        reward=reward,
         seed=sampling.seed,
         samples=sampling.samples,
     )

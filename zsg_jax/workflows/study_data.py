@@ -141,7 +141,10 @@ def claim_data(config: ConfigDict, workdir: Path, pool: Pool, origin: Origin) ->
         digest = initial_weights.digest(origin.weights, origin.model)
     elif is_file(config.model.size):
         digest = file_digest(Path(config.model.size))
-    claims.claim_data(workdir, {**pool.facts, "weights_digest": digest})
+    facts = {**pool.facts, "weights_digest": digest}
+    if reward_model := config.evaluation.texts.reward_model:
+        facts[claims.REWARD_DIGEST] = huggingface.files_digest(reward_model)
+    claims.claim_data(workdir, facts)
     write_json(workdir / claims.MODEL, huggingface.config_json(origin.model))
 
 

@@ -37,6 +37,7 @@ _CHOICES: dict[str, tuple[str, ...]] = {
     "similarity.dtype": DTYPES,
     "similarity.distance": DISTANCES,
     "model.dtype": ("float32", "bfloat16"),
+    "evaluation.texts.reward_dtype": ("float32", "bfloat16"),
     "model.param_dtype": ("float32", "bfloat16"),
     "model.remat": tuple(REMAT),
     "model.attention": (AUTO_ATTENTION, *KERNELS),
@@ -189,6 +190,11 @@ def _check_metrics(given: dict[str, Any]) -> None:
         "add 'loss'",
     )
     parse_decoding(given["evaluation.texts.decoding"])
+    check(
+        ("reward" in metrics) == bool(given["evaluation.texts.reward_model"]),
+        f"config.evaluation.texts.reward_model={given['evaluation.texts.reward_model']!r} and the "
+        "metric 'reward' go together; give both, or neither",
+    )
 
 
 def _model_choices(given: dict[str, Any]) -> dict[str, tuple[str, ...]]:

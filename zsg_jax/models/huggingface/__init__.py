@@ -6,7 +6,7 @@ config would change the computation without this project computing it is refused
 """
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from pathlib import Path
 
@@ -28,12 +28,13 @@ from zsg_jax.models.huggingface.weights import Tensor, Weights
 from zsg_jax.models.model import abstract
 from zsg_jax.models.placement import Params
 from zsg_jax.runtime.errors import UserError, check
-from zsg_jax.runtime.files import read_json
+from zsg_jax.runtime.files import file_digest, read_json
 
 __all__ = [
     "check_folder",
     "config_json",
     "eos_ids",
+    "files_digest",
     "find_config",
     "load",
     "load_bert",
@@ -83,10 +84,18 @@ def check_folder(folder: str | Path, model: ModelConfig) -> str:
     """
     weights = open_weights(folder, model)
     weights.check()
+    return _digest({one.path for one in weights.tensors.values()}, folder)
+
+
+def files_digest(folder: str | Path) -> str:
+    """SHA-256 over config.json and the weight files of a folder of any model."""
+    return _digest(Path(folder).glob("*.safetensors"), folder)
+
+
+def _digest(files: Iterable[Path], folder: str | Path) -> str:
     digest = hashlib.sha256()
-    for path in sorted({config_path(folder), *(one.path for one in weights.tensors.values())}):
-        with path.open("rb") as file:
-            digest.update(hashlib.file_digest(file, "sha256").digest())
+    for path in sorted({config_path(folder), *files}):
+        digest.update(bytes.fromhex(file_digest(path)))
     return digest.hexdigest()
 
 

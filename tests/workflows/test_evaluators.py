@@ -1,0 +1,81 @@
+"""A study that measures all there is: its means follow from the records of examples."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from safetensors.numpy import load_file, save_file
+
+from zsg_jax.data.tokenize.tokenizer import ByteTokenizer
+from zsg_jax.runtime.errors import UserError
+from zsg_jax.workflows import study
+
+RUN = "runs/tmta-nft-seed0"
+
+
+@pytest.fixture
+def everything(small_config, write_llama, uneven, tmp_path):
+    """The config of a study with every metric, on rows that have choices."""
+    reward = write_llama(tmp_path / "reward", seed=3, vocab_size=258)
+    head = {"score.weight": np.linspace(-1, 1, 16, dtype=np.float32)[None]}
+    weights = load_file(reward / "model.safetensors")
+    save_file({**weights, **head}, reward / "model.safetensors")
+    ByteTokenizer().save(reward)
+    rows = [json.loads(line) for line in Path(uneven["data.test"]).open()]
+    test = tmp_path / "test.jsonl"
+    with test.open("w") as file:
+        for row in rows:
+            file.write(json.dumps(row | {"choices": ["red", "green", "blue"]}) + "\n")
+    metrics = ("loss", "rouge", "exact_match", "exact_match_unicode", "choices", "reward")
+    return small_config(
+        **uneven | {"data.test": str(test)},
+        **{
+            "training.steps": 7,
+            "evaluation.metrics": metrics,
+            "evaluation.scores_every": 2,
+            "evaluation.texts.decoding": "study,max_new_tokens=4,samples=2",
+            "evaluation.texts.reward_model": str(reward),
+        },
+    )
+
+
+def test_every_metric_is_measured_on_its_schedule_and_kept(everything, read_metrics, tmp_path):
+    page = study.run(everything, tmp_path / "w", command="test")
+    tests = {
+        one["step"]: one for one in read_metrics(tmp_path / "w" / RUN) if one["kind"] == "test"
+    }
+    assert list(tests) == [0, 3, 6, 7]
+    assert [step for step, one in tests.items() if "reward" in one] == [0, 6, 7]
+    lines = {
+        name: [json.loads(line) for line in (tmp_path / "w" / RUN / f"{name}.jsonl").open()]
+        for name in ("generations", "scores")
+    }
+    assert len(lines["generations"]) == 3 * 2 * 18
+    assert len(lines["scores"]) == 3 * 18
+    for step in (0, 6, 7):
+        for name in ("rougeL", "exact_match", "exact_match_unicode", "reward"):
+            values = [one[name] for one in lines["generations"] if one["step"] == step]
+            assert tests[step][name] == pytest.approx(np.mean(values))
+        right = [one["accuracy"] for one in lines["scores"] if one["step"] == step]
+        assert tests[step]["accuracy"] == pytest.approx(np.mean(right))
+        assert tests[step]["accuracy_by_task"].keys() == tests[step]["loss_by_task"].keys()
+    assert tests[0]["reward"] != tests[7]["reward"]
+    assert "Reward" in page.read_text()
+
+    # Another reward model is told, not mixed in.
+    reward = tmp_path / "reward" / "model.safetensors"
+    tensors = load_file(reward)
+    save_file({**tensors, "score.weight": -tensors["score.weight"]}, reward)
+    (tmp_path / "w" / RUN / "finished.json").unlink()
+    with pytest.raises(UserError, match="the reward model changed"):
+        study.run(everything, tmp_path / "w", command="test")
+
+
+def test_records_that_are_gone_are_missed(everything, tmp_path):
+    study.run(everything, tmp_path / "w", command="test")
+    (tmp_path / "w" / RUN / "finished.json").unlink()
+    kept = tmp_path / "w" / RUN / "generations.jsonl"
+    kept.write_bytes(kept.read_bytes()[:500])
+    with pytest.raises(UserError, match=r"generations\.jsonl: does not hold the records"):
+        study.run(everything, tmp_path / "w", command="test")

@@ -22,7 +22,7 @@ def everything(small_config, write_llama, uneven, tmp_path):
     weights = load_file(reward / "model.safetensors")
     save_file({**weights, **head}, reward / "model.safetensors")
     ByteTokenizer().save(reward)
-    rows = [json.loads(line) for line in Path(uneven["data.test"]).open()]
+    rows = [json.loads(line) for line in Path(uneven["data.test"]).read_text().splitlines()]
     test = tmp_path / "test.jsonl"
     with test.open("w") as file:
         for row in rows:

@@ -70,44 +70,66 @@ def run(cells: Sequence[Cell], settings: Settings, workdir: Path, how: Plan | No
         return
     how = how or plan(len(pending), settings.stack)
     runs = [CellRun(cell, settings, workdir) for cell in pending]
-    programs: dict[Any, Program] = {}
-    groups: list[list[CellRun]] = []
-    for one in runs:
-        programs.setdefault(_shape(one), _program(one, settings, how))
-    # Stacks march in step: they begin where all that is in them is kept.
-    for shape in programs:
-        for step in sorted({one.step for one in runs}):
-            alike = [one for one in runs if _shape(one) == shape and one.step == step]
-            size = how.at_once if how.stacked else 1
-            groups += [alike[at : at + size] for at in range(0, len(alike), size)]
     done = len(cells) - len(pending)
     say(f"{count(len(pending), 'cell')} to train, {done} done; {how.sentence}")
-    stop = threading.Event()
-    todo = sum(settings.recipe.steps - one.step for one in runs)
-    with (
-        bar(todo, "training", "step") as progress,
-        ThreadPoolExecutor(1 if how.stacked else how.at_once) as pool,
-    ):
-        started = time.perf_counter()
+    threads = 1 if how.stacked else how.at_once
+    steps = sum(settings.recipe.steps - one.step for one in runs)
+    with bar(steps, "training", "step") as progress, ThreadPoolExecutor(threads) as pool:
+        clock = _Clock(steps, progress)
         futures = {
-            pool.submit(
-                _train, group, programs[_shape(group[0])], settings, how, stop, progress.update
-            ): group
-            for group in groups
+            pool.submit(_train, group, program, settings, how, clock): group
+            for group, program in _groups(runs, settings, how)
         }
         try:
-            left = todo
             for future in as_completed(futures):
-                steps = future.result()
+                future.result()
                 for one in futures[future]:
-                    done, left = done + 1, left - steps
-                    seconds = (time.perf_counter() - started) / (todo - left) * left
-                    say(_line(one, done, len(cells), seconds))
+                    done += 1
+                    say(_line(one, done, len(cells), clock.left()))
         except BaseException:
-            stop.set()
+            clock.stopped.set()
             for future in futures:
                 future.cancel()
             raise
+
+
+class _Clock:
+    """How many steps all cells have taken and have left, and whether they are to stop."""
+
+    def __init__(self, steps: int, progress: Any) -> None:
+        self._steps, self._progress, self._taken = steps, progress, 0
+        self._started, self._lock = time.perf_counter(), threading.Lock()
+        self.stopped = threading.Event()
+
+    def advance(self, steps: int) -> None:
+        """Counts steps that were taken."""
+        with self._lock:
+            self._taken += steps
+            self._progress.update(steps)
+
+    def left(self) -> float:
+        """Seconds, should the others take as long."""
+        a_step = (time.perf_counter() - self._started) / max(self._taken, 1)
+        return a_step * (self._steps - self._taken)
+
+
+def _groups(
+    runs: list[CellRun], settings: Settings, how: Plan
+) -> list[tuple[list[CellRun], Program]]:
+    """Cells that are computed together, and by what: those of a shape that stand at a step."""
+    programs: dict[Any, Program] = {}
+    alike: dict[Any, list[CellRun]] = {}
+    for one in runs:
+        # All that decides a program is the language.
+        if one.data.language not in programs:
+            programs[one.data.language] = _program(one, settings, how)
+        alike.setdefault((one.data.language, one.step), []).append(one)
+    size = how.at_once if how.stacked else 1
+    return [
+        (group[at : at + size], programs[language])
+        for (language, _), group in alike.items()
+        for at in range(0, len(group), size)
+    ]
 
 
 def _line(one: CellRun, done: int, of: int, seconds: float) -> str:
@@ -117,11 +139,6 @@ def _line(one: CellRun, done: int, of: int, seconds: float) -> str:
         f"{done} of {of} cells: {one.cell.name}: exact match on unseen rules "
         f"{last['unseen_exact']:.3f}, on trained ones {last['seen_exact']:.3f}{left}"
     )
-
-
-def _shape(one: CellRun) -> Any:
-    """What decides the program of a cell."""
-    return one.data.language
 
 
 def _program(one: CellRun, settings: Settings, how: Plan) -> Program:
@@ -135,18 +152,16 @@ def _train(
     program: Program,
     settings: Settings,
     how: Plan,
-    stop: threading.Event,
-    progress: Any,
-) -> int:
-    """Trains cells to their end, which all stand at the same step; how many steps that took."""
-    recipe, first = settings.recipe, runs[0].step
+    clock: _Clock,
+) -> None:
+    """Trains cells to their end, which all stand at the same step."""
+    recipe, step = settings.recipe, runs[0].step
     stack = _Stack(runs, settings, how)
     state = stack.begin(program)
-    if first == 0:
+    if step == 0:
         stack.score(program, state)
-    step = first
     rows = stack.rows(step)
-    while rows and not stop.is_set():
+    while rows and not clock.stopped.is_set():
         taken = rows[0][0].shape[0]
         rates = recipe.rates()[step : step + taken]
         state, losses = program.train(
@@ -162,13 +177,12 @@ def _train(
             one.trained(np.asarray(loss), tokens)
         stack.score(program, state)
         rows = following
-        progress(taken * len(runs))
+        clock.advance(taken * len(runs))
         if step % settings.keep_every == 0 and step < recipe.steps:
             stack.keep(state)
     if step == recipe.steps:
         for one in runs:
             one.finish()
-    return step - first
 
 
 class _Stack:

@@ -102,7 +102,7 @@ def curves(group: Group) -> Captioned:
 def phases(groups: Sequence[Group]) -> Captioned:
     """Which I memorizes and which generalizes, at which step."""
     groups = groups[:4]
-    figure, axes = _figure(0.9 + 0.24 * max(len(one.records) for one in groups), len(groups))
+    figure, axes = _figure(1.3 + 0.2 * max(len(one.records) for one in groups), len(groups))
     for ax, group, name in zip(axes, groups, _names(groups), strict=True):
         steps, rules, phase = group.phases()
         edges = np.append(steps, 2 * steps[-1] - steps[-2] if len(steps) > 1 else steps[-1] + 1)
@@ -120,7 +120,7 @@ def phases(groups: Sequence[Group]) -> Captioned:
         ax.grid(False)
         ax.set_xlabel("step")
         ax.set_title(name, fontsize=8.5)
-    axes[0].set_ylabel("rules trained on (I)")
+    axes[0].set_ylabel("rules (I)")
     colors = dict(zip(PHASES, ("grey", "orange", "blue"), strict=True))
     return Captioned(
         figure,

@@ -10,13 +10,13 @@ import pytest
 
 from zsg_jax.diversity import runs, sweep
 from zsg_jax.diversity.cells import Cell, CellData, Scoring, grid
-from zsg_jax.diversity.program import Program, Recipe
+from zsg_jax.diversity.program import Program, Recipe, model_config
 from zsg_jax.diversity.rewrites import CHUNK
 from zsg_jax.diversity.runs import Settings, ended, folder_of, score
 from zsg_jax.evaluation.decoding import Sampling
 from zsg_jax.evaluation.generation import Generator, Prompt
 from zsg_jax.models.decoder import DecoderConfig
-from zsg_jax.models.model import abstract
+from zsg_jax.models.model import abstract, count
 from zsg_jax.runtime.errors import UserError
 from zsg_jax.training import metrics, sharding
 
@@ -271,3 +271,24 @@ def test_a_loss_that_is_no_number_names_its_step(tmp_path):
     cell = Cell(rules=8, lengths="2/2/5", learning_rate=1e30)
     with pytest.raises(UserError, match=r"rules8,lengths-2-2-5,learning_rate.*: the loss of step"):
         sweep.run([cell], SETTINGS, tmp_path)
+
+
+@pytest.mark.parametrize(("name", "size"), [("small", 601_472), ("gpt2", 4_754_432)])
+def test_both_models_take_a_step_of_their_size(name, size):
+    writer = CellData(
+        Cell(lengths="3/3/10"), SETTINGS.scoring, letters=26, form="compact", steps=1, batch_size=4
+    ).writer
+    config = model_config(name, len(writer.vocabulary), writer.length)
+    shapes = abstract(config)[1]
+    assert count(shapes) == size
+    program = Program(config, Recipe(), writer.prompt)
+    rows = [
+        jax.ShapeDtypeStruct(shape, kind) for shape, kind in (((2, 4, 30), "u1"), ((2, 4), "i4"))
+    ]
+    rates = jax.ShapeDtypeStruct((2,), "f4")
+    state = jax.eval_shape(program._initialize, jax.ShapeDtypeStruct((), "u4"))
+    after, losses = jax.eval_shape(
+        lambda *a: program._train(writer.prompt, *a), state, *rows, rates
+    )
+    assert jax.tree.map(lambda one: one.shape, after) == jax.tree.map(lambda one: one.shape, state)
+    assert losses.shape == (2,)

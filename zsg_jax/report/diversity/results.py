@@ -94,13 +94,21 @@ def read(workdir: Path, cells: Sequence[Cell]) -> list[Group]:
         if ended(folder) is None:
             raise UserError(f"{folder}: has not finished; run the study again to go on with it")
         values = {axis: fields[cell][axis] for axis in varied}
-        label = ", ".join(f"{axis} {value}" for axis, value in values.items())
+        label = ", ".join(_told(axis, value) for axis, value in values.items())
         group = groups.setdefault(label, Group(label, values, {}, {}))
         records = metrics.read_records(folder)
         for kind, where in (("test", group.records), ("train", group.train)):
             of_kind = [one for one in records if one["kind"] == kind]
             where.setdefault(cell.rules, {})[cell.seed] = of_kind
     return list(groups.values())
+
+
+def _told(axis: str, value: Any) -> str:
+    """An axis and a value, with words where 0 stands for something."""
+    words = {"samples": "fresh rows", "pool": "fresh rows", "exponent": "equal shares"}
+    if axis in words and not value:
+        return words[axis]
+    return f"{axis.replace('_', ' ')} {value}"
 
 
 def spread(values: Sequence[float]) -> tuple[float, float | None]:

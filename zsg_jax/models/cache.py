@@ -7,7 +7,6 @@ Letters in names give shapes: B sequences, L positions, S places, K key-value he
 for each of them, H head width.
 """
 
-from functools import partial
 from typing import Any, NamedTuple
 
 import jax
@@ -23,7 +22,7 @@ class Cache(NamedTuple):
     """What the layers hand on to one another.
 
     Attributes:
-        k, v: (layers, B, S, K, H), split over sequences and heads as the mesh splits them.
+        k, v: (B, layers, S, K, H), split over sequences and heads as the mesh splits them.
         layer: the number of the layer at work.
     """
 
@@ -34,11 +33,12 @@ class Cache(NamedTuple):
 
 def empty(config: ModelConfig, batch: int, length: int, dtype: Any) -> Cache:
     """A cache of `length` places, kept in `dtype`."""
-    shape = config.num_layers, batch, length, config.num_kv_heads, config.head_dim
+    shape = batch, config.num_layers, length, config.num_kv_heads, config.head_dim
     return Cache(*(constrain(jnp.zeros(shape, dtype), *_SPLIT) for _ in range(2)))
 
 
-_SPLIT = (None, ROWS, None, TENSOR, None)
+# Sequences come first: each then writes to a place of its own, in the memory as it lies.
+_SPLIT = (ROWS, None, None, TENSOR, None)
 
 
 def prompt(segment_ids_BxL: jax.Array, kernel: str) -> Mix:
@@ -48,8 +48,8 @@ def prompt(segment_ids_BxL: jax.Array, kernel: str) -> Mix:
         q: jax.Array, k: jax.Array, v: jax.Array, window: int | None, cache: Cache
     ) -> tuple[jax.Array, Cache]:
         def put(kept: jax.Array, new: jax.Array) -> jax.Array:
-            start = cache.layer, 0, 0, 0, 0
-            new = new[None].astype(kept.dtype)
+            start = 0, cache.layer, 0, 0, 0
+            new = new[:, None].astype(kept.dtype)
             return constrain(jax.lax.dynamic_update_slice(kept, new, start), *_SPLIT)
 
         out = attend(q, k, v, segment_ids_BxL, window=window, kernel=kernel)
@@ -64,13 +64,13 @@ def token(positions_B: jax.Array) -> Mix:
     def mix(
         q: jax.Array, k: jax.Array, v: jax.Array, window: int | None, cache: Cache
     ) -> tuple[jax.Array, Cache]:
-        @partial(jax.vmap, in_axes=(1, 0, 0), out_axes=1)
+        @jax.vmap
         def put(kept_LxSxKxH: jax.Array, new_1xKxH: jax.Array, place: jax.Array) -> jax.Array:
             new = new_1xKxH[None].astype(kept_LxSxKxH.dtype)
             return jax.lax.dynamic_update_slice(kept_LxSxKxH, new, (cache.layer, place, 0, 0))
 
         def own(kept: jax.Array) -> jax.Array:
-            return jax.lax.dynamic_index_in_dim(kept, cache.layer, keepdims=False)
+            return jax.lax.dynamic_index_in_dim(kept, cache.layer, axis=1, keepdims=False)
 
         keys = constrain(put(cache.k, k, positions_B), *_SPLIT)
         values = constrain(put(cache.v, v, positions_B), *_SPLIT)

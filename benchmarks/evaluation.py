@@ -1,11 +1,11 @@
 """How fast evaluations are, each against its peer in the same run.
 
-    ZSG_JAX_ASSETS=DIR python benchmarks/evaluation.py choices [--model FOLDER]
+    ZSG_JAX_ASSETS=DIR python benchmarks/evaluation.py choices texts [--model FOLDER]
 
-prints a table for each case named, of rows of P3's test set under a pretrained model (default:
-stories260k). Everything is measured in this very run, each line in a process of its own, one after
-the other, and what both sides give is compared. A new case is a function here and an entry of
-`CASES`; what it measures, functions of `scoring.py`.
+prints a table for each case named, of rows of P3 under a pretrained model (default: stories260k).
+Everything is measured in this very run, each line in a process of its own, one after the other, and
+what both sides give is compared. A new case is a function here and an entry of `CASES`; what it
+measures, functions of `scoring.py`.
 """
 
 import argparse
@@ -32,6 +32,8 @@ class Work(NamedTuple):
         count: how many of them, evenly spaced; None: all.
         batch: sequences at once, of both sides.
         runs: of which the median is told.
+        new: tokens of a text.
+        target: how many times as fast as the peer texts are to be.
     """
 
     model: str
@@ -39,10 +41,13 @@ class Work(NamedTuple):
     count: int | None
     batch: int
     runs: int
+    new: int
+    target: float
 
 
-def _measure(what: str, name: str, work: Work) -> Measured:
-    return child(what, name, script=WORK, **work._asdict())
+def _measure(what: str, name: str, work: Work, **more: int) -> Measured:
+    given = {key: value for key, value in work._asdict().items() if key not in ("new", "target")}
+    return child(what, name, script=WORK, **given, **more)
 
 
 def choices(work: Work) -> list[str]:
@@ -66,7 +71,32 @@ def choices(work: Work) -> list[str]:
     ]
 
 
-CASES: dict[str, Callable[[Work], list[str]]] = {"choices": choices}
+def texts(work: Work) -> list[str]:
+    """Greedy texts after prompts of mixed lengths: against transformers' generate."""
+    ours = _measure("texts, batches by length", "texts_ours", work, new=work.new)
+    theirs = _measure("transformers' generate", "texts_theirs", work, new=work.new)
+    found, lengths = ours.result["found"], ours.result["lengths"]
+    same = sum(a == b for a, b in zip(found, theirs.result["found"], strict=True))
+    # Rounding may turn a near tie, after which a text goes its own way.
+    if same < 0.9 * len(found):
+        raise UserError(f"texts: only {same} of {len(found)} are those of transformers")
+    tokens = sum(map(len, found))
+    title = (
+        f"texts: {len(found)} prompts of P3 of {min(lengths)} to {max(lengths)} tokens, up to "
+        f"{work.new} new, {ours.result['parameters']:,} parameters, {work.batch} prompts at once, "
+        f"median of {work.runs}\n{same} of {len(found)} texts are the same, {tokens:,} tokens: "
+        f"{tokens / ours.seconds:,.0f} a second, transformers {tokens / theirs.seconds:,.0f}; "
+        f"compiled for {len(ours.result['compiled'])} lengths, the first time "
+        f"{ours.result['first']:.1f} s"
+    )
+    ratio = theirs.seconds / ours.seconds
+    return [
+        table(title, ours, [theirs]),
+        verdict("transformers / ours", ratio, work.target, at_most=False),
+    ]
+
+
+CASES: dict[str, Callable[[Work], list[str]]] = {"choices": choices, "texts": texts}
 
 
 def main() -> None:
@@ -82,6 +112,8 @@ def main() -> None:
     parser.add_argument("--rows", type=int, help="so many test rows instead of all")
     parser.add_argument("--batch", type=int, default=16, help="sequences at once")
     parser.add_argument("--runs", type=int, default=3, help="runs of which the median is told")
+    parser.add_argument("--new", type=int, default=64, help="tokens of a text")
+    parser.add_argument("--target", type=float, default=3.0, help="of texts, times as fast")
     parser.add_argument("--output", type=Path, help="folder for one text file a case")
     flags = parser.parse_args()
     assets = Path(os.environ.get("ZSG_JAX_ASSETS") or "none")
@@ -89,7 +121,8 @@ def main() -> None:
     if not data.is_dir() or not Path(model).is_dir():
         print("evaluation: skipped, ZSG_JAX_ASSETS names no folder with models/ and data/")
         return
-    work = Work(str(model), str(data / "test.jsonl.gz"), flags.rows, flags.batch, flags.runs)
+    given = flags.rows, flags.batch, flags.runs, flags.new, flags.target
+    work = Work(str(model), str(data / "test.jsonl.gz"), *given)
     for name in flags.cases:
         before, start = load(), time.perf_counter()
         lines = CASES[name](work)

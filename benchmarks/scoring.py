@@ -13,10 +13,11 @@ from measuring import peak_memory, timed
 from p3_choices import rows, with_choices
 
 from zsg_jax.data.instance import Instance, Turn
-from zsg_jax.data.tokenize.encode import encode_choices
+from zsg_jax.data.tokenize.encode import encode_choices, encode_prompts
 from zsg_jax.data.tokenize.tokenizer import from_folder
 
 LONGEST = 512
+ROOM = 400  # tokens of a prompt, so that every text has room in the smallest model
 
 
 def _instances(data: str, model: str, count: int | None) -> list[Instance]:
@@ -105,6 +106,88 @@ def choices_theirs(model: str, data: str, count: int | None, batch: int, runs: i
     seconds, flat = timed(run, runs)
     values = iter(flat)
     return seconds, {"found": [[next(values) for _ in one.choices] for one in instances]}
+
+
+def _prompts(data: str, model: str, count: int | None) -> list[np.ndarray]:
+    """Prompts of P3's training rows that leave room for a text, evenly spaced, of mixed lengths."""
+    given = rows(Path(data).with_name("train.jsonl.gz"))
+    instances = [
+        Instance(one["id"], one["task"], tuple(Turn(**turn) for turn in one["messages"]), ())
+        for one in given
+    ]
+    fitting = [p for p in encode_prompts(instances, from_folder(model)).ids if len(p) <= ROOM]
+    return fitting[:: max(1, len(fitting) // (count or 512))][: count or 512]
+
+
+def texts_ours(
+    model: str, data: str, count: int | None, batch: int, runs: int, new: int = 64
+) -> tuple:
+    """The generator, greedy, batches by length."""
+    from zsg_jax.evaluation.decoding import Sampling
+    from zsg_jax.evaluation.generation import Generator, Prompt
+    from zsg_jax.models import huggingface
+    from zsg_jax.models.model import abstract
+    from zsg_jax.training import sharding
+
+    mesh, config = sharding.make_mesh(1, 1), huggingface.read_config(model)
+    params = huggingface.load(model, config)
+    params = jax.device_put(params, sharding.shardings(params, mesh))
+    shapes = jax.tree.map(
+        lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=x.sharding), params
+    )
+    eos = [from_folder(model).eos_id]
+    generator = Generator(
+        abstract(config)[0], config, shapes, mesh, Sampling(new), eos=eos, batch_size=batch
+    )
+    prompts = [Prompt(one, str(i)) for i, one in enumerate(_prompts(data, model, count))]
+    start = time.perf_counter()
+    generator(params, prompts)
+    first = time.perf_counter() - start
+    seconds, written = timed(lambda: generator(params, prompts), runs)
+    found = [one.tokens for one in written]
+    lengths = [len(one.tokens) for one in prompts]
+    told = {"found": found, "first": first, "lengths": lengths, "compiled": generator.compiled}
+    return seconds, told | _size(model)
+
+
+def texts_theirs(
+    model: str, data: str, count: int | None, batch: int, runs: int, new: int = 64
+) -> tuple:
+    """transformers' generate, greedy, the same batches of prompts in the order of their lengths."""
+    import torch
+    from transformers import AutoModelForCausalLM
+
+    prompts = _prompts(data, model, count)
+    network = AutoModelForCausalLM.from_pretrained(model, dtype=torch.float32).eval()
+    eos = from_folder(model).eos_id
+    order = np.argsort([len(one) for one in prompts], kind="stable")
+
+    @torch.inference_mode()
+    def run() -> list[list[int]]:
+        found: list[list[int]] = [[]] * len(prompts)
+        for start in range(0, len(order), batch):
+            part = order[start : start + batch]
+            longest = max(len(prompts[i]) for i in part)
+            tokens = torch.full((len(part), longest), eos)
+            mask = torch.zeros_like(tokens)
+            for row, i in enumerate(part):
+                first = longest - len(prompts[i])
+                tokens[row, first:], mask[row, first:] = torch.tensor(prompts[i]).long(), 1
+            written = network.generate(
+                tokens,
+                attention_mask=mask,
+                max_new_tokens=new,
+                do_sample=False,
+                eos_token_id=eos,
+                pad_token_id=eos,
+            )[:, longest:].tolist()
+            for i, one in zip(part, written, strict=True):
+                found[i] = one[: one.index(eos)] if eos in one else one
+        return found
+
+    run()
+    seconds, found = timed(run, runs)
+    return seconds, {"found": found}
 
 
 def _size(model: str) -> dict[str, Any]:

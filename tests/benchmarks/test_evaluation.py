@@ -24,6 +24,14 @@ def test_no_assets_are_said():
 
 
 @pytest.mark.slow
+def test_texts_are_those_of_transformers(assets):
+    pytest.importorskip("transformers")
+    done = run("texts", "--rows", "12", "--batch", "4", "--runs", "1", "--new", "8")
+    assert done.returncode == 0, done.stderr
+    assert re.search(r"^12 of 12 texts are the same, \d+ tokens", done.stdout, re.M)
+
+
+@pytest.mark.slow
 def test_both_sides_find_the_same_choices_and_the_table_tells(assets, tmp_path):
     pytest.importorskip("transformers")
     small = ["--rows", "6", "--batch", "2", "--runs", "1"]

@@ -5,8 +5,8 @@
 A rule x → y asks for the leftmost x in a string to be replaced by y. Each cell trains a small model
 from scratch on 76,800 rows, drawn from few or many rules, and is scored on rules of which neither x
 nor y was trained on. The default: 64 to 4,096 rules, three seeds, 21 cells. Of it and the presets,
-:quick alone has been run, with two cells added: exact match on unseen rules .000 for 256 rules, .094
-for 1,024, .784 for 2,048 and .918 for 4,096.
+:quick alone has been run, with two cells added: exact match on unseen rules .000 for 256 rules,
+.094 for 1,024, .784 for 2,048 and .918 for 4,096.
 
     --config configs/diversity.py:quick        256 and 4,096 rules, one seed
     --config configs/diversity.py:noops        some rows hold no x; rows with and without apart

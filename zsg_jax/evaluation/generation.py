@@ -1,9 +1,9 @@
 """Text that a model writes: what an example becomes follows from the seed, its id and its prompt.
 
-Prompts are laid into batches by their length, each length rounded up, so that few shapes are
-compiled; a batch is one program on the devices, which ends when all its texts have. Whatever else
-is in the batch, however large it is and whatever mesh it lies on: the text is the same, but for the
-rounding of logits.
+Prompts are laid into batches by their length, which is rounded up, so that few shapes are compiled;
+a batch is one program on the devices, which ends when all its texts have. Whatever else is in the
+batch, however large it is and whatever mesh it lies on: the text is the same, but for the rounding
+of logits.
 """
 
 import hashlib
@@ -25,7 +25,7 @@ from zsg_jax.models.placement import Params
 from zsg_jax.runtime.errors import check
 from zsg_jax.training.sharding import BATCH, place_batch, row_devices
 
-# Prompts are rounded up to a power of two, of so many tokens at least.
+# Lengths are rounded up to a power of two, or to three quarters of one; at least to so many tokens.
 SHORTEST = 32
 ENDED = ("", "eos", "stop", "length", "nan")
 
@@ -115,25 +115,22 @@ class Generator:
         return [texts[i] for i in range(len(prompts))]
 
     def batches(self, prompts: Sequence[Prompt]) -> list[list[int]]:
-        """Which prompts are written on together: those of a rounded length, the shortest first.
+        """Which prompts are written on together: those of like lengths, the shortest first.
 
         Raises:
             UserError: a prompt and the longest text do not fit into the model's positions.
         """
-        by_length: dict[int, list[int]] = {}
-        for i, prompt in enumerate(prompts):
+        for prompt in prompts:
             check(
                 0 < len(prompt.tokens) <= self.room,
                 f"{prompt.id}: a prompt of {len(prompt.tokens)} tokens; the model's "
                 f"{self._model.max_positions} positions leave room for 1 to {self.room} before "
                 f"max_new_tokens={self._sampling.max_new_tokens}; cut it, or generate fewer",
             )
-            by_length.setdefault(self._rounded(prompt), []).append(i)
-        return [
-            index[start : start + self._size]
-            for _, index in sorted(by_length.items())
-            for start in range(0, len(index), self._size)
-        ]
+        order = sorted(range(len(prompts)), key=lambda i: len(prompts[i].tokens))
+        # What is left over goes first: the shortest prompts, beside which empty rows cost least.
+        ends = range(len(order) % self._size or self._size, len(order) + 1, self._size)
+        return [order[max(0, end - self._size) : end] for end in ends]
 
     def write(self, params: Params, batch: Sequence[Prompt]) -> list[Written]:
         """The texts of one of `batches`.
@@ -156,7 +153,9 @@ class Generator:
         ]
 
     def _rounded(self, prompt: Prompt) -> int:
-        return min(self.room, max(SHORTEST, 1 << (len(prompt.tokens) - 1).bit_length()))
+        length = len(prompt.tokens)
+        above = 1 << (length - 1).bit_length()
+        return min(self.room, max(SHORTEST, 3 * above // 4 if length <= 3 * above // 4 else above))
 
     def _lay(self, batch: Sequence[Prompt], length: int) -> dict[str, jax.Array]:
         """This process's part of a batch; prompts of no token fill it up."""

@@ -132,12 +132,9 @@ def texts_ours(
     mesh, config = sharding.make_mesh(1, 1), huggingface.read_config(model)
     params = huggingface.load(model, config)
     params = jax.device_put(params, sharding.shardings(params, mesh))
-    shapes = jax.tree.map(
-        lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=x.sharding), params
-    )
     eos = [from_folder(model).eos_id]
     generator = Generator(
-        abstract(config)[0], config, shapes, mesh, Sampling(new), eos=eos, batch_size=batch
+        abstract(config)[0], config, mesh, Sampling(new), eos=eos, batch_size=batch
     )
     prompts = [Prompt(one, str(i)) for i, one in enumerate(_prompts(data, model, count))]
     start = time.perf_counter()

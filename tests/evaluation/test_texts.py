@@ -35,16 +35,9 @@ def evaluate():
     model = FAMILIES["llama"].sized("tiny", BYTES.vocab_size, 128)
     mesh = sharding.make_mesh(1, 1)
     params = jax.jit(initialize, static_argnums=0)(model, jax.random.key(0))
-    placed = sharding.shardings(params, mesh)
-    shapes = jax.tree.map(
-        lambda leaf, where: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=where),
-        params,
-        placed,
-    )
     generator = Generator(
         abstract(model)[0],
         model,
-        shapes,
         mesh,
         parse("temperature=1.5,max_new_tokens=5"),
         eos=[BYTES.eos_id],

@@ -1,13 +1,13 @@
 """Text that a model writes: what an example becomes follows from the seed, its id and its prompt.
 
-Prompts are laid into batches by their length, which is rounded up, so that few shapes are compiled;
-a batch is one program on the devices, which ends when all its texts have. Whatever else is in the
-batch, however large it is and whatever mesh it lies on: the text is the same, but for the rounding
-of logits.
+Batches hold prompts of like lengths, which are rounded up, so that few shapes are compiled. The
+prompts of a batch fill a cache part by part, each part as long as its own longest; then one program
+writes all texts until each has ended. Whatever else is in the batch, however large it is and
+whatever mesh it lies on: the text is the same, but for the rounding of logits.
 """
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import cache, partial
 from typing import Any, NamedTuple
 
@@ -23,10 +23,12 @@ from zsg_jax.models.families import ModelConfig
 from zsg_jax.models.model import hidden_with, logits_of
 from zsg_jax.models.placement import Params
 from zsg_jax.runtime.errors import check
-from zsg_jax.training.sharding import BATCH, place_batch, row_devices
+from zsg_jax.training.sharding import place_batch, row_devices
 
 # Lengths are rounded up to a power of two, or to three quarters of one; at least to so many tokens.
 SHORTEST = 32
+# Prompts that are read together, on one device: more would be as long as the longest of them.
+PART = 16
 ENDED = ("", "eos", "stop", "length", "nan")
 
 
@@ -58,18 +60,32 @@ class Written(NamedTuple):
     ended: str
 
 
-class Generator:
-    """Writes on; compiled once for each rounded length of prompts.
+class _State(NamedTuple):
+    """What the first token of each text follows from: B prompts, V words.
 
     Attributes:
-        compiled: the lengths that were compiled so far.
+        k, v: the cache of the prompts.
+        logits: (B, V) float32, of the first token.
+        there: (B, V) bool, the tokens that a penalty falls on; (B, 0) without one.
+    """
+
+    k: jax.Array
+    v: jax.Array
+    logits: jax.Array
+    there: jax.Array
+
+
+class Generator:
+    """Writes on: prompts of like lengths fill the cache part by part, then all texts grow together.
+
+    Attributes:
+        compiled: the lengths of prompts and, beside "texts", of caches that were compiled so far.
     """
 
     def __init__(
         self,
         graphdef: nnx.GraphDef,
         model: ModelConfig,
-        abstract_params: Any,
         mesh: Mesh,
         sampling: Sampling,
         *,
@@ -82,7 +98,6 @@ class Generator:
 
         Args:
             graphdef, model: as `models.model.abstract` has them, with adapters or without.
-            abstract_params: shapes and shardings of the parameters to come.
             eos: tokens that end a text, each by itself.
             stops: tokens that end it one after the other.
             batch_size: prompts at once, rounded up to a multiple of `sharding.row_devices`.
@@ -96,10 +111,13 @@ class Generator:
         self._graphdef, self._model, self._mesh, self._sampling = graphdef, model, mesh, sampling
         self._eos, self._stops = tuple(eos), tuple(map(tuple, stops))
         self._cache_dtype = cache_dtype
-        self._size = -(-batch_size // row_devices(mesh)) * row_devices(mesh)
-        self._abstract = abstract_params
-        self.compiled: list[int] = []
-        self._write = cache(self._compile)
+        unit = row_devices(mesh)
+        # On several devices each has its own rows of the whole batch.
+        self._part = min(batch_size, PART) if unit == 1 else -(-batch_size // unit) * unit
+        self._size = -(-batch_size // self._part) * self._part
+        self.compiled: list[tuple[str, int]] = []
+        self._fill, self._write = cache(self._compile_prompts), cache(self._compile_texts)
+        self._join = jax.jit(self._joined, static_argnums=1)
 
     @property
     def room(self) -> int:
@@ -141,8 +159,18 @@ class Generator:
         Raises:
             UserError: logits are not finite; the example is named.
         """
-        length = max(map(self._rounded, batch))
-        tokens, ended = jax.device_get(self._write(length)(params, self._lay(batch, length)))
+        starts = range(0, len(batch), self._part)
+        parts = [batch[start : start + self._part] for start in starts]
+        lengths = [max(map(self._rounded, part)) for part in parts]
+        most = max(lengths) + self._sampling.max_new_tokens
+        with jax.set_mesh(self._mesh):
+            filled = [
+                self._fill(length)(params, self._lay_prompts(part, length))
+                for part, length in zip(parts, lengths, strict=True)
+            ]
+            state = self._join(filled, most)
+            written, _ = self._write(most)(params, state, self._lay_draws(batch))
+        tokens, ended = jax.device_get(written)
         for prompt, why in zip(batch, ended, strict=False):
             check(
                 why != ENDED.index("nan"),
@@ -157,19 +185,24 @@ class Generator:
         above = 1 << (length - 1).bit_length()
         return min(self.room, max(SHORTEST, 3 * above // 4 if length <= 3 * above // 4 else above))
 
-    def _lay(self, batch: Sequence[Prompt], length: int) -> dict[str, jax.Array]:
-        """This process's part of a batch; prompts of no token fill it up."""
-        tokens = np.zeros((self._size, length), np.int32)
-        lengths = np.zeros(self._size, np.int32)
+    def _lay_prompts(self, part: Sequence[Prompt], length: int) -> dict[str, jax.Array]:
+        """This process's rows of a part's prompts; those of no token fill it up."""
+        tokens = np.zeros((self._part, length), np.int32)
+        for row, prompt in enumerate(part):
+            tokens[row, : len(prompt.tokens)] = prompt.tokens
+        return self._place({"tokens": tokens, "lengths": _lengths(part, self._part)})
+
+    def _lay_draws(self, batch: Sequence[Prompt]) -> dict[str, jax.Array]:
+        """This process's rows of what the tokens of a batch are drawn by."""
         words = np.zeros((self._size, 4), np.uint32)
         for row, prompt in enumerate(batch):
-            lengths[row] = len(prompt.tokens)
-            tokens[row, : lengths[row]] = prompt.tokens
             digest = hashlib.sha256(prompt.id.encode()).digest()
             words[row] = prompt.seed, prompt.sample, *np.frombuffer(digest[:8], "<u4")
-        local = self._size // jax.process_count()
+        return self._place({"lengths": _lengths(batch, self._size), "words": words})
+
+    def _place(self, laid: dict[str, np.ndarray]) -> dict[str, jax.Array]:
+        local = len(laid["lengths"]) // jax.process_count()
         own = slice(jax.process_index() * local, (jax.process_index() + 1) * local)
-        laid = {"tokens": tokens, "lengths": lengths, "words": words}
         return place_batch({name: rows[own] for name, rows in laid.items()}, self._mesh)
 
     def _text(self, tokens: np.ndarray, ended: Any) -> Written:
@@ -181,40 +214,56 @@ class Generator:
             kept = kept[:-longest]
         return Written(kept, ENDED[ended])
 
-    def _compile(self, length: int) -> jax.stages.Compiled:
-        self.compiled.append(length)
+    def _compile_prompts(self, length: int) -> Callable[..., _State]:
+        self.compiled.append(("prompts", length))
+        return jax.jit(self._prompts)
+
+    def _compile_texts(self, length: int) -> Callable[..., Any]:
+        self.compiled.append(("texts", length))
         replicated = NamedSharding(self._mesh, PartitionSpec())
-        rows = NamedSharding(self._mesh, BATCH)
-        shapes = {"tokens": (length,), "lengths": (), "words": (4,)}
-        batch = {
-            name: jax.ShapeDtypeStruct(
-                (self._size, *shape), np.uint32 if name == "words" else np.int32, sharding=rows
-            )
-            for name, shape in shapes.items()
-        }
-        where = jax.tree.map(lambda leaf: leaf.sharding, self._abstract)
-        jitted = jax.jit(self._run, in_shardings=(where, rows), out_shardings=replicated)
-        with jax.set_mesh(self._mesh):
-            return jitted.lower(self._abstract, batch).compile()
+        # The state comes back as what it has become, so that it is written over in place.
+        return jax.jit(self._texts, donate_argnums=1, out_shardings=(replicated, None))
 
-    def _run(self, params: Params, batch: dict[str, jax.Array]) -> tuple[jax.Array, jax.Array]:
-        """Tokens, (B, max_new_tokens) int32, -1 behind the last, and why each ended, (B,) int32."""
-        s, vocabulary = self._sampling, self._model.vocab_size
+    def _prompts(self, params: Params, batch: dict[str, jax.Array]) -> _State:
+        """The state after the prompts of a part, its cache as long as they are."""
         tokens_BxL, lengths_B = batch["tokens"], batch["lengths"]
-        (B, L), most = tokens_BxL.shape, s.max_new_tokens
-        keys_B = jax.vmap(_key)(batch["words"])
-        model = partial(hidden_with, self._graphdef, params)
-
+        B, L = tokens_BxL.shape
         place_L = jnp.arange(L)
         real_BxL = place_L < lengths_B[:, None]
         dtype = self._cache_dtype or nnx.merge(self._graphdef, params).compute.dtype
-        kept = caches.empty(self._model, B, L + most, dtype)
-        first = partial(caches.prompt, real_BxL.astype(jnp.int32))
-        x, head, kept = model(tokens_BxL, jnp.broadcast_to(place_L, (B, L)), first, kept)
+        x, head, kept = hidden_with(
+            self._graphdef,
+            params,
+            tokens_BxL,
+            jnp.broadcast_to(place_L, (B, L)),
+            partial(caches.prompt, real_BxL.astype(jnp.int32)),
+            caches.empty(self._model, B, L, dtype),
+        )
         last = jnp.take_along_axis(x, (lengths_B - 1)[:, None, None], axis=1)[:, 0]
-        there = jnp.zeros((B, vocabulary if s.repetition_penalty != 1 else 0), bool)
-        if s.penalty_on == "all" and there.size:
+        vocabulary, sampling = self._model.vocab_size, self._sampling
+        there = jnp.zeros((B, vocabulary if sampling.repetition_penalty != 1 else 0), bool)
+        if sampling.penalty_on == "all" and there.size:
             there = there.at[jnp.arange(B)[:, None], tokens_BxL].max(real_BxL)
+        return _State(kept.k, kept.v, logits_of(vocabulary, last, head), there)
+
+    def _joined(self, parts: Sequence[_State], length: int) -> _State:
+        """The parts of a batch as one, with room for the texts."""
+        k, v = (caches.joined([part[i] for part in parts], self._size, length) for i in range(2))
+        rows = self._size - len(parts) * self._part
+        logits, there = (
+            jnp.pad(jnp.concatenate([part[i] for part in parts]), ((0, rows), (0, 0)))
+            for i in (2, 3)
+        )
+        return _State(k, v, logits, there)
+
+    def _texts(
+        self, params: Params, state: _State, batch: dict[str, jax.Array]
+    ) -> tuple[tuple[jax.Array, jax.Array], _State]:
+        """Tokens, (B, max_new_tokens) int32, -1 behind the last, and why each ended, (B,) int32."""
+        lengths_B, vocabulary = batch["lengths"], self._model.vocab_size
+        B, most = len(lengths_B), self._sampling.max_new_tokens
+        keys_B = jax.vmap(_key)(batch["words"])
+        model = partial(hidden_with, self._graphdef, params)
         # As many places before the first token as the longest stop looks back.
         back = max(map(len, self._stops), default=1) - 1
         texts = jnp.full((B, back + most), -1, jnp.int32)
@@ -224,7 +273,7 @@ class Generator:
             return (number < most) & (ended == 0).any()
 
         def step(carry: Any) -> Any:
-            number, texts, ended, logits, there, *kept = carry
+            number, texts, ended, (k, v, logits, there) = carry
             new = self._next(logits, there, keys_B, number)
             texts = texts.at[:, back + number].set(jnp.where(ended == 0, new, -1))
             why = self._why(texts, new, number, back)
@@ -234,14 +283,15 @@ class Generator:
                 there = there.at[jnp.arange(B), new].set(True)
             at = lengths_B + number
             mix = caches.token(at)
-            x, head, kept = model(new[:, None], at[:, None], lambda _: mix, caches.Cache(*kept))
-            return number + 1, texts, ended, logits_of(vocabulary, x[:, 0], head), there, *kept[:2]
+            x, head, kept = model(new[:, None], at[:, None], lambda _: mix, caches.Cache(k, v))
+            logits = logits_of(vocabulary, x[:, 0], head)
+            return number + 1, texts, ended, _State(kept.k, kept.v, logits, there)
 
         # What only fills the batch up is waited for by none.
-        begun = jnp.int32(0), texts, jnp.where(lengths_B == 0, ENDED.index("length"), 0)
-        begun = *begun, logits_of(vocabulary, last, head), there, *kept[:2]
-        _, texts, ended, *_ = jax.lax.while_loop(goes_on, step, begun)
-        return texts[:, back:], ended
+        ended = jnp.where(lengths_B == 0, ENDED.index("length"), 0)
+        begun = jnp.int32(0), texts, ended, state
+        _, texts, ended, state = jax.lax.while_loop(goes_on, step, begun)
+        return (texts[:, back:], ended), state
 
     def _next(
         self, logits: jax.Array, there: jax.Array, keys_B: jax.Array, number: jax.Array
@@ -267,6 +317,13 @@ class Generator:
         if self._eos:
             why = jnp.where(jnp.isin(new, jnp.array(self._eos)), ENDED.index("eos"), why)
         return why.astype(jnp.int32)
+
+
+def _lengths(prompts: Sequence[Prompt], rows: int) -> np.ndarray:
+    """The length of each prompt, 0 for rows beyond them, (rows,) int32."""
+    lengths = np.zeros(rows, np.int32)
+    lengths[: len(prompts)] = [len(one.tokens) for one in prompts]
+    return lengths
 
 
 def _key(words: jax.Array) -> jax.Array:

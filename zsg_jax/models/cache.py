@@ -7,6 +7,7 @@ Letters in names give shapes: B sequences, L positions, S places, K key-value he
 for each of them, H head width.
 """
 
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -39,6 +40,22 @@ def empty(config: ModelConfig, batch: int, length: int, dtype: Any) -> Cache:
 
 # Sequences come first: each then writes to a place of its own, in the memory as it lies.
 _SPLIT = (ROWS, None, None, TENSOR, None)
+
+
+def joined(parts: Sequence[jax.Array], batch: int, length: int) -> jax.Array:
+    """The keys, or values, of several caches one after the other, with room to go on.
+
+    Args:
+        parts: (B_i, layers, S_i, K, H) of each.
+        batch, length: sequences and places of the whole, at least as many as all and the longest.
+    """
+
+    def padded(kept: jax.Array, axis: int, size: int) -> jax.Array:
+        widths = [(0, size - kept.shape[axis] if i == axis else 0) for i in range(kept.ndim)]
+        return jnp.pad(kept, widths)
+
+    whole = jnp.concatenate([padded(one, 2, length) for one in parts])
+    return constrain(padded(whole, 0, batch), *_SPLIT)
 
 
 def prompt(segment_ids_BxL: jax.Array, kernel: str) -> Mix:

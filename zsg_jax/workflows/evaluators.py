@@ -104,7 +104,6 @@ def _texts(
     generator = Generator(
         trainer.graphdef,
         trainer.model,
-        trainer.model_params(trainer.abstract_state),
         trainer.mesh,
         sampling,
         eos=sorted(ends | set(closing if len(closing) == 1 else ())),

@@ -12,12 +12,12 @@ import dataclasses
 import os
 import sys
 import tempfile
-import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import made_up
-from measuring import Measured, child, load, machine, table, verdict
+from measuring import Measured, child, table, tell, verdict
 
 from zsg_jax.arrangement.turns import first_length
 from zsg_jax.runtime.errors import UserError
@@ -200,18 +200,9 @@ def main() -> None:
     given = {k: v for k, v in vars(flags).items() if k in names and v is not None}
     for name in flags.cases:
         run, sizes = CASES[name]
-        before, start = load(), time.perf_counter()
         with tempfile.TemporaryDirectory(prefix="zsg_jax-benchmark-") as folder:
-            lines = run(Path(folder), dataclasses.replace(sizes, **given))
-        lines.append(
-            f"load of the machine {before} before, {load()} after; "
-            f"{time.perf_counter() - start:.0f} s in all"
-        )
-        text = "\n".join([*lines, machine()])
-        print(text + "\n", flush=True)
-        if flags.output:
-            flags.output.mkdir(parents=True, exist_ok=True)
-            (flags.output / f"{name}.txt").write_text(text + "\n")
+            case = partial(run, Path(folder), dataclasses.replace(sizes, **given))
+            tell(name, case, flags.output)
 
 
 if __name__ == "__main__":

@@ -11,12 +11,12 @@ measures, functions of `scoring.py`.
 import argparse
 import os
 import sys
-import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
-from measuring import Measured, child, load, machine, table, verdict
+from measuring import Measured, child, table, tell, verdict
 
 from zsg_jax.runtime.errors import UserError
 
@@ -124,17 +124,7 @@ def main() -> None:
     given = flags.rows, flags.batch, flags.runs, flags.new, flags.target
     work = Work(str(model), str(data / "test.jsonl.gz"), *given)
     for name in flags.cases:
-        before, start = load(), time.perf_counter()
-        lines = CASES[name](work)
-        lines.append(
-            f"load of the machine {before} before, {load()} after; "
-            f"{time.perf_counter() - start:.0f} s in all"
-        )
-        text = "\n".join([*lines, machine()])
-        print(text + "\n", flush=True)
-        if flags.output:
-            flags.output.mkdir(parents=True, exist_ok=True)
-            (flags.output / f"{name}.txt").write_text(text + "\n")
+        tell(name, partial(CASES[name], work), flags.output)
 
 
 if __name__ == "__main__":

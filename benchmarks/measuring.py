@@ -84,6 +84,27 @@ def verdict(what: str, value: float, limit: float, *, at_most: bool, unit: str =
     return f"target {what} {sign} {limit:g}{unit}: {value:.2f}{unit}, {'met' if met else 'MISSED'}"
 
 
+def tell(
+    name: str,
+    case: Callable[[], list[str]],
+    output: Path | None,
+    remarks: Callable[[str], list[str]] = lambda before: [],
+) -> None:
+    """Runs a case and prints its lines, the load and the machine; into OUTPUT/NAME.txt, if asked.
+
+    `remarks` are lines more, made of the load before the case.
+    """
+    before, start = load(), time.perf_counter()
+    lines = case()
+    took = f"{time.perf_counter() - start:.0f} s in all"
+    lines.append(f"load of the machine {before} before, {load()} after; {took}")
+    text = "\n".join([*lines, *remarks(before), machine()])
+    print(text + "\n", flush=True)
+    if output:
+        output.mkdir(parents=True, exist_ok=True)
+        (output / f"{name}.txt").write_text(text + "\n")
+
+
 def machine() -> str:
     """Versions and hardware in words, without names of hosts."""
     found = []

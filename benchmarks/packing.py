@@ -12,10 +12,10 @@ each line in a process of its own, one after the other.
 import argparse
 import os
 import sys
-import time
+from functools import partial
 from pathlib import Path
 
-from measuring import Measured, child, load, machine, table, verdict
+from measuring import Measured, child, table, tell, verdict
 
 from zsg_jax.runtime.errors import UserError
 
@@ -77,17 +77,8 @@ def main() -> None:
     if not assets or not (Path(assets) / "models" / "stories260k").is_dir():
         print("packing: skipped, ZSG_JAX_ASSETS names no folder with models/ and data/")
         return
-    before, start = load(), time.perf_counter()
-    lines = measure(assets, flags.steps, flags.micro, flags.runs, flags.long)
-    lines.append(
-        f"load of the machine {before} before, {load()} after; "
-        f"{time.perf_counter() - start:.0f} s in all"
-    )
-    text = "\n".join([*lines, machine()])
-    print(text + "\n", flush=True)
-    if flags.output:
-        flags.output.mkdir(parents=True, exist_ok=True)
-        (flags.output / "packing.txt").write_text(text + "\n")
+    case = partial(measure, assets, flags.steps, flags.micro, flags.runs, flags.long)
+    tell("packing", case, flags.output)
 
 
 if __name__ == "__main__":

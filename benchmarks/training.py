@@ -13,12 +13,12 @@ import argparse
 import os
 import sys
 import tempfile
-import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from measuring import child, load, machine, table, verdict
+from measuring import child, table, tell, verdict
 from turns import alike, mfu, rate, turns
 
 from zsg_jax.runtime.errors import UserError
@@ -198,22 +198,14 @@ def main() -> None:
     parser.add_argument("--tiny", action="store_true", help="only show that it runs")
     parser.add_argument("--output", type=Path, help="folder for one text file a case")
     flags = parser.parse_args()
+
+    def remarks(before: str) -> list[str]:
+        busy = "the machine was busy with other work: neither side's seconds are its own"
+        tiny = "--tiny: a test of the benchmark; no number here means anything"
+        return [busy] * (float(before) > BUSY) + [tiny] * flags.tiny
+
     for name in flags.cases:
-        before, start = load(), time.perf_counter()
-        lines = CASES[name](flags)
-        lines.append(
-            f"load of the machine {before} before, {load()} after; "
-            f"{time.perf_counter() - start:.0f} s in all"
-        )
-        if float(before) > BUSY:
-            lines.append("the machine was busy with other work: neither side's seconds are its own")
-        if flags.tiny:
-            lines.append("--tiny: a test of the benchmark; no number here means anything")
-        text = "\n".join([*lines, machine()])
-        print(text + "\n", flush=True)
-        if flags.output:
-            flags.output.mkdir(parents=True, exist_ok=True)
-            (flags.output / f"training-{name}.txt").write_text(text + "\n")
+        tell(f"training-{name}", partial(CASES[name], flags), flags.output, remarks)
 
 
 if __name__ == "__main__":

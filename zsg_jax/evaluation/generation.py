@@ -23,7 +23,7 @@ from zsg_jax.models.families import ModelConfig
 from zsg_jax.models.model import hidden_with, logits_of
 from zsg_jax.models.placement import Params
 from zsg_jax.runtime.errors import check
-from zsg_jax.training.sharding import place_batch, row_devices
+from zsg_jax.training.sharding import place_own, row_devices
 
 # Lengths are rounded up to a power of two, or to three quarters of one; at least to so many tokens.
 SHORTEST = 32
@@ -177,7 +177,7 @@ class Generator:
                 f"{prompt.id}: its logits are not finite; look at the weights",
             )
         return [
-            self._text(*one) for one, _ in zip(zip(tokens, ended, strict=True), batch, strict=False)
+            self._text(*one) for one in zip(tokens[: len(batch)], ended[: len(batch)], strict=True)
         ]
 
     def _rounded(self, prompt: Prompt) -> int:
@@ -190,7 +190,7 @@ class Generator:
         tokens = np.zeros((self._part, length), np.int32)
         for row, prompt in enumerate(part):
             tokens[row, : len(prompt.tokens)] = prompt.tokens
-        return self._place({"tokens": tokens, "lengths": _lengths(part, self._part)})
+        return place_own({"tokens": tokens, "lengths": _lengths(part, self._part)}, self._mesh)
 
     def _lay_draws(self, batch: Sequence[Prompt]) -> dict[str, jax.Array]:
         """This process's rows of what the tokens of a batch are drawn by."""
@@ -198,12 +198,7 @@ class Generator:
         for row, prompt in enumerate(batch):
             digest = hashlib.sha256(prompt.id.encode()).digest()
             words[row] = prompt.seed, prompt.sample, *np.frombuffer(digest[:8], "<u4")
-        return self._place({"lengths": _lengths(batch, self._size), "words": words})
-
-    def _place(self, laid: dict[str, np.ndarray]) -> dict[str, jax.Array]:
-        local = len(laid["lengths"]) // jax.process_count()
-        own = slice(jax.process_index() * local, (jax.process_index() + 1) * local)
-        return place_batch({name: rows[own] for name, rows in laid.items()}, self._mesh)
+        return place_own({"lengths": _lengths(batch, self._size), "words": words}, self._mesh)
 
     def _text(self, tokens: np.ndarray, ended: Any) -> Written:
         kept = tokens[tokens >= 0].tolist()

@@ -20,7 +20,7 @@ from zsg_jax.models.branches import mixing
 from zsg_jax.models.loss import label_losses
 from zsg_jax.models.model import hidden_with
 from zsg_jax.models.placement import Params
-from zsg_jax.training.sharding import BATCH, place_batch, row_devices
+from zsg_jax.training.sharding import BATCH, place_own, row_devices
 
 NAMES = ("tokens", "positions", "segment_ids", "branch_ids")
 
@@ -176,9 +176,7 @@ class LogLikelihood:
         filled = [*sequences, *[[]] * (self.batch_size - len(sequences))]
         batch = lay(filled, self._length, scored)
         branch = batch.pop("branch")
-        local = self.batch_size // jax.process_count()
-        own = slice(jax.process_index() * local, (jax.process_index() + 1) * local)
-        placed = place_batch({name: rows[own] for name, rows in batch.items()}, self._mesh)
+        placed = place_own(batch, self._mesh)
         return self._step(scored)(params, placed), branch
 
     def _compile(self, scored: int) -> jax.stages.Compiled:

@@ -30,7 +30,7 @@ from zsg_jax.runtime.errors import UserError, check
 from zsg_jax.training.sharding import (
     BATCH,
     heads_fit,
-    place_batch,
+    place_own,
     row_devices,
     shardings,
     vocabulary_padding,
@@ -130,8 +130,6 @@ class RewardModel:
             scores_RxL, slots, ends = under_way.pop(0)
             rewards[slots] = np.asarray(jax.device_get(scores_RxL), np.float64)[ends]
 
-        local = self._batch_size // jax.process_count()
-        own = slice(jax.process_index() * local, (jax.process_index() + 1) * local)
         for start in range(0, len(sequences), self._batch_size):
             part = sequences[start : start + self._batch_size]
             filled = [*part, *[[]] * (self._batch_size - len(part))]
@@ -143,7 +141,7 @@ class RewardModel:
                 for end in np.cumsum(examples.lengths[slots])
             ]
             names = ("tokens", "positions", "segment_ids")
-            placed = place_batch({name: batch[name][own] for name in names}, self._mesh)
+            placed = place_own({name: batch[name] for name in names}, self._mesh)
             slots = [slot for one in part for slot in one]
             places = tuple(np.array(ends).T)
             under_way.append((self._step(length)(self._params, placed), slots, places))

@@ -184,6 +184,18 @@ def vocabulary_padding(vocab_size: int, mesh: Mesh) -> int:
     return -vocab_size % mesh.shape[TENSOR]
 
 
+def place_own(batch: dict[str, np.ndarray], mesh: Mesh) -> dict[str, jax.Array]:
+    """As `place_batch`, of a batch that every process holds whole: each puts its own sequences."""
+    count, index = jax.process_count(), jax.process_index()
+    return place_batch(
+        {
+            name: rows[len(rows) // count * index : len(rows) // count * (index + 1)]
+            for name, rows in batch.items()
+        },
+        mesh,
+    )
+
+
 def place_batch(batch: dict[str, np.ndarray], mesh: Mesh) -> dict[str, jax.Array]:
     """Puts this process's sequences of a batch on its devices, as its part of the global batch."""
     sharding = NamedSharding(mesh, BATCH)

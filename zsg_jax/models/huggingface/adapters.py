@@ -16,7 +16,8 @@ from zsg_jax.models.lora import A, B, LoRA
 from zsg_jax.models.placement import Params
 from zsg_jax.runtime.files import write_json
 
-_BEFORE = "base_model.model."
+CONFIG, WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
+BEFORE = "base_model.model."
 
 
 class _Piece(NamedTuple):
@@ -57,11 +58,11 @@ def write_adapters(
         parts.sort(key=lambda piece: piece.place.part)
         # safetensors writes memory as it lies.
         a = np.ascontiguousarray(np.concatenate([piece.a.T for piece in parts]))
-        tensors[f"{_BEFORE}{name}.lora_A.weight"] = a
-        tensors[f"{_BEFORE}{name}.lora_B.weight"] = _blocks(parts)
+        tensors[f"{BEFORE}{name}.lora_A.weight"] = a
+        tensors[f"{BEFORE}{name}.lora_B.weight"] = _blocks(parts)
         ranks[_target(name)] = lora.rank * len(parts)
-    save_file(tensors, folder / "adapter_model.safetensors", metadata={"format": "pt"})
-    config = folder / "adapter_config.json"
+    save_file(tensors, folder / WEIGHTS, metadata={"format": "pt"})
+    config = folder / CONFIG
     write_json(config, _config(lora, ranks, base=base, fan_in_fan_out=not layout.transposed))
     as_readable_as(config, folder.glob("*.safetensors"))
 

@@ -14,12 +14,12 @@ from safetensors.numpy import load_file
 
 from zsg_jax.models.families import ModelConfig
 from zsg_jax.models.huggingface import unpadded
+from zsg_jax.models.huggingface.adapters import BEFORE, CONFIG, WEIGHTS
 from zsg_jax.models.huggingface.layouts import LAYOUTS, Place, places
 from zsg_jax.models.placement import Params
 from zsg_jax.runtime.errors import UserError, check
 from zsg_jax.runtime.files import need_json
 
-CONFIG, WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
 # What would change the sum that an adapter adds, by the values that are computed here.
 _ONLY: dict[str, tuple[Any, ...]] = {
     "peft_type": ("LORA",),
@@ -129,7 +129,7 @@ def _module(place: Place) -> str:
 
 def _adapted(name: str) -> str:
     """The module that a tensor of the file adapts."""
-    return name.removeprefix("base_model.model.").rpartition(".lora_")[0]
+    return name.removeprefix(BEFORE).rpartition(".lora_")[0]
 
 
 def _sum(
@@ -141,7 +141,7 @@ def _sum(
 ) -> np.ndarray:
     """What is added to the kernel that lies at `place`, of our `shape`, (inputs, outputs)."""
     module = _module(place)
-    names = [f"base_model.model.{module}.lora_{one}.weight" for one in "AB"]
+    names = [f"{BEFORE}{module}.lora_{one}.weight" for one in "AB"]
     found = [tensors[name] for name in names if name in tensors]
     if len(found) < 2:
         check(not found, f"{folder / WEIGHTS}: {names[0]} and {names[1]} go together")

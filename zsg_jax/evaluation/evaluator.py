@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from zsg_jax.models.placement import Params
-from zsg_jax.training.checkpoint import Checkpoints, load_parameters
+from zsg_jax.training.checkpoint import load_parameters
 from zsg_jax.training.trainer import Trainer
 
 
@@ -36,32 +36,26 @@ class Evaluator(Protocol):
         """
 
 
-def evaluate_checkpoint(
-    evaluators: Iterable[Evaluator],
-    trainer: Trainer,
-    checkpoints: Checkpoints,
-    *,
-    step: int | None = None,
-    seed: int = 0,
-    folder: Path | None = None,
+def evaluate(
+    evaluators: Iterable[Evaluator], params: Params, step: int, folder: Path | None = None
 ) -> dict[str, Any]:
-    """Evaluates one checkpoint of a run, on the mesh of `trainer`, which may be another.
-
-    Args:
-        step: the step it was written after; None: the newest that is whole.
-        seed: the run's, from which weights that no checkpoint keeps follow.
-        folder: for records of examples.
-
-    Returns:
-        step, and the fields of all evaluators: what a run's own test record holds.
+    """The fields of all evaluators: what a run's own test record holds of that step.
 
     Raises:
-        UserError: there is no such checkpoint, it is damaged, or a measure is not finite.
+        UserError: a measure is not finite.
     """
-    found = checkpoints.whole(step)
-    record: dict[str, Any] = {"step": int(found.name)}
-    trained = load_parameters(found, trainer.abstract_state["params"])
-    params = trainer.model_params({"params": trained, **trainer.frozen(seed)})
+    fields: dict[str, Any] = {}
     for evaluator in evaluators:
-        record |= evaluator(params, record["step"], folder)
-    return record
+        fields |= evaluator(params, step, folder)
+    return fields
+
+
+def checkpoint_params(trainer: Trainer, checkpoint: Path, seed: int) -> Params:
+    """The parameters of a run's checkpoint, on the mesh of `trainer`, which may be another.
+
+    Args:
+        checkpoint: its folder, as `Checkpoints.whole` gives it.
+        seed: the run's, from which weights that no checkpoint keeps follow.
+    """
+    trained = load_parameters(checkpoint, trainer.abstract_state["params"])
+    return trainer.model_params({"params": trained, **trainer.frozen(seed)})

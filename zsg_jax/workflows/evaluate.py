@@ -16,11 +16,12 @@ from zsg_jax.data.dataset import Dataset
 from zsg_jax.data.pool import TestSet, choose_tokenizer, make_tests
 from zsg_jax.data.tokenize.tokenizer import from_folder
 from zsg_jax.evaluation import predictions
-from zsg_jax.evaluation.evaluator import Evaluator, evaluate_checkpoint
+from zsg_jax.evaluation.evaluator import Evaluator, checkpoint_params, evaluate
 from zsg_jax.evaluation.records import GENERATIONS, json_line, read
 from zsg_jax.evaluation.scores import METRICS as SCORES
 from zsg_jax.models import huggingface
 from zsg_jax.models.huggingface.read_adapters import add_adapters
+from zsg_jax.models.placement import Params
 from zsg_jax.runtime.errors import UserError, check
 from zsg_jax.runtime.files import need_json, read_json, write_bytes, write_json
 from zsg_jax.runtime.progress import say
@@ -163,25 +164,25 @@ def _checkpoints(
         origin = find_origin(study, reading.tokenizer, workdir)
         tests = _tests(config, reading, options.output, stack)
     trainer = make_trainer(study, reading.tokenizer, mesh, origin)
-    measures = _evaluators(make_evaluators(config, tests, reading, trainer, origin))
+    scheduled = make_evaluators(config, tests, reading, trainer, origin)
     for run in runs:
-        kept = trained.checkpoints(run, "--checkpoint")
-        step, seed = int(kept.whole(run.step).name), int(run.name.rpartition("-seed")[2])
+        found = trained.checkpoints(run, "--checkpoint").whole(run.step)
+        step, seed = int(found.name), int(run.name.rpartition("-seed")[2])
+        params = partial(checkpoint_params, trainer, found, seed)
         yield Subject(
             {"run": run.name, "workdir": str(workdir), "step": step},
             options.output / run.name,
-            partial(_measure_checkpoint, measures, trainer, kept, step, seed),
+            partial(_measure, scheduled, params, step),
         )
 
 
-def _measure_checkpoint(
-    measures: list[Evaluator], trainer: Any, kept: Any, step: int, seed: int, folder: Path
+def _measure(
+    scheduled: Iterable[tuple[Evaluator, int]],
+    params: Callable[[], Params],
+    step: int,
+    folder: Path,
 ) -> Record:
-    return evaluate_checkpoint(measures, trainer, kept, step=step, seed=seed, folder=folder)
-
-
-def _evaluators(scheduled: Iterable[tuple[Evaluator, int]]) -> list[Evaluator]:
-    return [evaluator for evaluator, _ in scheduled]
+    return evaluate([evaluator for evaluator, _ in scheduled], params(), step, folder)
 
 
 def _tests(config: ConfigDict, reading: Reading, output: Path, stack: ExitStack) -> TestSet:
@@ -206,16 +207,13 @@ def _model(options: EvaluateOptions, mesh: Mesh, stack: ExitStack) -> Subject:
     origin = find_origin(config, tokenizer, options.output)
     trainer = make_trainer(config, tokenizer, mesh, origin)
     tests = _tests(config, reading, options.output, stack)
-    measures = _evaluators(make_evaluators(config, tests, reading, trainer, origin))
+    scheduled = make_evaluators(config, tests, reading, trainer, origin)
 
-    def measure(output: Path) -> Record:
-        params = trainer.first_params()
+    def params() -> Params:
+        found = trainer.first_params()
         if options.adapters:
-            params = add_adapters(params, trainer.model, Path(options.adapters))
-        record: Record = {}
-        for evaluator in measures:
-            record |= evaluator(params, 0, output)
-        return record
+            found = add_adapters(found, trainer.model, Path(options.adapters))
+        return found
 
     facts = {
         "model": options.model,
@@ -223,7 +221,7 @@ def _model(options: EvaluateOptions, mesh: Mesh, stack: ExitStack) -> Subject:
     }
     if options.adapters:
         facts["adapters"] = options.adapters
-    return Subject(facts, options.output, measure)
+    return Subject(facts, options.output, partial(_measure, scheduled, params, 0))
 
 
 def _texts(options: EvaluateOptions, stack: ExitStack) -> Subject:

@@ -116,7 +116,8 @@ def _texts(
         f"config.evaluation.texts.decoding={texts.decoding!r}: {trainer.model.max_positions} "
         "positions of the model leave no room for a prompt; generate fewer tokens",
     )
-    prompts = encode.encode_prompts(tests.instances, tokenizer, reading.form, limit)
+    instances = list(tests.instances)
+    prompts = encode.encode_prompts(instances, tokenizer, reading.form, limit)
     if count := int((prompts.cut > 0).sum()):
         say(
             f"generation: {count:,} of {len(prompts.ids):,} prompts were cut to {limit} tokens, by "
@@ -124,10 +125,10 @@ def _texts(
         )
     reward, words = None, texts.rouge_tokenizer
     if "reward" in evaluation.metrics:
-        reward = reward_model(texts, trainer.mesh).of(tests.instances)
+        reward = reward_model(texts, trainer.mesh).of(instances)
     return TextEvaluator(
         generator,
-        tests.instances,
+        instances,
         prompts.ids,
         decode=tokenizer.decode,
         metrics=[name for name in evaluation.metrics if name in SCORES],

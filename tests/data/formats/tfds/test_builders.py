@@ -108,7 +108,7 @@ def example(**columns):
         type = "int64_list" if isinstance(values[0], int) else "bytes_list"
         feature = message.features.feature[name.replace("__", "/")]
         getattr(feature, type).value.extend(values)
-    return message.SerializeToString()
+    return message.SerializeToString(deterministic=True)
 
 
 def test_lists_of_lists_of_unlike_lengths_are_read(tmp_path, written):

@@ -24,7 +24,7 @@ def record(number, **changed):
     message = Example()
     for name, values in (columns | changed).items():
         message.features.feature[name].bytes_list.value.extend(values)
-    return message.SerializeToString()
+    return message.SerializeToString(deterministic=True)
 
 
 @pytest.fixture

@@ -6,6 +6,7 @@ from functools import cached_property, partial
 import numpy as np
 
 from zsg_jax.arrangement.arrangement import Arrangement
+from zsg_jax.arrangement.diverse import Neighbourhoods
 from zsg_jax.arrangement.permutations import Tasks, number_tasks
 from zsg_jax.arrangement.turns import first_length, tmta
 from zsg_jax.runtime.errors import check
@@ -132,6 +133,11 @@ class Comparison:
         assert found.means is not None
         of_tasks = distances(found.means, self._test, distance=self.distance, search=self._search)
         return self._wsd(of_tasks.minimum, of_tasks.average)
+
+    @cached_property
+    def neighbourhoods(self) -> Neighbourhoods:
+        """Which training examples are near to one another."""
+        return Neighbourhoods(self._train, search=self._search)
 
     @cached_property
     def transport(self) -> Transport:

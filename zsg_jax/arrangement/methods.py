@@ -45,6 +45,7 @@ class Method(NamedTuple):
         criterion: what it goes by; None: TMTA's turns, or nothing that depends on the test set.
         shuffles: whether the seed matters, so that NAME@SEED has a meaning.
         by_task: whether the tasks of the training examples matter.
+        facts: gives what else is to be told of it, as JSON values.
     """
 
     arrange: Callable[[Comparison, int], Arrangement]
@@ -52,6 +53,7 @@ class Method(NamedTuple):
     criterion: Criterion | None = None
     shuffles: bool = False
     by_task: bool = False
+    facts: Callable[[Comparison], dict[str, Any]] = lambda comparison: {}
 
 
 class Pattern(NamedTuple):
@@ -230,6 +232,22 @@ def _subset(
     )
 
 
+def _diverse(number: int) -> Method:
+    """So many examples that stand for the whole pool, whatever the test set is."""
+
+    def wanted(comparison: Comparison) -> int:
+        check(
+            number <= len(comparison),
+            f"'diverse-{number}' asks for {number:,} rows of {len(comparison):,}; ask for fewer",
+        )
+        return min(number, comparison.wanted)
+
+    return Method(
+        lambda c, seed: c.within_budget(c.neighbourhoods.first(wanted(c))),
+        facts=lambda c: c.neighbourhoods.facts(wanted(c)),
+    )
+
+
 PATTERNS = (
     Pattern(
         "tmta-turns-A-B",
@@ -248,6 +266,11 @@ PATTERNS = (
         "write uniform-K for every K-th row of every task from the nearest to the farthest, "
         "K ≥ 1, as in uniform-5 or uniform-5-shuffled",
         uniform,
+    ),
+    Pattern(
+        "diverse-N",
+        "write diverse-N for N rows that stand for all others, N ≥ 1, as in diverse-1000",
+        _diverse,
     ),
 )
 NAMES = (*METHODS, *(pattern.name for pattern in PATTERNS))
@@ -310,10 +333,12 @@ def made_with(name: str, comparison: Comparison) -> dict[str, Any]:
     """What else a reader of the arrangement `name` must know, as JSON values.
 
     The distance; of an order by distance what the distance is, with WSD's weights or the transport
-    plan: whether it is exact, else its entropy, iterations and error.
+    plan: whether it is exact, else its entropy, iterations and error; of `diverse-N` the lengths of
+    lists, F and the share covered.
     """
-    facts: dict[str, Any] = {"metric": comparison.distance}
-    criterion = parse(name, 0)[0].criterion
+    method = parse(name, 0)[0]
+    facts: dict[str, Any] = {"metric": comparison.distance, **method.facts(comparison)}
+    criterion = method.criterion
     if criterion is not None:
         facts["distance"] = _meaning(criterion, comparison)
         facts |= criterion.facts(comparison)

@@ -20,12 +20,13 @@ import numpy as np
 from measuring import load, machine, verdict
 from torch_decoder import Peer
 
+from zsg_jax.data.rewriting.drawing import Scoring
+from zsg_jax.data.rewriting.forms import Writer
+from zsg_jax.data.rewriting.rows import Draws, Rewrites
+from zsg_jax.data.rewriting.rules import Language, check_unseen, draw_rules
 from zsg_jax.diversity import sweep
-from zsg_jax.diversity.cells import Cell, CellData, Scoring
-from zsg_jax.diversity.forms import Writer
+from zsg_jax.diversity.cells import Cell, CellData
 from zsg_jax.diversity.program import Program, Recipe, model_config
-from zsg_jax.diversity.rewrites import Draws, Rewrites
-from zsg_jax.diversity.rules import Language, check_unseen, draw_rules
 from zsg_jax.diversity.runs import Settings
 
 ROWS, PLAIN, RULES = 1_000_000, 10_000, 10_000

@@ -26,7 +26,8 @@ def _parser() -> command_line.Parser:
     source = (
         "JSON lines or a JSON array (.gz too), .parquet, a folder of these or of a data set of "
         "datasets, a Natural Instructions task list (.txt), hub:OWNER/NAME[:SPLIT], or of TFDS "
-        "FOLDER[:SPLIT] or tfds:NAME[/CONFIG][:VERSION][:SPLIT][@DATA_DIR]"
+        "FOLDER[:SPLIT] or tfds:NAME[/CONFIG][:VERSION][:SPLIT][@DATA_DIR]; or string rewriting, "
+        "rewrites:KEY=VALUE,…"
     )
     add("--train", f"training rows: {source}", metavar="FILE", required=True)
     add("--test", f"test rows to arrange toward: {source}", metavar="FILE", required=True)

@@ -27,7 +27,8 @@ def default_config() -> ConfigDict:
     # JSON lines or a JSON array (.gz too), .parquet, a folder of these or of a data set of
     # `datasets`, a list of Natural Instructions tasks (.txt), hub:OWNER/NAME[:SPLIT], a data set of
     # TFDS (FOLDER[:SPLIT] or tfds:NAME[/CONFIG][:VERSION][:SPLIT][@DATA_DIR]), a mixture of such
-    # (.mix.json), or "rewrites": string rewriting, made on the spot.
+    # (.mix.json), or string rewriting made on the spot: "rewrites", which data.rewrites describes,
+    # or rewrites:KEY=VALUE,…, rows of the instruction-diversity study.
     data.train = "rewrites"
     data.test = "rewrites"
     # What the rows of both look like, from SCHEMAS in zsg_jax/data/schemas; "auto" tells it by the

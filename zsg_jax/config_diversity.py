@@ -26,7 +26,7 @@ def diversity_config() -> ConfigDict:
     grid.exponent = (0.0,)
     # How often a string holds x: a count, or several joined by +, each in as many rows.
     grid.occurrences = ("1",)
-    # Families of rules, as in zsg_jax/diversity/families.py: "free", "repeat:3-6+mirror:3", …
+    # Families of rules, as in zsg_jax/data/rewriting/families.py: "free", "repeat:3-6+mirror:3", …
     grid.families = ("free",)
     # Letters of x, y and z.
     grid.lengths = ("3/3/10",)

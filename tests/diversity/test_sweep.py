@@ -8,10 +8,11 @@ import jax
 import numpy as np
 import pytest
 
+from zsg_jax.data.rewriting.drawing import Scoring
+from zsg_jax.data.rewriting.rows import CHUNK
 from zsg_jax.diversity import runs, sweep
-from zsg_jax.diversity.cells import Cell, CellData, Scoring, grid
+from zsg_jax.diversity.cells import Cell, CellData, grid
 from zsg_jax.diversity.program import Program, Recipe, model_config
-from zsg_jax.diversity.rewrites import CHUNK
 from zsg_jax.diversity.runs import Settings, ended, folder_of, score
 from zsg_jax.evaluation.decoding import Sampling
 from zsg_jax.evaluation.generation import Generator, Prompt
@@ -254,7 +255,7 @@ def test_learning_rates_rise_and_fall_as_told():
     [
         ({"rules": ()}, "grid.rules is empty"),
         ({"rules": (5, 5)}, "names a value twice"),
-        ({"rules": (0,)}, "rules=0 of a cell must be at least 1"),
+        ({"rules": (0,)}, "rules=0 must be at least 1"),
         ({"lengths": ("3/3",)}, "give the letters of x, y and z as 3/3/10"),
         ({"occurrences": ("1-3",)}, "several as 1\\+2\\+3"),
     ],

@@ -230,8 +230,9 @@ def open_dataset(path: str | Path, options: ReadOptions, side: str = "train") ->
     Args:
         path: JSON lines or a JSON array (.json), either as gzip if its name ends in .gz; .parquet,
             .arrow; the folder of a data set of `datasets`, or of files of these; a list of Natural
-            Instructions tasks (.txt); "hub:OWNER/NAME[:SPLIT]"; or a data set of TFDS, by folder
-            or name, as `tfds.address` reads it.
+            Instructions tasks (.txt); "hub:OWNER/NAME[:SPLIT]"; "rewrites:KEY=VALUE,…", as
+            `rewriting.address` reads it; or a data set of TFDS, by folder or name, as
+            `tfds.address` reads it.
         options: how it is read.
         side: "train" or "test", as `natural_instructions.records` takes it.
 

@@ -11,6 +11,7 @@ import numpy as np
 from zsg_jax.data.formats.jsonl import json_file
 from zsg_jax.data.formats.tables import HUB
 from zsg_jax.data.formats.tfds import PREFIX
+from zsg_jax.data.rewriting import address
 from zsg_jax.data.sampling import draw, sample
 from zsg_jax.runtime.errors import check, did_you_mean
 
@@ -54,8 +55,8 @@ def is_mixture(path: str | Path) -> bool:
 def read_mixture(path: str | Path) -> Mixture:
     """Reads `{"sources": [{"path", "name", "weight", "cap", "format"}, …], "rows", "seed"}`.
 
-    A source needs "path", from the file's own folder, "hub:…" or "tfds:…"; its name is by default
-    the path's without suffixes. Either every source has a weight or none has.
+    A source needs "path", from the file's own folder, "hub:…", "tfds:…" or "rewrites:…"; its name
+    is by default the path's without suffixes. Either every source has a weight or none has.
 
     Raises:
         UserError: naming the file, the entry and what is wrong with it.
@@ -168,9 +169,11 @@ def _entry(path: Path, number: int, given: Any) -> Entry:
         value = given.get(key, "" if key == "path" else "one")
         check(isinstance(value, str) and bool(value.strip()), f'{label}: "{key}" must be a string')
     named = given["path"]
-    source = Path(named) if named.startswith((HUB, PREFIX)) else path.parent / named
+    elsewhere = named.startswith((HUB, PREFIX, address.PREFIX))
+    source = Path(named) if elsewhere else path.parent / named
     check(not is_mixture(source), f"{label}: {source} is a mixture itself; list its sources here")
-    name = given.get("name", source.name.partition(".")[0] or source.name)
+    plain = source.name.partition(".")[0] or source.name
+    name = given.get("name", "rewrites" if address.is_address(source) else plain)
     label = f"{label} ({name!r})"
     check("/" not in name and name.isprintable(), f'{label}: "name" must be plain, without "/"')
     weight = given.get("weight")

@@ -8,56 +8,34 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from zsg_jax.diversity.forms import Encoded, Writer, joined
-from zsg_jax.diversity.rewrites import CHUNK, Draws, Rewrites
-from zsg_jax.diversity.rules import Language, Rules, check_unseen, draw_rules
-from zsg_jax.runtime.errors import UserError, check
+from zsg_jax.data.rewriting.drawing import (
+    Drawing,
+    Scoring,
+    draw_sides,
+    generator,
+    train_rows,
+    unseen_rows,
+)
+from zsg_jax.data.rewriting.forms import Encoded, Writer, joined
+from zsg_jax.data.rewriting.rows import CHUNK, Rewrites
+from zsg_jax.runtime.errors import check
 
 
 @dataclass(frozen=True)
-class Cell:
+class Cell(Drawing):
     """One model of the grid; a field is an axis.
 
+    Rows to train on are met again epoch after epoch, unless every one is fresh.
+
     Attributes:
-        rules: I, instructions trained on.
-        samples: S, different rows an instruction, met again epoch after epoch; 0: every row of the
-            run is a fresh one.
-        pool: the same told as I·S; 0: as `samples` says.
-        no_ops: share of training rows whose instruction does not apply.
-        exponent: α of the power law of the instructions' shares; 0: equal shares.
-        occurrences: how often a string holds x: a count, or several joined by +.
-        families: the mix of rules, as `families.parse_mix` reads it.
-        lengths: X/Y/Z, letters of x, y and z.
-        list_length: R, rules of an instruction.
-        limit: applications at most of a row; 1 is the paper's task.
-        encrypted: whether rows are under a letter cipher.
         learning_rate: at its peak.
-        seed: of the weights, the rules and the rows.
+        seed: of the weights too.
     """
 
-    rules: int = 1024
-    samples: int = 0
-    pool: int = 0
-    no_ops: float = 0.0
-    exponent: float = 0.0
-    occurrences: str = "1"
-    families: str = "free"
-    lengths: str = "3/3/10"
-    list_length: int = 1
-    limit: int = 1
-    encrypted: bool = False
     learning_rate: float = 4e-3
-    seed: int = 0
 
     def __post_init__(self) -> None:
-        for name, least in {"rules": 1, "samples": 0, "pool": 0, "exponent": 0, "seed": 0}.items():
-            value = getattr(self, name)
-            check(value >= least, f"{name}={value} of a cell must be at least {least}")
-        check(
-            not (self.samples and self.pool),
-            f"samples={self.samples} and pool={self.pool} of a cell both say how many rows there "
-            "are; set one of them to 0",
-        )
+        super().__post_init__()
         check(self.learning_rate > 0, f"learning_rate={self.learning_rate} must be above 0")
 
     @property
@@ -71,35 +49,8 @@ class Cell:
                 parts.append(f"{one.name}-{plain}")
         return ",".join([*parts, f"seed{self.seed}"])
 
-    @property
-    def draws(self) -> Draws:
-        """How its training rows are drawn."""
-        return Draws(self.no_ops, counts(self.occurrences), self.exponent or None)
 
-    def language(self, letters: int) -> Language:
-        """What decides the shape of its arrays."""
-        parts = self.lengths.split("/")
-        if len(parts) != 3 or not all(part.isdecimal() for part in parts):
-            raise UserError(f"lengths={self.lengths!r}: give the letters of x, y and z as 3/3/10")
-        x, y, z = map(int, parts)
-        language = Language(x, y, z, letters, self.list_length, self.limit, self.encrypted)
-        language.check()
-        return language
-
-
-AXES = tuple(one.name for one in fields(Cell))
-
-
-def counts(text: str) -> tuple[int, ...]:
-    """ "1+5+10" as (1, 5, 10).
-
-    Raises:
-        UserError: for what is no list of counts.
-    """
-    parts = text.split("+")
-    if not all(part.isdecimal() for part in parts):
-        raise UserError(f"occurrences={text!r}: give a count, or several as 1+2+3")
-    return tuple(map(int, parts))
+AXES = (*(one.name for one in fields(Cell) if one.name != "seed"), "seed")
 
 
 def grid(axes: Mapping[str, Sequence[Any]]) -> list[Cell]:
@@ -114,27 +65,6 @@ def grid(axes: Mapping[str, Sequence[Any]]) -> list[Cell]:
     return [
         Cell(**dict(zip(axes, values, strict=True))) for values in itertools.product(*axes.values())
     ]
-
-
-@dataclass(frozen=True)
-class Scoring:
-    """What every cell is scored on; the unseen rules and rows are the same for cells of a language.
-
-    Attributes:
-        rows: scored of unseen rules, and as many of trained ones.
-        rules: unseen rules.
-        families: their mix; "": the cell's own.
-        no_ops: share of the rows to which no rule applies.
-        occurrences: as `Cell.occurrences`.
-        seed: of these rules and rows.
-    """
-
-    rows: int = 500
-    rules: int = 500
-    families: str = ""
-    no_ops: float = 0.0
-    occurrences: str = "1"
-    seed: int = 0
 
 
 class Scored(NamedTuple):
@@ -161,24 +91,20 @@ class CellData:
         Raises:
             UserError: the cell asks for what cannot be drawn.
         """
-        self.language = cell.language(letters)
+        sides = draw_sides(cell, scoring, letters)
+        self.language, train = sides.language, sides.train
         self.writer = Writer(form, self.language)
         self._batch_size, self._seed = batch_size, cell.seed
-        mix = scoring.families or cell.families
-        test = draw_rules(self.language, mix, scoring.rules, _random(scoring.seed, 0))
-        train = draw_rules(
-            self.language, cell.families, cell.rules, _random(cell.seed, 1), unlike=test
-        )
-        check_unseen(train, test)
         few = np.linspace(0, len(train) - 1, min(len(train), scoring.rows)).astype(np.int64)
         some = replace(train, x=train.x[few], y=train.y[few], kind=train.kind[few])
-        self.unseen = self._scored(test, scoring, (scoring.seed, 2))
-        self.seen = self._scored(some, scoring, (cell.seed, 3))
-        total = steps * batch_size
-        self._pool = min(cell.pool or cell.rules * cell.samples or total, total)
-        self._stream = Rewrites(
-            self.language, train, cell.draws, rows=self._pool, seed=(cell.seed, 4)
+        seed = (cell.seed, 3)
+        self.unseen = self._scored(unseen_rows(sides, scoring))
+        self.seen = self._scored(
+            Rewrites(self.language, some, scoring.draws, rows=scoring.rows, seed=seed)
         )
+        total = steps * batch_size
+        self._pool = min(cell.different or total, total)
+        self._stream = train_rows(sides, cell, self._pool)
         self._once = self._pool == total
         self._cached: dict[int, tuple[np.ndarray, np.ndarray]] = {}
 
@@ -191,7 +117,7 @@ class CellData:
         at = np.arange(first * B, (first + count) * B)
         epoch, place = at // self._pool, at % self._pool
         for one in np.unique(epoch[epoch > 0]):
-            order = _random(self._seed, 5, int(one)).permutation(self._pool)
+            order = generator(self._seed, 5, int(one)).permutation(self._pool)
             place[epoch == one] = order[place[epoch == one]]
         numbers = np.unique(place // CHUNK)
         if self._once:
@@ -208,9 +134,8 @@ class CellData:
             lengths[rows] = counted[place[rows] % CHUNK]
         return tokens.reshape(count, B, -1), lengths.reshape(count, B)
 
-    def _scored(self, rules: Rules, scoring: Scoring, seed: tuple[int, ...]) -> Scored:
-        draws = Draws(scoring.no_ops, counts(scoring.occurrences))
-        chunks = list(Rewrites(self.language, rules, draws, rows=scoring.rows, seed=seed))
+    def _scored(self, stream: Rewrites) -> Scored:
+        chunks, rules = list(stream), stream.rules
         encoded = joined([self.writer.encode(rows) for rows in chunks])
         instruction = np.concatenate([rows.instruction for rows in chunks])
         names = np.array([str(kind) for kind in rules.kinds])
@@ -221,7 +146,3 @@ class CellData:
 def chain(digest: str, tokens: np.ndarray) -> str:
     """The SHA-256 of all tokens so far: of the digest before, and of those that came since."""
     return hashlib.sha256(digest.encode() + tokens.tobytes()).hexdigest()
-
-
-def _random(*seed: int) -> np.random.Generator:
-    return np.random.Generator(np.random.PCG64(np.random.SeedSequence(seed)))

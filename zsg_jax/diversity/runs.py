@@ -11,7 +11,8 @@ import jax
 import numpy as np
 from safetensors.numpy import load_file, save_file
 
-from zsg_jax.diversity.cells import Cell, CellData, Scored, Scoring, chain
+from zsg_jax.data.rewriting.drawing import Scoring
+from zsg_jax.diversity.cells import Cell, CellData, Scored, chain
 from zsg_jax.diversity.program import Recipe
 from zsg_jax.runtime.errors import UserError
 from zsg_jax.runtime.files import read_json, write_bytes, write_json

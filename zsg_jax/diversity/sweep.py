@@ -17,8 +17,8 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import NamedSharding, PartitionSpec
 
+from zsg_jax.data.rewriting.forms import Writer
 from zsg_jax.diversity.cells import Cell
-from zsg_jax.diversity.forms import Writer
 from zsg_jax.diversity.program import Program, State, model_config
 from zsg_jax.diversity.runs import CellRun, Settings, ended, folder_of
 from zsg_jax.runtime.progress import bar, count, say

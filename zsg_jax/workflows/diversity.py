@@ -8,8 +8,9 @@ from ml_collections import ConfigDict
 
 from zsg_jax.config import flatten
 from zsg_jax.config_diversity import diversity_config
+from zsg_jax.data.rewriting.drawing import Scoring
 from zsg_jax.diversity import sweep
-from zsg_jax.diversity.cells import AXES, Cell, Scoring, grid
+from zsg_jax.diversity.cells import AXES, Cell, grid
 from zsg_jax.diversity.program import LOSSES, Recipe, model_config
 from zsg_jax.diversity.runs import Settings
 from zsg_jax.runtime.errors import check

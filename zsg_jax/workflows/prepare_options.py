@@ -69,7 +69,8 @@ def check_options(options: PrepareOptions) -> None:
     for side in ("train", "test"):
         check(
             getattr(options, side) != REWRITES,
-            f"--{side} {REWRITES}: is made on the spot by every study; give a file",
+            f"--{side} {REWRITES}: is made on the spot by every study; give a file, or say which "
+            f"rows, as {REWRITES}:rules=1024,samples=10",
         )
     check(
         bool(options.test) or not options.split,

@@ -9,6 +9,7 @@ from typing import NamedTuple
 
 from zsg_jax.data.formats import natural_instructions, tables, tfds
 from zsg_jax.data.formats.jsonl import Record, array_records, begins_array, lines
+from zsg_jax.data.rewriting import address
 from zsg_jax.runtime.errors import UserError
 
 ReadTasks = Callable[[Path], Iterator[Record]]
@@ -52,6 +53,7 @@ LINES, TASKS, TFDS = "lines", "tasks", "tfds"
 # The first that applies is the source's.
 FORMATS = {
     "hub": Format(lambda path: str(path).startswith(tables.HUB), tables.hub_records),
+    "rewriting": Format(address.is_address, address.records),
     TFDS: Format(tfds.is_tfds, tfds.tfds_records),
     "datasets": Format(tables.is_saved, tables.saved_records),
     "folder": Format(Path.is_dir, _folder_records),

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from zsg_jax.diversity.rules import Language, Rules
-from zsg_jax.diversity.strings import rewrite, strings_with
+from zsg_jax.data.rewriting.rules import Language, Rules
+from zsg_jax.data.rewriting.strings import rewrite, strings_with
 from zsg_jax.runtime.errors import UserError, check
 
 CHUNK = 1 << 15

@@ -10,8 +10,8 @@ from typing import NamedTuple
 
 import numpy as np
 
-from zsg_jax.diversity.rewrites import Rows
-from zsg_jax.diversity.rules import LETTERS, PAD, Language
+from zsg_jax.data.rewriting.rows import Rows
+from zsg_jax.data.rewriting.rules import LETTERS, PAD, Language
 from zsg_jax.runtime.errors import UserError, check, did_you_mean
 
 END = "$"

@@ -6,7 +6,7 @@ N rows, R rules a row, X, Y, Z letters; strings are uint8 letters with `PAD` aft
 import numpy as np
 from numpy.lib.stride_tricks import sliding_window_view
 
-from zsg_jax.diversity.rules import PAD
+from zsg_jax.data.rewriting.rules import PAD
 from zsg_jax.runtime.errors import UserError
 
 # Letters that are compared at every place; the rest is, where these are alike.

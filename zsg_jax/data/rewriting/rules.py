@@ -5,7 +5,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from zsg_jax.diversity.families import Kind, draw, keys, parse_mix
+from zsg_jax.data.rewriting.families import Kind, draw, keys, parse_mix
 from zsg_jax.runtime.errors import UserError, check
 
 # Letters as characters, of which an alphabet of A has the first A.

@@ -8,9 +8,9 @@ import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
-from zsg_jax.diversity.forms import Writer
-from zsg_jax.diversity.rewrites import CHUNK, Draws, Rewrites
-from zsg_jax.diversity.rules import LETTERS, Language, check_unseen, draw_rules
+from zsg_jax.data.rewriting.forms import Writer
+from zsg_jax.data.rewriting.rows import CHUNK, Draws, Rewrites
+from zsg_jax.data.rewriting.rules import LETTERS, Language, check_unseen, draw_rules
 from zsg_jax.runtime.errors import UserError
 
 

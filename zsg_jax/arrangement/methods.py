@@ -12,7 +12,7 @@ import numpy as np
 from zsg_jax.arrangement import permutations
 from zsg_jax.arrangement.arrangement import Arrangement
 from zsg_jax.arrangement.comparison import Comparison, Needs
-from zsg_jax.arrangement.subsets import halves, polar, turn_range, uniform
+from zsg_jax.arrangement.subsets import halves, of_tasks, polar, turn_range, uniform
 from zsg_jax.runtime.errors import UserError, check, did_you_mean
 
 STRONG = 10.0  # a weight of WSD's average from which on the minimum hardly counts
@@ -248,6 +248,20 @@ def _diverse(number: int) -> Method:
     )
 
 
+def _tasks(number: int) -> Method:
+    """Examples of so many tasks alone."""
+
+    def arrange(comparison: Comparison, seed: int) -> Arrangement:
+        budget = None if comparison.budget is None else comparison.wanted
+        try:
+            order = of_tasks(comparison.tasks, number, budget, seed)
+        except UserError as error:
+            raise UserError(f"'tasks-{number}': {error}") from None
+        return comparison.within_budget(order)
+
+    return Method(arrange, shuffles=True, by_task=True)
+
+
 PATTERNS = (
     Pattern(
         "tmta-turns-A-B",
@@ -271,6 +285,11 @@ PATTERNS = (
         "diverse-N",
         "write diverse-N for N rows that stand for all others, N ≥ 1, as in diverse-1000",
         _diverse,
+    ),
+    Pattern(
+        "tasks-N",
+        "write tasks-N for a budget of rows from N tasks alone, N ≥ 1, as in tasks-16",
+        _tasks,
     ),
 )
 NAMES = (*METHODS, *(pattern.name for pattern in PATTERNS))

@@ -3,7 +3,7 @@
 import numpy as np
 
 from zsg_jax.arrangement.arrangement import Arrangement
-from zsg_jax.arrangement.permutations import rank_in_task
+from zsg_jax.arrangement.permutations import random, rank_in_task
 from zsg_jax.runtime.errors import check
 
 
@@ -28,6 +28,50 @@ def uniform(distance: np.ndarray, tasks: np.ndarray, k: int) -> np.ndarray:
     """Every k-th example of each task by distance, its nearest included; else as `polar`."""
     order, rank = _by_task(distance, tasks)
     return order[rank % k == 0]
+
+
+def of_tasks(tasks: np.ndarray, n: int, budget: int | None, seed: int) -> np.ndarray:
+    """As many examples of each of n tasks that are drawn, and no others, shuffled.
+
+    How many tasks does it take? So the budget is the same whatever n is, no example is met twice,
+    and tasks that hold too few are not drawn. The order is that of `permutations.random` without
+    the examples that are left out.
+
+    Args:
+        tasks: (N,) int64, each example's task as a number from 0.
+        n: tasks, at least 1.
+        budget: examples in all; where n does not divide it, some tasks give one more. None: all
+            examples of n tasks, whose sizes may differ.
+        seed: of the tasks and the order; PCG64.
+
+    Returns:
+        (budget,) int64 indices.
+
+    Raises:
+        UserError: fewer than n tasks hold their share.
+    """
+    order = random(len(tasks), seed)
+    size = np.bincount(tasks)
+    least = 1 if budget is None else -(-budget // n)
+    drawn = np.random.Generator(np.random.PCG64([seed, 1])).permutation(len(size))
+    drawn = drawn[size[drawn] >= least][:n]
+    shares = f", {least:,} rows of each" if budget is not None else ""
+    check(
+        len(drawn) == n,
+        f"{n:,} tasks{shares}: of {len(size):,} tasks only {len(drawn):,} hold so many; ask for "
+        "fewer tasks, or for another budget",
+    )
+    check(
+        budget is None or budget >= n,
+        f"{n:,} tasks have no room in a budget of {budget or 0:,} rows; ask for fewer tasks",
+    )
+    share = np.zeros(len(size), np.int64)
+    share[drawn] = len(tasks) if budget is None else budget // n
+    share[drawn[: 0 if budget is None else budget % n]] += 1
+    together = np.argsort(tasks[order], kind="stable")
+    rank = np.empty(len(tasks), np.int64)
+    rank[together] = rank_in_task(tasks[order][together])
+    return order[rank < share[tasks[order]]]
 
 
 def turn_range(arrangement: Arrangement, a: int, b: int) -> Arrangement:

@@ -6,9 +6,11 @@ from absl import app, flags, logging
 from ml_collections import config_flags
 
 from zsg_jax.config import default_config, flatten
+from zsg_jax.config_diversity import STUDY, diversity_config
 from zsg_jax.runtime import cli as command_line
-from zsg_jax.runtime.errors import UserError
+from zsg_jax.runtime.errors import UserError, check
 from zsg_jax.workflows import plan as command
+from zsg_jax.workflows import plan_diversity
 
 _CONFIG = config_flags.DEFINE_config_file(
     "config",
@@ -34,20 +36,19 @@ def main(argv: Sequence[str]) -> None:
     config = command_line.loaded_config(_CONFIG.value)
     if not _TOPOLOGY.value:
         raise UserError("--topology is missing; give a machine such as --topology v5p:2x2x2")
-    advice = command.run(
-        config,
-        _TOPOLOGY.value,
-        rows=_ROWS.value,
-        memory_gb=_MEMORY_GB.value,
-        as_json=_JSON.value,
-    )
+    machine, memory, json = _TOPOLOGY.value, _MEMORY_GB.value, _JSON.value
+    if config.get("study") == STUDY:
+        check(_ROWS.value is None, "--rows: the config tells them; set training.steps instead")
+        advice = plan_diversity.run(config, machine, memory_gb=memory, as_json=json)
+    else:
+        advice = command.run(config, machine, rows=_ROWS.value, memory_gb=memory, as_json=json)
     if advice is not None:
         command_line.fail(advice)
 
 
 def run() -> None:
     """The command, with the flags of `sys.argv`."""
-    parse = command_line.parser(flatten(default_config()))
+    parse = command_line.parser(flatten(diversity_config()) | flatten(default_config()))
     app.run(command_line.guard(main), flags_parser=parse)
 
 

@@ -147,13 +147,23 @@ class Program:
         """
         return self._call("score", params, tokens)
 
-    def _call(self, name: str, *arguments: Any) -> Any:
-        """Calls a compiled function; of threads that come at once, one compiles it."""
+    def compile(self, name: str, *arguments: Any) -> Any:
+        """The compiled function of a name; of threads that come at once, one compiles it.
+
+        Arguments may be shapes alone.
+        """
         shapes = tuple((np.shape(leaf), leaf.dtype) for leaf in jax.tree.leaves(arguments))
         with self._lock:
             if (name, shapes) not in self.compiled:
                 self.compiled[name, shapes] = self._jitted[name].lower(*arguments).compile()
-        return self.compiled[name, shapes](*arguments)
+        return self.compiled[name, shapes]
+
+    def abstract_state(self, seed: Any) -> Any:
+        """The shapes of what `initialize` gives."""
+        return jax.eval_shape(self._jitted["initialize"], seed)
+
+    def _call(self, name: str, *arguments: Any) -> Any:
+        return self.compile(name, *arguments)(*arguments)
 
     def _optimizer(self, rate: Any) -> optax.GradientTransformation:
         r = self.recipe

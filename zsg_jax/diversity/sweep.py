@@ -44,10 +44,15 @@ def plan(cells: int, stack: int) -> Plan:
     if jax.default_backend() == "cpu":
         cores = max(1, min(len(os.sched_getaffinity(0)), cells))
         return Plan(None, cores, f"{count(cores, 'cell')} at once, each on one core")
-    rows = max(1, min(stack, -(-cells // devices) * devices) // devices) * devices
+    rows = stack_size(cells, stack, devices)
     mesh = jax.make_mesh((devices,), ("cells",))
     where = NamedSharding(mesh, PartitionSpec("cells"))
     return Plan(where, rows, f"stacks of {count(rows, 'cell')} over {count(devices, 'device')}")
+
+
+def stack_size(cells: int, stack: int, devices: int) -> int:
+    """How many of so many cells are computed as one array, `stack` at most, over devices."""
+    return max(1, min(stack, -(-cells // devices) * devices) // devices) * devices
 
 
 def run(cells: Sequence[Cell], settings: Settings, workdir: Path, how: Plan | None = None) -> None:

@@ -3,7 +3,8 @@
 from dataclasses import asdict
 from typing import Any
 
-from zsg_jax.planning.estimate import Estimate, Work, days
+from zsg_jax.planning.chips import Chip
+from zsg_jax.planning.estimate import Estimate, Memory, Work, days
 
 MILLION = 1_000_000
 PARTS = (
@@ -75,32 +76,38 @@ def as_text(plan: Estimate, rows: int | None, batch_size: int) -> str:
             "an estimate: compiled for simulated CPU devices, which keep bfloat16 products in "
             "float32; a GPU's compiler fuses and schedules otherwise"
         )
-    lines += ["", "memory of a chip"]
-    for name, words in PARTS:
-        number = getattr(plan.memory, name)
-        if number or name == "temporaries":
-            lines.append(f"  {words:<28} {bytes_text(number):>12}")
-    share = plan.memory.usable / one.chip.memory
-    lines += [
-        f"  {'together':<28} {bytes_text(plan.memory.total):>12}",
-        f"  {'usable':<28} {bytes_text(plan.memory.usable):>12}  {share:.0%} of "
-        f"{bytes_text(one.chip.memory)}{_usable_note(one.chip.kind, share)}",
-        f"  {'fits' if plan.memory.fits else 'does not fit'}: "
-        f"{plan.memory.total / plan.memory.usable:.0%} of what is usable",
-    ]
+    lines += memory_lines(plan.memory, one.chip)
     if plan.work is None:
         lines.append("  the compiler refused it; the rest is as its message says")
         return "\n".join(lines)
     return "\n".join(lines + _work(plan.work, rows, batch_size))
 
 
+def memory_lines(memory: Memory, chip: Chip) -> list[str]:
+    """The memory of a chip, a line a part, and whether it is enough."""
+    lines = ["", "memory of a chip"]
+    for name, words in PARTS:
+        number = getattr(memory, name)
+        if number or name == "temporaries":
+            lines.append(f"  {words:<28} {bytes_text(number):>12}")
+    share = memory.usable / chip.memory
+    return [
+        *lines,
+        f"  {'together':<28} {bytes_text(memory.total):>12}",
+        f"  {'usable':<28} {bytes_text(memory.usable):>12}  {share:.0%} of "
+        f"{bytes_text(chip.memory)}{_usable_note(chip.kind, share)}",
+        f"  {'fits' if memory.fits else 'does not fit'}: "
+        f"{memory.total / memory.usable:.0%} of what is usable",
+    ]
+
+
 def _work(work: Work, rows: int | None, batch_size: int) -> list[str]:
     lines = [
         "",
         "work of a chip and step",
-        f"  the model's products         {_si(work.flops)}FLOP, nothing computed again",
+        f"  the model's products         {si(work.flops)}FLOP, nothing computed again",
         f"  state, read and written      {bytes_text(work.state_bytes)}",
-        f"  (the compiler's count, each loop's body once: {_si(work.compiler_flops)}FLOP, "
+        f"  (the compiler's count, each loop's body once: {si(work.compiler_flops)}FLOP, "
         f"{bytes_text(work.compiler_bytes)})",
         "",
         "exchanges of a chip and step",
@@ -121,9 +128,9 @@ def _work(work: Work, rows: int | None, batch_size: int) -> list[str]:
         *lines,
         "",
         "least time of a step, by public figures",
-        f"  compute {_seconds(bound.compute)}, memory {_seconds(bound.memory)}, "
-        f"exchanges {_seconds(bound.exchange)}",
-        f"  bound by {bound.bound}: {_seconds(bound.seconds)} a step, {_days(epoch)} {work_of}",
+        f"  compute {seconds_text(bound.compute)}, memory {seconds_text(bound.memory)}, "
+        f"exchanges {seconds_text(bound.exchange)}",
+        f"  bound by {bound.bound}: {seconds_text(bound.seconds)} a step, {_days(epoch)} {work_of}",
     ]
 
 
@@ -135,17 +142,19 @@ def _usable_note(kind: str, share: float) -> str:
 
 def bytes_text(number: float) -> str:
     """ "1.50 GB", in powers of ten."""
-    return f"{_si(number)}B"
+    return f"{si(number)}B"
 
 
-def _si(number: float) -> str:
+def si(number: float) -> str:
+    """ "1.50 G", in powers of ten, for a unit to follow."""
     for unit, size in (("P", 1e15), ("T", 1e12), ("G", 1e9), ("M", 1e6), ("k", 1e3)):
         if number >= size:
             return f"{number / size:.2f} {unit}"
     return f"{number:.0f} "
 
 
-def _seconds(number: float) -> str:
+def seconds_text(number: float) -> str:
+    """ "1.50 s" or "12.3 ms"."""
     return f"{number:.2f} s" if number >= 1 else f"{number * 1e3:.3g} ms"
 
 

@@ -5,7 +5,7 @@
 A pretrained Llama of 260,032 parameters on P3, of which each task has 40 rows: 320 rows of 8, 16,
 64 or 276 tasks, none twice, one epoch; three draws of tasks each; measured on tasks that none of
 them holds. Eight tasks are the fewest that hold so many rows: with more rows a task, raise
-arrangement.budget and name fewer tasks. Prompts over 512 tokens lose their beginning, so that no
+arrangement.budget and name fewer tasks. Prompts over 256 tokens lose their beginning, so that no
 task is lost.
 
     python -m zsg_jax.main --config configs/diversity_real.py:smollm2 --config.data.train=FILE …
@@ -27,6 +27,7 @@ def get_config(preset: str = "") -> ConfigDict:
     p3(config)
     # None of the methods goes by similarity; it is drawn beside the loss.
     config.similarity.encoder = "hashing"
+    config.data.max_length = config.evaluation.max_length = 256
     config.data.truncation = "head"
     config.arrangement.methods = _tasks(8, 16, 64, 276)
     config.arrangement.budget = 320

@@ -3,6 +3,8 @@
 import base64
 import hashlib
 import re
+import shutil
+import subprocess
 import xml.etree.ElementTree as ET
 from html.parser import HTMLParser
 
@@ -92,6 +94,27 @@ class Page(HTMLParser):
 @pytest.fixture(scope="session")
 def read_page():
     return Page
+
+
+@pytest.fixture(scope="session")
+def browse():
+    """Opens a page in Chromium: what it then holds, and what the console says."""
+
+    def run(page, *flags):
+        browser = shutil.which("chromium") or shutil.which("chromium-browser")
+        if browser is None:
+            pytest.skip("there is no chromium to open the page with")
+        always = ["--headless", "--no-sandbox", "--disable-gpu", "--enable-logging=stderr"]
+        done = subprocess.run(
+            [browser, *always, *flags, "--dump-dom", page.as_uri()],
+            capture_output=True,
+            text=True,
+            timeout=120,
+            check=True,
+        )
+        return done.stdout, [line for line in done.stderr.splitlines() if "CONSOLE" in line]
+
+    return run
 
 
 @pytest.fixture(scope="session")

@@ -44,7 +44,7 @@ def tiny_model(monkeypatch):
     monkeypatch.setattr(sweep, "model_config", tiny)
 
 
-def test_a_study_from_config_to_page(tmp_path, read_page, capfd):
+def test_a_study_from_config_to_page(tmp_path, read_page, browse, capfd):
     workdir = tmp_path / "w"
     page = diversity.run(make(), workdir, command="python -m zsg_jax.main <here>")
     assert page == workdir / "report" / "index.html"
@@ -54,6 +54,7 @@ def test_a_study_from_config_to_page(tmp_path, read_page, capfd):
     results, transitions, kinds, facts = read.tables
     assert [len(results), len(transitions), len(kinds)] == [7, 3, 7]
     assert kinds[0][1:] == ["free", "repeat:2"]
+    assert "By family and k" in read.said()
     assert ["Rows", "32 a cell, in 4 steps of 8"] in facts
     said = read.said()
     assert "no-ops the transition hardly moves" in said
@@ -75,6 +76,10 @@ def test_a_study_from_config_to_page(tmp_path, read_page, capfd):
     assert capfd.readouterr().err == ""
     with pytest.raises(UserError, match=r"training\.steps is 4 there, 6 here"):
         diversity.run(make(**{"training.steps": 6}), workdir, command="")
+    # Last: it is skipped where there is no browser.
+    held, errors = browse(page)
+    assert errors == []
+    assert held.count("<img") == len(read.all("img"))
 
 
 @pytest.mark.parametrize(

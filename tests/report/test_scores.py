@@ -4,7 +4,6 @@ import hashlib
 import json
 import shutil
 import statistics
-import subprocess
 
 import numpy as np
 import pytest
@@ -268,28 +267,13 @@ window.addEventListener("load", () => {
 """
 
 
-def browse(page, *flags):
-    browser = shutil.which("chromium") or shutil.which("chromium-browser")
-    if browser is None:
-        pytest.skip("there is no chromium to open the page with")
-    always = ["--headless", "--no-sandbox", "--disable-gpu", "--enable-logging=stderr"]
-    done = subprocess.run(
-        [browser, *always, *flags, "--dump-dom", page.as_uri()],
-        capture_output=True,
-        text=True,
-        timeout=120,
-        check=True,
-    )
-    return done.stdout, [line for line in done.stderr.splitlines() if "CONSOLE" in line]
-
-
-def test_a_browser_opens_the_page_without_an_error(written):
+def test_a_browser_opens_the_page_without_an_error(written, browse):
     page, errors = browse(written)
     assert errors == []
     assert page.count(">Copy as CSV<") == page.count("<thead>") > 10
 
 
-def test_tables_sort_and_copy_in_a_browser(written, tmp_path):
+def test_tables_sort_and_copy_in_a_browser(written, tmp_path, browse):
     content = written.read_text()
     # The page allows its own script alone; the copy that is clicked on allows the clicks too.
     head, meta, rest = content.partition('<meta http-equiv="Content-Security-Policy"')
@@ -310,7 +294,7 @@ def test_tables_sort_and_copy_in_a_browser(written, tmp_path):
     assert width <= 500  # nothing but the tables' own frames scrolls sideways
 
 
-def test_the_page_runs_no_script_but_its_own(written, tmp_path):
+def test_the_page_runs_no_script_but_its_own(written, tmp_path, browse):
     copy = tmp_path / "evil.html"
     copy.write_text(
         written.read_text().replace("</main>", "</main><script>document.title='x'</script>")

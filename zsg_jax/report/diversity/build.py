@@ -46,6 +46,7 @@ def build(workdir: Path, cells: Sequence[Cell], *, title: str, command: str, how
         figures.by_rules(groups),
         figures.applications(groups),
         *_by_axis(groups),
+        figures.by_kind(groups),
         figures.phases(groups),
         *(figures.curves(group) for group in groups[:4]),
     ]

@@ -141,7 +141,44 @@ def heatmap(groups: Sequence[Group], axis: str) -> Captioned:
     for i, group in enumerate(groups):
         for one, by_seed in group.last("unseen_exact").items():
             table[i, rules.index(one)] = np.mean(list(by_seed.values()))
-    figure, (ax,) = _figure(1.1 + 0.36 * len(groups))
+    figure, ax = _in_colors(table, [group.label for group in groups], [f"{n:,}" for n in rules])
+    ax.set_xlabel("rules trained on (I)")
+    return Captioned(
+        figure,
+        f"Rules × {axis.replace('_', ' ')}",
+        "Exact match on unseen rules at the last step, means over seeds.",
+        f"A table in colours: accuracy on unseen rules by number of rules and by {axis}.",
+    )
+
+
+@rc_context(STYLE)
+def by_kind(groups: Sequence[Group]) -> Captioned | None:
+    """Accuracy on unseen rules by their family and k; None where they have one kind."""
+    found = kinds(groups)
+    columns = sorted({kind for by in found.values() for kind in by}, key=_family_and_k)
+    if len(columns) < 2:
+        return None
+    table = np.array([[by.get(kind, np.nan) for kind in columns] for by in found.values()])
+    figure, ax = _in_colors(table, list(found), columns)
+    ax.set_xlabel("family of the unseen rule, and how often its base is repeated (k)")
+    return Captioned(
+        figure,
+        "By family and k",
+        "Exact match on unseen rules at the last step, means over seeds.",
+        "A table in colours: accuracy by the kind of the unseen rule, a line for each cell.",
+    )
+
+
+def _family_and_k(kind: str) -> tuple[str, int]:
+    family, _, k = kind.partition(":")
+    return family, int(k or 0)
+
+
+def _in_colors(
+    table: np.ndarray, rows: Sequence[str], columns: Sequence[str]
+) -> tuple[Figure, Axes]:
+    """Shares (rows, columns) as colours with their numbers, nothing where there is none."""
+    figure, (ax,) = _figure(1.1 + 0.36 * len(rows))
     ax.imshow(table, cmap="Blues", vmin=0, vmax=1, aspect="auto")
     for (i, j), value in np.ndenumerate(table):
         if np.isfinite(value):
@@ -154,16 +191,10 @@ def heatmap(groups: Sequence[Group], axis: str) -> Captioned:
                 fontsize=8,
                 color="white" if value > 0.6 else "#222222",
             )
-    ax.set_xticks(range(len(rules)), [f"{one:,}" for one in rules], fontsize=8)
-    ax.set_yticks(range(len(groups)), [group.label for group in groups], fontsize=8)
+    ax.set_xticks(range(len(columns)), columns, fontsize=8)
+    ax.set_yticks(range(len(rows)), rows, fontsize=8)
     ax.grid(False)
-    ax.set_xlabel("rules trained on (I)")
-    return Captioned(
-        figure,
-        f"Rules × {axis.replace('_', ' ')}",
-        "Exact match on unseen rules at the last step, means over seeds.",
-        f"A table in colours: accuracy on unseen rules by number of rules and by {axis}.",
-    )
+    return figure, ax
 
 
 @rc_context(STYLE)

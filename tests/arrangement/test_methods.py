@@ -18,6 +18,7 @@ RNG = np.random.default_rng(0)
 TRAIN, TEST = RNG.normal(size=(60, 8)), RNG.normal(size=(7, 8))
 TASKS = [f"task {number}" for number in RNG.integers(0, 5, size=60)]
 SHUFFLING = ["random", "tmta-random", "tmta-rt", "polar-4-shuffled", "uniform-3-shuffled"]
+SHUFFLING += ["tasks-3"]
 
 
 def inputs(budget=None, tasks=TASKS, **options):
@@ -67,6 +68,10 @@ def test_what_cannot_be_arranged_is_refused():
         inputs(distance="cos")
     with pytest.raises(UserError, match="budget=-1"):
         inputs(-1)
+    with pytest.raises(UserError, match="'tasks-2': 2 tasks, 25 rows of each: of 5 tasks only 0"):
+        arrange("tasks-2", inputs(50), 0)
+    with pytest.raises(UserError, match="'tasks-5': 5 tasks have no room in a budget of 4 rows"):
+        arrange("tasks-5", inputs(4), 0)
 
 
 def test_tasks_may_be_numbers():
@@ -90,7 +95,7 @@ def test_the_seed_after_at_wins(method):
 
 
 @pytest.mark.parametrize(
-    "method", [*sorted(set(METHODS) - set(SHUFFLING)), "tmta-turns-1-3", "polar-4"]
+    "method", [*sorted(set(METHODS) - set(SHUFFLING)), "tmta-turns-1-3", "polar-4", "diverse-9"]
 )
 def test_a_seed_changes_nothing_else(method):
     given = inputs(30)
@@ -122,6 +127,10 @@ def test_a_seed_changes_nothing_else(method):
         ("polar-4-shuffled@x", "after @"),
         ("uniform-", "write uniform-K for every K-th row .*, as in uniform-5"),
         ("uniform-05", "write uniform-K"),
+        ("tasks-0", "write tasks-N"),
+        ("diverse", "write diverse-N"),
+        ("diverse-9@1", "draws nothing"),
+        ("task-9", r"did you mean tasks-N\?"),
         ("unifrm-5", r"did you mean uniform-K\?"),
     ],
 )

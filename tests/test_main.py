@@ -35,7 +35,10 @@ MISTAKES = {
         ["--config=configs/tmta.py", "--config.grid.rules=(3,)"],
         "--config.grid.rules: a key of another study than this one's",
     ),
-    "grid of nothing": (["--config=diversity", "--config.grid.rules=(0,)"], "rules=0 of a cell"),
+    "grid of nothing": (
+        ["--config=diversity", "--config.grid.rules=(0,)"],
+        "rules=0 must be at least 1",
+    ),
     "key of nothing": (
         ["--config=configs/tmta.py", "--config.xyzzy=3"],
         "--config.xyzzy: a key that",

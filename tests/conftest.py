@@ -156,7 +156,7 @@ def make_config(small_model):
 @pytest.fixture
 def small_config(make_config, monkeypatch):
     """`make_config`, of studies whose report has no pictures, which take as long as the rest."""
-    monkeypatch.setattr("zsg_jax.report.page.to_svg", lambda figure: b"<svg/>")
+    monkeypatch.setattr("zsg_jax.report.page._draw", lambda *given: [])
     return make_config
 
 
@@ -166,7 +166,9 @@ def finished(make_config, tmp_path_factory):
     from zsg_jax.workflows import study
 
     workdir = tmp_path_factory.mktemp("finished") / "w"
-    study.run(make_config(), workdir, command="test")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("zsg_jax.report.page._draw", lambda *given: [])
+        study.run(make_config(), workdir, command="test")
     return workdir
 
 

@@ -90,6 +90,6 @@ def run():
     checkpoint.Checkpoints.save = save_all
     Store.upload = upload_files
     records._append = append_records
-    page.to_svg = lambda figure: b"<svg/>"  # pictures take as long as all else
+    page._draw = lambda *given: []  # pictures take as long as all else
     config = from_flat(json.loads(Path(config_file).read_text()))
     study.run(config, workdir, command="test")

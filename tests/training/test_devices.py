@@ -17,7 +17,8 @@ from pathlib import Path
 import jax
 from zsg_jax.workflows import study
 from zsg_jax.config import default_config
-from zsg_jax.training import checkpoint, loop, sharding, trainer
+from zsg_jax.report import page
+from zsg_jax.training import checkpoint, sharding, trainer
 
 assert jax.device_count() == 8
 folder, cases, base = Path(sys.argv[1]), json.loads(sys.argv[2]), json.loads(sys.argv[3])
@@ -38,7 +39,7 @@ def save(self, step, state, position):
         for path, leaf in jax.tree_util.tree_leaves_with_path(state)
     }
     real_save(self, step, state, position)
-    if name == "moved" and jax.tree.leaves(state)[0].sharding.num_devices == 2:
+    if current == "moved" and jax.tree.leaves(state)[0].sharding.num_devices == 2:
         raise KeyboardInterrupt
 
 def compile_train_step(*args, **kwargs):
@@ -46,31 +47,35 @@ def compile_train_step(*args, **kwargs):
     return real_compile(*args, **kwargs)
 
 checkpoint.Checkpoints.save, trainer.compile_train_step = save, compile_train_step
-for current, overrides in cases.items():
-    study.run(config(overrides), folder / current, command="test")
-
-# A run that is stopped on two devices and goes on on eight.
-current, parts = "moved", {"training.micro_batch_size": 8}
-try:
-    study.run(config({"mesh.fsdp": 2, "mesh.data": 1, **parts}), folder / current, command="test")
-except KeyboardInterrupt:
-    study.run(config({"mesh.data": 4, "mesh.tensor": 2, **parts}), folder / current, command="test")
+page._draw = lambda *given: []
+for current, several in cases.items():
+    for overrides in several:
+        try:
+            study.run(config(overrides), folder / current, command="test")
+        except KeyboardInterrupt:
+            pass
 print(json.dumps({"states": states, "compiles": compiles}))
 """
 
 CASES = {
     # Two arrangements, which share what was compiled.
-    "one": {
-        "mesh.data": 1,
-        "training.packing": False,
-        "arrangement.methods": ["tmta-rt", "tmta-nft"],
-    },
-    "eight mixed": {
-        "mesh.data": 2,
-        "mesh.fsdp": 2,
-        "mesh.tensor": 2,
-        "training.micro_batch_size": 8,
-    },
+    "one": [
+        {
+            "mesh.data": 1,
+            "training.packing": False,
+            "arrangement.methods": ["tmta-rt", "tmta-nft"],
+        }
+    ],
+    # Stopped on two devices, it goes on on eight.
+    "moved": [
+        {"mesh.data": 1, "mesh.fsdp": 2, "training.micro_batch_size": 8},
+        {
+            "mesh.data": 2,
+            "mesh.fsdp": 2,
+            "mesh.tensor": 2,
+            "training.micro_batch_size": 8,
+        },
+    ],
 }
 
 
@@ -90,7 +95,6 @@ def studies(on_devices, tmp_path_factory, uneven, small_model):
     told, errors = on_devices(8, CHILD, folder, json.dumps(CASES), json.dumps(base))
     # The run that was stopped on two devices went on, and on eight.
     assert "tmta-rt-seed0: going on after step 4" in errors
-    assert {count for _, count in told["states"]["moved"].values()} == {8}
     return folder, told
 
 
@@ -104,9 +108,8 @@ def train_rows(read_metrics, folder, name):
 
 # One test, for several would be spread over processes, each of which would train.
 def test_the_order_losses_and_shards_are_right_on_every_mesh(studies, read_metrics):
-    for name in [*CASES, "moved"]:
-        same_order(studies, read_metrics, name)
-        same_losses(studies, read_metrics, name)
+    same_order(studies, read_metrics, "moved")
+    same_losses(studies, read_metrics, "moved")
     for name in CASES:
         shards(studies, name)
 
@@ -137,10 +140,10 @@ def same_losses(studies, read_metrics, name):
 
 
 def shards(studies, name):
-    """Moments lie like their parameters, and one compile served."""
+    """Moments lie like their parameters, and one compile served each mesh."""
     _, told = studies
-    assert told["compiles"][name] == 1
-    devices = np.prod([CASES[name].get(f"mesh.{axis}", 1) for axis in AXES])
+    assert told["compiles"][name] == len(CASES[name])
+    devices = np.prod([CASES[name][-1].get(f"mesh.{axis}", 1) for axis in AXES])
     states = told["states"][name]
     parameters = {
         path.removeprefix("params/"): where

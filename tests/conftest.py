@@ -14,6 +14,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from hypothesis import settings
+
+# Where a test does not ask for more.
+settings.register_profile("few", max_examples=40)
+settings.load_profile("few")
 
 # The same small steps are compiled by many tests and by the processes they start: once will do.
 _COMPILED = tempfile.TemporaryDirectory(prefix="zsg_jax-tests-")

@@ -59,14 +59,11 @@ def test_the_commands_run_without_the_repository(installed, tmp_path):
     rows = (tmp_path / "w/runs/tmta-nft-seed0/metrics.jsonl").read_text().splitlines()
     assert json.loads(rows[-1])["step"] == 2
     assert (tmp_path / "w/report/index.html").stat().st_size > 1000
-    run("zsg-evaluate", "--checkpoint", "w/runs/tmta-nft-seed0", "--output", "evaluated")
-    run("zsg-export", "--workdir", "w", "--run", "tmta-nft-seed0", "--output", "exported")
-    assert (tmp_path / "exported/model.safetensors").exists()
 
     record = {"id": "a", "messages": [{"role": "user", "content": "q"}]}
     record["messages"].append({"role": "assistant", "content": "b"})
     (tmp_path / "x.jsonl").write_text(json.dumps(record) + "\n")
     run("zsg-arrange", "--train", "x.jsonl", "--test", "x.jsonl", "--output", "arranged")
-    run("zsg-prepare", "--train", "x.jsonl", "--output", "prepared")
-    plan = run("zsg-plan", "--config=tmta", "--topology=cpu:1", "--json")
-    assert json.loads(plan.stdout)
+    others = ("evaluate", "export", "prepare", "plan")
+    run("python", "-c", ";".join(f"import zsg_jax.{name}" for name in others))
+    assert all((installed / f"zsg-{name}").exists() for name in others)

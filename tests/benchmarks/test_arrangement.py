@@ -49,10 +49,3 @@ def test_a_tiny_case_prints_its_table(case, rows, peers, tmp_path):
     assert (tmp_path / "out" / f"{case}.txt").read_text() == done.stdout.removesuffix("\n")
     assert [path.name for path in tmp_path.iterdir()] == ["out"]  # what was made up is gone
     assert str(tmp_path) not in done.stdout
-
-
-def test_no_gpu_and_no_assets_are_said():
-    done = run("gpu", "embedding", ZSG_JAX_ASSETS="")
-    assert done.returncode == 0, done.stderr
-    assert "gpu: skipped" in done.stdout
-    assert "embedding: skipped" in done.stdout

@@ -17,12 +17,6 @@ def run(*arguments, **environment):
     return subprocess.run(command, capture_output=True, text=True, env=environment)
 
 
-def test_no_assets_are_said():
-    done = run("choices", ZSG_JAX_ASSETS="")
-    assert done.returncode == 0, done.stderr
-    assert "evaluation: skipped" in done.stdout
-
-
 @pytest.mark.slow
 def test_texts_are_those_of_transformers(assets):
     pytest.importorskip("transformers")

@@ -17,12 +17,6 @@ def run(*arguments, **environment):
     return subprocess.run(command, capture_output=True, text=True, env=environment)
 
 
-def test_no_assets_are_said():
-    done = run(ZSG_JAX_ASSETS="")
-    assert done.returncode == 0, done.stderr
-    assert "packing: skipped" in done.stdout
-
-
 @pytest.mark.slow
 def test_both_sides_train_alike_and_the_table_tells(assets, tmp_path):
     pytest.importorskip("transformers")

@@ -53,12 +53,6 @@ def test_a_tiny_case_runs_every_line(case, rows, tmp_path):
     assert not list(tmp_path.glob("zsg_jax-*"))  # what was made up is gone
 
 
-def test_no_gpu_is_said():
-    done = run("gpu")
-    assert done.returncode == 0, done.stderr
-    assert "gpu: skipped" in done.stdout
-
-
 def test_sides_that_compute_different_things_are_refused(monkeypatch):
     monkeypatch.syspath_prepend(str(FOLDER))
     import measuring

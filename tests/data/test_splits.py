@@ -93,7 +93,7 @@ def test_a_split_file_that_cannot_be_used_is_refused(tmp_path, content, message)
 NAMES = st.sets(st.text(st.characters(codec="utf-8"), min_size=1, max_size=3), min_size=2)
 
 
-@settings(max_examples=50)
+@settings(max_examples=25)
 @given(NAMES, st.data(), st.integers(0, 9), st.randoms(use_true_random=False))
 def test_tasks_are_held_out_by_seed(names, data, seed, random):
     size = data.draw(st.integers(1, len(names) - 1))

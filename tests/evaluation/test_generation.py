@@ -132,18 +132,15 @@ prompts = [
     for n, name in zip((1, 9, 20, 30, 3), "abcde")]
 sampled = PRESETS["study"]._replace(max_new_tokens=8)
 told = []
-for sizes in ((1, 1, 1), (2, 1, 1), (2, 2, 2)):
+for sizes in ((1, 1, 1), (2, 2, 2)):
     mesh = sharding.make_mesh(*sizes)
     more = sharding.vocabulary_padding(45, mesh)
     padded = dataclasses.replace(model, vocab_padding=more)
     table = np.pad(params["embed"]["embedding"], ((0, more), (0, 0)))
     own = params | {"embed": {"embedding": table}}
     placed = jax.device_put(own, sharding.shardings(own, mesh))
-    texts = []
-    for sampling in (sampled, sampled._replace(temperature=0.0)):
-        one = Generator(abstract(padded)[0], padded, mesh, sampling, eos=(3,), batch_size=3)
-        texts += [text.tokens for text in one(placed, prompts)]
-    told.append(texts)
+    one = Generator(abstract(padded)[0], padded, mesh, sampled, eos=(3,), batch_size=3)
+    told.append([text.tokens for text in one(placed, prompts)])
 print(json.dumps(told))
 """
 
@@ -167,9 +164,9 @@ def test_batches_hold_every_prompt_once_and_are_full_but_one(lengths, size):
 
 def test_every_mesh_writes_the_same(on_devices):
     told, _ = on_devices(8, CHILD)
-    one, *others = told
-    assert all(other == one for other in others)
-    assert len({tuple(text) for text in one}) > 5
+    one, other = told
+    assert other == one
+    assert len({tuple(text) for text in one}) == 5
 
 
 def test_texts_end_at_any_end_and_the_reason_is_told():
@@ -192,7 +189,7 @@ def test_texts_end_at_any_end_and_the_reason_is_told():
     assert all(len(text.tokens) >= 5 for text in later(params, PROMPTS[:5], IDS[:5]))
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=15, deadline=None)
 @given(
     st.lists(st.integers(-8, 8), min_size=2, max_size=9),
     st.floats(0.05, 1.0),

@@ -18,10 +18,9 @@ def train(config, workdir):
 
 
 def test_a_run_goes_on_with_other_workers_and_reads_its_tokens(
-    small_config, read_metrics, tmp_path, monkeypatch
+    finished, small_config, read_metrics, tmp_path, monkeypatch
 ):
-    train(small_config(), tmp_path / "whole")
-    expected = read_metrics(tmp_path / "whole" / RUN)
+    expected = read_metrics(finished / RUN)
     workdir, write = tmp_path / "stopped", metrics.MetricsLog.write
 
     def stop(self, row):
@@ -32,19 +31,19 @@ def test_a_run_goes_on_with_other_workers_and_reads_its_tokens(
     with monkeypatch.context() as patched:
         patched.setattr(metrics.MetricsLog, "write", stop)
         with pytest.raises(KeyboardInterrupt):
-            train(small_config(**{"data.workers": 2}), workdir)
+            train(small_config(**{"data.workers": 1}), workdir)
     assert not multiprocessing.active_children()
 
     def refuse(*args, **options):
         raise AssertionError("tokenized again")
 
     monkeypatch.setattr(tokens, "encode", refuse)
-    train(small_config(**{"data.workers": 1}), workdir)
+    train(small_config(), workdir)
     assert read_metrics(workdir / RUN) == expected
     assert not multiprocessing.active_children()
 
 
-@pytest.mark.parametrize("packing", [True, False])
+@pytest.mark.parametrize("packing", [True, pytest.param(False, marks=pytest.mark.slow)])
 def test_a_batch_that_the_arrangement_does_not_list_ends_the_run(
     small_config, tmp_path, monkeypatch, packing
 ):

@@ -40,9 +40,10 @@ def steps(trace):
     return sorted(shown), sorted(kept)
 
 
-def test_the_steps_asked_for_are_traced_and_no_others(small_config, read_metrics, tmp_path, capsys):
-    train(small_config(), tmp_path / "plain")
-    assert not traces(tmp_path / "plain")
+def test_the_steps_asked_for_are_traced_and_no_others(
+    finished, small_config, read_metrics, tmp_path, capsys
+):
+    assert not traces(finished)
     # 3 and 6 are followed by an evaluation, 4 by a checkpoint.
     train(small_config(**{"training.profile_steps": (4, 6)}), tmp_path / "traced")
     (trace,) = traces(tmp_path / "traced")
@@ -53,7 +54,7 @@ def test_the_steps_asked_for_are_traced_and_no_others(small_config, read_metrics
         capsys.readouterr().err
     )
     # Looking does not change what is seen.
-    assert read_metrics(tmp_path / "traced" / RUN) == read_metrics(tmp_path / "plain" / RUN)
+    assert read_metrics(tmp_path / "traced" / RUN) == read_metrics(finished / RUN)
 
 
 def test_a_run_stopped_within_a_trace_leaves_it_and_traces_what_is_left_when_it_goes_on(

@@ -1,3 +1,5 @@
+from functools import cache
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -23,7 +25,9 @@ MODEL = DecoderConfig(
 OPTIONS = TrainerOptions(8, 8, 1e-2, "cosine", 0, 1.0, 0.0)
 
 
+@cache
 def trainer(**changes):
+    """Made, and its step compiled, once for all tests."""
     return Trainer(MODEL, OPTIONS._replace(**changes), sharding.make_mesh(1, 1))
 
 
@@ -78,10 +82,9 @@ def whole():
     return take_steps(trainer())
 
 
-@pytest.mark.parametrize("micro", [1, 4])
-def test_accumulation_changes_nothing_but_rounding(whole, micro):
+def test_accumulation_changes_nothing_but_rounding(whole):
     whole_state, rows_whole = whole
-    state, rows = take_steps(trainer(micro_batch_size=micro))
+    state, rows = take_steps(trainer(micro_batch_size=2))
     for a, b in zip(rows_whole, rows, strict=True):
         assert a["tokens"] == b["tokens"]
         assert a["index"].tolist() == b["index"].tolist()

@@ -61,21 +61,20 @@ def test_every_metric_is_measured_on_its_schedule_and_kept(everything, read_metr
         assert tests[step]["accuracy"] == pytest.approx(np.mean(right))
         assert tests[step]["accuracy_by_task"].keys() == tests[step]["loss_by_task"].keys()
     assert tests[0]["reward"] != tests[7]["reward"]
-    assert "Reward" in page.read_text()
+    assert "Final reward" in page.read_text()
+
+    # Records that are gone are missed.
+    (tmp_path / "w" / RUN / "finished.json").unlink()
+    kept = tmp_path / "w" / RUN / "generations.jsonl"
+    whole = kept.read_bytes()
+    kept.write_bytes(whole[:500])
+    with pytest.raises(UserError, match=r"generations\.jsonl: does not hold the records"):
+        study.run(everything, tmp_path / "w", command="test")
+    kept.write_bytes(whole)
 
     # Another reward model is told, not mixed in.
     reward = tmp_path / "reward" / "model.safetensors"
     tensors = load_file(reward)
     save_file({**tensors, "score.weight": -tensors["score.weight"]}, reward)
-    (tmp_path / "w" / RUN / "finished.json").unlink()
     with pytest.raises(UserError, match="the reward model changed"):
-        study.run(everything, tmp_path / "w", command="test")
-
-
-def test_records_that_are_gone_are_missed(everything, tmp_path):
-    study.run(everything, tmp_path / "w", command="test")
-    (tmp_path / "w" / RUN / "finished.json").unlink()
-    kept = tmp_path / "w" / RUN / "generations.jsonl"
-    kept.write_bytes(kept.read_bytes()[:500])
-    with pytest.raises(UserError, match=r"generations\.jsonl: does not hold the records"):
         study.run(everything, tmp_path / "w", command="test")

@@ -2,10 +2,7 @@
 
 import gzip
 import json
-import os
 import shutil
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -23,8 +20,6 @@ from zsg_jax.workflows import study
 from zsg_jax.workflows.export import ExportOptions
 
 pytestmark = pytest.mark.references
-
-ROOT = Path(__file__).parents[2]
 
 
 def losses_of(folder, examples):
@@ -176,7 +171,7 @@ def test_a_model_from_scratch_with_the_tokenizer_of_bytes(
     assert not (tmp_path / "x").exists()
 
 
-def test_an_export_that_fails_leaves_nothing(uneven, small_config, tmp_path, monkeypatch):
+def test_an_export_that_fails_leaves_nothing(uneven, small_config, tmp_path, monkeypatch, capsys):
     work = tmp_path / "w"
     study.run(small_config(**uneven, **{"training.steps": 1}), work, command="test")
 
@@ -187,16 +182,12 @@ def test_an_export_that_fails_leaves_nothing(uneven, small_config, tmp_path, mon
     with pytest.raises(OSError, match="No space"):
         exporting.run(ExportOptions(work, "tmta-nft-seed0", tmp_path / "out"))
     assert [path.name for path in tmp_path.iterdir() if path != work] == []
-    arguments = ["--workdir", work, "--run", "tmta-nft-seed0", "--output", tmp_path / "out"]
-    done = subprocess.run(
-        [sys.executable, "-m", "zsg_jax.export", *map(str, arguments), "--dtype", "bfloat16"],
-        capture_output=True,
-        text=True,
-        env={**os.environ, "JAX_PLATFORMS": "cpu", "PYTHONPATH": str(ROOT)},
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr
-    assert done.stdout.startswith("exported: ")
+    monkeypatch.undo()
+    flags = {"workdir": work, "run": "tmta-nft-seed0", "output": tmp_path / "out"}
+    given = [f"--{name}={value}" for name, value in flags.items()]
+    capsys.readouterr()
+    export_command.main(["export", *given, "--dtype=bfloat16"])
+    assert capsys.readouterr().out.startswith("exported: ")
     found = load_file(tmp_path / "out" / "model.safetensors")
     assert {str(tensor.dtype) for tensor in found.values()} == {"bfloat16"}
     config = json.loads((tmp_path / "out" / "config.json").read_text())

@@ -63,7 +63,14 @@ def planned(plan, small_model, tmp_path_factory):
     return dict(zip(several, plan(*several.values()), strict=True))
 
 
-def test_a_plan_as_json_adds_up(planned):
+# One test, for several would be spread over processes, each of which would plan.
+def test_plans_add_up(planned):
+    a_plan_as_json_adds_up(planned)
+    a_card_is_planned_without_the_copies_that_only_a_cpu_makes(planned)
+    too_big_a_model_exits_1_and_says_what_it_takes(planned)
+
+
+def a_plan_as_json_adds_up(planned):
     code, out, err = planned["cards"]
     assert code == 0, err
     told = json.loads(out)
@@ -88,7 +95,7 @@ def test_a_plan_as_json_adds_up(planned):
     assert sum(one["bytes"] for one in sums) >= memory["parameters"]
 
 
-def test_a_card_is_planned_without_the_copies_that_only_a_cpu_makes(planned):
+def a_card_is_planned_without_the_copies_that_only_a_cpu_makes(planned):
     code, out, err = planned["adapted"]
     assert (code, err) == (0, "")  # its report and nothing else
     told = json.loads(out)
@@ -98,7 +105,7 @@ def test_a_card_is_planned_without_the_copies_that_only_a_cpu_makes(planned):
     assert told["memory"]["temporaries"] < 4 * weights
 
 
-def test_too_big_a_model_exits_1_and_says_what_it_takes(planned):
+def too_big_a_model_exits_1_and_says_what_it_takes(planned):
     code, out, err = planned["hopeless"]
     assert code == 1
     # Parameters, two moments and gradients, 4 bytes each.

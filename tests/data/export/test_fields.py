@@ -20,7 +20,7 @@ def escaped(raw, letter):
     return raw.replace(letter, f"\\u{ord(letter):04x}".encode().decode())
 
 
-@settings(max_examples=60)
+@settings(max_examples=30)
 @given(
     st.dictionaries(KEYS, VALUES, max_size=4),
     st.integers(1, 2**31 - 1),

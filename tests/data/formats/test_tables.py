@@ -60,7 +60,7 @@ def test_rows_are_numbered_from_one_across_their_parts(tmp_path, write):
     assert len(found) in (3000, 30)
 
 
-@settings(deadline=None, max_examples=50)
+@settings(deadline=None, max_examples=25)
 @given(
     st.recursive(
         st.one_of(

@@ -6,7 +6,17 @@ A pretrained Llama of 260,032 parameters on P3, of which each task has 40 rows: 
 64 or 276 tasks, none twice, one epoch; three draws of tasks each; measured on tasks that none of
 them holds. Eight tasks are the fewest that hold so many rows: with more rows a task, raise
 arrangement.budget and name fewer tasks. Prompts over 256 tokens lose their beginning, so that no
-task is lost.
+task is lost. It took 20 minutes on 2 cores shared with other jobs. Measured test loss, nats per
+answer token, mean ± standard deviation over draws (jax 0.10.2, CPU; 200 test rows of 4 tasks):
+
+    tasks    at step 10       at step 20       at the end, step 40
+    8        6.28 ± 0.17      5.73 ± 0.14      5.55 ± 0.13
+    16       6.38 ± 0.31      5.87 ± 0.09      5.42 ± 0.03
+    64       6.59 ± 0.09      5.76 ± 0.38      5.48 ± 0.15
+    276      6.66 ± 0.28      6.01 ± 0.29      5.43 ± 0.12
+
+Few tasks fall sooner; at the end three draws cannot tell the numbers of tasks apart. So few rows
+for so small a model are no answer yet.
 
     python -m zsg_jax.main --config configs/diversity_real.py:smollm2 --config.data.train=FILE …
 

@@ -66,6 +66,14 @@ def test_what_does_not_fit_is_told_with_a_stack_that_does(capsys):
     assert advice.endswith("--config.mesh.stack=4")
 
 
+def test_a_cpu_computes_a_cell_a_core(capsys):
+    config = small()
+    config.grid.lengths = ("2/2/5",)
+    (part,), advice = planned(config, "cpu:2", capsys)
+    assert (part["stack"], part["steps"], part["hours"]) == (2, 3 * 40, None)
+    assert advice is None
+
+
 def test_the_text_tells_memory_and_hours(capsys):
     config = small()
     config.grid.lengths = ("2/2/5",)

@@ -99,7 +99,9 @@ def planned(
     """The plan of so many cells of a language."""
     writer = Writer(settings.form, language)
     model = model_config(settings.model, len(writer.vocabulary), writer.length)
-    stack = stack_size(cells, settings.stack, topology.count)
+    # A CPU computes a cell a core, as `sweep.plan` has it.
+    most = topology.count if topology.chip.kind == "cpu" else settings.stack
+    stack = stack_size(cells, most, topology.count)
     own = stack // topology.count
     recipe = settings.recipe
     memory = _memory(model, writer, own, settings, topology.chip)

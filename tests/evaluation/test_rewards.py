@@ -219,7 +219,7 @@ from zsg_jax.training import sharding
 prompts = [(Turn("user", "p" * (7 * k + 1)),) for k in range(9)]
 texts = ["t" * (k + 1) for k in range(9)]
 told = []
-for sizes in ((1, 1, 1), (2, 1, 1), (2, 2, 2)):
+for sizes in ((1, 1, 1), (2, 2, 2)):
     model = RewardModel(sys.argv[1], sharding.make_mesh(*sizes), batch_size=3, max_length=512)
     told.append(model.score(prompts, texts).tolist())
 print(json.dumps(told))

@@ -5,6 +5,12 @@ from zsg_jax.similarity.encoders.hashing import HashingEncoder
 from zsg_jax.workflows import arrange as command
 from zsg_jax.workflows.arrange_options import ArrangeOptions
 
+
+@pytest.fixture(autouse=True)
+def _undrawn(monkeypatch):
+    monkeypatch.setattr("zsg_jax.report.explain.page.to_svg", lambda figure: b"<svg/>")
+
+
 WRITTEN = {"order.npy", "turn.npy", "line.npy", "arrangement.json", "leakage.jsonl", ".lock"}
 
 
@@ -30,7 +36,7 @@ def test_another_arrangement_takes_the_place_but_keeps_the_embeddings(run, tmp_p
     run(report_split=0.5, explain=True)
     run(embeddings=str(tmp_path / "kept"), output=tmp_path / "other")
     out = tmp_path / "out"
-    assert (out / "explain.html").stat().st_size > 10_000
+    assert (out / "explain.html").stat().st_size > 1000
     assert not (tmp_path / "other" / "embeddings").exists()
 
     def fail(*_):

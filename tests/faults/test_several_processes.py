@@ -1,4 +1,4 @@
-"""The command in two processes of four devices trains as in one of eight, stopped or not."""
+"""The command in two processes of two devices trains as in one of four, stopped or not."""
 
 import hashlib
 import json
@@ -20,13 +20,14 @@ TOLERANCE = 1e-4
 STUDY = [
     "--config=tests/faults/small.py",
     "--config.mesh.data=1",
-    "--config.mesh.fsdp=8",
+    "--config.mesh.fsdp=4",
     f"--config.training.steps={STEPS}",
+    "--config.evaluation.every=7",
 ]
 
 
 def started(workdir, count, *flags):
-    """Starts the command as a user does, in `count` processes with eight devices together."""
+    """Starts the command as a user does, in `count` processes with four devices together."""
     with socket.socket() as one:
         one.bind(("127.0.0.1", 0))
         port = one.getsockname()[1]
@@ -36,7 +37,7 @@ def started(workdir, count, *flags):
         "JAX_PLATFORMS": "cpu",
         "PYTHONPATH": str(ROOT),
         # What is slow here is compiling, not the code that comes of it.
-        "XLA_FLAGS": f"--xla_force_host_platform_device_count={8 // count} "
+        "XLA_FLAGS": f"--xla_force_host_platform_device_count={4 // count} "
         "--xla_backend_optimization_level=0",
     }
     several = [f"--coordinator_address=127.0.0.1:{port}", f"--num_processes={count}"]
@@ -112,7 +113,7 @@ def test_sigterm_to_one_of_two_saves_for_both_and_one_goes_on(tmp_path):
 
 @pytest.fixture(scope="module")
 def alone(tmp_path_factory):
-    """The rows of a run in one process of eight devices that was never stopped."""
+    """The rows of a run in one process of four devices that was never stopped."""
     workdir = tmp_path_factory.mktemp("alone")
     ended(started(workdir, 1, "--config.training.checkpoint_every=6"), 0)
     return rows_of(workdir / "runs" / "tmta-nft-seed0")

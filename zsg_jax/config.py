@@ -142,38 +142,7 @@ def default_config() -> ConfigDict:
     arrangement.w_min = 1.0
     arrangement.w_avg = placeholder(float)
 
-    config.model = model = ConfigDict()
-    # "llama" (1 to 3), "mistral", "qwen2" (2 and 2.5), "qwen3" or "gpt2"; "": that of init_from or
-    # of the file in size, or else "llama".
-    model.family = ""
-    # A name from zsg_jax/models/families.py, or a file like config.json, which gives any
-    # other; not read where init_from is given.
-    model.size = "tiny"
-    # What to start from: a local Hugging Face folder of one of these families; a run of a workdir,
-    # WORKDIR/runs/NAME-seedK, for its last checkpoint, or …/checkpoints/STEP below it; or
-    # hub:OWNER/NAME[@REVISION], which huggingface_hub fetches. "" starts from random weights.
-    model.init_from = ""
-    # What the backward pass computes again instead of keeping it, which saves memory: "none", of
-    # each layer all but its matrix products with weights ("dots"), or the layer ("full").
-    model.remat = "none"
-    # The kernel of attention: "auto" picks cuDNN's on a GPU, splash on a TPU, "xla" elsewhere and
-    # where those do not fit.
-    model.attention = "auto"
-    # Compute in "float32" or "bfloat16"; softmax, norms and loss are float32 in any case.
-    model.dtype = "float32"
-    # What weights and Adam's moments are kept in. "bfloat16" takes half the memory, and loses
-    # updates that are small against a weight.
-    model.param_dtype = "float32"
-
-    model.lora = lora = ConfigDict()
-    # Adapters of this rank are trained beside the weights of init_from, which stay; 0: the weights.
-    lora.rank = 0
-    # What they add is scaled by alpha / rank.
-    lora.alpha = 16.0
-    # Products of each layer that are adapted: of q, k, v, o, gate, up, down; or all of them.
-    lora.targets = ("all",)
-    # Share of an adapter's inputs that are left out while training.
-    lora.dropout = 0.0
+    config.model = _model()
 
     config.mesh = mesh = ConfigDict()
     # Devices along each axis; -1: all that are left. Rows of a batch are split over data and fsdp,
@@ -240,6 +209,53 @@ def default_config() -> ConfigDict:
     # marked in the figure of the loss. None: the whole run alone.
     report.window = placeholder(int)
     return config
+
+
+def _model() -> ConfigDict:
+    """What is trained, and from where."""
+    model = ConfigDict()
+    # "llama" (1 to 3), "mistral", "qwen2" (2 and 2.5), "qwen3" or "gpt2"; "": that of init_from or
+    # of the file in size, or else "llama".
+    model.family = ""
+    # A name from zsg_jax/models/families.py, or a file like config.json, which gives any
+    # other; not read where init_from is given.
+    model.size = "tiny"
+    # What to start from: a local Hugging Face folder of one of these families; a run of a workdir,
+    # WORKDIR/runs/NAME-seedK, for its last checkpoint, or …/checkpoints/STEP below it; or
+    # hub:OWNER/NAME[@REVISION], which huggingface_hub fetches. "" starts from random weights.
+    model.init_from = ""
+    # Where there is no init_from: steps of pretraining on general strings, plain text in which words
+    # come again, once for each seed, before the study; 0: none.
+    model.pretraining = pretraining = ConfigDict()
+    pretraining.steps = 0
+    pretraining.batch_size = 64
+    # At its peak; it then falls to a tenth.
+    pretraining.learning_rate = 3e-3
+    # Of the strings.
+    pretraining.seed = 0
+
+    # What the backward pass computes again instead of keeping it, which saves memory: "none", of
+    # each layer all but its matrix products with weights ("dots"), or the layer ("full").
+    model.remat = "none"
+    # The kernel of attention: "auto" picks cuDNN's on a GPU, splash on a TPU, "xla" elsewhere and
+    # where those do not fit.
+    model.attention = "auto"
+    # Compute in "float32" or "bfloat16"; softmax, norms and loss are float32 in any case.
+    model.dtype = "float32"
+    # What weights and Adam's moments are kept in. "bfloat16" takes half the memory, and loses
+    # updates that are small against a weight.
+    model.param_dtype = "float32"
+
+    model.lora = lora = ConfigDict()
+    # Adapters of this rank are trained beside the weights of init_from, which stay; 0: the weights.
+    lora.rank = 0
+    # What they add is scaled by alpha / rank.
+    lora.alpha = 16.0
+    # Products of each layer that are adapted: of q, k, v, o, gate, up, down; or all of them.
+    lora.targets = ("all",)
+    # Share of an adapter's inputs that are left out while training.
+    lora.dropout = 0.0
+    return model
 
 
 def choose(file: str, config: ConfigDict, preset: str, presets: Presets) -> ConfigDict:

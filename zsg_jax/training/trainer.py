@@ -42,6 +42,8 @@ class Trainer:
         model: its shape, with the padding that the mesh needs.
         mesh: where the state lies.
         abstract_state: shapes, dtypes and shardings of the state.
+        init_from: the folder or checkpoint to start from, or what gives the parameters of a seed,
+            on their shards; None: random weights.
         parameters: how many numbers the model has, padding and adapters not counted.
         trained: how many numbers training changes.
     """
@@ -78,7 +80,8 @@ class Trainer:
         self.model = replace(
             model, vocab_padding=sharding.vocabulary_padding(model.vocab_size, mesh)
         )
-        self._options, self._init_from, self._lora = options, init_from, lora
+        self._options, self._lora = options, lora
+        self.init_from: str | Path | Callable[[int], Params] | None = init_from
         self._param_dtype, compute = jnp.dtype(param_dtype), compute or Compute()
         self._frozen_dtype = compute.dtype
         self.graphdef, shapes = models.abstract(self.model, compute, lora)
@@ -95,19 +98,19 @@ class Trainer:
     def initial_state(self, seed: int) -> Any:
         """State before step 1: the weights of `init_from` or random ones; adapters by `seed`."""
         key = jax.random.key(seed)
-        if self._init_from is None:
+        if self.init_from is None:
             return self._init(key)
         placed = jax.tree.map(lambda leaf: leaf.sharding, self.abstract_state)
         begin = jax.jit(self._state_from, out_shardings=placed, donate_argnums=0)
-        return begin(self._load_weights(), key)
+        return begin(self._load_weights(seed), key)
 
     def frozen(self, seed: int) -> dict[str, Any]:
         """What a state holds that no step changes, and so no checkpoint keeps; {} without LoRA."""
         if self._lora is None:
             return {}
-        if self._init_from is None:
+        if self.init_from is None:
             return {FROZEN: self._init(jax.random.key(seed))[FROZEN]}
-        return {FROZEN: self._load_weights()}
+        return {FROZEN: self._load_weights(seed)}
 
     def model_params(self, state: Any) -> Params:
         """All parameters of a state, as `hidden` takes them."""
@@ -117,15 +120,17 @@ class Trainer:
 
     def first_params(self, seed: int = 0) -> Params:
         """All parameters before step 1, without the optimizer's state, as `hidden` takes them."""
-        if self._lora is None and self._init_from is not None:
-            return self._load_weights()
+        if self._lora is None and self.init_from is not None:
+            return self._load_weights(seed)
         return self.model_params(self.initial_state(seed))
 
-    def _load_weights(self) -> Params:
+    def _load_weights(self, seed: int) -> Params:
         """The weights of `init_from`, on their shards."""
-        assert self._init_from is not None
+        assert self.init_from is not None
+        if callable(self.init_from):
+            return self.init_from(seed)
         part = "params" if self._lora is None else FROZEN
-        return initial_weights.load(self._init_from, self.model, self.abstract_state[part])
+        return initial_weights.load(self.init_from, self.model, self.abstract_state[part])
 
     def _random_state(self, key: jax.Array) -> dict[str, Any]:
         """The state before step 1 of random weights."""

@@ -24,7 +24,7 @@ TOKENIZER = "tokenizer"
 TOKENS = "tokens"
 SCRATCH = "scratch"
 # What costs time to make; from then on a workdir is bound to its config.
-MADE = ("embeddings", "arrangements", "runs")
+MADE = ("embeddings", "pretraining", "arrangements", "runs")
 # Where the state lies, who lays the batches, which steps are traced and what the page is called
 # change no experiment; nor does a grid change the cells that it has had.
 MAY_CHANGE = ("mesh.", "data.workers", "training.profile_steps", "report.", "grid.")
@@ -43,6 +43,11 @@ REWARD_DIGEST = "reward_digest"
 def run_folder(workdir: Path, name: str, seed: int) -> Path:
     """Where the run of one arrangement and seed is kept."""
     return workdir / "runs" / f"{name}-seed{seed}"
+
+
+def pretraining_folder(workdir: Path, seed: int) -> Path:
+    """Where the pretraining of the weights of one seed is kept."""
+    return workdir / "pretraining" / f"pretraining-seed{seed}"
 
 
 def arrangement_folder(workdir: Path, name: str) -> Path:

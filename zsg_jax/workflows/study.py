@@ -30,6 +30,7 @@ from zsg_jax.workdir import claims, hub
 from zsg_jax.workdir.location import Workdir, open_workdir
 from zsg_jax.workdir.trained import CHECKPOINTS
 from zsg_jax.workflows.evaluators import make_evaluators
+from zsg_jax.workflows.pretraining import pretrain
 from zsg_jax.workflows.study_data import Reading, check_steps, claim_data, open_pool
 from zsg_jax.workflows.study_model import find_origin, make_trainer, model_name
 from zsg_jax.workflows.validate import validate
@@ -100,6 +101,8 @@ def _train(config: ConfigDict, location: Workdir, reading: Reading, pool: Pool, 
     check_steps(config, len(pool.usable))
     once("claim data", partial(claim_data, config, workdir, pool, origin))
     arrangements = _arrangements(config, workdir, pool, mesh)
+    if config.model.pretraining.steps:
+        trainer.init_from = pretrain(config, location, origin.model, reading.tokenizer, mesh)
     all_steps = {
         name: _steps(config, pool, arrangement.order, mesh)
         for name, arrangement in arrangements.items()

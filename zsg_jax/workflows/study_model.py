@@ -247,6 +247,9 @@ def _trained(trainer: Trainer) -> str:
 
 def model_name(config: ConfigDict, trainer: Trainer) -> str:
     """Family, parameters and origin, for the page."""
-    origin = config.model.init_from or f"{config.model.size}, from random weights"
+    begun = "from random weights"
+    if steps := config.model.pretraining.steps:
+        begun = f"pretrained here for {steps:,} steps on general strings"
+    origin = config.model.init_from or f"{config.model.size}, {begun}"
     parameters = f"{trainer.parameters:,} parameters{_trained(trainer)}"
     return f"{trainer.model.family}, {parameters} ({origin})"

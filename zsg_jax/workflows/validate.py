@@ -61,6 +61,10 @@ _AT_LEAST: dict[str, float] = {
     "similarity.block_rows": 1,
     "arrangement.budget": 1,
     "arrangement.seed": 0,
+    "model.pretraining.steps": 0,
+    "model.pretraining.batch_size": 1,
+    "model.pretraining.learning_rate": 0,
+    "model.pretraining.seed": 0,
     "model.lora.rank": 0,
     "training.batch_size": 1,
     "training.micro_batch_size": 1,
@@ -132,6 +136,11 @@ def _check_runs(given: dict[str, Any], known: dict[str, Any]) -> None:
         not given["model.init_from"] or given["model.lora.rank"] or len(seeds) == 1,
         f"config.seeds={tuple(seeds)} would train the same run {len(seeds)} times, since the "
         "weights come from model.init_from; pass --config.seeds='(0,)'",
+    )
+    check(
+        not given["model.init_from"] or not given["model.pretraining.steps"],
+        f"config.model.pretraining.steps={given['model.pretraining.steps']} is for random weights, "
+        "but model.init_from gives others; leave one of the two out",
     )
     for key in ("alpha", "targets", "dropout"):
         name = f"model.lora.{key}"

@@ -224,11 +224,11 @@ def _model() -> ConfigDict:
     # WORKDIR/runs/NAME-seedK, for its last checkpoint, or …/checkpoints/STEP below it; or
     # hub:OWNER/NAME[@REVISION], which huggingface_hub fetches. "" starts from random weights.
     model.init_from = ""
-    # Where there is no init_from: steps of pretraining on general strings, plain text in which words
-    # come again, once for each seed, before the study; 0: none.
+    # Where there is no init_from: steps of pretraining before the study, once for each seed, on
+    # general strings, plain text in which words come again; 0: none.
     model.pretraining = pretraining = ConfigDict()
     pretraining.steps = 0
-    pretraining.batch_size = 64
+    pretraining.batch_size = 32
     # At its peak; it then falls to a tenth.
     pretraining.learning_rate = 3e-3
     # Of the strings.

@@ -15,7 +15,7 @@ from zsg_jax.data.tokenize.tokenizer import Tokenizer
 STRINGS = "strings"
 _LETTERS = "abcdefghijklmnopqrstuvwxyz"
 _MARKS = (" ", "\n", ": ", " -> ", ", ", "; ")
-_LENGTH = 72  # letters and marks of a string at least
+_LENGTH = 40  # letters and marks of a string at least
 _PART, _JOINED = 0.25, 0.15  # shares of words that come in part, or two at once
 
 

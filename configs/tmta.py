@@ -46,12 +46,25 @@ STUDY = ("tmta-min-max", "tmta-random", "tmta-max-min")
 def get_config(preset: str = "") -> ConfigDict:
     """The built-in example, or a preset: in the study's form, or the same rows in each order."""
     presets = {
+        "same_rows": lambda config: _built_in(config, config.arrangement.methods),
         "p3": lambda config: _p3(config, STUDY),
         "p3_same_rows": lambda config: _p3(config, config.arrangement.methods),
         "llama2_7b": lambda config: _llama2_7b(config, STUDY),
         "llama2_7b_same_rows": lambda config: _llama2_7b(config, config.arrangement.methods),
     }
-    return choose("tmta", default_config(), preset, presets)
+    config = default_config()
+    if not preset:
+        _built_in(config, STUDY)
+    return choose("tmta", config, preset, presets)
+
+
+def _built_in(config: ConfigDict, methods: tuple[str, ...]) -> None:
+    """About 2,400 of 4,800 rows, one epoch, some 150 steps, of a model pretrained on the spot."""
+    config.arrangement.methods = methods
+    config.arrangement.budget = 2400
+    config.model.pretraining.steps = 300
+    config.training.learning_rate = 1e-3
+    config.report.window = 75
 
 
 def _p3(config: ConfigDict, methods: tuple[str, ...]) -> None:

@@ -38,7 +38,9 @@ The study's own settings: LLaMA-2-7B on Flan-mini, 20 rows of each task. It has 
 
 from ml_collections import ConfigDict
 
-from zsg_jax.config import choose, default_config, llama2_7b_by_task, p3
+from zsg_jax.config import choose, default_config, llama2_7b_by_task, p3, smollm2
+
+PRESETS = {"p3": p3, "smollm2": smollm2, "llama2_7b": llama2_7b_by_task}
 
 
 def get_config(preset: str = "") -> ConfigDict:
@@ -46,4 +48,4 @@ def get_config(preset: str = "") -> ConfigDict:
     config = default_config()
     config.arrangement.methods = ("wsd-nft", "wsd-fft", "coarse-nft", "coarse-fft")
     config.report.title = "Fine and coarse grain"
-    return choose("granularity", config, preset, {"p3": p3, "llama2_7b": llama2_7b_by_task})
+    return choose("granularity", config, preset, PRESETS)

@@ -39,7 +39,9 @@ The study's own settings: LLaMA-2-7B on Flan-mini, 20 rows of each task. It has 
 
 from ml_collections import ConfigDict
 
-from zsg_jax.config import choose, default_config, llama2_7b_by_task, p3
+from zsg_jax.config import choose, default_config, llama2_7b_by_task, p3, smollm2
+
+PRESETS = {"p3": p3, "smollm2": smollm2, "llama2_7b": llama2_7b_by_task}
 
 
 def get_config(preset: str = "") -> ConfigDict:
@@ -47,4 +49,4 @@ def get_config(preset: str = "") -> ConfigDict:
     config = default_config()
     config.arrangement.methods = ("wsd-nft", "wsd-fft", "random", "round-robin", "cluster")
     config.report.title = "Permutations of the training data"
-    return choose("permutations", config, preset, {"p3": p3, "llama2_7b": llama2_7b_by_task})
+    return choose("permutations", config, preset, PRESETS)

@@ -36,7 +36,7 @@ was not run.
 
 from ml_collections import ConfigDict
 
-from zsg_jax.config import choose, default_config, llama2_7b, p3
+from zsg_jax.config import choose, default_config, llama2_7b, p3, smollm2
 
 # The study's figure: the nearest rows and then the farthest, the same rows shuffled, and the
 # farthest first. Up to the middle, nearest and farthest first have met different rows.
@@ -49,6 +49,8 @@ def get_config(preset: str = "") -> ConfigDict:
         "same_rows": lambda config: _built_in(config, config.arrangement.methods),
         "p3": lambda config: _p3(config, STUDY),
         "p3_same_rows": lambda config: _p3(config, config.arrangement.methods),
+        "smollm2": lambda config: _smollm2(config, STUDY),
+        "smollm2_same_rows": lambda config: _smollm2(config, config.arrangement.methods),
         "llama2_7b": lambda config: _llama2_7b(config, STUDY),
         "llama2_7b_same_rows": lambda config: _llama2_7b(config, config.arrangement.methods),
     }
@@ -73,6 +75,12 @@ def _p3(config: ConfigDict, methods: tuple[str, ...]) -> None:
     config.arrangement.methods = methods
     config.arrangement.budget = 4800
     config.report.window = 150
+
+
+def _smollm2(config: ConfigDict, methods: tuple[str, ...]) -> None:
+    """1,280 rows, one epoch, 80 steps."""
+    smollm2(config)
+    config.arrangement.methods = methods
 
 
 def _llama2_7b(config: ConfigDict, methods: tuple[str, ...]) -> None:

@@ -28,7 +28,7 @@ The study's own settings: LLaMA-2-7B on Flan-mini, six groups of five turns. It 
 
 from ml_collections import ConfigDict
 
-from zsg_jax.config import choose, default_config, llama2_7b, p3
+from zsg_jax.config import choose, default_config, llama2_7b, p3, smollm2
 
 
 def get_config(preset: str = "") -> ConfigDict:
@@ -38,7 +38,9 @@ def get_config(preset: str = "") -> ConfigDict:
     config.arrangement.methods = _ranges(10, 5)
     config.training.steps = 50
     config.report.title = "Turns apart"
-    return choose("turns", config, preset, {"p3": _p3, "llama2_7b": _llama2_7b})
+    return choose(
+        "turns", config, preset, {"p3": _p3, "smollm2": _smollm2, "llama2_7b": _llama2_7b}
+    )
 
 
 def _ranges(turns: int, ranges: int) -> tuple[str, ...]:
@@ -52,6 +54,13 @@ def _p3(config: ConfigDict) -> None:
     p3(config)
     config.arrangement.methods = _ranges(5, 5)
     config.arrangement.budget = 4800
+    config.training.steps = None
+
+
+def _smollm2(config: ConfigDict) -> None:
+    """3 groups of two turns, one epoch of each."""
+    smollm2(config)
+    config.arrangement.methods = _ranges(2, 3)
     config.training.steps = None
 
 

@@ -291,6 +291,18 @@ def p3(config: ConfigDict) -> None:
     config.report.title += " on P3"
 
 
+def smollm2(config: ConfigDict) -> None:
+    """SmolLM2-135M on the same rows: 1,280 of them, 80 steps; the paths are names to be replaced."""
+    p3(config)
+    config.tokenizer = config.model.init_from = "SmolLM2-135M-Instruct"
+    config.data.max_length = config.evaluation.max_length = 256
+    config.arrangement.budget = 1280
+    config.training.learning_rate = 1e-5
+    config.evaluation.every = 5
+    config.report.window = 40
+    config.report.title += ", SmolLM2-135M"
+
+
 def llama2_7b(config: ConfigDict) -> None:
     """The study's own settings: LLaMA-2-7B on Flan-mini (arXiv 2406.11721, fine-tuning)."""
     config.seeds = (0,)

@@ -292,7 +292,7 @@ def p3(config: ConfigDict) -> None:
 
 
 def smollm2(config: ConfigDict) -> None:
-    """SmolLM2-135M on the same rows: 1,280 of them, 80 steps; the paths are names to be replaced."""
+    """SmolLM2-135M on 1,280 of the same rows, 80 steps; paths are names to be replaced."""
     p3(config)
     config.tokenizer = config.model.init_from = "SmolLM2-135M-Instruct"
     config.data.max_length = config.evaluation.max_length = 256

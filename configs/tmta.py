@@ -65,7 +65,7 @@ def _built_in(config: ConfigDict, methods: tuple[str, ...]) -> None:
     config.arrangement.methods = methods
     config.arrangement.budget = 2400
     config.model.pretraining.steps = 300
-    config.training.learning_rate = 1e-3
+    config.training.learning_rate = 5e-4
     config.report.window = 75
 
 

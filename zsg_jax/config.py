@@ -224,8 +224,8 @@ def _model() -> ConfigDict:
     # WORKDIR/runs/NAME-seedK, for its last checkpoint, or …/checkpoints/STEP below it; or
     # hub:OWNER/NAME[@REVISION], which huggingface_hub fetches. "" starts from random weights.
     model.init_from = ""
-    # Where there is no init_from: steps of pretraining before the study, once for each seed, on
-    # general strings, plain text in which words come again; 0: none.
+    # Of random weights: steps of pretraining before the study, once for each seed, on general
+    # strings, plain text in which words come again; 0: none. Weights of init_from have none.
     model.pretraining = pretraining = ConfigDict()
     pretraining.steps = 0
     pretraining.batch_size = 32

@@ -12,7 +12,6 @@ from hypothesis import strategies as st
 from zsg_jax.config import flatten
 from zsg_jax.data.plain_text import encode_plain, general_strings
 from zsg_jax.data.tokenize.tokenizer import ByteTokenizer
-from zsg_jax.runtime.errors import UserError
 from zsg_jax.workflows import study
 
 METHODS = ("tmta-nft", "tmta-fft")
@@ -64,10 +63,13 @@ def test_it_goes_on_bit_for_bit_where_it_was_killed(
         assert read_metrics(killed / run.relative_to(workdir)) == read_metrics(run)
 
 
-def test_weights_that_are_there_are_not_pretrained(make_config, tmp_path):
-    config = make_config(**{"model.pretraining.steps": 10, "model.init_from": "some/folder"})
-    with pytest.raises(UserError, match=r"model\.pretraining\.steps=10"):
-        study.run(config, tmp_path / "w", command="x")
+def test_weights_that_are_there_are_not_pretrained(workdir, make_config, tmp_path):
+    before = workdir / "runs" / "tmta-nft-seed0"
+    given = {"model.init_from": str(before), "model.pretraining.steps": 10, "training.steps": 1}
+    study.run(make_config(**given), tmp_path / "w", command="x")
+    assert not (tmp_path / "w" / "pretraining").exists()
+    begun = losses(tmp_path / "w" / "runs" / "tmta-nft-seed0")[0]
+    assert begun == pytest.approx(losses(before)[-1], abs=1e-6)
 
 
 @given(count=st.integers(1, 20), more=st.integers(0, 5), seed=st.integers(0, 100))

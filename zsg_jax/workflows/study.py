@@ -101,7 +101,7 @@ def _train(config: ConfigDict, location: Workdir, reading: Reading, pool: Pool, 
     check_steps(config, len(pool.usable))
     once("claim data", partial(claim_data, config, workdir, pool, origin))
     arrangements = _arrangements(config, workdir, pool, mesh)
-    if config.model.pretraining.steps:
+    if config.model.pretraining.steps and origin.weights is None:
         trainer.init_from = pretrain(config, location, origin.model, reading.tokenizer, mesh)
     all_steps = {
         name: _steps(config, pool, arrangement.order, mesh)

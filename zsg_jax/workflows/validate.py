@@ -137,11 +137,6 @@ def _check_runs(given: dict[str, Any], known: dict[str, Any]) -> None:
         f"config.seeds={tuple(seeds)} would train the same run {len(seeds)} times, since the "
         "weights come from model.init_from; pass --config.seeds='(0,)'",
     )
-    check(
-        not given["model.init_from"] or not given["model.pretraining.steps"],
-        f"config.model.pretraining.steps={given['model.pretraining.steps']} is for random weights, "
-        "but model.init_from gives others; leave one of the two out",
-    )
     for key in ("alpha", "targets", "dropout"):
         name = f"model.lora.{key}"
         check(

@@ -38,9 +38,16 @@ The study's own settings: LLaMA-2-7B on Flan-mini, 20 rows of each task. It has 
 
 from ml_collections import ConfigDict
 
-from zsg_jax.config import choose, default_config, llama2_7b_by_task, p3, smollm2
+from zsg_jax.config import (
+    choose,
+    default_config,
+    llama2_7b_by_task,
+    p3,
+    pretrained_here,
+    smollm2,
+)
 
-PRESETS = {"p3": p3, "smollm2": smollm2, "llama2_7b": llama2_7b_by_task}
+PRESETS = {"": pretrained_here, "p3": p3, "smollm2": smollm2, "llama2_7b": llama2_7b_by_task}
 
 
 def get_config(preset: str = "") -> ConfigDict:

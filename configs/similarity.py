@@ -46,10 +46,17 @@ It has not been run.
 
 from ml_collections import ConfigDict
 
-from zsg_jax.config import choose, default_config, llama2_7b_by_task, p3, smollm2
+from zsg_jax.config import (
+    choose,
+    default_config,
+    llama2_7b_by_task,
+    p3,
+    pretrained_here,
+    smollm2,
+)
 from zsg_jax.similarity.trajectory import MEASURES
 
-PRESETS = {"p3": p3, "smollm2": smollm2, "llama2_7b": llama2_7b_by_task}
+PRESETS = {"": pretrained_here, "p3": p3, "smollm2": smollm2, "llama2_7b": llama2_7b_by_task}
 
 
 def get_config(preset: str = "") -> ConfigDict:

@@ -28,7 +28,7 @@ The study's own settings: LLaMA-2-7B on Flan-mini, six groups of five turns. It 
 
 from ml_collections import ConfigDict
 
-from zsg_jax.config import choose, default_config, llama2_7b, p3, smollm2
+from zsg_jax.config import choose, default_config, llama2_7b, p3, pretrained_here, smollm2
 
 
 def get_config(preset: str = "") -> ConfigDict:
@@ -38,9 +38,8 @@ def get_config(preset: str = "") -> ConfigDict:
     config.arrangement.methods = _ranges(10, 5)
     config.training.steps = 50
     config.report.title = "Turns apart"
-    return choose(
-        "turns", config, preset, {"p3": _p3, "smollm2": _smollm2, "llama2_7b": _llama2_7b}
-    )
+    presets = {"": pretrained_here, "p3": _p3, "smollm2": _smollm2, "llama2_7b": _llama2_7b}
+    return choose("turns", config, preset, presets)
 
 
 def _ranges(turns: int, ranges: int) -> tuple[str, ...]:

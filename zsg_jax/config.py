@@ -259,17 +259,23 @@ def _model() -> ConfigDict:
 
 
 def choose(file: str, config: ConfigDict, preset: str, presets: Presets) -> ConfigDict:
-    """The settings of a file in configs/, with those of one of its presets; "" is none.
+    """The settings of a file in configs/, with those of one of its presets; "" is the built-in one.
 
     Raises:
         UserError: the file has no such preset.
     """
-    if preset:
-        if preset not in presets:
-            known = ", ".join(presets)
-            raise UserError(f"configs/{file}.py has no preset {preset!r}; choose one of {known}")
+    if preset in presets:
         presets[preset](config)
+    elif preset:
+        known = ", ".join(filter(None, presets))
+        raise UserError(f"configs/{file}.py has no preset {preset!r}; choose one of {known}")
     return config
+
+
+def pretrained_here(config: ConfigDict) -> None:
+    """The built-in examples' model: pretrained on the spot, then tuned at a small rate."""
+    config.model.pretraining.steps = 300
+    config.training.learning_rate = 5e-4
 
 
 def p3(config: ConfigDict) -> None:

@@ -51,12 +51,11 @@ from zsg_jax.config import (
     default_config,
     llama2_7b_by_task,
     p3,
-    pretrained_here,
     smollm2,
 )
 from zsg_jax.similarity.trajectory import MEASURES
 
-PRESETS = {"": pretrained_here, "p3": p3, "smollm2": smollm2, "llama2_7b": llama2_7b_by_task}
+PRESETS = {"p3": p3, "smollm2": smollm2, "llama2_7b": llama2_7b_by_task}
 
 
 def get_config(preset: str = "") -> ConfigDict:

@@ -2,19 +2,19 @@
 
     python -m zsg_jax.main --config configs/turns.py
 
-The built-in example: 4,800 string-rewriting rows of four families make 56 turns; five groups of ten
-turns, 861 to 924 rows, 50 steps each; a Llama of 127,552 parameters, 3 seeds. It took 50 seconds on
-2 cores shared with other jobs. Measured test loss, nats per answer token, mean ± standard deviation
-over seeds (jax 0.10.2, CPU):
+The built-in example: the model of configs/tmta.py and its pool, whose 4,800 rows make 56 turns; five
+groups of ten turns, 861 to 924 rows, 50 steps each, 3 seeds. It takes 2 minutes on 2 cores.
+Measured test loss, nats per answer token, mean ± standard deviation over seeds (jax 0.10.2, CPU):
 
-    turns               at step 30   area under curve    final loss
-    tmta-turns-1-11     2.60         3.010 ± 0.008       2.588 ± 0.002
-    tmta-turns-11-21    2.78         3.160 ± 0.020       2.888 ± 0.033
-    tmta-turns-21-31    3.39         3.669 ± 0.010       3.427 ± 0.026
-    tmta-turns-31-41    3.79         4.002 ± 0.008       3.809 ± 0.016
-    tmta-turns-41-51    4.39         4.512 ± 0.022       4.523 ± 0.007
+    turns               at step 10      area under curve   final loss
+    tmta-turns-1-11     2.766 ± 0.014   2.661 ± 0.016      2.454 ± 0.007
+    tmta-turns-11-21    2.790 ± 0.009   2.735 ± 0.018      2.591 ± 0.017
+    tmta-turns-21-31    2.973 ± 0.018   2.990 ± 0.031      2.927 ± 0.037
+    tmta-turns-31-41    3.054 ± 0.021   3.140 ± 0.036      3.140 ± 0.050
+    tmta-turns-41-51    3.171 ± 0.028   3.317 ± 0.041      3.403 ± 0.064
 
-The earlier the turns, the lower the loss, in every seed.
+The earlier the turns, the lower the loss; all pairs can be told apart at the end, neighbours by
+0.14 (95 %: 0.12 to 0.15) at least.
 
     python -m zsg_jax.main --config configs/turns.py:p3 --config.data.train=FILE …
 

@@ -11,6 +11,7 @@ SMALL = [
     "--config.data.rewrites.samples=4",
     "--config.data.rewrites.test_rules=2",
     "--config.training.steps=2",
+    "--config.model.pretraining.steps=0",
     "--config.model.size=tests/faults/one_layer.json",
 ]
 

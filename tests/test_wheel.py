@@ -19,6 +19,7 @@ SMALL = [
     "--config.data.rewrites.samples=2",
     "--config.data.rewrites.test_rules=2",
     "--config.training.steps=2",
+    "--config.model.pretraining.steps=0",
 ]
 
 

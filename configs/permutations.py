@@ -32,6 +32,10 @@ of it has not been run; with --config.training.steps=60 it took 14 minutes and g
 
 Nearest first starts late and is ahead of all from step 30 on.
 
+    python -m zsg_jax.main --config configs/permutations.py:smollm2 …
+
+SmolLM2-135M on the same data, 1,280 rows of each order. It has not been run.
+
     python -m zsg_jax.main --config configs/permutations.py:llama2_7b …
 
 The study's own settings: LLaMA-2-7B on Flan-mini, 20 rows of each task. It has not been run.

@@ -38,6 +38,10 @@ not been run; with --config.training.steps=30 --config.arrangement.budget=480 th
 6.31 (round-robin), 6.30 (cluster), 5.63 (random), 5.91 (wsd-nft), 6.26 (wsd-fft), and divergence
 alone went with the loss across orders (Pearson 0.85, the others -0.48 to 0.09, over 15 points).
 
+    python -m zsg_jax.main --config configs/similarity.py:smollm2 …
+
+SmolLM2-135M on the same data, 1,280 rows of each order. It has not been run.
+
     python -m zsg_jax.main --config configs/similarity.py:llama2_7b …
 
 The study's own settings: LLaMA-2-7B on Flan-mini, 20 rows of each task, distances every 160 rows.

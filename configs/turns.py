@@ -21,6 +21,10 @@ The earlier the turns, the lower the loss; all pairs can be told apart at the en
 A pretrained Llama of 260,032 parameters on P3 with all-MiniLM-L6-v2, one seed. Two of its five
 groups have been run: turns 1 to 5 ended at 3.88 after 45 steps, turns 6 to 10 at 4.44 after 51.
 
+    python -m zsg_jax.main --config configs/turns.py:smollm2 …
+
+SmolLM2-135M on P3, three groups of two turns. It has not been run.
+
     python -m zsg_jax.main --config configs/turns.py:llama2_7b …
 
 The study's own settings: LLaMA-2-7B on Flan-mini, six groups of five turns. It has not been run.

@@ -240,7 +240,7 @@ def _draw_panel(ax: Axes, panel: Panel, style: Mapping[str, Look], *, small: boo
         top, bottom = max(top, *values, 0.0), min(bottom, *values, 0.0)
     if panel.window is not None:
         ax.axvline(panel.window, color="#777777", lw=1, ls=(0, (4, 3)), zorder=0.5)
-    if panel.from_zero:
+    if panel.from_zero or top == bottom:  # a line of zeros has no range of its own
         ax.set_ylim(1.08 * bottom, 1.08 * top or 1.0)
     ax.set_title(panel.title, fontsize=8.5)
     if small:

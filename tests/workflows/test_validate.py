@@ -51,7 +51,7 @@ def test_the_presets_are_valid(name, preset):
 @pytest.mark.parametrize("name", STUDIES)
 def test_an_unknown_preset_is_named(name):
     with pytest.raises(
-        UserError, match=rf"configs/{name}\.py has no preset 'p4'; choose one of p3"
+        UserError, match=rf"configs/{name}\.py has no preset 'p4'; choose one of .*\bp3\b"
     ):
         load(name, "p4")
 

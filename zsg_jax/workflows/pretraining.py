@@ -56,7 +56,11 @@ def pretrain(
         packing=config.training.packing,
     )
     trainer = Trainer(
-        model, options, mesh, compute=make_compute(config, model, mesh, lambda line: None)
+        model,
+        options,
+        mesh,
+        compute=make_compute(config, model, mesh, lambda line: None),
+        param_dtype=config.model.param_dtype,
     )
     evaluator = _held_out(config, examples, rows, trainer)
     recipe = loop.Recipe(

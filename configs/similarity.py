@@ -2,34 +2,24 @@
 
     python -m zsg_jax.main --config configs/similarity.py
 
-The built-in example: the pool of configs/tmta.py, 4,800 string-rewriting rows of four families, all
-met in every order; a Llama of 127,552 parameters, 300 steps, 3 seeds. It took 6 minutes on 2 cores
-shared with other jobs, 110 seconds of them for the trajectories. Measured test loss, nats per
-answer token, mean ± standard deviation over seeds (jax 0.10.2, CPU):
-
-    order         at step 30   area under curve    final loss
-    round-robin   2.88         2.408 ± 0.021       2.110 ± 0.016
-    cluster       2.57         4.222 ± 0.227       2.915 ± 0.155
-    random        2.79         2.419 ± 0.017       2.134 ± 0.030
-    wsd-nft       2.59         2.716 ± 0.116       2.624 ± 0.090
-    wsd-fft       4.69         3.141 ± 0.044       2.234 ± 0.036
-
-Pearson's correlation of that loss with each distance of the rows seen so far, steps 10 to 300:
+The built-in example: the model of configs/tmta.py and its pool, 4,800 string-rewriting rows of four
+families, all met in every order; 300 steps, 3 seeds. It takes 8 minutes on 2 cores. The losses are
+those that configs/permutations.py lists. Pearson's correlation of the test loss with each distance
+of the rows seen so far, steps 10 to 300 (jax 0.10.2, CPU):
 
     distance       round-robin   cluster   random   wsd-nft   wsd-fft   all together
-    nearest        0.96          -0.35     0.94     0.50      0.78      0.15
-    average        -0.26         0.56      -0.83    0.22      0.88      0.12
-    minimum        0.90          -0.41     0.87     –         0.72      0.12
-    maximum        -0.55         0.35      -0.80    -0.05     –         0.08
-    wsd            -0.73         0.55      -0.63    0.17      0.87      0.11
-    centroid       0.89          0.41      0.62     0.23      0.87      0.21
-    transport      0.78          0.53      0.89     0.10      0.93      0.07
-    divergence     0.98          -0.49     0.98     -0.08     0.93      0.18
+    nearest        0.99          0.08      0.98     0.94      0.86      0.82
+    average        -0.28         0.33      -0.64    -0.46     0.90      0.53
+    minimum        0.79          -0.11     0.80     –         0.82      0.74
+    maximum        -0.63         0.09      -0.90    -0.64     –         0.17
+    wsd            -0.58         0.32      -0.36    -0.52     0.90      0.51
+    centroid       0.67          0.19      0.36     0.04      0.92      0.77
+    transport      0.78          0.31      0.89     -0.44     0.89      0.52
+    divergence     0.97          -0.17     0.97     0.66      0.86      0.57
 
-No distance tracks the loss across orders (Spearman's is 0.46 for divergence, under 0.2 for the
-rest): the nearest row seen can only come nearer, while this model forgets. In orders that mix
-tasks, nearest and divergence fall with the loss, as whatever falls with time does; where the loss
-rises again (cluster, wsd-nft) they part from it.
+Across orders the nearest row seen goes along best (Spearman's is highest for divergence, 0.59, and
+0.54 for nearest). Both can only come nearer, as whatever falls with time does; where the loss rises
+again (cluster) they part from it. WSD and transport, the study's, follow it in some orders alone.
 
     python -m zsg_jax.main --config configs/similarity.py:p3 --config.data.train=FILE …
 
@@ -55,11 +45,12 @@ from zsg_jax.config import (
     default_config,
     llama2_7b_by_task,
     p3,
+    pretrained_here,
     smollm2,
 )
 from zsg_jax.similarity.trajectory import MEASURES
 
-PRESETS = {"p3": p3, "smollm2": smollm2, "llama2_7b": llama2_7b_by_task}
+PRESETS = {"": pretrained_here, "p3": p3, "smollm2": smollm2, "llama2_7b": llama2_7b_by_task}
 
 
 def get_config(preset: str = "") -> ConfigDict:

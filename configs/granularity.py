@@ -41,16 +41,7 @@ The study's own settings: LLaMA-2-7B on Flan-mini, 20 rows of each task. It has 
 
 from ml_collections import ConfigDict
 
-from zsg_jax.config import (
-    choose,
-    default_config,
-    llama2_7b_by_task,
-    p3,
-    pretrained_here,
-    smollm2,
-)
-
-PRESETS = {"": pretrained_here, "p3": p3, "smollm2": smollm2, "llama2_7b": llama2_7b_by_task}
+from zsg_jax.config import WHOLE_POOL, choose, default_config
 
 
 def get_config(preset: str = "") -> ConfigDict:
@@ -58,4 +49,4 @@ def get_config(preset: str = "") -> ConfigDict:
     config = default_config()
     config.arrangement.methods = ("wsd-nft", "wsd-fft", "coarse-nft", "coarse-fft")
     config.report.title = "Fine and coarse grain"
-    return choose("granularity", config, preset, PRESETS)
+    return choose("granularity", config, preset, WHOLE_POOL)

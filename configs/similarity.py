@@ -40,17 +40,8 @@ It has not been run.
 
 from ml_collections import ConfigDict
 
-from zsg_jax.config import (
-    choose,
-    default_config,
-    llama2_7b_by_task,
-    p3,
-    pretrained_here,
-    smollm2,
-)
+from zsg_jax.config import WHOLE_POOL, choose, default_config
 from zsg_jax.similarity.trajectory import MEASURES
-
-PRESETS = {"": pretrained_here, "p3": p3, "smollm2": smollm2, "llama2_7b": llama2_7b_by_task}
 
 
 def get_config(preset: str = "") -> ConfigDict:
@@ -59,4 +50,4 @@ def get_config(preset: str = "") -> ConfigDict:
     config.arrangement.methods = ("round-robin", "cluster", "random", "wsd-nft", "wsd-fft")
     config.similarity.trajectory = tuple(MEASURES)
     config.report.title = "Similarity beside loss"
-    return choose("similarity", config, preset, PRESETS)
+    return choose("similarity", config, preset, WHOLE_POOL)

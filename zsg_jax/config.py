@@ -336,6 +336,15 @@ def llama2_7b_by_task(config: ConfigDict) -> None:
     config.report.window = 1080
 
 
+# The presets of studies that order the whole pool.
+WHOLE_POOL: Presets = {
+    "": pretrained_here,
+    "p3": p3,
+    "smollm2": smollm2,
+    "llama2_7b": llama2_7b_by_task,
+}
+
+
 def flatten(config: ConfigDict) -> dict[str, Any]:
     """`{"training.batch_size": 16, …}`, tuples as lists, as JSON has them."""
     flat: dict[str, Any] = {}

@@ -1,11 +1,14 @@
 """What a study measures: the evaluators that its config names, each with its own schedule."""
 
+from collections.abc import Sequence
+
 import jax.numpy as jnp
 from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
 from zsg_jax.data.pool import TestSet
 from zsg_jax.data.tokenize import encode
+from zsg_jax.data.tokenize.examples import TokenizedExamples
 from zsg_jax.data.tokenize.tokenizer import from_folder
 from zsg_jax.evaluation import decoding
 from zsg_jax.evaluation.choices import ChoicesEvaluator
@@ -35,7 +38,16 @@ def make_evaluators(
     scores_every = evaluation.every * evaluation.scores_every
     found: list[tuple[Evaluator, int]] = []
     if "loss" in wanted:
-        found.append((_loss(config, tests, trainer), evaluation.every))
+        loss = make_loss(
+            config,
+            trainer,
+            tests.examples,
+            tests.instances.ids,
+            tests.instances.task_names,
+            max_length=evaluation.max_length,
+            dropped=tests.dropped,
+        )
+        found.append((loss, evaluation.every))
     if need_texts(wanted):
         found.append((_texts(config, tests, reading, trainer, origin), scores_every))
     if "choices" in wanted:
@@ -43,18 +55,28 @@ def make_evaluators(
     return found
 
 
-def _loss(config: ConfigDict, tests: TestSet, trainer: Trainer) -> LossEvaluator:
+def make_loss(
+    config: ConfigDict,
+    trainer: Trainer,
+    examples: TokenizedExamples,
+    ids: Sequence[str],
+    tasks: Sequence[str],
+    *,
+    max_length: int,
+    dropped: int = 0,
+) -> LossEvaluator:
+    """What measures the loss of a trainer's parameters; examples and the rest as it takes them."""
     return LossEvaluator(
-        tests.examples,
-        tests.instances.ids,
-        tests.instances.task_names,
+        examples,
+        ids,
+        tasks,
         hidden=trainer.hidden,
         vocab_size=trainer.model.vocab_size,
         abstract_params=trainer.model_params(trainer.abstract_state),
         mesh=trainer.mesh,
         batch_size=config.evaluation.batch_size,
-        max_length=config.evaluation.max_length,
-        dropped=tests.dropped,
+        max_length=max_length,
+        dropped=dropped,
         packing=config.training.packing,
     )
 

@@ -3,26 +3,25 @@
 from collections.abc import Callable
 from pathlib import Path
 
-import jax
 import numpy as np
 from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
-from zsg_jax.data.batches.steps import SequencesAtOnce, Steps, sequence_length
+from zsg_jax.data.batches.steps import Steps
 from zsg_jax.data.plain_text import encode_plain, general_strings
-from zsg_jax.data.tokenize.examples import Examples
 from zsg_jax.data.tokenize.tokenizer import Tokenizer
-from zsg_jax.evaluation.loss import LossEvaluator
 from zsg_jax.models.families import ModelConfig
 from zsg_jax.models.placement import Params
 from zsg_jax.runtime.progress import say
-from zsg_jax.training import loop, metrics, sharding
+from zsg_jax.training import loop, metrics
 from zsg_jax.training.checkpoint import Checkpoints
 from zsg_jax.training.flops import Speed
 from zsg_jax.training.trainer import Trainer, TrainerOptions
 from zsg_jax.workdir import claims
 from zsg_jax.workdir.location import Workdir
 from zsg_jax.workdir.trained import CHECKPOINTS
+from zsg_jax.workflows.evaluators import make_loss
+from zsg_jax.workflows.study_data import make_steps
 from zsg_jax.workflows.study_model import make_compute
 
 HELD_OUT = 256  # texts that are not trained on, to measure the loss
@@ -34,17 +33,13 @@ def pretrain(
 ) -> Callable[[int], Params]:
     """Pretrains random weights of every seed, going on where it was stopped.
 
-    It is a run like others, of plain text in place of an arrangement: in pretraining/seedK lie its
-    metrics and its checkpoints.
+    It is a run like others, of plain text in place of an arrangement: in pretraining/ lie the
+    metrics and the checkpoints of each seed.
 
     Returns:
         (seed) -> the parameters at the end, on their shards.
     """
     settings = config.model.pretraining
-    rows = settings.steps * settings.batch_size
-    length = config.data.max_length
-    texts = general_strings(rows + HELD_OUT, settings.seed)
-    examples = encode_plain(texts, tokenizer, length)
     options = TrainerOptions(
         batch_size=settings.batch_size,
         micro_batch_size=settings.batch_size,
@@ -62,26 +57,63 @@ def pretrain(
         compute=make_compute(config, model, mesh, lambda line: None),
         param_dtype=config.model.param_dtype,
     )
-    evaluator = _held_out(config, examples, rows, trainer)
-    recipe = loop.Recipe(
-        trainer,
-        ids=[f"strings/{number}" for number in range(rows)],
-        evaluators=[(evaluator, max(1, settings.steps // MEASURED))],
-        checkpoint_every=config.training.checkpoint_every,
-        speed=Speed(trainer.model, examples.lengths, mesh, config.model.dtype),
-    )
-    runs = {seed: _run(config, location, examples, rows, mesh, seed) for seed in config.seeds}
-    for run in runs.values():
-        if not loop.finished(run.folder):
+    folders = {seed: claims.pretraining_folder(location.folder, seed) for seed in config.seeds}
+    kept = {seed: location.checkpoints(folder / CHECKPOINTS) for seed, folder in folders.items()}
+    left = [seed for seed, folder in folders.items() if not loop.finished(folder)]
+    if left:
+        recipe, steps = _recipe(config, tokenizer, trainer)
+        for seed in left:
+            run = loop.TrainingRun(folders[seed], kept[seed], seed, steps(seed), settings.steps)
             loop.train(run, recipe, facts={})
-            say(f"pretraining, seed {run.seed}: {told(run.folder)}")
+            say(f"pretraining, seed {seed}: {told(folders[seed])}")
 
     def params(seed: int) -> Params:
-        restored = Checkpoints(runs[seed].checkpoints).restore(trainer.abstract_state)
+        restored = Checkpoints(kept[seed]).restore(trainer.abstract_state)
         assert restored is not None
         return restored[1]["params"]
 
     return params
+
+
+def _recipe(
+    config: ConfigDict, tokenizer: Tokenizer, trainer: Trainer
+) -> tuple[loop.Recipe, Callable[[int], Steps]]:
+    """How the strings are trained on, and their batches, shuffled by a seed."""
+    settings, longest = config.model.pretraining, config.data.max_length
+    rows = settings.steps * settings.batch_size
+    texts = general_strings(rows + HELD_OUT, settings.seed)
+    examples = encode_plain(texts, tokenizer, longest)
+    ids = [f"strings/{number}" for number in range(len(texts))]
+    others = np.arange(rows, len(texts))
+    evaluator = make_loss(
+        config,
+        trainer,
+        examples.select(others),
+        ids[rows:],
+        ["strings"] * len(others),
+        max_length=longest,
+    )
+    recipe = loop.Recipe(
+        trainer,
+        ids=ids,
+        evaluators=[(evaluator, max(1, settings.steps // MEASURED))],
+        checkpoint_every=config.training.checkpoint_every,
+        speed=Speed(trainer.model, examples.lengths, trainer.mesh, config.model.dtype),
+    )
+
+    def steps(seed: int) -> Steps:
+        return make_steps(
+            examples,
+            np.random.default_rng(seed).permutation(rows),
+            trainer.mesh,
+            longest=int(examples.lengths.max()),
+            max_length=longest,
+            batch_size=settings.batch_size,
+            micro_batch_size=None,
+            packing=config.training.packing,
+        )
+
+    return recipe, steps
 
 
 def told(folder: Path) -> str:
@@ -91,46 +123,4 @@ def told(folder: Path) -> str:
     return (
         f"{records[-1]['step']:,} steps on general strings, from {losses[0]:.2f} to "
         f"{losses[-1]:.2f} nats a token of {HELD_OUT} others"
-    )
-
-
-def _held_out(config: ConfigDict, examples: Examples, rows: int, trainer: Trainer) -> LossEvaluator:
-    others = np.arange(rows, rows + HELD_OUT)
-    return LossEvaluator(
-        examples.select(others),
-        [f"strings/{number}" for number in others],
-        ["strings"] * len(others),
-        hidden=trainer.hidden,
-        vocab_size=trainer.model.vocab_size,
-        abstract_params=trainer.model_params(trainer.abstract_state),
-        mesh=trainer.mesh,
-        batch_size=config.evaluation.batch_size,
-        max_length=config.data.max_length,
-        packing=config.training.packing,
-    )
-
-
-def _run(
-    config: ConfigDict,
-    location: Workdir,
-    examples: Examples,
-    rows: int,
-    mesh: Mesh,
-    seed: int,
-) -> loop.TrainingRun:
-    batch_size = config.model.pretraining.batch_size
-    steps = Steps(
-        examples,
-        np.random.default_rng(seed).permutation(rows),
-        batch_size=batch_size,
-        length=sequence_length(int(examples.lengths.max()), config.data.max_length),
-        process_index=jax.process_index(),
-        process_count=jax.process_count(),
-        packing=SequencesAtOnce(sharding.row_devices(mesh), batch_size)
-        if config.training.packing
-        else None,
-    )
-    folder = claims.pretraining_folder(location.folder, seed)
-    return loop.TrainingRun(
-        folder, location.checkpoints(folder / CHECKPOINTS), seed, steps, len(steps)
     )

@@ -6,7 +6,6 @@ from functools import partial
 from pathlib import Path
 
 import jax
-import numpy as np
 from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
@@ -14,7 +13,7 @@ from zsg_jax.arrangement import make
 from zsg_jax.arrangement.arrangement import Arrangement
 from zsg_jax.arrangement.embedded import embed_pair
 from zsg_jax.config import flatten
-from zsg_jax.data.batches.steps import SequencesAtOnce, Steps, sequence_length
+from zsg_jax.data.batches.steps import Steps
 from zsg_jax.data.pool import Pool
 from zsg_jax.leakage.find import FILE as PAIRS
 from zsg_jax.leakage.find import LeakageOptions
@@ -31,7 +30,13 @@ from zsg_jax.workdir.location import Workdir, open_workdir
 from zsg_jax.workdir.trained import CHECKPOINTS
 from zsg_jax.workflows.evaluators import make_evaluators
 from zsg_jax.workflows.pretraining import pretrain
-from zsg_jax.workflows.study_data import Reading, check_steps, claim_data, open_pool
+from zsg_jax.workflows.study_data import (
+    Reading,
+    check_steps,
+    claim_data,
+    make_steps,
+    open_pool,
+)
 from zsg_jax.workflows.study_model import find_origin, make_trainer, model_name
 from zsg_jax.workflows.validate import validate
 
@@ -104,7 +109,16 @@ def _train(config: ConfigDict, location: Workdir, reading: Reading, pool: Pool, 
     if config.model.pretraining.steps and origin.weights is None:
         trainer.init_from = pretrain(config, location, origin.model, reading.tokenizer, mesh)
     all_steps = {
-        name: _steps(config, pool, arrangement.order, mesh)
+        name: make_steps(
+            pool.train_examples,
+            arrangement.order,
+            mesh,
+            longest=int(pool.train_examples.lengths[pool.usable].max()),
+            max_length=config.data.max_length,
+            batch_size=config.training.batch_size,
+            micro_batch_size=config.training.micro_batch_size,
+            packing=config.training.packing,
+        )
         for name, arrangement in arrangements.items()
     }
     # Arrangements differ in length: one that is too short is refused before any is trained on.
@@ -128,24 +142,6 @@ def _train(config: ConfigDict, location: Workdir, reading: Reading, pool: Pool, 
                 checkpoints = location.checkpoints(folder / CHECKPOINTS)
                 run = loop.TrainingRun(folder, checkpoints, seed, steps, totals[name])
                 _train_run(config, run, recipe)
-
-
-def _steps(config: ConfigDict, pool: Pool, order: np.ndarray, mesh: Mesh) -> Steps:
-    """The batches of an arrangement, by step."""
-    training = config.training
-    at_once = SequencesAtOnce(
-        sharding.row_devices(mesh), training.micro_batch_size or training.batch_size
-    )
-    longest = int(pool.train_examples.lengths[pool.usable].max())
-    return Steps(
-        pool.train_examples,
-        order,
-        batch_size=training.batch_size,
-        length=sequence_length(longest, config.data.max_length),
-        process_index=jax.process_index(),
-        process_count=jax.process_count(),
-        packing=at_once if training.packing else None,
-    )
 
 
 def _train_run(config: ConfigDict, run: loop.TrainingRun, recipe: loop.Recipe) -> None:

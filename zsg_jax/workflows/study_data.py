@@ -4,10 +4,13 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import NamedTuple
 
+import jax
 import numpy as np
+from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
 from zsg_jax.data import sources
+from zsg_jax.data.batches.steps import SequencesAtOnce, Steps, sequence_length
 from zsg_jax.data.dataset import Dataset, ReadOptions
 from zsg_jax.data.formats.fields import parse_fields
 from zsg_jax.data.formats.natural_instructions import Options
@@ -16,6 +19,7 @@ from zsg_jax.data.schemas.read import tell_skipped
 from zsg_jax.data.splits import Selection
 from zsg_jax.data.tokenize import encode as prompts
 from zsg_jax.data.tokenize import jinja
+from zsg_jax.data.tokenize.examples import TokenizedExamples
 from zsg_jax.data.tokenize.tokenizer import Tokenizer
 from zsg_jax.models import huggingface
 from zsg_jax.models.families import is_file
@@ -23,7 +27,7 @@ from zsg_jax.runtime.errors import UserError
 from zsg_jax.runtime.files import file_digest, write_json
 from zsg_jax.runtime.processes import once
 from zsg_jax.runtime.progress import bar, count, say
-from zsg_jax.training import initial_weights
+from zsg_jax.training import initial_weights, sharding
 from zsg_jax.training.optimizer import schedule
 from zsg_jax.workdir import claims, hub
 from zsg_jax.workflows.study_model import Origin
@@ -170,4 +174,34 @@ def check_steps(config: ConfigDict, rows: int) -> None:
         training.learning_rate,
         training.steps or least,
         training.warmup_steps,
+    )
+
+
+def make_steps(
+    examples: TokenizedExamples,
+    order: np.ndarray,
+    mesh: Mesh,
+    *,
+    longest: int,
+    max_length: int,
+    batch_size: int,
+    micro_batch_size: int | None,
+    packing: bool,
+) -> Steps:
+    """The batches of an order of examples, by step, of which each process lays its part.
+
+    Args:
+        longest: tokens of the longest example, to which sequences are cut down.
+        max_length: tokens at most of a sequence.
+        batch_size, micro_batch_size, packing: as the config's training has them.
+    """
+    at_once = SequencesAtOnce(sharding.row_devices(mesh), micro_batch_size or batch_size)
+    return Steps(
+        examples,
+        order,
+        batch_size=batch_size,
+        length=sequence_length(longest, max_length),
+        process_index=jax.process_index(),
+        process_count=jax.process_count(),
+        packing=at_once if packing else None,
     )

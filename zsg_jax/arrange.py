@@ -41,7 +41,7 @@ def _parser() -> command_line.Parser:
         metavar="N",
     )
     add("--seed", "for methods that shuffle, and for --report-split", type=int, metavar="K")
-    add("--encoder", "hashing, or the folder of a BERT sentence encoder", metavar="NAME")
+    add("--encoder", "hashing, or the folder of a sentence encoder", metavar="NAME")
     add("--dtype", "what embeddings are kept in", choices=DTYPES)
     text = "folder that keeps the embeddings of these two files, DIR/embeddings without it"
     add("--embeddings", text, metavar="FOLDER")

@@ -111,7 +111,7 @@ def default_config() -> ConfigDict:
     rewrites.seed = 0
 
     config.similarity = similarity = ConfigDict()
-    # "hashing" (hashed n-grams, nothing to download) or the folder of a BERT sentence encoder.
+    # "hashing" (hashed n-grams, nothing to download) or the folder of a sentence encoder.
     similarity.encoder = "hashing"
     # Distance of two rows: "cosine" (-cos) or "euclidean" (of rows at length one). It changes the
     # methods avg, wsd, polar, uniform, coarse and ot; TMTA and orders by min or max are the same

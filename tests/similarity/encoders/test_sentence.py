@@ -57,6 +57,7 @@ def write(folder, max_seq_length=32):
     edit(folder / "1_Pooling" / "config.json", pooling_mode_mean_tokens=True)
     edit(folder / "1_Pooling" / "config.json", pooling_mode_cls_token=False)
     edit(folder / "sentence_bert_config.json", max_seq_length=max_seq_length)
+    edit(folder / "tokenizer_config.json", tokenizer_class="PreTrainedTokenizerFast")
     modules(folder, "Transformer", "Pooling", "Normalize")
 
     rng, shapes = np.random.default_rng(0), {}
@@ -82,8 +83,16 @@ def write(folder, max_seq_length=32):
 
 def modules(folder, *kinds):
     paths = {"Transformer": "", "Pooling": "1_Pooling"}
-    listing = [{"type": f"any.where.{kind}", "path": paths.get(kind, kind)} for kind in kinds]
+    listing = [
+        {"type": f"sentence_transformers.models.{kind}", "path": paths.get(kind, kind)}
+        for kind in kinds
+    ]
     (folder / "modules.json").write_text(json.dumps(listing))
+
+
+def edit_modules(folder, old, new):
+    listing = folder / "modules.json"
+    listing.write_text(listing.read_text().replace(old, new))
 
 
 def random_texts(count, longest, seed=0):
@@ -199,9 +208,6 @@ def test_layouts_of_other_versions_give_the_same(folder, encoder, tmp_path):
     edit(newer / "sentence_bert_config.json", do_lower_case=True)
     folded = SentenceEncoder(newer)
     assert (folded.encode([text.upper() for text in texts]) == encoder.encode(texts)).all()
-    # A bare BERT: mean pooling, and 256 tokens or as many as it has positions.
-    (newer / "modules.json").unlink()
-    assert SentenceEncoder(newer).max_tokens == 64
 
 
 def break_tokenizer(folder):
@@ -216,29 +222,52 @@ def add_token(folder):
 @pytest.mark.parametrize(
     ("damage", "message"),
     [
-        (lambda f: modules(f, "Transformer", "Pooling", "Dense"), r"modules\.json: .*Dense, but"),
-        (lambda f: modules(f, "CLIPModel"), r"modules are CLIPModel, but only Transformer"),
+        (lambda f: modules(f, "Transformer", "Pooling", "LSTM"), r"modules\.json: .*LSTM, but"),
+        (lambda f: modules(f, "CLIPModel"), r"modules are .*CLIPModel, but only sentence_trans"),
+        (
+            lambda f: edit_modules(f, "sentence_transformers.models.", "custom_st."),
+            "modules are custom_st.Transformer",
+        ),
         (lambda f: (f / "modules.json").write_text("{}"), r"modules are , but only"),
         (lambda f: (f / "modules.json").write_text("[1]"), r"modules\.json: no list of modules"),
         (
-            lambda f: edit(f / "1_Pooling" / "config.json", pooling_mode_cls_token=True),
-            r"1_Pooling/config\.json: pooling mode is mean_tokens and cls_token, but only mean",
+            lambda f: edit(f / "1_Pooling" / "config.json", pooling_mode="median"),
+            r"1_Pooling/config\.json: pooling mode is median, but only cls",
         ),
         (
-            lambda f: edit(
-                f / "1_Pooling" / "config.json", pooling_mode_mean_tokens=None, pooling_mode="max"
-            ),
-            "pooling mode is max, but only mean",
+            lambda f: edit(f / "1_Pooling" / "config.json", include_prompt=False),
+            "include_prompt is False",
         ),
-        (
-            lambda f: edit(f / "1_Pooling" / "config.json", pooling_mode_mean_tokens=False),
-            "pooling mode is not named",
-        ),
+        (lambda f: edit(f / "1_Pooling" / "config.json", window=3), "window is 3, a key not"),
         (
             lambda f: edit(f / "config_sentence_transformers.json", default_prompt_name="query"),
-            "default_prompt_name is 'query'",
+            "default_prompt_name is 'query', which is none of its prompts",
         ),
-        (lambda f: write(f, max_seq_length="many"), "max_seq_length is 'many'"),
+        (lambda f: edit(f / "config_sentence_transformers.json", truncate_dim=0), "truncate_dim"),
+        (
+            lambda f: edit(f / "config_sentence_transformers.json", model_type="SparseEncoder"),
+            "model_type is 'SparseEncoder'",
+        ),
+        (lambda f: write(f, max_seq_length="many"), "max_seq_length or max_length is 'many'"),
+        (
+            lambda f: edit(
+                f / "sentence_bert_config.json", processing_kwargs={"text": {"padding": False}}
+            ),
+            "processing_kwargs has .*'padding'",
+        ),
+        (
+            lambda f: edit(f / "sentence_bert_config.json", modality_config={"message": {}}),
+            "only plain text is embedded",
+        ),
+        (
+            lambda f: edit(f / "sentence_bert_config.json", model_args={"dtype": "float16"}),
+            "model_args is .*float16",
+        ),
+        (lambda f: edit(f / "tokenizer_config.json", truncation_side="both"), "truncation_side"),
+        (
+            lambda f: edit(f / "tokenizer_config.json", tokenizer_class="BertTokenizer"),
+            "Lowercase, Whitespace and WordLevel, but transformers' BertTokenizer has",
+        ),
         (lambda f: (f / "tokenizer.json").unlink(), r"tokenizer\.json: no such file"),
         (break_tokenizer, r"tokenizer\.json: no tokenizer"),
         (lambda f: edit(f / "config.json", hidden_act="relu"), "hidden_act is 'relu'"),

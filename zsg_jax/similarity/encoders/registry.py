@@ -31,7 +31,7 @@ class Encoder(Protocol):
 
 
 def choose_encoder(name: str) -> Encoder:
-    """The encoder called `name` in `ENCODERS`, or else the BERT sentence encoder in that folder."""
+    """The encoder called `name` in `ENCODERS`, or else the sentence encoder in that folder."""
     return ENCODERS[name]() if name in ENCODERS else _sentence(name)
 
 

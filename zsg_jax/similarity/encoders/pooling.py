@@ -1,0 +1,111 @@
+"""From hidden states to an embedding: pooling and the dense layers after it."""
+
+from collections.abc import Callable, Sequence
+from functools import partial
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from zsg_jax.models.huggingface.layouts import Layout
+from zsg_jax.models.huggingface.weights import Weights
+from zsg_jax.runtime.errors import check
+from zsg_jax.similarity.encoders.folder import Dense, Recipe
+
+_ACTIVATIONS: dict[str, Callable[[jax.Array], jax.Array]] = {
+    "Identity": lambda x: x,
+    "Tanh": jnp.tanh,
+    "GELU": partial(jax.nn.gelu, approximate=False),
+    "ReLU": jax.nn.relu,
+    "SiLU": jax.nn.silu,
+    "Sigmoid": jax.nn.sigmoid,
+}
+
+
+def pool(modes: Sequence[str], hidden_BxLxD: jax.Array, lengths_B: jax.Array) -> jax.Array:
+    """Pools each sequence's hidden states over its first `lengths_B` tokens.
+
+    Args:
+        modes: values of `folder.POOLINGS`; their results stand side by side.
+        hidden_BxLxD: float32.
+        lengths_B: int32; 0 is a row that nobody reads.
+
+    Returns:
+        (B, D · len(modes)) float32.
+    """
+    mask_BxL = jnp.arange(hidden_BxLxD.shape[1]) < lengths_B[:, None]
+    pooled = [_pool(mode, hidden_BxLxD, mask_BxL, lengths_B) for mode in modes]
+    return pooled[0] if len(pooled) == 1 else jnp.concatenate(pooled, axis=1)
+
+
+def _pool(
+    mode: str, hidden_BxLxD: jax.Array, mask_BxL: jax.Array, lengths_B: jax.Array
+) -> jax.Array:
+    if mode == "cls":
+        return hidden_BxLxD[:, 0]
+    if mode == "lasttoken":
+        last_B = jnp.maximum(lengths_B, 1) - 1
+        return jnp.take_along_axis(hidden_BxLxD, last_B[:, None, None], axis=1)[:, 0]
+    if mode == "max":
+        lowest = jnp.finfo(hidden_BxLxD.dtype).min
+        return jnp.max(jnp.where(mask_BxL[..., None], hidden_BxLxD, lowest), axis=1)
+    count_B = jnp.maximum(lengths_B, 1)
+    if mode == "weightedmean":
+        # Token i of n, from 1, weighs i.
+        weights_L = jnp.arange(1, hidden_BxLxD.shape[1] + 1, dtype=hidden_BxLxD.dtype)
+        hidden_BxLxD = hidden_BxLxD * weights_L[:, None]
+        count_B = count_B * (count_B + 1) / 2
+    if mode == "mean_sqrt_len_tokens":
+        count_B = jnp.sqrt(count_B)
+    sum_BxD = jnp.sum(jnp.where(mask_BxL[..., None], hidden_BxLxD, 0), axis=1)
+    return sum_BxD / count_B[:, None]
+
+
+def load_heads(recipe: Recipe, width: int) -> tuple[list[Any], int]:
+    """The parameters of the dense layers after pooling, and the width of an embedding.
+
+    Args:
+        recipe: what comes after pooling.
+        width: of hidden states.
+
+    Raises:
+        UserError: a file is missing, damaged, or does not fit what comes before.
+    """
+    width *= len(recipe.pooling)
+    loaded = []
+    for head in recipe.heads:
+        if head is None:
+            loaded.append(None)
+            continue
+        check(
+            head.inputs == width,
+            f"{head.folder}/config.json: in_features is {head.inputs}, but {width} numbers come "
+            "before it; use the files that belong together",
+        )
+        shapes = {"linear": {"kernel": jax.ShapeDtypeStruct((width, head.outputs), jnp.float32)}}
+        if head.bias:
+            shapes["linear"]["bias"] = jax.ShapeDtypeStruct((head.outputs,), jnp.float32)
+        loaded.append(Weights(head.folder, Layout({"linear": "linear"}), shapes).load(shapes))
+        width = head.outputs
+    return loaded, min(width, recipe.truncate or width)
+
+
+def finish(
+    heads: Sequence[Dense | None], params: Sequence[Any], truncate: int | None, x_BxD: jax.Array
+) -> jax.Array:
+    """Dense layers, cutting, and a division by the length: unit embeddings, (B, D) float32."""
+    for head, own in zip(heads, params, strict=True):
+        if head is None:
+            x_BxD = unit(x_BxD)
+            continue
+        x_BxD = x_BxD @ own["linear"]["kernel"]
+        if head.bias:
+            x_BxD = x_BxD + own["linear"]["bias"]
+        x_BxD = _ACTIVATIONS[head.activation](x_BxD)
+    return unit(x_BxD[:, :truncate])
+
+
+def unit(x_BxD: jax.Array) -> jax.Array:
+    """Rows at length one; one of zeros stays."""
+    norm_Bx1 = jnp.linalg.norm(x_BxD, axis=1, keepdims=True)
+    return x_BxD / jnp.maximum(norm_Bx1, 1e-12)

@@ -118,14 +118,17 @@ def _listed(folder: Path) -> Recipe:
         f"{listing}: modules are {', '.join(types)}, but only sentence_transformers' Transformer, "
         f"Pooling, Dense, Normalize, in this order, are computed here; {_OTHER}",
     )
-    heads = tuple(
-        _dense(path) if kind == "Dense" else _normalize(path)
-        for kind, path in zip(kinds[2:], paths[2:], strict=True)
-    )
+    heads: list[Dense | None] = []
+    for kind, path in zip(kinds[2:], paths[2:], strict=True):
+        if kind == "Dense":
+            heads.append(_dense(path))
+        else:
+            _check_normalize(path)
+            heads.append(None)
     # An embedding is brought to length one in any case, whatever was cut off it.
     while heads and heads[-1] is None:
-        heads = heads[:-1]
-    recipe = Recipe(paths[0], pooling=_pooling(paths[1] / "config.json"), heads=heads)
+        heads.pop()
+    recipe = Recipe(paths[0], pooling=_pooling(paths[1] / "config.json"), heads=tuple(heads))
     return _with_settings(_with_transformer(recipe, paths[0]), folder)
 
 
@@ -260,7 +263,7 @@ def _dense(folder: Path) -> Dense:
     return Dense(folder, inputs, outputs, bool(bias), activation)
 
 
-def _normalize(folder: Path) -> None:
+def _check_normalize(folder: Path) -> None:
     path = folder / "config.json"
     if path.exists():
         values = read_object(path)

@@ -72,7 +72,7 @@ def load_heads(recipe: Recipe, width: int) -> tuple[list[Any], int]:
         UserError: a file is missing, damaged, or does not fit what comes before.
     """
     width *= len(recipe.pooling)
-    loaded = []
+    loaded: list[Any] = []
     for head in recipe.heads:
         if head is None:
             loaded.append(None)

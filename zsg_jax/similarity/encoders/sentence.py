@@ -19,6 +19,7 @@ from jax.sharding import Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 
 from zsg_jax.models import bert, huggingface
+from zsg_jax.runtime.errors import check
 from zsg_jax.runtime.progress import say
 from zsg_jax.similarity.encoders.folder import Recipe, read_recipe
 from zsg_jax.similarity.encoders.pooling import finish, load_heads, pool
@@ -26,8 +27,8 @@ from zsg_jax.similarity.encoders.tokenizer import read_tokenizer
 
 # Part of every fingerprint: raise it when the same files would give other embeddings.
 _VERSION = 2
-_WIDTHS = (16, 32, 48, 64, 96, 128, 160, 192, 224, 256, 320, 384, 448, 512, 640, 768, 1024)
-_WIDTHS += (1280, 1536, 2048, 2560, 3072, 4096, 6144, 8192, 12288, 16384, 24576)
+_SHORT = (16, 32, 48, 64, 96, 128, 160, 192, 224, 256, 320, 384, 448, 512, 640, 768, 1024)
+_LONG = (1280, 1536, 2048, 2560, 3072, 4096, 6144, 8192, 12288, 16384, 24576)
 # Tokens in one batch of one device: what fits a CPU's cache, or keeps an accelerator busy.
 _BATCH_TOKENS = {"cpu": 1024}
 _BATCH_TOKENS_ELSEWHERE = 32768
@@ -61,6 +62,11 @@ class SentenceEncoder:
         folder = Path(folder)
         self.name = folder.resolve().name
         self.recipe = recipe = read_recipe(folder)
+        check(
+            recipe.default_prompt is None,
+            f"{folder}: default_prompt_name is {recipe.default_prompt!r}, but no prompt is put before "
+            "a text here; take another encoder",
+        )
         config = huggingface.read_bert_config(recipe.transformer)
         tokenizer = read_tokenizer(
             recipe.transformer,
@@ -82,7 +88,7 @@ class SentenceEncoder:
             )
 
         self._mesh = mesh or Mesh(np.array(jax.local_devices()[:1]), ("data",))
-        self._widths = [w for w in _WIDTHS if w < self.max_tokens] + [self.max_tokens]
+        self._widths = [w for w in _SHORT + _LONG if w < self.max_tokens] + [self.max_tokens]
         everywhere, rows = NamedSharding(self._mesh, P()), P(self._mesh.axis_names)
         self._rows = NamedSharding(self._mesh, rows)
         self._params = jax.tree.map(lambda x: _place(np.asarray(x), everywhere), params)

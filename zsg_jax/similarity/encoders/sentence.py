@@ -64,8 +64,8 @@ class SentenceEncoder:
         self.recipe = recipe = read_recipe(folder)
         check(
             recipe.default_prompt is None,
-            f"{folder}: default_prompt_name is {recipe.default_prompt!r}, but no prompt is put before "
-            "a text here; take another encoder",
+            f"{folder}: default_prompt_name is {recipe.default_prompt!r}, but no prompt is put "
+            "before a text here; take another encoder",
         )
         config = huggingface.read_bert_config(recipe.transformer)
         tokenizer = read_tokenizer(

@@ -74,7 +74,7 @@ def main(argv: Sequence[str]) -> None:
     )
     if not is_first():
         command_line.speaker = f"zsg_jax: process {jax.process_index()}"
-    stopping.listen(command_line.end_by_sigterm)
+    stopping.listen(command_line.end_by)
     try:
         workflow = diversity if config.get("study") == STUDY else study
         page = workflow.run(config, workdir, command=command)

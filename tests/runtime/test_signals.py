@@ -115,7 +115,7 @@ DEAF = """
 import hashlib, signal
 from zsg_jax.runtime import cli as command_line, signals as stopping
 stopping.PATIENCE = 0.2
-stopping.listen(command_line.end_by_sigterm)
+stopping.listen(command_line.end_by)
 print("now", flush=True)
 hashlib.pbkdf2_hmac("sha256", b"", b"", 100_000_000)  # one call, minutes long, as a compile is
 """
@@ -165,3 +165,32 @@ def test_a_run_saves_the_step_at_work_and_goes_on_from_it(
     monkeypatch.setattr(stopping, "_agreed", False)
     study.run(config, tmp_path / "stopped", command="test")
     assert read_metrics(run) == expected
+
+
+DEFERRING = """
+import sys, threading, time
+from zsg_jax.runtime import cli as command_line, signals as stopping
+stopping.LONGEST = float(sys.argv[1])
+stopping.listen(command_line.end_by)
+with stopping.deferred():
+    print("now", flush=True)
+    threading.Event().wait()  # for ever, as for a thread that has died
+"""
+
+
+@pytest.mark.parametrize(("longest", "signals"), [(1, [0]), (60, [0, 0.05, 0.9])])
+def test_what_defers_the_end_does_not_do_so_for_ever(longest, signals):
+    child = subprocess.Popen(
+        [sys.executable, "-c", DEFERRING, str(longest)],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    assert child.stdout.readline() == "now\n"
+    for wait in signals:
+        time.sleep(wait)
+        assert child.poll() is None  # the second came with the first
+        child.send_signal(signal.SIGTERM)
+    _, told = child.communicate(timeout=20)
+    assert child.returncode == stopping.CODE
+    assert told.startswith("zsg_jax: ended by SIGTERM; the same command goes on")

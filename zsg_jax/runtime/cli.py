@@ -4,6 +4,7 @@ import argparse
 import dataclasses
 import os
 import re
+import signal
 import sys
 import traceback
 from collections.abc import Callable, Collection, Mapping, Sequence
@@ -100,10 +101,9 @@ def guard(main: Callable[[Sequence[str]], Any]) -> Callable[[Sequence[str]], Any
                 "goes on where it stopped"
             )
         except stopping.Terminated:
-            end_by_sigterm()
+            end_by(signal.SIGTERM)
         except KeyboardInterrupt:
-            _say("stopped; the same command goes on from what is kept")
-            end_now(130)
+            end_by(signal.SIGINT)
 
     return guarded
 
@@ -134,10 +134,11 @@ def fail(message: str, code: int = 1) -> NoReturn:
     sys.exit(code)
 
 
-def end_by_sigterm() -> NoReturn:
-    """Says so, and ends at once."""
-    _say("ended by SIGTERM; the same command goes on from what is kept")
-    end_now(stopping.CODE)
+def end_by(number: int) -> NoReturn:
+    """Says that SIGTERM or Ctrl-C has ended this process, and ends it at once."""
+    what = "ended by SIGTERM" if number == signal.SIGTERM else "stopped"
+    _say(f"{what}; the same command goes on from what is kept")
+    end_now(128 + number)
 
 
 def end_now(code: int) -> NoReturn:

@@ -45,3 +45,8 @@ def did_you_mean(name: str, names: Collection[str], cutoff: float = 0.6) -> str:
 def first_line(error: BaseException) -> str:
     """What a library's error says first, or its kind where it says nothing."""
     return next((line for line in str(error).splitlines() if line.strip()), type(error).__name__)
+
+
+def is_panic(error: BaseException) -> bool:
+    """Whether a library written in Rust found a fault of its own; such an error is no Exception."""
+    return type(error).__name__ == "PanicException"

@@ -2,6 +2,7 @@
 
 import sys
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import suppress
 from typing import TypeVar
 
 import jax
@@ -11,10 +12,14 @@ T = TypeVar("T")
 
 
 def say(message: str) -> None:
-    """Prints one line to standard error, on process 0, without tearing a running bar."""
+    """Prints one line to standard error, on process 0, without tearing a running bar.
+
+    Where nobody reads what is said, as at a pipe that is gone, the work goes on all the same.
+    """
     if jax.process_index() == 0:
-        tqdm.write(message, file=sys.stderr)
-        sys.stderr.flush()
+        with suppress(OSError, ValueError):
+            tqdm.write(message, file=sys.stderr)
+            sys.stderr.flush()
 
 
 def count(number: int, noun: str) -> str:

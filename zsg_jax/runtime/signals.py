@@ -2,6 +2,7 @@
 
 import _thread
 import os
+import select
 import signal
 import sys
 import threading
@@ -19,7 +20,10 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 # What shells and schedulers read as "ended by SIGTERM": to be started again.
 CODE = 128 + signal.SIGTERM
-PATIENCE = 2.0
+# Seconds until a main thread that has not ended is ended: at work on what a kill cannot harm; with
+# the end deferred; saving for all. A second signal, other than one that comes with the first, as
+# from `timeout`, ends it as well.
+PATIENCE, LONGEST, SAVING = 2.0, 30.0, 300.0
 
 _asked = False  # this process was told to stop
 _agreed = False  # every process knows that one was
@@ -39,14 +43,15 @@ class Terminated(KeyboardInterrupt):
         self.everywhere = everywhere
 
 
-def listen(end: Callable[[], object] | None = None) -> None:
+def listen(end: Callable[[int], object] | None = None) -> None:
     """From now on SIGTERM raises `Terminated`, at once or, where it is deferred, at a good place.
 
     For a command's main thread; a notebook keeps its own ways.
 
     Args:
-        end: called in another thread where the main one has not ended `PATIENCE` seconds later,
-            as while it compiles, and nothing is deferred.
+        end: called in another thread, with the signal's number, where the main one has not ended
+            by then: `PATIENCE` seconds later, as while it compiles; where the end is deferred
+            `LONGEST` seconds later, or `SAVING` once all processes save; or at a second signal.
     """
     signal.signal(signal.SIGTERM, _hear)
     sys.unraisablehook = partial(_raise_again, sys.unraisablehook)
@@ -72,13 +77,24 @@ def _raise_again(others: Callable[[Any], object], dropped: Any) -> None:
     again.start()
 
 
-def _watch(reader: int, end: Callable[[], object]) -> None:
+def _watch(reader: int, end: Callable[[int], object]) -> None:
     """Python hears in its main thread alone, between instructions, some of which hide errors."""
-    while signals := os.read(reader, 1):
-        if signals[0] == signal.SIGTERM:
-            time.sleep(PATIENCE)
-            if not (_deferring or _agreed):
-                end()
+    first: dict[int, float] = {}  # when a signal was heard first, by its number
+    while True:
+        ready = select.select([reader], [], [], 0.1 if signal.SIGTERM in first else None)[0]
+        now = time.monotonic()
+        for number in os.read(reader, 64) if ready else b"":
+            if number in (signal.SIGTERM, signal.SIGINT):
+                if now - first.setdefault(number, now) > 0.5:
+                    end(number)
+        if now - first.get(signal.SIGTERM, now) > _patience():
+            end(signal.SIGTERM)
+
+
+def _patience() -> float:
+    if _agreed:
+        return SAVING
+    return LONGEST if _deferring else PATIENCE
 
 
 def _hear(number: int, frame: FrameType | None) -> None:

@@ -10,6 +10,7 @@ from typing import Any
 
 from zsg_jax.runtime.errors import UserError
 from zsg_jax.runtime.files import write_bytes
+from zsg_jax.training.board import Board
 
 FILE = "metrics.jsonl"
 # Fields of a training record that tell of the machine, and so differ from run to run: the seconds
@@ -89,26 +90,15 @@ class MetricsLog:
         path = folder / FILE
         write_bytes(path, "".join(as_line(one) for one in kept).encode())
         self._file = path.open("a")
-        # Imported here: it imports PyTorch, where that is installed, which takes seconds.
-        import tensorboardX
-
-        self._board = tensorboardX.SummaryWriter(
-            str(folder / "tensorboard"), purge_step=after_step + 1 if after_step >= 0 else None
-        )
+        purge = after_step + 1 if after_step >= 0 else None
+        self._board = Board(folder / "tensorboard", purge_step=purge)
 
     def write(self, record: dict[str, Any]) -> None:
         """Writes one record; its numbers go to TensorBoard as KIND/NAME."""
         if self._file is None:
             return
         self._file.write(as_line(record))
-        for name, value in record.items():
-            if name != "step" and isinstance(value, int | float):
-                self._board.add_scalar(f"{record['kind']}/{name}", value, record["step"])
-            elif isinstance(value, dict):
-                for part, number in value.items():
-                    self._board.add_scalar(
-                        f"{record['kind']}/{name}/{part}", number, record["step"]
-                    )
+        self._board.write(record)
 
     def flush(self) -> None:
         """Makes all records written so far durable."""

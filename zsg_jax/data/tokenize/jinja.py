@@ -21,10 +21,13 @@ from jinja2.runtime import Macro
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 
 from zsg_jax.data.tokenize.truncation import Unfit
+from zsg_jax.runtime.bounded import bounded
 from zsg_jax.runtime.errors import UserError, did_you_mean
 from zsg_jax.runtime.files import read_json
 
 STUDY, CHAT = "study", "chat"
+# A rendering takes milliseconds; a template of loops within loops may take for ever.
+SECONDS = 20.0
 # Characters that Unicode keeps for use inside a program: they stand around what must be found
 # again in a rendered text, the span of a {% generation %} block and, in `chat`, a turn's words.
 MARK, MARK_END = "\ufdd0", "\ufdd1"
@@ -105,9 +108,18 @@ class ChatTemplate:
 
     def _render(self, variables: Mapping[str, Any]) -> str:
         try:
-            return self._template.render(variables)
+            with bounded(lambda: _endless(self.name, variables["messages"]), SECONDS):
+                return self._template.render(variables)
         except Exception as error:  # whatever the template's own expressions raise
             raise Unfit(_reason(error)) from None
+
+
+def _endless(name: str, messages: Sequence[Mapping[str, str]]) -> str:
+    said = next((one["content"] for one in messages), "")
+    return (
+        f"{name}: the template has not ended within {SECONDS:.0f} s, given {len(messages)} messages "
+        f"that begin with {said[:40]!r}; mend its loops, or give another data.template"
+    )
 
 
 def _reason(error: Exception) -> str:

@@ -14,6 +14,9 @@ from zsg_jax.data.tokenize.encoding import (
     overlaps,
     part,
 )
+from zsg_jax.runtime.bounded import SECONDS, bounded
+from zsg_jax.runtime.errors import UserError, first_line, is_panic
+from zsg_jax.runtime.progress import count
 
 
 def to_encoding(encoding: tokenizers.Encoding) -> Encoding:
@@ -21,6 +24,33 @@ def to_encoding(encoding: tokenizers.Encoding) -> Encoding:
     return Encoding(
         np.asarray(encoding.ids, np.int32), np.asarray(encoding.offsets, np.int64).reshape(-1, 2)
     )
+
+
+def encoded(inner: tokenizers.Tokenizer, texts: Sequence[str]) -> list[tokenizers.Encoding]:
+    """Encodes texts, each alone, without special tokens around it, in a time that is bounded.
+
+    Raises:
+        UserError: the tokenizer fails on one of them.
+    """
+    shown = next((text for text in texts if text.strip()), "")[:40]
+
+    def told() -> str:
+        return (
+            f"tokenizer: has not ended on {count(len(texts), 'text')} such as {shown!r}; the regular "
+            "expressions of its tokenizer.json may take for ever: mend them, or give another"
+        )
+
+    try:
+        # The batch leaves Python's lock to others; a million characters take it a second or less.
+        with bounded(told, SECONDS + sum(map(len, texts)) / 1e5):
+            return inner.encode_batch(list(texts), add_special_tokens=False)
+    except BaseException as error:
+        if not isinstance(error, Exception) and not is_panic(error):
+            raise
+        raise UserError(
+            f"tokenizer: fails on {count(len(texts), 'text')} such as {shown!r}: "
+            f"{first_line(error)}; mend its tokenizer.json, or give another"
+        ) from None
 
 
 class RenderedEncoder:
@@ -37,7 +67,7 @@ class RenderedEncoder:
 
     def encode(self, texts: Sequence[str], plain: Sequence[Sequence[Span]]) -> list[Encoding]:
         """Encodes texts; `plain` holds for each the characters where special tokens are text."""
-        batch = self._inner.encode_batch(list(texts), add_special_tokens=False)
+        batch = encoded(self._inner, texts)
         return [
             self._with_plain(text, to_encoding(one), kept)
             for text, one, kept in zip(texts, batch, plain, strict=True)
@@ -69,7 +99,7 @@ class RenderedEncoder:
 
     def _encode_plain(self, text: str) -> Encoding:
         self._inner.encode_special_tokens = True
-        one = to_encoding(self._inner.encode(text, add_special_tokens=False))
+        one = to_encoding(encoded(self._inner, [text])[0])
         self._inner.encode_special_tokens = False
         return one
 

@@ -11,7 +11,7 @@ import tokenizers
 from tokenizers import decoders, models, pre_tokenizers, trainers
 
 from zsg_jax.data.tokenize.encoding import Encoding, Span
-from zsg_jax.data.tokenize.rendered import RenderedEncoder, to_encoding
+from zsg_jax.data.tokenize.rendered import RenderedEncoder, encoded, to_encoding
 from zsg_jax.runtime.errors import UserError
 from zsg_jax.runtime.files import read_json, write_bytes, write_json
 
@@ -77,10 +77,7 @@ class Tokenizer:
 
     def encode(self, texts: Sequence[str]) -> list[Encoding]:
         """Encodes texts; special tokens spelled inside a text are plain text."""
-        return [
-            to_encoding(encoding)
-            for encoding in self._inner.encode_batch(list(texts), add_special_tokens=False)
-        ]
+        return [to_encoding(one) for one in encoded(self._inner, texts)]
 
     def encode_rendered(
         self, texts: Sequence[str], plain: Sequence[Sequence[Span]]
@@ -95,7 +92,7 @@ class Tokenizer:
 
     def spelled(self, text: str) -> list[str]:
         """The tokens of a text as the vocabulary spells them, such as "Ġword" for " word"."""
-        return self._inner.encode(text, add_special_tokens=False).tokens
+        return encoded(self._inner, [text])[0].tokens
 
     def decode(self, ids: Sequence[int]) -> str:
         """Ids to text, without special tokens."""

@@ -152,6 +152,21 @@ def test_when_one_of_two_is_killed_the_other_ends_and_both_go_on(alone, tmp_path
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("stopped", [0, 1])
+def test_when_one_of_two_stands_still_the_other_ends_by_a_line(tmp_path, stopped):
+    two = started(tmp_path, 2, "--heartbeat_timeout_seconds=10")
+    wait_for_step(two, tmp_path / "runs" / "tmta-nft-seed0", 2)
+    two[stopped].send_signal(signal.SIGSTOP)
+    told = two[1 - stopped].communicate(timeout=100)[1]
+    two[stopped].kill()
+    two[stopped].communicate()
+    assert two[1 - stopped].returncode == 134
+    assert told.splitlines()[-1].startswith(f"zsg_jax: process {1 - stopped}: ")
+    assert "is gone, or has stood still" in told
+    assert "stack trace" not in told
+
+
+@pytest.mark.slow
 def test_from_two_processes_to_one_and_back(alone, tmp_path):
     flags = ["--config.training.checkpoint_every=6"]
     run = tmp_path / "runs" / "tmta-nft-seed0"

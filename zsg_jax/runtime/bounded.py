@@ -11,6 +11,7 @@ from dataclasses import dataclass
 SECONDS = 60.0
 _TICK = 0.5
 
+
 @dataclass
 class _Work:
     what: Callable[[], str]

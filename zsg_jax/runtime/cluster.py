@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 import jax
 
 from zsg_jax.runtime.errors import UserError, check, first_line
+from zsg_jax.runtime.last_words import shorten
 
 MODES = ("auto", "on", "off")
 # As where JAX itself ends a process (128 + SIGABRT), since another one is gone.
@@ -114,7 +115,10 @@ def join(
     finally:
         late.cancel()
         signal.signal(signal.SIGINT, hears)
-    return jax.process_count() > 1
+    several = jax.process_count() > 1
+    if several:
+        shorten(f"zsg_jax: process {jax.process_index()}")
+    return several
 
 
 def leave() -> None:

@@ -1,4 +1,4 @@
-"""TensorBoard is beside the study: whatever happens to its file, the study neither ends nor waits."""
+"""TensorBoard is beside the study, which neither ends nor waits, whatever happens to its file."""
 
 import errno
 import time

@@ -84,9 +84,9 @@ def _watch(reader: int, end: Callable[[int], object]) -> None:
         ready = select.select([reader], [], [], 0.1 if signal.SIGTERM in first else None)[0]
         now = time.monotonic()
         for number in os.read(reader, 64) if ready else b"":
-            if number in (signal.SIGTERM, signal.SIGINT):
-                if now - first.setdefault(number, now) > 0.5:
-                    end(number)
+            heard = number in (signal.SIGTERM, signal.SIGINT)
+            if heard and now - first.setdefault(number, now) > 0.5:
+                end(number)
         if now - first.get(signal.SIGTERM, now) > _patience():
             end(signal.SIGTERM)
 

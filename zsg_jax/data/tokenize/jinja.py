@@ -117,8 +117,8 @@ class ChatTemplate:
 def _endless(name: str, messages: Sequence[Mapping[str, str]]) -> str:
     said = next((one["content"] for one in messages), "")
     return (
-        f"{name}: the template has not ended within {SECONDS:.0f} s, given {len(messages)} messages "
-        f"that begin with {said[:40]!r}; mend its loops, or give another data.template"
+        f"{name}: the template has not ended within {SECONDS:.0f} s, given {len(messages)} "
+        f"messages that begin with {said[:40]!r}; mend its loops, or give another data.template"
     )
 
 

@@ -36,8 +36,8 @@ def encoded(inner: tokenizers.Tokenizer, texts: Sequence[str]) -> list[tokenizer
 
     def told() -> str:
         return (
-            f"tokenizer: has not ended on {count(len(texts), 'text')} such as {shown!r}; the regular "
-            "expressions of its tokenizer.json may take for ever: mend them, or give another"
+            f"tokenizer: has not ended on {count(len(texts), 'text')} such as {shown!r}; the "
+            "regular expressions of its tokenizer.json may take for ever: mend them, or give another"
         )
 
     try:

@@ -37,7 +37,7 @@ def encoded(inner: tokenizers.Tokenizer, texts: Sequence[str]) -> list[tokenizer
     def told() -> str:
         return (
             f"tokenizer: has not ended on {count(len(texts), 'text')} such as {shown!r}; the "
-            "regular expressions of its tokenizer.json may take for ever: mend them, or give another"
+            "regular expressions of its tokenizer.json may take for ever; mend or replace it"
         )
 
     try:

@@ -115,6 +115,50 @@ def test_what_is_not_computed_is_refused_by_name_in_one_line(
     assert "\n" not in str(caught.value)
 
 
+@pytest.mark.parametrize(
+    "more",
+    [
+        # As SmolLM2 has them.
+        {"is_llama_config": True, "rope_interleaved": False, "transformers.js_config": {"a": 1}},
+        # As copies of Unsloth have them.
+        {"unsloth_fixed": True, "unsloth_version": "2025.9.1", "_commit_hash": "abc"},
+        # As old versions of transformers wrote all they knew.
+        {"do_sample": True, "temperature": 0.6, "top_p": 0.9, "max_length": 4096, "num_beams": 1}
+        | {"pruned_heads": {}, "torchscript": False, "is_decoder": True, "num_labels": 2}
+        | {"add_cross_attention": False, "tie_encoder_decoder": False, "output_scores": False},
+        # As several write what they do not have.
+        {"use_sliding_window": False, "partial_rotary_factor": 1.0, "mlp_bias": False},
+    ],
+    ids=lambda more: next(iter(more)),
+)
+def test_keys_that_change_nothing_change_nothing(tmp_path, more, configs):
+    for family in ("llama", "mistral", "qwen2", "qwen3"):
+        read = []
+        for config in (configs[family], configs[family] | more):
+            (tmp_path / "config.json").write_text(json.dumps(config))
+            read.append(huggingface.read_config(tmp_path))
+        assert read[0] == read[1]
+
+
+@pytest.mark.parametrize(
+    "more",
+    [
+        {"rope_interleaved": True},
+        {"unslothed": 1},
+        {"partial_rotary_factor": 0.5},
+        {"pruned_heads": {"0": [1]}},
+        {"attention_multiplier": 2.0},
+        {"use_sliding_window": True},
+    ],
+    ids=str,
+)
+def test_keys_that_may_change_something_are_refused_by_name(tmp_path, more, configs):
+    for family in ("llama", "mistral", "qwen2", "qwen3"):
+        (tmp_path / "config.json").write_text(json.dumps(configs[family] | more))
+        with pytest.raises(UserError, match=f"{next(iter(more))} is "):
+            huggingface.read_config(tmp_path)
+
+
 def test_a_window_left_out_is_not_guessed_and_architectures_may_tell_the_family(tmp_path, configs):
     config = {k: v for k, v in configs["mistral"].items() if k != "sliding_window"}
     path = Path(tmp_path / "config.json")

@@ -27,9 +27,7 @@ class _Keys(NamedTuple):
 # Qwen may give a window to some of its layers; none of those published does.
 _NO_WINDOW = "sliding_window max_window_layers"
 _KEYS = {
-    "llama": _Keys(
-        "LlamaForCausalLM", {"hidden_act": "silu", "attention_bias": False, "mlp_bias": False}
-    ),
+    "llama": _Keys("LlamaForCausalLM", {"hidden_act": "silu", "attention_bias": False}),
     "mistral": _Keys("MistralForCausalLM", {"hidden_act": "silu"}),
     "qwen2": _Keys(
         "Qwen2ForCausalLM",
@@ -51,9 +49,8 @@ _KEYS = {
             "tie_word_embeddings": True,
         },
         # Dropout, and heads that are no language model's; the softmax is in float32 here anyway.
-        "resid_pdrop embd_pdrop attn_pdrop reorder_and_upcast_attn n_ctx summary_type"
-        " summary_use_proj summary_activation summary_proj_to_labels summary_first_dropout"
-        " task_specific_params",
+        "attn_pdrop reorder_and_upcast_attn n_ctx summary_type summary_use_proj summary_activation"
+        " summary_proj_to_labels summary_first_dropout",
     ),
 }
 # From our names of numbers to theirs.

@@ -9,14 +9,43 @@ from zsg_jax.models.huggingface.weights import read_json
 from zsg_jax.models.rotary import LinearScaling, Llama3Scaling, RopeScaling
 from zsg_jax.runtime.errors import UserError, check
 
-# Written by one version or another of transformers and without effect on the forward pass.
-_HARMLESS = """
-_attn_implementation _name_or_path architectures attention_dropout attention_probs_dropout_prob
-attn_implementation bos_token_id chunk_size_feed_forward classifier_dropout dtype eos_token_id
-gradient_checkpointing hidden_dropout_prob id2label initializer_range is_encoder_decoder label2id
-max_length max_sequence_length mlp_dropout output_attentions output_hidden_states pad_token_id
-pretraining_tp problem_type return_dict tokenizer_class torch_dtype transformers_version use_cache
-"""
+# Keys without effect on what is computed, by why they have none.
+_HARMLESS = {
+    "what is trained, and how": """attention_dropout attention_probs_dropout_prob classifier_dropout
+        embd_pdrop gradient_checkpointing hidden_dropout hidden_dropout_prob initializer_range
+        layerdrop mlp_dropout resid_pdrop router_aux_loss_coef""",
+    "what a call gives back, and how quickly": """_attn_implementation _experts_implementation
+        attn_implementation cache_implementation chunk_size_feed_forward output_attentions
+        output_hidden_states output_scores pretraining_tp return_dict torchscript use_bfloat16
+        use_cache""",
+    "how texts are begun, ended and drawn": """bad_words_ids begin_suppress_tokens bos_token_id
+        decoder_start_token_id diversity_penalty do_sample early_stopping
+        encoder_no_repeat_ngram_size eos_token_id exponential_decay_length_penalty
+        forced_bos_token_id forced_eos_token_id length_penalty max_length max_new_tokens min_length
+        no_repeat_ngram_size num_beam_groups num_beams num_return_sequences pad_token_id prefix
+        remove_invalid_values repetition_penalty sep_token_id suppress_tokens temperature top_k
+        top_p typical_p""",
+    "other heads": """finetuning_task id2label label2id num_labels problem_type
+        task_specific_params""",
+    "where the file comes from": """_commit_hash _name_or_path architectures dtype is_llama_config
+        max_sequence_length model_name tf_legacy_loss tokenizer_class torch_dtype
+        transformers.js_config transformers_version""",
+}
+# The same, for keys that begin so.
+_HARMLESS_BEGINNINGS = ("unsloth_",)
+# Keys that some files spell out: with these values they mean what is computed anyway.
+_WITHOUT_EFFECT: dict[str, tuple[Any, ...]] = {
+    "add_cross_attention": (False,),
+    "cross_attention_hidden_size": (None,),
+    "is_decoder": (False, True),
+    "is_encoder_decoder": (False,),
+    "mlp_bias": (False,),
+    "partial_rotary_factor": (1.0, 1),
+    "pruned_heads": ({},),
+    "rope_interleaved": (False,),
+    "tie_encoder_decoder": (False,),
+    "use_sliding_window": (False,),
+}
 
 # From their name of a number to ours; by the name of the scaling, which decides what it takes.
 _SCALINGS: dict[str, tuple[type[RopeScaling], dict[str, str]]] = {
@@ -84,7 +113,6 @@ class ConfigReader:
     def rope(self) -> tuple[Any, RopeScaling | None]:
         """Base and scaling of the rotary positions; each transformers writes them elsewhere."""
         theta, scalings = self.number("rope_theta", 10000.0), []
-        self.only("partial_rotary_factor", 1.0, 1)
         for key in ("rope_scaling", "rope_parameters"):  # the older and the newer name
             rope = self.take(key, {})
             check(isinstance(rope, dict), f"{self.path}: {key} is {rope!r}; give an object or null")
@@ -124,9 +152,11 @@ class ConfigReader:
 
     def build(self, make: Callable[..., Any], **values: Any) -> Any:
         """Refuses keys that nobody took, then makes the config, naming the file if it objects."""
-        self.ignore(_HARMLESS)
+        self.ignore(" ".join(_HARMLESS.values()))
+        for key, allowed in _WITHOUT_EFFECT.items():
+            self.only(key, *allowed)
         for key, value in self.values.items():
-            if value is not None:
+            if value is not None and not key.startswith(_HARMLESS_BEGINNINGS):
                 self.refuse_key(key, value)
         try:
             return make(**values)

@@ -42,6 +42,11 @@ def _parser() -> command_line.Parser:
     )
     add("--seed", "for methods that shuffle, and for --report-split", type=int, metavar="K")
     add("--encoder", "hashing, or the folder of a sentence encoder", metavar="NAME")
+    text = "what of a row is embedded: both, prompt, answer, or a Jinja file that gets messages"
+    add("--text", text, metavar="WHAT")
+    text = "before every {} row, as some encoders ask: a text, or name:NAME of the encoder's own"
+    add("--train-prompt", text.format("training"), metavar="TEXT")
+    add("--test-prompt", text.format("test"), metavar="TEXT")
     add("--dtype", "what embeddings are kept in", choices=DTYPES)
     text = "folder that keeps the embeddings of these two files, DIR/embeddings without it"
     add("--embeddings", text, metavar="FOLDER")

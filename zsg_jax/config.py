@@ -113,6 +113,13 @@ def default_config() -> ConfigDict:
     config.similarity = similarity = ConfigDict()
     # "hashing" (hashed n-grams, nothing to download) or the folder of a sentence encoder.
     similarity.encoder = "hashing"
+    # What of an example is embedded: "both", its prompt, a space and its answer, as in the study;
+    # "prompt"; "answer"; or a Jinja file, which gets `messages` as a chat template does.
+    similarity.text = "both"
+    # What stands before every text of a side, as some encoders ask for: a text such as "query: ";
+    # "name:NAME", of the folder's config_sentence_transformers.json; or None, its default, if any.
+    similarity.train_prompt = placeholder(str)
+    similarity.test_prompt = placeholder(str)
     # Distance of two rows: "cosine" (-cos) or "euclidean" (of rows at length one). It changes the
     # methods avg, wsd, polar, uniform, coarse and ot; TMTA and orders by min or max are the same
     # under both, since one distance rises with the other.

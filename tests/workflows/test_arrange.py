@@ -152,7 +152,7 @@ def test_ready_embeddings_decide(run, tmp_path):
         "train_embeddings": str(tmp_path / "a.npy"),
         "test_embeddings": str(tmp_path / "b.npy"),
     }
-    with pytest.raises(UserError, match="--encoder, --dtype and --embeddings are"):
+    with pytest.raises(UserError, match="--encoder, --text, prompts, --dtype and"):
         run(**ready, encoder="no such folder")
     rows, facts = run(**ready)
     assert [row["source"]["page"] for row in rows] == tmta(train, test).order.tolist()
@@ -365,3 +365,44 @@ def test_what_is_arranged_from_a_table_with_gaps_is_read_again(run, tmp_path):
     assert [("task" in row) for row in first] == [int(row["id"][1:]) % 2 == 1 for row in first]
     again, _ = run(train=str(tmp_path / "out" / "arranged.jsonl"), output=tmp_path / "again")
     assert {row["id"] for row in again} == {row["id"] for row in rows}
+
+
+@pytest.mark.parametrize(
+    ("flags", "made"),
+    [
+        ({"text": "prompt"}, lambda one: one.turns[0].content),
+        ({"text": "answer", "test_prompt": "query: "}, lambda one: one.turns[-1].content),
+        ({"text": "view.jinja", "train_prompt": "passage: "}, lambda one: one.turns[0].content[:9]),
+    ],
+)
+def test_what_is_embedded_is_chosen_told_and_never_taken_for_other_texts(
+    run, sides, tmp_path, monkeypatch, flags, made
+):
+    monkeypatch.chdir(tmp_path)
+    Path("view.jinja").write_text("{{ messages[0].content[:9] }}")
+    kept = {"embeddings": str(tmp_path / "kept")}
+    run(budget=20, **kept)
+    run(budget=20, **kept, **flags)
+    order = np.load(tmp_path / "out" / "order.npy")
+    prompts = [flags.get(f"{side}_prompt", "") for side in ("train", "test")]
+    ours = [
+        HashingEncoder().encode([prompt + made(one) for one in examples(sides[side])])
+        for side, prompt in zip(("train", "test"), prompts, strict=True)
+    ]
+    np.testing.assert_array_equal(order, tmta(*ours, budget=20).order)
+    facts = load_arrangement(tmp_path / "out")[1]["embedded"]
+    assert [facts["train_prompt"], facts["test_prompt"]] == prompts
+    assert facts["text"] == flags["text"]
+    assert ("template_sha256" in facts) == (flags["text"] == "view.jinja")
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        ({"text": "promt"}, "--text='promt' is no file.*prompt"),
+        ({"test_prompt": "name:query"}, "hashing has no prompt of this name; it has none"),
+    ],
+)
+def test_a_text_or_prompt_that_is_none_is_refused(run, flags, message):
+    with pytest.raises(UserError, match=message):
+        run(**flags)

@@ -7,7 +7,8 @@ from typing import Any
 
 import numpy as np
 
-from zsg_jax.data.dataset import Dataset
+from zsg_jax.data.dataset import Dataset, Texts
+from zsg_jax.data.views import BOTH, choose_view, view_facts
 from zsg_jax.runtime.errors import check
 from zsg_jax.runtime.files import file_digest
 from zsg_jax.runtime.progress import count, say
@@ -18,7 +19,7 @@ from zsg_jax.similarity.embeddings import (
     open_embeddings,
 )
 from zsg_jax.similarity.encoders.embed import embed
-from zsg_jax.similarity.encoders.registry import choose_encoder
+from zsg_jax.similarity.encoders.registry import choose_encoder, prompt_text
 
 
 @dataclass(frozen=True)
@@ -30,7 +31,8 @@ class EmbeddedPair:
         train_embeddings, test_embeddings: (N, D) and (T, D) floats.
         train_indices, test_indices: (N,) and (T,) int64, ascending: which of all examples that
             were read each of these is; orders and leaks are written by these numbers.
-        encoder_facts: the encoder's name and digest and the embeddings' dtype, as JSON values.
+        encoder_facts: the encoder's name and digest, the embeddings' dtype, and what of an example
+            is embedded behind which prompts, as JSON values.
     """
 
     train: Dataset
@@ -56,12 +58,27 @@ class EmbeddedPair:
         )
 
 
+@dataclass(frozen=True)
+class Embedded:
+    """What of an example is embedded.
+
+    Attributes:
+        text: as `views.choose_view` takes it.
+        train_prompt, test_prompt: what stands before, as `registry.prompt_text` takes it.
+    """
+
+    text: str = BOTH
+    train_prompt: str | None = None
+    test_prompt: str | None = None
+
+
 def embed_pair(
     train: Dataset,
     test: Dataset,
     encoder: str,
     folder: Path,
     *,
+    embedded: Embedded | None = None,
     dtype: str = "float32",
     train_indices: np.ndarray | None = None,
     test_indices: np.ndarray | None = None,
@@ -72,20 +89,35 @@ def embed_pair(
         train, test: N and T examples.
         encoder: as `choose_encoder` takes it.
         folder: keeps the embeddings, so that they are made once.
+        embedded: what of an example is; None: prompt and answer, as the encoder asks.
         dtype: in which they are kept.
         train_indices, test_indices: of the examples among all that were read; None: they are all.
 
     Raises:
-        UserError: an encoder that is none or fails.
+        UserError: an encoder that is none or fails, a prompt that it does not have, or a text that
+            cannot be made.
     """
-    chosen = choose_encoder(encoder)
+    chosen, what = choose_encoder(encoder), embedded or Embedded()
+    view = choose_view(what.text, "text")
+    prompts = (
+        prompt_text(chosen, what.train_prompt, "train_prompt"),
+        prompt_text(chosen, what.test_prompt, "test_prompt"),
+    )
     started = time.perf_counter()
     train_embeddings, test_embeddings = (
-        embed(dataset.texts, chosen, folder / side, dtype=dtype, description=f"embedding {side}")
-        for side, dataset in (("train", train), ("test", test))
+        embed(
+            Texts(dataset, view, prompt),
+            chosen,
+            folder / side,
+            dtype=dtype,
+            description=f"embedding {side}",
+        )
+        for side, dataset, prompt in zip(("train", "test"), (train, test), prompts, strict=True)
     )
     seconds = time.perf_counter() - started
-    say(f"embeddings: {len(train) + len(test):,} rows by {chosen.name}, {seconds:.1f} s")
+    told = f" behind the prompts {' and '.join(map(repr, prompts))}" if any(prompts) else ""
+    say(f"embeddings: {len(train) + len(test):,} rows by {chosen.name}{told}, {seconds:.1f} s")
+    facts = {**view_facts(what.text), "train_prompt": prompts[0], "test_prompt": prompts[1]}
     return EmbeddedPair(
         train,
         test,
@@ -93,7 +125,12 @@ def embed_pair(
         test_embeddings,
         np.arange(len(train)) if train_indices is None else train_indices,
         np.arange(len(test)) if test_indices is None else test_indices,
-        {"encoder": chosen.name, "encoder_digest": chosen.fingerprint, "dtype": dtype},
+        {
+            "encoder": chosen.name,
+            "encoder_digest": chosen.fingerprint,
+            "dtype": dtype,
+            "embedded": facts,
+        },
     )
 
 

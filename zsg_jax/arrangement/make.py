@@ -107,6 +107,10 @@ class Course:
     measures: Sequence[str]
 
 
+# What arrangements embedded that do not say it.
+_PLAIN = {"text": "both", "train_prompt": "", "test_prompt": ""}
+
+
 @contextmanager
 def timed(seconds: dict[str, float], stage: str) -> Iterator[None]:
     """Notes in `seconds` how long a stage takes."""
@@ -277,6 +281,7 @@ def load_all(folders: Mapping[str, Path], provenance: dict[str, Any]) -> dict[st
     """
     arrangements: dict[str, Arrangement] = {}
     encoders: dict[str, str | None] = {}
+    texts: list[Any] = []
     for name, folder in folders.items():
         arrangements[name], found = load_arrangement(folder)
         check(
@@ -284,12 +289,18 @@ def load_all(folders: Mapping[str, Path], provenance: dict[str, Any]) -> dict[st
             f"{folder}: was made from other instances; delete the folder to make it again",
         )
         encoders[name] = found.get("encoder_digest")
+        texts.append(found.get("embedded", _PLAIN))
     parts = "; ".join(f"{name}: {digest}" for name, digest in encoders.items())
     check(
         len(set(encoders.values())) <= 1,
         f"{folder.parent}: not all were made with the same encoder ({parts}): similarity.encoder "
         "has changed since; give another --workdir, or put it back and delete what the other one "
         "made",
+    )
+    check(
+        all(one == texts[0] for one in texts),
+        f"{folder.parent}: not all were made of the same texts: a prompt or the template of "
+        "similarity.text has changed since; give another --workdir, or put it back",
     )
     return arrangements
 

@@ -172,10 +172,15 @@ class Dataset(Sequence[Instance]):
 
 
 class Texts(Sequence[str]):
-    """The texts of a dataset; a slice gives a list."""
+    """The texts of a dataset; a slice gives a list.
 
-    def __init__(self, dataset: Dataset) -> None:
-        self._dataset = dataset
+    `view` makes each of an example; without it they are `Instance.text`. `prefix` stands before.
+    """
+
+    def __init__(
+        self, dataset: Dataset, view: Callable[[Instance], str] | None = None, prefix: str = ""
+    ) -> None:
+        self._dataset, self._view, self._prefix = dataset, view, prefix
 
     def __len__(self) -> int:
         return len(self._dataset)
@@ -187,7 +192,8 @@ class Texts(Sequence[str]):
     def __getitem__(self, index: int | slice) -> str | list[str]:
         if isinstance(index, slice):
             return [self[one] for one in range(*index.indices(len(self)))]
-        return self._dataset[index].text
+        instance = self._dataset[index]
+        return self._prefix + (self._view(instance) if self._view else instance.text)
 
 
 @dataclasses.dataclass(frozen=True)

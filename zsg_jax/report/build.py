@@ -105,6 +105,7 @@ def _data_facts(data: dict[str, Any], config: dict[str, Any]) -> dict[str, str]:
         f"{data['test_tasks']:,} tasks, {shared}",
         "Tokenizer": config["tokenizer"],
         "Encoder": config["similarity.encoder"],
+        "Embedded": f"{config.get('similarity.text', 'both')} of each row",
         "Distance": {"cosine": "-cos", "euclidean": "Euclidean, of unit rows"}[
             config["similarity.distance"]
         ],

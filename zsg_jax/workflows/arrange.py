@@ -15,7 +15,7 @@ import numpy as np
 from jax.sharding import Mesh
 
 from zsg_jax.arrangement.arrangement import save_arrangement
-from zsg_jax.arrangement.embedded import EmbeddedPair, embed_pair, open_pair
+from zsg_jax.arrangement.embedded import Embedded, EmbeddedPair, embed_pair, open_pair
 from zsg_jax.arrangement.make import (
     Compared,
     LeakSearch,
@@ -153,7 +153,10 @@ def _embedded(
         return open_pair(train, test, options.train_embeddings, options.test_embeddings)
     kept = Path(options.embeddings) if options.embeddings else folder.embeddings
     with locked(kept, flag="--embeddings") if options.embeddings else nullcontext():
-        return embed_pair(train, test, options.encoder, kept, dtype=options.dtype)
+        embedded = Embedded(options.text, options.train_prompt, options.test_prompt)
+        return embed_pair(
+            train, test, options.encoder, kept, embedded=embedded, dtype=options.dtype
+        )
 
 
 def _scored(options: ArrangeOptions, test: Dataset) -> np.ndarray:
@@ -241,6 +244,7 @@ def _explain(
         "Kept for scoring only": f"{len(pair.test) - len(aimed):,} test rows",
         "Budget": "all rows" if options.budget is None else f"{options.budget:,} rows",
         "Encoder": str(facts["encoder"]),
+        "Embedded": f"{options.text} of each row",
         "Distance": options.distance,
         "zsg_distance": facts["zsg_distance"],
         "Left out as leaks": f"{facts['rows_left_out_as_leaks']:,} rows",

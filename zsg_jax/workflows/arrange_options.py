@@ -11,7 +11,10 @@ from zsg_jax.data.formats.fields import parse_fields
 from zsg_jax.data.formats.natural_instructions.options import check_untokenized, from_text
 from zsg_jax.data.mixture import is_mixture, read_mixture
 from zsg_jax.data.schemas.registry import AUTO, check_schema
+from zsg_jax.data.views import BOTH, choose_view
 from zsg_jax.runtime.errors import UserError, check
+
+_EMBEDDED_HERE = ("encoder", "text", "train_prompt", "test_prompt", "dtype", "embeddings")
 
 
 @dataclass(frozen=True)
@@ -25,6 +28,9 @@ class ArrangeOptions:
     budget: int | None = None
     seed: int = 0
     encoder: str = "hashing"
+    text: str = BOTH
+    train_prompt: str | None = None
+    test_prompt: str | None = None
     dtype: str = "float32"
     embeddings: str | None = None
     train_embeddings: str | None = None
@@ -86,11 +92,11 @@ def check_options(options: ArrangeOptions) -> None:
     )
     check(
         not any(given)
-        or (options.encoder, options.dtype, options.embeddings)
-        == (ArrangeOptions.encoder, ArrangeOptions.dtype, None),
-        "--encoder, --dtype and --embeddings are for rows embedded here; leave them out beside "
-        "--train-embeddings",
+        or all(getattr(options, name) == getattr(ArrangeOptions, name) for name in _EMBEDDED_HERE),
+        "--encoder, --text, prompts, --dtype and --embeddings are for rows embedded here; leave "
+        "them out beside --train-embeddings",
     )
+    choose_view(options.text, "--text")
     output = Path(options.output).resolve()
     for flag in ("train", "test", "train_embeddings", "test_embeddings"):
         path = getattr(options, flag)

@@ -11,7 +11,7 @@ from ml_collections import ConfigDict
 
 from zsg_jax.arrangement import make
 from zsg_jax.arrangement.arrangement import Arrangement
-from zsg_jax.arrangement.embedded import embed_pair
+from zsg_jax.arrangement.embedded import Embedded, embed_pair
 from zsg_jax.config import flatten
 from zsg_jax.data.batches.steps import Steps
 from zsg_jax.data.pool import Pool
@@ -176,6 +176,11 @@ def _arrangements(
         pool.test,
         config.similarity.encoder,
         workdir / "embeddings",
+        embedded=Embedded(
+            config.similarity.text,
+            config.similarity.train_prompt,
+            config.similarity.test_prompt,
+        ),
         dtype=config.similarity.dtype,
         train_indices=pool.usable,
         test_indices=pool.answered,

@@ -15,6 +15,7 @@ from zsg_jax.data.splits import check_split
 from zsg_jax.data.tokenize.encode import ANSWERS
 from zsg_jax.data.tokenize.jinja import CHAT, STUDY
 from zsg_jax.data.tokenize.truncation import TRUNCATIONS
+from zsg_jax.data.views import choose_view
 from zsg_jax.evaluation.decoding import parse as parse_decoding
 from zsg_jax.evaluation.metrics import METRICS
 from zsg_jax.models.attention import AUTO as AUTO_ATTENTION
@@ -149,6 +150,7 @@ def _check_data(given: dict[str, Any]) -> None:
     """Where examples come from, and the form they are cast in."""
     for key in ("data.train", "data.test", "data.template", "tokenizer", "similarity.encoder"):
         check(bool(given[key]), f"config.{key} is empty; give a path or a name")
+    choose_view(given["similarity.text"], "config.similarity.text")
     check(
         given["data.template"] != CHAT or given["tokenizer"] not in ("bytes", "train"),
         f'config.data.template="{CHAT}" takes the template of a tokenizer\'s folder, but '

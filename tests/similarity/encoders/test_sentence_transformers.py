@@ -8,6 +8,7 @@ import pytest
 
 from zsg_jax.runtime.errors import UserError
 from zsg_jax.similarity.encoders.folder import POOLINGS
+from zsg_jax.similarity.encoders.registry import prompt_text
 from zsg_jax.similarity.encoders.sentence import SentenceEncoder
 
 pytestmark = pytest.mark.references
@@ -234,3 +235,29 @@ def test_files_that_only_modules_json_would_make_speak_are_refused_without_it(fo
     ask(folder)
     with pytest.raises(UserError, match=r"no modules\.json, without which"):
         SentenceEncoder(folder)
+
+
+def test_prompts_stand_before_a_text_as_the_library_puts_them(folder):
+    settings = folder / "config_sentence_transformers.json"
+    edit(settings, prompts={"query": "query: ", "passage": "true ? "})
+    encoder = SentenceEncoder(folder)
+    assert prompt_text(encoder, None, "p") == ""
+    for asked, how in (
+        ("name:passage", {"prompt_name": "passage"}),
+        ("the cat: ", {"prompt": "the cat: "}),
+        ("", {"prompt": ""}),
+    ):
+        prompt = prompt_text(encoder, asked, "p")
+        ours = encoder.encode([prompt + text for text in TEXTS])
+        assert cosines(ours, theirs(folder, **how)).min() >= 0.99999
+    for asked, message in (
+        ("name:other", "no prompt of this name; it has 'query', 'passage'"),
+        ("query", "give name:query for it"),
+    ):
+        with pytest.raises(UserError, match=message):
+            prompt_text(encoder, asked, "p")
+    edit(settings, default_prompt_name="query")
+    prompt = prompt_text(SentenceEncoder(folder), None, "p")
+    ours = encoder.encode([prompt + text for text in TEXTS])
+    assert cosines(ours, theirs(folder)).min() >= 0.99999
+    assert cosines(ours, encoder.encode(TEXTS)).min() < 0.9999

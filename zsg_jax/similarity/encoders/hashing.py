@@ -1,6 +1,6 @@
 """Embeddings from hashed n-grams: no weights, no download, the same numbers on every machine."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -28,11 +28,14 @@ class HashingEncoder:
         name: the encoder's name in file names and reports.
         dimension: columns of an embedding.
         fingerprint: changes whenever the same text would give another embedding.
+        prompts, default_prompt: there are none.
     """
 
     def __init__(self, dimension: int = 1024):
         check(dimension >= 1, f"hashing encoder: dimension={dimension}; it must be at least 1")
         self.name = "hashing"
+        self.prompts: Mapping[str, str] = {}
+        self.default_prompt: str | None = None
         self.dimension = dimension
         self.fingerprint = (
             f"{SCHEME};dimension={dimension};characters={CHARACTERS};words={WORDS};"

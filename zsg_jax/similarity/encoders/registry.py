@@ -3,12 +3,16 @@
 A new one is a class like `Encoder` in a file of this folder, and a row of `ENCODERS`.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Protocol
 
 import jax
 import numpy as np
 from jax.sharding import Mesh
+
+from zsg_jax.runtime.errors import check
+
+NAMED = "name:"
 
 
 class Encoder(Protocol):
@@ -18,11 +22,15 @@ class Encoder(Protocol):
         name: the encoder's name in file names and reports.
         dimension: columns of an embedding.
         fingerprint: changes whenever the same text would give another embedding.
+        prompts: texts to be put before a text, by their names.
+        default_prompt: the name of the one that is put where none is asked for; None for none.
     """
 
     name: str
     dimension: int
     fingerprint: str
+    prompts: Mapping[str, str]
+    default_prompt: str | None
 
     def encode(
         self, texts: Sequence[str], on_progress: Callable[[int], object] | None = None
@@ -33,6 +41,35 @@ class Encoder(Protocol):
 def choose_encoder(name: str) -> Encoder:
     """The encoder called `name` in `ENCODERS`, or else the sentence encoder in that folder."""
     return ENCODERS[name]() if name in ENCODERS else _sentence(name)
+
+
+def prompt_text(encoder: Encoder, asked: str | None, flag: str) -> str:
+    """What stands before every text of a side.
+
+    Args:
+        encoder: whose prompts those by name are.
+        asked: a text; "name:NAME" for one of the encoder's; None for its default.
+        flag: what the user gave it as.
+
+    Raises:
+        UserError: the encoder has no prompt of that name.
+    """
+    known = ", ".join(map(repr, encoder.prompts)) or "none"
+    if asked is None:
+        name = encoder.default_prompt
+        return encoder.prompts[name] if name else ""
+    if asked.startswith(NAMED):
+        name = asked.removeprefix(NAMED)
+        check(
+            name in encoder.prompts,
+            f"{flag}={asked!r}: {encoder.name} has no prompt of this name; it has {known}",
+        )
+        return encoder.prompts[name]
+    check(
+        asked not in encoder.prompts,
+        f"{flag}={asked!r} is the name of a prompt of {encoder.name}; give {NAMED}{asked} for it",
+    )
+    return asked
 
 
 # Imported only where they are made: what either needs takes seconds to import.

@@ -19,7 +19,6 @@ from jax.sharding import Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 
 from zsg_jax.models import bert, huggingface
-from zsg_jax.runtime.errors import check
 from zsg_jax.runtime.progress import say
 from zsg_jax.similarity.encoders.folder import Recipe, read_recipe
 from zsg_jax.similarity.encoders.pooling import finish, load_heads, pool
@@ -45,7 +44,8 @@ class SentenceEncoder:
             tokenizer, token limit, pooling and this module's version; not the machine: another
             kind of device or number of cores may change the last digits (4e-8 seen).
         max_tokens: longer texts are cut to this many, special tokens counted.
-        recipe: what the folder's files say.
+        prompts: the folder's, by name.
+        default_prompt: the name of the one that is put where none is asked for; None for none.
 
     Raises:
         UserError: a file is missing or damaged, or asks for what is not computed here.
@@ -61,12 +61,8 @@ class SentenceEncoder:
         """
         folder = Path(folder)
         self.name = folder.resolve().name
-        self.recipe = recipe = read_recipe(folder)
-        check(
-            recipe.default_prompt is None,
-            f"{folder}: default_prompt_name is {recipe.default_prompt!r}, but no prompt is put "
-            "before a text here; take another encoder",
-        )
+        recipe = read_recipe(folder)
+        self.prompts, self.default_prompt = recipe.prompts, recipe.default_prompt
         config = huggingface.read_bert_config(recipe.transformer)
         tokenizer = read_tokenizer(
             recipe.transformer,

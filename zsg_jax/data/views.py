@@ -1,0 +1,69 @@
+"""What of an example is embedded: its prompt, its answer, both, or what a template makes of it."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+from zsg_jax.data.instance import Instance
+from zsg_jax.data.tokenize.jinja import MARK, MARK_END, load
+from zsg_jax.data.tokenize.truncation import Unfit
+from zsg_jax.runtime.errors import UserError, check, did_you_mean
+from zsg_jax.runtime.files import file_digest
+
+View = Callable[[Instance], str]
+BOTH = "both"
+_NO_MARKS = str.maketrans("", "", MARK + MARK_END)
+
+
+def _prompt(instance: Instance) -> str:
+    turns = instance.turns
+    return " ".join(turn.content for turn in turns[: -1 if turns[-1].role == "assistant" else None])
+
+
+def _answer(instance: Instance) -> str:
+    last = instance.turns[-1]
+    check(
+        last.role == "assistant",
+        f"{instance.id}: has no answer, of which its embedding was to be made; choose another text",
+    )
+    return last.content
+
+
+VIEWS: dict[str, View] = {BOTH: lambda one: one.text, "prompt": _prompt, "answer": _answer}
+
+
+def choose_view(name: str, flag: str) -> View:
+    """What makes a text of an example.
+
+    Args:
+        name: "both" for prompt, a space and answer; "prompt", all turns but the last answer, joined
+            by spaces; "answer"; or a Jinja file, which gets `messages` as a chat template does.
+        flag: what the user gave it as.
+
+    Raises:
+        UserError: it is neither; or, of an example, it has no answer or does not fit the template.
+    """
+    if name in VIEWS:
+        return VIEWS[name]
+    check(
+        Path(name).is_file(),
+        f"{flag}={name!r} is no file; give a Jinja file, or one of {', '.join(VIEWS)}"
+        + did_you_mean(name, VIEWS),
+    )
+    template = load(name, "", {})
+    assert template is not None  # a file gives one
+
+    def view(instance: Instance) -> str:
+        try:
+            text = template.render([turn._asdict() for turn in instance.turns])
+        except Unfit as error:
+            raise UserError(f"{instance.id}: does not fit {name}: {error}") from None
+        return text.translate(_NO_MARKS)
+
+    return view
+
+
+def view_facts(name: str) -> dict[str, str]:
+    """What tells a view from another, as JSON values: a file also by its SHA-256."""
+    if name in VIEWS:
+        return {"text": name}
+    return {"text": name, "template_sha256": file_digest(Path(name))}

@@ -37,7 +37,7 @@ def _parser() -> cli.Parser:
     text = 'or JSON lines {"id": …, "text": …} with what others generated for the test rows'
     add("--predictions", text, metavar="FILE.jsonl")
     add("--baseline", "or what needs no model", choices=("", *BASELINES), metavar="NAME")
-    text = "test rows, as main's data.test; the study's own for --checkpoint without it"
+    text = "test rows, any source of a study; the study's own for --checkpoint without it"
     add("--test", text, metavar="FILE")
     add("--metrics", f"of {','.join(METRICS)}", metavar="NAME,…")
     add("--output", "folder for evaluation.jsonl, a record of each", metavar="DIR", required=True)

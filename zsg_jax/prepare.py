@@ -20,7 +20,7 @@ def _parser() -> command_line.Parser:
         PrepareOptions,
     )
     add = parser.flag
-    source = "any source that data.train of a study may be, also a mixture (.mix.json)"
+    source = "any source that a study may train on, also a mixture (.mix.json)"
     add("--train", f"rows of the split train: {source}", metavar="SOURCE", required=True)
     add("--test", "rows of the split test, likewise; none without it", metavar="SOURCE")
     text = "folder of the data set; its last name is the data set's"

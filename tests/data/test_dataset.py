@@ -15,8 +15,6 @@ from zsg_jax.data.dataset import SKIPPED_KEPT, ReadOptions, from_list, join, ope
 from zsg_jax.data.instance import Instance, Turn, instances_digest
 from zsg_jax.runtime.errors import UserError
 
-ADVICE = "pass --bad-rows=skip to go on"
-
 
 def record(**fields):
     turns = [{"role": "user", "content": "Capital?"}, {"role": "assistant", "content": "Paris"}]
@@ -24,7 +22,7 @@ def record(**fields):
 
 
 def opened(path, bad_rows="refuse", scratch="scratch", **options):
-    options = ReadOptions(path.parent / scratch, bad_rows=bad_rows, advice=ADVICE, **options)
+    options = ReadOptions(path.parent / scratch, bad_rows=bad_rows, **options)
     return open_dataset(path, options)
 
 

@@ -6,14 +6,17 @@ import shutil
 import sys
 
 import huggingface_hub
+import numpy as np
 import pytest
 from huggingface_hub import errors
+from safetensors.numpy import load_file, save_file
 
 from zsg_jax.data.tokenize.tokenizer import train_bpe
 from zsg_jax.runtime.errors import UserError
 from zsg_jax.workdir import hub
+from zsg_jax.workflows import evaluate, study
 from zsg_jax.workflows import export as exporting
-from zsg_jax.workflows import study
+from zsg_jax.workflows.evaluate_options import EvaluateOptions
 
 RUN = "tmta-nft-seed0"
 NAME = "hub:owner/tiny"
@@ -117,20 +120,48 @@ def test_a_study_takes_the_commit_it_began_with_and_no_code(
     fake.online = True
     shutil.rmtree(fake.cache)
     shutil.rmtree(work / "runs")
-    with pytest.raises(UserError, match=r"weights of model.init_from changed since"):
+    with pytest.raises(UserError, match=r"weights it begins with changed since"):
         run(config, work)
     assert fake.asked == [None, "a" * 40]
 
     # A new workdir takes the branch as it is now, and a name with a revision that one.
     (tmp_path / "new").mkdir()
-    hub.fetch(tmp_path / "new", model=NAME, tokenizer=NAME)
+    hub.fetch(tmp_path / "new", models=[NAME], tokenizers=[NAME])
     assert json.loads((tmp_path / "new" / "hub.json").read_text())[NAME]["commit"] == "b" * 40
     pinned = f"{NAME}@{'c' * 40}"
     (tmp_path / "pinned").mkdir()
-    hub.fetch(tmp_path / "pinned", model="", tokenizer=pinned)
+    hub.fetch(tmp_path / "pinned", models=[""], tokenizers=[pinned])
     folder = hub.folder(pinned, tmp_path / "pinned")
     assert folder == str(fake.cache / ("c" * 40))
     assert not list((fake.cache / ("c" * 40)).glob("*.safetensors"))
+
+
+def test_a_reward_model_is_taken_by_name_in_a_study_and_alone(
+    fake, small_config, tmp_path, read_metrics
+):
+    weights = fake.repository / "model.safetensors"
+    head = {"score.weight": np.linspace(-1, 1, 16, dtype=np.float32)[None]}
+    save_file(load_file(weights) | head, weights)
+    config = small_config(
+        **{
+            "training.steps": 1,
+            "evaluation.metrics": ("loss", "reward"),
+            "evaluation.texts.decoding": "greedy,max_new_tokens=2",
+            "evaluation.texts.reward_model": NAME,
+        }
+    )
+    run(config, tmp_path / "w")
+    *_, of_run = read_metrics(tmp_path / "w" / "runs" / RUN)
+    assert fake.asked == [None]
+    fake.online = False
+    named = {"checkpoint": (str(tmp_path / "w" / "runs" / RUN),), "mesh": (1, 1, 1)}
+    alone = json.loads(evaluate.run(EvaluateOptions(tmp_path / "one", **named)).read_text())
+    fake.online = True
+    named |= {"metrics": "reward", "reward_model": NAME}
+    again = json.loads(evaluate.run(EvaluateOptions(tmp_path / "two", **named)).read_text())
+    assert fake.asked == [None, None]
+    for name in ("reward", "reward_by_task"):
+        assert alone[name] == of_run[name] == again[name]
 
 
 def refusal(kind):

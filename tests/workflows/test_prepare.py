@@ -145,7 +145,7 @@ def test_what_is_written_is_read_back(tmp_path_factory, read_source, texts, shar
     expected, _ = read_source(source)
     made = command.run(PrepareOptions(str(source), folder / "made", shard_rows=shard_rows))
     for path in (f"{made}:train", folder / "made", f"tfds:made@{folder}"):
-        with open_dataset(path, ReadOptions(folder / "none", advice="")) as dataset:
+        with open_dataset(path, ReadOptions(folder / "none")) as dataset:
             order = np.random.default_rng(0).permutation(len(expected))
             assert [dataset[k] for k in order] == [expected[k] for k in order]
             assert dataset.digest == instances_digest(expected)

@@ -12,6 +12,7 @@ from zsg_jax.data.views import BOTH, choose_view, view_facts
 from zsg_jax.runtime.errors import check
 from zsg_jax.runtime.files import file_digest
 from zsg_jax.runtime.progress import count, say
+from zsg_jax.runtime.settings import setting
 from zsg_jax.similarity.embeddings import (
     Embeddings,
     SelectedEmbeddings,
@@ -98,10 +99,10 @@ def embed_pair(
             cannot be made.
     """
     chosen, what = choose_encoder(encoder), embedded or Embedded()
-    view = choose_view(what.text, "text")
+    view = choose_view(what.text)
     prompts = (
-        prompt_text(chosen, what.train_prompt, "train_prompt"),
-        prompt_text(chosen, what.test_prompt, "test_prompt"),
+        prompt_text(chosen, what.train_prompt, setting("similarity.train_prompt")),
+        prompt_text(chosen, what.test_prompt, setting("similarity.test_prompt")),
     )
     started = time.perf_counter()
     train_embeddings, test_embeddings = (

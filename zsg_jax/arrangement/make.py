@@ -19,6 +19,7 @@ from zsg_jax.runtime.errors import check
 from zsg_jax.runtime.files import write_bytes
 from zsg_jax.runtime.processes import once
 from zsg_jax.runtime.progress import bar, count, passes, say
+from zsg_jax.runtime.settings import setting
 from zsg_jax.similarity.search.options import Search
 from zsg_jax.similarity.trajectory import FILE as TRAJECTORY
 from zsg_jax.similarity.trajectory import Trajectory, save_trajectory, trajectory
@@ -293,9 +294,9 @@ def load_all(folders: Mapping[str, Path], provenance: dict[str, Any]) -> dict[st
     parts = "; ".join(f"{name}: {digest}" for name, digest in encoders.items())
     check(
         len(set(encoders.values())) <= 1,
-        f"{folder.parent}: not all were made with the same encoder ({parts}): similarity.encoder "
-        "has changed since; give another --workdir, or put it back and delete what the other one "
-        "made",
+        f"{folder.parent}: not all were made with the same encoder ({parts}): "
+        f"{setting('similarity.encoder')} has changed since; give another {setting('workdir')}, "
+        "or put it back and delete what the other one made",
     )
     check(
         all(one == texts[0] for one in texts),

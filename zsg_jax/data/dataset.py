@@ -13,8 +13,8 @@ import numpy as np
 from zsg_jax.data.formats import natural_instructions
 from zsg_jax.data.formats.registry import TASKS, detect
 from zsg_jax.data.instance import Instance, InstancesDigest, instances_digest
-from zsg_jax.data.schemas.read import ADVICE, BadRow, check_records, open_records
-from zsg_jax.data.schemas.registry import AUTO, FLAG
+from zsg_jax.data.schemas.read import BadRow, check_records, open_records
+from zsg_jax.data.schemas.registry import AUTO
 from zsg_jax.data.storage import Storage
 from zsg_jax.data.tokenize.tokenizer import Tokenizer
 from zsg_jax.runtime.progress import say
@@ -203,10 +203,8 @@ class ReadOptions:
     Attributes:
         scratch: a folder for copies of what cannot be read in place; made when needed.
         bad_rows: "refuse" raises at the first bad record, "skip" leaves bad records out.
-        advice: the way out that a refusal tells, as "pass --bad-rows=skip to go on without …".
         format: the schema of the records, a name from `SCHEMAS`, or "auto", which tells it by
             the first of them and says it.
-        flag: what a user gives `format` by.
         fields: new names of fields and their old ones, as `fields.parse_fields` reads them.
         instructions, tokenizer: for lists of Natural Instructions tasks, as
             `natural_instructions.records` takes them.
@@ -215,9 +213,7 @@ class ReadOptions:
 
     scratch: Path
     bad_rows: str = "refuse"
-    advice: str = ADVICE
     format: str = AUTO
-    flag: str = FLAG
     fields: Mapping[str, str] = dataclasses.field(default_factory=dict)
     instructions: natural_instructions.Options = natural_instructions.WHOLE
     tokenizer: Tokenizer | None = None
@@ -262,7 +258,7 @@ def _scan(path: Path, storage: Storage, options: ReadOptions, side: str) -> Data
         side=side,
         tokenizer=options.tokenizer,
     )
-    schema, found = open_records(path, options.format, options.flag, read_tasks, options.fields)
+    schema, found = open_records(path, options.format, read_tasks, options.fields)
     if options.format == AUTO and detect(path) != TASKS:
         say(f"{path}: read as rows of {schema}")
     skipped: list[BadRow] = []
@@ -277,7 +273,7 @@ def _scan(path: Path, storage: Storage, options: ReadOptions, side: str) -> Data
     tasks: dict[str, int] = {}
     task_index, ids, digest = array("i"), list[str](), InstancesDigest()
     for record, instance in check_records(
-        path, schema, found, bad_rows=options.bad_rows, advice=options.advice, on_skipped=skip
+        path, schema, found, bad_rows=options.bad_rows, on_skipped=skip
     ):
         storage.add(record)
         task_index.append(tasks.setdefault(instance.task, len(tasks)))

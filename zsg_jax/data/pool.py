@@ -9,7 +9,7 @@ import numpy as np
 
 from zsg_jax.data.dataset import Dataset, from_list
 from zsg_jax.data.instance import Instance
-from zsg_jax.data.schemas.read import ADVICE, NO_TASK
+from zsg_jax.data.schemas.read import NO_TASK, way_out
 from zsg_jax.data.splits import report_split
 from zsg_jax.data.tokenize import encode as prompts
 from zsg_jax.data.tokenize import store as tokens
@@ -19,6 +19,7 @@ from zsg_jax.runtime.errors import UserError
 from zsg_jax.runtime.files import write_json
 from zsg_jax.runtime.processes import once
 from zsg_jax.runtime.progress import bar, count, say
+from zsg_jax.runtime.settings import setting
 
 # Stands beside a tokenizer that was trained here.
 TRAINED = "trained.json"
@@ -218,9 +219,11 @@ def _report_refused(
     index, reason = next(iter(examples.refused.items()))
     unfit = f"{form.template.name} does not fit {side} row {dataset.ids[index]!r}: {reason}"
     if len(examples.refused) == len(dataset):
-        raise UserError(f"{unfit}; nor does it fit any other: give another data.template")
+        raise UserError(
+            f"{unfit}; nor does it fit any other: give another {setting('data.template')}"
+        )
     if bad_rows == "refuse":
-        raise UserError(f"{unfit}; {ADVICE}")
+        raise UserError(f"{unfit}; {way_out()}")
     say(f"skipped {len(examples.refused):,} of {len(dataset):,} {side} rows, as {unfit}")
 
 
@@ -242,16 +245,16 @@ def _report_changed(side: str, counts: dict[str, Any]) -> None:
 
 def _report_dropped(side: str, counts: dict[str, Any], form: prompts.Form) -> None:
     key = {"train": "data.max_length", "test": "evaluation.max_length"}[side]
-    way_out = f"raise --config.{key}"
+    more = f"raise {setting(key)}"
     if form.truncation == "tail":
-        way_out += ", or pass --config.data.truncation=head, which cuts prompts instead"
+        more += f", or pass {setting('data.truncation', 'head')}, which cuts prompts instead"
     if len(counts["dropped"]) == counts["rows"]:
-        raise UserError(f"no {side} row has an answer token left; {way_out}")
+        raise UserError(f"no {side} row has an answer token left; {more}")
     dropped = len(counts["dropped"]) - len(counts["refused"])
     if dropped:
         say(
-            f"{dropped:,} of {counts['rows']:,} {side} rows have no answer token left within {key} "
-            f"and are left out; to keep more, {way_out}"
+            f"{dropped:,} of {counts['rows']:,} {side} rows have no answer token left within "
+            f"the length and are left out; to keep more, {more}"
         )
 
 

@@ -12,6 +12,7 @@ from zsg_jax.data.sampling import sample
 from zsg_jax.data.schemas.read import NO_TASK
 from zsg_jax.runtime.errors import check, did_you_mean
 from zsg_jax.runtime.progress import count, say
+from zsg_jax.runtime.settings import setting
 
 HELD_OUT = "held-out:"
 KEYS = ("train_key_list", "eval_key_list")
@@ -77,16 +78,17 @@ def choose_split(
     train = frozenset(train_tasks) - test
     check(
         size <= len(named) and bool(train),
-        f"data.split={split!r} would hold out {size:,} tasks: the test rows have {len(named):,} "
-        f"with a name, and {len(train):,} would be left to train on; hold out fewer",
+        f"{setting('data.split', repr(split))} would hold out {size:,} tasks: the test rows have "
+        f"{len(named):,} with a name, and {len(train):,} would be left to train on; hold out fewer",
     )
     return Split(train, test)
 
 
 def _from_file(path: Path, train_tasks: Collection[str], test_tasks: Collection[str]) -> Split:
     content = json_file(
-        path, f"data.split is a JSON file with {KEYS[0]} and {KEYS[1]}, or {HELD_OUT}N"
+        path, f"{setting('data.split')} is a JSON file with {KEYS[0]} and {KEYS[1]}, or {HELD_OUT}N"
     )
+    given = setting("data.split", path)
     sides = []
     for key, side, tasks in zip(KEYS, Split._fields, (train_tasks, test_tasks), strict=True):
         listed = content.get(key) if isinstance(content, dict) else None
@@ -94,20 +96,20 @@ def _from_file(path: Path, train_tasks: Collection[str], test_tasks: Collection[
             isinstance(listed, list)
             and bool(listed)
             and all(isinstance(name, str) for name in listed),
-            f'data.split: {path}: "{key}" must be a list of task names, at least one',
+            f'{given}: "{key}" must be a list of task names, at least one',
         )
         missing = set(listed or ()).difference(tasks)
         check(
             not missing,
-            f"data.split: {path}: {key}: no row of data.{side} has the task of {_named(missing)}; "
-            "take it out of the list, or give the rows"
+            f"{given}: {key}: no row of {setting(f'data.{side}')} has the task of "
+            f"{_named(missing)}; take it out of the list, or give the rows"
             + (did_you_mean(min(missing), tasks) if missing else ""),
         )
         sides.append(frozenset(listed or ()))
     both = sides[0] & sides[1]
     check(
         not both,
-        f"data.split: {path}: {_named(both)} in both lists, so not unseen; take each out of one",
+        f"{given}: {_named(both)} in both lists, so not unseen; take each out of one",
     )
     return Split(*sides)
 
@@ -123,8 +125,8 @@ def _held_out_size(split: str, tasks: int) -> int:
         return int(text)
     check(
         0 < share < 1,
-        f"data.split={split!r}: {text!r} is neither a number of tasks nor a share between 0 and "
-        f"1; write {HELD_OUT}20 or {HELD_OUT}0.1",
+        f"{setting('data.split', repr(split))}: {text!r} is neither a number of tasks nor a "
+        f"share between 0 and 1; write {HELD_OUT}20 or {HELD_OUT}0.1",
     )
     return max(1, round(share * tasks))
 

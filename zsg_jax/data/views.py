@@ -8,6 +8,7 @@ from zsg_jax.data.tokenize.jinja import MARK, MARK_END, load
 from zsg_jax.data.tokenize.truncation import Unfit
 from zsg_jax.runtime.errors import UserError, check, did_you_mean
 from zsg_jax.runtime.files import file_digest
+from zsg_jax.runtime.settings import setting
 
 View = Callable[[Instance], str]
 BOTH = "both"
@@ -31,13 +32,12 @@ def _answer(instance: Instance) -> str:
 VIEWS: dict[str, View] = {BOTH: lambda one: one.text, "prompt": _prompt, "answer": _answer}
 
 
-def choose_view(name: str, flag: str) -> View:
+def choose_view(name: str) -> View:
     """What makes a text of an example.
 
     Args:
         name: "both" for prompt, a space and answer; "prompt", all turns but the last answer, joined
             by spaces; "answer"; or a Jinja file, which gets `messages` as a chat template does.
-        flag: what the user gave it as.
 
     Raises:
         UserError: it is neither; or, of an example, it has no answer or does not fit the template.
@@ -46,8 +46,8 @@ def choose_view(name: str, flag: str) -> View:
         return VIEWS[name]
     check(
         Path(name).is_file(),
-        f"{flag}={name!r} is no file; give a Jinja file, or one of {', '.join(VIEWS)}"
-        + did_you_mean(name, VIEWS),
+        f"{setting('similarity.text', repr(name))} is no file; give a Jinja file, or one of "
+        f"{', '.join(VIEWS)}" + did_you_mean(name, VIEWS),
     )
     template = load(name, "", {})
     assert template is not None  # a file gives one

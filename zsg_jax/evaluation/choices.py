@@ -19,11 +19,13 @@ from zsg_jax.data.instance import Instance, Turn
 from zsg_jax.data.tokenize.encode import STUDY_FORM, ChoiceTokens, Form, encode_choices
 from zsg_jax.data.tokenize.tokenizer import Tokenizer
 from zsg_jax.evaluation.aggregate import aggregate_records
+from zsg_jax.evaluation.evaluator import not_finite
 from zsg_jax.evaluation.likelihood import LogLikelihood, trees
 from zsg_jax.evaluation.records import SCORES, Record, measured, params_digest
 from zsg_jax.models.placement import Params
-from zsg_jax.runtime.errors import UserError, check
+from zsg_jax.runtime.errors import check
 from zsg_jax.runtime.progress import bar
+from zsg_jax.runtime.settings import setting
 
 SUM = "accuracy"
 # What each rule compares. The first is T0's (arXiv 2110.08207, section 5).
@@ -102,7 +104,8 @@ class ChoicesEvaluator:
         check(
             bool(kept),
             f"of each of the {len(having)} test rows with choices, one is cut at {max_length} "
-            "tokens; raise evaluation.max_length, or cut prompts by data.truncation=head",
+            f"tokens; raise {setting('evaluation.max_length')}, or cut prompts by "
+            f"{setting('data.truncation', 'head')}",
         )
         self._examples = [one for one, _ in kept]
         words = list(dict.fromkeys(text for one in self._examples for text in one.choices))
@@ -181,11 +184,7 @@ class ChoicesEvaluator:
             np.array([found[int(at)] for at in own]) for own in (slots, self._bare[number])
         )
         if not np.isfinite([*sums, *unconditional]).all():
-            raise UserError(
-                f"the log-likelihood of a choice of {example.id} is no finite number at step {step}"
-                "; look at the weights the run starts from, or lower "
-                "--config.training.learning_rate"
-            )
+            raise not_finite(f"the log-likelihood of a choice of {example.id} is not finite", step)
         texts = [text.strip() for text in example.choices]
         scored = Scored(texts, sums, unconditional, self._tokens[slots])
         values = {name: rule(scored) for name, rule in RULES.items()}

@@ -8,6 +8,8 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from zsg_jax.models.placement import Params
+from zsg_jax.runtime.errors import UserError
+from zsg_jax.runtime.settings import setting
 from zsg_jax.training.checkpoint import load_parameters
 from zsg_jax.training.trainer import Trainer
 
@@ -34,6 +36,12 @@ class Evaluator(Protocol):
         Raises:
             UserError: a measure is not finite.
         """
+
+
+def not_finite(what: str, step: int) -> UserError:
+    """What is said of a measure of parameters after `step` that is no finite number."""
+    lower = f", or lower {setting('training.learning_rate')}" if step else ""
+    return UserError(f"{what} at step {step}; look at the weights the run starts from{lower}")
 
 
 def evaluate(

@@ -11,9 +11,9 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from zsg_jax.data.batches.packing import Batch, lay_packed, pack, spread
 from zsg_jax.data.batches.steps import lay, sequence_length
 from zsg_jax.data.tokenize.examples import TokenizedExamples
+from zsg_jax.evaluation.evaluator import not_finite
 from zsg_jax.models.loss import answer_losses, segment_losses, token_losses
 from zsg_jax.models.placement import Params
-from zsg_jax.runtime.errors import UserError
 from zsg_jax.runtime.progress import bar
 from zsg_jax.training.sharding import BATCH, place_batch, row_devices
 from zsg_jax.training.step import Hidden
@@ -69,10 +69,10 @@ class LossEvaluator:
         losses = self._losses(params)
         bad = [self._ids[int(i)] for i in np.flatnonzero(~np.isfinite(losses))]
         if bad:
-            raise UserError(
-                f"the test loss is {losses.mean()} at step {step}, by {len(bad)} of {len(losses)} "
-                f"test rows, such as {', '.join(bad[:4])}; look at the weights the run starts "
-                "from, or lower --config.training.learning_rate"
+            raise not_finite(
+                f"the test loss is {losses.mean()}, by {len(bad)} of {len(losses)} test rows, such "
+                f"as {', '.join(bad[:4])},",
+                step,
             )
         tasks = dict.fromkeys(self._tasks.tolist())
         return {

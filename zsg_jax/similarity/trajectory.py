@@ -8,6 +8,7 @@ import numpy as np
 
 from zsg_jax.runtime.errors import UserError, check, did_you_mean
 from zsg_jax.runtime.files import need_json, write_json
+from zsg_jax.runtime.settings import setting
 from zsg_jax.similarity.distances import check_distance
 from zsg_jax.similarity.embeddings import Embeddings, check_pair
 from zsg_jax.similarity.measures import (
@@ -68,11 +69,12 @@ def check_measures(names: Sequence[str]) -> None:
     for name in names:
         check(
             name in MEASURES,
-            f"similarity.trajectory: {name!r} is unknown; choose from {', '.join(MEASURES)}"
-            f"{did_you_mean(name, MEASURES)}",
+            f"{setting('similarity.trajectory')}: {name!r} is unknown; choose from "
+            f"{', '.join(MEASURES)}{did_you_mean(name, MEASURES)}",
         )
     if not names or len(set(names)) != len(names):
-        raise UserError(f"similarity.trajectory={tuple(names)} must be different names, at least 1")
+        given = setting("similarity.trajectory", tuple(names))
+        raise UserError(f"{given} must be different names, at least 1")
 
 
 def save_trajectory(path: Path, points: Trajectory) -> None:

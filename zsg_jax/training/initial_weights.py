@@ -10,6 +10,7 @@ from zsg_jax.models.families import ModelConfig
 from zsg_jax.models.model import abstract
 from zsg_jax.models.placement import Params
 from zsg_jax.runtime.errors import UserError, check
+from zsg_jax.runtime.settings import setting
 from zsg_jax.training import checkpoint
 
 
@@ -67,7 +68,7 @@ def padded_as(model: ModelConfig, rows: int) -> ModelConfig:
     check(
         rows >= model.vocab_size,
         f"the checkpoint holds {rows} words, config.json {model.vocab_size}; put back the"
-        " model.init_from or model.size that the study was made with",
+        f" {setting('model.init_from')} or {setting('model.size')} that the study was made with",
     )
     return replace(model, vocab_padding=rows - model.vocab_size)
 

@@ -19,6 +19,7 @@ from zsg_jax.runtime.errors import UserError
 from zsg_jax.runtime.files import read_json, write_json
 from zsg_jax.runtime.processes import is_first, once
 from zsg_jax.runtime.progress import bar, say
+from zsg_jax.runtime.settings import setting
 from zsg_jax.runtime.signals import Ballot, Terminated, deferred
 from zsg_jax.training import metrics
 from zsg_jax.training.checkpoint import Checkpoints
@@ -323,7 +324,7 @@ class _Loop:
                 raise UserError(
                     f"{self._name}: {name} is {value} at step {step}; its instances are "
                     f"{', '.join(ids[:4])} and {max(0, len(ids) - 4)} more; a lower "
-                    "--config.training.learning_rate may help"
+                    f"{setting('training.learning_rate')} may help"
                 )
 
 

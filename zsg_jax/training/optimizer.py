@@ -3,6 +3,7 @@
 import optax
 
 from zsg_jax.runtime.errors import UserError
+from zsg_jax.runtime.settings import setting
 
 SCHEDULES = ("cosine", "constant")
 FINAL_SHARE = 0.1
@@ -17,11 +18,12 @@ def schedule(name: str, peak: float, steps: int, warmup_steps: int = 0) -> optax
         UserError: for an unknown name, or a warm-up as long as the run.
     """
     if name not in SCHEDULES:
-        raise UserError(f"training.schedule={name!r} is unknown; choose one of {SCHEDULES}")
+        given = setting("training.schedule", repr(name))
+        raise UserError(f"{given} is unknown; choose one of {SCHEDULES}")
     if not 0 <= warmup_steps < max(steps, 1):
         raise UserError(
-            f"training.warmup_steps={warmup_steps} must be at least 0 and under the {steps} steps "
-            "of the run"
+            f"{setting('training.warmup_steps', warmup_steps)} must be at least 0 and under the "
+            f"{steps} steps of the run"
         )
     if name == "constant":
         course = optax.constant_schedule(peak)

@@ -11,6 +11,7 @@ from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
 from zsg_jax.models.placement import ROWS, TENSOR
 from zsg_jax.runtime.errors import UserError
+from zsg_jax.runtime.settings import setting
 
 AXES = (*ROWS, TENSOR)
 
@@ -74,7 +75,7 @@ def make_mesh(
 
 
 def _named(*sizes: int) -> str:
-    return ", ".join(f"mesh.{axis}={size}" for axis, size in zip(AXES, sizes, strict=True))
+    return ", ".join(setting(f"mesh.{axis}", size) for axis, size in zip(AXES, sizes, strict=True))
 
 
 def mesh_sizes(data: int, fsdp: int, tensor: int, *, devices: int) -> dict[str, int]:
@@ -119,14 +120,16 @@ def rows_fit(mesh: Mesh, batch_size: int, micro_batch_size: int) -> None:
             below = batch_size - batch_size % unit
             near = f"{below} or {below + unit}" if below else f"{unit}"
             raise UserError(
-                f"training.batch_size={batch_size} must be a multiple of the {unit} devices that "
-                f"mesh.data and mesh.fsdp make; the nearest that fit: {near}"
+                f"{setting('training.batch_size', batch_size)} must be a multiple of the {unit} "
+                f"devices that {setting('mesh.data')} and {setting('mesh.fsdp')} make; the "
+                f"nearest that fit: {near}"
             )
         sizes = ", ".join(map(str, fitting))
         raise UserError(
-            f"training.micro_batch_size={micro_batch_size} must divide training.batch_size="
-            f"{batch_size} and be a multiple of the {unit} devices that mesh.data and mesh.fsdp "
-            f"make; sizes that fit: {sizes}"
+            f"{setting('training.micro_batch_size', micro_batch_size)} must divide "
+            f"{setting('training.batch_size', batch_size)} and be a multiple of the {unit} "
+            f"devices that {setting('mesh.data')} and {setting('mesh.fsdp')} make; sizes that "
+            f"fit: {sizes}"
         )
 
 
@@ -138,8 +141,8 @@ def heads_fit(mesh: Mesh, heads: int) -> None:
     """
     if heads % mesh.shape[TENSOR]:
         raise UserError(
-            f"mesh.tensor={mesh.shape[TENSOR]} does not divide the {heads} heads of keys and "
-            f"values of the model; sizes that fit: {_divisors(heads)}"
+            f"{setting('mesh.tensor', mesh.shape[TENSOR])} does not divide the {heads} heads of "
+            f"keys and values of the model; sizes that fit: {_divisors(heads)}"
         )
 
 
@@ -171,8 +174,8 @@ def shardings(tree: Any, mesh: Mesh) -> Any:
         for size, axis in zip(leaf.shape, spec, strict=False):
             if axis is not None and size % mesh.shape[axis]:
                 raise UserError(
-                    f"mesh.{axis}={mesh.shape[axis]} does not divide a dimension of {size} of "
-                    f"{name}; sizes that fit: {_divisors(math.gcd(size, mesh.size))}"
+                    f"{setting(f'mesh.{axis}', mesh.shape[axis])} does not divide a dimension of "
+                    f"{size} of {name}; sizes that fit: {_divisors(math.gcd(size, mesh.size))}"
                 )
         return NamedSharding(mesh, spec)
 

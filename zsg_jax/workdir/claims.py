@@ -12,6 +12,7 @@ from typing import Any
 from zsg_jax.runtime.buckets import is_address, spelled
 from zsg_jax.runtime.errors import UserError
 from zsg_jax.runtime.files import PARTIAL, read_json, write_json
+from zsg_jax.runtime.settings import setting
 
 CONFIG = "config.json"
 DATA = "data.json"
@@ -34,7 +35,7 @@ DIGESTS = {
     "test_digest": "the test instances",
     "tokenizer_digest": "the tokenizer",
     "template_digest": "the chat template",
-    "weights_digest": "the weights of model.init_from",
+    "weights_digest": "the weights it begins with",
 }
 # Of studies that reward texts, besides.
 REWARD_DIGEST = "reward_digest"
@@ -171,7 +172,7 @@ def claim_data(workdir: Path, facts: dict[str, Any]) -> None:
     for key, what in {**DIGESTS, REWARD_DIGEST: "the reward model"}.items():
         if known is not None and known.get(key) != facts.get(key):
             raise UserError(
-                f"--workdir {workdir}: {what} changed since it was made; give another --workdir, "
-                "or the inputs it was made with"
+                f"{setting('workdir')} {workdir}: {what} changed since it was made; give another "
+                f"{setting('workdir')}, or the inputs it was made with"
             )
     write_json(workdir / DATA, facts)

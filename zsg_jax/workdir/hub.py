@@ -6,6 +6,7 @@ fetched.
 """
 
 import re
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ from zsg_jax.runtime.progress import say
 from zsg_jax.workdir import claims
 
 _MODEL = ("config.json", "generation_config.json", "*.safetensors", "*.safetensors.index.json")
+_ADAPTERS = ("adapter_config.json", "adapter_model.safetensors")
 # Where some hold the same weights again, as their owner's own program reads them.
 _COPIES = ["*/*", "consolidated*"]
 
@@ -26,20 +28,27 @@ def is_name(given: str) -> bool:
     return given.startswith(HUB)
 
 
-def fetch(workdir: Path, *, model: str, tokenizer: str) -> None:
-    """Fetches those of both that are names of the hub, unless `workdir` knows their commit.
+def fetch(
+    workdir: Path,
+    *,
+    models: Iterable[str] = (),
+    tokenizers: Iterable[str] = (),
+    adapters: Iterable[str] = (),
+) -> None:
+    """Fetches those that are names of the hub, unless `workdir` knows their commit.
 
     Args:
-        workdir: exists; its hub.json then holds the commit and the files of each.
-        model, tokenizer: any config's `model.init_from` and `tokenizer`.
+        workdir: its hub.json then holds the commit and the files of each.
+        models, tokenizers, adapters: names and folders of which these files are read; a name may
+            be of several.
 
     Raises:
         UserError: a name is none, or huggingface_hub is not installed, cannot reach the hub, or is
             not given the folder.
     """
     wanted: dict[str, list[str]] = {}
-    for name, files in ((model, _MODEL), (tokenizer, FILES)):
-        if is_name(name):
+    for names, files in ((models, _MODEL), (tokenizers, FILES), (adapters, _ADAPTERS)):
+        for name in dict.fromkeys(filter(is_name, names)):
             wanted.setdefault(name, []).extend(files)
     known = read_json(workdir / claims.HUB) or {}
     for name, patterns in wanted.items():
@@ -48,6 +57,7 @@ def fetch(workdir: Path, *, model: str, tokenizer: str) -> None:
         commit = _snapshot(name, None, patterns).name
         say(f"{name}: is taken at commit {commit}")
         known[name] = {"commit": commit, "files": patterns}
+        workdir.mkdir(parents=True, exist_ok=True)
         write_json(workdir / claims.HUB, known)
 
 

@@ -12,6 +12,7 @@ from zsg_jax.models.lora import LoRA
 from zsg_jax.runtime.errors import UserError, check, did_you_mean
 from zsg_jax.runtime.files import file_digest, need_json, read_json
 from zsg_jax.runtime.progress import say
+from zsg_jax.runtime.settings import setting
 from zsg_jax.training import checkpoint
 from zsg_jax.training.checkpoint import Checkpoints
 from zsg_jax.workdir import claims, hub
@@ -113,7 +114,7 @@ def read_study(workdir: Path, way_out: str) -> TrainedStudy:
         model = huggingface.read_config(workdir / claims.MODEL)
         source, weights = _first_folder(before.workdir, model), None
         if lora is not None:
-            weights = checkpoints(before, "model.init_from").whole(before.step)
+            weights = checkpoints(before, setting("model.init_from")).whole(before.step)
             found = checkpoint.digest(weights)
             _check_same(
                 config["model.init_from"], found, facts["weights_digest"], "model.init_from"
@@ -175,5 +176,6 @@ def _first_folder(workdir: Path, model: ModelConfig) -> Path | None:
 def _check_same(given: str, found: str, digest: str, key: str) -> None:
     check(
         found == digest,
-        f"{key}={given!r} has changed since the study was made; put back what it was made with",
+        f"{setting(key, repr(given))} has changed since the study was made; put back what it was "
+        "made with",
     )

@@ -30,18 +30,20 @@ from zsg_jax.data import export
 from zsg_jax.data.dataset import Dataset, ReadOptions
 from zsg_jax.data.formats.fields import parse_fields
 from zsg_jax.data.formats.natural_instructions.options import from_text
-from zsg_jax.data.schemas.read import FLAG_ADVICE, NO_TASK, tell_skipped
+from zsg_jax.data.schemas.read import NO_TASK, tell_skipped
 from zsg_jax.data.sources import open_source
 from zsg_jax.data.splits import report_split
 from zsg_jax.leakage.find import LeakageOptions
 from zsg_jax.runtime.files import npy_bytes, replacing, write_bytes
 from zsg_jax.runtime.progress import bar, count, passes, say
+from zsg_jax.runtime.settings import named_by
 from zsg_jax.similarity.search.options import Search
 from zsg_jax.workdir.claims import locked
-from zsg_jax.workflows.arrange_options import ArrangeOptions, check_options
+from zsg_jax.workflows.arrange_options import FLAGS, ArrangeOptions, check_options
 from zsg_jax.workflows.arrange_output import AIMED, LINES, PAGE, SCORED, OutFolder, claimed
 
 
+@named_by(FLAGS)
 def run(options: ArrangeOptions) -> Path:
     """Arranges as `options` say and writes the result into their `output` folder.
 
@@ -102,9 +104,7 @@ def _read_options(options: ArrangeOptions, folder: OutFolder) -> ReadOptions:
     return ReadOptions(
         folder.scratch,
         bad_rows=options.bad_rows,
-        advice=FLAG_ADVICE,
         format=options.data_format,
-        flag="--data-format",
         fields=parse_fields(options.data_fields),
         instructions=from_text(options.natural_instructions),
     )

@@ -15,6 +15,20 @@ from zsg_jax.data.views import BOTH, choose_view
 from zsg_jax.runtime.errors import UserError, check
 
 _EMBEDDED_HERE = ("encoder", "text", "train_prompt", "test_prompt", "dtype", "embeddings")
+# Keys of a config that messages name, by the flag that says the same here.
+FLAGS = {
+    "data.train": "--train",
+    "data.test": "--test",
+    "data.bad_rows": "--bad-rows",
+    "data.format": "--data-format",
+    "data.fields": "--data-fields",
+    "data.natural_instructions": "--natural-instructions",
+    "similarity.encoder": "--encoder",
+    "similarity.text": "--text",
+    "similarity.train_prompt": "--train-prompt",
+    "similarity.test_prompt": "--test-prompt",
+    "workdir": "--output",
+}
 
 
 @dataclass(frozen=True)
@@ -96,7 +110,7 @@ def check_options(options: ArrangeOptions) -> None:
         "--encoder, --text, prompts, --dtype and --embeddings are for rows embedded here; leave "
         "them out beside --train-embeddings",
     )
-    choose_view(options.text, "--text")
+    choose_view(options.text)
     output = Path(options.output).resolve()
     for flag in ("train", "test", "train_embeddings", "test_embeddings"):
         path = getattr(options, flag)
@@ -109,5 +123,5 @@ def check_options(options: ArrangeOptions) -> None:
             )
     check_format(options.format)
     check_untokenized(from_text(options.natural_instructions))
-    check_schema(options.data_format, "--data-format")
-    parse_fields(options.data_fields, "--data-fields")
+    check_schema(options.data_format)
+    parse_fields(options.data_fields)

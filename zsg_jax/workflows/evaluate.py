@@ -25,14 +25,16 @@ from zsg_jax.models.placement import Params
 from zsg_jax.runtime.errors import UserError, check
 from zsg_jax.runtime.files import need_json, read_json, write_bytes, write_json
 from zsg_jax.runtime.progress import say
+from zsg_jax.runtime.settings import named_by, setting
 from zsg_jax.training import sharding
 from zsg_jax.workdir import claims, hub, trained
 from zsg_jax.workflows.evaluate_options import (
     EvaluateOptions,
     check_options,
     configured,
+    flags,
 )
-from zsg_jax.workflows.evaluators import make_evaluators, reward_model
+from zsg_jax.workflows.evaluators import make_evaluators, reward_model, with_folders
 from zsg_jax.workflows.study_data import Reading, claim_data, make_form, open_pool, open_tests
 from zsg_jax.workflows.study_model import find_origin, make_trainer
 
@@ -71,10 +73,11 @@ def run(options: EvaluateOptions) -> Path:
             that is damaged, or a study whose data, tokenizer or first weights are no longer what it
             was made from; an output folder of another evaluation.
     """
-    check_options(options)
     path = options.output / FILE
     with ExitStack() as stack:
-        subjects = _subjects(options, stack)
+        stack.enter_context(named_by(flags(options)))
+        check_options(options)
+        subjects = _subjects(_fetched(options), stack)
         first = next(subjects)  # a mistake is told before the output folder is there
         options.output.mkdir(parents=True, exist_ok=True)
         stack.enter_context(claims.locked(options.output, flag="--output"))
@@ -89,6 +92,24 @@ def run(options: EvaluateOptions) -> Path:
                 file.write(json_line(record))
             say(f"{_name(subject.facts)}: {_told(record)}")
     return path
+
+
+def _fetched(options: EvaluateOptions) -> EvaluateOptions:
+    """The options with local folders for names of the hub, but for those that records tell."""
+    reward, words = options.reward_model or "", options.rouge_tokenizer or ""
+    tokenizer = options.tokenizer or options.model
+    hub.fetch(
+        options.output,
+        models=(options.model, reward),
+        tokenizers=(tokenizer, reward, words),
+        adapters=(options.adapters,),
+    )
+    local = {
+        name: hub.folder(given, options.output)
+        for name in ("reward_model", "rouge_tokenizer", "tokenizer")
+        if (given := getattr(options, name))
+    }
+    return dataclasses.replace(options, **local)
 
 
 def _claim(options: EvaluateOptions) -> None:
@@ -149,9 +170,9 @@ def _checkpoints(
 ) -> Iterator[Subject]:
     """The checkpoints of a study's runs, on its test rows or on others."""
     flat = need_json(workdir / claims.CONFIG, ("seeds",), "give a run of a study that has trained")
-    study = from_flat(flat)
+    study = with_folders(from_flat(flat), workdir)
     config = configured(options, study)
-    stack.enter_context(claims.locked(workdir))
+    stack.enter_context(claims.locked(workdir, flag=setting("workdir")))
     if options.test is None:
         reading, pool = open_pool(study, workdir, stack)
         origin = find_origin(study, reading.tokenizer, workdir)
@@ -194,7 +215,6 @@ def _tests(config: ConfigDict, reading: Reading, output: Path, stack: ExitStack)
 def _model(options: EvaluateOptions, mesh: Mesh, stack: ExitStack) -> Subject:
     """A Hugging Face folder, with adapters or without."""
     config = configured(options)
-    hub.fetch(options.output, model=config.model.init_from, tokenizer=config.tokenizer)
     folder = hub.folder(config.tokenizer, options.output)
     tokenizer = choose_tokenizer(folder, options.output / claims.TOKENIZER)
     if options.max_length is None:
@@ -209,10 +229,12 @@ def _model(options: EvaluateOptions, mesh: Mesh, stack: ExitStack) -> Subject:
     tests = _tests(config, reading, options.output, stack)
     scheduled = make_evaluators(config, tests, reading, trainer, origin)
 
+    adapters = Path(hub.folder(options.adapters, options.output))
+
     def params() -> Params:
         found = trainer.first_params()
         if options.adapters:
-            found = add_adapters(found, trainer.model, Path(options.adapters))
+            found = add_adapters(found, trainer.model, adapters)
         return found
 
     facts = {

@@ -11,7 +11,7 @@ from zsg_jax.data.formats.natural_instructions.options import Options, from_text
 from zsg_jax.data.sources import REWRITES
 from zsg_jax.evaluation.metrics import METRICS
 from zsg_jax.evaluation.scores import METRICS as SCORES
-from zsg_jax.runtime.errors import UserError, check, did_you_mean
+from zsg_jax.runtime.errors import check, did_you_mean
 from zsg_jax.workflows.validate import validate
 
 BASELINES = ("copy_input", "copy_demonstration")
@@ -67,6 +67,7 @@ KEYS = {
     "tokenizer": "tokenizer",
     "dtype": "model.dtype",
 }
+_MESH = {f"mesh.{axis}": f"--mesh {axis}" for axis in ("data", "fsdp", "tensor")}
 # What says how test rows are read and cut, which a study has said of its own.
 OF_TESTS = ("max_length", "template", "truncation", "data_format", "data_fields", "bad_rows")
 
@@ -74,6 +75,19 @@ OF_TESTS = ("max_length", "template", "truncation", "data_format", "data_fields"
 def flag(name: str) -> str:
     """The flag that sets a field."""
     return f"--{name.replace('_', '-')}"
+
+
+def flags(options: EvaluateOptions) -> dict[str, str]:
+    """How messages name the keys of a config: by the flags that say the same in this call."""
+    found = {key: flag(name) for name, key in KEYS.items()}
+    found |= {"data.natural_instructions": "--natural-instructions", **_MESH}
+    if options.model:
+        return found | {"model.init_from": "--model", "data.max_length": "--max-length"}
+    unset = ("tokenizer", "dtype")
+    if options.checkpoint:
+        found["workdir"] = "--checkpoint"
+        unset += () if options.test else ("test", "natural_instructions", *OF_TESTS)
+    return {key: one for key, one in found.items() if one not in map(flag, unset)}
 
 
 def check_options(options: EvaluateOptions) -> None:
@@ -154,16 +168,9 @@ def configured(options: EvaluateOptions, study: ConfigDict | None = None) -> Con
 
 
 def _check_config(config: ConfigDict) -> None:
-    """`validate`, in terms of the flags."""
     tried = config.copy_and_resolve_references()
     # What a study has besides.
     tried.evaluation.metrics = ("loss", *config.evaluation.metrics)
     if config.data.test != REWRITES:
         tried.data.train = config.data.test
-    try:
-        validate(tried)
-    except UserError as error:
-        text = str(error)
-        for name, key in KEYS.items():
-            text = text.replace(f"config.{key}", flag(name))
-        raise UserError(text) from None
+    validate(tried)

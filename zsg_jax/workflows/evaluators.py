@@ -1,6 +1,7 @@
 """What a study measures: the evaluators that its config names, each with its own schedule."""
 
 from collections.abc import Sequence
+from pathlib import Path
 
 import jax.numpy as jnp
 from jax.sharding import Mesh
@@ -23,7 +24,9 @@ from zsg_jax.models import huggingface
 from zsg_jax.models.placement import Compute
 from zsg_jax.runtime.errors import check
 from zsg_jax.runtime.progress import say
+from zsg_jax.runtime.settings import setting
 from zsg_jax.training.trainer import Trainer
+from zsg_jax.workdir import hub
 from zsg_jax.workflows.study_data import Reading
 from zsg_jax.workflows.study_model import Origin
 
@@ -97,10 +100,19 @@ def _choices(
     )
     if evaluator.dropped:
         say(
-            f"choices: {len(evaluator.dropped):,} test rows have one that evaluation.max_length "
-            f"cuts, such as {evaluator.dropped[0]}, and are left out of the accuracy"
+            f"choices: {len(evaluator.dropped):,} test rows have one that "
+            f"{setting('evaluation.max_length')} cuts, such as {evaluator.dropped[0]}, and are "
+            "left out of the accuracy"
         )
     return evaluator
+
+
+def with_folders(config: ConfigDict, workdir: Path) -> ConfigDict:
+    """A config whose evaluation.texts has the local folders of its names of the hub."""
+    config = config.copy_and_resolve_references()
+    for name in ("reward_model", "rouge_tokenizer"):
+        config.evaluation.texts[name] = hub.folder(config.evaluation.texts[name], workdir)
+    return config
 
 
 def reward_model(texts: ConfigDict, mesh: Mesh) -> RewardModel:
@@ -135,7 +147,7 @@ def _texts(
     limit = min(evaluation.max_length, generator.room)
     check(
         limit > 0,
-        f"config.evaluation.texts.decoding={texts.decoding!r}: {trainer.model.max_positions} "
+        f"{setting('evaluation.texts.decoding', texts.decoding)}: {trainer.model.max_positions} "
         "positions of the model leave no room for a prompt; generate fewer tokens",
     )
     instances = list(tests.instances)

@@ -21,6 +21,7 @@ from zsg_jax.runtime.buckets import fetched, is_address
 from zsg_jax.runtime.errors import check
 from zsg_jax.runtime.files import replacing, write_json
 from zsg_jax.runtime.progress import say
+from zsg_jax.runtime.settings import named_by
 from zsg_jax.training.checkpoint_files import MANIFEST
 from zsg_jax.training.initial_weights import load, padded_as
 from zsg_jax.workdir import hub, trained
@@ -54,6 +55,7 @@ class ExportOptions(NamedTuple):
     adapters: bool = False
 
 
+@named_by({"workdir": "--workdir"})
 def run(options: ExportOptions) -> Path:
     """Exports what `options` name; the folder is there whole or not at all.
 

@@ -19,15 +19,16 @@ from zsg_jax.data.formats.tfds.write import (
     plan_split,
     write_split,
 )
-from zsg_jax.data.schemas.read import FLAG_ADVICE, BadRow, tell_skipped
+from zsg_jax.data.schemas.read import BadRow, tell_skipped
 from zsg_jax.data.sources import load
 from zsg_jax.data.splits import Selection
 from zsg_jax.runtime.errors import UserError
 from zsg_jax.runtime.files import file_digest, move, need_json, read_json, write_json
 from zsg_jax.runtime.progress import count, say
+from zsg_jax.runtime.settings import named_by
 from zsg_jax.runtime.shards import Shards
 from zsg_jax.workdir import claims
-from zsg_jax.workflows.prepare_options import PrepareOptions, check_options
+from zsg_jax.workflows.prepare_options import FLAGS, PrepareOptions, check_options
 
 PLAN = "plan.json"
 LISTED = 1000  # bad rows that the manifest lists
@@ -40,6 +41,7 @@ FACTS = {
 }
 
 
+@named_by(FLAGS)
 def run(options: PrepareOptions) -> Path:
     """Writes what `options` name as version VERSION of the data set in their `output` folder.
 
@@ -117,10 +119,8 @@ def _opened(
     reading = ReadOptions(
         scratch,
         bad_rows=options.bad_rows,
-        advice=FLAG_ADVICE,
         format=options.data_format,
-        flag="--data-format",
-        fields=parse_fields(options.data_fields, "--data-fields"),
+        fields=parse_fields(options.data_fields),
         instructions=from_text(
             options.natural_instructions,
             dataclasses.replace(natural_instructions.WHOLE, seed=options.seed),

@@ -11,6 +11,18 @@ from zsg_jax.data.sources import REWRITES
 from zsg_jax.data.splits import check_split
 from zsg_jax.runtime.errors import check
 
+# Keys of a config that messages name, by the flag that says the same here.
+FLAGS = {
+    "data.train": "--train",
+    "data.test": "--test",
+    "data.split": "--split",
+    "data.bad_rows": "--bad-rows",
+    "data.format": "--data-format",
+    "data.fields": "--data-fields",
+    "data.natural_instructions": "--natural-instructions",
+    "workdir": "--output",
+}
+
 
 @dataclass(frozen=True)
 class PrepareOptions:
@@ -78,8 +90,8 @@ def check_options(options: PrepareOptions) -> None:
         "same source",
     )
     check_split(options.split)
-    check_schema(options.data_format, "--data-format")
-    parse_fields(options.data_fields, "--data-fields")
+    check_schema(options.data_format)
+    parse_fields(options.data_fields)
     check_untokenized(from_text(options.natural_instructions))
 
 

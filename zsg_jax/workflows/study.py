@@ -28,7 +28,7 @@ from zsg_jax.training.optimizer import schedule
 from zsg_jax.workdir import claims, hub
 from zsg_jax.workdir.location import Workdir, open_workdir
 from zsg_jax.workdir.trained import CHECKPOINTS
-from zsg_jax.workflows.evaluators import make_evaluators
+from zsg_jax.workflows.evaluators import make_evaluators, with_folders
 from zsg_jax.workflows.pretraining import pretrain
 from zsg_jax.workflows.study_data import (
     Reading,
@@ -87,8 +87,11 @@ def run(config: ConfigDict, workdir: Path | str, *, command: str) -> Path:
 def _compute(config: ConfigDict, location: Workdir) -> None:
     workdir = location.folder
     mesh = sharding.make_mesh(config.mesh.data, config.mesh.fsdp, config.mesh.tensor)
-    wanted = {"model": config.model.init_from, "tokenizer": config.tokenizer}
-    once("hub", partial(hub.fetch, workdir, **wanted))
+    model, tokenizer, texts = config.model.init_from, config.tokenizer, config.evaluation.texts
+    tokenizers = (tokenizer, texts.reward_model, texts.rouge_tokenizer)
+    models = (model, texts.reward_model)
+    once("hub", partial(hub.fetch, workdir, models=models, tokenizers=tokenizers))
+    config = with_folders(config, workdir)
     with ExitStack() as stack:
         reading, pool = open_pool(config, workdir, stack)
         _train(config, location, reading, pool, mesh)

@@ -21,6 +21,7 @@ from zsg_jax.models.placement import Compute
 from zsg_jax.runtime.errors import UserError, check
 from zsg_jax.runtime.files import read_json
 from zsg_jax.runtime.progress import say
+from zsg_jax.runtime.settings import setting
 from zsg_jax.training.trainer import Trainer, TrainerOptions
 from zsg_jax.workdir import claims, hub, trained
 
@@ -72,27 +73,29 @@ def find_origin(config: ConfigDict, tokenizer: Tokenizer, workdir: Path | None =
 def _of_run(config: ConfigDict, tokenizer: Tokenizer, run: trained.TrainedRun) -> Origin:
     given = config.model.init_from
     study = trained.read_study(
-        run.workdir, f"model.init_from={given!r} lies in no workdir; {_WHERE}"
+        run.workdir, f"{setting('model.init_from', repr(given))} lies in no workdir; {_WHERE}"
     )
     name = study.tokenizer_name
     if tokenizer.fingerprint != study.tokenizer.fingerprint:
         used = run.workdir / claims.TOKENIZER if name == "train" else study.config["tokenizer"]
         raise UserError(
-            f"tokenizer={config.tokenizer!r} is not the one that {given} was trained with; pass "
-            f"--config.tokenizer={used}"
+            f"{setting('tokenizer', repr(config.tokenizer))} is not the one that {given} was "
+            f"trained with; pass {setting('tokenizer', used)}"
         )
     model, family, size = study.model, config.model.family, config.model.size
     check(
         family in ("", model.family),
-        f"model.family={family} but {given} is a {model.family}; leave model.family out",
+        f"{setting('model.family', family)} but {given} is a {model.family}; leave it out",
     )
     # The default is not told from the same name given.
     if size != default_config().model.size:
         check(
             _like(size, model),
-            f"model.size={size} is not the shape of {given}; leave model.size out",
+            f"{setting('model.size', size)} is not the shape of {given}; leave it out",
         )
-    return Origin(model, trained.checkpoints(run, f"model.init_from={given}: run").whole(run.step))
+    return Origin(
+        model, trained.checkpoints(run, f"{setting('model.init_from', given)}: run").whole(run.step)
+    )
 
 
 def _like(size: str, model: ModelConfig) -> bool:
@@ -106,23 +109,24 @@ def _like(size: str, model: ModelConfig) -> bool:
 
 def _refuse_other_folders(given: str, folder: Path) -> None:
     """Tells what was meant where a folder is neither a Hugging Face folder nor a run."""
+    told = setting("model.init_from", repr(given))
     if not folder.exists():
         named = re.fullmatch(r"[\w.-]+/[\w.-]+", given)
         fetched = f"; hub:{given} is fetched" if named else ""
-        raise UserError(f"model.init_from={given!r}: no such folder; {_WHERE}{fetched}")
-    check(folder.is_dir(), f"model.init_from={given!r}: is a file; give the folder it lies in")
+        raise UserError(f"{told}: no such folder; {_WHERE}{fetched}")
+    check(folder.is_dir(), f"{told}: is a file; give the folder it lies in")
     check(
         not (folder / "adapter_config.json").exists() or (folder / "config.json").exists(),
-        f"model.init_from={given!r}: holds adapters alone; give a folder they are merged into",
+        f"{told}: holds adapters alone; give a folder they are merged into",
     )
     check(
         (folder / "config.json").exists(),
-        f"model.init_from={given!r}: has no config.json, and is no run of a study; {_WHERE}",
+        f"{told}: has no config.json, and is no run of a study; {_WHERE}",
     )
     if "model.family" in (read_json(folder / "config.json") or {}):
         runs = sorted(str(path) for path in (folder / "runs").glob("*"))
         way_out = f"give one of its runs: {', '.join(runs)}" if runs else "train it first"
-        raise UserError(f"model.init_from={given!r}: is the workdir of a study; {way_out}")
+        raise UserError(f"{told}: is the workdir of a study; {way_out}")
 
 
 def _refuse_other_tokenizer(config: ConfigDict, tokenizer: Tokenizer, folder: Path) -> None:
@@ -138,9 +142,9 @@ def _refuse_other_tokenizer(config: ConfigDict, tokenizer: Tokenizer, folder: Pa
     same = all(np.array_equal(a, b) for a, b in zip(given, own_ids, strict=True))
     check(
         same,
-        f"tokenizer={config.tokenizer!r} makes other tokens of a text than the tokenizer of "
-        f"model.init_from, for which its weights mean nothing; pass "
-        f"--config.tokenizer={config.model.init_from}",
+        f"{setting('tokenizer', repr(config.tokenizer))} makes other tokens of a text than the "
+        f"tokenizer of {setting('model.init_from')}, for which its weights mean nothing; pass "
+        f"{setting('tokenizer', config.model.init_from)}",
     )
 
 
@@ -196,8 +200,8 @@ def make_trainer(
     )
     if config.model.param_dtype != "float32":
         tell(
-            f"model.param_dtype={config.model.param_dtype}: the weights keep 8 bits of precision, "
-            "so an update under a 256th of a weight is lost; float32 keeps it"
+            f"{setting('model.param_dtype', config.model.param_dtype)}: the weights keep 8 bits "
+            "of precision, so an update under a 256th of a weight is lost; float32 keeps it"
         )
     return trainer
 
@@ -207,14 +211,18 @@ def _refuse_too_small(config: ConfigDict, tokenizer: Tokenizer, model: ModelConf
     shape = config.model.init_from or config.model.size
     if model.vocab_size < tokenizer.vocab_size:
         raise UserError(
-            f"tokenizer={config.tokenizer!r} has {tokenizer.vocab_size} entries, the model in "
-            f"{shape} only {model.vocab_size}; use the model's own folder"
+            f"{setting('tokenizer', repr(config.tokenizer))} has {tokenizer.vocab_size} entries, "
+            f"the model in {shape} only {model.vocab_size}; use the model's own folder"
         )
     if model.max_positions < _longest(config):
+        lengths = {
+            "data.max_length": config.data.max_length,
+            "evaluation.max_length": config.evaluation.max_length,
+        }
+        told = dict.fromkeys(setting(*one) for one in lengths.items())
         raise UserError(
-            f"data.max_length={config.data.max_length} and evaluation.max_length="
-            f"{config.evaluation.max_length} must not pass the {model.max_positions} positions "
-            f"of the model in {shape}"
+            f"{' and '.join(told)} must not pass the {model.max_positions} positions of the "
+            f"model in {shape}"
         )
 
 
@@ -227,9 +235,9 @@ def make_compute(
     longest = _longest(config)
     chosen, why = attention.choose(platform, head_dim=model.head_dim, length=longest, dtype=dtype)
     if given not in (attention.AUTO, chosen, "xla"):
-        raise UserError(f"model.attention={given}: {why}; leave it out, or give xla")
+        raise UserError(f"{setting('model.attention', given)}: {why}; leave it out, or give xla")
     if given == "xla" != chosen:
-        chosen, why = "xla", "model.attention asks for it"
+        chosen, why = "xla", f"{setting('model.attention')} asks for it"
     tell(f"attention: {chosen}, since {why}")
     return Compute(dtype, config.model.remat, chosen)
 

@@ -23,6 +23,7 @@ from zsg_jax.models.attention import KERNELS
 from zsg_jax.models.families import DEFAULT, FAMILIES, is_file
 from zsg_jax.models.placement import REMAT
 from zsg_jax.runtime.errors import UserError, check, did_you_mean
+from zsg_jax.runtime.settings import setting
 from zsg_jax.similarity.distances import DISTANCES
 from zsg_jax.similarity.encoders.embed import DTYPES
 from zsg_jax.similarity.trajectory import check_measures
@@ -81,6 +82,7 @@ _AT_LEAST: dict[str, float] = {
     "evaluation.batch_size": 1,
     "evaluation.max_length": 2,
 }
+_QUOTED = "'(0,)'"  # a single seed, as a shell takes it
 # Tuples of words whose default is empty.
 _NAMES = ("evaluation.texts.stops",)
 
@@ -97,12 +99,12 @@ def validate(config: ConfigDict) -> None:
     for key, choices in (_CHOICES | _model_choices(given)).items():
         check(
             given[key] in choices,
-            f"config.{key}={given[key]!r} is unknown; choose one of {', '.join(choices)}"
+            f"{_told(given, key)} is unknown; choose one of {', '.join(choices)}"
             + did_you_mean(str(given[key]), choices),
         )
     for key, least in _AT_LEAST.items():
         value = given[key]
-        check(value is None or value >= least, f"config.{key}={value} must be at least {least:g}")
+        check(value is None or value >= least, f"{setting(key, value)} must be at least {least:g}")
     _check_runs(given, known)
     _check_data(given)
     _check_metrics(given)
@@ -110,18 +112,23 @@ def validate(config: ConfigDict) -> None:
     check_measures(given["similarity.trajectory"])
     check(
         given["arrangement.w_min"] != 0 or given["arrangement.w_avg"] != 0,
-        "config.arrangement.w_min and w_avg are both 0, which makes all rows equally far; set one",
+        f"{setting('arrangement.w_min')} and w_avg are both 0, which makes all rows equally far; "
+        "set one",
     )
     _check_profile(given["training.profile_steps"], given["training.steps"])
+
+
+def _told(given: dict[str, Any], key: str) -> str:
+    return setting(key, repr(given[key]))
 
 
 def check_keys(given: dict[str, Any], known: dict[str, Any], start: ConfigDict) -> None:
     """All keys that are read, no others, each of its type."""
     for key in given:
         if key not in known:
-            raise UserError(f"config.{key} is a key that nothing reads{did_you_mean(key, known)}")
+            raise UserError(f"{setting(key)} is a key that nothing reads{did_you_mean(key, known)}")
     for key, default in known.items():
-        check(key in given, f"config.{key} is missing; start from the defaults of its study")
+        check(key in given, f"{setting(key)} is missing; start from the defaults of its study")
         _check_type(key, given[key], default, _held_type(start, key))
 
 
@@ -130,54 +137,54 @@ def _check_runs(given: dict[str, Any], known: dict[str, Any]) -> None:
     seeds = given["seeds"]
     check(
         bool(seeds) and len(set(seeds)) == len(seeds) and all(0 <= seed < 2**32 for seed in seeds),
-        f"config.seeds={tuple(seeds)} must be different whole numbers from 0, at least one; a "
-        "single one is written --config.seeds='(0,)'",
+        f"{setting('seeds', tuple(seeds))} must be different whole numbers from 0, at least one; a "
+        f"single one is written {setting('seeds', _QUOTED)}",
     )
     check(
         not given["model.init_from"] or given["model.lora.rank"] or len(seeds) == 1,
-        f"config.seeds={tuple(seeds)} would train the same run {len(seeds)} times, since the "
-        "weights come from model.init_from; pass --config.seeds='(0,)'",
+        f"{setting('seeds', tuple(seeds))} would train the same run {len(seeds)} times, since the "
+        f"weights come from {setting('model.init_from')}; pass {setting('seeds', _QUOTED)}",
     )
     for key in ("alpha", "targets", "dropout"):
         name = f"model.lora.{key}"
         check(
             bool(given["model.lora.rank"]) or given[name] == known[name],
-            f"config.{name}={given[name]!r} is of adapters; give model.lora.rank too",
+            f"{_told(given, name)} is of adapters; give model.lora.rank too",
         )
 
 
 def _check_data(given: dict[str, Any]) -> None:
     """Where examples come from, and the form they are cast in."""
     for key in ("data.train", "data.test", "data.template", "tokenizer", "similarity.encoder"):
-        check(bool(given[key]), f"config.{key} is empty; give a path or a name")
-    choose_view(given["similarity.text"], "config.similarity.text")
+        check(bool(given[key]), f"{setting(key)} is empty; give a path or a name")
+    choose_view(given["similarity.text"])
     check(
         given["data.template"] != CHAT or given["tokenizer"] not in ("bytes", "train"),
-        f'config.data.template="{CHAT}" takes the template of a tokenizer\'s folder, but '
-        f"tokenizer={given['tokenizer']!r} has none; give a folder, or a Jinja file as template",
+        f"{_told(given, 'data.template')} takes the template of a tokenizer's folder, but "
+        f"{_told(given, 'tokenizer')} has none; give a folder, or a Jinja file as template",
     )
     check(
         given["data.template"] == STUDY or not given["data.join_tokens"],
-        f"config.data.join_tokens is of the study's form, but data.template="
-        f"{given['data.template']!r}; leave it out",
+        f"{setting('data.join_tokens')} is of the study's form, but "
+        f"{_told(given, 'data.template')}; leave it out",
     )
     made = [given[f"data.{side}"] == REWRITES for side in ("train", "test")]
     check(
         made[0] == made[1],
-        f"config.data.train={given['data.train']!r} but data.test={given['data.test']!r}: give "
-        "both files, or neither",
+        f"{_told(given, 'data.train')} but "
+        f"{_told(given, 'data.test')}: give both files, or neither",
     )
     check(
         given["data.report_fraction"] < 1,
-        f"config.data.report_fraction={given['data.report_fraction']} leaves nothing to arrange "
-        "toward; give less than 1",
+        f"{_told(given, 'data.report_fraction')} leaves nothing to arrange toward; give less "
+        "than 1",
     )
     check_split(given["data.split"])
     parse_fields(given["data.fields"])
     for key in ("data.split", "data.train_per_task", "data.test_per_task"):
         check(
             not given[key] or not made[0],
-            f"config.{key}={given[key]!r} is for files; data.rewrites says which rewrites are made",
+            f"{_told(given, key)} is for files; data.rewrites says which rewrites are made",
         )
 
 
@@ -187,19 +194,19 @@ def _check_metrics(given: dict[str, Any]) -> None:
     for name in metrics:
         check(
             name in METRICS,
-            f"config.evaluation.metrics: {name!r} is unknown; choose of {', '.join(METRICS)}"
+            f"{setting('evaluation.metrics')}: {name!r} is unknown; choose of {', '.join(METRICS)}"
             + did_you_mean(name, METRICS),
         )
     check(
         "loss" in metrics,
-        f"config.evaluation.metrics={tuple(metrics)} lacks the loss, by which the report compares; "
-        "add 'loss'",
+        f"{setting('evaluation.metrics', tuple(metrics))} lacks the loss, by which the report "
+        "compares; add 'loss'",
     )
     parse_decoding(given["evaluation.texts.decoding"])
     check(
         ("reward" in metrics) == bool(given["evaluation.texts.reward_model"]),
-        f"config.evaluation.texts.reward_model={given['evaluation.texts.reward_model']!r} and the "
-        "metric 'reward' go together; give both, or neither",
+        f"{_told(given, 'evaluation.texts.reward_model')} and "
+        "the metric 'reward' go together; give both, or neither",
     )
 
 
@@ -226,18 +233,19 @@ def _held_type(config: ConfigDict, key: str) -> type:
 def _check_methods(names: list[str]) -> None:
     for name in names:
         if "," in name:
-            example = ", ".join(f"'{part.strip()}'" for part in name.split(","))
+            several = ", ".join(f"'{part.strip()}'" for part in name.split(","))
+            example = setting("arrangement.methods", f'"({several})"')
             raise UserError(
-                f"arrangement.methods: several names are written as a tuple, in quotes for the "
-                f'shell: --config.arrangement.methods="({example})"'
+                f"{setting('arrangement.methods')}: several names are written as a tuple, in "
+                f"quotes for the shell: {example}"
             )
         try:
             parse(name, 0)
         except UserError as error:
-            raise UserError(f"arrangement.methods: {error}") from None
+            raise UserError(f"{setting('arrangement.methods')}: {error}") from None
     check(
         bool(names) and len(set(names)) == len(names),
-        f"arrangement.methods={tuple(names)} must be different names, at least one",
+        f"{setting('arrangement.methods', tuple(names))} must be different names, at least one",
     )
 
 
@@ -245,9 +253,9 @@ def _check_profile(steps: list[int], total: int | None) -> None:
     check(
         not steps
         or (len(steps) == 2 and 1 <= steps[0] <= steps[1] and (total is None or steps[1] <= total)),
-        f"config.training.profile_steps={tuple(steps)} must be the first and the last step to "
+        f"{setting('training.profile_steps', tuple(steps))} must be the first and the last step to "
         f"trace, whole numbers from 1 to {'the last step' if total is None else total}, as in "
-        "--config.training.profile_steps='(10, 13)'",
+        + setting("training.profile_steps", "'(10, 13)'"),
     )
 
 
@@ -265,11 +273,13 @@ def _check_type(key: str, value: Any, default: Any, held: type) -> None:
         ok, kind = _is_number(value), "a number"
     else:
         ok, kind = type(value) is type(default), f"of type {type(default).__name__}"
-    check(ok, f"config.{key}={value!r} must be {kind}")
+    check(ok, f"{setting(key, repr(value))} must be {kind}")
     try:
         str(value).encode()
     except UnicodeEncodeError:
-        raise UserError(f"config.{key}={value!a} is not UTF-8; rename what it names") from None
+        raise UserError(
+            f"{setting(key, ascii(value))} is not UTF-8; rename what it names"
+        ) from None
 
 
 _ITEMS = {str: "names", int: "whole numbers", float: "numbers", bool: "True or False"}

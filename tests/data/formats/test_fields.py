@@ -66,7 +66,7 @@ def test_every_reader_sees_the_new_names(tmp_path, read_source, name):
     with pytest.raises(UserError, match="fit no schema"):
         read_source(path)
     fields = parse_fields("prompt=ask,completion=say.text.0")
-    with open_dataset(path, ReadOptions(tmp_path, advice="", fields=fields)) as dataset:
+    with open_dataset(path, ReadOptions(tmp_path, fields=fields)) as dataset:
         assert dataset.schema == "prompt_completion"
         found = [[turn.content for turn in one.turns] for one in dataset]
         assert json.loads(dataset.raw(3))["more"] == 3

@@ -264,8 +264,8 @@ def test_a_folder_without_data_tells_what_would_be(tmp_path, read_source):
 def test_a_format_that_is_given_holds_for_every_record(tmp_path, read_source):
     both = {"question": "x", "answer": "y", "prompt": "p", "completion": "c"}
     path = write_lines([both, BARE], tmp_path)
-    with pytest.raises(UserError, match="--data-format=SCHEMA"):
-        read_source(path, flag="--data-format")
+    with pytest.raises(UserError, match=r"--config\.data\.format=SCHEMA"):
+        read_source(path)
     found, skipped = read_source(path, "skip", format="question_answer")
     assert [one.text for one in found] == ["x y"]
     assert '"question" is missing' in skipped[0].reason

@@ -17,6 +17,7 @@ from typing import Protocol
 
 from zsg_jax.data.batches.packing import Batch
 from zsg_jax.runtime.errors import UserError
+from zsg_jax.runtime.settings import setting
 
 
 class Steps(Protocol):
@@ -90,8 +91,9 @@ class Workers(Iterator[Batch]):
 
     def _ended(self) -> UserError:
         return UserError(
-            f"a worker process of data.workers={self._count} was ended from outside, as when "
-            "memory runs out; the same command goes on from what is kept, and fewer need less "
+            f"a worker process of {setting('data.workers', self._count)} was ended from outside, "
+            "as when memory runs out; the same command goes on from what is kept, and fewer need "
+            "less "
             '(a script of your own must start its run under if __name__ == "__main__")'
         )
 

@@ -7,26 +7,26 @@ from typing import Any
 
 from zsg_jax.data.formats.jsonl import Record, Refused, json_object, readable
 from zsg_jax.runtime.errors import check
+from zsg_jax.runtime.settings import setting
 
-FIELDS_FLAG = "--config.data.fields"
 FIRST = 32  # records that are looked at for the names
 
 
-def parse_fields(text: str, flag: str = FIELDS_FLAG) -> dict[str, str]:
+def parse_fields(text: str) -> dict[str, str]:
     """Reads "NEW=OLD,NEW=OLD", as "prompt=question,completion=answer"; "" renames nothing.
 
     Raises:
         UserError: for what is no such list, or gives one name twice.
     """
+    given = setting("data.fields", repr(text))
     fields: dict[str, str] = {}
     for part in filter(None, map(str.strip, text.split(","))):
         new, _, old = (piece.strip() for piece in part.partition("="))
         check(
             bool(new and old),
-            f"{flag}={text!r}: {part!r} is no NEW=OLD; give the like of "
-            "prompt=question,completion=answer",
+            f"{given}: {part!r} is no NEW=OLD; give the like of prompt=question,completion=answer",
         )
-        check(new not in fields, f"{flag}={text!r}: {new!r} is given twice; give it once")
+        check(new not in fields, f"{given}: {new!r} is given twice; give it once")
         fields[new] = old
     return fields
 

@@ -5,6 +5,7 @@ from typing import Any, NamedTuple
 
 from zsg_jax.data.formats.jsonl import Refused, json_type
 from zsg_jax.data.instance import Turn
+from zsg_jax.runtime.settings import setting
 
 
 class Message(NamedTuple):
@@ -61,7 +62,7 @@ def choices(record: Mapping[str, Any], answer: str) -> tuple[str, ...]:
     listed = record[name]
     if isinstance(listed, str):
         listed = [one.strip() for one in listed.split("|||")]
-    other = f"if it is no list of answers, rename it in data.fields: other={name}"
+    other = f"if it is no list of answers, rename it by {setting('data.fields', f'other={name}')}"
     if not isinstance(listed, list):
         raise Refused(f'"{name}" is a JSON {json_type(listed)}, not a list; {other}')
     for number, one in enumerate(listed):

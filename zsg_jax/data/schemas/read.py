@@ -14,7 +14,6 @@ from zsg_jax.data.instance import Instance
 from zsg_jax.data.schemas.checks import check_text, choices
 from zsg_jax.data.schemas.registry import (
     AUTO,
-    FLAG,
     SCHEMAS,
     Schema,
     check_schema,
@@ -22,13 +21,11 @@ from zsg_jax.data.schemas.registry import (
 )
 from zsg_jax.runtime.errors import UserError, check
 from zsg_jax.runtime.progress import count, say
+from zsg_jax.runtime.settings import setting
 
 NO_TASK = "(no task)"
 CATEGORY = ("category", "categories", "Categories")  # fields that may name a record's
 SHOWN = 5  # skipped records that are named on screen
-# The way out, of a study and of a command.
-ADVICE = "pass --config.data.bad_rows=skip to go on without such rows"
-FLAG_ADVICE = "pass --bad-rows=skip to go on without such rows"
 
 
 class BadRow(NamedTuple):
@@ -37,6 +34,11 @@ class BadRow(NamedTuple):
     path: str
     line: int
     reason: str
+
+
+def way_out() -> str:
+    """What to do about a bad row, besides mending it."""
+    return f"pass {setting('data.bad_rows', 'skip')} to go on without such rows"
 
 
 def tell_skipped(bad: Sequence[BadRow], total: int, rest: str) -> None:
@@ -50,7 +52,6 @@ def tell_skipped(bad: Sequence[BadRow], total: int, rest: str) -> None:
 def open_records(
     path: Path,
     format: str = AUTO,
-    flag: str = FLAG,
     read_tasks: ReadTasks = natural_instructions.records,
     fields: Mapping[str, str] | None = None,
 ) -> tuple[str, Iterator[Record]]:
@@ -59,25 +60,24 @@ def open_records(
     Args:
         path: as `open_dataset` takes it.
         format: a schema, or "auto".
-        flag: what a user gives `format` by.
         read_tasks: reads a list of Natural Instructions tasks, whose fields have their names.
         fields: new names of fields and their old ones, as `fields.parse_fields` reads them.
 
     Raises:
         UserError: as `recognize` does, and for a source whose beginning cannot be read.
     """
-    check_schema(format, flag)
+    check_schema(format)
     if detect(path) == TASKS:
         check(
             format in (AUTO, "messages") and not fields,
             f"{path}: lists tasks of Natural Instructions, which have a form of their own; leave "
-            f"{flag} and new names of fields out",
+            f"{setting('data.format')} and new names of fields out",
         )
         return "messages", read_tasks(path)
     found = rename_records(records(path), fields) if fields else records(path)
     if format != AUTO:
         return format, found
-    return recognize(found, flag)
+    return recognize(found)
 
 
 def check_records(
@@ -86,7 +86,6 @@ def check_records(
     records: Iterator[Record],
     *,
     bad_rows: str,
-    advice: str,
     on_skipped: Callable[[BadRow], object],
 ) -> Iterator[tuple[Record, Instance]]:
     """Checks records that `open_records` gave; yields each good one and its instance."""
@@ -103,7 +102,7 @@ def check_records(
             seen.add(instance.id, record)
         except Refused as refusal:
             if bad_rows == "refuse":
-                raise UserError(f"{record.location}: {refusal}; {advice}") from None
+                raise UserError(f"{record.location}: {refusal}; {way_out()}") from None
             on_skipped(BadRow(str(record.path), record.number, str(refusal)))
             bad += 1
             continue

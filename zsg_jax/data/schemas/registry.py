@@ -11,10 +11,10 @@ from zsg_jax.data.formats.jsonl import Record, readable
 from zsg_jax.data.instance import Turn
 from zsg_jax.data.schemas import conversations, pairs
 from zsg_jax.runtime.errors import UserError, did_you_mean
+from zsg_jax.runtime.settings import setting
 
 AUTO = "auto"
 FIRST = 32  # records that are looked at
-FLAG = "--config.data.format"
 _TASK = ("task", "task_name", "task_id")
 
 
@@ -50,12 +50,12 @@ SCHEMAS = {
 }
 
 
-def check_schema(name: str, flag: str = FLAG) -> None:
-    """Raises UserError unless `name` is "auto" or one of `SCHEMAS`; `flag` is what gave it."""
+def check_schema(name: str) -> None:
+    """Raises UserError unless `name` is "auto" or one of `SCHEMAS`."""
     if name != AUTO and name not in SCHEMAS:
         raise UserError(
-            f"{flag}={name!r} is unknown; choose one of {', '.join((AUTO, *SCHEMAS))}"
-            + did_you_mean(name, SCHEMAS)
+            f"{setting('data.format', repr(name))} is unknown; choose one of "
+            f"{', '.join((AUTO, *SCHEMAS))}" + did_you_mean(name, SCHEMAS)
         )
 
 
@@ -68,7 +68,7 @@ def fitting(record: Mapping[str, Any]) -> list[str]:
     ]
 
 
-def recognize(records: Iterable[Record], flag: str = FLAG) -> tuple[str, Iterator[Record]]:
+def recognize(records: Iterable[Record]) -> tuple[str, Iterator[Record]]:
     """Finds the schema of a source by its first records, and gives all records back.
 
     Records that are broken, or have the fields of no schema, do not count while others do; if none
@@ -76,7 +76,6 @@ def recognize(records: Iterable[Record], flag: str = FLAG) -> tuple[str, Iterato
 
     Args:
         records: of one file or of several.
-        flag: what a user passes to settle it.
 
     Raises:
         UserError: if the records fit no schema, or several, or have different ones.
@@ -86,40 +85,38 @@ def recognize(records: Iterable[Record], flag: str = FLAG) -> tuple[str, Iterato
     known = [(record, found) for record in head if (found := readable(record)) is not None]
     fits = [(record, found, names) for record, found in known if (names := fitting(found))]
     if not fits and known:
-        raise _unknown(*known[0], flag)
+        raise _unknown(*known[0])
     if not fits:
         return "messages", chain(head, rest)
     first, first_fields, schemas = fits[0]
     for record, _, names in fits[1:]:
         if not set(schemas) & set(names):
-            raise _different(record, names, schemas, first, flag)
+            raise _different(record, names, schemas, first)
         schemas = [name for name in schemas if name in names]
     if len(schemas) > 1:
         raise UserError(
             f"{first.location}: could be a row of {' or '.join(schemas)} (its fields are "
-            f"{_listed(first_fields)}); say which by {flag}=SCHEMA"
+            f"{_listed(first_fields)}); say which by {setting('data.format', 'SCHEMA')}"
         )
     return schemas[0], chain(head, rest)
 
 
-def _unknown(record: Record, fields: Mapping[str, Any], flag: str) -> UserError:
+def _unknown(record: Record, fields: Mapping[str, Any]) -> UserError:
     schemas = "; ".join(
         f"{name}: {' or '.join(' + '.join(fields) for fields in schema.fields)}"
         for name, schema in SCHEMAS.items()
     )
     return UserError(
         f"{record.location}: its fields are {_listed(fields)}, which fit no schema ({schemas}); "
-        f"say which they are by {flag.replace('format', 'fields')}=NEW=OLD,…"
+        f"say which they are by {setting('data.fields', 'NEW=OLD,…')}"
     )
 
 
-def _different(
-    record: Record, names: list[str], schemas: list[str], first: Record, flag: str
-) -> UserError:
+def _different(record: Record, names: list[str], schemas: list[str], first: Record) -> UserError:
     return UserError(
         f"{record.location}: is a row of {' or '.join(names)}, but {first.location} is one of "
-        f"{' or '.join(schemas)}; give them apart, or pass {flag}=SCHEMA and leave the others out "
-        "as bad rows"
+        f"{' or '.join(schemas)}; give them apart, or pass {setting('data.format', 'SCHEMA')} and "
+        "leave the others out as bad rows"
     )
 
 

@@ -24,13 +24,17 @@ from zsg_jax.data.tokenize.encoding import Encoding, Span, prolonged
 from zsg_jax.data.tokenize.jinja import MARK, MARK_END, ChatTemplate
 from zsg_jax.data.tokenize.tokenizer import Tokenizer
 from zsg_jax.data.tokenize.truncation import TokenizedExample, Unfit, holds_words
+from zsg_jax.runtime.settings import setting
 
 # Around a turn's words, its number first; kept for use inside a program, as MARK is.
 _OPEN, _NUMBER_END, _CLOSE = "\ufdd2", "\ufdd3", "\ufdd4"
 _SIGNS = re.compile(f"{_OPEN}([0-9]+){_NUMBER_END}|([{_CLOSE}{MARK}{MARK_END}])")
 _RESERVED = re.compile(f"[{MARK}-{_CLOSE}]")
 _WRONG_PROMPT = "its prompt for {} is not how the text with that answer begins"
-_LAST = "; pass --config.data.answers=last to learn the last answer alone"
+
+
+def _last_alone() -> str:
+    return f"; pass {setting('data.answers', 'last')} to learn the last answer alone"
 
 
 class Answer(NamedTuple):
@@ -85,7 +89,8 @@ def render(turns: Sequence[Turn], template: ChatTemplate, answers: str) -> Rende
             which = f"answer {(turn + 1) // 2}"
             if template.marks_answers:
                 if not text.startswith(prompt):
-                    raise Unfit(_WRONG_PROMPT.format(which) + _LAST * (turn < len(messages) - 1))
+                    last = turn == len(messages) - 1
+                    raise Unfit(_WRONG_PROMPT.format(which) + ("" if last else _last_alone()))
                 learned = _take_marked(prompt, text, marked, which)
             else:
                 learned = [_find_answer(messages, turn, template, text, prompt, which)]
@@ -123,7 +128,8 @@ def _find_answer(
     whole = text if last else _write(messages[: turn + 1], template)[0]
     if not text.startswith(whole):
         raise Unfit(
-            f"it writes {which} and what stands before it otherwise once more turns follow{_LAST}"
+            f"it writes {which} and what stands before it otherwise once more turns follow"
+            f"{_last_alone()}"
         )
     if not whole.startswith(prompt):
         raise Unfit(_WRONG_PROMPT.format(which))

@@ -24,6 +24,7 @@ from zsg_jax.data.tokenize.truncation import Unfit
 from zsg_jax.runtime.bounded import bounded
 from zsg_jax.runtime.errors import UserError, did_you_mean
 from zsg_jax.runtime.files import read_json
+from zsg_jax.runtime.settings import setting
 
 STUDY, CHAT = "study", "chat"
 # A rendering takes milliseconds; a template of loops within loops may take for ever.
@@ -152,8 +153,9 @@ def load(
     path = Path(template)
     if not path.is_file():
         raise UserError(
-            f'data.template={template!r} is no file; give a Jinja file, "{CHAT}" for the '
-            f'tokenizer\'s own, or "{STUDY}"{did_you_mean(template, (STUDY, CHAT))}'
+            f"{setting('data.template', repr(template))} is no file; give a Jinja file, "
+            f'"{CHAT}" for the tokenizer\'s own, or '
+            f'"{STUDY}"{did_you_mean(template, (STUDY, CHAT))}'
         )
     return ChatTemplate(_text(path), str(path), special_tokens)
 
@@ -173,7 +175,8 @@ def _of_folder(folder: Path) -> tuple[str, str]:
             if "default" not in found:
                 raise UserError(
                     f"{path}: names the templates {', '.join(map(str, found))} but no default; "
-                    "save the one you want as a file and give its path as data.template"
+                    "save the one you want as a file and give its path as "
+                    f"{setting('data.template')}"
                 )
             found = found["default"]
         if isinstance(found, str):
@@ -181,7 +184,8 @@ def _of_folder(folder: Path) -> tuple[str, str]:
         if found is not None:
             raise UserError(f"{path}: chat_template is no text and no list of named texts")
     raise UserError(
-        f'data.template="{CHAT}": {folder} holds no chat template; give a Jinja file, or "{STUDY}"'
+        f"{setting('data.template', CHAT)}: {folder} holds no chat template; give a Jinja file, or "
+        f'"{STUDY}"'
     )
 
 

@@ -8,6 +8,7 @@ from zsg_jax.models.families import DEFAULT, FAMILIES, ModelConfig, is_file
 from zsg_jax.models.gpt2 import Gpt2Config
 from zsg_jax.models.huggingface.reader import ConfigReader, scaling_json
 from zsg_jax.runtime.errors import check
+from zsg_jax.runtime.settings import setting
 
 
 class _Keys(NamedTuple):
@@ -137,8 +138,8 @@ def read_config(folder: str | Path, family: str = "", *, any_head: bool = False)
     )
     check(
         not family or found == family,
-        f"{config.path}: model_type is {found!r}, but model.family={family};"
-        " leave model.family out",
+        f"{config.path}: model_type is {found!r}, but "
+        f"{setting('model.family', family)}; leave it out",
     )
     for key, value in _KEYS[found].fixed.items():
         config.only(key, value)

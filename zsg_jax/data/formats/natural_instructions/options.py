@@ -6,6 +6,7 @@ from typing import Any, NamedTuple
 
 from zsg_jax.data.sampling import draw
 from zsg_jax.runtime.errors import check, did_you_mean
+from zsg_jax.runtime.settings import setting
 
 PROMPT_SCHEMAS = ("fixed", "random")
 REFERENCES = ("drawn", "first")
@@ -121,6 +122,6 @@ def check_untokenized(options: Options) -> None:
     """Refuses a limit in tokens where there is no tokenizer to count them."""
     check(
         not options.max_source,
-        f"--natural-instructions max_source={options.max_source} counts tokens of a study's "
-        "tokenizer, and there is none here; leave it out",
+        f"{setting('data.natural_instructions.max_source', options.max_source)} counts tokens of a "
+        "study's tokenizer, and there is none here; leave it out",
     )

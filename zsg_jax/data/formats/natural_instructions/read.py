@@ -17,6 +17,7 @@ from zsg_jax.data.sampling import draw, sample
 from zsg_jax.data.tokenize.tokenizer import Tokenizer
 from zsg_jax.runtime.errors import check
 from zsg_jax.runtime.progress import count, say, track
+from zsg_jax.runtime.settings import setting
 
 CHUNK = 256  # instances whose prompts are encoded together
 DEMONSTRATION = "demonstration"
@@ -46,8 +47,9 @@ def records(
     """
     check(
         not options.max_source or tokenizer is not None,
-        f"data.natural_instructions.max_source={options.max_source} counts tokens, but there is no "
-        "tokenizer yet that could; give a tokenizer's folder, or max_source=0 for no limit",
+        f"{setting('data.natural_instructions.max_source', options.max_source)} counts tokens, but "
+        "there is no tokenizer yet that could; give a tokenizer's folder, or max_source=0 for no "
+        "limit",
     )
     names = task_names(path)
     folder = task_folder(path)

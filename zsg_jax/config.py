@@ -201,9 +201,9 @@ def default_config() -> ConfigDict:
     # The folder of a tokenizer whose tokens "rouge" counts instead of stemmed English words, as
     # that of GPT-2 for the cross-lingual track of Super-NaturalInstructions.
     texts.rouge_tokenizer = ""
-    # The folder of a reward model for the metric "reward"; how prompt and text become one, "study"
-    # (UltraRM's form), "chat" (the folder's chat template) or a Jinja file; and what it is kept and
-    # computed in.
+    # The folder of a reward model, or hub:OWNER/NAME, for the metric "reward"; how prompt and text
+    # become one, "study" (UltraRM's form), "chat" (the folder's chat template) or a Jinja file; and
+    # what it is kept and computed in.
     texts.reward_model = ""
     texts.reward_template = "study"
     texts.reward_dtype = "float32"

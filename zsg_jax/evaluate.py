@@ -32,7 +32,7 @@ def _parser() -> cli.Parser:
     add = parser.flag
     text = "runs, WORKDIR/runs/NAME-seedK, for the last checkpoint of each, or …/checkpoints/STEP"
     add("--checkpoint", text, metavar="PATH", nargs="+")
-    add("--model", "or a Hugging Face folder of a language model", metavar="FOLDER")
+    add("--model", "or a Hugging Face folder, or hub:OWNER/NAME", metavar="FOLDER")
     add("--adapters", "PEFT's LoRA adapters for --model", metavar="FOLDER")
     text = 'or JSON lines {"id": …, "text": …} with what others generated for the test rows'
     add("--predictions", text, metavar="FILE.jsonl")
@@ -46,7 +46,7 @@ def _parser() -> cli.Parser:
     add("--decoding", "greedy, study, NAME=VALUE,…, or a name and changes", metavar="HOW")
     add("--stops", "words that end a text", nargs="+", metavar="WORDS")
     add("--rouge-tokenizer", "folder of a tokenizer whose tokens rouge counts", metavar="FOLDER")
-    add("--reward-model", "folder of a reward model, for the metric reward", metavar="FOLDER")
+    add("--reward-model", "folder, or hub:OWNER/NAME, for the metric reward", metavar="FOLDER")
     add("--reward-template", "study, chat, or a Jinja file", metavar="NAME")
     text = "what the reward model is computed in"
     add("--reward-dtype", text, choices=("float32", "bfloat16"))

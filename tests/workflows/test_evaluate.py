@@ -86,6 +86,10 @@ def test_checkpoints_and_folders_give_a_runs_texts(small_config, write_llama, un
     of_folder = run(tmp_path / "folder", **alone)
     assert (of_folder.parent / GENERATIONS).read_bytes().splitlines() == kept[:18]
 
+    # What is wrong is told by this command's flags.
+    with pytest.raises(UserError, match="left; raise --max-length, or pass --truncation=head"):
+        run(tmp_path / "short", **alone | {"max_length": 3})
+
     # What stands in the records gives the same means again, whoever wrote the text.
     texts = tmp_path / "texts.jsonl"
     texts.write_bytes(b"\n".join(kept[18:]) + b"\n")

@@ -184,7 +184,8 @@ class ChoicesEvaluator:
             np.array([found[int(at)] for at in own]) for own in (slots, self._bare[number])
         )
         if not np.isfinite([*sums, *unconditional]).all():
-            raise not_finite(f"the log-likelihood of a choice of {example.id} is not finite", step)
+            what = f"the log-likelihood of a choice of {example.id}"
+            raise not_finite(f"{what} is no finite number at step {step}", step)
         texts = [text.strip() for text in example.choices]
         scored = Scored(texts, sums, unconditional, self._tokens[slots])
         values = {name: rule(scored) for name, rule in RULES.items()}

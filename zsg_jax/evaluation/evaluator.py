@@ -38,10 +38,10 @@ class Evaluator(Protocol):
         """
 
 
-def not_finite(what: str, step: int) -> UserError:
-    """What is said of a measure of parameters after `step` that is no finite number."""
+def not_finite(told: str, step: int) -> UserError:
+    """What to do about a measure of parameters after `step` that is no finite number, as `told`."""
     lower = f", or lower {setting('training.learning_rate')}" if step else ""
-    return UserError(f"{what} at step {step}; look at the weights the run starts from{lower}")
+    return UserError(f"{told}; look at the weights the run starts from{lower}")
 
 
 def evaluate(

@@ -70,8 +70,8 @@ class LossEvaluator:
         bad = [self._ids[int(i)] for i in np.flatnonzero(~np.isfinite(losses))]
         if bad:
             raise not_finite(
-                f"the test loss is {losses.mean()}, by {len(bad)} of {len(losses)} test rows, such "
-                f"as {', '.join(bad[:4])},",
+                f"the test loss is {losses.mean()} at step {step}, by {len(bad)} of {len(losses)} "
+                f"test rows, such as {', '.join(bad[:4])}",
                 step,
             )
         tasks = dict.fromkeys(self._tasks.tolist())

@@ -104,7 +104,7 @@ def _fetched(options: EvaluateOptions) -> EvaluateOptions:
         tokenizers=(tokenizer, reward, words),
         adapters=(options.adapters,),
     )
-    local = {
+    local: dict[str, Any] = {
         name: hub.folder(given, options.output)
         for name in ("reward_model", "rouge_tokenizer", "tokenizer")
         if (given := getattr(options, name))

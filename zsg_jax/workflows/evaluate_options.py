@@ -83,7 +83,7 @@ def flags(options: EvaluateOptions) -> dict[str, str]:
     found |= {"data.natural_instructions": "--natural-instructions", **_MESH}
     if options.model:
         return found | {"model.init_from": "--model", "data.max_length": "--max-length"}
-    unset = ("tokenizer", "dtype")
+    unset: tuple[str, ...] = ("tokenizer", "dtype")
     if options.checkpoint:
         found["workdir"] = "--checkpoint"
         unset += () if options.test else ("test", "natural_instructions", *OF_TESTS)

@@ -20,7 +20,7 @@ def test_fields_come_back_from_their_text(fields):
 )
 def test_a_text_that_is_no_mapping_is_told(text, told):
     with pytest.raises(UserError, match=told):
-        parse_fields(text, "--data-fields")
+        parse_fields(text)
 
 
 @given(

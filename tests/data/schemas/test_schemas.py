@@ -60,5 +60,5 @@ def test_what_is_of_no_schema_or_of_several_is_told():
 def test_an_unknown_schema_is_refused_with_the_nearest():
     for name in ("auto", *SCHEMAS):
         check_schema(name)
-    with pytest.raises(UserError, match=r"--data-format='sharegtp' is unknown; .*mean sharegpt\?"):
-        check_schema("sharegtp", "--data-format")
+    with pytest.raises(UserError, match=r"data\.format='sharegtp' is unknown; .*mean sharegpt\?"):
+        check_schema("sharegtp")

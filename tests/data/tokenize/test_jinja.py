@@ -83,7 +83,7 @@ def test_templates_are_found_where_transformers_finds_them(tmp_path):
     def found():
         return load("chat", tmp_path, SPECIAL).render([])
 
-    with pytest.raises(UserError, match=r'data\.template="chat": .* holds no chat template'):
+    with pytest.raises(UserError, match=r"data\.template=chat: .* holds no chat template"):
         found()
     config = tmp_path / "tokenizer_config.json"
     (tmp_path / "chat_template.json").write_text(json.dumps({"chat_template": "json"}))

@@ -119,7 +119,8 @@ def _endless(name: str, messages: Sequence[Mapping[str, str]]) -> str:
     said = next((one["content"] for one in messages), "")
     return (
         f"{name}: the template has not ended within {SECONDS:.0f} s, given {len(messages)} "
-        f"messages that begin with {said[:40]!r}; mend its loops, or give another data.template"
+        f"messages that begin with {said[:40]!r}; mend its loops, or give another "
+        f"{setting('data.template')}"
     )
 
 

@@ -301,7 +301,8 @@ def load_all(folders: Mapping[str, Path], provenance: dict[str, Any]) -> dict[st
     check(
         all(one == texts[0] for one in texts),
         f"{folder.parent}: not all were made of the same texts: a prompt or the template of "
-        "similarity.text has changed since; give another --workdir, or put it back",
+        f"{setting('similarity.text')} has changed since; give another {setting('workdir')}, or "
+        "put it back",
     )
     return arrangements
 

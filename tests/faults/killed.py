@@ -24,7 +24,7 @@ from zsg_jax.similarity.encoders import hashing  # noqa: F401
 from zsg_jax.training import checkpoint, metrics
 from zsg_jax.workflows import study
 
-sync, upload = durable._sync, Store.upload
+sync, upload = durable.sync, Store.upload
 append = records._append
 write, digests, save = metrics.MetricsLog.write, checkpoint.digests, checkpoint.Checkpoints.save
 place, left = "none", 0
@@ -84,7 +84,7 @@ def run():
     global place, left
     workdir, config_file, place, count = sys.argv[1:]
     left = int(count)
-    durable._sync = sync_whole
+    durable.sync = sync_whole
     metrics.MetricsLog.write = write_row
     checkpoint.digests = digests_of
     checkpoint.Checkpoints.save = save_all

@@ -107,3 +107,29 @@ def test_an_array_with_other_padding_is_cut_or_filled_with_zeros(two, columns):
     expected = np.zeros((3, columns))
     expected[:, :4] = 30
     assert (np.asarray(tree["params"]["w"]) == expected).all()
+
+
+@pytest.mark.parametrize("name", ["lr[3e-4]", "back\\slash", "a*?", "[!x]", "ünï 😀"])
+def test_a_path_is_a_name_and_no_pattern(tmp_path, name):
+    kept = Checkpoints(tmp_path / name / "checkpoints")
+    for step in (1, 2, 3):
+        kept.save(step, state(step), {"step": step})
+    assert kept.restore(ABSTRACT)[0] == 3
+    step, params = kept.parameters(2)
+    assert (step, float(params["w"][0, 0])) == (2, 2)
+
+
+def test_a_first_checkpoint_that_cannot_be_read_ends_the_run(tmp_path, monkeypatch):
+    from orbax.checkpoint import v1 as ocp
+
+    saved = ocp.save
+
+    def half(path, tree, **options):
+        saved(path, tree, **options)
+        for file in files_of(path):
+            if "METADATA" in file.name.upper():
+                file.write_bytes(b"{}")
+
+    monkeypatch.setattr(ocp, "save", half)
+    with pytest.raises(UserError, match=r"checkpoints/00000001: "):
+        Checkpoints(tmp_path / "checkpoints").save(1, state(1), {"step": 1})

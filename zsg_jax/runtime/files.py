@@ -1,5 +1,6 @@
 """Files that are there whole or not at all, whenever a process is killed."""
 
+import ctypes
 import hashlib
 import io
 import json
@@ -15,34 +16,53 @@ import numpy as np
 from zsg_jax.runtime.errors import UserError
 
 PARTIAL = ".partial"
+OLD = ".old"
 
 
 @contextmanager
 def replacing(path: Path) -> Iterator[Path]:
     """Gives a path to write a file or a folder to, which takes the place of `path` at the end.
 
-    A kill leaves the old one or the new one (of folders, perhaps neither), an error the old one.
+    A kill or an error leaves the old one or the new one. (Of folders on a file system that cannot
+    exchange two, the old one may lie beside its place, from where the next call takes it back.)
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(path.name + PARTIAL)
-    _remove(partial)
+    partial, old = (path.with_name(path.name + end) for end in (PARTIAL, OLD + PARTIAL))
+    if os.path.lexists(old) and not os.path.lexists(path):
+        old.rename(path)
+    for left in (partial, old):
+        remove(left)
     try:
         yield partial
         for part in (partial, *partial.rglob("*")):
-            _sync(part)
-        if partial.is_dir():
-            _remove(path)
-        partial.replace(path)
+            sync(part)
+        folders = any(one.is_dir() and not one.is_symlink() for one in (partial, path))
+        if not (folders and os.path.lexists(path)):
+            partial.replace(path)
+        elif not _exchange(partial, path):
+            path.rename(old)
+            partial.rename(path)
+            remove(old)
     finally:
-        _remove(partial)
+        remove(partial)
     # The rename itself lies in the folder, which has to reach the disk as well.
-    _sync(path.parent)
+    sync(path.parent)
+
+
+def _exchange(one: Path, other: Path) -> bool:
+    """Whether the system has given two paths each other's name, at once (Linux: renameat2)."""
+    try:
+        rename = ctypes.CDLL(None).renameat2
+    except (OSError, AttributeError):
+        return False
+    here, exchange = -100, 2  # AT_FDCWD, RENAME_EXCHANGE
+    return rename(here, os.fsencode(one), here, os.fsencode(other), exchange) == 0
 
 
 def move(source: Path, target: Path) -> None:
     """Gives a file or folder another name in the same folder, on disk when this returns."""
     source.rename(target)
-    _sync(target.parent)
+    sync(target.parent)
 
 
 def write_bytes(path: Path, content: bytes) -> None:
@@ -51,14 +71,16 @@ def write_bytes(path: Path, content: bytes) -> None:
         partial.write_bytes(content)
 
 
-def _remove(path: Path) -> None:
-    if path.is_dir():
+def remove(path: Path) -> None:
+    """Deletes a file or a folder, if there is one; of a link, the link alone."""
+    if path.is_dir() and not path.is_symlink():
         shutil.rmtree(path)
     else:
         path.unlink(missing_ok=True)
 
 
-def _sync(path: Path) -> None:
+def sync(path: Path) -> None:
+    """Returns once a file or folder is on the disk."""
     opened = os.open(path, os.O_RDONLY)
     try:
         os.fsync(opened)

@@ -36,6 +36,7 @@ class Checkpoints:
         """
         self._folder = files.whole_path(folder)
         self._keep = keep
+        self._read_back = False
 
     def save(self, step: int, state: Any, position: dict[str, Any]) -> None:
         """Writes `state` and `position` (JSON) as of `step`; returns when they are kept."""
@@ -44,12 +45,26 @@ class Checkpoints:
         def finish() -> None:
             files.write_json(target, POSITION, position)
             files.write_json(target, MANIFEST, digests(target))
+            if not self._read_back:
+                self._check_readable(target)
             self._delete_old(step)
 
         once(f"clear {step}", lambda: files.begin(target))
-        with self._errors("cannot be written"):
-            ocp.save(files.within(target, STATE), state, overwrite=True)
+        with self._errors("cannot be written"), files.plainly_named(target) as plain:
+            ocp.save(files.within(plain, STATE), state, overwrite=True)
         once(f"finish {step}", finish)
+        self._read_back = True
+
+    def _check_readable(self, target: Folder) -> None:
+        """A run whose checkpoints cannot be read ends at the first of them, not after the last."""
+        problem = problem_of(target, POSITION)
+        if problem is None:
+            with self._errors("cannot be read"):
+                parameter_shapes(target)
+        check(
+            problem is None,
+            f"{target}: cannot be read back ({problem}); check the disk, or give another --workdir",
+        )
 
     def _of(self, step: int) -> Folder:
         return files.within(self._folder, f"{step:08d}")
@@ -155,9 +170,10 @@ def digest(folder: Path) -> str:
     return file_digest(folder / MANIFEST)
 
 
-def parameter_shapes(folder: Path) -> Any:
+def parameter_shapes(folder: Folder) -> Any:
     """Nested dict of what has the `shape` and `dtype` of every parameter in a checkpoint."""
-    found = ocp.metadata(files.whole_path(folder / STATE)).metadata
+    with files.plainly_named(folder) as plain:
+        found = ocp.metadata(files.within(plain, STATE)).metadata
     check(
         isinstance(found, dict) and "params" in found,
         f"{folder}: is damaged: it names no parameters; restore it, or give another checkpoint",
@@ -170,8 +186,8 @@ def _load(folder: Folder, abstract: Any) -> Any:
     context = ocp.Context()
     context.array.loading.enable_padding_and_truncation = True
     context.pytree.loading.partial_load = True
-    with context:
-        return ocp.load(files.whole_path(folder), abstract)
+    with context, files.plainly_named(folder) as plain:
+        return ocp.load(plain, abstract)
 
 
 def load_parameters(folder: Path, abstract: Any) -> Any:

@@ -8,15 +8,21 @@ its objects, so that nothing is read back to be checked; a copy in a folder is c
 import base64
 import hashlib
 import json
+import re
 import shutil
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from zsg_jax.runtime import files, shards
 from zsg_jax.runtime.buckets import Store, is_address
+from zsg_jax.runtime.errors import check
 from zsg_jax.runtime.shards import MANIFEST
 
 Folder = Path | str  # gs://… as a string, of which a `Path` would eat a slash
+_PATTERN = re.compile(r"[*?\[\]\\]")
 _MD5 = "md5:"  # before the base64 of one; SHA-256 is in hexadecimal
 
 
@@ -28,6 +34,28 @@ def whole_path(folder: Folder) -> Folder:
 def within(folder: Folder, name: str) -> Folder:
     """A file or folder in `folder`."""
     return f"{folder}/{name}" if isinstance(folder, str) else folder / name
+
+
+@contextmanager
+def plainly_named(folder: Folder) -> Iterator[Folder]:
+    """A path that means `folder` and is no pattern, for orbax, which takes every path for one.
+
+    Raises:
+        UserError: there is none, since that of temporary files is a pattern as well.
+    """
+    folder = whole_path(folder)
+    if isinstance(folder, str) or not _PATTERN.search(str(folder)):
+        yield folder
+        return
+    with tempfile.TemporaryDirectory(prefix="zsg_jax-") as beside:
+        check(
+            not _PATTERN.search(beside),
+            f"{folder} and {beside} both hold one of * ? [ ] \\, which orbax cannot read; give "
+            "another --workdir, or set TMPDIR to a folder without them",
+        )
+        link = Path(beside).resolve() / "checkpoint"
+        link.symlink_to(folder, target_is_directory=True)
+        yield link
 
 
 def steps(folder: Folder) -> dict[int, bool]:

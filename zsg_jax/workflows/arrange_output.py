@@ -1,5 +1,6 @@
 """The folder the arrange command writes: who may write there, and what a finished one holds."""
 
+import os
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -9,6 +10,7 @@ from pathlib import Path
 from zsg_jax.data.export import FORMATS
 from zsg_jax.leakage.find import FILE as LEAKS
 from zsg_jax.runtime.errors import check
+from zsg_jax.runtime.files import OLD, PARTIAL, move, remove, replacing, sync
 from zsg_jax.workdir.claims import LOCK, locked
 
 MADE = "arrangement.json"
@@ -16,7 +18,7 @@ LINES = "line.npy"
 ARRAYS = ("order.npy", "turn.npy", LINES)
 PAGE = "explain.html"
 AIMED, SCORED = "test_aimed.jsonl", "test_scored.jsonl"
-EMBEDDINGS, SCRATCH = "embeddings", "scratch"
+EMBEDDINGS, SCRATCH, WHOLE = "embeddings", "scratch", ".whole"
 # arrangement.json goes first and comes last: where it stands, the others are those it tells of.
 RESULTS = (MADE, *ARRAYS, LEAKS, PAGE, AIMED, SCORED, *FORMATS.values())
 
@@ -46,16 +48,49 @@ class OutFolder:
     def new(self) -> Path:
         return self.scratch / "new"
 
+    @property
+    def whole(self) -> Path:
+        return self.root / WHOLE
+
     def publish(self) -> None:
-        """Puts the new arrangement in the place of an earlier one, which stands until now."""
-        for name in RESULTS:
-            path = self.root / name
-            if path.is_dir():
-                shutil.rmtree(path)
+        """Puts the new arrangement in the place of an earlier one, which stands until now.
+
+        From then on the new one stands whole in `whole`, until it does so in its place. Whoever is
+        stopped in between leaves that to the next, see `claimed`.
+        """
+        for path in (self.new, *self.new.rglob("*")):
+            sync(path)
+        move(self.new, self.whole)
+        self.settle()
+
+    def settle(self) -> None:
+        """Gives what stands in `whole` its place, without taking it from there before the end."""
+        (self.root / MADE).unlink(missing_ok=True)
+        names = {path.name for path in self.whole.iterdir()}
+        for name in sorted(RESULTS, key=lambda name: name == MADE):
+            if name in names:
+                with replacing(self.root / name) as path:
+                    _double(self.whole / name, path)
             else:
-                path.unlink(missing_ok=True)
-        for path in sorted(self.new.iterdir(), key=lambda path: path.name == MADE):
-            path.replace(self.root / path.name)
+                remove(self.root / name)
+        # Where this stands, `whole` is whole.
+        (self.whole / MADE).unlink()
+        remove(self.whole)
+
+
+def _double(source: Path, target: Path) -> None:
+    """A second name for the same files, or, where a file system knows none, a copy."""
+    try:
+        if source.is_dir():
+            shutil.copytree(source, target, copy_function=os.link)
+        else:
+            os.link(source, target)
+    except OSError:
+        remove(target)
+        if source.is_dir():
+            shutil.copytree(source, target)
+        else:
+            shutil.copyfile(source, target)
 
 
 @contextmanager
@@ -68,8 +103,9 @@ def claimed(root: Path) -> Iterator[OutFolder]:
     """
     check(not root.exists() or root.is_dir(), f"--output {root}: is a file; give a folder")
     if root.is_dir():
-        ours = {*RESULTS, EMBEDDINGS, SCRATCH, LOCK}
+        names = {*RESULTS, EMBEDDINGS, SCRATCH, WHOLE, LOCK}
         there = {path.name for path in root.iterdir()}
+        ours = {name for name in there if name.removesuffix(PARTIAL).removesuffix(OLD) in names}
         # A lock is left by every arrangement, whole or not.
         foreign = there - ours if there & {MADE, LOCK} else there - {EMBEDDINGS, SCRATCH}
         check(
@@ -82,6 +118,9 @@ def claimed(root: Path) -> Iterator[OutFolder]:
     with locked(root, flag="--output"):
         folder = OutFolder(root)
         # What a killed command left.
+        if (folder.whole / MADE).exists():
+            folder.settle()
+        remove(folder.whole)
         shutil.rmtree(folder.scratch, ignore_errors=True)
         folder.new.mkdir(parents=True)
         try:

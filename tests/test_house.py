@@ -20,6 +20,7 @@ ROOMS = {
     "workdir": {"data", "models", "training"},
     "planning": {"models", "training"},
     "diversity": {"data", "models", "training", "workdir"},
+    "integrations": set(),
     "report": {
         "arrangement",
         "data",

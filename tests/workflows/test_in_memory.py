@@ -1,0 +1,102 @@
+import json
+
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+import zsg_jax
+from zsg_jax.arrangement import tmta
+from zsg_jax.runtime.errors import UserError
+from zsg_jax.workflows import arrange
+from zsg_jax.workflows.arrange_options import ArrangeOptions
+
+
+def rows(count, word):
+    return [
+        {
+            "id": f"{word}{i}",
+            "task": f"t{i % 2}",
+            "prompt": f"{word} {i} {i * i}",
+            "completion": "x",
+        }
+        for i in range(count)
+    ]
+
+
+@pytest.fixture(scope="module")
+def arranged():
+    return zsg_jax.arrange_data(rows(12, "say"), rows(3, "tell"), budget=5)
+
+
+def test_rows_come_in_the_order_that_the_command_writes(arranged, tmp_path):
+    for name, given_rows in (("train", rows(12, "say")), ("test", rows(3, "tell"))):
+        lines = "".join(json.dumps(row) + "\n" for row in given_rows)
+        (tmp_path / f"{name}.jsonl").write_text(lines)
+    sides = {name: str(tmp_path / f"{name}.jsonl") for name in ("train", "test")}
+    written = arrange.run(ArrangeOptions(**sides, output=tmp_path / "out", budget=5))
+    assert np.array_equal(np.load(tmp_path / "out" / "order.npy"), arranged.order)
+    assert np.array_equal(np.load(tmp_path / "out" / "turn.npy"), arranged.turn)
+    assert arranged.to_jsonl(tmp_path / "mine.jsonl").read_bytes() == written.read_bytes()
+    table = pq.read_table(arranged.to_parquet(tmp_path / "new" / "mine.parquet"))
+    assert table["id"].to_pylist() == [f"say{i}" for i in arranged.order]
+    assert (tmp_path / "new").is_dir()
+    assert [p.name for p in (tmp_path / "new").iterdir()] == ["mine.parquet"]
+
+
+def test_what_was_arranged_is_selected_in_order(arranged):
+    assert [row["id"] for row in arranged.select(rows(12, "say"))] == [
+        f"say{i}" for i in arranged.order
+    ]
+    assert np.array_equal(arranged.select(np.arange(12)), arranged.order)
+    with pytest.raises(UserError, match="12"):
+        arranged.select(rows(11, "say"))
+
+
+def test_a_dataset_of_datasets_keeps_its_columns(arranged):
+    datasets = pytest.importorskip("datasets")
+    train = datasets.Dataset.from_list(rows(12, "say"))
+    found = zsg_jax.arrange_data(train, datasets.Dataset.from_list(rows(3, "tell")), budget=5)
+    assert np.array_equal(found.order, arranged.order)
+    assert found.select(train)["id"] == [f"say{i}" for i in found.order]
+
+
+@settings(deadline=None, max_examples=20)
+@given(seed=st.integers(0, 99), budget=st.integers(1, 9))
+def test_embeddings_alone_are_arranged_as_by_the_algorithm(seed, budget):
+    generator = np.random.default_rng(seed)
+    train, test = generator.standard_normal((9, 4)), generator.standard_normal((2, 4))
+    found = zsg_jax.arrange_data(train, test, budget=budget)
+    assert np.array_equal(found.order, tmta(train, test, budget=budget).order)
+
+
+def test_any_encoder_may_embed():
+    class Letters:
+        def encode(self, texts):
+            return np.array([[text.count(c) + 1.0 for c in "0123"] for text in texts], np.float32)
+
+    train, test = rows(12, "say"), rows(3, "tell")
+    texts = [[f"{row['prompt']} {row['completion']}" for row in side] for side in (train, test)]
+    found = zsg_jax.arrange_data(train, test, encoder=Letters())
+    assert np.array_equal(found.order, tmta(*map(Letters().encode, texts)).order)
+
+
+def test_the_page_is_written_where_asked(arranged, tmp_path):
+    page = arranged.explain(tmp_path / "page.html")
+    assert "tmta-min" in page.read_text()
+
+
+@pytest.mark.parametrize(
+    ("train", "options", "match"),
+    [
+        ([{"prompt": "a"}], {}, "train, line:1"),
+        ([{"prompt": "a", "completion": object()}], {}, "row 0"),
+        (rows(3, "a"), {"method": "tmta-mim"}, "tmta-min"),
+        (rows(3, "a"), {"encoder": 3}, "encode"),
+        (np.zeros((3, 2)), {}, "array"),
+    ],
+)
+def test_a_mistake_is_told_in_a_line(train, options, match):
+    with pytest.raises(UserError, match=match):
+        zsg_jax.arrange_data(train, rows(2, "b"), **options)

@@ -1,0 +1,52 @@
+import numpy as np
+import pytest
+
+import zsg_jax
+from zsg_jax.runtime.errors import UserError
+
+
+@pytest.fixture(scope="module")
+def result(tmp_path_factory):
+    small = {"rules": 4, "samples": 2, "test_rules": 2, "test_samples": 2}
+    return zsg_jax.run_study(
+        "tmta",
+        tmp_path_factory.mktemp("study") / "workdir",
+        seeds=(0, 1),
+        data={"rewrites": small},
+        arrangement={"methods": ("tmta-nft", "tmta-fft"), "budget": None},
+        model={"size": "tiny", "pretraining": {"steps": 0}},
+        training={"steps": 2, "batch_size": 4, "warmup_steps": 0},
+    )
+
+
+def test_a_study_gives_its_curves_as_arrays(result):
+    steps, losses = result.curve("tmta-nft")
+    tests = [
+        [one["loss"] for one in result.records("tmta-nft", seed) if one["kind"] == "test"]
+        for seed in (0, 1)
+    ]
+    assert steps[-1] == 2
+    assert np.allclose(losses, tests)
+    assert sorted(result.order("tmta-nft")) == sorted(result.order("tmta-fft"))
+    assert result.page.is_file()
+
+
+@pytest.mark.parametrize(
+    ("settings", "match"),
+    [
+        ({"seed": (0,)}, "seeds"),
+        ({"training": {"step": 2}}, r"training\.step"),
+        ({"training": 3}, "group"),
+        ({"training": {"steps": "two"}}, r"training\.steps"),
+    ],
+)
+def test_a_wrong_setting_is_told(settings, match, tmp_path):
+    with pytest.raises(UserError, match=match):
+        zsg_jax.run_study("tmta", tmp_path, **settings)
+
+
+def test_a_wrong_name_is_told(result, tmp_path):
+    with pytest.raises(UserError, match="tmta"):
+        zsg_jax.run_study("tmtaa", tmp_path)
+    with pytest.raises(UserError, match="tmta-nft"):
+        result.curve("tmta-nf")

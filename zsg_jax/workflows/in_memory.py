@@ -1,0 +1,246 @@
+"""Arrangements from Python: rows that are in memory, by the way that the command takes."""
+
+import hashlib
+import json
+import os
+import tempfile
+from collections.abc import Iterable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+from jax.sharding import Mesh
+
+from zsg_jax.arrangement.embedded import EmbeddedPair, embed_pair
+from zsg_jax.arrangement.make import Compared, LeakSearch, Made, MethodOptions, compare, make
+from zsg_jax.arrangement.methods import example_distance, parse
+from zsg_jax.data import export
+from zsg_jax.data.dataset import Dataset, ReadOptions, from_list
+from zsg_jax.data.formats.fields import parse_fields
+from zsg_jax.data.instance import Instance, Turn
+from zsg_jax.data.schemas.read import NO_TASK
+from zsg_jax.data.sources import open_source
+from zsg_jax.leakage.find import LeakageOptions
+from zsg_jax.runtime.errors import UserError, check
+from zsg_jax.similarity.embeddings import check_finite
+from zsg_jax.similarity.search.options import Search
+
+# Rows: a file's name or address, as the command takes it; JSON objects, as a list or as a Dataset
+# of `datasets`; or (N, D) embeddings alone.
+Rows = str | os.PathLike[str] | Iterable[Mapping[str, Any]] | np.ndarray
+
+
+class Arranged:
+    """An order of training rows, from the row to be trained on first.
+
+    Attributes:
+        order: (n,) int64 numbers of the training rows, from 0.
+        turn: (n,) int32, the turn in which each was chosen, from 1.
+        distance: (n,) float32, how far each is from the test rows, by the method's own measure.
+        method: that made it.
+        facts: how it was made, and the leaks that were found, as JSON values.
+    """
+
+    def __init__(
+        self, pair: EmbeddedPair, compared: Compared, made: Made, method: str, folder: Any
+    ) -> None:
+        """Takes what `make` gives, and what removes the folder that `pair` lies in."""
+        self._pair, self._compared, self._folder = pair, compared, folder
+        self.order, self.turn = made.arrangement.order, made.arrangement.turn
+        distance, self._meaning = example_distance(method, compared.comparison)
+        self.distance = distance[made.chosen].astype(np.float32)
+        self.method = method
+        leaks = compared.leakage
+        self.facts: dict[str, Any] = {
+            "method": method,
+            "zsg_distance": self._meaning,
+            **pair.encoder_facts,
+            **made.facts,
+            "leakage": None if leaks is None else leaks.summary(),
+        }
+        self._arrangement = made.arrangement
+
+    def __len__(self) -> int:
+        return len(self.order)
+
+    def __repr__(self) -> str:
+        return (
+            f"<{self.method}: {len(self):,} of {len(self._pair.train):,} rows in "
+            f"{int(self.turn.max(initial=0)):,} turns, toward {len(self._compared.pair.test):,}>"
+        )
+
+    def select(self, rows: Any) -> Any:
+        """`rows` in this order: a Dataset of `datasets`, an array, or any sequence (as a list)."""
+        check(
+            len(rows) == len(self._pair.train),
+            f"select: {len(rows):,} rows, but {len(self._pair.train):,} were arranged; give those",
+        )
+        if hasattr(rows, "select"):
+            return rows.select(self.order)
+        return rows[self.order] if isinstance(rows, np.ndarray) else [rows[i] for i in self.order]
+
+    def records(self) -> Iterator[bytes]:
+        """The rows in this order as JSON objects, with "zsg_turn" and "zsg_distance"."""
+        for index, turn, far in zip(self.order, self.turn, self.distance, strict=True):
+            raw = self._pair.train.raw(int(index))
+            yield export.with_fields(raw, int(turn), float(far))
+
+    def to_jsonl(self, path: str | os.PathLike[str]) -> Path:
+        """Writes `records` to a file, a line each."""
+        return self._write(Path(path), "jsonl")
+
+    def to_parquet(self, path: str | os.PathLike[str]) -> Path:
+        """Writes `records` to a Parquet file."""
+        return self._write(Path(path), "parquet")
+
+    def explain(self, path: str | os.PathLike[str]) -> Path:
+        """Writes a page that shows what the order does with the training rows; returns its path."""
+        from zsg_jax.report.explain import explain
+
+        aimed = self._compared.pair.test
+        shown = {
+            "Method": self.method,
+            "Training rows": f"{len(self._pair.train):,}",
+            "Arranged toward": f"{len(aimed):,} test rows",
+            "Encoder": str(self.facts["encoder"]),
+            "zsg_distance": self._meaning,
+        }
+        return explain(
+            Path(path),
+            self._arrangement,
+            self._pair,
+            leakage=self.facts["leakage"],
+            facts=shown,
+            title=f"{self.method}: {len(self):,} rows",
+        )
+
+    def _write(self, path: Path, format: str) -> Path:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        schema = self._pair.train.schema
+        with tempfile.TemporaryDirectory(dir=path.parent) as folder:
+            made = export.write(self.records, Path(folder), format, total=len(self), schema=schema)
+            return made.replace(path)
+
+
+def arrange_data(
+    train: Rows,
+    test: Rows,
+    *,
+    method: str = "tmta-min",
+    encoder: Any = "hashing",
+    budget: int | None = None,
+    seed: int = 0,
+    distance: str = "cosine",
+    w_min: float = 1.0,
+    w_avg: float | None = None,
+    drop_leaks: bool = False,
+    data_format: str = "auto",
+    data_fields: str = "",
+) -> Arranged:
+    """Arranges training rows by their similarity to test rows.
+
+    Args:
+        train, test: rows as `python -m zsg_jax.arrange` reads them: file names, lists of dicts,
+            Datasets of `datasets`; or both (N, D) and (T, D) float arrays of embeddings.
+        method, budget, seed, distance, w_min, w_avg, drop_leaks, data_format, data_fields: as the
+            flags of the command, of the same names.
+        encoder: "hashing", the folder of a sentence encoder, or any object whose
+            `encode(list of N texts)` gives an (N, D) array, as a SentenceTransformer.
+
+    Returns:
+        The order, with ways to use and to read it.
+
+    Raises:
+        UserError: for every mistake that a user can mend; a row is named by its number.
+    """
+    parse(method, seed)
+    # What is read and embedded lies here as long as the result.
+    folder = tempfile.TemporaryDirectory(prefix="zsg_jax-")
+    if isinstance(train, np.ndarray) and isinstance(test, np.ndarray):
+        check(not drop_leaks, "drop_leaks: embeddings alone do not tell leaks; give rows")
+        pair, leaks = _of_arrays(train, test), None
+    else:
+        read = ReadOptions(
+            Path(folder.name),
+            advice="leave it out",
+            format=data_format,
+            flag="data_format",
+            fields=parse_fields(data_fields, "data_fields"),
+        )
+        sides = [_opened(rows, side, read) for side, rows in (("train", train), ("test", test))]
+        pair = _embedded(*sides, encoder, Path(folder.name))
+        advice = "they are left out" if drop_leaks else "drop_leaks=True leaves them out"
+        leaks = LeakSearch(Path(folder.name), LeakageOptions(), advice, drop=drop_leaks)
+    search = Search(Mesh(np.asarray(jax.local_devices()), ("rows",)))
+    options = MethodOptions((method,), seed, budget, distance, w_min, w_avg)
+    compared = compare(pair, options, leaks=leaks, search=search)
+    return Arranged(pair, compared, make(method, compared, seed), method, folder)
+
+
+def _opened(rows: Rows, side: str, options: ReadOptions) -> Dataset:
+    if isinstance(rows, str | os.PathLike):
+        return open_source(os.fspath(rows), options, side)
+    check(
+        not isinstance(rows, np.ndarray),
+        f"{side}: is an array, but the other side is rows; give both as rows or both as arrays",
+    )
+    path = options.scratch / f"{side}.jsonl"
+    with path.open("w", encoding="utf-8") as file:
+        for number, row in enumerate(rows):
+            try:
+                file.write(json.dumps(row, ensure_ascii=False) + "\n")
+            except (TypeError, ValueError) as error:
+                raise UserError(f"{side}: row {number}: {error}; give texts and numbers") from None
+    try:
+        return open_source(path, options, side)
+    except UserError as error:
+        # Rows count from 0 in Python, lines from 1 in a file: the name of the side tells which.
+        raise UserError(str(error).replace(str(path), f"{side}, line")) from None
+
+
+def _embedded(train: Dataset, test: Dataset, encoder: Any, folder: Path) -> EmbeddedPair:
+    if isinstance(encoder, str | os.PathLike):
+        return embed_pair(train, test, os.fspath(encoder), folder / "embeddings")
+    check(
+        hasattr(encoder, "encode"),
+        f"encoder={encoder!r}: give hashing, a folder, or an object with .encode(texts)",
+    )
+    arrays = [np.asarray(encoder.encode(dataset.texts[:])) for dataset in (train, test)]
+    return _pair(train, test, *arrays, type(encoder).__name__)
+
+
+def _of_arrays(train: np.ndarray, test: np.ndarray) -> EmbeddedPair:
+    sides = [
+        from_list([Instance(str(i), NO_TASK, (Turn("user", str(i)),), ()) for i in range(len(one))])
+        for one in (train, test)
+    ]
+    return _pair(*sides, train, test, "given embeddings")
+
+
+def _pair(
+    train: Dataset,
+    test: Dataset,
+    train_embeddings: np.ndarray,
+    test_embeddings: np.ndarray,
+    encoder: str,
+) -> EmbeddedPair:
+    for side, dataset, array in (
+        ("train", train, train_embeddings),
+        ("test", test, test_embeddings),
+    ):
+        check(
+            array.ndim == 2 and len(array) == len(dataset),
+            f"{side}: embeddings of shape {array.shape} for {len(dataset):,} rows; each row needs "
+            "its own",
+        )
+        check_finite(array, f"{side}: embeddings")
+    digests = [
+        hashlib.sha256(one.tobytes()).hexdigest() for one in (train_embeddings, test_embeddings)
+    ]
+    facts = {
+        "encoder": encoder,
+        "encoder_digest": dict(zip(("train", "test"), digests, strict=True)),
+    }
+    indices = np.arange(len(train)), np.arange(len(test))
+    return EmbeddedPair(train, test, train_embeddings, test_embeddings, *indices, facts)

@@ -1,0 +1,127 @@
+"""Studies from Python: run by a name and settings, their curves as arrays."""
+
+import json
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from importlib.util import module_from_spec, spec_from_file_location
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from ml_collections import ConfigDict
+
+from zsg_jax.runtime.cli import packaged_configs
+from zsg_jax.runtime.errors import UserError, check, did_you_mean
+from zsg_jax.training.metrics import read_records
+
+
+@dataclass(frozen=True)
+class StudyResult:
+    """A finished study.
+
+    Attributes:
+        workdir: its folder; checkpoints lie in `workdir/runs/NAME-seedK/checkpoints`.
+        page: the report.
+        summary: what report/summary.json holds.
+    """
+
+    workdir: Path
+    page: Path
+    summary: Mapping[str, Any]
+
+    @property
+    def arrangements(self) -> list[str]:
+        """Their names."""
+        return list(self.summary["arrangements"])
+
+    def curve(self, arrangement: str) -> tuple[np.ndarray, np.ndarray]:
+        """Test loss along training: steps, (P,) int64, and losses, (seeds, P) float64, in nats.
+
+        Raises:
+            UserError: there is no such arrangement.
+        """
+        entries = self.summary["arrangements"]
+        check(
+            arrangement in entries,
+            f"{arrangement!r} is none of {', '.join(entries)}{did_you_mean(arrangement, entries)}",
+        )
+        entry = entries[arrangement]
+        by_seed = entry["loss_by_seed"]
+        return np.array(entry["steps"]), np.array([by_seed[seed] for seed in by_seed], float)
+
+    def records(self, arrangement: str, seed: int = 0) -> list[dict[str, Any]]:
+        """What metrics.jsonl holds of one run, a dict for each record."""
+        return read_records(self.workdir / "runs" / f"{arrangement}-seed{seed}")
+
+    def order(self, arrangement: str) -> np.ndarray:
+        """(n,) int64 numbers of the training examples in the order that they were trained on."""
+        return np.load(self.workdir / "arrangements" / arrangement / "order.npy")
+
+    def __repr__(self) -> str:
+        ends = {name: self.curve(name)[1][:, -1].mean() for name in self.arrangements}
+        told = ", ".join(f"{name} {loss:.3f}" for name, loss in ends.items())
+        return f"<study in {self.workdir}: test loss at the end: {told}>"
+
+
+def run_study(
+    config: ConfigDict | str = "tmta", workdir: str | os.PathLike[str] = "", **settings: Any
+) -> StudyResult:
+    """Runs a study of arrangements, or goes on with the one that is in `workdir`.
+
+    Args:
+        config: a ConfigDict as `config.default_config` gives it, or NAME[:PRESET] of a packaged
+            config or of a file with `get_config`.
+        workdir: a folder; "": workdir/NAME[-PRESET], as the command.
+        settings: changes of the config: a value for a key, a dict for a group, as in
+            `run_study("tmta", seeds=(0,), training={"steps": 20})`.
+
+    Raises:
+        UserError: for every mistake that a user can mend.
+    """
+    # Imported here: results of finished studies can be read without JAX's start.
+    from zsg_jax.workflows import study
+
+    name = "study"
+    if isinstance(config, str):
+        file, _, preset = config.partition(":")
+        name = Path(file).stem + (f"-{preset}" if preset else "")
+        config = _loaded(file, preset)
+    config = ConfigDict(config.to_dict())
+    _change(config, settings)
+    check("seeds" in config, f"{name}: is no study of arrangements; run it by zsg_jax.main")
+    folder = Path(workdir or Path("workdir") / name)
+    page = study.run(config, folder, command=f"zsg_jax.run_study({name!r}, {str(folder)!r})")
+    return StudyResult(folder, page, json.loads((page.parent / "summary.json").read_text()))
+
+
+def _loaded(file: str, preset: str) -> ConfigDict:
+    names = packaged_configs()
+    path = Path(file) if Path(file).is_file() else names.get(file)
+    if path is None:
+        raise UserError(
+            f"config {file!r}: no such file, and none of the packaged "
+            f"{', '.join(names)}{did_you_mean(file, names)}"
+        )
+    spec = spec_from_file_location(path.stem, path)
+    assert spec is not None
+    assert spec.loader is not None
+    module = module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module.get_config(preset)
+
+
+def _change(config: ConfigDict, settings: Mapping[str, Any], group: str = "") -> None:
+    for key, value in settings.items():
+        check(key in config, f"{group}{key}: a key that nothing reads{did_you_mean(key, config)}")
+        if isinstance(config[key], ConfigDict):
+            check(
+                isinstance(value, Mapping),
+                f"{group}{key}={value!r}: is a group of keys; give a dict of them",
+            )
+            _change(config[key], value, f"{group}{key}.")
+            continue
+        try:
+            config[key] = value
+        except (TypeError, ValueError) as error:
+            raise UserError(f"{group}{key}={value!r}: {error}") from None

@@ -168,8 +168,9 @@ def arrange_data(
             flag="data_format",
             fields=parse_fields(data_fields, "data_fields"),
         )
-        sides = [_opened(rows, side, read) for side, rows in (("train", train), ("test", test))]
-        pair = _embedded(*sides, encoder, Path(folder.name))
+        pair = _embedded(
+            _opened(train, "train", read), _opened(test, "test", read), encoder, Path(folder.name)
+        )
         advice = "they are left out" if drop_leaks else "drop_leaks=True leaves them out"
         leaks = LeakSearch(Path(folder.name), LeakageOptions(), advice, drop=drop_leaks)
     search = Search(Mesh(np.asarray(jax.local_devices()), ("rows",)))
@@ -206,41 +207,31 @@ def _embedded(train: Dataset, test: Dataset, encoder: Any, folder: Path) -> Embe
         hasattr(encoder, "encode"),
         f"encoder={encoder!r}: give hashing, a folder, or an object with .encode(texts)",
     )
-    arrays = [np.asarray(encoder.encode(dataset.texts[:])) for dataset in (train, test)]
-    return _pair(train, test, *arrays, type(encoder).__name__)
+    arrays = (np.asarray(encoder.encode(dataset.texts[:])) for dataset in (train, test))
+    return _pair((train, test), (*arrays,), type(encoder).__name__)
 
 
 def _of_arrays(train: np.ndarray, test: np.ndarray) -> EmbeddedPair:
-    sides = [
-        from_list([Instance(str(i), NO_TASK, (Turn("user", str(i)),), ()) for i in range(len(one))])
+    numbered = (
+        [Instance(str(i), NO_TASK, (Turn("user", str(i)),), ()) for i in range(len(one))]
         for one in (train, test)
-    ]
-    return _pair(*sides, train, test, "given embeddings")
+    )
+    return _pair((*map(from_list, numbered),), (train, test), "given embeddings")
 
 
 def _pair(
-    train: Dataset,
-    test: Dataset,
-    train_embeddings: np.ndarray,
-    test_embeddings: np.ndarray,
-    encoder: str,
+    sides: tuple[Dataset, ...], embeddings: tuple[np.ndarray, ...], encoder: str
 ) -> EmbeddedPair:
-    for side, dataset, array in (
-        ("train", train, train_embeddings),
-        ("test", test, test_embeddings),
-    ):
+    digests = {}
+    for name, dataset, array in zip(("train", "test"), sides, embeddings, strict=True):
         check(
             array.ndim == 2 and len(array) == len(dataset),
-            f"{side}: embeddings of shape {array.shape} for {len(dataset):,} rows; each row needs "
+            f"{name}: embeddings of shape {array.shape} for {len(dataset):,} rows; each row needs "
             "its own",
         )
-        check_finite(array, f"{side}: embeddings")
-    digests = [
-        hashlib.sha256(one.tobytes()).hexdigest() for one in (train_embeddings, test_embeddings)
-    ]
-    facts = {
-        "encoder": encoder,
-        "encoder_digest": dict(zip(("train", "test"), digests, strict=True)),
-    }
+        check_finite(array, f"{name}: embeddings")
+        digests[name] = hashlib.sha256(array.tobytes()).hexdigest()
+    facts = {"encoder": encoder, "encoder_digest": digests}
+    train, test = sides
     indices = np.arange(len(train)), np.arange(len(test))
-    return EmbeddedPair(train, test, train_embeddings, test_embeddings, *indices, facts)
+    return EmbeddedPair(train, test, embeddings[0], embeddings[1], *indices, facts)

@@ -1,6 +1,7 @@
-"""Progress bars and one-line messages: process 0 only, and no bars where no terminal is."""
+"""Progress and one-line messages of process 0: bars on a terminal, elsewhere a line a minute."""
 
 import sys
+import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
 from typing import TypeVar
@@ -27,21 +28,83 @@ def count(number: int, noun: str) -> str:
     return f"{number:,} {noun}{'' if number == 1 else 's'}"
 
 
-def bar(total: int | None, description: str, unit: str = "row", initial: int = 0) -> tqdm:
-    """A bar with the time left; silent off process 0 and when standard error is no terminal."""
-    hidden = jax.process_index() != 0 or not sys.stderr.isatty()
-    return tqdm(
+def duration(seconds: float) -> str:
+    """ "50 s", "12 min", "3.5 h"."""
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
+
+
+class Lines:
+    """What a bar shows, told in a line a minute: for who reads a log.
+
+    Attributes:
+        n, total: how many are done, and of how many; None where that is not known.
+    """
+
+    EVERY = 60.0  # seconds
+
+    def __init__(self, total: int | None, description: str, unit: str, initial: int) -> None:
+        self._description, self._unit = description, unit
+        self.n = self._first = initial
+        self.total = total
+        self._started = self._told = time.monotonic()
+
+    def reset(self, total: int | None = None) -> None:
+        """Begins anew, with another total."""
+        self.n, self._first, self.total = 0, 0, total
+        self._started = time.monotonic()
+
+    def update(self, n: float = 1) -> None:
+        """Counts `n` more, and says so where a minute has passed without a line."""
+        self.n += int(n)
+        now = time.monotonic()
+        if now - self._told < self.EVERY:
+            return
+        self._told = now
+        a_second = (self.n - self._first) / max(now - self._started, 1e-9)
+        of = f" of {self.total:,}" if self.total else ""
+        left = ""
+        if self.total and a_second and self.n < self.total:
+            left = f", {duration((self.total - self.n) / a_second)} left"
+        say(f"{self._description}: {self.n:,}{of} {self._unit}s, {a_second:.3g} a second{left}")
+
+    def note(self, text: str) -> None:
+        """Says what has just been found."""
+        self._told = time.monotonic()
+        say(f"{self._description}: {text}")
+
+    def __enter__(self) -> "Lines":
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        pass
+
+
+class Bar(tqdm):
+    """A bar on a terminal."""
+
+    def note(self, text: str) -> None:
+        """Shows what has just been found behind the bar."""
+        self.set_postfix_str(text)
+
+
+def bar(total: int | None, description: str, unit: str = "row", initial: int = 0) -> "Bar | Lines":
+    """A bar with the time left; a line a minute where standard error is no terminal."""
+    if not sys.stderr.isatty():
+        return Lines(total, description, unit, initial)
+    return Bar(
         total=total,
         initial=initial,
         desc=description,
         unit=unit,
-        disable=hidden,
+        disable=jax.process_index() != 0,
         leave=False,
         dynamic_ncols=True,
     )
 
 
-def passes(progress: tqdm) -> Callable[[int, int], None]:
+def passes(progress: "Bar | Lines") -> Callable[[int, int], None]:
     """A callback for work in passes: takes how many rows are done, and how many a pass has."""
 
     def done(rows: int, of: int) -> None:

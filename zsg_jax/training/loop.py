@@ -18,7 +18,7 @@ from zsg_jax.data.batches.steps import Steps
 from zsg_jax.runtime.errors import UserError
 from zsg_jax.runtime.files import read_json, write_json
 from zsg_jax.runtime.processes import is_first, once
-from zsg_jax.runtime.progress import bar, say
+from zsg_jax.runtime.progress import bar, duration, say
 from zsg_jax.runtime.settings import setting
 from zsg_jax.runtime.signals import Ballot, Terminated, deferred
 from zsg_jax.training import metrics
@@ -65,6 +65,7 @@ class TrainingRun(NamedTuple):
         seed: of the weights or adapters.
         steps: the batches, by step, in the order of an arrangement.
         total: how many of them to take.
+        place: which run this is, and of how many.
     """
 
     folder: Path
@@ -72,6 +73,7 @@ class TrainingRun(NamedTuple):
     seed: int
     steps: Steps
     total: int
+    place: tuple[int, int] = (1, 1)
 
 
 class Recipe(NamedTuple):
@@ -170,11 +172,13 @@ class _Loop:
     def run(self) -> OrderDigest:
         """Takes all steps that are left; returns the digest of all instances consumed."""
         done, total = self._begin(), self._run.total
-        self._clock = time.perf_counter()
+        self._clock = begun = time.perf_counter()
+        self._first = self._digest.instances
         with bar(total, self._name, "step", initial=done) as progress:
             for step in range(done + 1, total + 1):
                 self._take(step)
-                self._evaluate(step)
+                if measured := self._evaluate(step):
+                    progress.note(self._told(step, measured, step - done, begun))
                 stops = self._ballot.stops() and step < total
                 if step % self._recipe.checkpoint_every == 0 or step == total or stops:
                     self._save(step)
@@ -196,6 +200,8 @@ class _Loop:
             self._log = metrics.MetricsLog(run.folder, after_step=-1, active=is_first())
             self._batches.start()
             self._state = trainer.initial_state(run.seed)
+            if records:
+                say(f"{self._name}: starts at step 0, since no checkpoint was kept")
             self._evaluate(0)
             return 0
         done, kept, position = restored
@@ -263,11 +269,23 @@ class _Loop:
         last = step == self._run.total
         return [one for one, every in self._recipe.evaluators if step % every == 0 or last]
 
-    def _evaluate(self, step: int) -> None:
-        """Writes the test record of a step, if an evaluator is due."""
+    def _told(self, step: int, measured: dict[str, Any], taken: int, begun: float) -> str:
+        """Where the run is after an evaluation, and how long all runs that are left will take."""
+        run, seconds = self._run, time.perf_counter() - begun
+        number, runs = run.place
+        a_second = (self._digest.instances - self._first) / seconds
+        loss = f"test loss {measured['loss']:.3f}, " if "loss" in measured else ""
+        left = seconds / taken * (run.total - step + run.total * (runs - number))
+        return (
+            f"run {number} of {runs}, step {step} of {run.total}, {loss}"
+            f"{a_second:.3g} examples/s, {duration(left)} left"
+        )
+
+    def _evaluate(self, step: int) -> dict[str, Any] | None:
+        """Writes the test record of a step, and gives it, if an evaluator is due."""
         due = self._due(step)
         if not due:
-            return
+            return None
         self._settle()
         record: dict[str, Any] = {"step": step, "kind": "test"}
         params = self._trainer.model_params(self._state)
@@ -279,6 +297,7 @@ class _Loop:
         self._log.write(record)
         self._log.flush()
         self._clock = time.perf_counter()
+        return record
 
     def _save(self, step: int) -> None:
         self._settle()

@@ -62,8 +62,11 @@ def pretrain(
     left = [seed for seed, folder in folders.items() if not loop.finished(folder)]
     if left:
         recipe, steps = _recipe(config, tokenizer, trainer)
-        for seed in left:
-            run = loop.TrainingRun(folders[seed], kept[seed], seed, steps(seed), settings.steps)
+        for number, seed in enumerate(left, start=1):
+            place = number, len(left)
+            run = loop.TrainingRun(
+                folders[seed], kept[seed], seed, steps(seed), settings.steps, place
+            )
             loop.train(run, recipe, facts={})
             say(f"pretraining, seed {seed}: {told(folders[seed])}")
 

@@ -138,13 +138,13 @@ def _train(config: ConfigDict, location: Workdir, reading: Reading, pool: Pool, 
         profile_steps=training.profile_steps,
         workers=config.data.workers,
     )
-    for name, steps in all_steps.items():
-        for seed in config.seeds:
-            folder = claims.run_folder(workdir, name, seed)
-            if not loop.finished(folder):
-                checkpoints = location.checkpoints(folder / CHECKPOINTS)
-                run = loop.TrainingRun(folder, checkpoints, seed, steps, totals[name])
-                _train_run(config, run, recipe)
+    runs = [(name, seed) for name in all_steps for seed in config.seeds]
+    for number, (name, seed) in enumerate(runs, start=1):
+        folder = claims.run_folder(workdir, name, seed)
+        if not loop.finished(folder):
+            checkpoints, place = location.checkpoints(folder / CHECKPOINTS), (number, len(runs))
+            run = loop.TrainingRun(folder, checkpoints, seed, all_steps[name], totals[name], place)
+            _train_run(config, run, recipe)
 
 
 def _train_run(config: ConfigDict, run: loop.TrainingRun, recipe: loop.Recipe) -> None:

@@ -23,12 +23,21 @@ from zsg_jax.data.schemas.read import NO_TASK
 from zsg_jax.data.sources import open_source
 from zsg_jax.leakage.find import LeakageOptions
 from zsg_jax.runtime.errors import UserError, check
+from zsg_jax.runtime.settings import named_by
 from zsg_jax.similarity.embeddings import check_finite
 from zsg_jax.similarity.search.options import Search
 
 # Rows: a file's name or address, as the command takes it; JSON objects, as a list or as a Dataset
 # of `datasets`; or (N, D) embeddings alone.
 Rows = str | os.PathLike[str] | Iterable[Mapping[str, Any]] | np.ndarray
+# The keys of a config that are arguments here.
+_NAMES = {
+    "data.format": "data_format",
+    "data.fields": "data_fields",
+    "similarity.encoder": "encoder",
+    "arrangement.budget": "budget",
+    "arrangement.methods": "method",
+}
 
 
 class Arranged:
@@ -154,29 +163,24 @@ def arrange_data(
     Raises:
         UserError: for every mistake that a user can mend; a row is named by its number.
     """
-    parse(method, seed)
-    # What is read and embedded lies here as long as the result.
-    folder = tempfile.TemporaryDirectory(prefix="zsg_jax-")
-    if isinstance(train, np.ndarray) and isinstance(test, np.ndarray):
-        check(not drop_leaks, "drop_leaks: embeddings alone do not tell leaks; give rows")
-        pair, leaks = _of_arrays(train, test), None
-    else:
-        read = ReadOptions(
-            Path(folder.name),
-            advice="leave it out",
-            format=data_format,
-            flag="data_format",
-            fields=parse_fields(data_fields, "data_fields"),
-        )
-        pair = _embedded(
-            _opened(train, "train", read), _opened(test, "test", read), encoder, Path(folder.name)
-        )
-        advice = "they are left out" if drop_leaks else "drop_leaks=True leaves them out"
-        leaks = LeakSearch(Path(folder.name), LeakageOptions(), advice, drop=drop_leaks)
-    search = Search(Mesh(np.asarray(jax.local_devices()), ("rows",)))
-    options = MethodOptions((method,), seed, budget, distance, w_min, w_avg)
-    compared = compare(pair, options, leaks=leaks, search=search)
-    return Arranged(pair, compared, make(method, compared, seed), method, folder)
+    with named_by(_NAMES):
+        parse(method, seed)
+        # What is read and embedded lies here as long as the result.
+        folder = tempfile.TemporaryDirectory(prefix="zsg_jax-")
+        if isinstance(train, np.ndarray) and isinstance(test, np.ndarray):
+            check(not drop_leaks, "drop_leaks: embeddings alone do not tell leaks; give rows")
+            pair, leaks = _of_arrays(train, test), None
+        else:
+            fields = parse_fields(data_fields)
+            read = ReadOptions(Path(folder.name), format=data_format, fields=fields)
+            sides = _opened(train, "train", read), _opened(test, "test", read)
+            pair = _embedded(*sides, encoder, Path(folder.name))
+            advice = "they are left out" if drop_leaks else "drop_leaks=True leaves them out"
+            leaks = LeakSearch(Path(folder.name), LeakageOptions(), advice, drop=drop_leaks)
+        search = Search(Mesh(np.asarray(jax.local_devices()), ("rows",)))
+        options = MethodOptions((method,), seed, budget, distance, w_min, w_avg)
+        compared = compare(pair, options, leaks=leaks, search=search)
+        return Arranged(pair, compared, make(method, compared, seed), method, folder)
 
 
 def _opened(rows: Rows, side: str, options: ReadOptions) -> Dataset:

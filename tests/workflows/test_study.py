@@ -110,6 +110,24 @@ def test_a_study_holds_what_other_programs_rely_on(
         run(make_config(**{"arrangement.methods": METHODS, "seeds": (0, 1)}), both)
 
 
+def test_a_workdir_grows_by_orders_and_seeds_and_keeps_what_it_has(
+    both, finished, small_config, read_metrics, tmp_path
+):
+    grown = tmp_path / "w"
+    shutil.copytree(finished, grown)
+    first = {path: path.read_bytes() for path in (grown / "runs").rglob("*.jsonl")}
+    run(small_config(**{"arrangement.methods": METHODS, "seeds": (0, 1)}), grown)
+    for name in METHODS:
+        for seed in (0, 1):
+            one = Path("runs") / f"{name}-seed{seed}"
+            assert read_metrics(grown / one) == read_metrics(both / one)
+    assert {path: path.read_bytes() for path in first} == first
+    told = json.loads((grown / "report" / "summary.json").read_text())["arrangements"]
+    assert {name: len(one["seeds"]) for name, one in told.items()} == dict.fromkeys(METHODS, 2)
+    with pytest.raises(UserError, match="seeds"):
+        run(small_config(**{"arrangement.methods": METHODS, "seeds": (1,)}), grown)
+
+
 def test_a_report_without_leakage_says_so(finished, small_config, tmp_path):
     workdir = shutil.copytree(finished, tmp_path / "w")
     (workdir / "leakage.json").unlink()

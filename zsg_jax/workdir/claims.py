@@ -29,6 +29,8 @@ MADE = ("embeddings", "pretraining", "arrangements", "runs")
 # Where the state lies, who lays the batches, which steps are traced and what the page is called
 # change no experiment; nor does a grid change the cells that it has had.
 MAY_CHANGE = ("mesh.", "data.workers", "training.profile_steps", "report.", "grid.")
+# To these a study may be given more: what it has had stays as it is.
+MAY_GROW = ("arrangement.methods", "seeds")
 # Facts of data.json that decide the numbers.
 DIGESTS = {
     "train_digest": "the training instances",
@@ -136,6 +138,8 @@ def claim(workdir: Path, config: dict[str, Any]) -> None:
         workdir: a folder that `refuse_foreign` has let pass.
         config: flat, as `config.flatten` gives it.
 
+    Arrangements and seeds may be added to those it has had.
+
     Raises:
         UserError: naming every key whose value differs.
     """
@@ -144,7 +148,7 @@ def claim(workdir: Path, config: dict[str, Any]) -> None:
         different = [
             f"{key} is {known.get(key)!r} there, {config.get(key)!r} here"
             for key in sorted(known.keys() | config.keys())
-            if known.get(key) != config.get(key) and not key.startswith(MAY_CHANGE)
+            if not _agree(key, known.get(key), config.get(key))
         ]
         if different and any((workdir / part).exists() for part in MADE):
             raise UserError(
@@ -157,6 +161,13 @@ def claim(workdir: Path, config: dict[str, Any]) -> None:
                 (workdir / name).unlink(missing_ok=True)
             shutil.rmtree(workdir / TOKENIZER, ignore_errors=True)
     write_json(workdir / CONFIG, config)
+
+
+def _agree(key: str, known: Any, given: Any) -> bool:
+    """Whether what was made with one value of a key stays as it is with another."""
+    if key in MAY_GROW and isinstance(known, list | tuple):
+        return set(known) <= set(given)
+    return known == given or key.startswith(MAY_CHANGE)
 
 
 def claim_data(workdir: Path, facts: dict[str, Any]) -> None:

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from safetensors.numpy import load_file, save_file
 
-from zsg_jax.models import bert, huggingface
+from zsg_jax.models import encoder, huggingface
 from zsg_jax.models.model import abstract, apply
 from zsg_jax.runtime.errors import UserError
 
@@ -174,7 +174,7 @@ def test_a_window_left_out_is_not_guessed_and_architectures_may_tell_the_family(
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"model_type": "roberta"}, "model_type is 'roberta', but only 'bert'"),
+        ({"model_type": "t5"}, "model_type is 't5', but only 'bert', 'roberta'"),
         ({"hidden_act": "gelu_new"}, "hidden_act is 'gelu_new'"),
         ({"position_embedding_type": "relative_key"}, "position_embedding_type is 'relative_key'"),
         ({"is_decoder": True}, "is_decoder is True"),
@@ -184,7 +184,7 @@ def test_a_window_left_out_is_not_guessed_and_architectures_may_tell_the_family(
 def test_a_bert_config_that_is_not_computed_here_is_refused_by_name(tmp_path, changes, message):
     (tmp_path / "config.json").write_text(json.dumps(BERT | changes))
     with pytest.raises(UserError, match=message):
-        huggingface.read_bert_config(tmp_path)
+        huggingface.read_encoder_config(tmp_path)
 
 
 def test_configs_of_older_and_newer_transformers_are_read(tmp_path):
@@ -283,15 +283,15 @@ def test_bert_is_read_with_and_without_a_prefix(tmp_path):
     loaded = []
     for prefix in ("", "bert."):
         write_bert(tmp_path, prefix)
-        config = huggingface.read_bert_config(tmp_path)
-        loaded.append(huggingface.load_bert(tmp_path, config))
-    assert jax.tree.structure(loaded[0]) == jax.tree.structure(bert.abstract(config)[1])
+        config = huggingface.read_encoder_config(tmp_path)
+        loaded.append(huggingface.load_encoder(tmp_path, config))
+    assert jax.tree.structure(loaded[0]) == jax.tree.structure(encoder.abstract(config)[1])
     jax.tree.map(np.testing.assert_array_equal, *loaded)
     data = load_file(tmp_path / "model.safetensors")
     data["bert.encoder.layer.1.output.dense.bias"] = np.ones(8, np.float32)
     save_file(data, tmp_path / "model.safetensors")
     with pytest.raises(UserError, match=r"such as 'bert\.encoder\.layer\.1\.output\.dense\.bias'"):
-        huggingface.load_bert(tmp_path, config)
+        huggingface.load_encoder(tmp_path, config)
 
 
 def test_a_pretrained_llama_tells_its_story_as_transformers_does(assets):

@@ -13,15 +13,18 @@ from pathlib import Path
 import jax
 import jax.numpy as jnp
 
-from zsg_jax.models import bert
 from zsg_jax.models.decoder import DecoderConfig
 from zsg_jax.models.families import ModelConfig
 from zsg_jax.models.huggingface.configs import (
     config_json,
     config_path,
     find_config,
-    read_bert_config,
     read_config,
+)
+from zsg_jax.models.huggingface.encoders import (
+    hidden_states,
+    load_encoder,
+    read_encoder_config,
 )
 from zsg_jax.models.huggingface.layouts import HEADS, LAYOUTS, Layout
 from zsg_jax.models.huggingface.weights import Tensor, Weights
@@ -36,11 +39,12 @@ __all__ = [
     "eos_ids",
     "files_digest",
     "find_config",
+    "hidden_states",
     "load",
-    "load_bert",
+    "load_encoder",
     "load_reward",
-    "read_bert_config",
     "read_config",
+    "read_encoder_config",
     "read_reward_config",
 ]
 
@@ -156,13 +160,3 @@ def load_reward(folder: str | Path, model: ModelConfig, wanted: Params) -> Param
     head = jax.ShapeDtypeStruct((model.hidden_size, 1), jnp.float32)
     shapes = unpadded(model) | {"reward": {"kernel": head}}
     return Weights(folder, layout, shapes).load(wanted)
-
-
-def load_bert(folder: str | Path, config: bert.BertConfig) -> Params:
-    """The weights of the BERT in `folder` as `bert.apply` takes them, float32; no pooler, no head.
-
-    Raises:
-        UserError: a file or tensor is missing, damaged, of another shape, or one too many.
-    """
-    _, shapes = bert.abstract(config)
-    return Weights(folder, LAYOUTS["bert"], shapes).load(shapes)

@@ -3,7 +3,6 @@
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from zsg_jax.models import bert
 from zsg_jax.models.families import DEFAULT, FAMILIES, ModelConfig, is_file
 from zsg_jax.models.gpt2 import Gpt2Config
 from zsg_jax.models.huggingface.reader import ConfigReader, scaling_json
@@ -73,16 +72,6 @@ _GPT2 = {
     "num_heads": "n_head",
     "max_positions": "n_positions",
     "layer_norm_eps": "layer_norm_epsilon",
-}
-_BERT = {
-    "vocab_size": "vocab_size",
-    "hidden_size": "hidden_size",
-    "intermediate_size": "intermediate_size",
-    "num_layers": "num_hidden_layers",
-    "num_heads": "num_attention_heads",
-    "max_positions": "max_position_embeddings",
-    "type_vocab_size": "type_vocab_size",
-    "layer_norm_eps": "layer_norm_eps",
 }
 
 
@@ -184,19 +173,6 @@ def _read_gpt2(config: ConfigReader) -> ModelConfig:
     width = config.number("n_embd")
     defaults = {"hidden_size": width, "intermediate_size": 4 * width, "layer_norm_eps": 1e-5}
     return config.build(Gpt2Config, **config.numbers(_GPT2, defaults))
-
-
-def read_bert_config(folder: str | Path) -> bert.BertConfig:
-    """The config of the BERT in `folder`; `UserError` names what is missing or not supported."""
-    config = ConfigReader(config_path(folder))
-    config.refuse_unless("model_type", config.take("model_type"), "bert")
-    config.only("hidden_act", "gelu")
-    config.only("position_embedding_type", "absolute")
-    config.only("is_decoder", False)
-    config.only("add_cross_attention", False)
-    config.ignore("tie_word_embeddings")  # concerns a head that is not computed here
-    defaults = {"max_positions": 512, "type_vocab_size": 2, "layer_norm_eps": 1e-12}
-    return config.build(bert.BertConfig, **config.numbers(_BERT, defaults))
 
 
 def config_json(model: ModelConfig) -> dict[str, Any]:

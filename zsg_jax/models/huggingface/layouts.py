@@ -100,25 +100,6 @@ _GPT2 = Layout(
     harmless=r"(transformer\.)?h\.\d+\.attn\.(masked_)?bias",
 )
 
-_BERT = Layout(
-    modules={
-        "word": "embeddings.word_embeddings",
-        "position": "embeddings.position_embeddings",
-        "token_type": "embeddings.token_type_embeddings",
-        "norm": "embeddings.LayerNorm",
-        "layers.#.attention.q": "encoder.layer.#.attention.self.query",
-        "layers.#.attention.k": "encoder.layer.#.attention.self.key",
-        "layers.#.attention.v": "encoder.layer.#.attention.self.value",
-        "layers.#.attention.o": "encoder.layer.#.attention.output.dense",
-        "layers.#.attention_norm": "encoder.layer.#.attention.output.LayerNorm",
-        "layers.#.mlp.up": "encoder.layer.#.intermediate.dense",
-        "layers.#.mlp.down": "encoder.layer.#.output.dense",
-        "layers.#.mlp_norm": "encoder.layer.#.output.LayerNorm",
-    },
-    prefix="bert.",
-    harmless=r".*position_ids|(bert\.)?pooler\..*|cls\..*",
-)
-
 # What a reward model's head, without a bias, is called: by transformers' classifiers of sequences,
 # and by UltraRM.
 HEADS = ("score", "regression_head")
@@ -129,7 +110,6 @@ LAYOUTS = {
     "qwen2": _ROTARY,
     "qwen3": _ROTARY,
     "gpt2": _GPT2,
-    "bert": _BERT,
 }
 
 

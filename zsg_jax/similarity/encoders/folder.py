@@ -71,7 +71,7 @@ class Recipe:
     default_prompt: str | None = None
 
 
-def read_recipe(folder: Path, *, causal: bool = False) -> Recipe:
+def read_recipe(folder: Path) -> Recipe:
     """Reads modules.json and what it points to.
 
     A folder without modules.json is a bare model: its last token where it was made to tell the
@@ -79,7 +79,6 @@ def read_recipe(folder: Path, *, causal: bool = False) -> Recipe:
 
     Args:
         folder: in the layout of sentence-transformers, or a bare model in that of Hugging Face.
-        causal: whether a bare model is one that tells the next token.
 
     Raises:
         UserError: naming what is missing, damaged or not computed here.
@@ -87,7 +86,16 @@ def read_recipe(folder: Path, *, causal: bool = False) -> Recipe:
     check(folder.is_dir(), f"{folder}: no such folder; give one that holds a sentence encoder")
     if (folder / "modules.json").exists():
         return _listed(folder)
+    named = read_object(folder / "config.json").get("architectures") or [""]
+    causal = str(named[0]).endswith("ForCausalLM")
     bare = Recipe(folder, pooling=("lasttoken" if causal else "mean",))
+    tokenizer = folder / "tokenizer_config.json"
+    chats = tokenizer.exists() and "chat_template" in read_object(tokenizer)
+    check(
+        not chats and not (folder / "chat_template.jinja").exists(),
+        f"{folder}: no modules.json but a chat template, into which sentence-transformers puts "
+        "every text, which is not done here; fetch modules.json too, or take the template away",
+    )
     # What sentence-transformers does not read without modules.json, but the model was made with.
     poolings = sorted(folder.glob("*_Pooling/config.json"))
     said = _with_settings(_with_transformer(bare, folder), folder)

@@ -18,7 +18,7 @@ import numpy as np
 from jax.sharding import Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 
-from zsg_jax.models import bert, huggingface
+from zsg_jax.models import huggingface
 from zsg_jax.runtime.progress import say
 from zsg_jax.similarity.encoders.folder import Recipe, read_recipe
 from zsg_jax.similarity.encoders.pooling import finish, load_heads, pool
@@ -63,10 +63,10 @@ class SentenceEncoder:
         self.name = folder.resolve().name
         recipe = read_recipe(folder)
         self.prompts, self.default_prompt = recipe.prompts, recipe.default_prompt
-        config = huggingface.read_bert_config(recipe.transformer)
+        config = huggingface.read_encoder_config(recipe.transformer)
         tokenizer = read_tokenizer(
             recipe.transformer,
-            "bert",
+            config.family,
             vocab_size=config.vocab_size,
             max_positions=config.max_positions,
             max_tokens=recipe.max_tokens,
@@ -74,7 +74,7 @@ class SentenceEncoder:
         )
         self._tokenizer, self.max_tokens = tokenizer.tokenizer, tokenizer.max_tokens
         heads, self.dimension = load_heads(recipe, config.hidden_size)
-        params = {"model": huggingface.load_bert(recipe.transformer, config), "heads": heads}
+        params = {"model": huggingface.load_encoder(recipe.transformer, config), "heads": heads}
         settings = [config, recipe.pooling, recipe.heads, recipe.truncate]
         self.fingerprint = _fingerprint(params, settings, tokenizer.content, self.max_tokens)
         if not (folder / "modules.json").exists():
@@ -88,10 +88,10 @@ class SentenceEncoder:
         everywhere, rows = NamedSharding(self._mesh, P()), P(self._mesh.axis_names)
         self._rows = NamedSharding(self._mesh, rows)
         self._params = jax.tree.map(lambda x: _place(np.asarray(x), everywhere), params)
-        graphdef, _ = bert.abstract(config)
+        hidden = huggingface.hidden_states(config)
 
         def embed(params: Any, tokens_BxL: jax.Array, lengths_B: jax.Array) -> jax.Array:
-            return _embed(graphdef, recipe, params, tokens_BxL, lengths_B)
+            return _embed(hidden, recipe, params, tokens_BxL, lengths_B)
 
         # shard_map and not a sharded jit: each device then runs the program of one device alone.
         mapped = jax.shard_map(
@@ -170,12 +170,16 @@ def _place(array: np.ndarray, sharding: NamedSharding) -> jax.Array:
 
 
 def _embed(
-    graphdef: Any, recipe: Recipe, params: Any, tokens_BxL: jax.Array, lengths_B: jax.Array
+    hidden: Callable[..., jax.Array],
+    recipe: Recipe,
+    params: Any,
+    tokens_BxL: jax.Array,
+    lengths_B: jax.Array,
 ) -> jax.Array:
     """Embeddings of the first `lengths_B` tokens of each row, (B, D)."""
     with jax.default_matmul_precision("highest"):
         mask_BxL = jnp.arange(tokens_BxL.shape[1]) < lengths_B[:, None]
-        hidden_BxLxD = bert.apply(graphdef, params["model"], tokens_BxL, mask_BxL)
+        hidden_BxLxD = hidden(params["model"], tokens_BxL, mask_BxL)
         pooled_BxD = pool(recipe.pooling, hidden_BxLxD, lengths_B)
         return finish(recipe.heads, params["heads"], recipe.truncate, pooled_BxD)
 

@@ -2,12 +2,14 @@ import jax
 import numpy as np
 import pytest
 
-from zsg_jax.models import bert, huggingface
+from zsg_jax.models import encoder, huggingface
 from zsg_jax.runtime.errors import UserError
 
 pytestmark = pytest.mark.references
 
 SMALL = {
+    "family": "bert",
+    "type_vocab_size": 2,
     "vocab_size": 31,
     "hidden_size": 12,
     "intermediate_size": 20,
@@ -17,11 +19,11 @@ SMALL = {
 }
 
 
-forward = jax.jit(bert.apply, static_argnums=0)
+forward = jax.jit(encoder.apply, static_argnums=0)
 
 
 def make():
-    graphdef, shapes = bert.abstract(bert.BertConfig(**SMALL))
+    graphdef, shapes = encoder.abstract(encoder.EncoderConfig(**SMALL))
     rng = np.random.default_rng(0)
     params = jax.tree.map(lambda s: np.asarray(rng.normal(size=s.shape) * 0.3, np.float32), shapes)
     return graphdef, params
@@ -47,7 +49,7 @@ def test_hidden_states_equal_transformers(tmp_path):
     for parameter in theirs.parameters():  # biases and norms start at 0 and 1, which hides them
         torch.nn.init.normal_(parameter, 0.1, 0.4)
     theirs.save_pretrained(tmp_path)
-    config = huggingface.read_bert_config(tmp_path)
+    config = huggingface.read_encoder_config(tmp_path)
     assert (config.num_layers, config.layer_norm_eps, config.type_vocab_size) == (11, 1e-3, 3)
 
     rng = np.random.default_rng(0)
@@ -60,8 +62,8 @@ def test_hidden_states_equal_transformers(tmp_path):
             attention_mask=torch.tensor(mask).long(),
             token_type_ids=torch.tensor(types).long(),
         ).last_hidden_state.numpy()
-    graphdef, _ = bert.abstract(config)
-    params = huggingface.load_bert(tmp_path, config)
+    graphdef, _ = encoder.abstract(config)
+    params = huggingface.load_encoder(tmp_path, config)
     hidden = forward(graphdef, params, tokens, mask, types)
     assert hidden.dtype == np.float32
     np.testing.assert_allclose(hidden[mask], expected[mask], atol=1e-4)
@@ -92,4 +94,4 @@ def test_a_row_of_padding_gives_no_nan():
 )
 def test_a_config_that_makes_no_model_is_refused(changes, message):
     with pytest.raises(UserError, match=message):
-        bert.BertConfig(**SMALL | changes)
+        encoder.EncoderConfig(**SMALL | changes)

@@ -82,7 +82,7 @@ def main(argv: Sequence[str]) -> None:
         if stop.everywhere:
             cluster.leave()
             if not is_first():
-                command_line.end_now(stopping.CODE)
+                command_line.end_now(128 + stopping.heard())
         raise
     if is_first():
         if is_address(workdir):

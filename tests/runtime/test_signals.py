@@ -23,14 +23,23 @@ def _as_it_was(monkeypatch):
     monkeypatch.setattr(sys, "unraisablehook", sys.unraisablehook)
     monkeypatch.setattr(stopping, "_asked", False)
     monkeypatch.setattr(stopping, "_agreed", False)
+    monkeypatch.setattr(stopping, "_heard", signal.SIGTERM)
+    interrupted = signal.signal(signal.SIGINT, signal.default_int_handler)
     stopping.listen()
     yield
     signal.signal(signal.SIGTERM, known)
+    signal.signal(signal.SIGINT, interrupted)
 
 
-def hear():
-    os.kill(os.getpid(), signal.SIGTERM)
+def hear(number=signal.SIGTERM):
+    os.kill(os.getpid(), number)
     time.sleep(0.01)
+
+
+def test_ctrl_c_is_pythons_own_but_where_it_is_deferred():
+    with pytest.raises(KeyboardInterrupt) as stopped:
+        hear(signal.SIGINT)
+    assert not isinstance(stopped.value, stopping.Terminated)
 
 
 def test_it_raises_at_once_and_only_once():
@@ -45,7 +54,6 @@ def test_it_raises_at_once_and_only_once():
 )
 def test_a_callback_that_drops_what_is_raised_in_it_does_not_hide_it(number, raised):
     """As JAX has one for Python's collections of garbage."""
-    hears = signal.signal(signal.SIGINT, signal.default_int_handler)
     heard = []
 
     def callback(phase, info):
@@ -65,22 +73,23 @@ def test_a_callback_that_drops_what_is_raised_in_it_does_not_hide_it(number, rai
             work()
     finally:
         gc.callbacks.remove(callback)
-        signal.signal(signal.SIGINT, hears)
     assert heard
 
 
-def test_it_waits_for_the_end_of_what_defers_it():
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_it_waits_for_the_end_of_what_defers_it(number):
     done = []
 
     def work():
         with stopping.deferred():
-            hear()
+            hear(number)
             done.append("all of it")
 
     with pytest.raises(stopping.Terminated) as stopped:
         work()
     assert done
     assert not stopped.value.everywhere
+    assert stopping.heard() == number
 
 
 def test_a_mistake_is_told_rather_than_the_signal():
@@ -133,9 +142,12 @@ def test_a_main_thread_that_does_not_hear_is_ended_all_the_same():
     assert told.startswith("zsg_jax: ended by SIGTERM; the same command goes on")
 
 
-@pytest.mark.parametrize("at", [2, pytest.param(10, marks=pytest.mark.slow)])
+@pytest.mark.parametrize(
+    ("at", "number"),
+    [(2, signal.SIGINT), *(pytest.param(at, 15, marks=pytest.mark.slow) for at in (2, 10))],
+)
 def test_a_run_saves_the_step_at_work_and_goes_on_from_it(
-    finished, small_config, read_metrics, tmp_path, monkeypatch, at
+    finished, small_config, read_metrics, tmp_path, monkeypatch, at, number
 ):
     config = small_config(**{"training.checkpoint_every": 100})
     settled = loop.consumed
@@ -144,7 +156,7 @@ def test_a_run_saves_the_step_at_work_and_goes_on_from_it(
         nonlocal left
         left -= 1
         if left == 0:
-            hear()
+            hear(number)
         return settled(taken)
 
     # The row of step `at` is written while the next one is at work.

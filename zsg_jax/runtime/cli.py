@@ -101,7 +101,7 @@ def guard(main: Callable[[Sequence[str]], Any]) -> Callable[[Sequence[str]], Any
                 "goes on where it stopped"
             )
         except stopping.Terminated:
-            end_by(signal.SIGTERM)
+            end_by(stopping.heard())
         except KeyboardInterrupt:
             end_by(signal.SIGINT)
 

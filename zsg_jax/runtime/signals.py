@@ -1,4 +1,4 @@
-"""SIGTERM: a run saves a checkpoint after the step at work, on all processes the same, and ends."""
+"""SIGTERM and Ctrl-C: all processes save a checkpoint after the step at work, and end."""
 
 import _thread
 import os
@@ -28,10 +28,11 @@ PATIENCE, LONGEST, SAVING = 2.0, 30.0, 300.0
 _asked = False  # this process was told to stop
 _agreed = False  # every process knows that one was
 _deferring = False
+_heard = int(signal.SIGTERM)  # what it was told by
 
 
 class Terminated(KeyboardInterrupt):
-    """SIGTERM has come. Like Ctrl-C, no handler of mistakes may take it for one.
+    """SIGTERM has come, or Ctrl-C where it is deferred. Like Ctrl-C, no handler of mistakes may take it for one.
 
     Attributes:
         everywhere: whether all processes end here, with a checkpoint.
@@ -46,6 +47,7 @@ class Terminated(KeyboardInterrupt):
 def listen(end: Callable[[int], object] | None = None) -> None:
     """From now on SIGTERM raises `Terminated`, at once or, where it is deferred, at a good place.
 
+    So does Ctrl-C where it is deferred; elsewhere it is Python's own.
     For a command's main thread; a notebook keeps its own ways.
 
     Args:
@@ -54,6 +56,9 @@ def listen(end: Callable[[int], object] | None = None) -> None:
             `LONGEST` seconds later, or `SAVING` once all processes save; or at a second signal.
     """
     signal.signal(signal.SIGTERM, _hear)
+    # A shell's background job stays deaf to it.
+    if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
+        signal.signal(signal.SIGINT, _hear)
     sys.unraisablehook = partial(_raise_again, sys.unraisablehook)
     if end is not None:
         reader, writer = os.pipe()
@@ -98,18 +103,24 @@ def _patience() -> float:
 
 
 def _hear(number: int, frame: FrameType | None) -> None:
-    del frame
-    global _asked
-    _asked = True
+    global _asked, _heard
+    if number == signal.SIGINT and not _deferring:
+        signal.default_int_handler(number, frame)
+    _asked, _heard = True, number
     if not _deferring:
         # What is on disk is whole at any moment; the schedulers' second signal changes nothing.
         signal.signal(number, signal.SIG_IGN)
         raise Terminated
 
 
+def heard() -> int:
+    """The number of the signal that ends this process."""
+    return _heard
+
+
 @contextmanager
 def deferred() -> Iterator[None]:
-    """Inside, SIGTERM waits for who asks a `Ballot`, or, at last, for the end."""
+    """Inside, SIGTERM and Ctrl-C wait for who asks a `Ballot`, or, at last, for the end."""
     global _deferring
     _deferring = True
     try:

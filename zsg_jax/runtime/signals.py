@@ -32,7 +32,7 @@ _heard = int(signal.SIGTERM)  # what it was told by
 
 
 class Terminated(KeyboardInterrupt):
-    """SIGTERM has come, or Ctrl-C where it is deferred. Like Ctrl-C, no handler of mistakes may take it for one.
+    """SIGTERM has come, or Ctrl-C where it is deferred: for no handler of mistakes.
 
     Attributes:
         everywhere: whether all processes end here, with a checkpoint.

@@ -1,5 +1,6 @@
 """The command as a user types it: what it prints, where it ends, and how it refuses."""
 
+from importlib import metadata
 from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
@@ -97,8 +98,9 @@ def test_it_runs_resumes_and_refuses(commands, tmp_path):
         + ([] if any("workdir" in flag for flag in flags) else [f"--workdir={tmp_path / 'x'}"])
         for flags, _ in MISTAKES.values()
     ]
-    several = [study, study, [*study, "--config.training.steps=1"], ["--help"], *wrong]
-    first, again, other, helped, *refused = commands("zsg_jax.main", *several, cwd=ROOT)
+    several = [study, study, [*study, "--config.training.steps=1"], ["--help"]]
+    several += [["--version"], *wrong]
+    first, again, other, helped, version, *refused = commands("zsg_jax.main", *several, cwd=ROOT)
     code, out, err = first
     assert code == 0, err
     assert out.startswith("report: ")
@@ -111,6 +113,7 @@ def test_it_runs_resumes_and_refuses(commands, tmp_path):
     assert "belongs to another config (training.steps is 2 there, 1 here)" in other[2]
     assert helped[0] == 0
     assert "USAGE" in helped[1]
+    assert version[:2] == (0, f"zsg_jax {metadata.version('zsg_jax')}\n")
     for (name, (_, message)), (code, out, told) in zip(MISTAKES.items(), refused, strict=True):
         assert (name, code, out) == (name, 1, "")
         (line,) = told.splitlines()

@@ -8,6 +8,7 @@ import signal
 import sys
 import traceback
 from collections.abc import Callable, Collection, Mapping, Sequence
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -17,6 +18,7 @@ from ml_collections import ConfigDict
 from zsg_jax.runtime import signals as stopping
 from zsg_jax.runtime.errors import FULL, UserError, did_you_mean, first_line
 
+VERSION = f"zsg_jax {version('zsg_jax')}"
 speaker = "zsg_jax"  # and which process it is, where others speak too
 
 
@@ -31,6 +33,7 @@ class Parser(argparse.ArgumentParser):
             allow_abbrev=False,
             formatter_class=argparse.ArgumentDefaultsHelpFormatter,
         )
+        self.add_argument("--version", action="version", version=VERSION)
         self._defaults = dict(getattr(options, "_field_defaults", {}))
         if dataclasses.is_dataclass(options):
             self._defaults = {one.name: one.default for one in dataclasses.fields(options)}
@@ -58,6 +61,9 @@ def parser(defaults: Mapping[str, Any]) -> Callable[[Sequence[str]], list[str]]:
     """
 
     def parse(argv: Sequence[str]) -> list[str]:
+        if "--version" in argv:
+            print(VERSION)
+            sys.exit(0)
         try:
             _check_overrides(argv, defaults)
             given, cleared = _split_cleared(_last_of_each(argv), defaults)

@@ -95,6 +95,12 @@ def edit_modules(folder, old, new):
     listing.write_text(listing.read_text().replace(old, new))
 
 
+def dense(folder, **changes):
+    (folder / "Dense").mkdir()
+    modules(folder, "Transformer", "Pooling", "Dense")
+    edit(folder / "Dense" / "config.json", **{"in_features": 16, "out_features": 4} | changes)
+
+
 def random_texts(count, longest, seed=0):
     rng = np.random.default_rng(seed)
     return [" ".join(rng.choice(WORDS, rng.integers(0, longest))) for _ in range(count)]
@@ -263,7 +269,19 @@ def add_token(folder):
             lambda f: edit(f / "sentence_bert_config.json", model_args={"dtype": "float16"}),
             "model_args is .*float16",
         ),
+        (
+            lambda f: edit(f / "sentence_bert_config.json", query_length=8),
+            "query_length is 8, not computed here",
+        ),
         (lambda f: edit(f / "tokenizer_config.json", truncation_side="both"), "truncation_side"),
+        (
+            lambda f: edit(f / "tokenizer_config.json", split_special_tokens=True),
+            "split_special_tokens is on",
+        ),
+        (lambda f: dense(f, use_residual=True), "use_residual is True, a key not known here"),
+        (lambda f: dense(f, activation_function="torch.nn.ELU"), "activation_function is .*ELU"),
+        (lambda f: dense(f, module_input_name="token_embeddings"), "only a pooled embedding"),
+        (lambda f: dense(f, in_features=17), "in_features is 17, but 16 numbers come before"),
         (
             lambda f: edit(f / "tokenizer_config.json", tokenizer_class="BertTokenizer"),
             "Lowercase, Whitespace and WordLevel, but transformers' BertTokenizer has",

@@ -130,6 +130,23 @@ def write_llama():
 
 
 @pytest.fixture(scope="session")
+def write_reward(write_llama):
+    """Writes a tiny reward model that reads bytes."""
+    from safetensors.numpy import load_file, save_file
+
+    from zsg_jax.data.tokenize.tokenizer import ByteTokenizer
+
+    def write(folder):
+        weights = write_llama(folder, seed=3, vocab_size=258) / "model.safetensors"
+        head = {"score.weight": np.linspace(-1, 1, 16, dtype=np.float32)[None]}
+        save_file(load_file(weights) | head, weights)
+        ByteTokenizer().save(folder)
+        return folder
+
+    return write
+
+
+@pytest.fixture(scope="session")
 def make_config(small_model):
     """Makes the config of a study of 80 rows, 10 steps an epoch, that runs in seconds."""
 

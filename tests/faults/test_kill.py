@@ -1,13 +1,20 @@
 """A run killed with SIGKILL at any moment goes on and writes the numbers it would have."""
 
+import gzip
 import json
 import signal
+import subprocess
+import sys
+from itertools import islice
 from pathlib import Path
 
 import pytest
 
 from zsg_jax.config import flatten
+from zsg_jax.evaluation.records import GENERATIONS, SCORES
 from zsg_jax.workflows import study
+
+ROOT = Path(__file__).parents[2]
 
 
 @pytest.fixture
@@ -36,34 +43,89 @@ def test_killed_again_and_again_the_metrics_are_the_same_bit_for_bit(check):
     check([("writing", 9), ("saving", 1), ("mid-row", 5), ("saved", 2)], "going on after step 8")
 
 
+@pytest.fixture
+def check_records(commands, read_metrics, tmp_path):
+    """Kills a study while it writes records of examples; gives its records, once they are equal."""
+
+    def run(config, places):
+        file = tmp_path / "config.json"
+        file.write_text(json.dumps(flatten(config)))
+        whole, killed = tmp_path / "whole", tmp_path / "killed"
+        study.run(config, whole, command="test")
+        several = ((killed, file, *place) for place in (*places, ("none", 0)))
+        *deaths, last = commands("killed", *several, cwd=Path(__file__).parent)
+        assert last[0] == 0, last[2]
+        assert [one[0] for one in deaths] == [-signal.SIGKILL] * len(places)
+        first, second = (folder / "runs" / "tmta-nft-seed0" for folder in (killed, whole))
+        assert read_metrics(first) == read_metrics(second)
+        names = [name for name in (GENERATIONS, SCORES) if (second / name).exists()]
+        records = {name: (second / name).read_bytes() for name in names}
+        assert {name: (first / name).read_bytes() for name in names} == records
+        return records
+
+    return run
+
+
 def test_killed_while_it_generates_the_records_are_the_same_byte_for_byte(
-    commands, small_config, read_metrics, tmp_path
+    small_config, check_records
 ):
-    metrics = ("loss", "rouge_unicode", "exact_match_unicode")
     config = small_config(
         **{
-            "evaluation.metrics": metrics,
+            "evaluation.metrics": ("loss", "rouge_unicode", "exact_match_unicode"),
             "evaluation.texts.decoding": "study,max_new_tokens=6,samples=2",
             "evaluation.batch_size": 8,
             "evaluation.scores_every": 2,
         }
     )
-    file = tmp_path / "config.json"
-    file.write_text(json.dumps(flatten(config)))
-    whole, killed = tmp_path / "whole", tmp_path / "killed"
     # Three batches of 8 texts at steps 0, 6 and 10, a checkpoint at 4, 8 and 10.
-    places = [("records", 2), ("records", 4), ("none", 0)]
-    study.run(config, whole, command="test")
-    *deaths, last = commands(
-        "killed", *((killed, file, *place) for place in places), cwd=Path(__file__).parent
+    records = check_records(config, [("records", 2), ("records", 4)])
+    assert records[GENERATIONS].count(b"\n") == 3 * 2 * 12
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("source", ["p3", "superni"])
+def test_killed_while_it_measures_all_there_is_of_real_rows(
+    source, assets, small_config, check_records, write_reward, tmp_path
+):
+    metrics = ("loss", "generate", "rouge", "exact_match", "reward")
+    splits = assets / "data" / "superni" / "splits" / "default"
+    sides = {f"data.{side}": str(splits / f"{side}_tasks.txt") for side in ("train", "test")}
+    if source == "p3":
+        metrics += ("choices",)
+        sides = {
+            "data.train": str(tmp_path / "train.jsonl"),
+            "data.test": str(tmp_path / "test.jsonl"),
+        }
+        with gzip.open(assets / "data" / "p3" / "train.jsonl.gz", "rt") as file:
+            Path(sides["data.train"]).write_text("".join(islice(file, 0, None, 53)))
+        script, rows = ROOT / "benchmarks" / "p3_choices.py", assets / "data/p3/test.jsonl.gz"
+        subprocess.run([sys.executable, script, rows, tmp_path / "all.jsonl"], check=True)
+        with (tmp_path / "all.jsonl").open() as file:
+            Path(sides["data.test"]).write_text("".join(islice(file, 0, None, 9)))
+    model = str(assets / "models" / "stories260k")
+    config = small_config(
+        **sides,
+        **{
+            "tokenizer": model,
+            "model.init_from": model,
+            "data.truncation": "head",
+            "data.natural_instructions.max_source": 200,
+            "data.natural_instructions.train_per_task": 20,
+            "data.natural_instructions.test_per_task": 12,
+            "arrangement.budget": 32,
+            "training.steps": 4,
+            "training.checkpoint_every": 2,
+            "evaluation.every": 2,
+            "evaluation.scores_every": 1,
+            "evaluation.batch_size": 8,
+            "evaluation.metrics": metrics,
+            "evaluation.texts.decoding": "study,max_new_tokens=8",
+            "evaluation.texts.reward_model": str(write_reward(tmp_path / "reward")),
+        },
     )
-    assert last[0] == 0, last[2]
-    assert [one[0] for one in deaths] == [-signal.SIGKILL] * 2
-    run = Path("runs") / "tmta-nft-seed0"
-    assert read_metrics(killed / run) == read_metrics(whole / run)
-    texts = (whole / run / "generations.jsonl").read_bytes()
-    assert texts.count(b"\n") == 3 * 2 * 12
-    assert (killed / run / "generations.jsonl").read_bytes() == texts
+    records = check_records(config, [("records", 2), ("records", 5)])
+    assert set(records) == {GENERATIONS} | ({SCORES} if source == "p3" else set())
+    assert all(one.count(b"\n") >= 3 * 20 for one in records.values())
 
 
 @pytest.mark.slow

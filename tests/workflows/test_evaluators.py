@@ -7,7 +7,6 @@ import numpy as np
 import pytest
 from safetensors.numpy import load_file, save_file
 
-from zsg_jax.data.tokenize.tokenizer import ByteTokenizer
 from zsg_jax.runtime.errors import UserError
 from zsg_jax.workflows import study
 
@@ -15,13 +14,9 @@ RUN = "runs/tmta-nft-seed0"
 
 
 @pytest.fixture
-def everything(small_config, write_llama, uneven, tmp_path):
+def everything(small_config, write_reward, uneven, tmp_path):
     """The config of a study with every metric, on rows that have choices."""
-    reward = write_llama(tmp_path / "reward", seed=3, vocab_size=258)
-    head = {"score.weight": np.linspace(-1, 1, 16, dtype=np.float32)[None]}
-    weights = load_file(reward / "model.safetensors")
-    save_file({**weights, **head}, reward / "model.safetensors")
-    ByteTokenizer().save(reward)
+    reward = write_reward(tmp_path / "reward")
     rows = [json.loads(line) for line in Path(uneven["data.test"]).read_text().splitlines()]
     test = tmp_path / "test.jsonl"
     with test.open("w") as file:

@@ -184,7 +184,7 @@ def _checkpoints(
         reading = Reading(known.tokenizer, form)
         origin = find_origin(study, reading.tokenizer, workdir)
         tests = _tests(config, reading, options.output, stack)
-    trainer = make_trainer(study, reading.tokenizer, mesh, origin)
+    trainer = make_trainer(_untrained(study, mesh), reading.tokenizer, mesh, origin)
     scheduled = make_evaluators(config, tests, reading, trainer, origin)
     for run in runs:
         found = trained.checkpoints(run, "--checkpoint").whole(run.step)
@@ -195,6 +195,14 @@ def _checkpoints(
             options.output / run.name,
             partial(_measure, scheduled, params, step),
         )
+
+
+def _untrained(config: ConfigDict, mesh: Mesh) -> ConfigDict:
+    """The config with steps that any mesh takes, since none is trained."""
+    config = config.copy_and_resolve_references()
+    config.training.batch_size = sharding.row_devices(mesh)
+    config.training.micro_batch_size = None
+    return config
 
 
 def _measure(
@@ -225,7 +233,7 @@ def _model(options: EvaluateOptions, mesh: Mesh, stack: ExitStack) -> Subject:
     config.data.max_length = config.evaluation.max_length
     reading = Reading(tokenizer, make_form(config, tokenizer, folder))
     origin = find_origin(config, tokenizer, options.output)
-    trainer = make_trainer(config, tokenizer, mesh, origin)
+    trainer = make_trainer(_untrained(config, mesh), tokenizer, mesh, origin)
     tests = _tests(config, reading, options.output, stack)
     scheduled = make_evaluators(config, tests, reading, trainer, origin)
 

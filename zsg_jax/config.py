@@ -40,6 +40,10 @@ def default_config() -> ConfigDict:
     # How examples become text: "study" (User: … / Assistant: …), "chat" (the chat template of the
     # tokenizer's folder) or a Jinja file. An example that a template does not fit is a bad record.
     data.template = "study"
+    # What a chat template is given besides, as "enable_thinking=false"; and whether an empty block
+    # of thought that it writes before an answer is there to "learn" or to "mask".
+    data.template_args = ""
+    data.empty_thoughts = "learn"
     # False tokenizes the study's "User: …", "Assistant: " and answer apart, as the study does; True
     # as one text, in which a token may join the blank before an answer with its first word.
     data.join_tokens = False

@@ -87,7 +87,13 @@ def open_pool(config: ConfigDict, workdir: Path, stack: ExitStack) -> tuple[Read
 def make_form(config: ConfigDict, tokenizer: Tokenizer, folder: str) -> prompts.Form:
     """How examples are put into tokens; `folder` is the tokenizer's, or its name."""
     return prompts.Form(
-        template=jinja.load(config.data.template, folder, tokenizer.special_tokens),
+        template=jinja.load(
+            config.data.template,
+            folder,
+            tokenizer.special_tokens,
+            jinja.parse_arguments(config.data.template_args),
+        ),
+        thoughts=config.data.empty_thoughts,
         answers=config.data.answers,
         truncation=config.data.truncation,
         max_answer=config.data.max_answer,

@@ -12,8 +12,8 @@ from zsg_jax.data.formats.natural_instructions.options import PROMPT_SCHEMAS, RE
 from zsg_jax.data.schemas.registry import AUTO, SCHEMAS
 from zsg_jax.data.sources import REWRITES
 from zsg_jax.data.splits import check_split
-from zsg_jax.data.tokenize.encode import ANSWERS
-from zsg_jax.data.tokenize.jinja import CHAT, STUDY
+from zsg_jax.data.tokenize.encode import ANSWERS, THOUGHTS
+from zsg_jax.data.tokenize.jinja import CHAT, STUDY, parse_arguments
 from zsg_jax.data.tokenize.truncation import TRUNCATIONS
 from zsg_jax.data.views import choose_view
 from zsg_jax.evaluation.decoding import parse as parse_decoding
@@ -35,6 +35,7 @@ _CHOICES: dict[str, tuple[str, ...]] = {
     "data.natural_instructions.schema": PROMPT_SCHEMAS,
     "data.natural_instructions.reference": REFERENCES,
     "data.answers": ANSWERS,
+    "data.empty_thoughts": THOUGHTS,
     "data.truncation": TRUNCATIONS,
     "similarity.dtype": DTYPES,
     "similarity.distance": DISTANCES,
@@ -168,6 +169,12 @@ def _check_data(given: dict[str, Any]) -> None:
         f"{setting('data.join_tokens')} is of the study's form, but "
         f"{_told(given, 'data.template')}; leave it out",
     )
+    check(
+        given["data.template"] != STUDY or not given["data.template_args"],
+        f"config.data.template_args={given['data.template_args']!r} is of chat templates, but "
+        f'data.template="{STUDY}"; leave it out',
+    )
+    parse_arguments(given["data.template_args"])
     made = [given[f"data.{side}"] == REWRITES for side in ("train", "test")]
     check(
         made[0] == made[1],

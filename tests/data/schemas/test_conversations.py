@@ -4,6 +4,7 @@ from hypothesis import strategies as st
 
 from zsg_jax.data.formats.jsonl import Refused
 from zsg_jax.data.instance import Turn
+from zsg_jax.data.schemas.conversations import messages
 from zsg_jax.data.schemas.conversations import sharegpt as turns
 from zsg_jax.data.schemas.conversations import sharegpt_left_out as left_out
 
@@ -66,3 +67,22 @@ def test_a_bad_record_is_refused_with_its_reason(name):
     with pytest.raises(Refused) as caught:
         turns(record)
     assert reason in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        ("reasoning_content", "hm"),
+        ("tool_calls", [{"id": 1}]),
+        ("name", "Ann"),
+        ("weight", 0),
+        ("train", False),
+    ],
+)
+def test_fields_that_change_what_is_written_or_learned_are_refused(field, value):
+    for name, who, what in (("messages", "role", "content"), ("conversations", "from", "value")):
+        said = [{who: "user", what: "a"}, {who: "assistant", what: "b"}]
+        read = messages if name == "messages" else turns
+        assert read({name: [said[0], said[1] | {field: None if value else 1}]})
+        with pytest.raises(Refused, match=rf'"{name}\[1\]\.{field}" '):
+            read({name: [said[0], said[1] | {field: value}]})

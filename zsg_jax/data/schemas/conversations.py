@@ -38,9 +38,32 @@ def role_and_content(name: str, value: Any) -> list[Message]:
         for key in ("role", "content"):
             if key not in message:
                 raise Refused(f'"{name}[{number}].{key}" is missing')
+        _refuse_unread(f"{name}[{number}]", message)
         check_text(f"{name}[{number}].content", message["content"])
         found.append(Message(f"{name}[{number}].role", message["role"], message["content"]))
     return found
+
+
+# Fields that chat templates write, and by which trainers leave an answer out of the loss.
+_WRITTEN = ("name", "reasoning", "reasoning_content", "thinking", "tool_calls", "tool_call_id")
+_WRITTEN += ("function_call",)
+_UNLEARNED = ("weight", "train", "training")
+
+
+def _refuse_unread(name: str, message: Mapping[str, Any]) -> None:
+    """Raises Refused for a field that would change what is written or learned of a message."""
+    for key in _WRITTEN:
+        if message.get(key):
+            raise Refused(
+                f'"{name}.{key}" holds what a chat template may write, and is not read; take it '
+                "out of the row, or write it into the content"
+            )
+    for key in _UNLEARNED:
+        if key in message and message[key] in (0, False):
+            raise Refused(
+                f'"{name}.{key}" is {message[key]!r}, so that this turn is not to be learned; end '
+                "the row before it, or pass --config.data.answers=last and leave the key out"
+            )
 
 
 def sharegpt(record: Mapping[str, Any]) -> tuple[Turn, ...]:
@@ -62,6 +85,7 @@ def sharegpt(record: Mapping[str, Any]) -> tuple[Turn, ...]:
         for key in (who, what):
             if key not in message:
                 raise Refused(f'"{name}.{key}" is missing')
+        _refuse_unread(name, message)
         role = message[who]
         if not isinstance(role, str) or role not in ROLES:
             raise Refused(f'"{name}.{who}" is {role!r}, which is none of {", ".join(ROLES)}')

@@ -8,7 +8,14 @@ Where the template has `{% generation %}` blocks, they say what is learned. Else
 what the template writes after the prompt: its words must follow at once, white space aside, and how
 the text with the answer ends must be how the whole text goes on. The mask then runs from there to
 the end of what closes the answer (<|im_end|>, <|eot_id|>, </s>), without white space behind that,
-which belongs to the next turn. Whatever fails one of these is `Unfit`, and no guess is made.
+which belongs to the next turn. Where nothing closes it, as in GLM-4, that is the special token that
+the next turn would begin with, at which generation stops. Between prompt and words may stand what a
+model writes before it answers: an empty block of thought, learned or masked by choice, or the head
+of a channel (gpt-oss). Whatever fails one of these is `Unfit`, and no guess is made.
+
+A template that writes earlier turns otherwise than the last, as those do that take thoughts out,
+shows inference another text than any earlier answer was learned under: of a conversation with
+several answers, only the last can then be learned.
 """
 
 import itertools
@@ -30,6 +37,9 @@ from zsg_jax.runtime.settings import setting
 _OPEN, _NUMBER_END, _CLOSE = "\ufdd2", "\ufdd3", "\ufdd4"
 _SIGNS = re.compile(f"{_OPEN}([0-9]+){_NUMBER_END}|([{_CLOSE}{MARK}{MARK_END}])")
 _RESERVED = re.compile(f"[{MARK}-{_CLOSE}]")
+# What a model writes before an answer's words; a thought may have been begun by the prompt.
+_THOUGHT = re.compile(r"\s*(?:<([a-z_:]+)>)?\s*</((?:seed:)?think(?:ing)?|thought|reasoning)>\s*")
+_CHANNEL = re.compile(r"\s*<\|channel\|>\w+<\|message\|>")
 _WRONG_PROMPT = "its prompt for {} is not how the text with that answer begins"
 
 
@@ -68,10 +78,21 @@ class Rendering(NamedTuple):
         return [(start, end) for _, start, end in self.words or ()]
 
 
-def render(turns: Sequence[Turn], template: ChatTemplate, answers: str) -> Rendering:
-    """Renders a conversation and finds its answers; `answers` is "all" or "last".
+def render(
+    turns: Sequence[Turn],
+    template: ChatTemplate,
+    answers: str,
+    special_texts: Sequence[str] = (),
+    thoughts: str = "learn",
+) -> Rendering:
+    """Renders a conversation and finds its answers.
 
     One that ends in a user's turn gets the generation prompt, its last answer being yet to come.
+
+    Args:
+        answers: "all" or "last".
+        special_texts: special tokens that may close an answer.
+        thoughts: "learn" or "mask", of empty blocks of thought before an answer.
 
     Raises:
         Unfit: with the reason.
@@ -93,7 +114,11 @@ def render(turns: Sequence[Turn], template: ChatTemplate, answers: str) -> Rende
                     raise Unfit(_WRONG_PROMPT.format(which) + ("" if last else _last_alone()))
                 learned = _take_marked(prompt, text, marked, which)
             else:
-                learned = [_find_answer(messages, turn, template, text, prompt, which)]
+                span, closing = _find_answer(
+                    messages, turn, template, text, prompt, which, special_texts, thoughts
+                )
+                text += closing
+                learned = [span]
             found.append(Answer(len(prompt), learned))
     if answers == "all" and marked and template.marks_answers:
         raise Unfit("its {% generation %} blocks mark what is no answer")
@@ -102,7 +127,7 @@ def render(turns: Sequence[Turn], template: ChatTemplate, answers: str) -> Rende
 
 def _take_marked(prompt: str, text: str, marked: list[Span], which: str) -> list[Span]:
     """Takes the blocks of an answer, those behind its prompt, off the end of `marked`."""
-    taken = [span for span in marked if span[0] >= len(prompt)]
+    taken = [span for span in marked if span[1] > len(prompt)]
     del marked[len(marked) - len(taken) :]
     if not taken:
         raise Unfit(f"its {{% generation %}} blocks hold nothing of {which}")
@@ -112,6 +137,7 @@ def _take_marked(prompt: str, text: str, marked: list[Span], which: str) -> list
             f"between its prompt and what it marks of {which} it writes {between[:40]!r}; begin "
             "the {% generation %} block there"
         )
+    # What a block marks of the prompt, such as the head of the turn, nobody is asked to write.
     return [(len(prompt), taken[0][1]), *taken[1:]]
 
 
@@ -122,8 +148,14 @@ def _find_answer(
     text: str,
     prompt: str,
     which: str,
-) -> Span:
-    """The characters of the answer in `turn`, where the template has no blocks."""
+    special_texts: Sequence[str],
+    thoughts: str,
+) -> tuple[Span, str]:
+    """The characters of the answer in `turn`, where the template has no blocks.
+
+    Returns:
+        They, and what `text` must go on with so that they are closed.
+    """
     last = turn == len(messages) - 1
     whole = text if last else _write(messages[: turn + 1], template)[0]
     if not text.startswith(whole):
@@ -135,14 +167,41 @@ def _find_answer(
         raise Unfit(_WRONG_PROMPT.format(which))
     rest, answer = whole[len(prompt) :], messages[turn]["content"].strip()
     lead = len(rest) - len(rest.lstrip())
+    thought = 0
+    if not rest.startswith(answer, lead):
+        thought, lead = _before_words(prompt, rest)
     if not rest.startswith(answer, lead):
         raise Unfit(
             f"between its prompt and the words of {which} it writes {rest[lead : lead + 40]!r}, of "
             "which nobody says whether it is learned; mark the answer with {% generation %}"
         )
-    if not rest[lead + len(answer) :].strip():
+    begin = len(prompt) + (thought if thoughts == "mask" else 0)
+    if rest[lead + len(answer) :].strip():
+        return (begin, len(prompt) + len(rest.rstrip())), ""
+    closing = _closing(messages[: turn + 1], template, special_texts)
+    if not closing or not (last or text.startswith(closing, len(whole))):
         raise Unfit(f"it closes {which} with no token to stop at; write {{{{ eos_token }}}} there")
-    return len(prompt), len(prompt) + len(rest.rstrip())
+    return (begin, len(whole) + len(closing)), closing if last else ""
+
+
+def _before_words(prompt: str, rest: str) -> tuple[int, int]:
+    """How many characters of `rest` are an empty thought, and how many stand before the words."""
+    block = _THOUGHT.match(rest)
+    if block and (block[1] == block[2] or prompt.rstrip().endswith(f"<{block[2]}>")):
+        return block.end(), block.end()
+    channel = _CHANNEL.match(rest)
+    return 0, channel.end() if channel else len(rest) - len(rest.lstrip())
+
+
+def _closing(
+    messages: list[dict[str, str]], template: ChatTemplate, special_texts: Sequence[str]
+) -> str:
+    """The special token, and white space before it, that a turn after the last would begin with."""
+    last = {**messages[-1], "content": messages[-1]["content"] + _CLOSE}
+    signed = template.render([*messages[:-1], last, {"role": "user", "content": "a"}])
+    after = signed.rpartition(_CLOSE)[2]
+    begins = [one for one in special_texts if after.lstrip().startswith(one)]
+    return after[: len(after) - len(after.lstrip()) + len(max(begins, key=len))] if begins else ""
 
 
 def _write(
@@ -167,9 +226,10 @@ def _find_words(
             plain, _, words = _write(signed, template)
         except Unfit:
             return None
-        # A template that looks into the contents may write another text when signs stand in them.
+        # A template that looks into the contents may write another text when signs stand in them,
+        # and one that takes a thought out takes its sign along.
         if plain == text:
-            return words
+            return None if any(start < 0 for _, start, _ in words) else words
     return None
 
 
@@ -180,8 +240,8 @@ def _take_signs(
     parts: list[str] = []
     marked: list[tuple[int, int]] = []
     words: list[tuple[int, int, int]] = []
-    place = read = start = 0
-    turn = word = 0
+    place = read = start = turn = 0
+    word = -1
     for sign in _SIGNS.finditer(signed):
         parts.append(signed[read : sign.start()])
         place += sign.start() - read
@@ -190,6 +250,7 @@ def _take_signs(
             turn, word = int(sign[1]), place
         elif sign[2] == _CLOSE:
             words.append((turn, word, place))
+            word = -1
         elif sign[2] == MARK:
             start = place
         elif place > start:
@@ -202,6 +263,7 @@ def tokenized(
     tokenizer: Tokenizer,
     template: ChatTemplate,
     answers: str,
+    thoughts: str = "learn",
 ) -> list[TokenizedExample | Unfit]:
     """Renders and tokenizes conversations; one that the template does not fit gives the reason."""
     rendered: list[Rendering | Unfit] = []
@@ -209,7 +271,7 @@ def tokenized(
     plain: list[list[Span]] = []
     for turns in conversations:
         try:
-            one = render(turns, template, answers)
+            one = render(turns, template, answers, tokenizer.special_texts, thoughts)
             if one.words is None:
                 _refuse_spelled(turns, tokenizer)
         except Unfit as reason:

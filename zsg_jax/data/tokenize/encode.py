@@ -15,6 +15,7 @@ from zsg_jax.data.tokenize.truncation import Fitted, TokenizedExample, Unfit, fi
 from zsg_jax.runtime.errors import UserError
 
 ANSWERS = ("all", "last")
+LEARN, MASK = THOUGHTS = ("learn", "mask")
 
 
 class Form(NamedTuple):
@@ -25,6 +26,8 @@ class Form(NamedTuple):
         answers: which of a conversation's answers carry loss, "all" or "last".
         truncation: one of `truncation.TRUNCATIONS`.
         max_answer: tokens at most of an answer with what closes it; None: as many as there are.
+        thoughts: whether the empty block of thought that a template puts before an answer is
+            learned with it, "learn", or carries no loss, "mask".
         join: of the study's form, whether a prompt and its answer are tokenized as one text.
     """
 
@@ -32,6 +35,7 @@ class Form(NamedTuple):
     answers: str = "all"
     truncation: str = "tail"
     max_answer: int | None = None
+    thoughts: str = LEARN
     join: bool = False
 
     @property
@@ -188,4 +192,4 @@ def _tokenized(
 ) -> Sequence[TokenizedExample | Unfit]:
     if form.template is None:
         return study.tokenized(conversations, tokenizer, form.answers, form.join)
-    return chat.tokenized(conversations, tokenizer, form.template, form.answers)
+    return chat.tokenized(conversations, tokenizer, form.template, form.answers, form.thoughts)

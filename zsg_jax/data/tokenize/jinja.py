@@ -11,10 +11,11 @@ import json
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import jinja2
-from jinja2 import nodes
+from jinja2 import meta, nodes
 from jinja2.ext import Extension, loopcontrols
 from jinja2.parser import Parser
 from jinja2.runtime import Macro
@@ -32,6 +33,8 @@ SECONDS = 20.0
 # Characters that Unicode keeps for use inside a program: they stand around what must be found
 # again in a rendered text, the span of a {% generation %} block and, in `chat`, a turn's words.
 MARK, MARK_END = "\ufdd0", "\ufdd1"
+# What every template is given, besides special tokens.
+_GIVEN = ("messages", "tools", "documents", "add_generation_prompt", "strftime_now")
 # Stands where a template would write today's date.
 _DATE = "\ufdd5"
 _DATED = (
@@ -49,11 +52,21 @@ class ChatTemplate:
         marks_answers: whether it has `{% generation %}` blocks.
     """
 
-    def __init__(self, source: str, name: str, special_tokens: Mapping[str, str]) -> None:
-        """Compiles `source`; `special_tokens` are variables, as {"bos_token": "<s>"}.
+    def __init__(
+        self,
+        source: str,
+        name: str,
+        special_tokens: Mapping[str, str],
+        arguments: Mapping[str, Any] = MappingProxyType({}),
+    ) -> None:
+        """Compiles `source`.
+
+        Args:
+            special_tokens: variables, as {"bos_token": "<s>"}.
+            arguments: more of them, as {"enable_thinking": False}.
 
         Raises:
-            UserError: if it is no Jinja template.
+            UserError: if it is no Jinja template, or reads no variable of an argument's name.
         """
         environment = _environment()
         try:
@@ -68,7 +81,15 @@ class ChatTemplate:
             for block in tree.find_all(nodes.CallBlock)
         )
         self.name = name
-        self._variables = dict(special_tokens)
+        free = meta.find_undeclared_variables(tree) - {*special_tokens, *_GIVEN}
+        for argument in arguments:
+            if argument not in free:
+                read = ", ".join(sorted(free)) or "none"
+                raise UserError(
+                    f"data.template_args: {name} reads no variable {argument!r} (it reads: {read})"
+                    + did_you_mean(argument, free)
+                )
+        self._variables: dict[str, Any] = dict(special_tokens) | dict(arguments)
         self._asks_date = "strftime_now" in source
         content = json.dumps([source, self._variables], sort_keys=True).encode()
         self.fingerprint = hashlib.sha256(content).hexdigest()
@@ -135,14 +156,39 @@ def _reason(error: Exception) -> str:
     return f"it fails: {type(error).__name__}: {told}"
 
 
+def parse_arguments(text: str) -> dict[str, Any]:
+    """Reads "NAME=VALUE,NAME=VALUE", as "enable_thinking=false"; what is no JSON value is a text.
+
+    Raises:
+        UserError: for what is no such list, or gives one name twice.
+    """
+    found: dict[str, Any] = {}
+    for part in filter(None, map(str.strip, text.split(","))):
+        name, sign, value = (piece.strip() for piece in part.partition("="))
+        if not (sign and name.isidentifier() and value) or name in found:
+            raise UserError(
+                f"data.template_args={text!r}: {part!r} is no NAME=VALUE, or given twice; give the "
+                "like of enable_thinking=false"
+            )
+        try:
+            found[name] = json.loads(value.lower() if value in ("True", "False") else value)
+        except ValueError:
+            found[name] = value
+    return found
+
+
 def load(
-    template: str, tokenizer: str | Path, special_tokens: Mapping[str, str]
+    template: str,
+    tokenizer: str | Path,
+    special_tokens: Mapping[str, str],
+    arguments: Mapping[str, Any] = MappingProxyType({}),
 ) -> ChatTemplate | None:
     """The template that `data.template` names; None for "study".
 
     Args:
         template: "study", "chat" for the template in the folder `tokenizer`, or a Jinja file.
         special_tokens: of the tokenizer, by name.
+        arguments: what else the template is given.
 
     Raises:
         UserError: if there is none, or it is broken.
@@ -150,7 +196,7 @@ def load(
     if template == STUDY:
         return None
     if template == CHAT:
-        return ChatTemplate(*_of_folder(Path(tokenizer)), special_tokens)
+        return ChatTemplate(*_of_folder(Path(tokenizer)), special_tokens, arguments)
     path = Path(template)
     if not path.is_file():
         raise UserError(
@@ -158,7 +204,7 @@ def load(
             f'"{CHAT}" for the tokenizer\'s own, or '
             f'"{STUDY}"{did_you_mean(template, (STUDY, CHAT))}'
         )
-    return ChatTemplate(_text(path), str(path), special_tokens)
+    return ChatTemplate(_text(path), str(path), special_tokens, arguments)
 
 
 def _of_folder(folder: Path) -> tuple[str, str]:

@@ -45,8 +45,9 @@ def role_and_content(name: str, value: Any) -> list[Message]:
 
 
 # Fields that chat templates write, and by which trainers leave an answer out of the loss.
-_WRITTEN = tuple(
-    "name reasoning reasoning_content thinking tool_calls tool_call_id function_call".split()
+_WRITTEN = (
+    *("name", "reasoning", "reasoning_content", "thinking"),
+    *("tool_calls", "tool_call_id", "function_call"),
 )
 _UNLEARNED = ("weight", "train", "training")
 

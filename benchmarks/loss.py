@@ -20,6 +20,7 @@ import numpy as np
 import optax
 
 from zsg_jax.models import loss
+from zsg_jax.models.head import Head
 
 VOCABULARIES = (32_000, 128_256, 151_936)
 
@@ -74,7 +75,7 @@ def _whole(x: jax.Array, head: jax.Array, ids: jax.Array) -> jax.Array:
 
 
 def _in_parts(x: jax.Array, head: jax.Array, ids: jax.Array, *, words: int) -> jax.Array:
-    return loss.token_losses(x, head, ids, words)[:, :-1].mean()
+    return loss.token_losses(x, Head(head), ids, words)[:, :-1].mean()
 
 
 if __name__ == "__main__":

@@ -42,9 +42,10 @@ ROWS = [
 def make(family, tokenizer=BYTES, **changes):
     """A small random model whose layers show."""
     shape = {"num_layers": 2, "hidden_size": 32, "intermediate_size": 48}
-    if family == "mistral":
-        shape["windows"] = (5,)
     made = FAMILIES[family].sized("tiny", tokenizer.vocab_size, 128)
+    if family != "gpt2":
+        shape["windows"] = tuple(window and 5 for window in made.windows)
+        shape["num_layers"] = max(2, made.period)
     model = dataclasses.replace(made, **shape | changes)
     rng = np.random.default_rng(1)
     params = jax.tree_util.tree_map_with_path(

@@ -33,9 +33,11 @@ def make(family, lora=None, **changes):
     shape = {"num_layers": 2, "hidden_size": 32, "intermediate_size": 48}
     if family != "gpt2":
         shape["head_dim"] = 8
-    if family == "mistral":
-        shape["windows"] = (5,)
-    model = dataclasses.replace(FAMILIES[family].sized("tiny", WORDS, 80), **shape | changes)
+    model = FAMILIES[family].sized("tiny", WORDS, 80)
+    if family != "gpt2":
+        shape["windows"] = tuple(window and 5 for window in model.windows)
+        shape["num_layers"] = max(2, model.period)
+    model = dataclasses.replace(model, **shape | changes)
     graphdef, shapes = abstract(model, lora=lora)
     rng = np.random.default_rng(1)
     params = jax.tree_util.tree_map_with_path(

@@ -5,6 +5,7 @@ import pytest
 
 from zsg_jax.data.tokenize.examples import Examples
 from zsg_jax.evaluation.loss import LossEvaluator
+from zsg_jax.models.head import Head
 from zsg_jax.runtime.errors import UserError
 from zsg_jax.training import sharding
 
@@ -13,7 +14,7 @@ VOCAB = 11
 
 def hidden(params, tokens, positions, segment_ids):
     """A bigram table for a model, so that the loss can be written down by hand."""
-    return params["norm"]["scale"][tokens], jnp.eye(VOCAB)
+    return params["norm"]["scale"][tokens], Head(jnp.eye(VOCAB))
 
 
 def examples(lengths, rng):

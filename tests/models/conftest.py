@@ -27,9 +27,12 @@ def tiny():
         shape = {"num_layers": 2, "hidden_size": 16, "intermediate_size": 24}
         if family != "gpt2":
             shape["head_dim"] = 4
-        if family == "mistral":
-            shape["windows"] = (5,)
-        model = dataclasses.replace(FAMILIES[family].sized("tiny", 37, 64), **shape | changes)
+        model = FAMILIES[family].sized("tiny", 37, 64)
+        if family != "gpt2":
+            # Windows that show, and a layer of each kind.
+            shape["windows"] = tuple(window and 5 for window in model.windows)
+            shape["num_layers"] = max(2, model.period)
+        model = dataclasses.replace(model, **shape | changes)
         graphdef, shapes = abstract(model, compute, lora)
         rng = np.random.default_rng(0)
         # Norms start at 1 and biases at 0, which would hide that two were swapped or left out.
@@ -67,6 +70,8 @@ ROTARY = {
     "max_position_embeddings": 32,
     "head_dim": 4,
 }
+YARN = {"rope_type": "yarn", "factor": 4.0, "original_max_position_embeddings": 16}
+LAYERS = ["sliding_attention", "sliding_attention", "full_attention"] * 4
 GPT2 = {"vocab_size": 11, "n_embd": 8, "n_layer": 2, "n_head": 2, "n_positions": 32}
 
 
@@ -78,6 +83,19 @@ def configs():
         "mistral": {**ROTARY, "model_type": "mistral", "sliding_window": 3},
         "qwen2": {**ROTARY, "model_type": "qwen2", "head_dim": None},
         "qwen3": {**ROTARY, "model_type": "qwen3", "tie_word_embeddings": True},
+        "ministral": {**ROTARY, "model_type": "ministral", "sliding_window": 3}
+        | {"layer_types": LAYERS[:11], "rope_parameters": {**YARN, "rope_theta": 100.0}},
+        "smollm3": {**ROTARY, "model_type": "smollm3", "no_rope_layers": [1, 0] * 5 + [1]},
+        "olmo2": {**ROTARY, "model_type": "olmo2"},
+        "olmo3": {**ROTARY, "model_type": "olmo3", "rope_scaling": YARN},
+        "gemma2": {**ROTARY, "model_type": "gemma2", "attn_logit_softcapping": None},
+        "gemma3_text": {**ROTARY, "model_type": "gemma3_text", "rope_local_base_freq": 100.0},
+        "phi3": {
+            **ROTARY,
+            "model_type": "phi3",
+            "partial_rotary_factor": 0.5,
+            "auto_map": {"a": "b"},
+        },
         "gpt2": {**GPT2, "model_type": "gpt2", "resid_pdrop": 0.3},
     }
 
@@ -87,7 +105,8 @@ def _rotary_shapes(config):
     heads, kv = config["num_attention_heads"], config["num_key_value_heads"]
     H, family = config["head_dim"] or D // heads, config["model_type"]
     shapes = {"model.embed_tokens.weight": (V, D), "model.norm.weight": (D,)}
-    if not config.get("tie_word_embeddings"):
+    tied = family in ("gemma2", "gemma3_text", "smollm3")
+    if not config.get("tie_word_embeddings", tied):
         shapes["lm_head.weight"] = (V, D)
     for i in range(config["num_hidden_layers"]):
         layer = f"model.layers.{i}"
@@ -103,7 +122,32 @@ def _rotary_shapes(config):
         if family == "qwen3":
             for name in ("q_norm", "k_norm"):
                 shapes[f"{layer}.self_attn.{name}.weight"] = (H,)
+        _change(shapes, family, layer, (D, F, H, heads, kv))
     return shapes
+
+
+def _change(shapes, family, layer, sizes):
+    """What a layer has otherwise than Llama's."""
+    D, F, H, heads, kv = sizes
+    attention, mlp = f"{layer}.self_attn", f"{layer}.mlp"
+    if family == "phi3":
+        for name in ("q", "k", "v"):
+            del shapes[f"{attention}.{name}_proj.weight"]
+        for name in ("gate", "up"):
+            del shapes[f"{mlp}.{name}_proj.weight"]
+        shapes[f"{attention}.qkv_proj.weight"] = ((heads + 2 * kv) * H, D)
+        shapes[f"{mlp}.gate_up_proj.weight"] = (2 * F, D)
+    if family in ("olmo2", "olmo3"):
+        del shapes[f"{layer}.input_layernorm.weight"]
+        shapes[f"{layer}.post_feedforward_layernorm.weight"] = (D,)
+        shapes[f"{attention}.q_norm.weight"] = (heads * H,)
+        shapes[f"{attention}.k_norm.weight"] = (kv * H,)
+    if family in ("gemma2", "gemma3_text"):
+        for name in ("pre", "post"):
+            shapes[f"{layer}.{name}_feedforward_layernorm.weight"] = (D,)
+    if family == "gemma3_text":
+        for name in ("q_norm", "k_norm"):
+            shapes[f"{attention}.{name}.weight"] = (H,)
 
 
 def _gpt2_shapes(config):

@@ -126,7 +126,7 @@ def test_logits_equal_a_naive_float64_model(changes, segments, forward):
         ),
         (lambda: FAMILIES["llama"].sized("tiny", 512), "'tiny' has no max_positions"),
         (lambda: make(num_heads=3), "num_heads=3 is no multiple of num_kv_heads=2"),
-        (lambda: make(head_dim=5), "head_dim=5 is odd"),
+        (lambda: make(head_dim=5), "head_dim=5 and rope_share=1.0 turn an odd"),
         (lambda: make(num_layers=0), "num_layers=0; give a whole number"),
         (lambda: make(vocab_size=True), "vocab_size=True"),
         (lambda: make(windows=(0,)), r"windows=\(0,\); give whole numbers"),

@@ -34,6 +34,15 @@ LLAMA3 = {
     "high_freq_factor": 4.0,
     "original_max_position_embeddings": 24,
 }
+YARN = {
+    "rope_type": "yarn",
+    "factor": 4.0,
+    "original_max_position_embeddings": 16,
+    "rope_theta": 100.0,
+}
+PLAIN = {"rope_type": "default"}
+# Layers of both kinds, in no regular order.
+LAYERS = ["sliding_attention", "full_attention", "sliding_attention"]
 # The name of transformers' classes, and values that use each feature of the family.
 CASES = {
     "llama3 scaled": ("Llama", {**ROTARY, "rope_parameters": {"rope_theta": 30.0, **LLAMA3}}),
@@ -48,6 +57,58 @@ CASES = {
     "mistral window": ("Mistral", {**ROTARY, "sliding_window": 5, "head_dim": 6}),
     "qwen2 tied": ("Qwen2", {**ROTARY, "rms_norm_eps": 1e-2, "tie_word_embeddings": True}),
     "qwen3": ("Qwen3", {**ROTARY, "head_dim": 8}),
+    "qwen2 yarn": ("Qwen2", {**ROTARY, "rope_parameters": YARN}),
+    "llama yarn": (
+        "Llama",
+        {
+            **ROTARY,
+            "rope_parameters": YARN
+            | {"beta_fast": 8.0, "mscale": 2.0, "mscale_all_dim": 0.5, "truncate": False},
+        },
+    ),
+    "ministral": (
+        "Ministral",
+        {**ROTARY, "head_dim": 6, "sliding_window": 5, "num_hidden_layers": 3}
+        | {"layer_types": LAYERS, "rope_parameters": YARN},
+    ),
+    "smollm3": (
+        "SmolLM3",
+        {**ROTARY, "no_rope_layers": [1, 0, 1], "num_hidden_layers": 3}
+        | {"rope_parameters": {**PLAIN, "rope_theta": 50.0}},
+    ),
+    "olmo2": ("Olmo2", {**ROTARY, "rope_parameters": {**PLAIN, "rope_theta": 50.0}}),
+    "olmo3": (
+        "Olmo3",
+        {**ROTARY, "num_hidden_layers": 3, "sliding_window": 5, "layer_types": LAYERS}
+        | {
+            "rope_parameters": {
+                "full_attention": YARN,
+                "sliding_attention": {**PLAIN, "rope_theta": 100.0},
+            }
+        },
+    ),
+    "gemma2": (
+        "Gemma2",
+        {**ROTARY, "head_dim": 6, "num_hidden_layers": 3, "sliding_window": 5}
+        | {"query_pre_attn_scalar": 9, "attn_logit_softcapping": 2.0, "tie_word_embeddings": True}
+        | {"final_logit_softcapping": 3.0, "rope_parameters": {**PLAIN, "rope_theta": 50.0}},
+    ),
+    "gemma3_text": (
+        "Gemma3Text",
+        {**ROTARY, "head_dim": 6, "num_hidden_layers": 3, "sliding_window": 5}
+        | {"query_pre_attn_scalar": 9, "layer_types": LAYERS, "tie_word_embeddings": True}
+        | {
+            "rope_parameters": {
+                "full_attention": {"rope_type": "linear", "factor": 3.0, "rope_theta": 100.0},
+                "sliding_attention": {**PLAIN, "rope_theta": 10.0},
+            }
+        },
+    ),
+    "phi3": (
+        "Phi3",
+        {**ROTARY, "sliding_window": 5, "hidden_size": 32}
+        | {"rope_parameters": {**PLAIN, "rope_theta": 50.0, "partial_rotary_factor": 0.5}},
+    ),
     "gpt2": (
         "GPT2",
         {"vocab_size": 37, "n_embd": 12, "n_inner": 20, "n_layer": 2, "n_head": 3}
@@ -55,7 +116,7 @@ CASES = {
     ),
 }
 # A family's gradients are compared once.
-WITHOUT_GRADIENTS = ("llama linear tied",)
+WITHOUT_GRADIENTS = ("llama linear tied", "qwen2 yarn", "llama yarn", "ministral", "smollm3")
 LENGTH = 23
 
 
@@ -66,12 +127,15 @@ def random_theirs(name, folder, shard_size="5GB"):
     family, values = CASES[name]
     torch.manual_seed(0)
     head = "LMHeadModel" if family == "GPT2" else "ForCausalLM"
-    config = getattr(transformers, f"{family}Config")(**values)
-    model = getattr(transformers, family + head)(config).eval()
+    # One of their own would lie beyond these words, or have no gradient.
+    config = getattr(transformers, f"{family}Config")(**{"pad_token_id": None, **values})
+    if "attn_logit_softcapping" in values:
+        config._attn_implementation = "eager"  # their other ways leave the soft cap out
+    model = getattr(transformers, family.removesuffix("Text") + head)(config).eval()
     # Norms start at 1 and biases at 0, which would hide that two were swapped or left out.
     with torch.no_grad():
         for path, parameter in model.named_parameters():
-            norm = parameter.ndim == 1 and path.endswith("weight")
+            norm = parameter.ndim == 1 and path.endswith("weight") and "Gemma" not in family
             parameter.normal_(float(norm), 0.3)
     model.save_pretrained(folder, max_shard_size=shard_size)
     return torch, model
@@ -112,8 +176,9 @@ def same_gradients(grads, theirs, folder, config):
     for path, leaf in jax.tree.leaves_with_path(grads):
         for place in places[jax.tree_util.keystr(path, simple=True, separator=".")]:
             found = theirs[place.name].grad.numpy()
-            found = np.split(found.T if place.transposed else found, place.parts, -1)[place.part]
             ours = leaf if place.layer is None else leaf[place.layer]
+            found = found.T if place.transposed else found
+            found = found[..., place.start : place.start + ours.shape[-1]]
             np.testing.assert_allclose(ours, found, atol=1e-4, err_msg=place.name)
             assert np.abs(found).max() > 1e-4 or place.name.endswith("bias"), place.name
             compared.add(place.name)
@@ -234,6 +299,13 @@ def test_llama3_scaling_is_that_of_the_paper():
         ("qwen2", "qwen2_5_7b", 7_615_616_512),
         ("qwen3", "qwen3_8b", 8_190_735_360),
         ("gpt2", "gpt2", 124_439_808),
+        ("ministral", "ministral_8b", 8_019_808_256),
+        ("smollm3", "smollm3_3b", 3_075_098_624),
+        ("olmo2", "olmo2_7b", 7_298_617_344),
+        ("olmo3", "olmo3_7b", 7_298_617_344),
+        ("gemma2", "gemma2_2b", 2_614_341_888),
+        ("gemma3_text", "gemma3_1b", 999_885_952),
+        ("phi3", "phi4", 14_659_507_200),
     ],
 )
 def test_published_sizes_have_the_published_parameters(family, size, parameters):

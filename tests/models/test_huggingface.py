@@ -72,7 +72,7 @@ def test_tied_tables_may_be_stored_twice_only_while_they_are_equal(tmp_path, mak
 @pytest.mark.parametrize(
     ("family", "changes", "message"),
     [
-        ("llama", {"model_type": "phi3"}, "'phi3', but only 'llama', 'mistral', 'qwen2'"),
+        ("llama", {"model_type": "phi"}, "'phi', but only 'llama', 'mistral', 'qwen2'"),
         ("llama", {"model_type": None}, "'model_type' is missing"),
         ("llama", {"architectures": ["MistralForCausalLM"]}, "architectures is"),
         ("llama", {"architectures": ["LlamaForTokenClassification"]}, "architectures is"),
@@ -96,7 +96,12 @@ def test_tied_tables_may_be_stored_twice_only_while_they_are_equal(tmp_path, mak
         ("mistral", {"sliding_window": "wide"}, "sliding_window is 'wide'"),
         ("mistral", {"num_key_value_heads": None}, "'num_key_value_heads' is missing"),
         ("qwen2", {"use_sliding_window": True}, "use_sliding_window is True"),
-        ("qwen2", {"rope_scaling": {"type": "yarn", "factor": 4.0}}, "rope_type is 'yarn'"),
+        ("qwen2", {"rope_scaling": {"type": "yarn"}}, "factor or mscale of yarn is missing"),
+        (
+            "qwen2",
+            {"rope_scaling": {"type": "yarn", "factor": 4.0}},
+            "original_max_position_embeddings is missing",
+        ),
         ("qwen3", {"layer_types": ["sliding_attention"]}, "layer_types is 'sliding_attention'"),
         ("qwen3", {"attention_bias": True}, "attention_bias is True"),
         ("gpt2", {"activation_function": "relu"}, "activation_function is 'relu'"),

@@ -33,9 +33,14 @@ def mixing(
     behind_BxLxL = positions_BxL[:, :, None] - positions_BxL[:, None, :]
 
     def mix(
-        q: jax.Array, k: jax.Array, v: jax.Array, window: int | None, memory: Any
+        q: jax.Array,
+        k: jax.Array,
+        v: jax.Array,
+        window: int | None,
+        memory: Any,
+        softcap: float | None = None,
     ) -> tuple[jax.Array, Any]:
         mask = seen_BxLxL if window is None else seen_BxLxL & (behind_BxLxL < window)
-        return attend_under(q, k, v, mask), memory
+        return attend_under(q, k, v, mask, softcap=softcap), memory
 
     return lambda kernel: mix

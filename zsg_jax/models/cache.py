@@ -16,6 +16,7 @@ import jax.numpy as jnp
 from zsg_jax.models.attention import Mix, attend
 from zsg_jax.models.attention.xla import UNSEEN
 from zsg_jax.models.families import ModelConfig
+from zsg_jax.models.head import soften
 from zsg_jax.models.placement import ROWS, TENSOR, constrain
 
 
@@ -62,14 +63,20 @@ def prompt(segment_ids_BxL: jax.Array, kernel: str) -> Mix:
     """Mixes whole prompts, which begin at place 0, and fills the cache with them."""
 
     def mix(
-        q: jax.Array, k: jax.Array, v: jax.Array, window: int | None, cache: Cache
+        q: jax.Array,
+        k: jax.Array,
+        v: jax.Array,
+        window: int | None,
+        cache: Cache,
+        softcap: float | None = None,
     ) -> tuple[jax.Array, Cache]:
         def put(kept: jax.Array, new: jax.Array) -> jax.Array:
             start = 0, cache.layer, 0, 0, 0
             new = new[:, None].astype(kept.dtype)
             return constrain(jax.lax.dynamic_update_slice(kept, new, start), *_SPLIT)
 
-        out = attend(q, k, v, segment_ids_BxL, window=window, kernel=kernel)
+        segments = segment_ids_BxL
+        out = attend(q, k, v, segments, window=window, kernel=kernel, softcap=softcap)
         return out, Cache(put(cache.k, k), put(cache.v, v), cache.layer + 1)
 
     return mix
@@ -79,7 +86,12 @@ def token(positions_B: jax.Array) -> Mix:
     """Mixes one more token of each sequence with those before it, and adds it to the cache."""
 
     def mix(
-        q: jax.Array, k: jax.Array, v: jax.Array, window: int | None, cache: Cache
+        q: jax.Array,
+        k: jax.Array,
+        v: jax.Array,
+        window: int | None,
+        cache: Cache,
+        softcap: float | None = None,
     ) -> tuple[jax.Array, Cache]:
         @jax.vmap
         def put(kept_LxSxKxH: jax.Array, new_1xKxH: jax.Array, place: jax.Array) -> jax.Array:
@@ -91,7 +103,7 @@ def token(positions_B: jax.Array) -> Mix:
 
         keys = constrain(put(cache.k, k, positions_B), *_SPLIT)
         values = constrain(put(cache.v, v, positions_B), *_SPLIT)
-        out = _look(q, own(keys), own(values), positions_B, window)
+        out = _look(q, own(keys), own(values), positions_B, window, softcap)
         return out, Cache(keys, values, cache.layer + 1)
 
     return mix
@@ -103,11 +115,13 @@ def _look(
     v_BxSxKxH: jax.Array,
     positions_B: jax.Array,
     window: int | None,
+    softcap: float | None,
 ) -> jax.Array:
     """Attention of one query a sequence to the places up to its own; softmax in float32."""
     q = q_Bx1xKxGxH[:, 0] * q_Bx1xKxGxH.shape[-1] ** -0.5
     k, v = k_BxSxKxH.astype(q.dtype), v_BxSxKxH.astype(q.dtype)
     scores = jnp.einsum("bkgh,bskh->bkgs", q, k, preferred_element_type=jnp.float32)
+    scores = soften(scores, softcap)
     places, last = jnp.arange(k.shape[1]), positions_B[:, None]
     seen = places <= last
     if window is not None:

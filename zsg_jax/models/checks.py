@@ -25,7 +25,7 @@ def check_fields(name: str, config: Any) -> None:
             check(
                 whole and value >= least, f"{given(value)}; give a whole number above {least - 1}"
             )
-        elif field.type is float:
+        elif field.type is float or (field.type == float | None and value is not None):
             number = isinstance(value, int | float) and not isinstance(value, bool)
             check(number and 0 < value < math.inf, f"{given(value)}; give a number above 0")
 

@@ -78,6 +78,17 @@ def _gpt2(width: int, layers: int, heads: int, **more: Any) -> dict[str, Any]:
 _TINY = _decoder(64, 128, 3, 4, 2, 16, tie_embeddings=True)
 _LLAMA3 = _decoder(4096, 14336, 32, 32, 8, 128, vocab_size=128256, rope_theta=500000.0)
 _QWEN: dict[str, Any] = {"rope_theta": 1000000.0, "rms_norm_eps": 1e-6}
+_OLMO: dict[str, Any] = {"qk_norm_joint": True, "pre_norm": False, "post_norm": True}
+_OLMO_7B = _decoder(4096, 11008, 32, 32, 32, 128, vocab_size=100352, rope_theta=500000.0)
+_GEMMA: dict[str, Any] = {
+    "post_norm": True,
+    "norm_offset": True,
+    "activation": "gelu_tanh",
+    "scale_embeddings": True,
+    "rms_norm_eps": 1e-6,
+}
+_GEMMA2: dict[str, Any] = {"attention_softcap": 50.0, "logit_softcap": 30.0}
+_GEMMA3: dict[str, Any] = {"rope_theta": 1000000.0, "local_rope_theta": 10000.0}
 
 FAMILIES = {
     family.name: family
@@ -142,6 +153,109 @@ FAMILIES = {
                     vocab_size=151936,
                     max_positions=40960,
                     **_QWEN,
+                ),
+            },
+        ),
+        Family(
+            "ministral",
+            partial(DecoderConfig, "ministral"),
+            {
+                "tiny": {**_TINY, "windows": (64, None)},
+                # 8,019,808,256 parameters.
+                "ministral_8b": _decoder(
+                    *(4096, 12288, 36, 32, 8, 128),
+                    vocab_size=131072,
+                    max_positions=131072,
+                    windows=(None, 32768, 32768, 32768),
+                    rope_theta=1e8,
+                ),
+            },
+        ),
+        Family(
+            "smollm3",
+            partial(DecoderConfig, "smollm3"),
+            {
+                "tiny": {**_TINY, "rope_layers": (True, True, False), "rope_theta": 2e6},
+                # 3,075,098,624 parameters.
+                "smollm3_3b": _decoder(
+                    *(2048, 11008, 36, 16, 4, 128),
+                    vocab_size=128256,
+                    max_positions=65536,
+                    rope_layers=(True, True, True, False),
+                    rope_theta=5e6,
+                    rms_norm_eps=1e-6,
+                    tie_embeddings=True,
+                ),
+            },
+        ),
+        Family(
+            "olmo2",
+            partial(DecoderConfig, "olmo2", **_OLMO),
+            {
+                "tiny": _TINY,
+                # arXiv 2501.00656; 7,298,617,344 parameters.
+                "olmo2_7b": {**_OLMO_7B, "max_positions": 4096, "rms_norm_eps": 1e-6},
+            },
+        ),
+        Family(
+            "olmo3",
+            partial(DecoderConfig, "olmo3", **_OLMO, local_rope_theta=5e5),
+            {
+                "tiny": {**_TINY, "windows": (64, 64, None), "rope_theta": 5e5},
+                # 7,298,617,344 parameters.
+                "olmo3_7b": {
+                    **_OLMO_7B,
+                    "max_positions": 8192,
+                    "rms_norm_eps": 1e-6,
+                    "windows": (4096, 4096, 4096, None),
+                },
+            },
+        ),
+        Family(
+            "gemma2",
+            partial(DecoderConfig, "gemma2", **_GEMMA),
+            {
+                "tiny": {**_TINY, **_GEMMA2, "windows": (64, None), "query_scalar": 16.0},
+                # arXiv 2408.00118; 2,614,341,888 parameters.
+                "gemma2_2b": _decoder(
+                    *(2304, 9216, 26, 8, 4, 256),
+                    **_GEMMA2,
+                    vocab_size=256000,
+                    max_positions=8192,
+                    windows=(4096, None),
+                    query_scalar=256.0,
+                    tie_embeddings=True,
+                ),
+            },
+        ),
+        Family(
+            "gemma3_text",
+            partial(DecoderConfig, "gemma3_text", qk_norm=True, **_GEMMA),
+            {
+                "tiny": {**_TINY, **_GEMMA3, "windows": (64, 64, None), "query_scalar": 16.0},
+                # arXiv 2503.19786; 999,885,952 parameters.
+                "gemma3_1b": _decoder(
+                    *(1152, 6912, 26, 4, 1, 256),
+                    **_GEMMA3,
+                    vocab_size=262144,
+                    max_positions=32768,
+                    windows=(512,) * 5 + (None,),
+                    query_scalar=256.0,
+                    tie_embeddings=True,
+                ),
+            },
+        ),
+        Family(
+            "phi3",
+            partial(DecoderConfig, "phi3"),
+            {
+                "tiny": _TINY,
+                # arXiv 2412.08905; 14,659,507,200 parameters.
+                "phi4": _decoder(
+                    *(5120, 17920, 40, 40, 10, 128),
+                    vocab_size=100352,
+                    max_positions=16384,
+                    rope_theta=250000.0,
                 ),
             },
         ),

@@ -18,6 +18,7 @@ from flax import nnx
 from zsg_jax.models import layers
 from zsg_jax.models.attention import Mix
 from zsg_jax.models.checks import check_divides, check_fields
+from zsg_jax.models.head import Head
 from zsg_jax.models.layers import embedding, linear, lookup
 from zsg_jax.models.placement import Compute, constrain_rows
 
@@ -51,6 +52,10 @@ class Gpt2Config:
     def head_dim(self) -> int:
         """Width of a head."""
         return self.hidden_size // self.num_heads
+
+    @property
+    def attention_softcap(self) -> None:
+        """As `DecoderConfig` has it: scores are as they are."""
 
     @property
     def windows(self) -> tuple[None]:
@@ -156,6 +161,6 @@ class Gpt2(nnx.Module):
         x, memory = layers.run(self.layers, layer, (x, memory), self.compute)
         return self.norm(x).astype(self.compute.dtype), memory
 
-    def head(self) -> jax.Array:
-        """The weights that make logits, (D, V + vocab_padding)."""
-        return self.embed.embedding[...].T
+    def head(self) -> Head:
+        """What makes logits."""
+        return Head(self.embed.embedding[...].T)

@@ -5,6 +5,7 @@ compiler sees a layer once, however many there are, and a state holds few, large
 """
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import jax
@@ -19,17 +20,21 @@ UNROLLED = 8
 
 
 class RMSNorm(nnx.Module):
-    """Root-mean-square norm (arXiv 1910.07467), computed in float32."""
+    """Root-mean-square norm (arXiv 1910.07467), computed in float32.
 
-    def __init__(self, width: int, eps: float) -> None:
-        self.scale = nnx.Param(jnp.ones(width, jnp.float32))
-        self.eps = eps
+    Its numbers are multiplied by `scale`; with `offset`, as Gemma has it, by 1 + `scale`.
+    """
+
+    def __init__(self, width: int, eps: float, *, offset: bool = False) -> None:
+        self.scale = nnx.Param(jnp.full(width, 0.0 if offset else 1.0, jnp.float32))
+        self.eps, self.offset = eps, offset
 
     def __call__(self, x: jax.Array) -> jax.Array:
         """Normalizes the last axis; the dtype of `x` comes back."""
         y = x.astype(jnp.float32)
         y = y * jax.lax.rsqrt(jnp.mean(jnp.square(y), axis=-1, keepdims=True) + self.eps)
-        return (y * self.scale[...]).astype(x.dtype)
+        scale = 1.0 + self.scale[...] if self.offset else self.scale[...]
+        return (y * scale).astype(x.dtype)
 
 
 def linear(
@@ -80,16 +85,31 @@ def lookup(table: nnx.Embed, ids_BxL: jax.Array) -> jax.Array:
     return constrain_rows(jnp.take(rows_VxD, ids_BxL, axis=0))
 
 
-class GatedMLP(nnx.Module):
-    """The gated feed-forward layer, SwiGLU (arXiv 2002.05202)."""
+ACTIVATIONS: dict[str, Callable[[jax.Array], jax.Array]] = {
+    "silu": jax.nn.silu,
+    "gelu_tanh": partial(jax.nn.gelu, approximate=True),
+}
 
-    def __init__(self, width: int, inner: int, compute: Compute, rngs: nnx.Rngs) -> None:
+
+class GatedMLP(nnx.Module):
+    """The gated feed-forward layer, SwiGLU or GeGLU (arXiv 2002.05202)."""
+
+    def __init__(
+        self,
+        width: int,
+        inner: int,
+        compute: Compute,
+        rngs: nnx.Rngs,
+        *,
+        activation: str = "silu",
+    ) -> None:
         self.gate = linear(width, inner, compute, rngs)
         self.up = linear(width, inner, compute, rngs)
         self.down = linear(inner, width, compute, rngs)
+        self.activation = activation
 
     def __call__(self, x_BxLxD: jax.Array) -> jax.Array:
-        return self.down(jax.nn.silu(self.gate(x_BxLxD)) * self.up(x_BxLxD))
+        return self.down(ACTIVATIONS[self.activation](self.gate(x_BxLxD)) * self.up(x_BxLxD))
 
 
 def stack(make: Callable[[nnx.Rngs], nnx.Module], rngs: nnx.Rngs, count: int) -> Any:

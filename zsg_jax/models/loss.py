@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
+from zsg_jax.models.head import Head, soften
 from zsg_jax.models.placement import ROWS, TENSOR, constrain, tensor_devices
 
 # Up to so many words of a device are one part; of more, a part has about so many.
@@ -19,7 +20,7 @@ PART = 8_192
 
 def token_losses(
     x_BxLxD: jax.Array,
-    head_DxV: jax.Array,
+    head: Head,
     tokens_BxL: jax.Array,
     vocab_size: int,
     *,
@@ -29,18 +30,18 @@ def token_losses(
 
     Args:
         x_BxLxD: what the head takes; position l predicts token l + 1.
-        head_DxV: the weights that make logits; columns from `vocab_size` on are padding.
+        head: columns of its kernel from `vocab_size` on are padding.
         tokens_BxL: int32, from 0 to vocab_size - 1.
         vocab_size: words that can be predicted.
         parts: how many parts the vocabulary is taken in; None: as its size asks.
     """
     labels_BxL = jnp.roll(tokens_BxL, -1, axis=1)
-    return label_losses(x_BxLxD, head_DxV, labels_BxL, vocab_size, parts=parts)
+    return label_losses(x_BxLxD, head, labels_BxL, vocab_size, parts=parts)
 
 
 def label_losses(
     x_BxLxD: jax.Array,
-    head_DxV: jax.Array,
+    head: Head,
     labels_BxL: jax.Array,
     vocab_size: int,
     *,
@@ -50,7 +51,7 @@ def label_losses(
     if parts is None:
         share = vocab_size / tensor_devices()
         parts = 1 if share <= WHOLE else -(-int(share) // PART)
-    return _in_parts(x_BxLxD, head_DxV, labels_BxL, vocab_size, parts)
+    return _in_parts(x_BxLxD, head.kernel, labels_BxL, vocab_size, parts, head.softcap)
 
 
 def answer_losses(losses_BxL: jax.Array, loss_mask_BxL: jax.Array) -> tuple[jax.Array, jax.Array]:
@@ -98,6 +99,7 @@ class _Words(NamedTuple):
 
     head: jax.Array
     vocab_size: int
+    softcap: float | None
 
     def part(self, index: jax.Array, dtype: Any) -> tuple[jax.Array, jax.Array]:
         """A part's weights, (D, T, C) of `dtype`, and its words' ids, (T, C)."""
@@ -110,31 +112,44 @@ class _Words(NamedTuple):
         """A part's logits, (B, L, T, C) float32, its weights and its words' ids."""
         weights, ids = self.part(index, x_BxLxD.dtype)
         logits = jnp.einsum("bld,dtc->bltc", x_BxLxD, weights, preferred_element_type=jnp.float32)
-        logits = constrain(logits, ROWS, None, TENSOR, None)
+        logits = constrain(soften(logits, self.softcap), ROWS, None, TENSOR, None)
         return jnp.where(ids < self.vocab_size, logits, -jnp.inf), weights, ids
 
 
-def _words(head_DxV: jax.Array, vocab_size: int, parts: int, dtype: Any) -> _Words:
+def _words(
+    head_DxV: jax.Array, vocab_size: int, parts: int, softcap: float | None, dtype: Any
+) -> _Words:
     D, V = head_DxV.shape
     T = tensor_devices()
     # Brought together once, and not again for every part.
     head = constrain(head_DxV.astype(dtype), None, TENSOR)
     C = -(-V // (T * parts))
     head = jnp.pad(head, ((0, 0), (0, T * parts * C - V)))
-    return _Words(constrain(head.reshape(D, T, parts, C), None, TENSOR, None, None), vocab_size)
+    head = constrain(head.reshape(D, T, parts, C), None, TENSOR, None, None)
+    return _Words(head, vocab_size, softcap)
 
 
-@partial(jax.custom_vjp, nondiff_argnums=(3, 4))
+@partial(jax.custom_vjp, nondiff_argnums=(3, 4, 5))
 def _in_parts(
-    x_BxLxD: jax.Array, head_DxV: jax.Array, labels_BxL: jax.Array, vocab_size: int, parts: int
+    x_BxLxD: jax.Array,
+    head_DxV: jax.Array,
+    labels_BxL: jax.Array,
+    vocab_size: int,
+    parts: int,
+    softcap: float | None,
 ) -> jax.Array:
-    return _forward(x_BxLxD, head_DxV, labels_BxL, vocab_size, parts)[0]
+    return _forward(x_BxLxD, head_DxV, labels_BxL, vocab_size, parts, softcap)[0]
 
 
 def _forward(
-    x_BxLxD: jax.Array, head_DxV: jax.Array, labels_BxL: jax.Array, vocab_size: int, parts: int
+    x_BxLxD: jax.Array,
+    head_DxV: jax.Array,
+    labels_BxL: jax.Array,
+    vocab_size: int,
+    parts: int,
+    softcap: float | None,
 ) -> tuple[jax.Array, Any]:
-    words = _words(head_DxV, vocab_size, parts, x_BxLxD.dtype)
+    words = _words(head_DxV, vocab_size, parts, softcap, x_BxLxD.dtype)
 
     def add(carry: Any, index: jax.Array) -> tuple[Any, None]:
         largest, total, picked = carry
@@ -153,17 +168,20 @@ def _forward(
 
 
 def _backward(
-    vocab_size: int, parts: int, kept: Any, change_BxL: jax.Array
+    vocab_size: int, parts: int, softcap: float | None, kept: Any, change_BxL: jax.Array
 ) -> tuple[jax.Array, jax.Array, None]:
     x_BxLxD, head_DxV, labels_BxL, log_total = kept
-    words = _words(head_DxV, vocab_size, parts, x_BxLxD.dtype)
+    words = _words(head_DxV, vocab_size, parts, softcap, x_BxLxD.dtype)
 
     def add(carry: tuple[jax.Array, jax.Array], index: jax.Array) -> tuple[Any, None]:
         of_x, of_head = carry
         logits, weights, ids = words.logits(x_BxLxD, index)
         chances = jnp.exp(logits - log_total[..., None, None])
         hit = ids == labels_BxL[..., None, None]
-        error = ((chances - hit) * change_BxL[..., None, None]).astype(x_BxLxD.dtype)
+        error = (chances - hit) * change_BxL[..., None, None]
+        if softcap is not None:
+            error *= jnp.where(jnp.isfinite(logits), 1 - jnp.square(logits / softcap), 0.0)
+        error = error.astype(x_BxLxD.dtype)
         of_x += jnp.einsum("bltc,dtc->bld", error, weights, preferred_element_type=jnp.float32)
         part = jnp.einsum("bld,bltc->dtc", x_BxLxD, error, preferred_element_type=jnp.float32)
         # A transpose after it, of a tied table, is not to be folded into the product: XLA's CPU

@@ -15,6 +15,7 @@ from flax import nnx
 
 from zsg_jax.models.attention import Mix, within
 from zsg_jax.models.families import ModelConfig
+from zsg_jax.models.head import Head, soften
 from zsg_jax.models.lora import LoRA, attach
 from zsg_jax.models.placement import Compute, Params
 
@@ -86,11 +87,12 @@ def apply(
     return logits_of(model.config.vocab_size, x_BxLxD, model.head())
 
 
-def logits_of(vocab_size: int, x: jax.Array, head_DxV: jax.Array) -> jax.Array:
+def logits_of(vocab_size: int, x: jax.Array, head: Head) -> jax.Array:
     """Logits of the words to predict, (…, vocab_size) float32, of what `hidden` gives."""
     # Operands in the dtype of `x`, sums in float32: fast without rounding the logits.
-    head = head_DxV[:, :vocab_size].astype(x.dtype)
-    return jnp.einsum("...d,dv->...v", x, head, preferred_element_type=jnp.float32)
+    kernel = head.kernel[:, :vocab_size].astype(x.dtype)
+    logits = jnp.einsum("...d,dv->...v", x, kernel, preferred_element_type=jnp.float32)
+    return soften(logits, head.softcap)
 
 
 def hidden(
@@ -99,12 +101,11 @@ def hidden(
     tokens_BxL: jax.Array,
     positions_BxL: jax.Array,
     segment_ids_BxL: jax.Array,
-) -> tuple[jax.Array, jax.Array]:
+) -> tuple[jax.Array, Head]:
     """What the logits of `apply` are the product of, for a loss that never holds all of them.
 
     Returns:
-        (B, L, D) in the dtype of the computation, and the head, (D, V + vocab_padding), in that of
-        the parameters.
+        (B, L, D) in the dtype of the computation, and the head, in that of the parameters.
     """
     model = nnx.merge(graphdef, params)
     mix = within(segment_ids_BxL, model.compute.attention)
@@ -118,7 +119,7 @@ def hidden_with(
     positions_BxL: jax.Array,
     mix: Callable[[Any], Mix],
     memory: Any,
-) -> tuple[jax.Array, jax.Array, Any]:
+) -> tuple[jax.Array, Head, Any]:
     """As `hidden`, its layers mixing tokens by `mix` of their kernel; the memory comes back too."""
     model = nnx.merge(graphdef, params)
     x_BxLxD, memory = model.hidden(tokens_BxL, positions_BxL, mix(model.compute.attention), memory)

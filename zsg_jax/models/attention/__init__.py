@@ -15,25 +15,31 @@ KERNELS: dict[str, Callable[..., jax.Array]] = {
     "splash": splash.attend,
 }
 # What a layer mixes its tokens by: (queries, keys, values, window, memory) -> (what comes out, in
-# the shape of the queries, memory); the memory is what the layers hand on to one another.
-Mix = Callable[[jax.Array, jax.Array, jax.Array, int | None, Any], tuple[jax.Array, Any]]
+# the shape of the queries, memory); the memory is what the layers hand on to one another. A model
+# whose scores are soft-capped gives `softcap` too.
+Mix = Callable[..., tuple[jax.Array, Any]]
 # What `choose` picks for the machine.
 AUTO = "auto"
 
 
-def choose(platform: str, *, head_dim: int, length: int, dtype: Any) -> tuple[str, str]:
+def choose(
+    platform: str, *, head_dim: int, length: int, dtype: Any, softcap: float | None = None
+) -> tuple[str, str]:
     """Which of `KERNELS` to compute attention by, and why.
 
     Args:
         platform: that of the devices: "gpu" for those at hand, "tpu" or another.
         head_dim, length: sizes of a head and of the longest sequence.
         dtype: of queries, keys and values.
+        softcap: that of the scores, if any.
 
     Returns:
         The kernel, and a sentence for the log. A window decides nothing: all have it.
     """
     if platform in ("gpu", "cuda"):
         against = cudnn.refusal(head_dim=head_dim, length=length, dtype=dtype)
+        if softcap is not None:
+            against = "cuDNN's kernel does not soft-cap scores"
         return ("xla", against) if against else ("cudnn", "cuDNN's flash attention fits")
     if platform == "tpu":
         against = splash.refusal(length=length, dtype=dtype)
@@ -49,6 +55,7 @@ def attend(
     *,
     window: int | None = None,
     kernel: str = "xla",
+    softcap: float | None = None,
 ) -> jax.Array:
     """Grouped-query attention (arXiv 2305.13245), softmax in float32; the shape of `q` comes back.
 
@@ -61,18 +68,29 @@ def attend(
             by nothing: zeros, never NaN, in value and in gradient.
         window: keys that a query sees at most, itself included (arXiv 2310.06825); None for all.
         kernel: one of `KERNELS`, as `choose` gives it.
+        softcap: scores are softcap · tanh(scores / softcap); cuDNN's kernel does not compute it.
     """
     if window is not None and window >= q_BxLxKxGxH.shape[1]:
         window = None
-    return KERNELS[kernel](q_BxLxKxGxH, k_BxLxKxH, v_BxLxKxH, segment_ids_BxL, window=window)
+    more = {} if softcap is None else {"softcap": softcap}
+    return KERNELS[kernel](
+        q_BxLxKxGxH, k_BxLxKxH, v_BxLxKxH, segment_ids_BxL, window=window, **more
+    )
 
 
 def within(segment_ids_BxL: jax.Array, kernel: str) -> Mix:
     """Mixes by `attend` inside these segments; the memory is handed on as it is."""
 
     def mix(
-        q: jax.Array, k: jax.Array, v: jax.Array, window: int | None, memory: Any
+        q: jax.Array,
+        k: jax.Array,
+        v: jax.Array,
+        window: int | None,
+        memory: Any,
+        softcap: float | None = None,
     ) -> tuple[jax.Array, Any]:
-        return attend(q, k, v, segment_ids_BxL, window=window, kernel=kernel), memory
+        segments = segment_ids_BxL
+        out = attend(q, k, v, segments, window=window, kernel=kernel, softcap=softcap)
+        return out, memory
 
     return mix

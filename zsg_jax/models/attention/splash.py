@@ -42,6 +42,7 @@ def attend(
     segment_ids_BxL: jax.Array,
     *,
     window: int | None = None,
+    softcap: float | None = None,
     interpret: bool = False,
 ) -> jax.Array:
     """Causal attention inside segments; the shape of `q` comes back, zeros at padding.
@@ -61,7 +62,7 @@ def attend(
             jnp.pad(jnp.transpose(x, (0, 2, 1, 3)), ((0, 0),) * 2 + ((0, more), (0, 0)))
             for x in (k, v)
         )
-        heads = jax.vmap(_kernel(L + more, G, window, interpret), in_axes=(0, 0, 0, None))
+        heads = jax.vmap(_kernel(L + more, G, window, softcap, interpret), in_axes=(0, 0, 0, None))
         ids = kernels.SegmentIds(segment_ids, segment_ids)
         out = jax.vmap(heads)(q, k, v, ids)
         return jnp.transpose(out, (0, 3, 1, 2, 4))[:, :L]
@@ -72,7 +73,7 @@ def attend(
 
 
 def _kernel(
-    length: int, heads: int, window: int | None, interpret: bool
+    length: int, heads: int, window: int | None, softcap: float | None, interpret: bool
 ) -> Callable[..., jax.Array]:
     """The kernel for all query heads, (G, L, H), of one key-value head, (L, H)."""
     shape = (length, length)
@@ -92,6 +93,7 @@ def _kernel(
             block_q_dq=n,
             block_kv_dq=n,
         ),
+        attn_logits_soft_cap=softcap,
         interpret=interpret,
     )
     return kernel

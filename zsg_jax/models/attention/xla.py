@@ -4,10 +4,13 @@ Letters in names give shapes: B sequences, L positions (M when they are keys), K
 G query heads for each of them, H head width.
 """
 
+from functools import partial
 from typing import Any
 
 import jax
 import jax.numpy as jnp
+
+from zsg_jax.models.head import soften
 
 # Queries of a block in attention, and how many blocks the compiler is given at most. Small blocks
 # stay in a CPU's cache.
@@ -38,6 +41,7 @@ def attend(
     segment_ids_BxL: jax.Array,
     *,
     window: int | None = None,
+    softcap: float | None = None,
 ) -> jax.Array:
     """Attention inside segments, softmax in float32; partitions over any mesh by itself.
 
@@ -45,9 +49,8 @@ def attend(
     which saves half the scores of a long sequence, or more. The backward pass computes a block's
     scores again instead of keeping all of them, (B, heads, L, L), from the forward pass.
     """
-    return attend_under(
-        q_BxLxKxGxH, k_BxLxKxH, v_BxLxKxH, segment_mask(segment_ids_BxL, window), window
-    )
+    mask = segment_mask(segment_ids_BxL, window)
+    return attend_under(q_BxLxKxGxH, k_BxLxKxH, v_BxLxKxH, mask, window, softcap)
 
 
 def attend_under(
@@ -56,6 +59,7 @@ def attend_under(
     v_BxLxKxH: jax.Array,
     mask_BxLxL: jax.Array,
     window: int | None = None,
+    softcap: float | None = None,
 ) -> jax.Array:
     """`attend` under any mask that shows a query no key after it, nor before its `window`."""
     L = q_BxLxKxGxH.shape[1]
@@ -70,6 +74,7 @@ def attend_under(
                 k_BxLxKxH[:, keys],
                 v_BxLxKxH[:, keys],
                 mask_BxLxL[:, queries, keys],
+                softcap,
             )
         )
     return jnp.concatenate(outputs, axis=1)
@@ -80,23 +85,26 @@ def attend_under(
 # the sum and the quotient anew.
 
 
-@jax.custom_vjp
-def _block(q: jax.Array, k: jax.Array, v: jax.Array, mask_BxLxM: jax.Array) -> jax.Array:
+@partial(jax.custom_vjp, nondiff_argnums=(4,))
+def _block(
+    q: jax.Array, k: jax.Array, v: jax.Array, mask_BxLxM: jax.Array, softcap: float | None
+) -> jax.Array:
     """Attention of some queries, (B, L, K, G, H), to the keys that `mask` lets them see."""
-    return _forward(q, k, v, mask_BxLxM)[0]
+    return _forward(q, k, v, mask_BxLxM, softcap)[0]
 
 
-def _scores(q: jax.Array, k: jax.Array, mask_BxLxM: jax.Array) -> jax.Array:
+def _scores(q: jax.Array, k: jax.Array, mask_BxLxM: jax.Array, softcap: float | None) -> jax.Array:
     """(B, K, G, L, M) float32, of keys that are not seen very low."""
     q *= q.shape[-1] ** -0.5
     scores = jnp.einsum("blkgh,bmkh->bkglm", q, k, preferred_element_type=jnp.float32)
+    scores = soften(scores, softcap)
     return jnp.where(mask_BxLxM[:, None, None], scores, UNSEEN)
 
 
 def _forward(
-    q: jax.Array, k: jax.Array, v: jax.Array, mask_BxLxM: jax.Array
+    q: jax.Array, k: jax.Array, v: jax.Array, mask_BxLxM: jax.Array, softcap: float | None
 ) -> tuple[jax.Array, Any]:
-    scores = _scores(q, k, mask_BxLxM)
+    scores = _scores(q, k, mask_BxLxM, softcap)
     largest = scores.max(axis=-1, keepdims=True)
     weights = jnp.exp(scores - largest)
     total = weights.sum(axis=-1, keepdims=True)
@@ -107,15 +115,22 @@ def _forward(
     return out, (q, k, v, mask_BxLxM, out, largest + jnp.log(total))
 
 
-def _backward(kept: Any, change: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array, None]:
+def _backward(
+    softcap: float | None, kept: Any, change: jax.Array
+) -> tuple[jax.Array, jax.Array, jax.Array, None]:
     q, k, v, mask_BxLxM, out, log_total = kept
     change = _of_seeing(change, mask_BxLxM)
-    weights = jnp.exp(_scores(q, k, mask_BxLxM) - log_total)
+    scores = _scores(q, k, mask_BxLxM, softcap)
+    weights = jnp.exp(scores - log_total)
     # What a query's output gains by its own weights' change, which sums to nothing.
     own = (change.astype(jnp.float32) * out.astype(jnp.float32)).sum(axis=-1)
     own = jnp.moveaxis(own, 1, 3)[..., None]
     of_weights = jnp.einsum("blkgh,bmkh->bkglm", change, v, preferred_element_type=jnp.float32)
-    of_scores = (weights * (of_weights - own) * q.shape[-1] ** -0.5).astype(q.dtype)
+    of_scores = weights * (of_weights - own) * q.shape[-1] ** -0.5
+    if softcap is not None:
+        slope = 1 - jnp.square(jnp.where(mask_BxLxM[:, None, None], scores, 0.0) / softcap)
+        of_scores *= slope
+    of_scores = of_scores.astype(q.dtype)
     of_q = jnp.einsum("bkglm,bmkh->blkgh", of_scores, k)
     of_k = jnp.einsum("bkglm,blkgh->bmkh", of_scores, q)
     of_v = jnp.einsum("bkglm,blkgh->bmkh", weights.astype(v.dtype), change)

@@ -55,7 +55,7 @@ def write_adapters(
                 pieces.setdefault(place.name.removesuffix(".weight"), []).append(piece)
     tensors, ranks = {}, {}
     for name, parts in pieces.items():
-        parts.sort(key=lambda piece: piece.place.part)
+        parts.sort(key=lambda piece: piece.place.start)
         # safetensors writes memory as it lies.
         a = np.ascontiguousarray(np.concatenate([piece.a.T for piece in parts]))
         tensors[f"{BEFORE}{name}.lora_A.weight"] = a
@@ -69,11 +69,12 @@ def write_adapters(
 
 def _blocks(parts: list[_Piece]) -> np.ndarray:
     """(outputs, ranks) of the whole tensor: each part's B in its rows and its columns."""
-    rank, width = parts[0].b.shape
-    whole = np.zeros((width * parts[0].place.parts, rank * len(parts)), np.float32)
+    rank = len(parts[0].b)
+    outputs = parts[0].place.whole or parts[0].b.shape[1]
+    whole = np.zeros((outputs, rank * len(parts)), np.float32)
     for column, piece in enumerate(parts):
-        row = piece.place.part * width
-        whole[row : row + width, column * rank : (column + 1) * rank] = piece.b.T
+        rows = slice(piece.place.start, piece.place.start + piece.b.shape[1])
+        whole[rows, column * rank : (column + 1) * rank] = piece.b.T
     return whole
 
 

@@ -5,7 +5,8 @@ from typing import Any, NamedTuple
 
 from zsg_jax.models.families import DEFAULT, FAMILIES, ModelConfig, is_file
 from zsg_jax.models.gpt2 import Gpt2Config
-from zsg_jax.models.huggingface.reader import ConfigReader, scaling_json
+from zsg_jax.models.huggingface.decoders import decoder_json, read_decoder
+from zsg_jax.models.huggingface.reader import ConfigReader
 from zsg_jax.runtime.errors import check
 from zsg_jax.runtime.settings import setting
 
@@ -24,6 +25,14 @@ class _Keys(NamedTuple):
     ignored: str = ""
 
 
+_SILU = {"hidden_act": "silu"}
+_GEMMA = {
+    "hidden_activation": "gelu_pytorch_tanh",
+    "attention_bias": False,
+    "use_bidirectional_attention": False,
+}
+# Those of the fixed keys that config.json spells out.
+_WRITTEN = ("hidden_act", "hidden_activation", "use_sliding_window")
 # Qwen may give a window to some of its layers; none of those published does.
 _NO_WINDOW = "sliding_window max_window_layers"
 _KEYS = {
@@ -39,6 +48,20 @@ _KEYS = {
         {"hidden_act": "silu", "attention_bias": False, "use_sliding_window": False},
         _NO_WINDOW,
     ),
+    "ministral": _Keys("MinistralForCausalLM", _SILU),
+    "smollm3": _Keys(
+        "SmolLM3ForCausalLM",
+        {**_SILU, "attention_bias": False, "use_sliding_window": False},
+        "sliding_window",
+    ),
+    "olmo2": _Keys("Olmo2ForCausalLM", {**_SILU, "attention_bias": False}),
+    "olmo3": _Keys("Olmo3ForCausalLM", {**_SILU, "attention_bias": False}),
+    "gemma2": _Keys("Gemma2ForCausalLM", _GEMMA),
+    "gemma3_text": _Keys(
+        "Gemma3ForCausalLM",
+        {**_GEMMA, "attn_logit_softcapping": None, "final_logit_softcapping": None},
+    ),
+    "phi3": _Keys("Phi3ForCausalLM", {**_SILU, "attention_bias": False}),
     "gpt2": _Keys(
         "GPT2LMHeadModel",
         {
@@ -54,16 +77,6 @@ _KEYS = {
     ),
 }
 # From our names of numbers to theirs.
-_DECODER = {
-    "vocab_size": "vocab_size",
-    "hidden_size": "hidden_size",
-    "intermediate_size": "intermediate_size",
-    "num_layers": "num_hidden_layers",
-    "num_heads": "num_attention_heads",
-    "num_kv_heads": "num_key_value_heads",
-    "head_dim": "head_dim",
-    "max_positions": "max_position_embeddings",
-}
 _GPT2 = {
     "vocab_size": "vocab_size",
     "hidden_size": "n_embd",
@@ -133,40 +146,7 @@ def read_config(folder: str | Path, family: str = "", *, any_head: bool = False)
     for key, value in _KEYS[found].fixed.items():
         config.only(key, value)
     config.ignore(_KEYS[found].ignored)
-    return _read_gpt2(config) if found == "gpt2" else _read_decoder(config, found)
-
-
-def _read_decoder(config: ConfigReader, family: str) -> ModelConfig:
-    heads, width = config.values.get("num_attention_heads"), config.values.get("hidden_size")
-    defaults: dict[str, Any] = {}
-    more: dict[str, Any] = {}
-    if family == "llama":
-        defaults = {"num_kv_heads": heads, "max_positions": 2048}
-    elif family == "mistral":
-        # Left out, it means 4096 to transformers; null, as newer Mistrals have it, means no window.
-        check(
-            "sliding_window" in config.values,
-            f"{config.path}: 'sliding_window' is missing; give its width, or null for none",
-        )
-        if config.values["sliding_window"] is not None:
-            more["windows"] = (config.number("sliding_window"),)
-    else:
-        for kind in config.take("layer_types", []):
-            config.refuse_unless("layer_types", kind, "full_attention")
-    if family == "qwen3":
-        check("head_dim" in config.values, f"{config.path}: 'head_dim' is missing; fetch it again")
-    if isinstance(width, int) and isinstance(heads, int) and heads > 0:
-        defaults["head_dim"] = width // heads
-    theta, scaling = config.rope()
-    return config.build(
-        FAMILIES[family].config,
-        **config.numbers(_DECODER, defaults),
-        rope_theta=theta,
-        rope_scaling=scaling,
-        rms_norm_eps=config.number("rms_norm_eps", 1e-6),
-        tie_embeddings=config.take("tie_word_embeddings", False),
-        **more,
-    )
+    return _read_gpt2(config) if found == "gpt2" else read_decoder(config, found)
 
 
 def _read_gpt2(config: ConfigReader) -> ModelConfig:
@@ -187,16 +167,6 @@ def config_json(model: ModelConfig) -> dict[str, Any]:
             # It was trained without, and transformers would put 0.1 for what is left out.
             **dict.fromkeys(("attn_pdrop", "embd_pdrop", "resid_pdrop"), 0.0),
         }
-    content |= {theirs: getattr(model, ours) for ours, theirs in _DECODER.items()}
-    content |= {
-        "hidden_act": "silu",
-        "rms_norm_eps": model.rms_norm_eps,
-        "rope_theta": model.rope_theta,
-        "rope_scaling": scaling_json(model.rope_scaling),
-        "tie_word_embeddings": model.tie_embeddings,
-    }
-    if model.family == "mistral":
-        (content["sliding_window"],) = model.windows
-    if "use_sliding_window" in keys.fixed:
-        content["use_sliding_window"] = False
+    content |= decoder_json(model)
+    content |= {key: keys.fixed[key] for key in _WRITTEN if key in keys.fixed}
     return content

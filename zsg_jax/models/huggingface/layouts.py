@@ -15,14 +15,15 @@ class Place(NamedTuple):
     Attributes:
         name: the tensor's.
         transposed: whether it lies the other way there.
-        part, parts: the array is this one of so many equal pieces of the tensor's last axis.
+        start, whole: where the array begins along the tensor's outputs, our last axis, and how many
+            numbers that axis has there; None: as many as the array.
         layer: where the array is a stack of layers, which of them; else None.
     """
 
     name: str
     transposed: bool = False
-    part: int = 0
-    parts: int = 1
+    start: int = 0
+    whole: int | None = None
     layer: int | None = None
 
     def own(self, shape: tuple[int, ...]) -> tuple[int, ...]:
@@ -31,9 +32,8 @@ class Place(NamedTuple):
 
     def shape_in_file(self, shape: tuple[int, ...]) -> tuple[int, ...]:
         """The whole tensor's shape, where `own` gives `shape`."""
-        if self.transposed:
-            shape = shape[::-1]
-        return (*shape[:-1], shape[-1] * self.parts)
+        shape = (*shape[:-1], shape[-1] if self.whole is None else self.whole)
+        return shape[::-1] if self.transposed else shape
 
 
 # By path, as "layers.attention.q.kernel".
@@ -45,14 +45,14 @@ class Layout(NamedTuple):
 
     Attributes:
         modules: from ours to theirs, # for the number of a layer. Theirs may end in "[i/n]": then
-            ours is the i-th, from 0, of n equal pieces of its outputs.
+            ours is the i-th, from 0, of n pieces of its outputs.
         transposed: whether kernels lie (outputs, inputs), ours being (inputs, outputs).
         prefix: before all their names in some files, not in others.
         table: the embedding's tensor, which a tied head may repeat.
         harmless: a pattern of tensors that are passed over.
     """
 
-    modules: Mapping[str, str]
+    modules: dict[str, str]
     transposed: bool = True
     prefix: str = ""
     table: str = ""
@@ -78,6 +78,25 @@ _ROTARY = Layout(
     },
     table="model.embed_tokens.weight",
     harmless=r".*rotary_emb\.inv_freq|.*position_ids",
+)
+
+_POST_NORMS = {
+    "layers.#.attention_post_norm": "model.layers.#.post_attention_layernorm",
+    "layers.#.mlp_post_norm": "model.layers.#.post_feedforward_layernorm",
+}
+_OLMO = _ROTARY._replace(modules=_ROTARY.modules | _POST_NORMS)
+_GEMMA = _OLMO._replace(
+    modules=_OLMO.modules | {"layers.#.mlp_norm": "model.layers.#.pre_feedforward_layernorm"}
+)
+_PHI3 = _ROTARY._replace(
+    modules=_ROTARY.modules
+    | {
+        "layers.#.attention.q": "model.layers.#.self_attn.qkv_proj[0/3]",
+        "layers.#.attention.k": "model.layers.#.self_attn.qkv_proj[1/3]",
+        "layers.#.attention.v": "model.layers.#.self_attn.qkv_proj[2/3]",
+        "layers.#.mlp.gate": "model.layers.#.mlp.gate_up_proj[0/2]",
+        "layers.#.mlp.up": "model.layers.#.mlp.gate_up_proj[1/2]",
+    }
 )
 
 _GPT2 = Layout(
@@ -109,6 +128,13 @@ LAYOUTS = {
     "mistral": _ROTARY,
     "qwen2": _ROTARY,
     "qwen3": _ROTARY,
+    "ministral": _ROTARY,
+    "smollm3": _ROTARY,
+    "olmo2": _OLMO,
+    "olmo3": _OLMO,
+    "gemma2": _GEMMA,
+    "gemma3_text": _GEMMA,
+    "phi3": _PHI3,
     "gpt2": _GPT2,
 }
 
@@ -123,8 +149,10 @@ def places(layout: Layout, shapes: Params, names: Collection[str] | None = None)
     """
     has = names is None or any(name.startswith(layout.prefix) for name in names)
     prefix = layout.prefix if has else ""
+    flat = traverse_util.flatten_dict(shapes, sep=".")
+    pieces = _pieces(layout, {path: leaf.shape[-1] for path, leaf in flat.items()})
     found = {}
-    for path, leaf in traverse_util.flatten_dict(shapes, sep=".").items():
+    for path, leaf in flat.items():
         module, kind = path.rsplit(".", 1)
         number = re.search(r"\d+", module)
         numbered = re.sub(r"\d+", "#", module)
@@ -134,15 +162,41 @@ def places(layout: Layout, shapes: Params, names: Collection[str] | None = None)
         piece = re.fullmatch(r"(.+?)(?:\[(\d)/(\d)\])?", layout.modules[numbered])
         assert piece is not None  # any name matches
         name = f"{prefix}{piece[1]}.{'bias' if kind == 'bias' else 'weight'}"
-        part, parts = int(piece[2] or 0), int(piece[3] or 1)
+        start, whole = pieces.get(path, (0, None))
         found[path] = tuple(
             Place(
                 name.replace("#", number[0] if number else str(layer)),
                 layout.transposed and kind == "kernel",
-                part,
-                parts,
+                start,
+                whole,
                 layer,
             )
             for layer in layers
         )
+    return found
+
+
+def _pieces(layout: Layout, sizes: Mapping[str, int]) -> dict[str, tuple[int, int]]:
+    """Where the pieces of a tensor begin along its outputs, and how many those are, by path.
+
+    Args:
+        sizes: outputs of every array, by path.
+    """
+    by_tensor: dict[str, list[tuple[int, str]]] = {}
+    for path in sizes:
+        module, kind = path.rsplit(".", 1)
+        numbered = re.sub(r"\d+", "#", module)
+        if module.startswith("layers.") and numbered == module:
+            numbered = module.replace("layers.", "layers.#.")
+        piece = re.fullmatch(r"(.+)\[(\d)/\d\]", layout.modules[numbered])
+        if piece:
+            number = re.search(r"\d+", module)
+            tensor = f"{piece[1]}.{kind}.{number[0] if number else ''}"
+            by_tensor.setdefault(tensor, []).append((int(piece[2]), path))
+    found = {}
+    for parts in by_tensor.values():
+        whole, start = sum(sizes[path] for _, path in parts), 0
+        for _, path in sorted(parts):
+            found[path] = start, whole
+            start += sizes[path]
     return found

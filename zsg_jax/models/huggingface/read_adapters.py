@@ -150,12 +150,13 @@ def _sum(
     rank = a.shape[0]
     alpha = _by_pattern(config.get("alpha_pattern"), module, config["lora_alpha"])
     scale = alpha / (math.sqrt(rank) if config.get("use_rslora") else rank)
+    outputs = place.whole or shape[1]
     check(
-        a.shape[1] == shape[0] and b.shape == (shape[1] * place.parts, rank),
+        a.shape[1] == shape[0] and b.shape == (outputs, rank),
         f"{folder / WEIGHTS}: {module} is adapted by {a.shape} and {b.shape}, but it takes "
-        f"{shape[0]} numbers and gives {shape[1] * place.parts}",
+        f"{shape[0]} numbers and gives {outputs}",
     )
-    part = b[place.part * shape[1] :][: shape[1]]
+    part = b[place.start :][: shape[1]]
     return (scale * (a.astype(np.float64).T @ part.astype(np.float64).T)).astype(np.float32)
 
 

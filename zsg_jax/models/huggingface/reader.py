@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from zsg_jax.models.huggingface.weights import read_json
-from zsg_jax.models.rotary import LinearScaling, Llama3Scaling, RopeScaling
+from zsg_jax.models.rotary import LinearScaling, Llama3Scaling, RopeScaling, YarnScaling
 from zsg_jax.runtime.errors import UserError, check
 
 # Keys without effect on what is computed, by why they have none.
@@ -57,6 +57,17 @@ _SCALINGS: dict[str, tuple[type[RopeScaling], dict[str, str]]] = {
             "low_freq_factor": "low_freq_factor",
             "high_freq_factor": "high_freq_factor",
             "original_max_position_embeddings": "original_max_positions",
+        },
+    ),
+    "yarn": (
+        YarnScaling,
+        {
+            "factor": "factor",
+            "original_max_position_embeddings": "original_max_positions",
+            "attention_factor": "attention_factor",
+            "beta_fast": "beta_fast",
+            "beta_slow": "beta_slow",
+            "truncate": "truncate",
         },
     ),
 }
@@ -110,9 +121,13 @@ class ConfigReader:
             f"{self.path}: {key} is {found!r}, {told}; take another model",
         )
 
-    def rope(self) -> tuple[Any, RopeScaling | None]:
-        """Base and scaling of the rotary positions; each transformers writes them elsewhere."""
-        theta, scalings = self.number("rope_theta", 10000.0), []
+    def rope(self, theta: float = 10000.0) -> tuple[Any, RopeScaling | None]:
+        """Base and scaling of the rotary positions; each transformers writes them elsewhere.
+
+        Args:
+            theta: the base that is meant where none is given.
+        """
+        theta, scalings = self.number("rope_theta", theta), []
         for key in ("rope_scaling", "rope_parameters"):  # the older and the newer name
             rope = self.take(key, {})
             check(isinstance(rope, dict), f"{self.path}: {key} is {rope!r}; give an object or null")
@@ -134,7 +149,38 @@ class ConfigReader:
         )
         return theta, scalings[0] if scalings else None
 
+    def ropes(self, theta: float, local: float | None) -> tuple[Any, RopeScaling | None, Any]:
+        """As `rope`, and the base of layers with a window, whose positions are not scaled.
+
+        Args:
+            local: that base where none is given; None: as that of the others.
+        """
+        by_layer = self.values.get("rope_parameters")
+        kinds = {"full_attention", "sliding_attention"}
+        if not isinstance(by_layer, dict) or not by_layer.keys() & kinds:
+            check(
+                not by_layer,
+                f"{self.path}: rope_parameters has no full_attention and sliding_attention; give "
+                "them, one for each kind of layer",
+            )
+            theta, scaling = self.rope(theta)
+            return theta, scaling, self.number("rope_local_base_freq", local or theta)
+        self.ignore("rope_parameters rope_theta rope_local_base_freq rope_scaling")
+        given = {kind: by_layer.pop(kind, None) or {} for kind in sorted(kinds)}
+        for name, value in by_layer.items():
+            self.refuse_key(f"rope_parameters.{name}", value)
+        self.values["rope_parameters"] = given["sliding_attention"]
+        near, scaled = self.rope(local or theta)
+        check(
+            scaled is None,
+            f"{self.path}: rope_parameters.sliding_attention is scaled, which is not computed here",
+        )
+        self.values["rope_parameters"] = given["full_attention"]
+        return (*self.rope(theta), near)
+
     def _scaling(self, key: str, kind: str, rope: dict[str, Any]) -> RopeScaling:
+        if kind == "yarn":
+            self._fill_yarn(key, rope)
         make, names = _SCALINGS[kind]
         for name in names:
             check(name in rope, f"{self.path}: {key}.{name} is missing; fetch the file again")
@@ -142,6 +188,24 @@ class ConfigReader:
             return make(**{ours: rope.pop(theirs) for theirs, ours in names.items()})
         except UserError as error:
             raise UserError(f"{self.path}: {error}") from None
+
+    def _fill_yarn(self, key: str, rope: dict[str, Any]) -> None:
+        """Puts what transformers takes for what is left out into a YaRN's parameters."""
+        scales = rope.pop("mscale", None), rope.pop("mscale_all_dim", None)
+        factor = rope.get("factor")
+        numbers = [one for one in (factor, *scales) if one is not None]
+        check(
+            factor is not None and all(isinstance(one, int | float) for one in numbers),
+            f"{self.path}: {key}.factor or mscale of yarn is missing or no number",
+        )
+
+        def wider(scale: float) -> float:
+            return 1.0 if factor <= 1 else 0.1 * scale * math.log(factor) + 1.0
+
+        ratio = wider(scales[0]) / wider(scales[1]) if all(scales) else wider(1.0)
+        defaults = {"attention_factor": ratio, "beta_fast": 32.0, "beta_slow": 1.0}
+        for name, value in (defaults | {"truncate": True}).items():
+            rope.setdefault(name, value)
 
     def refuse_key(self, key: str, value: Any) -> None:
         """Refuses a key that nobody took."""
@@ -162,6 +226,11 @@ class ConfigReader:
             return make(**values)
         except UserError as error:
             raise UserError(f"{self.path}: {error}") from None
+
+
+def rope_json(theta: float, scaling: RopeScaling | None) -> dict[str, Any]:
+    """What "rope_parameters" says of a base and a scaling."""
+    return {"rope_type": "default", "rope_theta": theta} | (scaling_json(scaling) or {})
 
 
 def scaling_json(scaling: RopeScaling | None) -> dict[str, Any] | None:

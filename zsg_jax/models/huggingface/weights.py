@@ -196,10 +196,9 @@ class Weights:
         inside = [slice(min(a, n), min(b, n)) for (a, b), n in zip(spans, shape, strict=True)]
         if any(one.start == one.stop for one in inside):
             return np.zeros([b - a for a, b in spans], dtype)
+        inside[-1] = slice(inside[-1].start + place.start, inside[-1].stop + place.start)
         if place.transposed:
             inside.reverse()
-        shift = place.part * place.shape_in_file(shape)[-1] // place.parts
-        inside[-1] = slice(inside[-1].start + shift, inside[-1].stop + shift)
         found = self._read(place.name, tuple(inside))
         # By way of float32, so that each number is rounded once.
         found = np.asarray(found.T if place.transposed else found, np.float32)

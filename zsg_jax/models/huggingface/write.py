@@ -150,12 +150,13 @@ def _by_number(path: str) -> list[Any]:
 
 def _tensor(name: str, pieces: list[_Piece], arrays: dict[str, Any], dtype: np.dtype) -> np.ndarray:
     parts = []
-    for path, place, shape in sorted(pieces, key=lambda piece: piece.place.part):
+    for path, place, shape in sorted(pieces, key=lambda piece: piece.place.start):
         array = np.asarray(arrays[path])
         array = array if place.layer is None else array[place.layer]
         array = array[tuple(slice(size) for size in shape)]
-        parts.append(array.T if place.transposed else array)
+        parts.append(array)
     whole = parts[0] if len(parts) == 1 else np.concatenate(parts, axis=-1)
+    whole = whole.T if pieces[0].place.transposed else whole
     with np.errstate(over="ignore"):  # told below, by name
         tensor = np.ascontiguousarray(whole, dtype)
     check(

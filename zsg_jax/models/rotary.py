@@ -127,8 +127,8 @@ def rotate(x_BxLxNxH: jax.Array, angles_BxLxH2: jax.Array, by: float = 1.0) -> j
         cos, sin = by * cos, by * sin
     count = 2 * angles_BxLxH2.shape[-1]
     a, b = jnp.split(x_BxLxNxH[..., :count].astype(jnp.float32), 2, axis=-1)
-    turned = [a * cos - b * sin, b * cos + a * sin]
+    parts = [a * cos - b * sin, b * cos + a * sin]
     if count < x_BxLxNxH.shape[-1]:
-        turned.append(x_BxLxNxH[..., count:].astype(jnp.float32))
-    turned = jnp.concatenate(turned, axis=-1)
+        parts.append(x_BxLxNxH[..., count:].astype(jnp.float32))
+    turned = jnp.concatenate(parts, axis=-1)
     return turned.astype(x_BxLxNxH.dtype)

@@ -8,13 +8,14 @@ import jax.numpy as jnp
 import optax
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
+from zsg_jax.models.head import Head
 from zsg_jax.models.lora import join
 from zsg_jax.models.loss import answer_losses, token_losses
 from zsg_jax.models.model import cast
 from zsg_jax.training import sharding
 
-# hidden(params, tokens, positions, segment_ids) -> (B, L, D), and the head (D, V) that makes logits
-Hidden = Callable[[Any, jax.Array, jax.Array, jax.Array], tuple[jax.Array, jax.Array]]
+# hidden(params, tokens, positions, segment_ids) -> (B, L, D), and the head that makes logits
+Hidden = Callable[[Any, jax.Array, jax.Array, jax.Array], tuple[jax.Array, Head]]
 
 
 # What of a state no step changes: the weights that adapters adapt.

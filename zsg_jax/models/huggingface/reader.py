@@ -192,7 +192,7 @@ class ConfigReader:
     def _fill_yarn(self, key: str, rope: dict[str, Any]) -> None:
         """Puts what transformers takes for what is left out into a YaRN's parameters."""
         scales = rope.pop("mscale", None), rope.pop("mscale_all_dim", None)
-        factor = rope.get("factor")
+        factor: Any = rope.get("factor")
         numbers = [one for one in (factor, *scales) if one is not None]
         check(
             factor is not None and all(isinstance(one, int | float) for one in numbers),

@@ -141,4 +141,5 @@ def test_arrangements_of_other_instances_are_refused(workdir, small_config):
     content = json.loads(path.read_text())
     content["provenance"]["train_digest"] = "other"
     path.write_text(json.dumps(content))
+    (workdir / "manifest.json").unlink()  # or the change itself is what is told
     refused(small_config(), workdir, "was made from other instances")

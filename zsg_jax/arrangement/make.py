@@ -24,6 +24,8 @@ from zsg_jax.similarity.search.options import Search
 from zsg_jax.similarity.trajectory import FILE as TRAJECTORY
 from zsg_jax.similarity.trajectory import Trajectory, save_trajectory, trajectory
 
+IDS = "ids.txt"
+
 
 @dataclass(frozen=True)
 class MethodOptions:
@@ -235,6 +237,11 @@ def is_made(folder: Path) -> bool:
     return (folder / TRAJECTORY).exists()
 
 
+def is_whole(folder: Path) -> bool:
+    """Whether that is all there still, with what follows from it."""
+    return is_made(folder) and (folder / IDS).exists()
+
+
 def make_and_write(
     folders: Mapping[str, Path],
     compared: Compared,
@@ -266,16 +273,28 @@ def make_and_write(
             **made.facts,
             **provenance,
         }
-        ids = "".join(f"{compared.pair.train.ids[index]}\n" for index in made.chosen)
+        ids = _lines(compared.pair.train.ids, made.chosen)
         once(f"write {folder.name}", partial(_write, folder, made.arrangement, facts, ids, points))
 
 
-def load_all(folders: Mapping[str, Path], provenance: dict[str, Any]) -> dict[str, Arrangement]:
-    """Loads what `make_and_write` has written.
+def _list_ids(folder: Path, ids: Sequence[str], order: np.ndarray) -> None:
+    if not (folder / IDS).exists():
+        write_bytes(folder / IDS, _lines(ids, order))
+
+
+def _lines(ids: Sequence[str], order: np.ndarray) -> bytes:
+    return "".join(f"{ids[index]}\n" for index in order).encode()
+
+
+def load_all(
+    folders: Mapping[str, Path], provenance: dict[str, Any], ids: Sequence[str]
+) -> dict[str, Arrangement]:
+    """Loads what `make_and_write` has written, and lists the ids again where that list is gone.
 
     Args:
         folders: where each arrangement lies, by its name.
         provenance: facts about the data that all must have been made with.
+        ids: of all training examples.
 
     Raises:
         UserError: an arrangement is damaged, or was made from other data or with another encoder.
@@ -291,6 +310,7 @@ def load_all(folders: Mapping[str, Path], provenance: dict[str, Any]) -> dict[st
         )
         encoders[name] = found.get("encoder_digest")
         texts.append(found.get("embedded", _PLAIN))
+        once(f"ids of {name}", partial(_list_ids, folder, ids, arrangements[name].order))
     parts = "; ".join(f"{name}: {digest}" for name, digest in encoders.items())
     check(
         len(set(encoders.values())) <= 1,
@@ -328,9 +348,9 @@ def _follow(made: Made, compared: Compared, course: Course, search: Search) -> T
 
 
 def _write(
-    folder: Path, arrangement: Arrangement, facts: dict[str, Any], ids: str, points: Trajectory
+    folder: Path, arrangement: Arrangement, facts: dict[str, Any], ids: bytes, points: Trajectory
 ) -> None:
     save_arrangement(arrangement, folder, facts)
-    write_bytes(folder / "ids.txt", ids.encode())
+    write_bytes(folder / IDS, ids)
     # Written last: where it stands, the folder is whole.
     save_trajectory(folder / TRAJECTORY, points)

@@ -7,9 +7,9 @@ import json
 import os
 import shutil
 from collections.abc import Collection, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 
@@ -17,6 +17,27 @@ from zsg_jax.runtime.errors import UserError
 
 PARTIAL = ".partial"
 OLD = ".old"
+
+
+class Placing(Protocol):
+    """What is told of each file that takes its place."""
+
+    def __call__(self, path: Path, partial: Path) -> AbstractContextManager[None]:
+        """Gives what is entered while `partial` takes the place of `path`."""
+
+
+_placing: Placing | None = None
+
+
+@contextmanager
+def recording(placing: Placing) -> Iterator[None]:
+    """Inside, `placing` is told of every file that is written whole."""
+    global _placing
+    _placing = placing
+    try:
+        yield
+    finally:
+        _placing = None
 
 
 @contextmanager
@@ -38,15 +59,17 @@ def replacing(path: Path) -> Iterator[Path]:
             sync(part)
         folders = any(one.is_dir() and not one.is_symlink() for one in (partial, path))
         if not (folders and os.path.lexists(path)):
-            partial.replace(path)
+            with _placing(path, partial) if _placing else nullcontext():
+                partial.replace(path)
+                # The rename itself lies in the folder, which has to reach the disk as well.
+                sync(path.parent)
         elif not _exchange(partial, path):
             path.rename(old)
             partial.rename(path)
             remove(old)
     finally:
         remove(partial)
-    # The rename itself lies in the folder, which has to reach the disk as well.
-    sync(path.parent)
+        sync(path.parent)
 
 
 def _exchange(one: Path, other: Path) -> bool:

@@ -309,7 +309,8 @@ class _Loop:
             "data": self._batches.get_state(),
             "records": {
                 path.name: [path.stat().st_size, metrics.digest(path)]
-                for path in _records(self._run)
+                for path in (self._run.folder / metrics.FILE, *_records(self._run))
+                if path.exists()
             },
         }
         self._checkpoints.save(step, _kept(self._state), position)
@@ -390,7 +391,7 @@ def _check_records(
     for name, (size, digest) in position.get("records", {}).items():
         if metrics.digest(run.folder / name, size) != digest:
             raise UserError(
-                f"{run.folder / name}: does not hold the records of examples that the checkpoint "
-                f"of step {done} follows; restore it, or delete {run.folder} to train this run "
-                "from the start"
+                f"{run.folder / name}: does not hold the records that the checkpoint of step "
+                f"{done} follows, as they were written; restore it, or delete {run.folder} to "
+                "train this run from the start"
             )

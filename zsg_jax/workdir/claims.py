@@ -13,6 +13,7 @@ from zsg_jax.runtime.buckets import is_address, spelled
 from zsg_jax.runtime.errors import UserError
 from zsg_jax.runtime.files import PARTIAL, read_json, write_json
 from zsg_jax.runtime.settings import setting
+from zsg_jax.runtime.shards import MANIFEST
 
 CONFIG = "config.json"
 DATA = "data.json"
@@ -157,7 +158,7 @@ def claim(workdir: Path, config: dict[str, Any]) -> None:
             )
         if different:
             # A first try that failed before anything was made binds nobody.
-            for name in (DATA, MODEL, HUB):
+            for name in (DATA, MODEL, HUB, MANIFEST):
                 (workdir / name).unlink(missing_ok=True)
             shutil.rmtree(workdir / TOKENIZER, ignore_errors=True)
     write_json(workdir / CONFIG, config)

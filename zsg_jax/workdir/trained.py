@@ -15,7 +15,7 @@ from zsg_jax.runtime.progress import say
 from zsg_jax.runtime.settings import setting
 from zsg_jax.training import checkpoint
 from zsg_jax.training.checkpoint import Checkpoints
-from zsg_jax.workdir import claims, hub
+from zsg_jax.workdir import claims, hub, manifest
 
 CHECKPOINTS = "checkpoints"
 
@@ -102,6 +102,7 @@ def read_study(workdir: Path, way_out: str) -> TrainedStudy:
     Raises:
         UserError: it is none, or its tokenizer or the weights it began with have changed or gone.
     """
+    manifest.check_whole(workdir)
     config = need_json(workdir / claims.CONFIG, ("model.family", "tokenizer"), way_out)
     facts = need_json(workdir / claims.DATA, claims.DIGESTS, way_out)
     name = hub.folder(config["tokenizer"], workdir)

@@ -1,6 +1,7 @@
 """Runs a study's stages in order, going on where it was stopped."""
 
 import time
+from collections.abc import Sequence
 from contextlib import ExitStack
 from functools import partial
 from pathlib import Path
@@ -17,6 +18,7 @@ from zsg_jax.data.batches.steps import Steps
 from zsg_jax.data.pool import Pool
 from zsg_jax.leakage.find import FILE as PAIRS
 from zsg_jax.leakage.find import LeakageOptions
+from zsg_jax.runtime import files
 from zsg_jax.runtime.errors import UserError, check
 from zsg_jax.runtime.files import write_json
 from zsg_jax.runtime.processes import once, same_everywhere
@@ -27,6 +29,7 @@ from zsg_jax.training.flops import Speed
 from zsg_jax.training.optimizer import schedule
 from zsg_jax.workdir import claims, hub
 from zsg_jax.workdir.location import Workdir, open_workdir
+from zsg_jax.workdir.manifest import Manifest
 from zsg_jax.workdir.trained import CHECKPOINTS
 from zsg_jax.workflows.evaluators import make_evaluators, with_folders
 from zsg_jax.workflows.pretraining import pretrain
@@ -70,10 +73,11 @@ def run(config: ConfigDict, workdir: Path | str, *, command: str) -> Path:
             stack.enter_context(claims.locked(folder))
             location.begin()
             claims.claim(folder, flatten(config))
+            stack.enter_context(files.recording(Manifest(folder).placing))
 
         once("claim the workdir", take)
         claims.check_shared(folder)
-        if not all(loop.finished(claims.run_folder(folder, *name)) for name in names):
+        if not _is_whole(folder, names):
             _compute(config, location)
         # Imported here: a mistake in the config is told before Matplotlib has been imported.
         from zsg_jax.report import build as report
@@ -82,6 +86,19 @@ def run(config: ConfigDict, workdir: Path | str, *, command: str) -> Path:
         title = config.report.title
         once("report", lambda: report.build(folder, title=title, command=command, runs=names))
     return page
+
+
+def _is_whole(workdir: Path, names: Sequence[tuple[str, int]]) -> bool:
+    """Whether nothing is left to make but the report."""
+    return (
+        all(loop.finished(claims.run_folder(workdir, *name)) for name in names)
+        and all(make.is_whole(claims.arrangement_folder(workdir, name)) for name, _ in names)
+        and _was_looked_for_leaks(workdir)
+    )
+
+
+def _was_looked_for_leaks(workdir: Path) -> bool:
+    return all((workdir / name).exists() for name in (claims.LEAKAGE, PAIRS))
 
 
 def _compute(config: ConfigDict, location: Workdir) -> None:
@@ -171,9 +188,9 @@ def _arrangements(
     folders = {name: claims.arrangement_folder(workdir, name) for name in methods}
     digests = {key: pool.facts[key] for key in ("train_digest", "test_digest")}
     missing = {name: folder for name, folder in folders.items() if not make.is_made(folder)}
-    looked = (workdir / claims.LEAKAGE).exists()
+    looked = _was_looked_for_leaks(workdir)
     if not missing and looked:
-        return make.load_all(folders, digests)
+        return make.load_all(folders, digests, pool.train.ids)
     pair = embed_pair(
         pool.train.select(pool.usable),
         pool.test,
@@ -217,7 +234,7 @@ def _arrangements(
             summary = {"sentence": leakage.sentence(), **pair.encoder_facts, **leakage.summary()}
             once("write leakage", lambda: write_json(workdir / claims.LEAKAGE, summary))
         make.make_and_write(missing, compared, options, course, provenance=digests, search=search)
-    return make.load_all(folders, digests)
+    return make.load_all(folders, digests, pool.train.ids)
 
 
 def _rows_of_a_step(config: ConfigDict, steps: Steps, total: int) -> str:

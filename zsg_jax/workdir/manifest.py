@@ -1,0 +1,165 @@
+"""What a workdir keeps and no other manifest guards: the digest of each such file, as it is made.
+
+Token sequences, embeddings and checkpoints have manifests of their own; the records of a run are
+guarded by the position of its checkpoints and, at the end, by its finished.json, which this guards.
+`manifest.json` is `{"files": {NAME: [SHA-256, …]}, "sha256": DIGEST}`, the latter over the former.
+While a file is put in the place of another, both its digests stand there; null: it may be missing.
+"""
+
+import hashlib
+import json
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from zsg_jax.runtime import files
+from zsg_jax.runtime.errors import UserError, check
+from zsg_jax.runtime.progress import say
+from zsg_jax.runtime.shards import MANIFEST
+from zsg_jax.workdir import claims
+
+Digests = list[str | None]
+
+_BACK = "put it back, or start again in another --workdir"
+_REMADE = "put it back, or delete {folder} to make it again"
+# The files that are guarded, and the way out where one has changed.
+_GUARDED = {
+    rf"{claims.DATA}|{claims.MODEL}|{claims.HUB}": _BACK,
+    r"leakage\.jsonl?": "put it back, or delete leakage.json and leakage.jsonl to look again",
+    r"arrangements/[^/]+/(arrangement\.json|similarity\.json|order\.npy|turn\.npy)": _REMADE,
+    r"(runs|pretraining)/[^/]+/finished\.json": "put it back, or delete it: the run then ends anew",
+    r"arrangements/[^/]+/ids\.txt": "",
+}
+# What follows from the others, and is made again.
+_DERIVED = re.compile(r"arrangements/[^/]+/ids\.txt")
+# Who deletes one of these has it made again.
+_MAY_GO = re.compile(r"leakage\.jsonl?|.*/(ids\.txt|finished\.json)")
+
+
+class Manifest:
+    """The manifest of a workdir whose study this process is at work on."""
+
+    def __init__(self, workdir: Path) -> None:
+        """Checks every file that is listed, and lists those that no manifest has told of yet.
+
+        Raises:
+            UserError: the manifest is damaged, or a file that it lists is missing or has changed.
+        """
+        self._workdir = workdir
+        known = _read(workdir)
+        if known is None and (workdir / claims.DATA).exists():
+            say(
+                f"{workdir}: has no {MANIFEST}, as workdirs of earlier versions; what it holds is "
+                "taken as it is, and guarded from now on"
+            )
+        self._files: dict[str, Digests] = {}
+        for name, digests in (known or {}).items():
+            problem = _problem(workdir, name, digests)
+            if problem is None:
+                self._files[name] = [files.file_digest(workdir / name)]
+            elif _DERIVED.fullmatch(name) and (workdir / name).exists():
+                say(f"{workdir / name}: {problem}; it is made again")
+                files.remove(workdir / name)
+        for name in _present(workdir):
+            if name not in self._files:
+                self._files[name] = [files.file_digest(workdir / name)]
+        if self._files != known and (known is not None or self._files):
+            self._write()
+
+    @contextmanager
+    def placing(self, path: Path, partial: Path) -> Iterator[None]:
+        """Inside, `partial` takes the place of `path`; whenever a kill comes, both are known."""
+        name = _name(self._workdir, path)
+        if name is None:
+            yield
+            return
+        known, digest = self._files.get(name, [None]), files.file_digest(partial)
+        if known != [digest]:
+            self._files[name] = [*known, digest]
+            self._write()
+        yield
+        if known != [digest]:
+            self._files[name] = [digest]
+            self._write()
+
+    def _write(self) -> None:
+        listed = dict(sorted(self._files.items()))
+        content = {"files": listed, "sha256": _digest(listed)}
+        files.write_json(self._workdir / MANIFEST, content)
+
+
+def check_whole(workdir: Path) -> None:
+    """Refuses a workdir of which a guarded file has changed, writing nothing.
+
+    Raises:
+        UserError: as `Manifest`.
+    """
+    for name, digests in (_read(workdir) or {}).items():
+        _problem(workdir, name, digests)
+
+
+def _read(workdir: Path) -> dict[str, Digests] | None:
+    path = workdir / MANIFEST
+    try:
+        content = files.read_json(path, ("files", "sha256"))
+        if content is None:
+            return None
+        listed = content["files"]
+        whole = content["sha256"] == _digest(listed)
+    except (UserError, ValueError, TypeError):
+        whole = False
+    check(
+        whole,
+        f"{path}: is damaged; put it back, or delete it: what the workdir holds is then taken as "
+        "it is",
+    )
+    return listed
+
+
+def _digest(listed: object) -> str:
+    return hashlib.sha256(json.dumps(listed, sort_keys=True).encode()).hexdigest()
+
+
+def _problem(workdir: Path, name: str, digests: Digests) -> str | None:
+    """What is wrong with a file that is made again; None: nothing.
+
+    Raises:
+        UserError: something is wrong with one that is not.
+    """
+    path = workdir / name
+    try:
+        if files.file_digest(path) in digests:
+            return None
+        problem = "is damaged: it is not what was written there"
+    except FileNotFoundError:
+        problem = "is missing"
+        # Folders are deleted to make what they hold again.
+        folder_gone = path.parent != workdir and not path.parent.exists()
+        if None in digests or folder_gone or _MAY_GO.fullmatch(name):
+            return problem
+    except OSError as error:
+        problem = f"cannot be read ({error.strerror})"
+    if _DERIVED.fullmatch(name):
+        return problem
+    way_out = next(way for form, way in _GUARDED.items() if re.fullmatch(form, name))
+    raise UserError(f"{path}: {problem}; {way_out.format(folder=path.parent)}")
+
+
+def _name(workdir: Path, path: Path) -> str | None:
+    """The name of a guarded file; None for any other."""
+    try:
+        name = path.relative_to(workdir).as_posix()
+    except ValueError:
+        return None
+    return name if any(re.fullmatch(form, name) for form in _GUARDED) else None
+
+
+def _present(workdir: Path) -> list[str]:
+    """The guarded files that are there."""
+    folders = [workdir]
+    for part in ("arrangements", "runs", "pretraining"):
+        if (workdir / part).is_dir():
+            folders += [one for one in (workdir / part).iterdir() if one.is_dir()]
+    paths = (path for folder in folders for path in folder.iterdir() if path.is_file())
+    return sorted(name for path in paths if (name := _name(workdir, path)) is not None)

@@ -121,7 +121,7 @@ def test_other_weights_under_the_same_name_are_refused(small_config, write_llama
     again(config, tmp_path / "w")
     unfinish(tmp_path / "w")
     write_llama(path, 1)
-    refused(config, tmp_path / "w", "the weights of model.init_from changed since")
+    refused(config, tmp_path / "w", "the weights it begins with changed since")
 
 
 def test_weights_with_a_nan_or_without_an_end_are_refused(small_config, write_llama, tmp_path):

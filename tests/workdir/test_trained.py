@@ -95,7 +95,7 @@ def test_other_weights_under_the_same_name_are_refused(first, going_on, tmp_path
     study.run(going_on(), work, command="test")
     (work / "runs" / RUN / "finished.json").unlink()
     shutil.rmtree(first / "runs" / RUN / "checkpoints" / "00000010")
-    refused(going_on(), work, "the weights of model.init_from changed since")
+    refused(going_on(), work, "the weights it begins with changed since")
 
 
 def test_a_checkpoint_that_is_not_whole_is_refused(first, going_on, tmp_path):
@@ -126,7 +126,7 @@ def test_what_is_no_run_or_does_not_fit_is_one_line(first, going_on, tmp_path):
     for changes, message in (
         ({"tokenizer": "bytes"}, f"was trained with; pass --config.tokenizer={first}/tokenizer"),
         ({"tokenizer": "train", "tokenizer_size": 290}, "is not the one that .* was trained with"),
-        ({"model.family": "llama"}, "model.family=llama but .* is a qwen3; leave model.family out"),
+        ({"model.family": "llama"}, "model.family=llama but .* is a qwen3; leave it out"),
         ({"model.size": "qwen3_8b"}, "model.size=qwen3_8b is not the shape of"),
         ({"data.max_length": 300}, "must not pass the 256 positions of the model"),
         ({"seeds": (0, 1)}, "would train the same run 2 times"),

@@ -128,10 +128,12 @@ def test_a_workdir_grows_by_orders_and_seeds_and_keeps_what_it_has(
         run(small_config(**{"arrangement.methods": METHODS, "seeds": (1,)}), grown)
 
 
-def test_a_report_without_leakage_says_so(finished, small_config, tmp_path):
+def test_leaks_that_were_lost_are_looked_for_again(finished, small_config, tmp_path):
     workdir = shutil.copytree(finished, tmp_path / "w")
     (workdir / "leakage.json").unlink()
-    assert "leakage: not looked for" in run(small_config(), workdir).read_text()
+    assert "leakage: none of 80 training rows" in run(small_config(), workdir).read_text()
+    pairs = (finished / "leakage.jsonl").read_bytes()
+    assert (workdir / "leakage.jsonl").read_bytes() == pairs
     (workdir / "data.json").unlink()
     with pytest.raises(UserError, match=r"data\.json: is missing; put it back, or start again"):
         run(small_config(), workdir)

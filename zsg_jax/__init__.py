@@ -6,6 +6,8 @@ From Python: `arrange_data` arranges rows that are in memory, `run_study` runs a
 from importlib import import_module
 from typing import Any
 
+from zsg_jax.runtime import streams
+
 _HOME = {
     "Arranged": "zsg_jax.workflows.in_memory",
     "StudyResult": "zsg_jax.workflows.results",
@@ -20,3 +22,6 @@ def __getattr__(name: str) -> Any:
     if name not in _HOME:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     return getattr(import_module(_HOME[name]), name)
+
+
+streams.settle()

@@ -9,6 +9,7 @@ from zsg_jax.arrangement.methods import NAMES
 from zsg_jax.data.export import FORMATS
 from zsg_jax.data.schemas.registry import AUTO, SCHEMAS
 from zsg_jax.runtime import cli as command_line
+from zsg_jax.runtime import streams
 from zsg_jax.similarity.distances import DISTANCES
 from zsg_jax.similarity.encoders.embed import DTYPES
 from zsg_jax.workflows import arrange as command
@@ -85,7 +86,7 @@ def main(argv: Sequence[str]) -> None:
     """Arranges what the flags name."""
     given = vars(_parser().parse_args(list(argv[1:])))
     written = command.run(ArrangeOptions(**{**given, "output": Path(given["output"])}))
-    print(f"arranged: {os.path.relpath(written)}")
+    streams.show(f"arranged: {os.path.relpath(written)}")
 
 
 def run() -> None:

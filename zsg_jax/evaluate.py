@@ -9,7 +9,7 @@ from pathlib import Path
 from zsg_jax.data.schemas.registry import AUTO, SCHEMAS
 from zsg_jax.data.tokenize.truncation import TRUNCATIONS
 from zsg_jax.evaluation.metrics import METRICS
-from zsg_jax.runtime import cli
+from zsg_jax.runtime import cli, streams
 from zsg_jax.workflows import evaluate
 from zsg_jax.workflows.evaluate_options import BASELINES, EvaluateOptions
 
@@ -70,7 +70,7 @@ def main(argv: Sequence[str]) -> None:
     for name in ("checkpoint", "stops"):
         given[name] = None if given[name] is None else tuple(given[name])
     written = evaluate.run(EvaluateOptions(**{**given, "output": Path(given["output"])}))
-    print(f"evaluated: {os.path.relpath(written)}")
+    streams.show(f"evaluated: {os.path.relpath(written)}")
 
 
 def run() -> None:

@@ -9,6 +9,7 @@ import jax
 
 from zsg_jax.models.huggingface.write import DTYPES, SAME
 from zsg_jax.runtime import cli as command_line
+from zsg_jax.runtime import streams
 from zsg_jax.workflows import export as exporting
 
 
@@ -35,7 +36,7 @@ def main(argv: Sequence[str]) -> None:
     # Nothing is computed, and a model may be larger than one accelerator's memory.
     jax.config.update("jax_platforms", "cpu")
     written = exporting.run(exporting.ExportOptions(**given))
-    print(f"exported: {os.path.relpath(written)}")
+    streams.show(f"exported: {os.path.relpath(written)}")
 
 
 def run() -> None:

@@ -13,7 +13,7 @@ from ml_collections import config_flags
 from zsg_jax.config import default_config, flatten
 from zsg_jax.config_diversity import STUDY, diversity_config
 from zsg_jax.runtime import cli as command_line
-from zsg_jax.runtime import cluster
+from zsg_jax.runtime import cluster, streams
 from zsg_jax.runtime import signals as stopping
 from zsg_jax.runtime.buckets import Store, is_address
 from zsg_jax.runtime.errors import check
@@ -86,9 +86,9 @@ def main(argv: Sequence[str]) -> None:
         raise
     if is_first():
         if is_address(workdir):
-            print(f"report: {workdir}/report/index.html, here {page}")
+            streams.show(f"report: {workdir}/report/index.html, here {page}")
         else:
-            print(f"report: {os.path.relpath(page)}")
+            streams.show(f"report: {os.path.relpath(page)}")
 
 
 def run() -> None:

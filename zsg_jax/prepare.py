@@ -7,6 +7,7 @@ from pathlib import Path
 
 from zsg_jax.data.schemas.registry import AUTO, SCHEMAS
 from zsg_jax.runtime import cli as command_line
+from zsg_jax.runtime import streams
 from zsg_jax.workflows import prepare as command
 from zsg_jax.workflows.prepare_options import PrepareOptions
 
@@ -47,7 +48,7 @@ def main(argv: Sequence[str]) -> None:
     """Writes what the flags name."""
     given = vars(_parser().parse_args(list(argv[1:])))
     written = command.run(PrepareOptions(**{**given, "output": Path(given["output"])}))
-    print(f"prepared: {os.path.relpath(written)}")
+    streams.show(f"prepared: {os.path.relpath(written)}")
 
 
 def run() -> None:

@@ -98,7 +98,7 @@ def write_report(
     folder.mkdir(parents=True, exist_ok=True)
     write_bytes(folder / "summary.json", _json(summary))
 
-    script = (Path(__file__).parent / "tables.js").read_text()
+    script = (Path(__file__).parent / "tables.js").read_text("utf-8")
     page = render(
         "page.html",
         title=title,

@@ -1,12 +1,13 @@
 """Work of other people's code, such as a template or a regular expression, that may never end."""
 
 import os
-import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+
+from zsg_jax.runtime.streams import tell
 
 SECONDS = 60.0
 _TICK = 0.5
@@ -57,5 +58,5 @@ def _watch() -> None:
             continue
         work.left -= _TICK
         if work.left < 0 and work is _at_work:
-            print(f"zsg_jax: {work.what()}", file=sys.stderr, flush=True)
+            tell(f"zsg_jax: {work.what()}")
             os._exit(1)

@@ -9,14 +9,16 @@ import sys
 import traceback
 from collections.abc import Callable, Collection, Mapping, Sequence
 from importlib.metadata import version
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, NoReturn
 
 from absl import flags
 from ml_collections import ConfigDict
 
+from zsg_jax.runtime import foreign, streams
 from zsg_jax.runtime import signals as stopping
-from zsg_jax.runtime.errors import FULL, UserError, did_you_mean, first_line
+from zsg_jax.runtime.errors import UserError, did_you_mean, first_line
 
 VERSION = f"zsg_jax {version('zsg_jax')}"
 speaker = "zsg_jax"  # and which process it is, where others speak too
@@ -98,18 +100,17 @@ def guard(main: Callable[[Sequence[str]], Any]) -> Callable[[Sequence[str]], Any
             main(argv)
         except UserError as error:
             fail(str(error), error.code)
-        except OSError as error:
-            # A full disk, a folder that may not be written: the user's to mend, like the above.
-            if error.filename is None and error.errno not in FULL:
-                raise
-            fail(
-                f"{error.filename or 'disk'}: {error.strerror}; mend it, then the same command "
-                "goes on where it stopped"
-            )
         except stopping.Terminated:
             end_by(stopping.heard())
         except KeyboardInterrupt:
             end_by(signal.SIGINT)
+        except SystemExit:
+            raise
+        except BaseException as error:
+            line = foreign.told(error)
+            if line is None:
+                raise
+            fail(line)
 
     return guarded
 
@@ -152,13 +153,14 @@ def end_now(code: int) -> NoReturn:
 
     A device that still computes, or a compile, would crash on the way and hide the code.
     """
-    sys.stdout.flush()
-    sys.stderr.flush()
+    with suppress(OSError, ValueError):
+        sys.stdout.flush()
+        sys.stderr.flush()
     os._exit(code)
 
 
 def _say(message: str) -> None:
-    print(f"{speaker}: {message}", file=sys.stderr)
+    streams.tell(f"{speaker}: {message}")
 
 
 def _last_of_each(argv: Sequence[str]) -> list[str]:

@@ -144,7 +144,7 @@ def read_json(path: Path, required: Collection[str] = ()) -> dict[str, Any] | No
         content = json.loads(path.read_bytes())
     except FileNotFoundError:
         return None
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise UserError(f"{path}: is damaged: {error}") from None
     if not isinstance(content, dict):
         raise UserError(f"{path}: is damaged: it holds no JSON object")

@@ -68,7 +68,7 @@ def steps(folder: Folder) -> dict[int, bool]:
     found: dict[int, bool] = {}
     for name in names:
         step, _, rest = name.partition("/")
-        if step.isdigit():
+        if step.isascii() and step.isdigit():
             found[int(step)] = found.get(int(step), False) or rest == MANIFEST
     return dict(sorted(found.items()))
 

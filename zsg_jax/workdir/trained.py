@@ -67,7 +67,7 @@ def run_of(path: str | Path) -> TrainedRun | None:
     if (folder / "config.json").exists():
         return None
     step = None
-    if folder.name.isdigit() and folder.parent.name == CHECKPOINTS:
+    if folder.name.isascii() and folder.name.isdigit() and folder.parent.name == CHECKPOINTS:
         step, folder = int(folder.name), folder.parent.parent
     if step is None and not (folder / CHECKPOINTS).is_dir() and folder.parent.name != "runs":
         return None

@@ -165,7 +165,7 @@ def _write_tokenizer(folder: Path, name: str, tokenizer: Tokenizer) -> None:
     tokenizer.save(folder)
     path = folder / "tokenizer_config.json"
     # Without it transformers takes the class of the model's family, which splits texts its own way.
-    write_json(path, json.loads(path.read_text()) | {"tokenizer_class": "PreTrainedTokenizerFast"})
+    write_json(path, json.loads(path.read_bytes()) | {"tokenizer_class": "PreTrainedTokenizerFast"})
 
 
 def _copy(source: Path, target: Path, names: Iterable[str]) -> None:

@@ -16,6 +16,7 @@ from zsg_jax.data.tokenize import tokenizer as tokenizers
 from zsg_jax.models.families import DEFAULT, FAMILIES, is_file
 from zsg_jax.planning import advice, machines, report
 from zsg_jax.planning.estimate import Estimate, StepShape, estimate, least_bytes
+from zsg_jax.runtime import streams
 from zsg_jax.runtime.errors import UserError
 from zsg_jax.training import sharding
 from zsg_jax.training.trainer import Trainer
@@ -56,13 +57,13 @@ def run(
     plan = planned(config, devices, topology)
     batch_size = config.training.batch_size
     if not as_json:
-        print(report.as_text(plan, rows, batch_size), flush=True)
+        streams.show(report.as_text(plan, rows, batch_size))
     setting, tried = None, 0
     if not plan.memory.fits:
         setting, tried = seek(config, devices, topology, plan.memory.usable, adapters=adapters)
     flags = None if setting is None else advice.written(setting)
     if as_json:
-        print(json.dumps(report.as_tree(plan, rows, batch_size, flags), indent=2))
+        streams.show(json.dumps(report.as_tree(plan, rows, batch_size, flags), indent=2))
     if plan.memory.fits:
         return None
     if setting is not None:

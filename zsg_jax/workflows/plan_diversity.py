@@ -23,6 +23,7 @@ from zsg_jax.planning import machines
 from zsg_jax.planning.chips import Chip
 from zsg_jax.planning.estimate import Memory, Roofline, roofline
 from zsg_jax.planning.report import bytes_text, memory_lines, seconds_text, si
+from zsg_jax.runtime import streams
 from zsg_jax.runtime.progress import count
 from zsg_jax.training import flops
 from zsg_jax.workflows import diversity
@@ -80,9 +81,9 @@ def run(
     languages = Counter(cell.language(settings.letters) for cell in cells)
     parts = [planned(*one, settings, topology) for one in languages.items()]
     for part in () if as_json else parts:
-        print(as_text(part, settings, topology), flush=True)
+        streams.show(as_text(part, settings, topology))
     if as_json:
-        print(json.dumps([as_tree(part, topology) for part in parts], indent=2))
+        streams.show(json.dumps([as_tree(part, topology) for part in parts], indent=2))
     largest = max(parts, key=lambda part: part.memory.total)
     if largest.memory.fits:
         return None

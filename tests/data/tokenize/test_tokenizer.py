@@ -90,7 +90,7 @@ def test_training_is_repeatable_and_keeps_to_its_size():
         ('{"eos_token": ["</s>"]}', "not the text of a token"),
         ('{"eos_token": {"content": 3}}', "not the text of a token"),
         ("{", "is damaged"),
-        (None, "is no tokenizer that can be read"),
+        (None, "cannot be read as what it should be: .*Model missing"),
     ],
 )
 def test_folders_that_do_not_serve_are_refused(config, message, tmp_path):

@@ -17,6 +17,7 @@ from zsg_jax.data.tokenize.encoding import (
 from zsg_jax.runtime.bounded import SECONDS, bounded
 from zsg_jax.runtime.errors import UserError, first_line, is_panic
 from zsg_jax.runtime.progress import count
+from zsg_jax.runtime.streams import hushed
 
 
 def to_encoding(encoding: tokenizers.Encoding) -> Encoding:
@@ -42,7 +43,7 @@ def encoded(inner: tokenizers.Tokenizer, texts: Sequence[str]) -> list[tokenizer
 
     try:
         # The batch leaves Python's lock to others; a million characters take it a second or less.
-        with bounded(told, SECONDS + sum(map(len, texts)) / 1e5):
+        with hushed(), bounded(told, SECONDS + sum(map(len, texts)) / 1e5):
             return inner.encode_batch(list(texts), add_special_tokens=False)
     except BaseException as error:
         if not isinstance(error, Exception) and not is_panic(error):

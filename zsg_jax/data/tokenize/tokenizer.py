@@ -11,9 +11,12 @@ import tokenizers
 from tokenizers import decoders, models, pre_tokenizers, trainers
 
 from zsg_jax.data.tokenize.encoding import Encoding, Span
+from zsg_jax.data.tokenize.folder import read_tokenizer
 from zsg_jax.data.tokenize.rendered import RenderedEncoder, encoded, to_encoding
 from zsg_jax.runtime.errors import UserError
-from zsg_jax.runtime.files import read_json, write_bytes, write_json
+from zsg_jax.runtime.files import write_bytes, write_json
+from zsg_jax.runtime.foreign import reading
+from zsg_jax.runtime.streams import hushed
 
 BOS, EOS = "<|bos|>", "<|eos|>"
 # What a tokenizer's folder may hold, by one version or another of transformers.
@@ -58,7 +61,8 @@ class Tokenizer:
         inner.no_truncation()
         inner.encode_special_tokens = True
         self._inner = inner
-        own = inner.encode("a").special_tokens_mask
+        with hushed():
+            own = inner.encode("a").special_tokens_mask
         self.added = (own.index(0), own[::-1].index(0)) if 0 in own else (0, 0)
         self.vocab_size = max(inner.get_vocab(with_added_tokens=True).values()) + 1
         self.bos_id = bos_id
@@ -175,13 +179,12 @@ def from_folder(folder: str | Path) -> Tokenizer:
             f"tokenizer: {path} does not exist; give a folder with a tokenizer.json, "
             '"bytes" or "train"'
         )
-    try:
-        inner = tokenizers.Tokenizer.from_file(str(path))
-    except Exception as error:  # the library raises bare Exception
-        raise UserError(f"{path}: is no tokenizer that can be read: {error}") from None
-    names: dict[str, Any] = {}
-    for name in ("special_tokens_map.json", "tokenizer_config.json"):
-        names |= read_json(folder / name) or {}
+    with reading(path, "give a folder with a tokenizer that can be read"):
+        return _read(folder)
+
+
+def _read(folder: Path) -> Tokenizer:
+    inner, names = read_tokenizer(folder)
     eos_id = _special(inner, names, "eos_token", folder)
     if eos_id is None:
         raise UserError(

@@ -32,6 +32,7 @@ from zsg_jax.models.model import abstract
 from zsg_jax.models.placement import Params
 from zsg_jax.runtime.errors import UserError, check
 from zsg_jax.runtime.files import file_digest, read_json
+from zsg_jax.runtime.foreign import reads
 
 __all__ = [
     "check_folder",
@@ -103,6 +104,7 @@ def _digest(files: Iterable[Path], folder: str | Path) -> str:
     return digest.hexdigest()
 
 
+@reads
 def open_weights(folder: str | Path, model: ModelConfig) -> Weights:
     """The tensors of a folder, and where the arrays of `model` lie in them."""
     return Weights(folder, LAYOUTS[model.family], unpadded(model))

@@ -8,6 +8,7 @@ from zsg_jax.models.gpt2 import Gpt2Config
 from zsg_jax.models.huggingface.decoders import decoder_json, read_decoder
 from zsg_jax.models.huggingface.reader import ConfigReader
 from zsg_jax.runtime.errors import check
+from zsg_jax.runtime.foreign import reads
 from zsg_jax.runtime.settings import setting
 
 
@@ -114,6 +115,7 @@ def find_config(
     return FAMILIES[family or DEFAULT].sized(size, vocab_size, max_positions)
 
 
+@reads
 def read_config(folder: str | Path, family: str = "", *, any_head: bool = False) -> ModelConfig:
     """The config of the language model in `folder`, or in a file like config.json.
 

@@ -50,7 +50,7 @@ def read_json(path: Path) -> Any:
         raise UserError(
             f"{path}: {where}; give a folder in the Hugging Face layout (config.json, safetensors)"
         ) from None
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise UserError(f"{path}: cannot be read as JSON ({error}); fetch the file again") from None
 
 

@@ -1,0 +1,100 @@
+"""Standard streams that are closed, gone, or cannot spell a path, and an end while importing.
+
+Called as the package is imported, before libraries open files of their own: where standard error
+is closed, the next file that is opened would get its number, and what libraries write there.
+"""
+
+import os
+import signal
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from itertools import pairwise
+from pathlib import Path
+from types import TracebackType
+
+_hidden: int | None = None  # where standard error leads while it is hushed
+
+
+def settle() -> None:
+    """Opens what is closed of the three streams to nowhere; of a command, sees to its manners."""
+    for number, name in enumerate(("stdin", "stdout", "stderr")):
+        try:
+            os.fstat(number)
+        except OSError:
+            opened = os.open(os.devnull, os.O_RDWR)
+            if opened != number:
+                os.dup2(opened, number)
+                os.close(opened)
+        if getattr(sys, name) is None:
+            mode = "r" if number == 0 else "w"
+            setattr(sys, name, open(number, mode, closefd=False))  # noqa: SIM115, to stay
+    if _is_command():
+        for name in ("stdout", "stderr"):
+            reconfigure = getattr(getattr(sys, name), "reconfigure", None)
+            if reconfigure is not None:
+                # A path need not be UTF-8, and yet is to be told.
+                reconfigure(errors="backslashreplace")
+        sys.excepthook = _end_at_interrupt
+
+
+def _is_command() -> bool:
+    """Whether this process runs `python -m zsg_jax.COMMAND` or a script of the package."""
+    words = sys.orig_argv[1:]
+    module = next((after for word, after in pairwise(words) if word == "-m"), "")
+    script = Path(sys.argv[0] if sys.argv else "").name
+    return module.startswith("zsg_jax.") or script.startswith("zsg-")
+
+
+def _end_at_interrupt(
+    kind: type[BaseException], error: BaseException, trace: TracebackType | None
+) -> None:
+    """Ctrl-C before a command has begun, as while libraries are imported."""
+    if not issubclass(kind, KeyboardInterrupt):
+        sys.__excepthook__(kind, error, trace)
+        return
+    tell("zsg_jax: stopped; nothing was begun")
+    os._exit(128 + signal.SIGINT)
+
+
+def tell(line: str) -> None:
+    """Writes a line to standard error, hushed or not, if anybody is there."""
+    with suppress(OSError, ValueError):
+        sys.stderr.flush()
+        if _hidden is None:
+            print(line, file=sys.stderr, flush=True)
+        else:
+            os.write(_hidden, f"{line}\n".encode(errors="backslashreplace"))
+
+
+def show(line: str) -> None:
+    """Writes a line to standard output, if anybody is there: what it tells of is done by then."""
+    try:
+        print(line, flush=True)
+    except BrokenPipeError:
+        # What is left to be written at the end of the process goes nowhere.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+@contextmanager
+def hushed() -> Iterator[None]:
+    """Inside, what libraries write to standard error by themselves is dropped, such as a panic's.
+
+    For short calls whose errors are told by who calls.
+    """
+    global _hidden
+    if _hidden is not None:
+        yield
+        return
+    with suppress(OSError, ValueError):
+        sys.stderr.flush()
+    _hidden = os.dup(2)
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nowhere, 2)
+    os.close(nowhere)
+    try:
+        yield
+    finally:
+        os.dup2(_hidden, 2)
+        os.close(_hidden)
+        _hidden = None

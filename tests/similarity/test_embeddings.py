@@ -1,3 +1,4 @@
+import jax.numpy as jnp
 import numpy as np
 import pytest
 from hypothesis import given
@@ -109,3 +110,11 @@ def test_a_file_rewritten_in_the_same_shape_is_named(tmp_path):
     (tmp_path / "new.npy").replace(path)
     with pytest.raises(UserError, match=r"rows\.npy: has changed since it was opened"):
         stored[0:1]
+
+
+def test_bfloat16_as_numpy_writes_it_is_read(tmp_path):
+    rows = np.random.default_rng(0).standard_normal((3, 4)).astype(jnp.bfloat16)
+    np.save(tmp_path / "a.npy", rows)
+    found = open_embeddings(tmp_path / "a.npy")
+    assert found.dtype == jnp.bfloat16
+    assert (np.asarray(found[:]) == rows).all()

@@ -41,7 +41,7 @@ class Storage:
         self._path, self._scratch, self._fields = path, scratch, fields
         self._starts, self._sizes, self._numbers = array("q"), array("q"), array("q")
         # Of every file its name and whether it is a table; of every record its file.
-        self._files: list[tuple[str, bool]] = []
+        self._files: list[str] = []
         self._file_of = array("i")
         self._file: BinaryIO
         format = detect(path)
@@ -77,8 +77,8 @@ class Storage:
         self._starts.append(start)
         self._sizes.append(len(raw))
         self._numbers.append(record.number)
-        if not self._files or self._files[-1] != (record.path.name, record.cells):
-            self._files.append((record.path.name, record.cells))
+        if not self._files or self._files[-1] != record.path.name:
+            self._files.append(record.path.name)
         self._file_of.append(len(self._files) - 1)
 
     def seal(self) -> None:
@@ -116,9 +116,9 @@ class Storage:
 
     def instance(self, index: int, schema: str) -> Instance:
         """The instance of a record of a schema; raises as `raw` does."""
-        name, cells = self._files[self._file_of[index]]
+        name = self._files[self._file_of[index]]
         try:
-            return parse(self.raw(index), f"{name}:{self._numbers[index]}", schema, cells)
+            return parse(self.raw(index), f"{name}:{self._numbers[index]}", schema)
         except Refused:
             raise self._changed() from None
 

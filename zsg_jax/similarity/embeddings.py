@@ -84,7 +84,7 @@ class StoredEmbeddings(_Lazy):
     def _file(self, number: int) -> np.ndarray:
         path, rows = self._paths[number], int(self._starts[number + 1] - self._starts[number])
         content = _mapped(path)
-        same_dtype = content.dtype == file_dtype(self.dtype)
+        same_dtype = content.dtype in (self.dtype, file_dtype(self.dtype))
         fits = content.shape == (rows, self.shape[1]) and same_dtype
         fits = fits and _stamp(path) == self._stamps[number]
         check(fits, f"{path}: has changed since it was opened; start again")
@@ -242,7 +242,7 @@ def _stamp(path: Path) -> tuple[int, ...] | None:
 
 def _mapped(path: Path) -> np.ndarray:
     try:
-        return np.load(path, mmap_mode="r", allow_pickle=False)
+        values = np.load(path, mmap_mode="r", allow_pickle=False)
     except FileNotFoundError:
         raise UserError(f"{path}: no such file") from None
     except OSError as error:
@@ -251,3 +251,7 @@ def _mapped(path: Path) -> np.ndarray:
         raise UserError(
             f"{path}: is no .npy file of numbers, or damaged; write it with numpy.save"
         ) from None
+    # What numpy.save writes of bfloat16 has no name in its header.
+    if isinstance(values, np.ndarray) and values.dtype == np.dtype("V2"):
+        return values.view(jnp.bfloat16)
+    return values

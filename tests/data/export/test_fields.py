@@ -51,6 +51,18 @@ def test_odd_objects_keep_their_bytes():
     assert with_fields(b"{ }", 3, 1) == b'{ "zsg_turn": 3, "zsg_distance": 1.0}'
 
 
+def test_arranged_again_no_byte_changes_but_ours():
+    raw = b'{"a": 1e999 , "v":1.10,"n":12345678901234567890123, "b":"\\u00e9"}'
+    once = with_fields(raw, 3, 0.5)
+    for turn in (9, 10):
+        assert with_fields(once, turn, -2) == with_fields(raw, turn, -2)
+    moved = b'{"zsg_turn": 1, "a": 1e999, "zsg_distance" : {"a": [1]}, "v":1.10}'
+    assert with_fields(moved, 2, 1) == (
+        b'{"a": 1e999, "v":1.10, "zsg_turn": 2, "zsg_distance": 1.0}'
+    )
+    assert with_fields(b'{"zsg_turn":1}', 2, 1) == b'{"zsg_turn": 2, "zsg_distance": 1.0}'
+
+
 def test_a_distance_that_json_lacks_is_a_defect():
     with pytest.raises(ValueError, match="JSON"):
         with_fields(b"{}", 1, float("nan"))

@@ -1,10 +1,13 @@
+import bz2
 import gzip
 import json
+import lzma
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from zsg_jax.data.formats import jsonl
 from zsg_jax.data.formats.jsonl import array_records, begins_array, lines
 from zsg_jax.runtime.errors import UserError
 
@@ -121,3 +124,41 @@ def test_one_object_over_many_lines_is_no_source(tmp_path):
     path = write(tmp_path / "x.json", json.dumps({"data": [{"question": "x"}]}, indent=2))
     with pytest.raises(UserError, match="holds one object over several lines"):
         begins_array(path)
+
+
+ROW = b'{"a": 1}\n'
+
+
+@pytest.mark.parametrize(
+    ("content", "told"),
+    [
+        (bz2.compress(ROW), "is bzip2; unpack it"),
+        (lzma.compress(ROW), "is xz; unpack it"),
+        (b"\x28\xb5\x2f\xfd\x00", "is Zstandard; unpack it"),
+        (b"PK\x03\x04\x00", "is a zip archive"),
+        (b"PAR1\x00", r"is Parquet; .*\.parquet"),
+        (ROW.decode().encode("utf-16"), "is UTF-16; make it UTF-8"),
+    ],
+)
+def test_what_is_packed_otherwise_is_named(tmp_path, content, told):
+    path = tmp_path / "a.jsonl"
+    path.write_bytes(content)
+    with pytest.raises(UserError, match=rf"a\.jsonl: {told}"):
+        list(lines(path))
+
+
+def test_a_plain_file_of_a_packed_ones_name_is_told(tmp_path):
+    (tmp_path / "a.jsonl.gz").write_bytes(ROW)
+    with pytest.raises(UserError, match=r"if it is plain, take \.gz from its name"):
+        list(lines(tmp_path / "a.jsonl.gz"))
+
+
+@pytest.mark.parametrize("name", ["a.jsonl", "a.jsonl.gz"])
+def test_a_row_is_bounded_wherever_it_is_packed(tmp_path, monkeypatch, name):
+    monkeypatch.setattr(jsonl, "MAX_ROW_BYTES", 100)
+    content = ROW + b'{"a": "' + b"x" * 1000 + b'"}\n'
+    (tmp_path / name).write_bytes(gzip.compress(content) if name.endswith("gz") else content)
+    read = lines(tmp_path / name)
+    assert next(read).raw == ROW
+    with pytest.raises(UserError, match=rf"{name}:2: is longer than"):
+        next(read)

@@ -11,6 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from zsg_jax.data.dataset import ReadOptions, open_dataset
+from zsg_jax.data.formats import registry
 from zsg_jax.data.instance import Instance, Turn, instances_digest
 from zsg_jax.data.schemas.checks import CHOICES
 from zsg_jax.data.schemas.registry import SCHEMAS
@@ -300,3 +301,13 @@ def test_conversations_without_their_ends_are_counted(tmp_path, read_source, cap
 )
 def test_a_task_goes_by_several_names(tmp_path, read_source, record, task):
     assert read_source(write_lines([record], tmp_path))[0][0].task == (task or "(no task)")
+
+
+def test_what_is_left_out_of_a_folder_is_named(tmp_path, capsys):
+    (tmp_path / "sub").mkdir()
+    for name in ("a.jsonl", "b.ndjson", "c.JSONL", ".hidden"):
+        (tmp_path / name).write_text("{}\n")
+    assert [path.name for path in registry.files(tmp_path)] == ["a.jsonl"]
+    assert "left out, by their names no files of rows: b.ndjson, c.JSONL, sub" in (
+        capsys.readouterr().err
+    )

@@ -6,7 +6,7 @@ import pytest
 
 from zsg_jax.data.dataset import as_record
 from zsg_jax.data.instance import Turn, instances_digest
-from zsg_jax.data.schemas.read import NO_TASK
+from zsg_jax.data.schemas.read import NO_TASK, parse
 from zsg_jax.runtime.errors import UserError
 
 MESSAGES = [
@@ -88,7 +88,7 @@ BAD = {
     "id a list": (record(id=["b"]), '"id" is a JSON list'),
     "id true": (record(id=True), '"id" is a JSON boolean'),
     "id with a line break": (record(id="b\nc"), "line break"),
-    "task a number": (record(task=1), '"task" is a JSON number'),
+    "task a list": (record(task=[1]), '"task" is a JSON list'),
     "references a string": (record(references="Paris"), '"references" is a JSON string, not a li'),
     "reference a number": (record(references=["Paris", 3]), '"references[1]" is a JSON number'),
     "reference empty": (record(references=[" "]), '"references[0]" is empty'),
@@ -174,3 +174,11 @@ def test_choices_are_a_list_or_what_t0_writes(tmp_path, read_source, given, expe
 def test_references_begin_with_the_answer_and_come_once(tmp_path, read_source, given, expected):
     path = write(tmp_path / "x.jsonl", record(references=given))
     assert read_source(path)[0][0].references == expected
+
+
+@pytest.mark.parametrize("name", ["id", "task", "references"])
+def test_null_means_missing(name):
+    row = {"messages": [{"role": "user", "content": "a"}, {"role": "assistant", "content": "b"}]}
+    without = parse(json.dumps(row).encode(), "f:1")
+    assert parse(json.dumps({**row, name: None}).encode(), "f:1") == without
+    assert parse(json.dumps({**row, "task": 7}).encode(), "f:1").task == "7"

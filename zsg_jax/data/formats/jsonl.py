@@ -12,7 +12,21 @@ from typing import Any, BinaryIO, NamedTuple, cast
 from zsg_jax.runtime.errors import UserError, check
 from zsg_jax.runtime.progress import bar
 
-GZIP = b"\x1f\x8b"  # how every gzip file begins
+# A row is held whole, several times over while it is read.
+MAX_ROW_BYTES = 256 << 20
+# How files begin that hold no rows as they are, and what to do with them.
+_BEGINNINGS = {
+    b"\x1f\x8b": "is gzip; give it a name that ends in .gz",
+    b"BZh": "is bzip2; unpack it (bunzip2), or pack it with gzip",
+    b"\xfd7zXZ\x00": "is xz; unpack it (unxz), or pack it with gzip",
+    b"\x28\xb5\x2f\xfd": "is Zstandard; unpack it (unzstd), or pack it with gzip",
+    b"PK\x03\x04": "is a zip archive; unpack it, and give the file or folder that was in it",
+    b"PAR1": "is Parquet; give it a name that ends in .parquet",
+    b"ARROW1": "is Arrow or Feather; give it a name that ends in .arrow, or save it as Parquet",
+    b"FEA1": "is Feather; save it as Parquet",
+    b"\xff\xfe": "is UTF-16; make it UTF-8 (iconv -f UTF-16 -t UTF-8)",
+    b"\xfe\xff": "is UTF-16; make it UTF-8 (iconv -f UTF-16 -t UTF-8)",
+}
 MARK = b"\xef\xbb\xbf"  # a byte order mark
 
 # Finds where a value ends; numbers are only copied, as the longest cannot be converted.
@@ -36,7 +50,6 @@ class Record(NamedTuple):
         offset: of lines, where `raw` begins in the unpacked file, in bytes.
         unit: what `number` counts, "line", "row" or "instance".
         refusal: why there is no JSON object.
-        cells: whether it is of a table, where null stands for what is missing.
     """
 
     path: Path
@@ -45,7 +58,6 @@ class Record(NamedTuple):
     offset: int = 0
     unit: str = "line"
     refusal: str = ""
-    cells: bool = False
 
     @property
     def location(self) -> str:
@@ -140,10 +152,23 @@ def opened(path: Path, reached: Callable[[], str]) -> Iterator[tuple[BinaryIO, C
         raise UserError(f"{path}: cannot be read: {error.strerror or error}") from None
 
 
-def refuse_unnamed_gzip(path: Path, start: bytes) -> None:
-    """Raises UserError where a file begins as gzip does but is not read as such."""
-    if start.startswith(GZIP):
-        raise UserError(f"{path}: is gzip; give it a name that ends in .gz")
+def refuse_packed(path: Path, start: bytes) -> None:
+    """Raises UserError where a file begins as one does that must be unpacked or named otherwise."""
+    for beginning, what in _BEGINNINGS.items():
+        if start.startswith(beginning):
+            raise UserError(f"{path}: {what}")
+
+
+def _bounded_lines(file: BinaryIO, path: Path) -> Iterator[bytes]:
+    number = 0
+    while raw := file.readline(MAX_ROW_BYTES + 1):
+        number += 1
+        if len(raw) > MAX_ROW_BYTES:
+            raise UserError(
+                f"{path}:{number}: is longer than {MAX_ROW_BYTES >> 20} MB, which no row is meant "
+                "to be; see that the file holds one JSON object a line"
+            )
+        yield raw
 
 
 def lines(path: Path) -> Iterator[Record]:
@@ -154,15 +179,15 @@ def lines(path: Path) -> Iterator[Record]:
     """
     number = offset = 0
     with (
-        opened(path, lambda: f"line {number}") as (file, stored),
+        opened(path, lambda: f"line {number}" if number else "") as (file, stored),
         bar(path.stat().st_size, f"reading {path.name}", "B") as progress,
     ):
-        for number, raw in enumerate(file, start=1):
+        for number, raw in enumerate(_bounded_lines(file, path), start=1):
             size = len(raw)
             if number % 1000 == 0:
                 progress.update((stored() or offset) - progress.n)
             if number == 1:
-                refuse_unnamed_gzip(path, raw)
+                refuse_packed(path, raw)
                 raw = raw.removeprefix(MARK)
             if not raw.isspace() and raw:
                 yield Record(path, number, raw, offset + size - len(raw))
@@ -176,7 +201,7 @@ def begins_array(path: Path) -> bool:
         UserError: for a missing, damaged or unreadable file, and for one object over many lines.
     """
     with opened(path, lambda: "") as (file, _):
-        refuse_unnamed_gzip(path, file.peek(2))  # type: ignore[attr-defined]
+        refuse_packed(path, file.peek(8))  # type: ignore[attr-defined]
         while chunk := file.read(4096):
             start = chunk.removeprefix(MARK).lstrip()
             if start:

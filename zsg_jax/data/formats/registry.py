@@ -11,6 +11,7 @@ from zsg_jax.data.formats import natural_instructions, tables, tfds
 from zsg_jax.data.formats.jsonl import Record, array_records, begins_array, lines
 from zsg_jax.data.rewriting import address
 from zsg_jax.runtime.errors import UserError
+from zsg_jax.runtime.progress import say
 
 ReadTasks = Callable[[Path], Iterator[Record]]
 # Files of other programs that lie beside data and are none.
@@ -91,20 +92,22 @@ def files(folder: Path) -> list[Path]:
         UserError: if there is none, or the folder cannot be read.
     """
     try:
-        there = sorted(path for path in folder.iterdir() if path.is_file())
+        every = sorted(path for path in folder.iterdir() if not path.name.startswith("."))
     except OSError as error:
         raise UserError(f"{folder}: cannot be read: {error.strerror or error}") from None
     endings = tuple(ending for format in FORMATS.values() for ending in format.endings)
     found = [
         path
-        for path in there
-        if path.name.endswith(endings)
-        and path.name not in _NO_DATA
-        and not path.name.startswith(".")
+        for path in every
+        if path.name.endswith(endings) and path.name not in _NO_DATA and path.is_file()
     ]
     if not found:
         raise UserError(
             f"{folder}: is a folder that holds no data set of datasets and none of "
             f"{', '.join('*' + ending for ending in endings)}; give a file, or the folder of these"
         )
+    others = [path.name for path in every if path not in found and path.name not in _NO_DATA]
+    if others:
+        more = f" and {len(others) - 5} more" if len(others) > 5 else ""
+        say(f"{folder}: left out, by their names no files of rows: {', '.join(others[:5])}{more}")
     return found

@@ -78,8 +78,8 @@ def saved_records(path: Path) -> Iterator[Record]:
         for one in (listed if isinstance(listed, list) else ())
     ]
     check(
-        bool(files) and all(isinstance(name, str) for name in files),
-        f"{path / STATE}: names no Arrow file; save the folder again",
+        bool(files) and all(isinstance(name, str) and Path(name).name == name for name in files),
+        f"{path / STATE}: names no Arrow file beside it; save the folder again",
     )
     number = 0
     for name in files:
@@ -148,7 +148,7 @@ def _records(path: Path, batches: Callable[[], Iterator[Any]], what: str) -> Ite
         for batch in batches():
             for row in _python_rows(batch):
                 number += 1
-                record = Record(path, number, b"", unit="row", cells=True)
+                record = Record(path, number, b"", unit="row")
                 if isinstance(row, str):
                     yield record._replace(refusal=row)
                 else:

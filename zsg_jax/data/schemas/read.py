@@ -96,9 +96,7 @@ def check_records(
             if record.refusal:
                 raise Refused(record.refusal)
             fields = json_object(record.raw)
-            instance = _instance(
-                fields, f"{record.path.name}:{record.number}", SCHEMAS[schema], record.cells
-            )
+            instance = _instance(fields, f"{record.path.name}:{record.number}", SCHEMAS[schema])
             seen.add(instance.id, record)
         except Refused as refusal:
             if bad_rows == "refuse":
@@ -144,18 +142,18 @@ class SeenIds:
         raise Refused(f'"id" {identity!r} was already used {where}')
 
 
-def parse(raw: bytes, default_id: str, schema: str = "messages", cells: bool = False) -> Instance:
+def parse(raw: bytes, default_id: str, schema: str = "messages") -> Instance:
     """The instance that one JSON object stands for; `default_id` is for rows without "id".
 
     Raises:
         Refused: with the reason, if it is none.
     """
-    return _instance(json_object(raw), default_id, SCHEMAS[schema], cells)
+    return _instance(json_object(raw), default_id, SCHEMAS[schema])
 
 
-def _instance(record: Mapping[str, Any], default_id: str, schema: Schema, cells: bool) -> Instance:
-    if cells:
-        record = {key: one for key, one in record.items() if one is not None or key not in OPTIONAL}
+def _instance(record: Mapping[str, Any], default_id: str, schema: Schema) -> Instance:
+    # As of tables, where null stands for what is missing.
+    record = {key: one for key, one in record.items() if one is not None or key not in OPTIONAL}
     identity = record.get("id", default_id)
     if isinstance(identity, int) and not isinstance(identity, bool):
         identity = str(identity)
@@ -174,12 +172,12 @@ def _task(record: Mapping[str, Any], names: tuple[str, ...]) -> tuple[str, Any]:
     """The field that names the task, and the name; of these only "task" must hold one."""
     for name in names:
         value = record.get(name)
+        if isinstance(value, int) and not isinstance(value, bool):
+            return name, str(value)
         if name == "task" and name in record:
             return name, value
         if isinstance(value, str) and value.strip():
             return name, value
-        if isinstance(value, int) and not isinstance(value, bool):
-            return name, str(value)
     return "task", NO_TASK
 
 

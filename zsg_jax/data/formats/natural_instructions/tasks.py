@@ -27,6 +27,10 @@ def task_names(path: Path) -> list[str]:
         ) from None
     names: list[str] = []
     for line, name in enumerate(map(str.strip, listed), start=1):
+        check(
+            not name or (Path(name).name == name and "\\" not in name),
+            f"{path}:{line}: {name!r} is no task's name but a path; name the task alone",
+        )
         if name in names:
             raise UserError(f"{path}:{line}: task {name!r} was already named; leave the line out")
         if name:

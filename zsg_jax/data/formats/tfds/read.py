@@ -43,7 +43,7 @@ class TfdsRecords:
         """All records in order, those refused with their reason; raises UserError as `raw` does."""
         every = track(self._shards, f"reading {self.path.name}", len(self))
         for number, stored in enumerate(every, start=1):
-            record = Record(self.path, number, b"", unit="row", cells=True)
+            record = Record(self.path, number, b"", unit="row")
             try:
                 yield record._replace(raw=as_json(self._decode(stored)))
             except Refused as refusal:

@@ -3,7 +3,6 @@
 import json
 import re
 from collections.abc import Collection
-from json.decoder import scanstring
 
 TURN = "zsg_turn"
 DISTANCE = "zsg_distance"
@@ -44,7 +43,7 @@ def _without(raw: bytes, names: Collection[str]) -> bytes:
     first = at = _space(text, text.index("{") + 1)
     spans: list[tuple[bool, int, int]] = []  # whether a field stays, its start and its end
     while text[at] != "}":
-        key, after = scanstring(text, at + 1)
+        key, after = _DECODER.raw_decode(text, at)
         _, after = _DECODER.raw_decode(text, _space(text, _space(text, after) + 1))
         spans.append((key not in names, at, after))
         at = _space(text, after)

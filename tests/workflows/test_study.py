@@ -97,8 +97,9 @@ def test_a_study_holds_what_other_programs_rely_on(
     assert capsys.readouterr().err == ""
 
     # Arrangements of two encoders are no study.
-    shutil.rmtree(both / "runs")
-    shutil.rmtree(both / "arrangements" / "tmta-fft")
+    workdir = shutil.copytree(both, both.with_name("encoders"))
+    shutil.rmtree(workdir / "runs")
+    shutil.rmtree(workdir / "arrangements" / "tmta-fft")
     made = HashingEncoder.__init__
 
     def other(self, *args):
@@ -107,7 +108,7 @@ def test_a_study_holds_what_other_programs_rely_on(
 
     monkeypatch.setattr(HashingEncoder, "__init__", other)
     with pytest.raises(UserError, match=r"not all were made with the same encoder .*;another"):
-        run(make_config(**{"arrangement.methods": METHODS, "seeds": (0, 1)}), both)
+        run(make_config(**{"arrangement.methods": METHODS, "seeds": (0, 1)}), workdir)
 
 
 def test_a_workdir_grows_by_orders_and_seeds_and_keeps_what_it_has(

@@ -305,9 +305,9 @@ def test_a_task_goes_by_several_names(tmp_path, read_source, record, task):
 
 def test_what_is_left_out_of_a_folder_is_named(tmp_path, capsys):
     (tmp_path / "sub").mkdir()
-    for name in ("a.jsonl", "b.ndjson", "c.JSONL", ".hidden"):
+    for name in ("a.jsonl", "b.ndjson", "c.JSONL", ".hidden", "sub/d.jsonl"):
         (tmp_path / name).write_text("{}\n")
     assert [path.name for path in registry.files(tmp_path)] == ["a.jsonl"]
-    assert "left out, by their names no files of rows: b.ndjson, c.JSONL, sub" in (
+    assert "left out, by their names no files of rows: b.ndjson, c.JSONL, sub/d.jsonl" in (
         capsys.readouterr().err
     )

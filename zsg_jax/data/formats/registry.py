@@ -106,7 +106,13 @@ def files(folder: Path) -> list[Path]:
             f"{folder}: is a folder that holds no data set of datasets and none of "
             f"{', '.join('*' + ending for ending in endings)}; give a file, or the folder of these"
         )
-    others = [path.name for path in every if path not in found and path.name not in _NO_DATA]
+    others = [
+        one.relative_to(folder).as_posix()
+        for path in every
+        if path not in found and path.name not in _NO_DATA
+        for one in (sorted(path.rglob("*")) if path.is_dir() else [path])
+        if one.is_file()
+    ]
     if others:
         more = f" and {len(others) - 5} more" if len(others) > 5 else ""
         say(f"{folder}: left out, by their names no files of rows: {', '.join(others[:5])}{more}")

@@ -96,6 +96,7 @@ def guard(main: Callable[[Sequence[str]], Any]) -> Callable[[Sequence[str]], Any
     """Wraps a `main` so that `UserError`, Ctrl-C and SIGTERM end in a line, not a stack trace."""
 
     def guarded(argv: Sequence[str]) -> None:
+        streams.begin()
         try:
             main(argv)
         except UserError as error:

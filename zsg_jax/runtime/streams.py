@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from itertools import pairwise
 from pathlib import Path
-from types import TracebackType
+from types import FrameType
 
 _hidden: int | None = None  # where standard error leads while it is hushed
 
@@ -35,7 +35,8 @@ def settle() -> None:
             if reconfigure is not None:
                 # A path need not be UTF-8, and yet is to be told.
                 reconfigure(errors="backslashreplace")
-        sys.excepthook = _end_at_interrupt
+        if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
+            signal.signal(signal.SIGINT, _end_at_interrupt)
 
 
 def _is_command() -> bool:
@@ -46,15 +47,17 @@ def _is_command() -> bool:
     return module.startswith("zsg_jax.") or script.startswith("zsg-")
 
 
-def _end_at_interrupt(
-    kind: type[BaseException], error: BaseException, trace: TracebackType | None
-) -> None:
-    """Ctrl-C before a command has begun, as while libraries are imported."""
-    if not issubclass(kind, KeyboardInterrupt):
-        sys.__excepthook__(kind, error, trace)
-        return
+def _end_at_interrupt(number: int, frame: FrameType | None) -> None:
+    """Ctrl-C before a command has begun; raised into a library that is imported, it may crash."""
+    del frame
     tell("zsg_jax: stopped; nothing was begun")
-    os._exit(128 + signal.SIGINT)
+    os._exit(128 + number)
+
+
+def begin() -> None:
+    """From now on Ctrl-C raises KeyboardInterrupt, as ever."""
+    if signal.getsignal(signal.SIGINT) is _end_at_interrupt:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def tell(line: str) -> None:

@@ -13,6 +13,7 @@ from zsg_jax.data.schemas.checks import (
     message_list,
     system_turn,
 )
+from zsg_jax.runtime.settings import setting
 
 # Who speaks, as ShareGPT's many descendants call it.
 ROLES = {
@@ -64,7 +65,7 @@ def _refuse_unread(name: str, message: Mapping[str, Any]) -> None:
         if key in message and message[key] in (0, False):
             raise Refused(
                 f'"{name}.{key}" is {message[key]!r}, so that this turn is not to be learned; end '
-                "the row before it, or pass --config.data.answers=last and leave the key out"
+                f"the row before it, or pass {setting('data.answers', 'last')} and leave it out"
             )
 
 

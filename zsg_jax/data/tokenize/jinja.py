@@ -86,8 +86,8 @@ class ChatTemplate:
             if argument not in free:
                 read = ", ".join(sorted(free)) or "none"
                 raise UserError(
-                    f"data.template_args: {name} reads no variable {argument!r} (it reads: {read})"
-                    + did_you_mean(argument, free)
+                    f"{setting('data.template_args')}: {name} reads no variable "
+                    f"{argument!r} (it reads: {read})" + did_you_mean(argument, free)
                 )
         self._variables: dict[str, Any] = dict(special_tokens) | dict(arguments)
         self._asks_date = "strftime_now" in source
@@ -167,8 +167,8 @@ def parse_arguments(text: str) -> dict[str, Any]:
         name, sign, value = (piece.strip() for piece in part.partition("="))
         if not (sign and name.isidentifier() and value) or name in found:
             raise UserError(
-                f"data.template_args={text!r}: {part!r} is no NAME=VALUE, or given twice; give the "
-                "like of enable_thinking=false"
+                f"{setting('data.template_args', repr(text))}: {part!r} is no NAME=VALUE, "
+                "or given twice; give the like of enable_thinking=false"
             )
         try:
             found[name] = json.loads(value.lower() if value in ("True", "False") else value)

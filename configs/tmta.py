@@ -31,7 +31,15 @@ forward, shuffled and backward.
 A pretrained Llama of 260,032 parameters on P3 with all-MiniLM-L6-v2, in the form of the study's
 figure: nearest first begins with the 2,400 nearest rows and ends with the farthest, farthest first
 the other way round, and the same rows shuffled. So up to the middle, the study's window, the two
-have met different rows. It has not been run.
+have met different rows. One seed, 35 minutes on 2 quiet cores:
+
+    order                              at step 0   at step 50   at step 150   at the end
+    tmta-min-max (nearest first)       9.65        3.06         2.40          2.48
+    tmta-random  (shuffled)            9.65        3.78         2.76          2.40
+    tmta-max-min (farthest first)      9.65        4.85         3.34          2.19
+
+Step 150 ends the study's window: nearest first is 0.35 below shuffled (95 % over test rows 0.26 to
+0.45), and at the end 0.09 above it.
 
     python -m zsg_jax.main --config configs/tmta.py:p3_same_rows --config.data.train=FILE …
 

@@ -30,6 +30,8 @@ def test_with_streams_that_are_closed_or_gone_all_is_done(tmp_path):
 
 
 def test_an_interrupt_while_libraries_are_imported_is_a_line():
+    # A shell's background job, as which tests may run, is deaf to Ctrl-C.
+    hears = signal.signal(signal.SIGINT, signal.default_int_handler)
     child = subprocess.Popen(
         [sys.executable, "-m", "zsg_jax.main", "--config=no-such"],
         stdout=subprocess.DEVNULL,
@@ -37,6 +39,7 @@ def test_an_interrupt_while_libraries_are_imported_is_a_line():
         text=True,
         cwd=Path(__file__).parents[2],
     )
+    signal.signal(signal.SIGINT, hears)
     maps = Path(f"/proc/{child.pid}/maps")
     until = time.monotonic() + 60
     while "jaxlib" not in maps.read_text() and time.monotonic() < until:

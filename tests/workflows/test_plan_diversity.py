@@ -50,6 +50,7 @@ def test_numbers_by_hand(capsys):
         assert part["hours"] == pytest.approx(80 * part["seconds"] / 3600)
 
 
+@pytest.mark.slow
 def test_what_does_not_fit_is_told_with_a_stack_that_does(capsys):
     config = small()
     config.grid.lengths = ("2/2/5",)

@@ -33,8 +33,10 @@ class Parser(argparse.ArgumentParser):
             prog=f"python -m zsg_jax.{command}",
             description=description,
             allow_abbrev=False,
+            conflict_handler="resolve",
             formatter_class=argparse.ArgumentDefaultsHelpFormatter,
         )
+        # Of data sets that are written, --version is their own.
         self.add_argument("--version", action="version", version=VERSION)
         self._defaults = dict(getattr(options, "_field_defaults", {}))
         if dataclasses.is_dataclass(options):

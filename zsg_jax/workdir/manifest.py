@@ -92,11 +92,14 @@ class Manifest:
 def check_whole(workdir: Path) -> None:
     """Refuses a workdir of which a guarded file has changed, writing nothing.
 
+    What is not there is not missed: of a bucket, only what is read is fetched.
+
     Raises:
         UserError: as `Manifest`.
     """
     for name, digests in (_read(workdir) or {}).items():
-        _problem(workdir, name, digests)
+        if (workdir / name).exists():
+            _problem(workdir, name, digests)
 
 
 def _read(workdir: Path) -> dict[str, Digests] | None:

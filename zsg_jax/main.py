@@ -57,7 +57,7 @@ def main(argv: Sequence[str]) -> None:
     logging.set_verbosity(logging.WARNING)
     config = command_line.loaded_config(_CONFIG.value)
     file, _, preset = config_flags.get_config_filename(flags.FLAGS["config"]).partition(":")
-    name = Path(file).stem + (f"-{preset}" if preset else "")
+    name = command_line.study_name(file, preset)
     # A launcher's quotes keep the shell of another machine from it.
     check(_WORKDIR.value != "", "--workdir: is empty; leave it out, or give a folder")
     workdir = os.path.expanduser(_WORKDIR.value or Path("workdir") / name)

@@ -203,6 +203,20 @@ def packaged_configs() -> dict[str, Path]:
     return {path.stem: path for path in sorted(folder.glob("*.py"))}
 
 
+def no_config(told: str, name: str) -> UserError:
+    """Says, after `told`, that there is neither a file nor a packaged config of a name."""
+    names = packaged_configs()
+    return UserError(
+        f"{told}: no such file, and none of the packaged {', '.join(names)}"
+        f"{did_you_mean(name, names)}"
+    )
+
+
+def study_name(file: str, preset: str) -> str:
+    """What the workdir of a config and its preset is called: NAME, or NAME-PRESET."""
+    return Path(file).stem + (f"-{preset}" if preset else "")
+
+
 def _with_config_file(argv: Sequence[str]) -> list[str]:
     """`argv` with --config NAME[:PRESET] as the path of the packaged config NAME.
 
@@ -220,10 +234,7 @@ def _with_config_file(argv: Sequence[str]) -> list[str]:
         if not name or Path(name).is_file():
             continue
         if name not in names or Path(name).exists():
-            raise UserError(
-                f"--config {name}: no such file, and none of the packaged "
-                f"{', '.join(names)}{did_you_mean(name, names)}"
-            )
+            raise no_config(f"--config {name}", name)
         given[at] = f"{match[1] + '=' if at == position else ''}{names[name]}{colon}{preset}"
     return given
 

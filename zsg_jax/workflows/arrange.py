@@ -5,8 +5,8 @@ optimal transport holds all embeddings.
 """
 
 import dataclasses
-from collections.abc import Iterator
 from contextlib import ExitStack, nullcontext
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -177,10 +177,9 @@ def _write(
     """
     arrangement = made.arrangement
 
-    def records() -> Iterator[bytes]:
-        for index, turn, far in zip(arrangement.order, arrangement.turn, distance, strict=True):
-            yield export.with_fields(pair.train.raw(int(index)), int(turn), float(far))
-
+    records = partial(
+        export.arranged, pair.train.raw, arrangement.order, arrangement.turn, distance
+    )
     written = export.write(
         records, folder, options.format, total=len(arrangement), schema=pair.train.schema
     )

@@ -91,9 +91,7 @@ class Arranged:
 
     def records(self) -> Iterator[bytes]:
         """The rows in this order as JSON objects, with "zsg_turn" and "zsg_distance"."""
-        for index, turn, far in zip(self.order, self.turn, self.distance, strict=True):
-            raw = self._pair.train.raw(int(index))
-            yield export.with_fields(raw, int(turn), float(far))
+        return export.arranged(self._pair.train.raw, self.order, self.turn, self.distance)
 
     def to_jsonl(self, path: str | os.PathLike[str]) -> Path:
         """Writes `records` to a file, a line each."""

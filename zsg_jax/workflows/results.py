@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from ml_collections import ConfigDict
 
-from zsg_jax.runtime.cli import packaged_configs
+from zsg_jax.runtime.cli import no_config, packaged_configs, study_name
 from zsg_jax.runtime.errors import UserError, check, did_you_mean
 from zsg_jax.training.metrics import read_records
 
@@ -85,7 +85,7 @@ def run_study(
     name = "study"
     if isinstance(config, str):
         file, _, preset = config.partition(":")
-        name = Path(file).stem + (f"-{preset}" if preset else "")
+        name = study_name(file, preset)
         config = _loaded(file, preset)
     config = ConfigDict(config.to_dict())
     _change(config, settings)
@@ -96,13 +96,9 @@ def run_study(
 
 
 def _loaded(file: str, preset: str) -> ConfigDict:
-    names = packaged_configs()
-    path = Path(file) if Path(file).is_file() else names.get(file)
+    path = Path(file) if Path(file).is_file() else packaged_configs().get(file)
     if path is None:
-        raise UserError(
-            f"config {file!r}: no such file, and none of the packaged "
-            f"{', '.join(names)}{did_you_mean(file, names)}"
-        )
+        raise no_config(f"config {file!r}", file)
     spec = spec_from_file_location(path.stem, path)
     assert spec is not None
     assert spec.loader is not None

@@ -2,7 +2,9 @@
 
 import json
 import re
-from collections.abc import Collection
+from collections.abc import Callable, Collection, Iterator
+
+import numpy as np
 
 TURN = "zsg_turn"
 DISTANCE = "zsg_distance"
@@ -13,6 +15,19 @@ _PERHAPS_NAMED = re.compile(rb"zsg_|\\u00[567]")
 # Finds where a value ends; numbers are only passed over.
 _DECODER = json.JSONDecoder(parse_int=str, parse_float=str)
 _SPACE = re.compile(r"[ \t\r\n]*")
+
+
+def arranged(
+    raw: Callable[[int], bytes], order: np.ndarray, turn: np.ndarray, distance: np.ndarray
+) -> Iterator[bytes]:
+    """The records of an order, each as `with_fields` gives it.
+
+    Args:
+        raw: gives the record of an example by its number.
+        order, turn, distance: (n,), of each example in order.
+    """
+    for index, its_turn, far in zip(order, turn, distance, strict=True):
+        yield with_fields(raw(int(index)), int(its_turn), float(far))
 
 
 def with_fields(raw: bytes, turn: int, distance: float) -> bytes:

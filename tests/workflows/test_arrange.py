@@ -396,6 +396,40 @@ def test_what_is_embedded_is_chosen_told_and_never_taken_for_other_texts(
     assert ("template_sha256" in facts) == (flags["text"] == "view.jinja")
 
 
+UNANSWERED = {
+    "prompt": (lambda p, a: {"prompt": p, "solution": a}, lambda p, a: p),
+    "preference": (lambda p, a: {"prompt": p, "chosen": a, "rejected": p}, "{} {}".format),
+    "text": (lambda p, a: {"text": f"{p} {a}"}, "{} {}".format),
+}
+
+
+@pytest.mark.parametrize("schema", UNANSWERED)
+def test_rows_without_an_answer_are_arranged_and_what_is_embedded_is_told(
+    run, sides, tmp_path, capsys, schema
+):
+    row, text = UNANSWERED[schema]
+    pairs = [[turn.content for turn in one.turns] for one in examples(sides["train"])]
+    train, test = tmp_path / "rows.jsonl", tmp_path / "targets.jsonl"
+    train.write_text("".join(json.dumps(row(*pair)) + "\n" for pair in pairs))
+    asked = [one.turns[0].content for one in examples(sides["test"])]
+    test.write_text(
+        "".join(json.dumps({"prompt": [{"role": "user", "content": a}]}) + "\n" for a in asked)
+    )
+    rows, facts = run(train=str(train), test=str(test), budget=20)
+    ours = HashingEncoder().encode([text(*pair) for pair in pairs])
+    expected = tmta(ours, HashingEncoder().encode(asked), budget=20)
+    for one, at in zip(rows, expected.order, strict=True):
+        assert one.items() >= row(*pairs[at]).items()
+    facts = facts["provenance"]
+    told = {"prompt": "prompt", "preference": "prompt and chosen answer", "text": "text"}[schema]
+    assert (facts["train"]["embedded"], facts["test"]["embedded"]) == (told, "prompt")
+    assert f"of training rows {told}; of test rows prompt" in capsys.readouterr().err
+    refused = "answer" if schema == "prompt" else "prompt"
+    if schema != "preference":
+        with pytest.raises(UserError, match=f"rows.jsonl:1: .*{refused}"):
+            run(train=str(train), test=str(test), text=refused)
+
+
 @pytest.mark.parametrize(
     ("flags", "message"),
     [

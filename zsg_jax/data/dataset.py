@@ -58,6 +58,7 @@ class Dataset(Sequence[Instance]):
         task_index: (N,) int32 index into `tasks` of each example.
         skipped: records that were left out when the sources were read, or the first 1,000.
         skipped_count: how many were left out.
+        unanswered: how many of the sources' examples have no answer.
         known_ids, known_digest: `ids` and `digest`, where they need not be read.
     """
 
@@ -69,6 +70,7 @@ class Dataset(Sequence[Instance]):
     task_index: np.ndarray
     skipped: Sequence[BadRow] = ()
     skipped_count: int = 0
+    unanswered: int = 0
     known_ids: list[str] | None = None
     known_digest: str = ""
 
@@ -209,6 +211,7 @@ class ReadOptions:
         instructions, tokenizer: for lists of Natural Instructions tasks, as
             `natural_instructions.records` takes them.
         keep_all: whether ids, and all skipped records, stay in memory.
+        answers: whether every record must hold an answer, to be learned or scored.
     """
 
     scratch: Path
@@ -218,6 +221,7 @@ class ReadOptions:
     instructions: natural_instructions.Options = natural_instructions.WHOLE
     tokenizer: Tokenizer | None = None
     keep_all: bool = False
+    answers: bool = True
 
 
 def open_dataset(path: str | Path, options: ReadOptions, side: str = "train") -> Dataset:
@@ -227,7 +231,8 @@ def open_dataset(path: str | Path, options: ReadOptions, side: str = "train") ->
     "(no task)". `references`, a list of strings, holds further accepted answers; `choices`, or
     `answer_choices`, what the answer is chosen from. Turns come as the schema has them: an optional
     system turn, then user and assistant by turns, ending with the assistant. Other fields are left
-    alone; blank lines are no records.
+    alone; blank lines are no records. Prompts alone, preferences and plain texts are read too,
+    where `options.answers` asks for no answer.
 
     Args:
         path: JSON lines or a JSON array (.json), either as gzip if its name ends in .gz; .parquet,
@@ -271,10 +276,12 @@ def _scan(path: Path, storage: Storage, options: ReadOptions, side: str) -> Data
             skipped.append(record)
 
     tasks: dict[str, int] = {}
+    unanswered = 0
     task_index, ids, digest = array("i"), list[str](), InstancesDigest()
     for record, instance in check_records(
-        path, schema, found, bad_rows=options.bad_rows, on_skipped=skip
+        path, schema, found, bad_rows=options.bad_rows, on_skipped=skip, answers=options.answers
     ):
+        unanswered += not instance.answered
         storage.add(record)
         task_index.append(tasks.setdefault(instance.task, len(tasks)))
         digest.update(instance)
@@ -291,6 +298,7 @@ def _scan(path: Path, storage: Storage, options: ReadOptions, side: str) -> Data
         np.frombuffer(task_index, np.int32),
         skipped,
         skipped_count,
+        unanswered,
         ids if options.keep_all else None,
         digest.hexdigest(),
     )
@@ -361,6 +369,7 @@ def join(
         task_index,
         [record for one in datasets.values() for record in one.skipped],
         sum(one.skipped_count for one in datasets.values()),
+        sum(one.unanswered for one in datasets.values()),
         ids,
     )
 

@@ -5,9 +5,12 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import NamedTuple
 
+# The role of what nobody says: a plain text, which is its instance's only turn.
+TEXT = "text"
+
 
 class Turn(NamedTuple):
-    """One message of a conversation; `role` is "system", "user" or "assistant"."""
+    """One message of a conversation; `role` is "system", "user" or "assistant", or `TEXT`."""
 
     role: str
     content: str
@@ -15,13 +18,14 @@ class Turn(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Instance:
-    """A conversation that ends in an answer.
+    """A conversation that ends in an answer; of rows that are only arranged, perhaps in none.
 
     Attributes:
         id: unique within its set; the order digest is made of these.
         task: the task's name, for scores by task.
-        turns: an optional system turn, then user and assistant in turn; the last is the answer.
-        references: accepted answers to the last prompt; the first is the last turn's content.
+        turns: an optional system turn, then user and assistant in turn; the last is the answer,
+            where there is one. Or a plain text alone.
+        references: accepted answers to the last prompt; the first is the answer's content.
         choices: what the last prompt may be answered by, the answer among them; none where it is
             not a matter of choosing.
         category: the kind of its task, for scores by category; "" where it is not told.
@@ -35,6 +39,11 @@ class Instance:
     category: str = ""
 
     @property
+    def answered(self) -> bool:
+        """Whether the last turn is an answer."""
+        return self.turns[-1].role == "assistant"
+
+    @property
     def right(self) -> int:
         """The first of `choices` that is the answer, outer white space aside.
 
@@ -45,7 +54,10 @@ class Instance:
 
     @property
     def text(self) -> str:
-        """Prompt, a space, answer: what is embedded (arXiv 2406.11721, similarity measures)."""
+        """Prompt, a space, answer, or what of these there is.
+
+        It is what is embedded (arXiv 2406.11721, similarity measures).
+        """
         return " ".join(turn.content for turn in self.turns)
 
 

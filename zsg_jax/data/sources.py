@@ -82,6 +82,7 @@ def open_mixture(path: str | Path, options: ReadOptions, side: str = "train") ->
             except UserError as error:
                 raise UserError(f"{entry.label}: {error}") from None
             datasets[entry.name] = stack.enter_context(dataset)
+        _check_alike(mixture.path, [dataset.schema for dataset in datasets.values()])
         source, index = mix(mixture, [len(dataset) for dataset in datasets.values()])
         joined = join(mixture.path, datasets, source, index)
         stack.pop_all()
@@ -91,6 +92,16 @@ def open_mixture(path: str | Path, options: ReadOptions, side: str = "train") ->
     )
     say(f"{mixture.path.name}: {count(len(joined), 'row')} mixed: {shares}")
     return joined
+
+
+def _check_alike(path: Path, schemas: list[str]) -> None:
+    """Refuses what rows of messages, as those of a mixture of schemas become, cannot hold."""
+    lost = [one for one in schemas if one in ("preference", "text")]
+    check(
+        not lost or len(set(schemas)) == 1,
+        f"{path}: mixes rows of {' and '.join(sorted(set(schemas)))}, but those of "
+        f"{' and '.join(lost)} go with their like alone; arrange them apart",
+    )
 
 
 def _rewrites(

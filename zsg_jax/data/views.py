@@ -3,7 +3,9 @@
 from collections.abc import Callable
 from pathlib import Path
 
-from zsg_jax.data.instance import Instance
+from zsg_jax.data.dataset import Dataset
+from zsg_jax.data.instance import TEXT, Instance
+from zsg_jax.data.schemas.registry import SCHEMAS
 from zsg_jax.data.tokenize.jinja import MARK, MARK_END, load
 from zsg_jax.data.tokenize.truncation import Unfit
 from zsg_jax.runtime.errors import UserError, check, did_you_mean
@@ -17,16 +19,20 @@ _NO_MARKS = str.maketrans("", "", MARK + MARK_END)
 
 def _prompt(instance: Instance) -> str:
     turns = instance.turns
-    return " ".join(turn.content for turn in turns[: -1 if turns[-1].role == "assistant" else None])
+    check(
+        turns[0].role != TEXT,
+        f"{instance.id}: is a plain text without a prompt, of which its embedding was to be made; "
+        "choose another text",
+    )
+    return " ".join(turn.content for turn in turns[: -1 if instance.answered else None])
 
 
 def _answer(instance: Instance) -> str:
-    last = instance.turns[-1]
     check(
-        last.role == "assistant",
+        instance.answered,
         f"{instance.id}: has no answer, of which its embedding was to be made; choose another text",
     )
-    return last.content
+    return instance.turns[-1].content
 
 
 VIEWS: dict[str, View] = {BOTH: lambda one: one.text, "prompt": _prompt, "answer": _answer}
@@ -36,8 +42,9 @@ def choose_view(name: str) -> View:
     """What makes a text of an example.
 
     Args:
-        name: "both" for prompt, a space and answer; "prompt", all turns but the last answer, joined
-            by spaces; "answer"; or a Jinja file, which gets `messages` as a chat template does.
+        name: "both" for prompt, a space and answer, or what of these there is, and of preferences
+            the chosen answer; "prompt", all turns but the last answer, joined by spaces; "answer";
+            or a Jinja file, which gets `messages` as a chat template does.
 
     Raises:
         UserError: it is neither; or, of an example, it has no answer or does not fit the template.
@@ -60,6 +67,20 @@ def choose_view(name: str) -> View:
         return text.translate(_NO_MARKS)
 
     return view
+
+
+def view_words(name: str, dataset: Dataset) -> str:
+    """What of the examples of a dataset a view shows, in words."""
+    if name not in VIEWS:
+        return f"what {name} makes of it"
+    schema = SCHEMAS[dataset.schema]
+    whole = schema.whole
+    if name != BOTH:
+        return "chosen answer" if name == "answer" and "chosen" in whole else name
+    if schema.answer_by is None and dataset.unanswered:
+        rest = f", of {dataset.unanswered:,} rows without an answer the prompt"
+        return "prompt" if dataset.unanswered == len(dataset) else whole + rest
+    return whole
 
 
 def view_facts(name: str) -> dict[str, str]:

@@ -33,6 +33,7 @@ from zsg_jax.data.formats.natural_instructions.options import from_text
 from zsg_jax.data.schemas.read import NO_TASK, tell_skipped
 from zsg_jax.data.sources import open_source
 from zsg_jax.data.splits import report_split
+from zsg_jax.data.views import view_words
 from zsg_jax.leakage.find import LeakageOptions
 from zsg_jax.runtime.files import npy_bytes, replacing, write_bytes
 from zsg_jax.runtime.progress import bar, count, passes, say
@@ -107,6 +108,7 @@ def _read_options(options: ArrangeOptions, folder: OutFolder) -> ReadOptions:
         format=options.data_format,
         fields=parse_fields(options.data_fields),
         instructions=from_text(options.natural_instructions),
+        answers=False,
     )
 
 
@@ -151,12 +153,20 @@ def _embedded(
 ) -> EmbeddedPair:
     if options.train_embeddings and options.test_embeddings:
         return open_pair(train, test, options.train_embeddings, options.test_embeddings)
+    say(f"embedded: {_embedded_words(options, train, test)}")
     kept = Path(options.embeddings) if options.embeddings else folder.embeddings
     with locked(kept, flag="--embeddings") if options.embeddings else nullcontext():
         embedded = Embedded(options.text, options.train_prompt, options.test_prompt)
         return embed_pair(
             train, test, options.encoder, kept, embedded=embedded, dtype=options.dtype
         )
+
+
+def _embedded_words(options: ArrangeOptions, train: Dataset, test: Dataset) -> str:
+    if options.train_embeddings:
+        return "as given"
+    ours, theirs = (view_words(options.text, one) for one in (train, test))
+    return f"of training rows {ours}; of test rows {theirs}"
 
 
 def _scored(options: ArrangeOptions, test: Dataset) -> np.ndarray:
@@ -204,6 +214,8 @@ def _facts(
             "rows": len(dataset),
             "digest": dataset.digest,
             "skipped": dataset.skipped_count,
+            "without_answer": dataset.unanswered,
+            **({} if options.train_embeddings else {"embedded": view_words(options.text, dataset)}),
         }
         for side, dataset in (("train", pair.train), ("test", pair.test))
     }
@@ -243,7 +255,7 @@ def _explain(
         "Kept for scoring only": f"{len(pair.test) - len(aimed):,} test rows",
         "Budget": "all rows" if options.budget is None else f"{options.budget:,} rows",
         "Encoder": str(facts["encoder"]),
-        "Embedded": f"{options.text} of each row",
+        "Embedded": _embedded_words(options, pair.train, pair.test),
         "Distance": options.distance,
         "zsg_distance": facts["zsg_distance"],
         "Left out as leaks": f"{facts['rows_left_out_as_leaks']:,} rows",

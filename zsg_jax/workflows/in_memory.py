@@ -170,7 +170,7 @@ def arrange_data(
             pair, leaks = _of_arrays(train, test), None
         else:
             fields = parse_fields(data_fields)
-            read = ReadOptions(Path(folder.name), format=data_format, fields=fields)
+            read = ReadOptions(Path(folder.name), format=data_format, fields=fields, answers=False)
             sides = _opened(train, "train", read), _opened(test, "test", read)
             pair = _embedded(*sides, encoder, Path(folder.name))
             advice = "they are left out" if drop_leaks else "drop_leaks=True leaves them out"

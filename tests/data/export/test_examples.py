@@ -100,7 +100,7 @@ ADDED = {
     "two turns": ({"messages": turns("a", "b", "c", "d")}, None, None, "a b c d"),
     "own text": ({"messages": turns("Hi", "Ho"), "text": "mine"}, "Hi", "Ho", "mine"),
     "own prompt": ({"messages": turns("Hi", "Ho"), "prompt": "mine"}, "mine", None, "Hi Ho"),
-    "no messages": ({"messages": turns("Hi")}, None, None, None),
+    "no answer": ({"messages": turns("Hi")}, "Hi", None, "Hi"),
 }
 
 

@@ -14,6 +14,9 @@ SHOWN = {
     "prompt_completion": {"prompt": "x", "completion": "y"},
     "question_answer": {"question": "x", "answer": "y", "answers": ["y"]},
     "inputs_targets": {"inputs": "x", "targets": "y"},
+    "preference": {"prompt": "x", "chosen": "y", "rejected": "z"},
+    "prompt": {"prompt": "x", "text": "y"},
+    "text": {"text": "x", "label": 1},
 }
 
 
@@ -37,6 +40,11 @@ def test_p3_is_found_by_either_pair():
         assert recognize(records(one))[0] == "inputs_targets"
 
 
+def test_records_without_an_answer_do_not_count_beside_others():
+    given = records({"text": "x"}, {"prompt": "x"}, SHOWN["prompt_completion"])
+    assert recognize(given)[0] == "prompt_completion"
+
+
 def test_records_that_cannot_be_read_do_not_count():
     given = [Record(Path("x"), 1, b"", refusal="why"), *records(b"{", b"3")]
     found, again = recognize(given)
@@ -47,7 +55,7 @@ def test_records_that_cannot_be_read_do_not_count():
 def test_what_is_of_no_schema_or_of_several_is_told():
     both = SHOWN["question_answer"] | SHOWN["alpaca"]
     for given, message in (
-        (records(b"{", {"text": "x"}), r"x\.jsonl:2: its fields are 'text'.*inputs \+ targets"),
+        (records(b"{", {"words": "x"}), r"x\.jsonl:2: its fields are 'words'.*inputs \+ targets"),
         (records(both), r"x\.jsonl:1: could be a row of alpaca or question_answer"),
         (records(SHOWN["messages"], SHOWN["alpaca"]), r":2: is a row of alpaca, but x\.jsonl:1"),
     ):

@@ -36,7 +36,8 @@ def write_array_record(
     integers among them (float_list: float32), or a list of one of these. Any other column, nested
     or of mixed types, is the JSON text of its values as bytes. Null and missing are left out.
     `text` is added (prompt, space, answer), and, for records with a single user turn, `prompt`
-    (a system turn before it, with a blank line) and `completion`; fields of the record stay.
+    (a system turn before it, with a blank line) and, where it is answered, `completion`; fields of
+    the record stay.
     `schema`, a name from `SCHEMAS`, tells where a record has its turns.
 
     Raises:
@@ -99,9 +100,10 @@ def _with_texts(record: dict[str, Any], schema: str) -> dict[str, Any]:
     contents = [turn.content for turn in turns]
     added = {}
     if sum(turn.role == "user" for turn in turns) == 1:
-        contents = ["\n\n".join(contents[:-1]), contents[-1]]
+        answer = contents[-1:] if turns[-1].role == "assistant" else []
+        contents = ["\n\n".join(contents[: len(contents) - len(answer)]), *answer]
         if "prompt" not in record and "completion" not in record:
-            added = {"prompt": contents[0], "completion": contents[1]}
+            added = dict(zip(("prompt", "completion"), contents, strict=False))
     return {"text": " ".join(contents)} | added | record
 
 

@@ -96,13 +96,20 @@ def conversation(messages: Sequence[Message]) -> tuple[Turn, ...]:
     """The turns, if they are a system turn or none, then user and assistant by turns.
 
     Raises:
-        Refused: for another order, or where the last turn is no answer.
+        Refused: for another order.
     """
     first = 1 if messages[0].role == "system" else 0
     for number, message in enumerate(messages[first:]):
         expected = ("user", "assistant")[number % 2]
         if message.role != expected:
             raise Refused(f'"{message.name}" is {message.role!r} where {expected!r} must stand')
-    if messages[-1].role != "assistant":
-        raise Refused(f"the last turn is by {messages[-1].role!r}: there is no answer to learn")
+    if len(messages) == first:
+        raise Refused("a system turn stands alone: nobody asks, and there is no answer to learn")
     return tuple(Turn(message.role, message.content) for message in messages)
+
+
+def answered(turns: tuple[Turn, ...]) -> tuple[Turn, ...]:
+    """`turns`, if the last one is an answer; raises Refused otherwise."""
+    if turns[-1].role != "assistant":
+        raise Refused(f"the last turn is by {turns[-1].role!r}: there is no answer to learn")
+    return turns

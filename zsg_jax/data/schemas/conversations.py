@@ -27,7 +27,7 @@ def messages(record: Mapping[str, Any]) -> tuple[Turn, ...]:
     """The turns of "messages", a list of role and content.
 
     Raises:
-        Refused: if they are no conversation that ends in an answer.
+        Refused: if they are no conversation.
     """
     return conversation(role_and_content("messages", field(record, "messages")))
 
@@ -75,10 +75,10 @@ def sharegpt(record: Mapping[str, Any]) -> tuple[Turn, ...]:
     Conversations that people shared often begin in the middle, with an answer, or end with a
     question. An answer at the start answers nothing that the record shows, and a question at the
     end has no answer: such turns are left out and the rest is kept, as trainers of such data do.
+    Where there is no answer at all, the record is a prompt alone.
 
     Raises:
-        Refused: for a speaker that is none of `ROLES`, or turns that are no conversation with an
-            answer.
+        Refused: for a speaker that is none of `ROLES`, or turns that are no conversation.
     """
     found = []
     for number, message in enumerate(message_list("conversations", field(record, "conversations"))):
@@ -97,7 +97,7 @@ def sharegpt(record: Mapping[str, Any]) -> tuple[Turn, ...]:
     rest = found[len(head) :]
     while rest and rest[0][1].role == "assistant":
         rest.pop(0)
-    while rest and rest[-1][1].role == "user":
+    while rest[-1:] and rest[-1][1].role == "user" and any(_answers(one) for one in rest):
         rest.pop()
     if not rest:
         raise Refused("no turn answers another: there is no answer to learn")
@@ -107,6 +107,10 @@ def sharegpt(record: Mapping[str, Any]) -> tuple[Turn, ...]:
     if system and head:
         raise Refused('"system" stands beside a system turn in "conversations"; leave one out')
     return (*system, *conversation([one for _, one in head + rest]))
+
+
+def _answers(found: tuple[str, Message]) -> bool:
+    return found[1].role == "assistant"
 
 
 def sharegpt_left_out(record: Mapping[str, Any], turns: tuple[Turn, ...]) -> int:

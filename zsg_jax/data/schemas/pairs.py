@@ -5,7 +5,14 @@ from typing import Any
 
 from zsg_jax.data.formats.jsonl import Refused, json_type
 from zsg_jax.data.instance import Turn
-from zsg_jax.data.schemas.checks import check_text, conversation, field, system_turn, text
+from zsg_jax.data.schemas.checks import (
+    answered,
+    check_text,
+    conversation,
+    field,
+    system_turn,
+    text,
+)
 from zsg_jax.data.schemas.conversations import role_and_content
 
 # Beside the texts that were tokenized, P3 has "inputs" and "targets" too, as lists of token ids.
@@ -43,9 +50,8 @@ def prompt_completion(record: Mapping[str, Any]) -> tuple[Turn, ...]:
             "both must be strings, or both lists of messages"
         )
     if isinstance(prompt, list):
-        return conversation(
-            role_and_content("prompt", prompt) + role_and_content("completion", completion)
-        )
+        both = role_and_content("prompt", prompt) + role_and_content("completion", completion)
+        return answered(conversation(both))
     return _pair(record, "prompt", "completion")
 
 

@@ -11,7 +11,7 @@ from zsg_jax.data.formats.jsonl import Record, Refused, json_object, json_type
 from zsg_jax.data.formats.registry import TASKS, ReadTasks, detect, records
 from zsg_jax.data.formats.tables import OPTIONAL
 from zsg_jax.data.instance import Instance
-from zsg_jax.data.schemas.checks import check_text, choices
+from zsg_jax.data.schemas.checks import answered, check_text, choices
 from zsg_jax.data.schemas.registry import (
     AUTO,
     SCHEMAS,
@@ -87,8 +87,19 @@ def check_records(
     *,
     bad_rows: str,
     on_skipped: Callable[[BadRow], object],
+    answers: bool = True,
 ) -> Iterator[tuple[Record, Instance]]:
-    """Checks records that `open_records` gave; yields each good one and its instance."""
+    """Checks records that `open_records` gave; yields each good one and its instance.
+
+    Args:
+        bad_rows, answers: as `dataset.ReadOptions` has them.
+        on_skipped: takes each that is left out.
+
+    Raises:
+        UserError: for a bad record that is not to be left out, and where none is good.
+    """
+    if answers:
+        _check_answers(path, schema)
     seen = SeenIds()
     good = bad = cut = 0
     for record in records:
@@ -97,6 +108,8 @@ def check_records(
                 raise Refused(record.refusal)
             fields = json_object(record.raw)
             instance = _instance(fields, f"{record.path.name}:{record.number}", SCHEMAS[schema])
+            if answers:
+                answered(instance.turns)
             seen.add(instance.id, record)
         except Refused as refusal:
             if bad_rows == "refuse":
@@ -115,6 +128,16 @@ def check_records(
             f"{path}: {count(cut, 'row')} of {good:,} began with an answer or ended with a "
             "question; these turns are left out"
         )
+
+
+def _check_answers(path: Path, schema: str) -> None:
+    by = SCHEMAS[schema].answer_by
+    check(
+        by is None,
+        f"{path}: its rows are of {schema}, which hold no one answer to learn or to score; name it "
+        f"by {setting('data.fields', by)}, or give other rows (python -m zsg_jax.arrange puts "
+        "these in order as they are)",
+    )
 
 
 class SeenIds:
@@ -163,8 +186,9 @@ def _instance(record: Mapping[str, Any], default_id: str, schema: Schema) -> Ins
         if "\n" in value or "\r" in value:
             raise Refused(f'"{name}" holds a line break')
     turns = schema.turns(record)
-    references = _references(record.get("references", []), turns[-1].content)
-    found = choices(record, turns[-1].content)
+    answer = turns[-1].content if turns[-1].role == "assistant" else None
+    references = _references(record.get("references", []), answer)
+    found = () if answer is None else choices(record, answer)
     return Instance(identity, task, turns, references, found, _category(record))
 
 
@@ -192,9 +216,9 @@ def _category(record: Mapping[str, Any]) -> str:
     return ""
 
 
-def _references(references: Any, answer: str) -> tuple[str, ...]:
+def _references(references: Any, answer: str | None) -> tuple[str, ...]:
     if not isinstance(references, list):
         raise Refused(f'"references" is a JSON {json_type(references)}, not a list')
     for number, reference in enumerate(references):
         check_text(f"references[{number}]", reference)
-    return tuple(dict.fromkeys((answer, *references)))
+    return tuple(dict.fromkeys(references if answer is None else (answer, *references)))

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 
 from zsg_jax.data.formats.jsonl import Record, readable
 from zsg_jax.data.instance import Turn
-from zsg_jax.data.schemas import conversations, pairs
+from zsg_jax.data.schemas import conversations, pairs, unanswered
 from zsg_jax.runtime.errors import UserError, did_you_mean
 from zsg_jax.runtime.settings import setting
 
@@ -26,12 +26,17 @@ class Schema(NamedTuple):
         fields: sets of fields; a record that has all of one set looks like this schema.
         task: fields that may name a record's task, the first one that is there does.
         left_out: how many turns of a record `turns` does without.
+        answer_by: the new names of fields by which such a record, which holds no one answer to
+            learn, would be one that does; None: it does.
+        whole: what all turns of a record are, in words.
     """
 
     turns: Callable[[Mapping[str, Any]], tuple[Turn, ...]]
     fields: tuple[tuple[str, ...], ...]
     task: tuple[str, ...] = _TASK
     left_out: Callable[[Mapping[str, Any], tuple[Turn, ...]], int] = lambda record, turns: 0
+    answer_by: str | None = None
+    whole: str = "prompt and answer"
 
 
 SCHEMAS = {
@@ -47,6 +52,16 @@ SCHEMAS = {
     "prompt_completion": Schema(pairs.prompt_completion, (("prompt", "completion"),)),
     "question_answer": Schema(pairs.question_answer, (("question", "answer"),)),
     "inputs_targets": Schema(pairs.inputs_targets, (pairs.PRETOKENIZED, ("inputs", "targets"))),
+    "preference": Schema(
+        unanswered.preference,
+        (("chosen", "rejected"),),
+        answer_by="completion=chosen (or messages=chosen, of conversations)",
+        whole="prompt and chosen answer",
+    ),
+    "prompt": Schema(unanswered.prompt, (("prompt",),), answer_by="completion=OLD", whole="prompt"),
+    "text": Schema(
+        unanswered.plain_text, (("text",),), answer_by="prompt=OLD,completion=OLD", whole="text"
+    ),
 }
 
 
@@ -60,19 +75,25 @@ def check_schema(name: str) -> None:
 
 
 def fitting(record: Mapping[str, Any]) -> list[str]:
-    """The schemas that a record's fields allow."""
-    return [
+    """The schemas that a record's fields allow.
+
+    Many records with an answer have a "prompt" or a "text" too: only where no schema with an answer
+    fits, the first that does without one counts.
+    """
+    found = [
         name
         for name, schema in SCHEMAS.items()
         if any(all(key in record for key in fields) for fields in schema.fields)
     ]
+    return [name for name in found if SCHEMAS[name].answer_by is None] or found[:1]
 
 
 def recognize(records: Iterable[Record]) -> tuple[str, Iterator[Record]]:
     """Finds the schema of a source by its first records, and gives all records back.
 
-    Records that are broken, or have the fields of no schema, do not count while others do; if none
-    can be read at all, the schema is "messages", by which each is refused with its own reason.
+    Records that are broken, or have the fields of no schema, do not count while others do, nor do
+    those without an answer beside others with one; if none can be read at all, the schema is
+    "messages", by which each is refused with its own reason.
 
     Args:
         records: of one file or of several.
@@ -86,6 +107,8 @@ def recognize(records: Iterable[Record]) -> tuple[str, Iterator[Record]]:
     fits = [(record, found, names) for record, found in known if (names := fitting(found))]
     if not fits and known:
         raise _unknown(*known[0])
+    with_answers = [one for one in fits if SCHEMAS[one[2][0]].answer_by is None]
+    fits = with_answers or fits
     if not fits:
         return "messages", chain(head, rest)
     first, first_fields, schemas = fits[0]

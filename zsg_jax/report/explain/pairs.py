@@ -58,8 +58,8 @@ def pick(
 
 
 def passages(instance: Instance) -> list[Passage]:
-    """The turns of an instance, the last of which is the answer."""
-    last = len(instance.turns) - 1
+    """The turns of an instance; the last may be its answer."""
+    last = len(instance.turns) - 1 if instance.answered else None
     return [
         cut(turn.role, turn.content, ANSWER if i == last else SHORT)
         for i, turn in enumerate(instance.turns)

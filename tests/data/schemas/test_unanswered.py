@@ -1,0 +1,97 @@
+import json
+
+import pytest
+
+from zsg_jax.data.dataset import ReadOptions, open_dataset
+from zsg_jax.data.formats.jsonl import Refused
+from zsg_jax.data.instance import Turn
+from zsg_jax.data.schemas.registry import SCHEMAS, fitting
+from zsg_jax.data.schemas.unanswered import plain_text, preference, prompt
+from zsg_jax.runtime.errors import UserError
+
+ASKED = {"role": "user", "content": "a"}
+GOOD, POOR = ({"role": "assistant", "content": text} for text in ("b", "c"))
+SYSTEM = {"role": "system", "content": "s"}
+TURNS = Turn("user", "a"), Turn("assistant", "b")
+
+
+@pytest.mark.parametrize(
+    "record",
+    [
+        {"prompt": "a", "chosen": "b", "rejected": "c"},
+        {"prompt": [ASKED], "chosen": [GOOD], "rejected": [POOR]},
+        {"prompt": "a", "chosen": [GOOD], "rejected": [POOR]},
+        # The prompt once more, as in data that others have binarized; or there alone.
+        {"prompt": "a", "chosen": [ASKED, GOOD], "rejected": [ASKED, POOR]},
+        {"chosen": [ASKED, GOOD], "rejected": [ASKED, POOR]},
+    ],
+)
+def test_a_preference_is_its_prompt_and_what_was_chosen(record):
+    assert preference(record) == TURNS
+    with pytest.raises(Refused, match="rejected"):
+        preference(record | {"rejected": ""})
+    with pytest.raises(Refused, match="rejected"):
+        preference({key: one for key, one in record.items() if key != "rejected"})
+
+
+def test_a_chosen_text_without_a_prompt_is_a_plain_text():
+    assert preference({"chosen": "Q a A b", "rejected": "Q a A c"}) == plain_text(
+        {"text": "Q a A b"}
+    )
+
+
+def test_a_prompt_is_a_text_or_messages():
+    assert prompt({"prompt": "a"}) == prompt({"prompt": [ASKED]}) == TURNS[:1]
+    both = prompt({"prompt": [SYSTEM, ASKED]})
+    assert both == prompt({"prompt": "a", "system": "s"}) == (Turn("system", "s"), TURNS[0])
+
+
+@pytest.mark.parametrize(
+    ("read", "record", "reason"),
+    [
+        (prompt, {"prompt": [ASKED, GOOD]}, "ends with an answer"),
+        (prompt, {"prompt": [SYSTEM]}, "stands alone"),
+        (prompt, {"prompt": " "}, "is empty"),
+        (preference, {"chosen": "a", "rejected": [POOR]}, "both must be strings"),
+        (preference, {"chosen": [ASKED], "rejected": [ASKED]}, "not with an answer"),
+        (preference, {"chosen": [GOOD], "rejected": [POOR]}, '"prompt" is missing'),
+        (plain_text, {"text": 3}, "JSON number"),
+    ],
+)
+def test_a_bad_record_is_refused_with_its_reason(read, record, reason):
+    with pytest.raises(Refused, match=reason):
+        read(record)
+
+
+def test_a_schema_with_an_answer_goes_first():
+    assert fitting({"prompt": "a", "completion": "b", "text": "ab"}) == ["prompt_completion"]
+    assert fitting({"prompt": "a", "chosen": [], "rejected": [], "messages": []}) == ["messages"]
+    assert fitting({"prompt": "a", "chosen": "b", "rejected": "c"}) == ["preference"]
+    assert fitting({"prompt": "a", "text": "b"}) == ["prompt"]
+
+
+ROWS = {
+    "messages": {"messages": [ASKED]},
+    "sharegpt": {"conversations": [{"from": "human", "value": "a"}]},
+    "prompt": {"prompt": "a"},
+    "preference": {"prompt": "a", "chosen": "b", "rejected": "c"},
+    "text": {"text": "a b"},
+}
+
+
+@pytest.mark.parametrize("schema", ROWS)
+def test_such_rows_are_read_where_no_answer_is_asked_for(schema, tmp_path):
+    path = tmp_path / "rows.jsonl"
+    path.write_text(json.dumps(ROWS[schema]) + "\n")
+    with open_dataset(path, ReadOptions(tmp_path, answers=False)) as dataset:
+        assert dataset.schema == schema
+        (instance,) = dataset
+        assert instance.text == ("a" if schema in ("messages", "sharegpt", "prompt") else "a b")
+        assert instance.answered is (schema == "preference")
+        assert dataset.unanswered == (not instance.answered)
+        assert instance.references == (("b",) if instance.answered else ())
+    row = SCHEMAS[schema].answer_by is None
+    with pytest.raises(
+        UserError, match=r"rows\.jsonl:1: .*no answer" if row else f"{schema}.*fields"
+    ):
+        open_dataset(path, ReadOptions(tmp_path))

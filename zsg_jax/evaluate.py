@@ -55,6 +55,8 @@ def _parser() -> cli.Parser:
     add("--tokenizer", "another folder than --model's own", metavar="FOLDER")
     add("--dtype", "what --model computes in", choices=("float32", "bfloat16"))
     add("--template", "study, chat, or a Jinja file", metavar="NAME")
+    text = "what a chat template is given besides, as enable_thinking=false"
+    add("--template-args", text, metavar="NAME=VALUE,…")
     add("--truncation", "what a longer row loses", choices=TRUNCATIONS)
     add("--data-format", "what the rows of --test look like", choices=(AUTO, *SCHEMAS))
     add("--data-fields", "other names of their fields, NEW=OLD,…", metavar="FIELDS")

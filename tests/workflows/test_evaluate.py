@@ -112,9 +112,32 @@ def test_checkpoints_and_folders_give_a_runs_texts(small_config, write_llama, un
     assert (whole.read_bytes(), file.read_bytes()) == before
 
 
+def test_a_template_gets_its_arguments(write_llama, uneven, tmp_path):
+    folder = write_llama(tmp_path / "model")
+    text = "{% for m in messages %}{{ m.role + ': ' + m.content }}{{ eos_token }}{% endfor %}"
+    text += "{% if add_generation_prompt %}assistant: {% endif %}"
+    written = {"plain": text, "brief": "Be brief. " + text, "asked": "{{ tone }} " + text}
+    losses = {}
+    for name, template in written.items():
+        path = tmp_path / f"{name}.jinja"
+        path.write_text(template)
+        given = {"model": str(folder), "tokenizer": "bytes", "max_length": 250, "metrics": "loss"}
+        given |= {"test": uneven["data.test"], "template": str(path)}
+        if name == "asked":
+            with pytest.raises(UserError, match=r"--template-args: .*no variable 'tune'.*tone"):
+                run(tmp_path / "wrong", **given, template_args="tune=low")
+            given["template_args"] = "tone=Be brief."
+        losses[name] = records(run(tmp_path / name, **given))[0]["losses"]
+    assert losses["asked"] == losses["brief"] != losses["plain"]
+
+
 @pytest.mark.parametrize(
     ("flags", "message"),
     [
+        (
+            {"model": "m", "test": "t", "template_args": "a=1"},
+            "--template-args='a=1' .*--template='st",
+        ),
         ({}, "nothing to evaluate: give one of --checkpoint, --model"),
         ({"model": "m", "predictions": "p", "test": "t"}, "--model and --predictions: give one"),
         ({"model": "m"}, "--model: measured on what"),

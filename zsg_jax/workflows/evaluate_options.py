@@ -44,6 +44,7 @@ class EvaluateOptions:
     tokenizer: str | None = None
     dtype: str | None = None
     template: str | None = None
+    template_args: str | None = None
     truncation: str | None = None
     data_format: str | None = None
     data_fields: str | None = None
@@ -61,7 +62,10 @@ KEYS = {
             *("reward_model", "reward_template", "reward_dtype"),
         )
     },
-    **{name: f"data.{name}" for name in ("test", "template", "truncation", "bad_rows")},
+    **{
+        name: f"data.{name}"
+        for name in ("test", "template", "template_args", "truncation", "bad_rows")
+    },
     "data_format": "data.format",
     "data_fields": "data.fields",
     "tokenizer": "tokenizer",
@@ -69,7 +73,10 @@ KEYS = {
 }
 _MESH = {f"mesh.{axis}": f"--mesh {axis}" for axis in ("data", "fsdp", "tensor")}
 # What says how test rows are read and cut, which a study has said of its own.
-OF_TESTS = ("max_length", "template", "truncation", "data_format", "data_fields", "bad_rows")
+OF_TESTS = (
+    *("max_length", "template", "template_args", "truncation"),
+    *("data_format", "data_fields", "bad_rows"),
+)
 
 
 def flag(name: str) -> str:

@@ -171,8 +171,8 @@ def _check_data(given: dict[str, Any]) -> None:
     )
     check(
         given["data.template"] != STUDY or not given["data.template_args"],
-        f"config.data.template_args={given['data.template_args']!r} is of chat templates, but "
-        f'data.template="{STUDY}"; leave it out',
+        f"{_told(given, 'data.template_args')} is of chat templates, but "
+        f"{_told(given, 'data.template')}; leave it out",
     )
     parse_arguments(given["data.template_args"])
     made = [given[f"data.{side}"] == REWRITES for side in ("train", "test")]

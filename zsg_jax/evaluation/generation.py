@@ -64,13 +64,12 @@ class _State(NamedTuple):
     """What the first token of each text follows from: B prompts, V words.
 
     Attributes:
-        k, v: the cache of the prompts.
+        cache: of the prompts.
         logits: (B, V) float32, of the first token.
         there: (B, V) bool, the tokens that a penalty falls on; (B, 0) without one.
     """
 
-    k: jax.Array
-    v: jax.Array
+    cache: caches.Cache
     logits: jax.Array
     there: jax.Array
 
@@ -239,17 +238,17 @@ class Generator:
         there = jnp.zeros((B, vocabulary if sampling.repetition_penalty != 1 else 0), bool)
         if sampling.penalty_on == "all" and there.size:
             there = there.at[jnp.arange(B)[:, None], tokens_BxL].max(real_BxL)
-        return _State(kept.k, kept.v, logits_of(vocabulary, last, head), there)
+        return _State(kept, logits_of(vocabulary, last, head), there)
 
     def _joined(self, parts: Sequence[_State], length: int) -> _State:
         """The parts of a batch as one, with room for the texts."""
-        k, v = (caches.joined([part[i] for part in parts], self._size, length) for i in range(2))
+        cache = caches.joined([part.cache for part in parts], self._size, length)
         rows = self._size - len(parts) * self._part
         logits, there = (
-            jnp.pad(jnp.concatenate([part[i] for part in parts]), ((0, rows), (0, 0)))
-            for i in (2, 3)
+            jnp.pad(jnp.concatenate(own), ((0, rows), (0, 0)))
+            for own in ([part.logits for part in parts], [part.there for part in parts])
         )
-        return _State(k, v, logits, there)
+        return _State(cache, logits, there)
 
     def _texts(
         self, params: Params, state: _State, batch: dict[str, jax.Array]
@@ -257,8 +256,9 @@ class Generator:
         """Tokens, (B, max_new_tokens) int32, -1 behind the last, and why each ended, (B,) int32."""
         lengths_B, vocabulary = batch["lengths"], self._model.vocab_size
         B, most = len(lengths_B), self._sampling.max_new_tokens
+        prompt = state.cache.k[0].shape[-1] - most
         keys_B = jax.vmap(_key)(batch["words"])
-        model = partial(hidden_with, self._graphdef, params)
+        model = partial(hidden_with, self._graphdef, params, unrolled=True)
         # As many places before the first token as the longest stop looks back.
         back = max(map(len, self._stops), default=1) - 1
         texts = jnp.full((B, back + most), -1, jnp.int32)
@@ -268,7 +268,7 @@ class Generator:
             return (number < most) & (ended == 0).any()
 
         def step(carry: Any) -> Any:
-            number, texts, ended, (k, v, logits, there) = carry
+            number, texts, ended, (cache, logits, there) = carry
             new = self._next(logits, there, keys_B, number)
             texts = texts.at[:, back + number].set(jnp.where(ended == 0, new, -1))
             why = self._why(texts, new, number, back)
@@ -276,11 +276,11 @@ class Generator:
             ended = jnp.where(ended == 0, why, ended)
             if there.size:
                 there = there.at[jnp.arange(B), new].set(True)
-            at = lengths_B + number
-            mix = caches.token(at)
-            x, head, kept = model(new[:, None], at[:, None], lambda _: mix, caches.Cache(k, v))
+            mix = caches.token(lengths_B, prompt, number)
+            at = (lengths_B + number)[:, None]
+            x, head, kept = model(new[:, None], at, lambda _: mix, cache._replace(layer=0))
             logits = logits_of(vocabulary, x[:, 0], head)
-            return number + 1, texts, ended, _State(kept.k, kept.v, logits, there)
+            return number + 1, texts, ended, _State(kept._replace(layer=0), logits, there)
 
         # What only fills the batch up is waited for by none.
         ended = jnp.where(lengths_B == 0, ENDED.index("length"), 0)

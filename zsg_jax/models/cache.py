@@ -1,10 +1,11 @@
 """Keys and values of the tokens seen so far, so that one more token costs one token's work.
 
-A cache is static, and place s of a sequence holds the token at its position s, whatever the other
-sequences hold: so a prompt that is shorter than others needs no padding in front of it, and what
-stands behind it is written over as the sequence goes on.
-Letters in names give shapes: B sequences, L positions, S places, K key-value heads, G query heads
-for each of them, H head width.
+Two caches follow one another. While prompts are read, one array holds all layers. Then each layer
+has arrays of its own, laid so that one query is compared with all places at once: the prompts come
+first, shorter ones with places behind them that nothing sees, and the tokens after them have the
+same place in every sequence, so that a step writes in one piece.
+Letters in names give shapes: B sequences, L positions, P places of the prompts, S places in all, K
+key-value heads, G query heads for each of them, H head width.
 """
 
 from collections.abc import Sequence
@@ -24,39 +25,46 @@ class Cache(NamedTuple):
     """What the layers hand on to one another.
 
     Attributes:
-        k, v: (B, layers, S, K, H), split over sequences and heads as the mesh splits them.
+        k, v: of prompts (layers, B, P, K, H) each; of texts a tuple, for each layer (B, K, H, S)
+            and (B, K, S, H). Split over sequences and heads as the mesh splits them.
         layer: the number of the layer at work.
     """
 
-    k: jax.Array
-    v: jax.Array
+    k: Any
+    v: Any
     layer: jax.Array | int = 0
 
 
+_PROMPTS = (None, ROWS, None, TENSOR, None)
+_TEXTS = (ROWS, TENSOR, None, None)
+
+
 def empty(config: ModelConfig, batch: int, length: int, dtype: Any) -> Cache:
-    """A cache of `length` places, kept in `dtype`."""
-    shape = batch, config.num_layers, length, config.num_kv_heads, config.head_dim
-    return Cache(*(constrain(jnp.zeros(shape, dtype), *_SPLIT) for _ in range(2)))
+    """A cache of prompts of `length` places, kept in `dtype`."""
+    shape = config.num_layers, batch, length, config.num_kv_heads, config.head_dim
+    return Cache(*(constrain(jnp.zeros(shape, dtype), *_PROMPTS) for _ in range(2)))
 
 
-# Sequences come first: each then writes to a place of its own, in the memory as it lies.
-_SPLIT = (ROWS, None, None, TENSOR, None)
-
-
-def joined(parts: Sequence[jax.Array], batch: int, length: int) -> jax.Array:
-    """The keys, or values, of several caches one after the other, with room to go on.
+def joined(parts: Sequence[Cache], batch: int, length: int) -> Cache:
+    """The cache of texts, from those of prompts one after the other.
 
     Args:
-        parts: (B_i, layers, S_i, K, H) of each.
-        batch, length: sequences and places of the whole, at least as many as all and the longest.
+        parts: of prompts.
+        batch: B, at least as many sequences as all parts hold.
+        length: S, places in all.
     """
 
-    def padded(kept: jax.Array, axis: int, size: int) -> jax.Array:
-        widths = [(0, size - kept.shape[axis] if i == axis else 0) for i in range(kept.ndim)]
-        return jnp.pad(kept, widths)
+    def laid(arrays: Sequence[jax.Array], order: tuple[int, ...]) -> tuple[jax.Array, ...]:
+        whole = jnp.concatenate([_padded(one, 2, length) for one in arrays], axis=1)
+        layers = _padded(whole, 1, batch).transpose(order)
+        return tuple(constrain(one, *_TEXTS) for one in layers)
 
-    whole = jnp.concatenate([padded(one, 2, length) for one in parts])
-    return constrain(padded(whole, 0, batch), *_SPLIT)
+    k = laid([part.k for part in parts], (0, 1, 3, 4, 2))
+    return Cache(k, laid([part.v for part in parts], (0, 1, 3, 2, 4)))
+
+
+def _padded(x: jax.Array, axis: int, size: int) -> jax.Array:
+    return jnp.pad(x, [(0, size - x.shape[axis] if i == axis else 0) for i in range(x.ndim)])
 
 
 def prompt(segment_ids_BxL: jax.Array, kernel: str) -> Mix:
@@ -71,9 +79,9 @@ def prompt(segment_ids_BxL: jax.Array, kernel: str) -> Mix:
         softcap: float | None = None,
     ) -> tuple[jax.Array, Cache]:
         def put(kept: jax.Array, new: jax.Array) -> jax.Array:
-            start = 0, cache.layer, 0, 0, 0
-            new = new[:, None].astype(kept.dtype)
-            return constrain(jax.lax.dynamic_update_slice(kept, new, start), *_SPLIT)
+            start = cache.layer, 0, 0, 0, 0
+            new = new[None].astype(kept.dtype)
+            return constrain(jax.lax.dynamic_update_slice(kept, new, start), *_PROMPTS)
 
         segments = segment_ids_BxL
         out = attend(q, k, v, segments, window=window, kernel=kernel, softcap=softcap)
@@ -82,8 +90,17 @@ def prompt(segment_ids_BxL: jax.Array, kernel: str) -> Mix:
     return mix
 
 
-def token(positions_B: jax.Array) -> Mix:
-    """Mixes one more token of each sequence with those before it, and adds it to the cache."""
+def token(lengths_B: jax.Array, prompt: int, number: jax.Array) -> Mix:
+    """Mixes one more token of each sequence with those before it, and adds it to the cache.
+
+    For layers that are computed one by one (`model.hidden_with`, unrolled).
+
+    Args:
+        lengths_B: tokens of each prompt.
+        prompt: P.
+        number: () int32, how many tokens have been added before; this one comes to place P + number
+            of all sequences.
+    """
 
     def mix(
         q: jax.Array,
@@ -93,41 +110,51 @@ def token(positions_B: jax.Array) -> Mix:
         cache: Cache,
         softcap: float | None = None,
     ) -> tuple[jax.Array, Cache]:
-        @jax.vmap
-        def put(kept_LxSxKxH: jax.Array, new_1xKxH: jax.Array, place: jax.Array) -> jax.Array:
-            new = new_1xKxH[None].astype(kept_LxSxKxH.dtype)
-            return jax.lax.dynamic_update_slice(kept_LxSxKxH, new, (cache.layer, place, 0, 0))
+        def put(kept: jax.Array, new: jax.Array, axis: int) -> jax.Array:
+            start = [prompt + number if i == axis else 0 for i in range(4)]
+            written = jax.lax.dynamic_update_slice(kept, new.astype(kept.dtype), start)
+            return constrain(written, *_TEXTS)
 
-        def own(kept: jax.Array) -> jax.Array:
-            return jax.lax.dynamic_index_in_dim(kept, cache.layer, axis=1, keepdims=False)
-
-        keys = constrain(put(cache.k, k, positions_B), *_SPLIT)
-        values = constrain(put(cache.v, v, positions_B), *_SPLIT)
-        out = _look(q, own(keys), own(values), positions_B, window, softcap)
-        return out, Cache(keys, values, cache.layer + 1)
+        layer = int(cache.layer)
+        keys = put(cache.k[layer], k.transpose(0, 2, 3, 1), 3)
+        values = put(cache.v[layer], v.swapaxes(1, 2), 2)
+        seen_BxS = _seen(lengths_B, prompt, number, keys.shape[3], window)
+        out = _look(q, keys, values, seen_BxS, softcap)
+        k, v = _with(cache.k, layer, keys), _with(cache.v, layer, values)
+        return out, Cache(k, v, layer + 1)
 
     return mix
 
 
+def _with(layers: tuple[jax.Array, ...], layer: int, new: jax.Array) -> tuple[jax.Array, ...]:
+    return (*layers[:layer], new, *layers[layer + 1 :])
+
+
+def _seen(
+    lengths_B: jax.Array, prompt: int, number: jax.Array, places: int, window: int | None
+) -> jax.Array:
+    """Which places a token sees, (B, S) bool: its prompt, and what was added, itself included."""
+    place_S, lengths_Bx1 = jnp.arange(places), lengths_B[:, None]
+    added_S = (place_S >= prompt) & (place_S <= prompt + number)
+    seen_BxS = (place_S < lengths_Bx1) | added_S
+    if window is None:
+        return seen_BxS
+    position_BxS = jnp.where(place_S < prompt, place_S, place_S - prompt + lengths_Bx1)
+    return seen_BxS & (position_BxS > lengths_Bx1 + number - window)
+
+
 def _look(
     q_Bx1xKxGxH: jax.Array,
-    k_BxSxKxH: jax.Array,
-    v_BxSxKxH: jax.Array,
-    positions_B: jax.Array,
-    window: int | None,
+    k_BxKxHxS: jax.Array,
+    v_BxKxSxH: jax.Array,
+    seen_BxS: jax.Array,
     softcap: float | None,
 ) -> jax.Array:
-    """Attention of one query a sequence to the places up to its own; softmax in float32."""
+    """Attention of one query a sequence to the places it sees; softmax in float32."""
     q = q_Bx1xKxGxH[:, 0] * q_Bx1xKxGxH.shape[-1] ** -0.5
-    k, v = k_BxSxKxH.astype(q.dtype), v_BxSxKxH.astype(q.dtype)
-    scores = jnp.einsum("bkgh,bskh->bkgs", q, k, preferred_element_type=jnp.float32)
-    scores = soften(scores, softcap)
-    places, last = jnp.arange(k.shape[1]), positions_B[:, None]
-    seen = places <= last
-    if window is not None:
-        seen &= places > last - window
-    weights = jax.nn.softmax(jnp.where(seen[:, None, None], scores, UNSEEN), axis=-1)
-    out = jnp.einsum(
-        "bkgs,bskh->bkgh", weights.astype(q.dtype), v, preferred_element_type=jnp.float32
-    )
+    k, v = k_BxKxHxS.astype(q.dtype), v_BxKxSxH.astype(q.dtype)
+    scores = jnp.einsum("bkgh,bkhs->bkgs", q, k, preferred_element_type=jnp.float32)
+    scores = jnp.where(seen_BxS[:, None, None], soften(scores, softcap), UNSEEN)
+    weights = jax.nn.softmax(scores, axis=-1).astype(q.dtype)
+    out = jnp.einsum("bkgs,bksh->bkgh", weights, v, preferred_element_type=jnp.float32)
     return out.astype(q.dtype)[:, None]

@@ -148,7 +148,7 @@ def run(
         call: computes a layer of what the last one gave. Of the layer's number it gets the
             remainder by `period`.
         carry: what the first takes, arrays in any nesting; the others take the same shapes.
-        compute: what its backward pass keeps.
+        compute: what its backward pass keeps, and whether they are unrolled however many.
         period: how many layers differ in how they are called; after them it starts over.
     """
     graphdef, state = nnx.split(layers)
@@ -175,7 +175,7 @@ def run(
             carry = compute_layer(number % period, carry, own)
         return carry
 
-    if count <= UNROLLED:
+    if compute.unrolled or count <= UNROLLED:
         return several(carry, state, count, looped=False)
     if period == 1:
         alone = layer(prevent_cse=False)

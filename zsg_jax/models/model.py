@@ -6,6 +6,7 @@ A config's `build(compute, rngs)` makes the module that computes it, which has `
 
 import math
 from collections.abc import Callable
+from dataclasses import replace
 from functools import lru_cache
 from typing import Any
 
@@ -119,9 +120,16 @@ def hidden_with(
     positions_BxL: jax.Array,
     mix: Callable[[Any], Mix],
     memory: Any,
+    *,
+    unrolled: bool = False,
 ) -> tuple[jax.Array, Head, Any]:
-    """As `hidden`, its layers mixing tokens by `mix` of their kernel; the memory comes back too."""
+    """As `hidden`, its layers mixing tokens by `mix` of their kernel; the memory comes back too.
+
+    Where layers are `unrolled`, the memory is handed on as it is, and need not be arrays.
+    """
     model = nnx.merge(graphdef, params)
+    if unrolled:
+        model.compute = replace(model.compute, unrolled=True, remat="none")
     x_BxLxD, memory = model.hidden(tokens_BxL, positions_BxL, mix(model.compute.attention), memory)
     return x_BxLxD, model.head(), memory
 

@@ -120,8 +120,7 @@ def token(lengths_B: jax.Array, prompt: int, number: jax.Array) -> Mix:
         values = put(cache.v[layer], v.swapaxes(1, 2), 2)
         seen_BxS = _seen(lengths_B, prompt, number, keys.shape[3], window)
         out = _look(q, keys, values, seen_BxS, softcap)
-        k, v = _with(cache.k, layer, keys), _with(cache.v, layer, values)
-        return out, Cache(k, v, layer + 1)
+        return out, Cache(_with(cache.k, layer, keys), _with(cache.v, layer, values), layer + 1)
 
     return mix
 

@@ -112,7 +112,7 @@ def test_it_runs_resumes_and_refuses(commands, tmp_path):
     assert other[:2] == (1, "")
     assert "belongs to another config (training.steps is 2 there, 1 here)" in other[2]
     assert helped[0] == 0
-    assert "USAGE" in helped[1]
+    assert "training: batch_size=16" in helped[1]
     assert version[:2] == (0, f"zsg_jax {metadata.version('zsg_jax')}\n")
     for (name, (_, message)), (code, out, told) in zip(MISTAKES.items(), refused, strict=True):
         assert (name, code, out) == (name, 1, "")

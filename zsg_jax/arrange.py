@@ -10,9 +10,7 @@ from zsg_jax.data.export import FORMATS
 from zsg_jax.data.schemas.registry import AUTO, SCHEMAS
 from zsg_jax.runtime import cli as command_line
 from zsg_jax.runtime import streams
-from zsg_jax.similarity.distances import DISTANCES
-from zsg_jax.similarity.encoders.embed import DTYPES
-from zsg_jax.workflows import arrange as command
+from zsg_jax.similarity.names import DISTANCES, DTYPES
 from zsg_jax.workflows.arrange_options import ArrangeOptions
 
 
@@ -21,6 +19,7 @@ def _parser() -> command_line.Parser:
         "arrange",
         "Arranges training rows by their similarity to test rows and writes them in that order, "
         "for any trainer. Nothing is downloaded.",
+        "--train train.jsonl --test test.jsonl --method tmta-nft --output arranged --explain",
         ArrangeOptions,
     )
     add = parser.flag
@@ -85,6 +84,8 @@ def _parser() -> command_line.Parser:
 def main(argv: Sequence[str]) -> None:
     """Arranges what the flags name."""
     given = vars(_parser().parse_args(list(argv[1:])))
+    with streams.importing():
+        from zsg_jax.workflows import arrange as command
     written = command.run(ArrangeOptions(**{**given, "output": Path(given["output"])}))
     streams.show(f"arranged: {os.path.relpath(written)}")
 

@@ -174,10 +174,13 @@ def default_config() -> ConfigDict:
     # The peak, and its course over the steps: "cosine" (to a tenth) or "constant".
     training.learning_rate = 3e-3
     training.schedule = "cosine"
+    # Steps in which it rises to its peak.
     training.warmup_steps = 0
     # Gradients' global norm at most; 0 leaves them as they are.
     training.clip_norm = 1.0
+    # AdamW's.
     training.weight_decay = 0.0
+    # Steps from one checkpoint to the next.
     training.checkpoint_every = 100
     # The first and the last step of every run to trace into its profile/, for XProf and Perfetto,
     # as (10, 13); (): none.
@@ -235,10 +238,11 @@ def _model() -> ConfigDict:
     # WORKDIR/runs/NAME-seedK, for its last checkpoint, or …/checkpoints/STEP below it; or
     # hub:OWNER/NAME[@REVISION], which huggingface_hub fetches. "" starts from random weights.
     model.init_from = ""
+    model.pretraining = pretraining = ConfigDict()
     # Of random weights: steps of pretraining before the study, once for each seed, on general
     # strings, plain text in which words come again; 0: none. Weights of init_from have none.
-    model.pretraining = pretraining = ConfigDict()
     pretraining.steps = 0
+    # Strings a step.
     pretraining.batch_size = 32
     # At its peak; it then falls to a tenth.
     pretraining.learning_rate = 3e-3

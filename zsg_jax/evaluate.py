@@ -10,7 +10,6 @@ from zsg_jax.data.schemas.registry import AUTO, SCHEMAS
 from zsg_jax.data.tokenize.truncation import TRUNCATIONS
 from zsg_jax.evaluation.metrics import METRICS
 from zsg_jax.runtime import cli, streams
-from zsg_jax.workflows import evaluate
 from zsg_jax.workflows.evaluate_options import BASELINES, EvaluateOptions
 
 
@@ -27,6 +26,7 @@ def _parser() -> cli.Parser:
         "evaluate",
         "Measures checkpoints of a study's runs as the run itself did, a Hugging Face folder, or "
         "texts that others generated. Run again, it goes on where it was stopped.",
+        "--checkpoint workdir/tmta/runs/tmta-min-max-seed0 --output evaluated",
         EvaluateOptions,
     )
     add = parser.flag
@@ -69,6 +69,8 @@ def _parser() -> cli.Parser:
 def main(argv: Sequence[str]) -> None:
     """Evaluates what the flags name."""
     given = vars(_parser().parse_args(list(argv[1:])))
+    with streams.importing():
+        from zsg_jax.workflows import evaluate
     for name in ("checkpoint", "stops"):
         given[name] = None if given[name] is None else tuple(given[name])
     written = evaluate.run(EvaluateOptions(**{**given, "output": Path(given["output"])}))

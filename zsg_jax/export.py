@@ -5,17 +5,16 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-import jax
-
-from zsg_jax.models.huggingface.write import DTYPES, SAME
+from zsg_jax.models.dtypes import DTYPES, SAME
 from zsg_jax.runtime import cli as command_line
 from zsg_jax.runtime import streams
-from zsg_jax.workflows import export as exporting
+from zsg_jax.workflows.export_options import ExportOptions
 
 
 def _parser() -> command_line.Parser:
     description = "Writes a checkpoint of a study's run as a Hugging Face folder."
-    parser = command_line.Parser("export", description, exporting.ExportOptions)
+    example = "--workdir workdir/tmta --run tmta-min-max-seed0 --output exported"
+    parser = command_line.Parser("export", description, example, ExportOptions)
     add = parser.flag
     text = "the study's; may be gs://… or s3://…"
     add("--workdir", text, metavar="W", required=True, type=Path)
@@ -33,9 +32,13 @@ def _parser() -> command_line.Parser:
 def main(argv: Sequence[str]) -> None:
     """Exports what the flags name."""
     given = vars(_parser().parse_args(list(argv[1:])))
+    with streams.importing():
+        import jax
+
+        from zsg_jax.workflows import export as exporting
     # Nothing is computed, and a model may be larger than one accelerator's memory.
     jax.config.update("jax_platforms", "cpu")
-    written = exporting.run(exporting.ExportOptions(**given))
+    written = exporting.run(ExportOptions(**given))
     streams.show(f"exported: {os.path.relpath(written)}")
 
 

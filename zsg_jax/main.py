@@ -6,19 +6,17 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-import jax
 from absl import app, flags, logging
-from ml_collections import config_flags
+from ml_collections import ConfigDict, config_flags
 
+from zsg_jax import config_help
 from zsg_jax.config import default_config, flatten
 from zsg_jax.config_diversity import STUDY, diversity_config
 from zsg_jax.runtime import cli as command_line
-from zsg_jax.runtime import cluster, streams
+from zsg_jax.runtime import cluster, processes, streams
 from zsg_jax.runtime import signals as stopping
 from zsg_jax.runtime.buckets import Store, is_address
 from zsg_jax.runtime.errors import check
-from zsg_jax.runtime.processes import is_first
-from zsg_jax.workflows import diversity, study
 
 _CONFIG = config_flags.DEFINE_config_file(
     "config",
@@ -48,11 +46,18 @@ _INITIALIZATION = flags.DEFINE_integer(
 _HEARTBEAT = flags.DEFINE_integer(
     "heartbeat_timeout_seconds", 30, "Seconds of silence after which a process counts as dead."
 )
+_FLAGS = (
+    *(_CONFIG, _WORKDIR, _DISTRIBUTED, _ADDRESS, _PROCESSES, _PROCESS),
+    *(_INITIALIZATION, _HEARTBEAT),
+)
 
 
 def main(argv: Sequence[str]) -> None:
     """Runs the study that the flags name, together with the processes that they name."""
     del argv
+    with streams.importing():
+        from zsg_jax.workflows import diversity, study
+
     # Libraries' running commentary would drown the study's own lines.
     logging.set_verbosity(logging.WARNING)
     config = command_line.loaded_config(_CONFIG.value)
@@ -72,8 +77,8 @@ def main(argv: Sequence[str]) -> None:
         initialization_timeout=_INITIALIZATION.value,
         heartbeat_timeout_seconds=_HEARTBEAT.value,
     )
-    if not is_first():
-        command_line.speaker = f"zsg_jax: process {jax.process_index()}"
+    if not processes.is_first():
+        command_line.speaker = f"zsg_jax: process {processes.index()}"
     stopping.listen(command_line.end_by)
     try:
         workflow = diversity if config.get("study") == STUDY else study
@@ -81,19 +86,33 @@ def main(argv: Sequence[str]) -> None:
     except stopping.Terminated as stop:
         if stop.everywhere:
             cluster.leave()
-            if not is_first():
+            if not processes.is_first():
                 command_line.end_now(128 + stopping.heard())
         raise
-    if is_first():
+    if processes.is_first():
         if is_address(workdir):
             streams.show(f"report: {workdir}/report/index.html, here {page}")
         else:
             streams.show(f"report: {os.path.relpath(page)}")
 
 
+def _helped(config: ConfigDict | None, group: str) -> str:
+    if group:
+        return config_help.of_group(default_config() if config is None else config, group)
+    return config_help.page(
+        "python -m zsg_jax.main",
+        "Runs a study: arranges the training data, trains a model in each order, measures the test "
+        "data as it goes and draws the comparison. Run again on its workdir, it goes on where it "
+        f"was stopped. Packaged configs: {', '.join(command_line.packaged_configs())}.",
+        "--config tmta --config.seeds='(0,)' --config.training.steps=20 --workdir workdir/short",
+        [one.name for one in _FLAGS],
+        config,
+    )
+
+
 def run() -> None:
     """The command, with the flags of `sys.argv`."""
-    parse = command_line.parser(flatten(diversity_config()) | flatten(default_config()))
+    parse = command_line.parser(flatten(diversity_config()) | flatten(default_config()), _helped)
     app.run(cluster.ends_all(command_line.guard(main)), flags_parser=parse)
 
 

@@ -3,14 +3,14 @@
 from collections.abc import Sequence
 
 from absl import app, flags, logging
-from ml_collections import config_flags
+from ml_collections import ConfigDict, config_flags
 
+from zsg_jax import config_help
 from zsg_jax.config import default_config, flatten
 from zsg_jax.config_diversity import STUDY, diversity_config
 from zsg_jax.runtime import cli as command_line
+from zsg_jax.runtime import streams
 from zsg_jax.runtime.errors import UserError, check
-from zsg_jax.workflows import plan as command
-from zsg_jax.workflows import plan_diversity
 
 _CONFIG = config_flags.DEFINE_config_file(
     "config",
@@ -32,6 +32,9 @@ _JSON = flags.DEFINE_bool("json", False, "Print the numbers as JSON.")
 def main(argv: Sequence[str]) -> None:
     """Plans what the flags name; exit 1 where it does not fit."""
     del argv
+    with streams.importing():
+        from zsg_jax.workflows import plan as command
+        from zsg_jax.workflows import plan_diversity
     logging.set_verbosity(logging.WARNING)
     config = command_line.loaded_config(_CONFIG.value)
     if not _TOPOLOGY.value:
@@ -46,9 +49,22 @@ def main(argv: Sequence[str]) -> None:
         command_line.fail(advice)
 
 
+def _helped(config: ConfigDict | None, group: str) -> str:
+    if group:
+        return config_help.of_group(default_config() if config is None else config, group)
+    return config_help.page(
+        "python -m zsg_jax.plan",
+        "Tells, without the machine, whether a study fits on it, how long it takes and what to "
+        "change. Exit 1 where it does not fit.",
+        "--config tmta:llama2_7b --topology v5p:2x2x2",
+        [one.name for one in (_CONFIG, _TOPOLOGY, _ROWS, _MEMORY_GB, _JSON)],
+        config,
+    )
+
+
 def run() -> None:
     """The command, with the flags of `sys.argv`."""
-    parse = command_line.parser(flatten(diversity_config()) | flatten(default_config()))
+    parse = command_line.parser(flatten(diversity_config()) | flatten(default_config()), _helped)
     app.run(command_line.guard(main), flags_parser=parse)
 
 

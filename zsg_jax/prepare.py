@@ -8,7 +8,6 @@ from pathlib import Path
 from zsg_jax.data.schemas.registry import AUTO, SCHEMAS
 from zsg_jax.runtime import cli as command_line
 from zsg_jax.runtime import streams
-from zsg_jax.workflows import prepare as command
 from zsg_jax.workflows.prepare_options import PrepareOptions
 
 
@@ -18,6 +17,7 @@ def _parser() -> command_line.Parser:
         "Writes sources as a versioned data set of TFDS, in ArrayRecord shards that can be read in "
         "any order. Killed, the same command goes on after the last whole shard and writes the "
         "same bytes. Nothing is downloaded.",
+        "--train train.jsonl --test test.jsonl --output prepared",
         PrepareOptions,
     )
     add = parser.flag
@@ -47,6 +47,8 @@ def _parser() -> command_line.Parser:
 def main(argv: Sequence[str]) -> None:
     """Writes what the flags name."""
     given = vars(_parser().parse_args(list(argv[1:])))
+    with streams.importing():
+        from zsg_jax.workflows import prepare as command
     written = command.run(PrepareOptions(**{**given, "output": Path(given["output"])}))
     streams.show(f"prepared: {os.path.relpath(written)}")
 

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 
 from zsg_jax.arrangement import tmta
-from zsg_jax.arrangement.comparison import Comparison, Needs
+from zsg_jax.arrangement.comparison import Comparison
 from zsg_jax.arrangement.methods import (
     METHODS,
     arrange,
@@ -11,6 +11,7 @@ from zsg_jax.arrangement.methods import (
     needs,
     parse,
 )
+from zsg_jax.arrangement.needs import Needs
 from zsg_jax.runtime.errors import UserError
 from zsg_jax.similarity.search.scan import scan
 

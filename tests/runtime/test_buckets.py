@@ -2,6 +2,7 @@
 
 import errno
 
+import jax
 import pytest
 
 from zsg_jax.runtime import buckets as stores
@@ -103,7 +104,7 @@ def test_a_store_that_fails_is_one_line(memory, monkeypatch):
 def test_another_process_that_is_gone_is_not_the_buckets_fault(text, monkeypatch):
     with pytest.raises(UserError), store_errors("gs://b", "cannot be written"):
         raise RuntimeError(text)
-    monkeypatch.setattr(stores.jax.distributed, "is_initialized", lambda: True)
+    monkeypatch.setattr(jax.distributed, "is_initialized", lambda: True)
     with pytest.raises(RuntimeError), store_errors("gs://b", "cannot be written"):
         raise RuntimeError(text)
     with pytest.raises(UserError), store_errors("gs://gloo-coordination", "cannot be written"):

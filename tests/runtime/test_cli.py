@@ -17,7 +17,7 @@ from zsg_jax.runtime.cli import loaded_config, parser
 config_flags.DEFINE_config_file("config")
 
 def run():
-    parser(flatten(default_config()))(sys.argv)
+    parser(flatten(default_config()), lambda config, group: "")(sys.argv)
     print(json.dumps(flatten(loaded_config(flags.FLAGS["config"].value))))
 """
 

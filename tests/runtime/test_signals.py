@@ -13,6 +13,7 @@ import pytest
 from jax.sharding import Mesh
 
 from zsg_jax.runtime import signals as stopping
+from zsg_jax.runtime.ballot import Ballot
 from zsg_jax.training import loop
 from zsg_jax.workflows import study
 
@@ -103,7 +104,7 @@ def test_a_mistake_is_told_rather_than_the_signal():
 
 
 def test_a_vote_counts_what_was_heard_before_it():
-    ballot = stopping.Ballot(Mesh(np.asarray(jax.devices()[:1]), ("data",)))
+    ballot = Ballot(Mesh(np.asarray(jax.devices()[:1]), ("data",)))
 
     def votes():
         with stopping.deferred():

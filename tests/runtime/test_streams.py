@@ -29,11 +29,11 @@ def test_with_streams_that_are_closed_or_gone_all_is_done(tmp_path):
     assert (tmp_path / "out" / "arranged.jsonl").read_text().count("\n") == 3
 
 
-def test_an_interrupt_while_libraries_are_imported_is_a_line():
+def test_an_interrupt_while_libraries_are_imported_is_a_line(tmp_path):
     # A shell's background job, as which tests may run, is deaf to Ctrl-C.
     hears = signal.signal(signal.SIGINT, signal.default_int_handler)
     child = subprocess.Popen(
-        [sys.executable, "-m", "zsg_jax.main", "--config=no-such"],
+        [sys.executable, "-m", "zsg_jax.main", "--config=tmta", "--workdir", str(tmp_path)],
         stdout=subprocess.DEVNULL,
         stderr=subprocess.PIPE,
         text=True,

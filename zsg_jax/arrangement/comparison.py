@@ -1,42 +1,28 @@
 """A pool and a test set, and what methods need of them, each computed when first asked for."""
 
-from enum import Flag, auto
 from functools import cached_property, partial
 
 import numpy as np
 
 from zsg_jax.arrangement.arrangement import Arrangement
 from zsg_jax.arrangement.diverse import Neighbourhoods
+from zsg_jax.arrangement.needs import Needs
 from zsg_jax.arrangement.permutations import Tasks, number_tasks
 from zsg_jax.arrangement.turns import first_length, tmta
 from zsg_jax.runtime.errors import check
 from zsg_jax.similarity.distances import (
     Distances,
     WeightedDistance,
-    check_distance,
     distances,
     of_statistics,
     wsd,
 )
 from zsg_jax.similarity.embeddings import Embeddings
+from zsg_jax.similarity.names import check_distance
 from zsg_jax.similarity.search.cosine import RowStatistics, row_statistics, scan
 from zsg_jax.similarity.search.options import Search
 from zsg_jax.similarity.search.scan import Found
 from zsg_jax.similarity.transport import Transport, optimal_transport
-
-
-class Needs(Flag):
-    """What will be asked of a `Comparison`, so that one pass over the embeddings gives all of it.
-
-    `NEAREST` and `FARTHEST` are TMTA's turns, `STATISTICS` each training example's cosines over
-    the test examples, `TASK_MEANS` the WSD of tasks.
-    """
-
-    NOTHING = 0
-    STATISTICS = auto()
-    NEAREST = auto()
-    FARTHEST = auto()
-    TASK_MEANS = auto()
 
 
 class Comparison:

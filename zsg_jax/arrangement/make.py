@@ -11,9 +11,10 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from zsg_jax.arrangement.arrangement import Arrangement, load_arrangement, save_arrangement
-from zsg_jax.arrangement.comparison import Comparison, Needs
+from zsg_jax.arrangement.comparison import Comparison
 from zsg_jax.arrangement.embedded import EmbeddedPair
 from zsg_jax.arrangement.methods import arrange, caution, made_with, needs
+from zsg_jax.arrangement.needs import Needs
 from zsg_jax.leakage.find import Leakage, LeakageOptions, find_leaks
 from zsg_jax.runtime.errors import check
 from zsg_jax.runtime.files import write_bytes

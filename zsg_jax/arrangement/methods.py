@@ -3,17 +3,22 @@
 A new method is one more entry of `METHODS`, or of `PATTERNS` if its name holds numbers.
 """
 
+from __future__ import annotations
+
 import re
 from collections.abc import Callable, Iterable
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
 from zsg_jax.arrangement import permutations
 from zsg_jax.arrangement.arrangement import Arrangement
-from zsg_jax.arrangement.comparison import Comparison, Needs
+from zsg_jax.arrangement.needs import Needs
 from zsg_jax.arrangement.subsets import halves, of_tasks, polar, turn_range, uniform
 from zsg_jax.runtime.errors import UserError, check, did_you_mean
+
+if TYPE_CHECKING:  # the names of methods are known without what compares by them
+    from zsg_jax.arrangement.comparison import Comparison
 
 STRONG = 10.0  # a weight of WSD's average from which on the minimum hardly counts
 

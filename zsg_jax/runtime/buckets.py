@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import NamedTuple
 
 import fsspec
-import jax
 
 from zsg_jax.runtime.errors import FULL, Unavailable, UserError, did_you_mean, first_line
 
@@ -195,6 +194,8 @@ def store_errors(address: Path | str, what: str) -> Iterator[None]:
     except Exception as error:
         text = f"{type(error).__name__}: {first_line(error)}"
         lost = _LOST.search(str(error).replace(str(address), ""))
+        import jax
+
         if lost and jax.distributed.is_initialized():
             raise
         if isinstance(error, OSError) and error.errno in FULL:

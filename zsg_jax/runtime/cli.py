@@ -6,6 +6,7 @@ import os
 import re
 import signal
 import sys
+import textwrap
 import traceback
 from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import suppress
@@ -27,14 +28,21 @@ speaker = "zsg_jax"  # and which process it is, where others speak too
 class Parser(argparse.ArgumentParser):
     """The flags of a command; a wrong one is told in one line, as every other mistake is."""
 
-    def __init__(self, command: str, description: str, options: type | None = None) -> None:
-        """Takes the defaults of flags from the fields of `options`, a dataclass or named tuple."""
+    def __init__(
+        self, command: str, description: str, example: str, options: type | None = None
+    ) -> None:
+        """Takes the defaults of flags from the fields of `options`, a dataclass or named tuple.
+
+        `example` is a call's flags, shown below those of --help.
+        """
+        program = f"python -m zsg_jax.{command}"
         super().__init__(
-            prog=f"python -m zsg_jax.{command}",
-            description=description,
+            prog=program,
+            description=textwrap.fill(description, 79),
+            epilog=f"example:\n  {program} {example}",
             allow_abbrev=False,
             conflict_handler="resolve",
-            formatter_class=argparse.ArgumentDefaultsHelpFormatter,
+            formatter_class=argparse.RawDescriptionHelpFormatter,
         )
         # Of data sets that are written, --version is their own.
         self.add_argument("--version", action="version", version=VERSION)
@@ -47,6 +55,8 @@ class Parser(argparse.ArgumentParser):
         default = self._defaults.get(name.removeprefix("--").replace("-", "_"))
         if "action" not in options and default is not dataclasses.MISSING:
             options.setdefault("default", default)
+            if default not in (None, "") and not options.get("required"):
+                text += f" (default: {default})"
         self.add_argument(name, help=text, **options)
 
     def error(self, message: str) -> NoReturn:
@@ -56,18 +66,28 @@ class Parser(argparse.ArgumentParser):
         fail(f"{message}{known}; --help lists all flags")
 
 
-def parser(defaults: Mapping[str, Any]) -> Callable[[Sequence[str]], list[str]]:
+Helped = Callable[[ConfigDict | None, str], str]
+_HELP = re.compile(r"-h|--?help|--?config\.help(?:=(.*))?")
+
+
+def parser(defaults: Mapping[str, Any], helped: Helped) -> Callable[[Sequence[str]], list[str]]:
     """Makes the `flags_parser` of `absl.app.run`, telling what is wrong in one line.
 
     Args:
         defaults: every key that --config.KEY may set, as "training.batch_size", with its default.
             A key whose default is None may be set back to it.
+        helped: (the config given, if any, and a group, or "" for the command) → what --help shows,
+            or --config.help=GROUP.
     """
 
     def parse(argv: Sequence[str]) -> list[str]:
         if "--version" in argv:
             print(VERSION)
             sys.exit(0)
+        help_flags = list(filter(None, map(_HELP.fullmatch, argv)))
+        argv = [word for word in argv if not _HELP.fullmatch(word)]
+        if help_flags:
+            sys.argv[:] = argv  # in which config_flags looks for keys
         try:
             _check_overrides(argv, defaults)
             given, cleared = _split_cleared(_last_of_each(argv), defaults)
@@ -75,9 +95,13 @@ def parser(defaults: Mapping[str, Any]) -> Callable[[Sequence[str]], list[str]]:
             config = flags.FLAGS["config"].value
             if isinstance(config, ConfigDict):
                 config.update_from_flattened_dict(dict.fromkeys(cleared))
+            if help_flags:
+                group = "" if "config" not in help_flags[0][0] else help_flags[0][1] or "all"
+                streams.show(helped(config if isinstance(config, ConfigDict) else None, group))
+                sys.exit(0)
         except SystemExit:
             # absl shows its help and calls that a failure.
-            asked = any(re.fullmatch(r"--?help(short|full|xml)?", word) for word in argv)
+            asked = help_flags or any(re.fullmatch(r"--?help(short|full|xml)", w) for w in argv)
             sys.exit(0 if asked else 1)
         except flags.UnrecognizedFlagError as error:
             known = [f"--{name}" for name in flags.FLAGS]

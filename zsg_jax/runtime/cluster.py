@@ -10,8 +10,6 @@ import traceback
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
-import jax
-
 from zsg_jax.runtime.errors import UserError, check, first_line
 from zsg_jax.runtime.last_words import shorten
 
@@ -90,6 +88,8 @@ def join(
         UserError: if `process` makes no sense, or JAX cannot join.
     """
     _check(mode, process, initialization_timeout, heartbeat_timeout_seconds)
+    import jax
+
     given = process.coordinator_address is not None
     found = None if given else detect(environment)
     if mode == "off" or process.num_processes == 1 or (mode == "auto" and not given and not found):
@@ -123,6 +123,8 @@ def join(
 
 def leave() -> None:
     """Leaves the other processes, all of which do so now, so that none is missed."""
+    import jax
+
     if jax.distributed.is_initialized():
         jax.distributed.shutdown()
 
@@ -137,6 +139,8 @@ def ends_all(main: Callable[[Sequence[str]], Any]) -> Callable[[Sequence[str]], 
         try:
             main(argv)
         except BaseException as error:
+            import jax
+
             if not jax.distributed.is_initialized():
                 raise
             code: Any = 1

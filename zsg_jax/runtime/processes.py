@@ -3,14 +3,14 @@
 import json
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
-import jax
 import numpy as np
-from jax.experimental import multihost_utils
-from jax.sharding import Mesh
 
 from zsg_jax.runtime.errors import UserError
+
+if TYPE_CHECKING:  # at run time JAX is imported where it is called: every command imports this file
+    from jax.sharding import Mesh
 
 
 class Exchange(Protocol):
@@ -46,9 +46,23 @@ def keep() -> None:
         _exchange.push(sparing=True)
 
 
+def index() -> int:
+    """The number of this process."""
+    import jax
+
+    return jax.process_index()
+
+
+def count() -> int:
+    """How many processes there are."""
+    import jax
+
+    return jax.process_count()
+
+
 def is_first() -> bool:
     """Whether this process writes the shared files and speaks to the user."""
-    return jax.process_index() == 0
+    return index() == 0
 
 
 def wait_for_all(name: str) -> None:
@@ -57,16 +71,16 @@ def wait_for_all(name: str) -> None:
     Args:
         name: the same on all of them, so without paths, which may differ.
     """
-    several = jax.process_count() > 1
+    several = count() > 1
     if several:
-        multihost_utils.sync_global_devices(name)
+        _meet(name)
     if _exchange is not None:
         # All wait, so that no machine gives away what one of its processes has half written.
         _exchange.push()
         if several:
-            multihost_utils.sync_global_devices(f"{name}: given")
+            _meet(f"{name}: given")
             _exchange.pull()
-            multihost_utils.sync_global_devices(f"{name}: seen")
+            _meet(f"{name}: seen")
 
 
 def once(name: str, work: Callable[[], object]) -> None:
@@ -80,13 +94,13 @@ def once(name: str, work: Callable[[], object]) -> None:
 
 def of_all(value: Any) -> list[Any]:
     """What every process gives, in their order; JSON holds it."""
-    if jax.process_count() == 1:
+    if count() == 1:
         return [value]
     own = np.frombuffer(json.dumps(value, sort_keys=True).encode(), np.uint8)
-    sizes = multihost_utils.process_allgather(np.asarray([own.size], np.int32)).ravel()
+    sizes = _gathered(np.asarray([own.size], np.int32)).ravel()
     padded = np.zeros(sizes.max(), np.uint8)
     padded[: own.size] = own
-    texts = multihost_utils.process_allgather(padded).reshape(len(sizes), -1)
+    texts = _gathered(padded).reshape(len(sizes), -1)
     return [json.loads(bytes(text[:size])) for text, size in zip(texts, sizes, strict=True)]
 
 
@@ -102,7 +116,7 @@ def same_everywhere(values: dict[str, Any]) -> None:
         UserError: on all processes, naming what differs and between which of them.
     """
     every = of_all(values)
-    for number, theirs in enumerate(every):
+    for process, theirs in enumerate(every):
         different = [
             f"{name}={theirs.get(name)!r}, process 0 {name}={every[0].get(name)!r}"
             for name in sorted(theirs.keys() | every[0].keys())
@@ -110,14 +124,26 @@ def same_everywhere(values: dict[str, Any]) -> None:
         ]
         if different:
             raise UserError(
-                f"process {number} was given {'; '.join(different)}; give all processes the same"
+                f"process {process} was given {'; '.join(different)}; give all processes the same"
             )
 
 
-def from_all(part: np.ndarray, mesh: Mesh) -> list[np.ndarray]:
+def from_all(part: np.ndarray, mesh: "Mesh") -> list[np.ndarray]:
     """The part of each process that computes on `mesh`, all of one shape and of 32 or 64 bits."""
     if len({device.process_index for device in mesh.devices.flat}) == 1:
         return [part]
     # JAX would make 32 bits of 64.
-    parts = multihost_utils.process_allgather(np.ascontiguousarray(part).view(np.int32))
+    parts = _gathered(np.ascontiguousarray(part).view(np.int32))
     return [np.asarray(one).view(part.dtype) for one in parts]
+
+
+def _meet(name: str) -> None:
+    from jax.experimental import multihost_utils
+
+    multihost_utils.sync_global_devices(name)
+
+
+def _gathered(part: np.ndarray) -> Any:
+    from jax.experimental import multihost_utils
+
+    return multihost_utils.process_allgather(part)

@@ -6,8 +6,9 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
 from typing import TypeVar
 
-import jax
 from tqdm import tqdm
+
+from zsg_jax.runtime.processes import is_first
 
 T = TypeVar("T")
 
@@ -17,7 +18,7 @@ def say(message: str) -> None:
 
     Where nobody reads what is said, as at a pipe that is gone, the work goes on all the same.
     """
-    if jax.process_index() == 0:
+    if is_first():
         with suppress(OSError, ValueError):
             tqdm.write(message, file=sys.stderr)
             sys.stderr.flush()
@@ -98,7 +99,7 @@ def bar(total: int | None, description: str, unit: str = "row", initial: int = 0
         initial=initial,
         desc=description,
         unit=unit,
-        disable=jax.process_index() != 0,
+        disable=not is_first(),
         leave=False,
         dynamic_ncols=True,
     )

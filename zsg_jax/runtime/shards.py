@@ -16,8 +16,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-import jax
-
+from zsg_jax.runtime import processes
 from zsg_jax.runtime.files import PARTIAL, file_digest, json_bytes, replacing, write_bytes
 from zsg_jax.runtime.processes import keep, wait_for_all
 from zsg_jax.runtime.progress import say
@@ -75,7 +74,7 @@ class Shards:
         self._folder.mkdir(parents=True, exist_ok=True)
         self._index, self._count = 0, 1
         if shared:
-            self._index, self._count = jax.process_index(), jax.process_count()
+            self._index, self._count = processes.index(), processes.count()
         self._known: dict[str, Entry] = {}
         for path in (self._folder / manifest, *self._parts()):
             self._known |= self._read(path)

@@ -13,11 +13,6 @@ from functools import partial
 from types import FrameType
 from typing import Any
 
-import jax
-import jax.numpy as jnp
-import numpy as np
-from jax.sharding import Mesh, NamedSharding, PartitionSpec
-
 # What shells and schedulers read as "ended by SIGTERM": to be started again.
 CODE = 128 + signal.SIGTERM
 # Seconds until a main thread that has not ended is ended: at work on what a kill cannot harm; with
@@ -113,6 +108,17 @@ def _hear(number: int, frame: FrameType | None) -> None:
         raise Terminated
 
 
+def asked() -> bool:
+    """Whether this process was told to stop."""
+    return _asked
+
+
+def agree(stop: bool) -> None:
+    """Notes whether every process knows that one was told to stop."""
+    global _agreed
+    _agreed = stop
+
+
 def heard() -> int:
     """The number of the signal that ends this process."""
     return _heard
@@ -120,7 +126,7 @@ def heard() -> int:
 
 @contextmanager
 def deferred() -> Iterator[None]:
-    """Inside, SIGTERM and Ctrl-C wait for who asks a `Ballot`, or, at last, for the end."""
+    """Inside, SIGTERM and Ctrl-C wait for who asks a `ballot.Ballot`, or, at last, for the end."""
     global _deferring
     _deferring = True
     try:
@@ -129,37 +135,3 @@ def deferred() -> Iterator[None]:
         _deferring = False
     if _asked or _agreed:
         raise Terminated(everywhere=_agreed)
-
-
-class Ballot:
-    """Whether any process was told to stop: the same answer on all of them, for the same step.
-
-    A vote is one small maximum over the mesh, given to the devices before a step and read after it
-    was given to them too, so that no step waits for it.
-    """
-
-    def __init__(self, mesh: Mesh) -> None:
-        """Takes the mesh, on which every process has devices."""
-        self._alone = len({device.process_index for device in mesh.devices.flat}) == 1
-        self._votes = NamedSharding(mesh, PartitionSpec(mesh.axis_names))
-        self._devices = sum(
-            device.process_index == jax.process_index() for device in mesh.devices.flat
-        )
-        self._most = jax.jit(jnp.max, out_shardings=NamedSharding(mesh, PartitionSpec()))
-        self._result: jax.Array | bool = False
-
-    def cast(self) -> None:
-        """Votes for this process, as of now; all processes do."""
-        if self._alone:
-            self._result = _asked
-            return
-        # This is the transfer that is meant, where others are forbidden.
-        with jax.transfer_guard("allow"):
-            vote = np.full(self._devices, _asked, np.int32)
-            self._result = self._most(jax.make_array_from_process_local_data(self._votes, vote))
-
-    def stops(self) -> bool:
-        """The result of the vote that was cast last."""
-        global _agreed
-        _agreed = bool(jax.device_get(self._result))
-        return _agreed

@@ -60,6 +60,15 @@ def begin() -> None:
         signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
+@contextmanager
+def importing() -> Iterator[None]:
+    """Inside, where a command imports what --help does not wait for, Ctrl-C ends it at once."""
+    if _is_command() and signal.getsignal(signal.SIGINT) is signal.default_int_handler:
+        signal.signal(signal.SIGINT, _end_at_interrupt)
+    yield
+    begin()
+
+
 def tell(line: str) -> None:
     """Writes a line to standard error, hushed or not, if anybody is there."""
     with suppress(OSError, ValueError):

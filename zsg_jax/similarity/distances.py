@@ -11,12 +11,12 @@ from typing import NamedTuple
 
 import numpy as np
 
-from zsg_jax.runtime.errors import check, did_you_mean
+from zsg_jax.runtime.errors import check
 from zsg_jax.similarity.embeddings import Embeddings
+from zsg_jax.similarity.names import check_distance
 from zsg_jax.similarity.search.cosine import RowStatistics, row_statistics
 from zsg_jax.similarity.search.options import Search
 
-DISTANCES = ("cosine", "euclidean")
 NOISE = 1e-6  # a mean distance below it is rounding of float32
 
 
@@ -88,15 +88,6 @@ def euclidean(cosine: np.ndarray) -> np.ndarray:
     put at or above 1 have distance 0.
     """
     return np.sqrt(np.maximum(2 - 2 * np.asarray(cosine, np.float64), 0))
-
-
-def check_distance(distance: str) -> None:
-    """Refuses what is not one of `DISTANCES`."""
-    check(
-        distance in DISTANCES,
-        f"distance={distance!r} is unknown; choose one of {', '.join(DISTANCES)}"
-        f"{did_you_mean(distance, DISTANCES)}",
-    )
 
 
 def wsd(

@@ -9,7 +9,6 @@ import numpy as np
 from zsg_jax.runtime.errors import UserError, check, did_you_mean
 from zsg_jax.runtime.files import need_json, write_json
 from zsg_jax.runtime.settings import setting
-from zsg_jax.similarity.distances import check_distance
 from zsg_jax.similarity.embeddings import Embeddings, check_pair
 from zsg_jax.similarity.measures import (
     Centroids,
@@ -18,6 +17,7 @@ from zsg_jax.similarity.measures import (
     PairDistances,
     TransportCosts,
 )
+from zsg_jax.similarity.names import check_distance
 from zsg_jax.similarity.search.options import Search
 
 # Of the examples seen and the test examples (arXiv 2406.11721, similarity).

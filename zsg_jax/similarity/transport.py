@@ -13,8 +13,8 @@ import numpy as np
 
 from zsg_jax.runtime.errors import check
 from zsg_jax.runtime.progress import say
-from zsg_jax.similarity.distances import check_distance
 from zsg_jax.similarity.embeddings import Embeddings, check_pair, unit_embeddings
+from zsg_jax.similarity.names import check_distance
 from zsg_jax.similarity.search.cosine import cosine_matrix
 from zsg_jax.similarity.search.options import Search
 from zsg_jax.similarity.sinkhorn import sinkhorn

@@ -15,12 +15,13 @@ import jax
 from zsg_jax.data.batches.packing import consumed
 from zsg_jax.data.batches.pipeline import Batches
 from zsg_jax.data.batches.steps import Steps
+from zsg_jax.runtime.ballot import Ballot
 from zsg_jax.runtime.errors import UserError
 from zsg_jax.runtime.files import read_json, write_json
 from zsg_jax.runtime.processes import is_first, once
 from zsg_jax.runtime.progress import bar, duration, say
 from zsg_jax.runtime.settings import setting
-from zsg_jax.runtime.signals import Ballot, Terminated, deferred
+from zsg_jax.runtime.signals import Terminated, deferred
 from zsg_jax.training import metrics
 from zsg_jax.training.checkpoint import Checkpoints
 from zsg_jax.training.profile import FOLDER, Profile

@@ -8,11 +8,9 @@ from ml_collections import ConfigDict
 
 from zsg_jax.config import default_config
 from zsg_jax.data.formats.natural_instructions.options import Options, from_text
-from zsg_jax.data.sources import REWRITES
 from zsg_jax.evaluation.metrics import METRICS
 from zsg_jax.evaluation.scores import METRICS as SCORES
 from zsg_jax.runtime.errors import check, did_you_mean
-from zsg_jax.workflows.validate import validate
 
 BASELINES = ("copy_input", "copy_demonstration")
 
@@ -175,6 +173,10 @@ def configured(options: EvaluateOptions, study: ConfigDict | None = None) -> Con
 
 
 def _check_config(config: ConfigDict) -> None:
+    # Imported here: the command's --help needs the options alone.
+    from zsg_jax.data.sources import REWRITES
+    from zsg_jax.workflows.validate import validate
+
     tried = config.copy_and_resolve_references()
     # What a study has besides.
     tried.evaluation.metrics = ("loss", *config.evaluation.metrics)

@@ -5,7 +5,6 @@ import math
 import shutil
 from collections.abc import Collection, Iterable
 from pathlib import Path
-from typing import NamedTuple
 
 import jax
 from jax.sharding import SingleDeviceSharding
@@ -13,8 +12,9 @@ from jax.sharding import SingleDeviceSharding
 from zsg_jax.data.pool import TRAINED
 from zsg_jax.data.tokenize.tokenizer import FILES, Tokenizer
 from zsg_jax.models import lora
+from zsg_jax.models.dtypes import DTYPES, SAME
 from zsg_jax.models.huggingface.adapters import write_adapters
-from zsg_jax.models.huggingface.write import DTYPES, SAME, write
+from zsg_jax.models.huggingface.write import write
 from zsg_jax.models.model import abstract
 from zsg_jax.models.placement import Params
 from zsg_jax.runtime.buckets import fetched, is_address
@@ -26,33 +26,11 @@ from zsg_jax.training.checkpoint_files import MANIFEST
 from zsg_jax.training.initial_weights import load, padded_as
 from zsg_jax.workdir import hub, trained
 from zsg_jax.workdir.claims import refuse_address
+from zsg_jax.workflows.export_options import ExportOptions
 
 # Of a workdir, what no export reads.
 _LARGE = ("embeddings", "tokens", "arrangements", "report")
 _MODEL_FILES = ("generation_config.json",)
-
-
-class ExportOptions(NamedTuple):
-    """What to export.
-
-    Attributes:
-        workdir: of a study; gs://… and s3://… are fetched first.
-        run: one of its runs, as NAME-seedK.
-        output: a folder that does not exist yet.
-        step: a step that a checkpoint is kept of; None: the last.
-        dtype: of the weights, from `DTYPES`; "same": as in the folder that training started from,
-            or as they were trained.
-        file_gb: gigabytes at most of a file of weights.
-        adapters: write the adapters alone, as PEFT loads them, and not the weights with them.
-    """
-
-    workdir: Path | str
-    run: str
-    output: Path
-    step: int | None = None
-    dtype: str = SAME
-    file_gb: float = 5.0
-    adapters: bool = False
 
 
 @named_by({"workdir": "--workdir"})

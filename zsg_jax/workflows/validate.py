@@ -24,8 +24,7 @@ from zsg_jax.models.families import DEFAULT, FAMILIES, is_file
 from zsg_jax.models.placement import REMAT
 from zsg_jax.runtime.errors import UserError, check, did_you_mean
 from zsg_jax.runtime.settings import setting
-from zsg_jax.similarity.distances import DISTANCES
-from zsg_jax.similarity.encoders.embed import DTYPES
+from zsg_jax.similarity.names import DISTANCES, DTYPES
 from zsg_jax.similarity.trajectory import check_measures
 from zsg_jax.training.optimizer import SCHEDULES
 

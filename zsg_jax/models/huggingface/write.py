@@ -8,12 +8,12 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import ml_dtypes
 import numpy as np
 from flax import traverse_util
 from safetensors import SafetensorError
 from safetensors.numpy import save_file
 
+from zsg_jax.models.dtypes import DTYPES, SAME
 from zsg_jax.models.families import ModelConfig
 from zsg_jax.models.huggingface import open_weights, unpadded
 from zsg_jax.models.huggingface.configs import config_json, config_path
@@ -24,13 +24,6 @@ from zsg_jax.runtime.errors import UserError, check
 from zsg_jax.runtime.files import write_json
 from zsg_jax.runtime.progress import track
 
-# "same" is that of the folder that training started from, tensor by tensor; else the parameters'.
-SAME = "same"
-DTYPES = {
-    "float32": np.dtype(np.float32),
-    "bfloat16": np.dtype(ml_dtypes.bfloat16),
-    "float16": np.dtype(np.float16),
-}
 _SAFETENSORS = {"F32": "float32", "BF16": "bfloat16", "F16": "float16"}
 
 

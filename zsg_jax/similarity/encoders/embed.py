@@ -13,9 +13,9 @@ from zsg_jax.runtime.progress import bar
 from zsg_jax.runtime.shards import Shards
 from zsg_jax.similarity.embeddings import StoredEmbeddings, file_dtype
 from zsg_jax.similarity.encoders.registry import Encoder
+from zsg_jax.similarity.names import DTYPES
 
 FORMAT = 1
-DTYPES = ("float32", "bfloat16")
 
 
 def embed(

@@ -1,11 +1,12 @@
 """The instruction-diversity study beside its peers, measured in one run.
 
-    python benchmarks/diversity.py [rows | cell | cells]
+    python benchmarks/diversity.py [rows | cell | cells | stack]
 
 rows: 10⁶ rows of the paper's lengths as tokens, beside plain Python, of which 10,000 are measured
 and counted up. cell: training steps of the small form, one cell on one core, beside the same model
 in torch, on one and on all. cells: 8 cells of 20 steps together beside 8 runs of one, each of which
-compiles its own program.
+compiles its own program. stack: training steps of 32 cells of the small form as one array on a
+GPU, beside one by one there, and beside torch one by one.
 """
 
 import random
@@ -16,6 +17,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
+import jax
 import numpy as np
 from measuring import load, machine, verdict
 from torch_decoder import Peer
@@ -30,7 +32,7 @@ from zsg_jax.diversity.program import Program, Recipe, model_config
 from zsg_jax.diversity.runs import Settings
 
 ROWS, PLAIN, RULES = 1_000_000, 10_000, 10_000
-STEPS = 40
+STEPS, STACK, REPEATS = 40, 32, 5
 
 
 def line(what: str, seconds: float, beside: str = "") -> str:
@@ -137,7 +139,65 @@ def cells() -> None:
     print(verdict("8 runs over 8 cells", ratio, 1.1, at_most=False))
 
 
-CASES = {"rows": rows, "cell": cell, "cells": cells}
+def stack() -> None:
+    """32 cells as one array, and one by one, on a card."""
+    if jax.default_backend() != "gpu":
+        print("skipped: no GPU that JAX finds")
+        return
+    grid = [Cell(rules=256, seed=seed) for seed in range(STACK)]
+    settings = Settings(Recipe(steps=2 * STEPS, warmup_steps=5), Scoring(rows=64, rules=64))
+    data = [
+        CellData(cell, settings.scoring, letters=26, form="compact", steps=2 * STEPS, batch_size=64)
+        for cell in grid
+    ]
+    writer, rates = data[0].writer, settings.recipe.rates() * np.float32(4e-3)
+    config = model_config("small", len(writer.vocabulary), writer.length)
+    found = {}
+    for name, where in (("as one", sweep.plan(STACK, STACK).stacked), ("one by one", None)):
+        program = Program(config, settings.recipe, writer.prompt, where)
+        own = data if where else data[:1]
+        laid = [
+            jax.device_put(
+                _stacked([one.steps(at, STEPS) for one in own], rates[at : at + STEPS], where),
+                where,
+            )
+            for at in (0, STEPS)
+        ]
+        state = program.initialize(np.arange(STACK, dtype=np.uint32) if where else np.uint32(0))
+        state, losses = program.train(state, *laid[0])
+        np.asarray(losses)
+        start = time.perf_counter()
+        for _ in range(REPEATS):
+            state, losses = program.train(state, *laid[1])
+        np.asarray(losses)
+        taken = (time.perf_counter() - start) / REPEATS / STEPS
+        found[name] = taken * (1 if where else STACK)
+    tokens = data[0].steps(0, STEPS)[0].astype(np.int64)
+    peers = {
+        f"torch{', compiled' * compiled}, one by one": STACK
+        * Peer(config, 1, compiled=compiled, device="cuda").seconds(tokens)
+        for compiled in (False, True)
+    }
+    ours = found["as one"]
+    print(line(f"{STACK} cells as one array, a step", ours))
+    for name, seconds in {"one by one": found["one by one"], **peers}.items():
+        print(line(f"{STACK} cells, {name}", seconds, f"{seconds / ours:.2f} ×"))
+    print(verdict("one by one over one array", found["one by one"] / ours, 10, at_most=False))
+    print(
+        verdict(
+            "the fastest of torch over one array", min(peers.values()) / ours, 15, at_most=False
+        )
+    )
+
+
+def _stacked(steps: list[Any], rates: np.ndarray, stacked: Any) -> Any:
+    """Tokens, lengths and rates of cells, with a leading axis of cells where they are stacked."""
+    tokens, lengths = (np.stack(one) for one in zip(*steps, strict=True))
+    whole = tokens, lengths, np.stack([rates] * len(steps))
+    return whole if stacked else tuple(one[0] for one in whole)
+
+
+CASES = {"rows": rows, "cell": cell, "cells": cells, "stack": stack}
 
 
 def main() -> None:

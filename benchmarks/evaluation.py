@@ -11,6 +11,7 @@ measures, functions of `scoring.py`.
 import argparse
 import os
 import sys
+import tempfile
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -21,6 +22,7 @@ from measuring import Measured, child, table, tell, verdict
 from zsg_jax.runtime.errors import UserError
 
 WORK = Path(__file__).with_name("scoring.py")
+CARD = Path(__file__).with_name("card.py")
 
 
 class Work(NamedTuple):
@@ -96,7 +98,37 @@ def texts(work: Work) -> list[str]:
     ]
 
 
-CASES: dict[str, Callable[[Work], list[str]]] = {"choices": choices, "texts": texts}
+def card(work: Work) -> list[str]:
+    """Greedy texts of a model of a billion weights on a GPU, 64 at once: against transformers'."""
+    if not child("looking for a GPU", "has_card").result["found"]:
+        return ["card: skipped, no GPU that both JAX and torch find"]
+    with tempfile.TemporaryDirectory(prefix="zsg_jax-benchmark-") as folder:
+        child("a random model", "make", script=CARD, folder=folder, tiny=False)
+        given = {"folder": folder, "batch": 64, "new": 128, "runs": work.runs}
+        ours = child("texts", "ours", script=CARD, **given)
+        theirs = child("transformers' generate, sdpa", "theirs", script=CARD, **given)
+    rate = child("a copy", "bandwidth", script=CARD).result["rate"]
+    token, result = ours.result["token"], ours.result
+    pairs = list(zip(result["found"], theirs.result["found"], strict=True))
+    same = sum(a[:1] == b[:1] for a, b in pairs)
+    read, texts = result["bytes"] + result["cache"], 64 * 128
+    title = (
+        f"card: 64 prompts of 64 to 384 made-up tokens, 128 new, a Llama of "
+        f"{result['bytes'] / 2:,.0f} random weights, bfloat16, median of {work.runs}\n"
+        f"first tokens as transformers': {same} of {len(pairs)}; {texts / ours.seconds:,.0f} "
+        f"tokens a second, transformers {texts / theirs.seconds:,.0f}; prompts "
+        f"{result['1']:.3f} s, then {1e3 * token:.2f} ms a token of all; the first time "
+        f"{result['first']:.0f} s\nweights and cache are {read / 1e9:.2f} GB a token, "
+        f"{1e3 * read / rate:.2f} ms at the {rate / 1e12:.2f} TB/s that a copy reaches here"
+    )
+    return [
+        table(title, ours, [theirs]),
+        verdict("transformers / ours", theirs.seconds / ours.seconds, 3, at_most=False),
+        verdict("bandwidth limit / a token", read / rate / token, 0.6, at_most=False),
+    ]
+
+
+CASES: dict[str, Callable[[Work], list[str]]] = {"choices": choices, "texts": texts, "card": card}
 
 
 def main() -> None:
@@ -118,7 +150,7 @@ def main() -> None:
     flags = parser.parse_args()
     assets = Path(os.environ.get("ZSG_JAX_ASSETS") or "none")
     model, data = flags.model or assets / "models" / "stories260k", assets / "data" / "p3"
-    if not data.is_dir() or not Path(model).is_dir():
+    if set(flags.cases) != {"card"} and not (data.is_dir() and Path(model).is_dir()):
         print("evaluation: skipped, ZSG_JAX_ASSETS names no folder with models/ and data/")
         return
     given = flags.rows, flags.batch, flags.runs, flags.new, flags.target

@@ -62,11 +62,13 @@ class Decoder(nn.Module):
 class Peer:
     """Takes steps with AdamW, clipping, and loss on all tokens."""
 
-    def __init__(self, config: Any, threads: int, *, compiled: bool) -> None:
-        """Takes the config of the model, and how torch computes it."""
+    def __init__(self, config: Any, threads: int, *, compiled: bool, device: str = "cpu") -> None:
+        """Takes the config of the model, and how torch computes it; of float32 as XLA does."""
         torch.set_num_threads(threads)
+        torch.set_float32_matmul_precision("high" if device == "cuda" else "highest")
         torch.manual_seed(0)
-        self._model = Decoder(config)
+        self._device = device
+        self._model = Decoder(config).to(device)
         self._call = torch.compile(self._model) if compiled else self._model
         self._optimizer = torch.optim.AdamW(
             self._model.parameters(), lr=1e-3, betas=(0.9, 0.98), weight_decay=0.1, fused=True
@@ -74,15 +76,21 @@ class Peer:
 
     def seconds(self, tokens: np.ndarray) -> float:
         """Seconds a step over rows (T, B, L), after some steps to warm up."""
-        for batch in tokens[:5]:
+        on_device = torch.from_numpy(tokens).to(self._device)
+        for batch in on_device[:5]:
             self._step(batch)
+        self._wait()
         start = time.perf_counter()
-        for batch in tokens:
+        for batch in on_device:
             self._step(batch)
+        self._wait()
         return (time.perf_counter() - start) / len(tokens)
 
-    def _step(self, batch: np.ndarray) -> None:
-        rows = torch.from_numpy(batch)
+    def _wait(self) -> None:
+        if self._device == "cuda":
+            torch.cuda.synchronize()
+
+    def _step(self, rows: torch.Tensor) -> None:
         logits = self._call(rows)[:, :-1]
         loss = F.cross_entropy(logits.flatten(0, 1), rows[:, 1:].flatten())
         self._optimizer.zero_grad()

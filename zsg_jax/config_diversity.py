@@ -50,6 +50,9 @@ def diversity_config() -> ConfigDict:
     config.model = model = ConfigDict()
     # "small", a decoder of 3 layers × 128 × 4 heads, or "gpt2", the paper's 6 × 256 × 4.
     model.size = "small"
+    # What products are computed in: "float32" (of which a GPU's matrix units keep 10 bits of the
+    # mantissa) or "bfloat16". Weights, norms and the loss are float32 in any case.
+    model.dtype = "float32"
 
     config.mesh = mesh = ConfigDict()
     # Cells at most that an accelerator computes as one array; a CPU computes one a core.

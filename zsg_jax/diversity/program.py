@@ -25,6 +25,7 @@ from zsg_jax.training.optimizer import adamw
 # "small": a decoder that shows the transition on two cores; "gpt2": that of arXiv 2402.10891.
 MODELS = ("small", "gpt2")
 LOSSES = ("all", "answers")
+DTYPES = ("float32", "bfloat16")
 # Rows scored at once.
 SCORED = 256
 
@@ -55,6 +56,7 @@ class Recipe:
         final_share: of the peak, at the last step.
         b2, eps, weight_decay, clip_norm: AdamW's; gradients are clipped cell by cell.
         loss: the tokens that carry loss: "all" but the first, or "answers" with their end.
+        dtype: of products, one of `DTYPES`; weights, moments, norms and the loss are float32.
     """
 
     batch_size: int = 64
@@ -66,6 +68,7 @@ class Recipe:
     weight_decay: float = 0.1
     clip_norm: float = 1.0
     loss: str = "all"
+    dtype: str = "float32"
 
     def rates(self) -> np.ndarray:
         """The learning rate of every step as a share of the peak, (T,) float32."""
@@ -101,7 +104,7 @@ class Program:
     ) -> None:
         """Takes the model, the recipe and P, the tokens of a prompt; compiles at the first call."""
         self.config, self.recipe = config, recipe
-        self._graphdef, _ = model.abstract(config, Compute())
+        self._graphdef, _ = model.abstract(config, Compute(jnp.dtype(recipe.dtype)))
         # A CPU computes several cells at once, each on one core: sooner than one on all cores,
         # and with the same sums whatever the machine.
         cpu = jax.default_backend() == "cpu"

@@ -11,7 +11,7 @@ from zsg_jax.config_diversity import diversity_config
 from zsg_jax.data.rewriting.drawing import Scoring
 from zsg_jax.diversity import sweep
 from zsg_jax.diversity.cells import AXES, Cell, grid
-from zsg_jax.diversity.program import LOSSES, Recipe, model_config
+from zsg_jax.diversity.program import DTYPES, LOSSES, Recipe, model_config
 from zsg_jax.diversity.runs import Settings
 from zsg_jax.runtime.errors import check
 from zsg_jax.workdir import claims
@@ -83,11 +83,11 @@ def read(config: ConfigDict) -> tuple[list[Cell], Settings]:
     check_keys(given, flatten(start), start)
     for key, least in _AT_LEAST.items():
         check(given[key] >= least, f"config.{key}={given[key]} must be at least {least}")
-    loss = given["training.loss"]
-    check(
-        loss in LOSSES,
-        f"config.training.loss={loss!r} is unknown; choose one of {', '.join(LOSSES)}",
-    )
+    for key, known in {"training.loss": LOSSES, "model.dtype": DTYPES}.items():
+        check(
+            given[key] in known,
+            f"config.{key}={given[key]!r} is unknown; choose one of {', '.join(known)}",
+        )
     training, evaluation = config.training, config.evaluation
     every, keep_every = evaluation.every, training.checkpoint_every
     check(
@@ -98,7 +98,7 @@ def read(config: ConfigDict) -> tuple[list[Cell], Settings]:
     recipe = {key: value for key, value in training.items() if key != "checkpoint_every"}
     scoring = {key: value for key, value in evaluation.items() if key != "every"}
     settings = Settings(
-        Recipe(**recipe),
+        Recipe(**recipe, dtype=config.model.dtype),
         Scoring(**scoring),
         model=config.model.size,
         form=config.data.form,

@@ -118,8 +118,17 @@ def machine() -> str:
     return (
         f"Python {platform.python_version()}, {', '.join(found)}\n"
         f"{platform.system()} {platform.machine()}, {processor()}, {cores} cores, "
-        f"{memory:.0f} GB memory"
+        f"{memory:.0f} GB memory{card()}"
     )
+
+
+def card() -> str:
+    """The name of the GPU at hand, behind a comma; nothing without one."""
+    command = ["nvidia-smi", "--query-gpu=name", "--format=csv,noheader"]
+    try:
+        return ", " + subprocess.run(command, capture_output=True, text=True).stdout.strip()
+    except OSError:
+        return ""
 
 
 def processor() -> str:

@@ -215,6 +215,10 @@ def uneven(tmp_path_factory):
 _COMMANDS = """
 import importlib, json, os, sys, tempfile
 module = importlib.import_module(sys.argv[1])
+if sys.argv[1].startswith("zsg_jax."):
+    # What the command imports when it runs, so that its processes share it.
+    name = sys.argv[1].removeprefix("zsg_jax.")
+    importlib.import_module(f"zsg_jax.workflows.{'study' if name == 'main' else name}")
 told = []
 for flags in json.loads(sys.argv[2]):
     files = [tempfile.TemporaryFile("w+"), tempfile.TemporaryFile("w+")]

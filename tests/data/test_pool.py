@@ -32,6 +32,7 @@ def test_a_fraction_splits_every_task_and_without_one_all_test_examples_are_both
     assert len(made.test) == len(made.test_examples) == 8
     assert made.facts["test_dropped"] == ["long"]
     assert made.facts["test_ids"] == [made.test[index].id for index in made.scored]
+    assert made.facts["test_id_tasks"] == [made.test[index].task for index in made.scored]
     assert made.facts["split"] == bool(fraction)
     np.testing.assert_array_equal(made.scored, again.scored)
     both = sorted({*made.aimed, *made.scored})

@@ -143,6 +143,7 @@ def make_pool(
         "template_digest": form.fingerprint,
         "shared_tasks": sorted(_named_tasks(sides["train"]) & _named_tasks(sides["test"])),
         "test_ids": [chosen.ids[index] for index in scored],
+        "test_id_tasks": [str(task) for task in chosen.select(scored).task_names],
         "aimed_rows": len(aimed),
         "scored_rows": len(scored),
         "split": bool(report_fraction),

@@ -1,8 +1,8 @@
 """Gathers what a workdir holds and writes its report; needs neither the data nor a device."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -38,17 +38,9 @@ def build(workdir: Path, *, title: str, command: str, runs: Sequence[tuple[str, 
     data = need_json(workdir / DATA, [*sides, "skipped", "shared_tasks", "split"], lost)
     config = need_json(workdir / CONFIG, (), lost)
     facts = _data_facts(data, config)
-    records: dict[str, dict[int, list[dict[str, Any]]]] = {}
-    scored: dict[str, dict[int, list[dict[str, Any]]]] = {}
-    for name, seed in runs:
-        folder = run_folder(workdir, name, seed)
-        ended = loop.finished(folder)
-        if ended is None:
-            raise UserError(f"{folder}: has not finished; run the study again to go on with it")
-        records.setdefault(name, {})[seed] = metrics.read_records(folder)
-        scored.setdefault(name, {})[seed] = _scored(folder)
-        # What the model was and where it ran; of several runs, the last one's.
-        facts |= {label: str(value) for label, value in ended["facts"].items()}
+    found = read_runs(workdir, runs)
+    records, scored = found.records, found.scored
+    facts |= found.facts
     trajectories: dict[str, Trajectory] = {}
     turns: dict[str, int] = {}
     for name, by_seed in records.items():
@@ -76,11 +68,43 @@ def build(workdir: Path, *, title: str, command: str, runs: Sequence[tuple[str, 
         title=title,
         command=command,
         turns=turns,
-        protocol=_split(data) if data["split"] else PROTOCOL,
+        protocol=protocol(data),
         window=config.get("report.window"),
         test_tasks=data.get("test_id_tasks"),
         scored=scored,
     )
+
+
+class Read(NamedTuple):
+    """What the runs of a workdir hold: arrangement → seed → records, and facts of the last run.
+
+    Attributes:
+        records: of metrics.jsonl.
+        scored: of generations.jsonl and scores.jsonl.
+        facts: label → text: what the model was and where it ran.
+    """
+
+    records: dict[str, dict[int, list[dict[str, Any]]]]
+    scored: dict[str, dict[int, list[dict[str, Any]]]]
+    facts: dict[str, str]
+
+
+def read_runs(workdir: Path, runs: Sequence[tuple[str, int]]) -> Read:
+    """Reads finished runs, each an arrangement and a seed.
+
+    Raises:
+        UserError: one of them has not finished, or its records are not those it finished with.
+    """
+    read = Read({}, {}, {})
+    for name, seed in runs:
+        folder = run_folder(workdir, name, seed)
+        ended = loop.finished(folder)
+        if ended is None:
+            raise UserError(f"{folder}: has not finished; run the study again to go on with it")
+        read.records.setdefault(name, {})[seed] = metrics.read_records(folder)
+        read.scored.setdefault(name, {})[seed] = _scored(folder)
+        read.facts.update({label: str(value) for label, value in ended["facts"].items()})
+    return read
 
 
 def _scored(folder: Path) -> list[dict[str, Any]]:
@@ -134,7 +158,10 @@ def _leakage(workdir: Path) -> str:
     return "leakage: not looked for." if leakage is None else f"{leakage['sentence']}."
 
 
-def _split(data: dict[str, Any]) -> str:
+def protocol(data: Mapping[str, Any]) -> str:
+    """What scores of a study can and cannot say, by its data.json."""
+    if not data["split"]:
+        return PROTOCOL
     return (
         f"Data were arranged toward {data['aimed_rows']:,} test rows, and the loss was measured on "
         f"{data['scored_rows']:,} others of the same tasks, which steered nothing. Similarities "

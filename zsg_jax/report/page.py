@@ -67,6 +67,7 @@ def write_report(
     window: int | None = None,
     test_tasks: Sequence[str] | None = None,
     scored: Runs | None = None,
+    settings: tables.Table | None = None,
 ) -> Path:
     """Writes the report of `runs` into `folder` and returns the path of its index.html.
 
@@ -84,6 +85,7 @@ def write_report(
         window: a step up to which areas and losses are told as well.
         test_tasks: the task of every test instance, for the errors of differences.
         scored: arrangement → seed → records of generations.jsonl and scores.jsonl.
+        settings: of runs of several studies, named STUDY: ARRANGEMENT, those that differ.
 
     Raises:
         UserError: `summarize` finds nothing to compare.
@@ -105,6 +107,7 @@ def write_report(
         command=command,
         facts=facts,
         results=tables.results(summary, turns),
+        settings=settings,
         figures=_draw(folder, summary, runs, scored or {}, trajectories),
         differences=[_difference(name, by_step) for name, by_step in compared.items()],
         steadiness=tables.steadiness(summary),

@@ -1,0 +1,103 @@
+"""One page of several studies, and those that are not to be compared."""
+
+import json
+import shutil
+
+import pytest
+
+from zsg_jax.runtime.errors import UserError
+from zsg_jax.training.metrics import read_records
+from zsg_jax.workflows import compare
+from zsg_jax.workflows.compare_options import CompareOptions
+
+
+@pytest.fixture
+def studies(finished, tmp_path, monkeypatch):
+    """Makes copies of a finished study that differ as told: {name: {file: {key: value}}}."""
+    monkeypatch.setattr("zsg_jax.report.page._draw", lambda *given: [])
+
+    def make(**changes):
+        for name, files in changes.items():
+            folder = tmp_path / name
+            shutil.copytree(finished, folder)
+            (folder / "manifest.json").unlink()
+            for file, values in files.items():
+                path = folder / file
+                path.write_text(json.dumps(json.loads(path.read_text()) | values))
+        return [str(tmp_path / name) for name in changes]
+
+    return make
+
+
+def test_a_page_of_two_studies(studies, finished, tmp_path):
+    given = studies(one={}, two={"config.json": {"training.learning_rate": 0.5, "mesh.data": 1}})
+    page = compare.run(CompareOptions(tuple(given), tmp_path / "out", window=3))
+    summary = json.loads((tmp_path / "out" / "summary.json").read_text())
+    tests = [
+        (one["step"], one["loss"])
+        for one in read_records(finished / "runs" / "tmta-nft-seed0")
+        if one["kind"] == "test"
+    ]
+    assert list(summary["arrangements"]) == ["one: tmta-nft", "two: tmta-nft"]
+    for entry in summary["arrangements"].values():
+        assert list(zip(entry["steps"], entry["loss_mean"], strict=True)) == tests
+        assert entry["window"]["loss"]["mean"] == dict(tests)[3]
+    # Of the same numbers no difference is made.
+    for compared in summary["differences"]["loss"].values():
+        (pair,) = compared
+        assert (pair["first"], pair["second"]) == ("one: tmta-nft", "two: tmta-nft")
+        assert pair["low"] == pair["mean"] == pair["high"] == 0
+    text = page.read_text().replace("<wbr>", "")
+    assert "training.learning_rate" in text
+    assert "mesh.data" not in text
+    # Again, into what it wrote.
+    again = compare.run(CompareOptions(tuple(given), tmp_path / "out"))
+    assert again == page
+    assert json.loads((tmp_path / "out" / "summary.json").read_text())["window"] is None
+
+
+@pytest.mark.parametrize(
+    ("file", "values", "match"),
+    [
+        ("data.json", {"test_digest": "0"}, "the test instances"),
+        ("data.json", {"test_ids": ["a"]}, "test rows that are scored"),
+        ("data.json", {"tokenizer_digest": "0"}, "the tokenizer"),
+        ("data.json", {"template_digest": "0"}, "the chat template"),
+        ("config.json", {"evaluation.max_length": 7}, r"evaluation\.max_length is 256 .* and 7"),
+        ("config.json", {"study": "diversity"}, "grid of cells"),
+        ("config.json", {"seeds": [0, 5]}, "tmta-nft-seed5: has not finished"),
+    ],
+)
+def test_what_cannot_be_compared_is_refused_with_why(studies, tmp_path, file, values, match):
+    given = studies(one={}, two={file: values})
+    with pytest.raises(UserError, match=match):
+        compare.run(CompareOptions(tuple(given), tmp_path / "out"))
+    assert not (tmp_path / "out").exists()
+
+
+def test_scores_of_texts_are_compared_where_both_have_them_alike(studies, tmp_path):
+    texts = {"evaluation.metrics": ["loss", "rouge"], "evaluation.texts.decoding": "study"}
+    loss_alone, both, greedy = studies(
+        loss_alone={},
+        both={"config.json": texts},
+        greedy={"config.json": texts | {"evaluation.texts.decoding": "greedy"}},
+    )
+    page = compare.run(CompareOptions((loss_alone, both), tmp_path / "out"))
+    assert "Not measured in every study: rouge." in page.read_text()
+    with pytest.raises(UserError, match=r"evaluation\.texts\.decoding"):
+        compare.run(CompareOptions((both, greedy), tmp_path / "x"))
+
+
+def test_names_and_folders(studies, tmp_path):
+    one, two = studies(one={}, two={})
+    for given in ((one,), (one, one), (one, one + "/")):
+        with pytest.raises(UserError, match="two workdirs or more"):
+            compare.run(CompareOptions(given, tmp_path / "out"))
+    for output in (one, f"{one}/report", tmp_path):
+        with pytest.raises(UserError, match="--output"):
+            compare.run(CompareOptions((one, two), type(tmp_path)(output)))
+    (tmp_path / "b").mkdir()
+    shutil.move(two, tmp_path / "b" / "one")
+    compare.run(CompareOptions((one, str(tmp_path / "b" / "one")), tmp_path / "out"))
+    summary = json.loads((tmp_path / "out" / "summary.json").read_text())
+    assert "b/one: tmta-nft" in summary["arrangements"]

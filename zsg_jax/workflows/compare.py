@@ -1,0 +1,209 @@
+"""One page of several finished studies, which were measured on the same rows in the same way."""
+
+from collections.abc import Collection, Mapping, Sequence
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from zsg_jax.config import default_config, flatten
+from zsg_jax.config_diversity import STUDY
+from zsg_jax.evaluation.metrics import TEXTS
+from zsg_jax.report.build import protocol, read_runs
+from zsg_jax.report.page import write_report
+from zsg_jax.report.summary import Record
+from zsg_jax.report.tables import Row, Table
+from zsg_jax.runtime.buckets import fetched, is_address
+from zsg_jax.runtime.errors import UserError, check
+from zsg_jax.runtime.files import need_json
+from zsg_jax.runtime.settings import named_by
+from zsg_jax.workdir import manifest
+from zsg_jax.workdir.claims import (
+    CONFIG,
+    DATA,
+    DIGESTS,
+    MAY_CHANGE,
+    REWARD_DIGEST,
+    refuse_address,
+)
+from zsg_jax.workflows.compare_options import CompareOptions
+
+# Facts of data.json that a loss of test rows follows from, besides the parameters.
+_MEASURED_ON = {
+    **{name: DIGESTS[name] for name in ("test_digest", "tokenizer_digest", "template_digest")},
+    "test_ids": "the test rows that are scored",
+}
+# Likewise of a config: how test rows are put into tokens and cut.
+_MEASURED_BY = (
+    *("data.template_args", "data.empty_thoughts", "data.join_tokens", "data.answers"),
+    *("data.max_answer", "data.truncation", "evaluation.max_length"),
+)
+_TEXTS_BY = "evaluation.texts."
+# Of a workdir, what a comparison does not read.
+_UNREAD = ("embeddings", "tokens", "tokenizer", "pretraining", "report", "scratch")
+_WRITTEN = ("index.html", "summary.json")
+
+
+class _Study(NamedTuple):
+    """A study: the name it has on the page, where it was given, and what its workdir says of it."""
+
+    name: str
+    given: str
+    folder: Path
+    config: dict[str, Any]
+    data: dict[str, Any]
+
+
+@named_by({"workdir": "WORKDIR"})
+def run(options: CompareOptions) -> Path:
+    """Writes a page that compares studies.
+
+    Returns:
+        The page, `output/index.html`, beside summary.json and the figures.
+
+    Raises:
+        UserError: a workdir holds no finished study of arrangements, the studies cannot be
+            compared, or the output folder is another's.
+    """
+    _check_output(options)
+    with ExitStack() as stack:
+        names = _names(options.workdirs)
+        pairs = zip(names, options.workdirs, strict=True)
+        studies = [_open(name, given, stack) for name, given in pairs]
+        for other in studies[1:]:
+            _check_comparable(studies[0], other)
+        runs: dict[str, Mapping[int, Sequence[Record]]] = {}
+        scored: dict[str, Mapping[int, Sequence[Record]]] = {}
+        for study in studies:
+            methods, seeds = study.config["arrangement.methods"], study.config["seeds"]
+            found = read_runs(study.folder, [(name, seed) for name in methods for seed in seeds])
+            runs |= {f"{study.name}: {name}": one for name, one in found.records.items()}
+            scored |= {f"{study.name}: {name}": one for name, one in found.scored.items()}
+        return write_report(
+            options.output,
+            runs,
+            {},
+            {study.name: study.given for study in studies},
+            _notes(studies),
+            title=f"{' and '.join(names)} compared",
+            window=_window(options, studies),
+            test_tasks=studies[0].data.get("test_id_tasks"),
+            scored=scored,
+            settings=_settings(studies),
+            protocol=protocol(studies[0].data),
+        )
+
+
+def _check_output(options: CompareOptions) -> None:
+    output = options.output
+    refuse_address(output, "--output")
+    check(not output.exists() or output.is_dir(), f"--output {output}: is a file; give a folder")
+    there = {path.name for path in output.iterdir()} if output.is_dir() else set()
+    inside = [given for given in options.workdirs if not is_address(given)]
+    check(
+        not any(Path(given).resolve() in output.resolve().parents for given in inside)
+        and CONFIG not in there
+        and (not there or there.issuperset(_WRITTEN)),
+        f"--output {output}: holds, or lies among, what no comparison wrote; give an empty or a "
+        "new folder",
+    )
+
+
+def _names(workdirs: Sequence[str]) -> list[str]:
+    """The last folders of the paths, as many of each as tell the studies apart."""
+    parts = [
+        (given.rstrip("/") if is_address(given) else str(Path(given).resolve())).split("/")
+        for given in workdirs
+    ]
+    for length in range(1, max(map(len, parts)) + 1):
+        names = ["/".join(one[-length:]) for one in parts]
+        if len(set(names)) == len(names) > 1:
+            return names
+    raise UserError(f"{' '.join(workdirs)}: give two workdirs or more, each of them once")
+
+
+def _open(name: str, given: str, stack: ExitStack) -> _Study:
+    folder = Path(given)
+    if is_address(given):
+        folder = stack.enter_context(fetched(given, _read))
+    way_out = "give the workdir of a study that has finished"
+    manifest.check_whole(folder)
+    config = need_json(folder / CONFIG, (), way_out)
+    check(
+        config.get("study") != STUDY,
+        f"{given}: is a grid of cells, which its own page compares; give studies of arrangements",
+    )
+    data = need_json(folder / DATA, _MEASURED_ON, way_out)
+    return _Study(name, given, folder, flatten(default_config()) | config, data)
+
+
+def _read(names: Collection[str]) -> list[str]:
+    """Of the files of a workdir, those that a comparison reads."""
+    return [
+        name
+        for name in names
+        if name.partition("/")[0] not in _UNREAD and "/checkpoints/" not in name
+    ]
+
+
+def _check_comparable(one: _Study, other: _Study) -> None:
+    """Refuses studies of which a number of the same name was not measured in the same way."""
+    both = f"{one.given} and {other.given} cannot be compared:"
+    for name, what in _MEASURED_ON.items():
+        check(
+            one.data[name] == other.data[name], f"{both} {what} of one are not those of the other"
+        )
+    shared = set(one.config["evaluation.metrics"]) & set(other.config["evaluation.metrics"])
+    keys = [*_MEASURED_BY]
+    if shared & set(TEXTS):
+        keys += [key for key in one.config if key.startswith(_TEXTS_BY)]
+    for key in keys:
+        check(
+            one.config[key] == other.config[key],
+            f"{both} {key} is {one.config[key]!r} in one and {other.config[key]!r} in the other, "
+            "so their measures of one name are not the same measure",
+        )
+    check(
+        "reward" not in shared or one.data.get(REWARD_DIGEST) == other.data.get(REWARD_DIGEST),
+        f"{both} their rewards are of different reward models",
+    )
+
+
+def _settings(studies: Sequence[_Study]) -> Table:
+    """The settings and inputs that differ, a column a study."""
+    rows = {
+        key: [_told(study.config.get(key)) for study in studies]
+        for key in dict.fromkeys(key for study in studies for key in study.config)
+        if not key.startswith(MAY_CHANGE)
+    }
+    for name, what in DIGESTS.items():
+        rows[f"{what}, by digest"] = [study.data.get(name, "")[:8] or "none" for study in studies]
+    differing = [Row(key, told) for key, told in rows.items() if len(set(told)) > 1]
+    return Table("Setting", [study.name for study in studies], differing)
+
+
+def _told(value: Any) -> str:
+    return ", ".join(map(str, value)) if isinstance(value, list) else str(value)
+
+
+def _window(options: CompareOptions, studies: Sequence[_Study]) -> int | None:
+    """The step of --window, or that of the studies where they have the same."""
+    windows = {study.config["report.window"] for study in studies}
+    if options.window is None and len(windows) == 1:
+        return windows.pop()
+    return options.window
+
+
+def _notes(studies: Sequence[_Study]) -> list[str]:
+    """What a reader of several studies must know besides what differs."""
+    notes = []
+    if len({study.config["training.batch_size"] for study in studies}) > 1:
+        notes.append(
+            "A step takes another number of training rows in each study (training.batch_size), so "
+            "the same step is not the same amount of data."
+        )
+    if not set.intersection(*(set(study.config["seeds"]) for study in studies)):
+        notes.append("The studies share no seed, so no differences between them are tested.")
+    metrics = [set(study.config["evaluation.metrics"]) for study in studies]
+    if missing := set.union(*metrics) - set.intersection(*metrics):
+        notes.append(f"Not measured in every study: {', '.join(sorted(missing))}.")
+    return notes

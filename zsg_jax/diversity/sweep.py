@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.sharding import NamedSharding, PartitionSpec
+from jax.sharding import AxisType, NamedSharding, PartitionSpec
 
 from zsg_jax.data.rewriting.forms import Writer
 from zsg_jax.diversity.cells import Cell
@@ -45,7 +45,7 @@ def plan(cells: int, stack: int) -> Plan:
         cores = max(1, min(len(os.sched_getaffinity(0)), cells))
         return Plan(None, cores, f"{count(cores, 'cell')} at once, each on one core")
     rows = stack_size(cells, stack, devices)
-    mesh = jax.make_mesh((devices,), ("cells",))
+    mesh = jax.make_mesh((devices,), ("cells",), axis_types=(AxisType.Auto,))
     where = NamedSharding(mesh, PartitionSpec("cells"))
     return Plan(where, rows, f"stacks of {count(rows, 'cell')} over {count(devices, 'device')}")
 

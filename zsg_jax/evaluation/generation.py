@@ -20,7 +20,7 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from zsg_jax.evaluation.decoding import Sampling, choose, penalized
 from zsg_jax.models import cache as caches
 from zsg_jax.models.families import ModelConfig
-from zsg_jax.models.model import hidden_with, logits_of
+from zsg_jax.models.model import hidden_with, logits_of, unstacked
 from zsg_jax.models.placement import Params
 from zsg_jax.runtime.errors import check
 from zsg_jax.training.sharding import place_own, row_devices
@@ -258,7 +258,9 @@ class Generator:
         B, most = len(lengths_B), self._sampling.max_new_tokens
         prompt = state.cache.k[0].shape[-1] - most
         keys_B = jax.vmap(_key)(batch["words"])
-        model = partial(hidden_with, self._graphdef, params, unrolled=True)
+        # Split here, once: in the loop their weights would be copied for every token.
+        layers = unstacked(self._graphdef, params)
+        model = partial(hidden_with, self._graphdef, params, layers=layers)
         # As many places before the first token as the longest stop looks back.
         back = max(map(len, self._stops), default=1) - 1
         texts = jnp.full((B, back + most), -1, jnp.int32)

@@ -16,11 +16,20 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
-from zsg_jax.models import layers
 from zsg_jax.models.attention import Mix
 from zsg_jax.models.checks import check_divides, check_fields
 from zsg_jax.models.head import Head
-from zsg_jax.models.layers import GatedMLP, RMSNorm, embedding, linear, lookup
+from zsg_jax.models.layers import (
+    ACTIVATIONS,
+    GatedMLP,
+    RMSNorm,
+    Unstacked,
+    embedding,
+    linear,
+    lookup,
+    run,
+    stack,
+)
 from zsg_jax.models.placement import Compute, constrain_rows
 from zsg_jax.models.rotary import RopeScaling, amplitude, angles, rotate
 from zsg_jax.runtime.errors import check
@@ -90,9 +99,8 @@ class DecoderConfig:
             "number of numbers; rotary positions need an even one",
         )
         check(
-            self.activation in layers.ACTIVATIONS,
-            f"{self.family}: activation={self.activation!r} is none of "
-            f"{', '.join(layers.ACTIVATIONS)}",
+            self.activation in ACTIVATIONS,
+            f"{self.family}: activation={self.activation!r} is none of {', '.join(ACTIVATIONS)}",
         )
         check(
             self.pre_norm or self.post_norm,
@@ -213,20 +221,26 @@ class Decoder(nnx.Module):
     def __init__(self, config: DecoderConfig, compute: Compute, rngs: nnx.Rngs) -> None:
         c, padding = config, config.vocab_padding
         self.embed = embedding(c.vocab_size, c.hidden_size, compute, rngs, padding=padding)
-        self.layers = layers.stack(partial(Layer, c, compute), rngs, c.num_layers)
+        self.layers = stack(partial(Layer, c, compute), rngs, c.num_layers)
         self.norm = c.norm(c.hidden_size)
         if not c.tie_embeddings:
             self.lm_head = linear(c.hidden_size, c.vocab_size, compute, rngs, padding=padding)
         self.config, self.compute = c, compute
 
     def hidden(
-        self, tokens_BxL: jax.Array, positions_BxL: jax.Array, mix: Mix, memory: Any = None
+        self,
+        tokens_BxL: jax.Array,
+        positions_BxL: jax.Array,
+        mix: Mix,
+        memory: Any = None,
+        layers: Unstacked | None = None,
     ) -> tuple[jax.Array, Any]:
         """What the head makes logits of, (B, L, D) in the dtype of the computation, and the memory.
 
         Args:
             tokens_BxL, positions_BxL: as `model.apply` takes them.
             mix, memory: what every layer mixes by, and what the first is handed.
+            layers: those of this model, one by one; None: as they are.
         """
         c = self.config
         turns = _turns(c, positions_BxL)
@@ -240,7 +254,7 @@ class Decoder(nnx.Module):
         if c.scale_embeddings:
             x *= jnp.asarray(math.sqrt(c.hidden_size), x.dtype)
         carry = x, memory
-        x, memory = layers.run(self.layers, layer, carry, self.compute, period=c.period)
+        x, memory = run(layers or self.layers, layer, carry, self.compute, period=c.period)
         return self.norm(x), memory
 
     def head(self) -> Head:

@@ -15,11 +15,10 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
-from zsg_jax.models import layers
 from zsg_jax.models.attention import Mix
 from zsg_jax.models.checks import check_divides, check_fields
 from zsg_jax.models.head import Head
-from zsg_jax.models.layers import embedding, linear, lookup
+from zsg_jax.models.layers import Unstacked, embedding, linear, lookup, run, stack
 from zsg_jax.models.placement import Compute, constrain_rows
 
 
@@ -142,12 +141,17 @@ class Gpt2(nnx.Module):
         c = config
         self.embed = embedding(c.vocab_size, c.hidden_size, compute, rngs, padding=c.vocab_padding)
         self.position = embedding(c.max_positions, c.hidden_size, compute, rngs)
-        self.layers = layers.stack(partial(Layer, c, compute), rngs, c.num_layers)
+        self.layers = stack(partial(Layer, c, compute), rngs, c.num_layers)
         self.norm = _norm(c, rngs)
         self.config, self.compute = c, compute
 
     def hidden(
-        self, tokens_BxL: jax.Array, positions_BxL: jax.Array, mix: Mix, memory: Any = None
+        self,
+        tokens_BxL: jax.Array,
+        positions_BxL: jax.Array,
+        mix: Mix,
+        memory: Any = None,
+        layers: Unstacked | None = None,
     ) -> tuple[jax.Array, Any]:
         """What the head makes logits of, (B, L, D) in the dtype of the computation, and the memory.
 
@@ -158,7 +162,7 @@ class Gpt2(nnx.Module):
         def layer(_: int, one: Layer, carry: Any) -> Any:
             return one(carry[0], mix, carry[1])
 
-        x, memory = layers.run(self.layers, layer, (x, memory), self.compute)
+        x, memory = run(layers or self.layers, layer, (x, memory), self.compute)
         return self.norm(x).astype(self.compute.dtype), memory
 
     def head(self) -> Head:

@@ -6,7 +6,7 @@ compiler sees a layer once, however many there are, and a state holds few, large
 
 from collections.abc import Callable
 from functools import partial
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -133,8 +133,35 @@ def stack(make: Callable[[nnx.Rngs], nnx.Module], rngs: nnx.Rngs, count: int) ->
     return nnx.merge(graphdef, states)
 
 
+class Unstacked(NamedTuple):
+    """Layers with arrays of their own.
+
+    Attributes:
+        graphdef: of each.
+        states: of each, the first first.
+    """
+
+    graphdef: Any
+    states: list[Any]
+
+
+def unstack(layers: nnx.Module) -> Unstacked:
+    """The layers of `stack` one by one, for a loop whose every turn would split them anew."""
+    graphdef, state = nnx.split(layers)
+    return Unstacked(graphdef, _split(state, jax.tree.leaves(state)[0].shape[0]))
+
+
+def _split(state: Any, count: int) -> list[Any]:
+    # Split once: the gradient of so many slices would add up as many arrays as large as the whole.
+    leaves, tree = jax.tree.flatten(state)
+    pieces = [jax.lax.split(leaf, (1,) * count) for leaf in leaves]
+    return [
+        jax.tree.unflatten(tree, [piece[0] for piece in each]) for each in zip(*pieces, strict=True)
+    ]
+
+
 def run(
-    layers: nnx.Module,
+    layers: nnx.Module | Unstacked,
     call: Callable[[int, Any, Any], Any],
     carry: Any,
     compute: Compute,
@@ -144,13 +171,18 @@ def run(
     """The layers of `stack`, one after the other, each called with what the last gave.
 
     Args:
-        layers: from `stack`.
+        layers: from `stack`; or from `unstack`, whose carry is handed on as it is, arrays or not,
+            and of which nothing is computed again.
         call: computes a layer of what the last one gave. Of the layer's number it gets the
             remainder by `period`.
         carry: what the first takes, arrays in any nesting; the others take the same shapes.
-        compute: what its backward pass keeps, and whether they are unrolled however many.
+        compute: what its backward pass keeps.
         period: how many layers differ in how they are called; after them it starts over.
     """
+    if isinstance(layers, Unstacked):
+        for number, own in enumerate(layers.states):
+            carry = call(number % period, nnx.merge(layers.graphdef, own), carry)
+        return carry
     graphdef, state = nnx.split(layers)
     count = jax.tree.leaves(state)[0].shape[0]
 
@@ -164,18 +196,13 @@ def run(
         return jax.checkpoint(one, policy=policy, prevent_cse=prevent_cse, static_argnums=0)
 
     def several(carry: Any, state: Any, count: int, *, looped: bool) -> Any:
-        # Split once: the gradient of so many slices would add up as many arrays as large as the
-        # whole.
-        leaves, tree = jax.tree.flatten(state)
-        pieces = [jax.lax.split(leaf, (1,) * count) for leaf in leaves]
         # A loop keeps the two computations of a layer apart by itself.
         compute_layer = layer(prevent_cse=not looped)
-        for number, each in enumerate(zip(*pieces, strict=True)):
-            own = jax.tree.unflatten(tree, [piece[0] for piece in each])
+        for number, own in enumerate(_split(state, count)):
             carry = compute_layer(number % period, carry, own)
         return carry
 
-    if compute.unrolled or count <= UNROLLED:
+    if count <= UNROLLED:
         return several(carry, state, count, looped=False)
     if period == 1:
         alone = layer(prevent_cse=False)

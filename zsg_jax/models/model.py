@@ -6,7 +6,6 @@ A config's `build(compute, rngs)` makes the module that computes it, which has `
 
 import math
 from collections.abc import Callable
-from dataclasses import replace
 from functools import lru_cache
 from typing import Any
 
@@ -17,6 +16,7 @@ from flax import nnx
 from zsg_jax.models.attention import Mix, within
 from zsg_jax.models.families import ModelConfig
 from zsg_jax.models.head import Head, soften
+from zsg_jax.models.layers import Unstacked, unstack
 from zsg_jax.models.lora import LoRA, attach
 from zsg_jax.models.placement import Compute, Params
 
@@ -120,18 +120,21 @@ def hidden_with(
     positions_BxL: jax.Array,
     mix: Callable[[Any], Mix],
     memory: Any,
-    *,
-    unrolled: bool = False,
+    layers: Unstacked | None = None,
 ) -> tuple[jax.Array, Head, Any]:
     """As `hidden`, its layers mixing tokens by `mix` of their kernel; the memory comes back too.
 
-    Where layers are `unrolled`, the memory is handed on as it is, and need not be arrays.
+    `layers`, as `unstacked` gives them, are those of `params`.
     """
     model = nnx.merge(graphdef, params)
-    if unrolled:
-        model.compute = replace(model.compute, unrolled=True, remat="none")
-    x_BxLxD, memory = model.hidden(tokens_BxL, positions_BxL, mix(model.compute.attention), memory)
+    mixing = mix(model.compute.attention)
+    x_BxLxD, memory = model.hidden(tokens_BxL, positions_BxL, mixing, memory, layers)
     return x_BxLxD, model.head(), memory
+
+
+def unstacked(graphdef: nnx.GraphDef, params: Params) -> Unstacked:
+    """The layers of `params` one by one, as `layers.unstack` has them."""
+    return unstack(nnx.merge(graphdef, params).layers)
 
 
 def cast(params: Params, dtype: Any) -> Params:

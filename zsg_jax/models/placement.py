@@ -34,13 +34,11 @@ class Compute:
             case.
         remat: a key of `REMAT`.
         attention: one of `attention.KERNELS`.
-        unrolled: whether layers are compiled one by one, however many there are.
     """
 
     dtype: Any = jnp.float32
     remat: str = "none"
     attention: str = "xla"
-    unrolled: bool = False
 
 
 def constrain(x: jax.Array, *axes: str | tuple[str, ...] | None) -> jax.Array:

@@ -12,7 +12,7 @@ import numpy as np
 
 from zsg_jax.data.formats import natural_instructions
 from zsg_jax.data.formats.registry import TASKS, detect
-from zsg_jax.data.instance import Instance, InstancesDigest, instances_digest
+from zsg_jax.data.instance import TOOLS, Instance, InstancesDigest, instances_digest
 from zsg_jax.data.schemas.read import BadRow, check_records, open_records
 from zsg_jax.data.schemas.registry import AUTO
 from zsg_jax.data.storage import Storage
@@ -376,12 +376,18 @@ def join(
 
 def as_record(instance: Instance) -> bytes:
     """An instance as a JSON object of the schema "messages"."""
+    turns = instance.turns
+    unlearned = {"weight": 0}
     fields: dict[str, Any] = {
         "id": instance.id,
         "task": instance.task,
-        "messages": [turn._asdict() for turn in instance.turns],
+        "messages": [
+            one.message | ({} if one.learned else unlearned) for one in turns if one.role != TOOLS
+        ],
         "references": instance.references,
     }
+    if turns[0].role == TOOLS:
+        fields["tools"] = json.loads(turns[0].content)
     for name in ("choices", "category"):
         if value := getattr(instance, name):
             fields[name] = value

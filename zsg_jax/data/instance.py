@@ -1,19 +1,48 @@
 """What every source gives and every later stage takes: one training or test instance."""
 
 import hashlib
+import json
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
-# The role of what nobody says: a plain text, which is its instance's only turn.
-TEXT = "text"
+# Roles of what nobody says: a plain text, which is its instance's only turn; and a JSON list of the
+# tools that may be called, its first.
+TEXT, TOOLS = "text", "tools"
 
 
 class Turn(NamedTuple):
-    """One message of a conversation; `role` is "system", "user" or "assistant", or `TEXT`."""
+    """One message of a conversation.
+
+    Attributes:
+        role: "system", "user", "assistant" or "tool"; or `TEXT` or `TOOLS`.
+        content: its text; that of an answer which calls tools may be empty.
+        more: JSON object of the other fields that chat templates read: `tool_calls` of an answer,
+            `name` and `tool_call_id` of a tool's; "": none.
+        learned: of an answer, whether it may carry loss.
+    """
 
     role: str
     content: str
+    more: str = ""
+    learned: bool = True
+
+    @property
+    def fields(self) -> dict[str, Any]:
+        """What `more` holds."""
+        return json.loads(self.more) if self.more else {}
+
+    @property
+    def message(self) -> dict[str, Any]:
+        """It as chat templates take it."""
+        return {"role": self.role, "content": self.content, **self.fields}
+
+    @property
+    def text(self) -> str:
+        """All it says, calls as JSON."""
+        calls = self.fields.get("tool_calls", [])
+        shown = [json.dumps(one, ensure_ascii=False) for one in calls]
+        return " ".join(filter(None, (self.content, *shown)))
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,8 +52,9 @@ class Instance:
     Attributes:
         id: unique within its set; the order digest is made of these.
         task: the task's name, for scores by task.
-        turns: an optional system turn, then user and assistant in turn; the last is the answer,
-            where there is one. Or a plain text alone.
+        turns: the tools and a system turn, both optional, then user and assistant in turn; a
+            tool's turns stand between an answer that calls and the next answer. The last is the
+            answer, where there is one. Or a plain text alone.
         references: accepted answers to the last prompt; the first is the answer's content.
         choices: what the last prompt may be answered by, the answer among them; none where it is
             not a matter of choosing.
@@ -58,7 +88,7 @@ class Instance:
 
         It is what is embedded (arXiv 2406.11721, similarity measures).
         """
-        return " ".join(turn.content for turn in self.turns)
+        return " ".join(turn.text for turn in self.turns)
 
 
 class InstancesDigest:
@@ -73,9 +103,13 @@ class InstancesDigest:
     def update(self, instance: Instance) -> None:
         """Takes one instance more."""
         parts = [instance.id, instance.task]
-        parts += [part for turn in instance.turns for part in turn]
+        parts += [part for turn in instance.turns for part in turn[:2]]
         parts += instance.references
         self._take(parts)
+        if any(turn[2:] != ("", True) for turn in instance.turns):
+            # As of choices below.
+            self._digest.update(b"\xfe" * 8)
+            self._take(part for turn in instance.turns for part in (turn.more, str(turn.learned)))
         if instance.choices:
             # No text is so long: what has no choices keeps the digest it has always had.
             self._digest.update(b"\xff" * 8)

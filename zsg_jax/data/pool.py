@@ -215,10 +215,11 @@ def _report_refused(
     form: prompts.Form,
     bad_rows: str,
 ) -> None:
-    if not examples.refused or form.template is None:
+    if not examples.refused:
         return
+    name = form.template.name if form.template else "the study's form"
     index, reason = next(iter(examples.refused.items()))
-    unfit = f"{form.template.name} does not fit {side} row {dataset.ids[index]!r}: {reason}"
+    unfit = f"{name} does not fit {side} row {dataset.ids[index]!r}: {reason}"
     if len(examples.refused) == len(dataset):
         raise UserError(
             f"{unfit}; nor does it fit any other: give another {setting('data.template')}"

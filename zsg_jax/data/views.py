@@ -24,7 +24,7 @@ def _prompt(instance: Instance) -> str:
         f"{instance.id}: is a plain text without a prompt, of which its embedding was to be made; "
         "choose another text",
     )
-    return " ".join(turn.content for turn in turns[: -1 if instance.answered else None])
+    return " ".join(turn.text for turn in turns[: -1 if instance.answered else None])
 
 
 def _answer(instance: Instance) -> str:
@@ -32,7 +32,7 @@ def _answer(instance: Instance) -> str:
         instance.answered,
         f"{instance.id}: has no answer, of which its embedding was to be made; choose another text",
     )
-    return instance.turns[-1].content
+    return instance.turns[-1].text
 
 
 VIEWS: dict[str, View] = {BOTH: lambda one: one.text, "prompt": _prompt, "answer": _answer}
@@ -61,7 +61,7 @@ def choose_view(name: str) -> View:
 
     def view(instance: Instance) -> str:
         try:
-            text = template.render([turn._asdict() for turn in instance.turns])
+            text = template.render([turn.message for turn in instance.turns])
         except Unfit as error:
             raise UserError(f"{instance.id}: does not fit {name}: {error}") from None
         return text.translate(_NO_MARKS)

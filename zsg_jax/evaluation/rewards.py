@@ -23,10 +23,12 @@ from zsg_jax.data.tokenize.examples import Examples
 from zsg_jax.data.tokenize.jinja import ChatTemplate
 from zsg_jax.data.tokenize.tokenizer import from_folder
 from zsg_jax.data.tokenize.truncation import Unfit, fit
+from zsg_jax.data.tokenize.user_assistant import has_tools
 from zsg_jax.models import huggingface
 from zsg_jax.models.model import abstract, hidden
 from zsg_jax.models.placement import Compute, Params
 from zsg_jax.runtime.errors import UserError, check
+from zsg_jax.runtime.settings import setting
 from zsg_jax.training.sharding import (
     BATCH,
     heads_fit,
@@ -165,6 +167,12 @@ class RewardModel:
         return self.score([one.turns[:-1] for one in instances], answers)
 
     def _tokenized(self, prompts: Sequence[Sequence[Turn]], texts: Sequence[str]) -> Examples:
+        for turns in prompts if self._study else ():
+            check(
+                not has_tools(turns),
+                f"{turns[-1].content[:40]!r}: tools and calls have no place in the study's form of "
+                f"rewards; give another {setting('evaluation.texts.reward_template')}",
+            )
         told = [
             (*(_joined(turns) if self._study else turns), Turn("assistant", text))
             for turns, text in zip(prompts, texts, strict=True)

@@ -147,6 +147,6 @@ def fold(text: str) -> str:
 
 def _folded(instance: Instance) -> tuple[str, str]:
     """Prompt, which is all turns but the answer, and answer; "" where there is none."""
-    prompt = [fold(turn.content) for turn in instance.turns]
+    prompt = [fold(turn.text) for turn in instance.turns]
     answer = prompt.pop() if instance.answered else ""
     return " ".join(part for part in prompt if part), answer

@@ -73,10 +73,10 @@ def test_a_bad_record_is_refused_with_its_reason(name):
     ("field", "value"),
     [
         ("reasoning_content", "hm"),
-        ("tool_calls", [{"id": 1}]),
+        ("function_call", {"name": "f"}),
         ("name", "Ann"),
-        ("weight", 0),
-        ("train", False),
+        ("weight", 0.5),
+        ("train", "no"),
     ],
 )
 def test_fields_that_change_what_is_written_or_learned_are_refused(field, value):
@@ -86,3 +86,51 @@ def test_fields_that_change_what_is_written_or_learned_are_refused(field, value)
         assert read({name: [said[0], said[1] | {field: None if value else 1}]})
         with pytest.raises(Refused, match=rf'"{name}\[1\]\.{field}" '):
             read({name: [said[0], said[1] | {field: value}]})
+
+
+def test_answers_of_weight_0_are_read():
+    for name, who, what in (("messages", "role", "content"), ("conversations", "from", "value")):
+        read = messages if name == "messages" else turns
+        said = [{who: ("user", "assistant")[n % 2], what: "a"} for n in range(4)]
+        for field in ({"weight": 0}, {"train": False}):
+            found = read({name: [said[0], said[1] | field, said[2] | field, said[3]]})
+            assert [turn.learned for turn in found] == [True, False, True, True]
+
+
+CALLING = {"role": "assistant", "tool_calls": [{"function": {"name": "f", "arguments": {}}}]}
+ASKING, ANSWERING = {"role": "user", "content": "a"}, {"role": "assistant", "content": "b"}
+RESULT = {"role": "tool", "content": "3"}
+
+
+def calling(**function):
+    return {**CALLING, "tool_calls": [{"function": function}]}
+
+
+@pytest.mark.parametrize(
+    ("record", "reason"),
+    [
+        ([ASKING, RESULT, ANSWERING], "'tool' where 'assistant' must stand"),
+        ([ASKING, ANSWERING, RESULT], "'tool' where 'user' must stand"),
+        ([ASKING, CALLING, ASKING, ANSWERING], "'user' where 'tool' must stand"),
+        ([ASKING, CALLING, RESULT, ASKING], "'user' where 'tool' or 'assistant' must stand"),
+        ([ASKING | {"tool_calls": [1]}, ANSWERING], r'"messages\[0\]\.tool_calls" holds'),
+        ([ASKING, calling(arguments={})], r'"messages\[1\]\.tool_calls\[0\]" names no function'),
+        ([ASKING, calling(name="f", arguments="{")], "arguments are no JSON object"),
+        ([ASKING, calling(name="f", arguments="3")], "arguments are no JSON object"),
+        ([ASKING | {"content": [{"type": "image"}]}, ANSWERING], "is of type 'image'"),
+        ([ASKING | {"content": ["a"]}, ANSWERING], "is a JSON string without a text"),
+        ([ASKING | {"content": []}, ANSWERING], "is empty"),
+        ([ASKING, {"role": "assistant"}], r'"messages\[1\]\.content" is missing'),
+    ],
+)
+def test_bad_calls_and_parts_are_refused(record, reason):
+    with pytest.raises(Refused, match=reason):
+        messages({"messages": record})
+
+
+@pytest.mark.parametrize("tools", ["search", "{}", [1], {"name": "f"}])
+def test_what_is_no_list_of_tools_is_refused_with_the_way_out(tools):
+    given = {"messages": [ASKING, ANSWERING], "tools": tools}
+    with pytest.raises(Refused, match=r'"tools" is .*other=tools'):
+        messages(given)
+    assert messages(given | {"tools": "[]"}) == messages({"messages": [ASKING, ANSWERING]})

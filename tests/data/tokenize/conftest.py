@@ -105,7 +105,7 @@ def expected(style, turns):
     # Where a system turn stands inside a user's.
     inside = {"llama2": 0, "mistral": len(turns) - 2}.get(style)
     pieces = [(form.opening + ("" if inside is not None else system), False)]
-    for number, (role, content) in enumerate(turns):
+    for number, (role, content, *_) in enumerate(turns):
         own = (system if number == inside else "") + trim(content)
         if role == "user":
             pieces.append((pieces.pop()[0] + form.user.format(own), False))

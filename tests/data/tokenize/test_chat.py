@@ -67,7 +67,7 @@ def check_runs(styles, style, name, ids, mask, turns, answers, join):
     ]
     assert found == [(styles.plain(name, text), learned) for text, learned in merged(wanted)]
     # Each special token is one id, and one that a turn spells is text.
-    form = styles.expected(style, [(role, "x") for role, _ in turns])
+    form = styles.expected(style, [(turn.role, "x") for turn in turns])
     written = "".join(text for text, _ in form)
     for text, token in styles.special_ids(style, name).items():
         assert (ids == token).sum() == written.count(text)

@@ -97,7 +97,7 @@ def _with_texts(record: dict[str, Any], schema: str) -> dict[str, Any]:
         turns = SCHEMAS[schema].turns(record)
     except Refused:
         return record
-    contents = [turn.content for turn in turns]
+    contents = [turn.text for turn in turns]
     added = {}
     if sum(turn.role == "user" for turn in turns) == 1:
         answer = contents[-1:] if turns[-1].role == "assistant" else []

@@ -1,10 +1,11 @@
 """What records of every schema are held to: texts that say something, turns in their order."""
 
+import json
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 from zsg_jax.data.formats.jsonl import Refused, json_type
-from zsg_jax.data.instance import Turn
+from zsg_jax.data.instance import TOOLS, Turn
 from zsg_jax.runtime.settings import setting
 
 
@@ -14,6 +15,17 @@ class Message(NamedTuple):
     name: str
     role: Any
     content: Any
+    more: str = ""
+    learned: bool = True
+
+    @property
+    def may_follow(self) -> tuple[str, ...]:
+        """Roles of the message after this one."""
+        if self.role == "tool":
+            return "tool", "assistant"
+        if self.role == "assistant":
+            return ("tool",) if "tool_calls" in self.more else ("user",)
+        return ("user", "assistant") if self.role == "system" else ("assistant",)
 
 
 def field(record: Mapping[str, Any], name: str) -> Any:
@@ -95,21 +107,49 @@ def system_turn(record: Mapping[str, Any]) -> list[Turn]:
 def conversation(messages: Sequence[Message]) -> tuple[Turn, ...]:
     """The turns, if they are a system turn or none, then user and assistant by turns.
 
+    Tools' turns stand behind an answer that calls them, and behind a system turn may stand an
+    answer that nobody asked for.
+
     Raises:
         Refused: for another order.
     """
-    first = 1 if messages[0].role == "system" else 0
-    for number, message in enumerate(messages[first:]):
-        expected = ("user", "assistant")[number % 2]
-        if message.role != expected:
-            raise Refused(f'"{message.name}" is {message.role!r} where {expected!r} must stand')
-    if len(messages) == first:
+    expected: tuple[str, ...] = ("system", "user")
+    for message in messages:
+        if message.role not in expected:
+            told = " or ".join(map(repr, expected))
+            raise Refused(f'"{message.name}" is {message.role!r} where {told} must stand')
+        expected = message.may_follow
+    if messages[-1].role == "system":
         raise Refused("a system turn stands alone: nobody asks, and there is no answer to learn")
-    return tuple(Turn(message.role, message.content) for message in messages)
+    return tuple(Turn(*message[1:]) for message in messages)
+
+
+def tools_turn(record: Mapping[str, Any]) -> list[Turn]:
+    """The turn that a record's "tools" make, a list of objects or its JSON text; none without.
+
+    Raises:
+        Refused: for what is no such list.
+    """
+    given = record.get("tools")
+    if given in (None, "", []):
+        return []
+    other = f"if these are no tools, rename them by {setting('data.fields', 'other=tools')}"
+    if isinstance(given, str):
+        try:
+            given = json.loads(given)
+        except ValueError:
+            raise Refused(f'"tools" is a text that holds no JSON; {other}') from None
+        if given == []:
+            return []
+    if not (isinstance(given, list) and all(isinstance(one, dict) for one in given)):
+        raise Refused(f'"tools" is no list of objects; {other}')
+    return [Turn(TOOLS, json.dumps(given, ensure_ascii=False))]
 
 
 def answered(turns: tuple[Turn, ...]) -> tuple[Turn, ...]:
-    """`turns`, if the last one is an answer; raises Refused otherwise."""
+    """`turns`, if the last one is an answer, and one is to be learned; raises Refused otherwise."""
     if turns[-1].role != "assistant":
         raise Refused(f"the last turn is by {turns[-1].role!r}: there is no answer to learn")
+    if not any(turn.role == "assistant" and turn.learned for turn in turns):
+        raise Refused("all answers have weight 0: there is no answer to learn")
     return turns

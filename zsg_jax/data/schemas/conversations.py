@@ -1,10 +1,11 @@
 """Records that hold a conversation: lists of messages, and those of ShareGPT."""
 
+import json
 from collections.abc import Mapping
 from typing import Any
 
-from zsg_jax.data.formats.jsonl import Refused
-from zsg_jax.data.instance import Turn
+from zsg_jax.data.formats.jsonl import Refused, json_type
+from zsg_jax.data.instance import TOOLS, Turn
 from zsg_jax.data.schemas.checks import (
     Message,
     check_text,
@@ -12,8 +13,8 @@ from zsg_jax.data.schemas.checks import (
     field,
     message_list,
     system_turn,
+    tools_turn,
 )
-from zsg_jax.runtime.settings import setting
 
 # Who speaks, as ShareGPT's many descendants call it.
 ROLES = {
@@ -29,20 +30,87 @@ def messages(record: Mapping[str, Any]) -> tuple[Turn, ...]:
     Raises:
         Refused: if they are no conversation.
     """
-    return conversation(role_and_content("messages", field(record, "messages")))
+    said = conversation(role_and_content("messages", field(record, "messages")))
+    return (*tools_turn(record), *said)
 
 
 def role_and_content(name: str, value: Any) -> list[Message]:
     """The messages that stand under `name`, each with its text checked; raises Refused."""
     found = []
     for number, message in enumerate(message_list(name, value)):
-        for key in ("role", "content"):
-            if key not in message:
-                raise Refused(f'"{name}[{number}].{key}" is missing')
-        _refuse_unread(f"{name}[{number}]", message)
-        check_text(f"{name}[{number}].content", message["content"])
-        found.append(Message(f"{name}[{number}].role", message["role"], message["content"]))
+        here = f"{name}[{number}]"
+        if "role" not in message:
+            raise Refused(f'"{here}.role" is missing')
+        role = message["role"]
+        more = _more(here, message, role)
+        content = message.get("content")
+        if "tool_calls" in more and content in (None, "", []):
+            content = ""
+        elif "content" not in message:
+            raise Refused(f'"{here}.content" is missing')
+        else:
+            content = joined_parts(f"{here}.content", content)
+            check_text(f"{here}.content", content)
+        learned = _learned(here, message) or role != "assistant"
+        found.append(Message(f"{here}.role", role, content, _json(more), learned))
     return found
+
+
+def joined_parts(name: str, content: Any) -> Any:
+    """Of a list of parts their texts, one after the other; what is no list as it is.
+
+    Raises:
+        Refused: for a part that is no text.
+    """
+    if not isinstance(content, list):
+        return content
+    for number, part in enumerate(content):
+        kind = part.get("type") if isinstance(part, dict) else None
+        if kind != "text" or not isinstance(part.get("text"), str):
+            told = kind not in (None, "text")
+            what = f"of type {kind!r}" if told else f"a JSON {json_type(part)} without a text"
+            raise Refused(
+                f'"{name}[{number}]" is {what}; of parts only texts are read, as '
+                '{"type": "text", "text": "…"}'
+            )
+    return "".join(part["text"] for part in content)
+
+
+def _json(fields: Mapping[str, Any]) -> str:
+    return json.dumps(fields, ensure_ascii=False) if fields else ""
+
+
+def _more(name: str, message: Mapping[str, Any], role: Any) -> dict[str, Any]:
+    """The fields of a message, besides its content, that are read; raises Refused for others."""
+    read: tuple[str, ...] = ("name", "tool_call_id") if role == "tool" else ()
+    if role == "assistant":
+        read = ("tool_calls",)
+    _refuse_unread(name, message, read)
+    more = {key: message[key] for key in read if message.get(key)}
+    if "tool_calls" in more:
+        given = message_list(f"{name}.tool_calls", more["tool_calls"])
+        more["tool_calls"] = [
+            _call(f"{name}.tool_calls[{number}]", one) for number, one in enumerate(given)
+        ]
+    return more
+
+
+def _call(name: str, call: Mapping[str, Any]) -> dict[str, Any]:
+    """A call, its arguments as an object, which OpenAI's records have as JSON text."""
+    made = {key: one for key, one in call.items() if one is not None}
+    function = made.get("function", made)
+    if not isinstance(function, dict) or not isinstance(function.get("name"), str):
+        raise Refused(f'"{name}" names no function; give {{"function": {{"name": …}}}}')
+    given = function.get("arguments", {})
+    if isinstance(given, str):
+        try:
+            given = json.loads(given or "{}")
+        except ValueError:
+            given = None
+    if not isinstance(given, dict):
+        raise Refused(f'"{name}": its arguments are no JSON object')
+    function = {**function, "arguments": given}
+    return {**made, "function": function} if "function" in made else function
 
 
 # Fields that chat templates write, and by which trainers leave an answer out of the loss.
@@ -53,20 +121,22 @@ _WRITTEN = (
 _UNLEARNED = ("weight", "train", "training")
 
 
-def _refuse_unread(name: str, message: Mapping[str, Any]) -> None:
-    """Raises Refused for a field that would change what is written or learned of a message."""
+def _refuse_unread(name: str, message: Mapping[str, Any], read: tuple[str, ...] = ()) -> None:
+    """Raises Refused for a field, none of `read`, that would change what is written."""
     for key in _WRITTEN:
-        if message.get(key):
+        if message.get(key) and key not in read:
             raise Refused(
                 f'"{name}.{key}" holds what a chat template may write, and is not read; take it '
                 "out of the row, or write it into the content"
             )
+
+
+def _learned(name: str, message: Mapping[str, Any]) -> bool:
+    """Whether a message may carry loss; raises Refused for a weight between none and all."""
     for key in _UNLEARNED:
-        if key in message and message[key] in (0, False):
-            raise Refused(
-                f'"{name}.{key}" is {message[key]!r}, so that this turn is not to be learned; end '
-                f"the row before it, or pass {setting('data.answers', 'last')} and leave it out"
-            )
+        if message.get(key) not in (None, 0, 1):
+            raise Refused(f'"{name}.{key}" is {message[key]!r}; it must be 0 or 1, false or true')
+    return all(message.get(key) in (None, 1) for key in _UNLEARNED)
 
 
 def sharegpt(record: Mapping[str, Any]) -> tuple[Turn, ...]:
@@ -92,7 +162,10 @@ def sharegpt(record: Mapping[str, Any]) -> tuple[Turn, ...]:
         role = message[who]
         if not isinstance(role, str) or role not in ROLES:
             raise Refused(f'"{name}.{who}" is {role!r}, which is none of {", ".join(ROLES)}')
-        found.append((f"{name}.{what}", Message(f"{name}.{who}", ROLES[role], message[what])))
+        content = joined_parts(f"{name}.{what}", message[what])
+        learned = _learned(name, message) or ROLES[role] != "assistant"
+        one = Message(f"{name}.{who}", ROLES[role], content, learned=learned)
+        found.append((f"{name}.{what}", one))
     head = found[:1] if found[0][1].role == "system" else []
     rest = found[len(head) :]
     while rest and rest[0][1].role == "assistant":
@@ -106,7 +179,7 @@ def sharegpt(record: Mapping[str, Any]) -> tuple[Turn, ...]:
     system = system_turn(record)
     if system and head:
         raise Refused('"system" stands beside a system turn in "conversations"; leave one out')
-    return (*system, *conversation([one for _, one in head + rest]))
+    return (*tools_turn(record), *system, *conversation([one for _, one in head + rest]))
 
 
 def _answers(found: tuple[str, Message]) -> bool:
@@ -115,4 +188,5 @@ def _answers(found: tuple[str, Message]) -> bool:
 
 def sharegpt_left_out(record: Mapping[str, Any], turns: tuple[Turn, ...]) -> int:
     """How many turns of a record `sharegpt` leaves out."""
-    return len(record["conversations"]) + bool(record.get("system")) - len(turns)
+    said = sum(turn.role != TOOLS for turn in turns)
+    return len(record["conversations"]) + bool(record.get("system")) - said

@@ -12,6 +12,7 @@ from zsg_jax.data.schemas.checks import (
     field,
     system_turn,
     text,
+    tools_turn,
 )
 from zsg_jax.data.schemas.conversations import role_and_content
 
@@ -51,7 +52,7 @@ def prompt_completion(record: Mapping[str, Any]) -> tuple[Turn, ...]:
         )
     if isinstance(prompt, list):
         both = role_and_content("prompt", prompt) + role_and_content("completion", completion)
-        return answered(conversation(both))
+        return answered((*tools_turn(record), *conversation(both)))
     return _pair(record, "prompt", "completion")
 
 

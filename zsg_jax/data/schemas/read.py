@@ -186,7 +186,7 @@ def _instance(record: Mapping[str, Any], default_id: str, schema: Schema) -> Ins
         if "\n" in value or "\r" in value:
             raise Refused(f'"{name}" holds a line break')
     turns = schema.turns(record)
-    answer = turns[-1].content if turns[-1].role == "assistant" else None
+    answer = turns[-1].text if turns[-1].role == "assistant" else None
     references = _references(record.get("references", []), answer)
     found = () if answer is None else choices(record, answer)
     return Instance(identity, task, turns, references, found, _category(record))

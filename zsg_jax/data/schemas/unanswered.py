@@ -5,7 +5,7 @@ from typing import Any
 
 from zsg_jax.data.formats.jsonl import Refused, json_type
 from zsg_jax.data.instance import TEXT, Turn
-from zsg_jax.data.schemas.checks import Message, conversation, field, system_turn, text
+from zsg_jax.data.schemas.checks import Message, conversation, field, system_turn, text, tools_turn
 from zsg_jax.data.schemas.conversations import role_and_content
 
 
@@ -15,7 +15,7 @@ def prompt(record: Mapping[str, Any]) -> tuple[Turn, ...]:
     Raises:
         Refused: if they are none, or end in an answer.
     """
-    return conversation(_asked(record))
+    return (*tools_turn(record), *conversation(_asked(record)))
 
 
 def preference(record: Mapping[str, Any]) -> tuple[Turn, ...]:
@@ -46,7 +46,7 @@ def preference(record: Mapping[str, Any]) -> tuple[Turn, ...]:
         turns = _asked(record) + turns
     if turns[-1].role != "assistant":
         raise Refused(f'"chosen" ends with a turn by {turns[-1].role!r}, not with an answer')
-    return conversation(turns)
+    return (*tools_turn(record), *conversation(turns))
 
 
 def plain_text(record: Mapping[str, Any]) -> tuple[Turn, ...]:

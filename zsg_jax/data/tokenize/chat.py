@@ -20,17 +20,18 @@ several answers, only the last can then be learned.
 
 import itertools
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import partial
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
-from zsg_jax.data.instance import Turn
+from zsg_jax.data.instance import TOOLS, Turn
 from zsg_jax.data.tokenize.encoding import Encoding, Span, prolonged
 from zsg_jax.data.tokenize.jinja import MARK, MARK_END, ChatTemplate
 from zsg_jax.data.tokenize.tokenizer import Tokenizer
 from zsg_jax.data.tokenize.truncation import TokenizedExample, Unfit, holds_words
+from zsg_jax.data.tokenize.written import Messages, check_written
 from zsg_jax.runtime.settings import setting
 
 # Around a turn's words, its number first; kept for use inside a program, as MARK is.
@@ -97,17 +98,22 @@ def render(
     Raises:
         Unfit: with the reason.
     """
-    messages = [turn._asdict() for turn in turns]
-    if any(_RESERVED.search(message["content"]) for message in messages):
+    messages = [turn.message for turn in turns]
+    if any(_RESERVED.search(turn.content + turn.more) for turn in turns):
         raise Unfit("a turn holds a character U+FDD0 to U+FDD4, which Unicode keeps for programs")
     text, marked, _ = _write(messages, template)
+    check_written(messages, template, special_texts)
     words = _find_words(messages, template, text)
+    _check_words(messages, words)
     found: list[Answer] = []
     first = 0 if answers == "all" else len(messages) - 1
     for turn in range(len(messages) - 1, first - 1, -1):
         if messages[turn]["role"] == "assistant":
             prompt = _write(messages[:turn], template)[0]
-            which = f"answer {(turn + 1) // 2}"
+            which = f"answer {sum(one.role == 'assistant' for one in turns[: turn + 1])}"
+            if not turns[turn].learned:
+                marked = [span for span in marked if span[1] <= len(prompt)]
+                continue
             if template.marks_answers:
                 if not text.startswith(prompt):
                     last = turn == len(messages) - 1
@@ -142,7 +148,7 @@ def _take_marked(prompt: str, text: str, marked: list[Span], which: str) -> list
 
 
 def _find_answer(
-    messages: list[dict[str, str]],
+    messages: Messages,
     turn: int,
     template: ChatTemplate,
     text: str,
@@ -156,7 +162,7 @@ def _find_answer(
     Returns:
         They, and what `text` must go on with so that they are closed.
     """
-    last = turn == len(messages) - 1
+    last, closes = turn == len(messages) - 1, tuple(special_texts)
     whole = text if last else _write(messages[: turn + 1], template)[0]
     if not text.startswith(whole):
         raise Unfit(
@@ -168,7 +174,7 @@ def _find_answer(
     rest, answer = whole[len(prompt) :], messages[turn]["content"].strip()
     lead = len(rest) - len(rest.lstrip())
     thought = 0
-    if not rest.startswith(answer, lead):
+    if not answer or not rest.startswith(answer, lead):
         thought, lead = _before_words(prompt, rest)
     if not rest.startswith(answer, lead):
         raise Unfit(
@@ -176,12 +182,25 @@ def _find_answer(
             "which nobody says whether it is learned; mark the answer with {% generation %}"
         )
     begin = len(prompt) + (thought if thoughts == "mask" else 0)
-    if rest[lead + len(answer) :].strip():
+    behind = rest[lead + len(answer) :].strip()
+    # Calls stand behind the words; what closes them is what generation stops at.
+    if behind and not (messages[turn].get("tool_calls") and not behind.endswith(closes)):
         return (begin, len(prompt) + len(rest.rstrip())), ""
-    closing = _closing(messages[: turn + 1], template, special_texts)
+    closing = "" if behind else _closing(messages[: turn + 1], template, special_texts)
     if not closing or not (last or text.startswith(closing, len(whole))):
         raise Unfit(f"it closes {which} with no token to stop at; write {{{{ eos_token }}}} there")
     return (begin, len(whole) + len(closing)), closing if last else ""
+
+
+def _check_words(messages: Messages, words: list[tuple[int, int, int]] | None) -> None:
+    """Refuses a template that leaves a turn out; an answer's is looked for behind its prompt."""
+    if words is None:
+        return
+    found = {turn for turn, _, _ in words}
+    for number, message in enumerate(messages):
+        spoken = message["role"] not in (TOOLS, "assistant") and message["content"].strip()
+        if spoken and number not in found:
+            raise Unfit(f"it leaves out the {message['role']} turn {message['content'][:40]!r}")
 
 
 def _before_words(prompt: str, rest: str) -> tuple[int, int]:
@@ -193,9 +212,7 @@ def _before_words(prompt: str, rest: str) -> tuple[int, int]:
     return 0, channel.end() if channel else len(rest) - len(rest.lstrip())
 
 
-def _closing(
-    messages: list[dict[str, str]], template: ChatTemplate, special_texts: Sequence[str]
-) -> str:
+def _closing(messages: Messages, template: ChatTemplate, special_texts: Sequence[str]) -> str:
     """The special token, and white space before it, that a turn after the last would begin with."""
     last = {**messages[-1], "content": messages[-1]["content"] + _CLOSE}
     signed = template.render([*messages[:-1], last, {"role": "user", "content": "a"}])
@@ -205,20 +222,23 @@ def _closing(
 
 
 def _write(
-    messages: list[dict[str, str]], template: ChatTemplate
+    messages: Messages, template: ChatTemplate
 ) -> tuple[str, list[Span], list[tuple[int, int, int]]]:
     """A conversation without signs, with the generation prompt if a user speaks last."""
     return _take_signs(template.render(messages, prompt=messages[-1]["role"] != "assistant"))
 
 
 def _find_words(
-    messages: list[dict[str, str]], template: ChatTemplate, text: str
+    messages: Messages, template: ChatTemplate, text: str
 ) -> list[tuple[int, int, int]] | None:
     """Where the turns' own words stand in `text`, without white space that was trimmed."""
     for trim in (False, True):
-        signed = []
+        signed: list[Mapping[str, Any]] = []
         for number, message in enumerate(messages):
             content = message["content"]
+            if message["role"] == TOOLS or not content:
+                signed.append(message)
+                continue
             own = content.strip() if trim else content
             sign = f"{_OPEN}{number}{_NUMBER_END}{own}{_CLOSE}"
             signed.append({**message, "content": content.replace(own, sign, 1)})
@@ -304,9 +324,10 @@ def tokenized_whole(
     """
     written: list[Rendering | Unfit] = []
     for turns in conversations:
-        messages = [turn._asdict() for turn in turns]
+        messages = [turn.message for turn in turns]
         try:
             text = _write(messages, template)[0]
+            check_written(messages, template, tokenizer.special_texts)
             words = _find_words(messages, template, text)
             if words is None:
                 _refuse_spelled(turns, tokenizer)

@@ -168,7 +168,7 @@ def encode_choices(
         UserError: if the template does not fit.
     """
     pairs = [
-        (number, (*one.turns[:-1], one.turns[-1]._replace(content=choice)))
+        (number, (*one.turns[:-1], one.turns[-1]._replace(content=choice, learned=True)))
         for number, one in enumerate(instances)
         for choice in one.choices
     ]
@@ -190,6 +190,13 @@ def encode_choices(
 def _tokenized(
     conversations: Sequence[Sequence[Turn]], tokenizer: Tokenizer, form: Form
 ) -> Sequence[TokenizedExample | Unfit]:
+    made: Sequence[TokenizedExample | Unfit]
     if form.template is None:
-        return study.tokenized(conversations, tokenizer, form.answers, form.join)
-    return chat.tokenized(conversations, tokenizer, form.template, form.answers, form.thoughts)
+        made = study.tokenized(conversations, tokenizer, form.answers, form.join)
+    else:
+        made = chat.tokenized(conversations, tokenizer, form.template, form.answers, form.thoughts)
+    if form.answers == "all":
+        return made
+    unlearned = Unfit("its last answer, which alone is learned, has weight 0")
+    pairs = zip(conversations, made, strict=True)
+    return [one if turns[-1].learned else unlearned for turns, one in pairs]

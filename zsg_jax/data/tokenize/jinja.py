@@ -21,6 +21,7 @@ from jinja2.parser import Parser
 from jinja2.runtime import Macro
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 
+from zsg_jax.data.instance import TOOLS
 from zsg_jax.data.tokenize.truncation import Unfit
 from zsg_jax.runtime.bounded import bounded
 from zsg_jax.runtime.errors import UserError, did_you_mean
@@ -94,19 +95,23 @@ class ChatTemplate:
         content = json.dumps([source, self._variables], sort_keys=True).encode()
         self.fingerprint = hashlib.sha256(content).hexdigest()
 
-    def render(self, messages: Sequence[Mapping[str, str]], prompt: bool = False) -> str:
+    def render(self, messages: Sequence[Mapping[str, Any]], prompt: bool = False) -> str:
         """The text of a conversation, with `MARK` and `MARK_END` around generation blocks.
 
         Args:
-            messages: `{"role", "content"}` each.
+            messages: `{"role", "content"}` each, and what else `Turn.message` has; the first may be
+                the JSON list of `tools`.
             prompt: whether the head of an answer to come is added (add_generation_prompt).
 
         Raises:
             Unfit: with the template's own reason, or the mistake in it.
         """
+        tools = None
+        if messages and messages[0]["role"] == TOOLS:
+            tools, messages = json.loads(messages[0]["content"]) or None, messages[1:]
         variables = self._variables | {
             "messages": [dict(message) for message in messages],
-            "tools": None,
+            "tools": tools,
             "documents": None,
             "add_generation_prompt": prompt,
         }
@@ -136,7 +141,7 @@ class ChatTemplate:
             raise Unfit(_reason(error)) from None
 
 
-def _endless(name: str, messages: Sequence[Mapping[str, str]]) -> str:
+def _endless(name: str, messages: Sequence[Mapping[str, Any]]) -> str:
     said = next((one["content"] for one in messages), "")
     return (
         f"{name}: the template has not ended within {SECONDS:.0f} s, given {len(messages)} "

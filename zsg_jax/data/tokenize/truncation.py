@@ -15,7 +15,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from zsg_jax.data.instance import Turn
+from zsg_jax.data.instance import TOOLS, Turn
 
 TRUNCATIONS = ("tail", "head", "middle")
 
@@ -140,6 +140,6 @@ def _cut_words(
 
 
 def _oldest_first(turns: Sequence[Turn]) -> list[int]:
-    first = 1 if turns[0].role == "system" else 0
+    first = sum(turn.role in (TOOLS, "system") for turn in turns[:2])
     last = len(turns) - 2
     return [*range(first, last), *range(first), last]

@@ -19,8 +19,9 @@ import numpy as np
 from zsg_jax.data.instance import Turn
 from zsg_jax.data.tokenize.encoding import Encoding, prolonged
 from zsg_jax.data.tokenize.tokenizer import ByteTokenizer, Tokenizer
-from zsg_jax.data.tokenize.truncation import TokenizedExample, holds_words
+from zsg_jax.data.tokenize.truncation import TokenizedExample, Unfit, holds_words
 
+_NO_TOOLS = "it has no place for tools and calls; give a chat template that writes them"
 _NAMES = {"system": "System: ", "user": "User: ", "assistant": ""}
 
 
@@ -47,8 +48,14 @@ def pieces(turns: Sequence[Turn], join: bool) -> list[Piece]:
         before = blank if answered else "\n" * bool(number) + _NAMES[turn.role]
         text = before + words
         piece = Piece(text, ((number, len(before), len(text)),), 0 if answered else None)
-        made += [piece, Piece(head)] if turn.role == "user" else [piece]
+        asked = not answered and all(one.role == "assistant" for one in turns[number + 1 :][:1])
+        made += [piece, Piece(head)] if asked else [piece]
     return _joined(made) if join else made
+
+
+def has_tools(turns: Sequence[Turn]) -> bool:
+    """Whether a conversation holds more than what a system, users and assistants say."""
+    return any(turn.more or turn.role not in _NAMES for turn in turns)
 
 
 def _joined(apart: Sequence[Piece]) -> list[Piece]:
@@ -66,28 +73,32 @@ def _joined(apart: Sequence[Piece]) -> list[Piece]:
 
 def tokenized(
     conversations: Sequence[Sequence[Turn]], tokenizer: Tokenizer, answers: str, join: bool
-) -> list[TokenizedExample]:
-    """Tokenizes conversations; `answers` is "all" or "last".
+) -> list[TokenizedExample | Unfit]:
+    """Tokenizes conversations; `answers` is "all" or "last". Tools have no place in this form.
 
     One that ends in a user's turn is what a model is asked to go on from: its last answer, which
     "last" would learn, is yet to come.
     """
     # Bytes are never joined.
     join = join and not isinstance(tokenizer, ByteTokenizer)
-    rendered = [pieces(turns, join) for turns in conversations]
+    rendered = [[] if has_tools(turns) else pieces(turns, join) for turns in conversations]
     texts = {
         text for made in rendered for one in made for text in (one.text, one.text[: one.answer])
     }
     encodings = dict(zip(texts, tokenizer.encode(list(texts)), strict=True))
     none = np.full(0 if tokenizer.bos_id is None else 1, -1, np.int32)
     bos = TokenizedExample(np.full_like(none, tokenizer.bos_id or 0), none, none)
-    examples = []
+    examples: list[TokenizedExample | Unfit] = []
     for turns, made in zip(conversations, rendered, strict=True):
+        if not made:
+            examples.append(Unfit(_NO_TOOLS))
+            continue
         parts, number = [bos], 0
         for piece in made:
             part = _tokens(piece, encodings, tokenizer)
             if piece.answer is not None:
-                learned = answers == "all" or piece.words[-1][0] == len(turns) - 1
+                turn = piece.words[-1][0]
+                learned = turns[turn].learned and (answers == "all" or turn == len(turns) - 1)
                 part.answer[part.answer == 0] = number if learned else -1
                 number += learned
             parts.append(part)

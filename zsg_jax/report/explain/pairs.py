@@ -23,7 +23,7 @@ class Passage(NamedTuple):
     """A text as the page shows it.
 
     Attributes:
-        role: who speaks, "user", "assistant" or "system".
+        role: who speaks, as `Turn.role` has it.
         short: the beginning; None where the text is short enough to be shown whole.
         text: the text, up to `LONGEST` letters.
         missing: how many letters more there are.
@@ -61,7 +61,7 @@ def passages(instance: Instance) -> list[Passage]:
     """The turns of an instance; the last may be its answer."""
     last = len(instance.turns) - 1 if instance.answered else None
     return [
-        cut(turn.role, turn.content, ANSWER if i == last else SHORT)
+        cut(turn.role, turn.text, ANSWER if i == last else SHORT)
         for i, turn in enumerate(instance.turns)
     ]
 

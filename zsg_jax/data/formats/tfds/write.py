@@ -12,7 +12,7 @@ from zsg_jax.data.dataset import Dataset
 from zsg_jax.data.export.examples import record_writer
 from zsg_jax.data.formats.tfds.example import to_record
 from zsg_jax.data.formats.tfds.layout import shard_name
-from zsg_jax.data.instance import Instance, InstancesDigest
+from zsg_jax.data.instance import TOOLS, Instance, InstancesDigest
 from zsg_jax.runtime.errors import UserError, check
 from zsg_jax.runtime.files import file_digest, replacing
 from zsg_jax.runtime.progress import bar, say, track
@@ -167,6 +167,11 @@ def _look_over(instances: Iterable[Instance]) -> tuple[str, int, bool]:
     digest, size, choices = InstancesDigest(), 0, False
     for instance in instances:
         digest.update(instance)
+        check(
+            all(turn[2:] == ("", True) and turn.role != TOOLS for turn in instance.turns),
+            f"{instance.id}: has tools, calls or a turn of weight 0, which a data set of TFDS does "
+            "not keep here; train on the file itself",
+        )
         choices |= bool(instance.choices)
         texts = (instance.id, instance.task, *(turn.content for turn in instance.turns))
         texts = (*texts, *instance.references, *instance.choices)

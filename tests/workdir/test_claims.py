@@ -34,6 +34,26 @@ def test_a_workdir_belongs_to_one_config(tmp_path):
     assert "\n" not in message
 
 
+def test_steps_may_be_added_where_they_change_none_that_were_taken(tmp_path):
+    (tmp_path / "runs").mkdir()
+
+    def config(steps, schedule="constant"):
+        return {**CONFIG_A, "training.steps": steps, "training.schedule": schedule}
+
+    for steps in (4, 4, 6, None):
+        claim(tmp_path, config(steps))
+    for other in (config(9), config(None, "cosine")):
+        with pytest.raises(UserError, match=r"training\.(steps|schedule) is"):
+            claim(tmp_path, other)
+    (tmp_path / CONFIG).unlink()
+    claim(tmp_path, config(4, "cosine"))
+    with pytest.raises(UserError, match=r"training\.steps is 4 there, 6 here.*learning rate"):
+        claim(tmp_path, config(6, "cosine"))
+    # In one go with a constant rate they would be other steps as well.
+    with pytest.raises(UserError, match=r"training\.schedule is 'cosine' there"):
+        claim(tmp_path, config(6))
+
+
 def test_folders_that_are_not_ours_are_left_alone(tmp_path):
     (tmp_path / "thesis.txt").write_text("years of work")
     with pytest.raises(UserError, match=f"holds files but no {CONFIG}"):

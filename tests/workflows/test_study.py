@@ -129,6 +129,40 @@ def test_a_workdir_grows_by_orders_and_seeds_and_keeps_what_it_has(
         run(small_config(**{"arrangement.methods": METHODS, "seeds": (1,)}), grown)
 
 
+def test_a_workdir_grows_by_steps_of_a_constant_learning_rate(
+    small_config, read_metrics, tmp_path, capsys
+):
+    constant = {"training.schedule": "constant", "training.warmup_steps": 2}
+    run(small_config(**constant), tmp_path / "whole")
+    grown, folder = tmp_path / "grown", Path("runs") / "tmta-nft-seed0"
+    run(small_config(**constant, **{"training.steps": 5}), grown)
+    first = read_metrics(grown / folder)
+    order = (grown / "arrangements" / "tmta-nft" / "order.npy").read_bytes()
+    # More than the order holds is refused, and leaves the workdir as it was.
+    with pytest.raises(UserError, match=r"training\.steps=11, .* 10 steps"):
+        run(small_config(**constant, **{"training.steps": 11}), grown)
+    run(small_config(**constant, **{"training.steps": 7}), grown)
+    assert read_metrics(grown / folder)[: len(first)] == first
+    assert "going on after step 5" in capsys.readouterr().err
+    run(small_config(**constant), grown)
+    # The ends on the way were measured besides.
+    records = read_metrics(grown / folder)
+    ends = [one for one in records if one["kind"] == "test" and one["step"] in (5, 7)]
+    assert len(ends) == 2
+    assert [one for one in records if one not in ends] == read_metrics(tmp_path / "whole" / folder)
+    assert (grown / "arrangements" / "tmta-nft" / "order.npy").read_bytes() == order
+    points = [
+        json.loads((at / "arrangements" / "tmta-nft" / "similarity.json").read_text())
+        for at in (grown, tmp_path / "whole")
+    ]
+    assert points[0] == points[1]
+    capsys.readouterr()
+    run(small_config(**constant), grown)
+    assert capsys.readouterr().err == ""
+    with pytest.raises(UserError, match=r"training\.steps is None there, 7 here"):
+        run(small_config(**constant, **{"training.steps": 7}), grown)
+
+
 def test_leaks_that_were_lost_are_looked_for_again(finished, small_config, tmp_path):
     workdir = shutil.copytree(finished, tmp_path / "w")
     (workdir / "leakage.json").unlink()

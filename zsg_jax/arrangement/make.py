@@ -23,7 +23,12 @@ from zsg_jax.runtime.progress import bar, count, passes, say
 from zsg_jax.runtime.settings import setting
 from zsg_jax.similarity.search.options import Search
 from zsg_jax.similarity.trajectory import FILE as TRAJECTORY
-from zsg_jax.similarity.trajectory import Trajectory, save_trajectory, trajectory
+from zsg_jax.similarity.trajectory import (
+    Trajectory,
+    load_trajectory,
+    save_trajectory,
+    trajectory,
+)
 
 IDS = "ids.txt"
 
@@ -238,6 +243,20 @@ def is_made(folder: Path) -> bool:
     return (folder / TRAJECTORY).exists()
 
 
+def epoch(folder: Path, batch_size: int) -> int:
+    """The steps of `batch_size` examples that the arrangement in `folder` holds.
+
+    Raises:
+        UserError: it is damaged.
+    """
+    return -(-len(load_arrangement(folder)[0]) // batch_size)
+
+
+def reaches(folder: Path, steps: int) -> bool:
+    """Whether the trajectory of what `is_made` goes as far as so many steps."""
+    return bool(load_trajectory(folder / TRAJECTORY).step[-1] >= steps)
+
+
 def is_whole(folder: Path) -> bool:
     """Whether that is all there still, with what follows from it."""
     return is_made(folder) and (folder / IDS).exists()
@@ -257,13 +276,20 @@ def make_and_write(
     Args:
         folders: where each goes, by its name.
         compared, options: what they are made from, and with.
-        course: how they will be trained on.
+        course: how they will be trained on. One that was made for fewer steps is made again, in
+            the same order, and followed further.
         provenance: facts about the data, kept with each arrangement.
         search: devices, block size and progress.
     """
     for name, folder in folders.items():
         started = time.perf_counter()
         made = make(name, compared, options.seed)
+        check(
+            not is_made(folder)
+            or np.array_equal(load_arrangement(folder)[0].order, made.arrangement.order),
+            f"{folder}: made again, its order is another, so what was trained in it cannot go on; "
+            f"something that decides it has changed. Give another {setting('workdir')}",
+        )
         points = _follow(made, compared, course, search)
         facts = {
             "name": name,

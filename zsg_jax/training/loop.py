@@ -17,7 +17,7 @@ from zsg_jax.data.batches.pipeline import Batches
 from zsg_jax.data.batches.steps import Steps
 from zsg_jax.runtime.ballot import Ballot
 from zsg_jax.runtime.errors import UserError
-from zsg_jax.runtime.files import read_json, write_json
+from zsg_jax.runtime.files import read_json, remove, write_json
 from zsg_jax.runtime.processes import is_first, once
 from zsg_jax.runtime.progress import bar, duration, say
 from zsg_jax.runtime.settings import setting
@@ -100,8 +100,11 @@ class Recipe(NamedTuple):
     workers: int = 0
 
 
-def finished(folder: Path) -> dict[str, Any] | None:
+def finished(folder: Path, total: int = 0) -> dict[str, Any] | None:
     """What finished.json says of the run in `folder`, or None if it still has steps to take.
+
+    Args:
+        total: the steps that it is to take by now; it may have ended before that was raised.
 
     Raises:
         UserError: if the metrics are no longer those the run finished with.
@@ -116,7 +119,7 @@ def finished(folder: Path) -> dict[str, Any] | None:
                 f"{folder / name}: is not what the run finished with; restore it, or delete "
                 f"{folder} to train this run again"
             )
-    return facts
+    return facts if facts["steps"] >= total else None
 
 
 def train(run: TrainingRun, recipe: Recipe, *, facts: dict[str, str]) -> None:
@@ -208,6 +211,8 @@ class _Loop:
         done, kept, position = restored
         self._check_consumed(position)
         _check_records(run, records, position, self._due)
+        # A run that had ended goes on: what it ends with is another.
+        once(f"go on with {self._name}", lambda: remove(run.folder / FINISHED))
         self._log = metrics.MetricsLog(run.folder, after_step=done, active=is_first())
         self._batches.set_state(position["data"])
         if done < run.total:
@@ -381,7 +386,8 @@ def _check_records(
     test = [one["step"] for one in records if one["kind"] == "test" and one["step"] <= done]
     if (
         [one["step"] for one in train] != list(range(1, done + 1))
-        or test != [step for step in range(done + 1) if due(step)]
+        # One that had ended earlier was measured there besides.
+        or not set(test).issuperset(step for step in range(done + 1) if due(step))
         or train[-1].get("order_digest") != position["order_digest"]
     ):
         raise UserError(

@@ -32,6 +32,8 @@ MADE = ("embeddings", "pretraining", "arrangements", "runs")
 MAY_CHANGE = ("mesh.", "data.workers", "training.profile_steps", "report.", "grid.")
 # To these a study may be given more: what it has had stays as it is.
 MAY_GROW = ("arrangement.methods", "seeds")
+# And more steps, where the learning rate does not depend on how many there will be.
+STEPS, SCHEDULE = "training.steps", "training.schedule"
 # Facts of data.json that decide the numbers.
 DIGESTS = {
     "train_digest": "the training instances",
@@ -139,7 +141,7 @@ def claim(workdir: Path, config: dict[str, Any]) -> None:
         workdir: a folder that `refuse_foreign` has let pass.
         config: flat, as `config.flatten` gives it.
 
-    Arrangements and seeds may be added to those it has had.
+    Arrangements and seeds may be added to those it has had; steps too, of a constant rate.
 
     Raises:
         UserError: naming every key whose value differs.
@@ -149,12 +151,12 @@ def claim(workdir: Path, config: dict[str, Any]) -> None:
         different = [
             f"{key} is {known.get(key)!r} there, {config.get(key)!r} here"
             for key in sorted(known.keys() | config.keys())
-            if not _agree(key, known.get(key), config.get(key))
+            if not _agree(key, known, config)
         ]
         if different and any((workdir / part).exists() for part in MADE):
             raise UserError(
-                f"--workdir {workdir}: belongs to another config ({'; '.join(different)}); "
-                "give another --workdir, or the config it was made with"
+                f"--workdir {workdir}: belongs to another config ({'; '.join(different)}"
+                f"{_why(known, config)}); give another --workdir, or the config it was made with"
             )
         if different:
             # A first try that failed before anything was made binds nobody.
@@ -164,11 +166,29 @@ def claim(workdir: Path, config: dict[str, Any]) -> None:
     write_json(workdir / CONFIG, config)
 
 
-def _agree(key: str, known: Any, given: Any) -> bool:
-    """Whether what was made with one value of a key stays as it is with another."""
-    if key in MAY_GROW and isinstance(known, list | tuple):
-        return set(known) <= set(given)
-    return known == given or key.startswith(MAY_CHANGE)
+def _agree(key: str, known: dict[str, Any], given: dict[str, Any]) -> bool:
+    """Whether what was made with one config stays as it is with another value of a key."""
+    old, new = known.get(key), given.get(key)
+    if key in MAY_GROW and isinstance(old, list | tuple):
+        return set(old) <= set(new or ())
+    if key == STEPS and _more_steps(old, new):
+        return known.get(SCHEDULE) == given.get(SCHEDULE) == "constant"
+    return old == new or key.startswith(MAY_CHANGE)
+
+
+def _more_steps(old: int | None, new: int | None) -> bool:
+    """Whether a run of `old` steps is the beginning of one of `new`; None: of a whole epoch."""
+    return old is not None and (new is None or new > old)
+
+
+def _why(known: dict[str, Any], given: dict[str, Any]) -> str:
+    """Why more steps are another study, where they are."""
+    if not _more_steps(known.get(STEPS), given.get(STEPS)) or _agree(STEPS, known, given):
+        return ""
+    return (
+        f": more steps would change the learning rate of those that were taken; under "
+        f"{SCHEDULE}='constant' alone they may be added"
+    )
 
 
 def claim_data(workdir: Path, facts: dict[str, Any]) -> None:

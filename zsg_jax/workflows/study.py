@@ -1,7 +1,6 @@
 """Runs a study's stages in order, going on where it was stopped."""
 
 import time
-from collections.abc import Sequence
 from contextlib import ExitStack
 from functools import partial
 from pathlib import Path
@@ -72,12 +71,17 @@ def run(config: ConfigDict, workdir: Path | str, *, command: str) -> Path:
                 claims.refuse_foreign(folder)
             stack.enter_context(claims.locked(folder))
             location.begin()
+            for name in config.arrangement.methods:
+                made = claims.arrangement_folder(folder, name)
+                if make.is_made(made):
+                    held = make.epoch(made, config.training.batch_size)
+                    _check_held(config.training.steps, held, name)
             claims.claim(folder, flatten(config))
             stack.enter_context(files.recording(Manifest(folder).placing))
 
         once("claim the workdir", take)
         claims.check_shared(folder)
-        if not _is_whole(folder, names):
+        if not _is_whole(config, folder):
             _compute(config, location)
         # Imported here: a mistake in the config is told before Matplotlib has been imported.
         from zsg_jax.report import build as report
@@ -88,13 +92,27 @@ def run(config: ConfigDict, workdir: Path | str, *, command: str) -> Path:
     return page
 
 
-def _is_whole(workdir: Path, names: Sequence[tuple[str, int]]) -> bool:
+def _is_whole(config: ConfigDict, workdir: Path) -> bool:
     """Whether nothing is left to make but the report."""
-    return (
-        all(loop.finished(claims.run_folder(workdir, *name)) for name in names)
-        and all(make.is_whole(claims.arrangement_folder(workdir, name)) for name, _ in names)
-        and _was_looked_for_leaks(workdir)
-    )
+    for name in config.arrangement.methods:
+        folder = claims.arrangement_folder(workdir, name)
+        if not make.is_whole(folder) or _is_short(config, folder):
+            return False
+        runs = (claims.run_folder(workdir, name, seed) for seed in config.seeds)
+        if not all(loop.finished(run, _steps(config, folder)) for run in runs):
+            return False
+    return _was_looked_for_leaks(workdir)
+
+
+def _steps(config: ConfigDict, arrangement: Path) -> int:
+    """The steps that are wanted in the order of an arrangement that is made."""
+    return config.training.steps or make.epoch(arrangement, config.training.batch_size)
+
+
+def _is_short(config: ConfigDict, arrangement: Path) -> bool:
+    """Whether an arrangement that is made was followed for fewer steps than it can be by now."""
+    whole = make.epoch(arrangement, config.training.batch_size)
+    return not make.reaches(arrangement, min(_steps(config, arrangement), whole))
 
 
 def _was_looked_for_leaks(workdir: Path) -> bool:
@@ -158,7 +176,7 @@ def _train(config: ConfigDict, location: Workdir, reading: Reading, pool: Pool, 
     runs = [(name, seed) for name in all_steps for seed in config.seeds]
     for number, (name, seed) in enumerate(runs, start=1):
         folder = claims.run_folder(workdir, name, seed)
-        if not loop.finished(folder):
+        if not loop.finished(folder, totals[name]):
             checkpoints, place = location.checkpoints(folder / CHECKPOINTS), (number, len(runs))
             run = loop.TrainingRun(folder, checkpoints, seed, all_steps[name], totals[name], place)
             _train_run(config, run, recipe)
@@ -187,7 +205,11 @@ def _arrangements(
     methods = config.arrangement.methods
     folders = {name: claims.arrangement_folder(workdir, name) for name in methods}
     digests = {key: pool.facts[key] for key in ("train_digest", "test_digest")}
-    missing = {name: folder for name, folder in folders.items() if not make.is_made(folder)}
+    missing = {
+        name: folder
+        for name, folder in folders.items()
+        if not make.is_made(folder) or _is_short(config, folder)
+    }
     looked = _was_looked_for_leaks(workdir)
     if not missing and looked:
         return make.load_all(folders, digests, pool.train.ids)
@@ -255,9 +277,13 @@ def _check_profiled(wanted: tuple[int, ...], totals: dict[str, int]) -> None:
 
 
 def _total_steps(wanted: int | None, steps: Steps, name: str) -> int:
-    if wanted is not None and wanted > len(steps):
-        raise UserError(
-            f"training.steps={wanted}, but {name} holds rows for {len(steps)} steps; "
-            "raise arrangement.budget or leave training.steps out"
-        )
+    _check_held(wanted, len(steps), name)
     return wanted or len(steps)
+
+
+def _check_held(wanted: int | None, held: int, name: str) -> None:
+    check(
+        wanted is None or wanted <= held,
+        f"training.steps={wanted}, but {name} holds rows for {held} steps; raise "
+        "arrangement.budget or leave training.steps out",
+    )

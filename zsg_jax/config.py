@@ -47,7 +47,8 @@ def default_config() -> ConfigDict:
     # False tokenizes the study's "User: …", "Assistant: " and answer apart, as the study does; True
     # as one text, in which a token may join the blank before an answer with its first word.
     data.join_tokens = False
-    # Which answers of a conversation carry loss: "all" or the "last".
+    # Which answers of a conversation carry loss: "all" or the "last"; "each" makes every answer an
+    # instance of its own, in training and test, with what stands before it as its prompt.
     data.answers = "all"
     # Tokens at most of a training example.
     data.max_length = 256

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from zsg_jax.data.schemas.registry import AUTO, SCHEMAS
+from zsg_jax.data.tokenize.encode import ANSWERS
 from zsg_jax.data.tokenize.truncation import TRUNCATIONS
 from zsg_jax.evaluation.metrics import METRICS
 from zsg_jax.runtime import cli, streams
@@ -57,6 +58,7 @@ def _parser() -> cli.Parser:
     add("--template", "study, chat, or a Jinja file", metavar="NAME")
     text = "what a chat template is given besides, as enable_thinking=false"
     add("--template-args", text, metavar="NAME=VALUE,…")
+    add("--answers", "which answers of a conversation are measured", choices=ANSWERS)
     add("--truncation", "what a longer row loses", choices=TRUNCATIONS)
     add("--data-format", "what the rows of --test look like", choices=(AUTO, *SCHEMAS))
     add("--data-fields", "other names of their fields, NEW=OLD,…", metavar="FIELDS")

@@ -131,6 +131,21 @@ def test_a_template_gets_its_arguments(write_llama, uneven, tmp_path):
     assert losses["asked"] == losses["brief"] != losses["plain"]
 
 
+def test_each_answer_is_measured_as_the_last_of_its_own_row(write_llama, tmp_path):
+    folder = write_llama(tmp_path / "model")
+    turns = [{"role": ("user", "assistant")[n % 2], "content": f"say {n}"} for n in range(4)]
+    rows = {"whole": [turns], "apart": [turns[:2], turns]}
+    losses = {}
+    for name, answers in (("whole", "each"), ("apart", "last")):
+        path = tmp_path / f"{name}.jsonl"
+        path.write_text("".join(json.dumps({"messages": one}) + "\n" for one in rows[name]))
+        given = {"model": str(folder), "tokenizer": "bytes", "max_length": 250, "metrics": "loss"}
+        written = run(tmp_path / name, **given, test=str(path), answers=answers)
+        losses[name] = records(written)[0]["losses"]
+    assert losses["whole"] == losses["apart"]
+    assert len(losses["whole"]) == 2
+
+
 @pytest.mark.parametrize(
     ("flags", "message"),
     [

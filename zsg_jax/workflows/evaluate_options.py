@@ -43,6 +43,7 @@ class EvaluateOptions:
     dtype: str | None = None
     template: str | None = None
     template_args: str | None = None
+    answers: str | None = None
     truncation: str | None = None
     data_format: str | None = None
     data_fields: str | None = None
@@ -62,7 +63,7 @@ KEYS = {
     },
     **{
         name: f"data.{name}"
-        for name in ("test", "template", "template_args", "truncation", "bad_rows")
+        for name in ("test", "template", "template_args", "answers", "truncation", "bad_rows")
     },
     "data_format": "data.format",
     "data_fields": "data.fields",
@@ -72,7 +73,7 @@ KEYS = {
 _MESH = {f"mesh.{axis}": f"--mesh {axis}" for axis in ("data", "fsdp", "tensor")}
 # What says how test rows are read and cut, which a study has said of its own.
 OF_TESTS = (
-    *("max_length", "template", "template_args", "truncation"),
+    *("max_length", "template", "template_args", "answers", "truncation"),
     *("data_format", "data_fields", "bad_rows"),
 )
 

@@ -11,6 +11,7 @@ from ml_collections import ConfigDict
 
 from zsg_jax.data import sources
 from zsg_jax.data.batches.steps import SequencesAtOnce, Steps, sequence_length
+from zsg_jax.data.by_answer import by_answer
 from zsg_jax.data.dataset import Dataset, ReadOptions
 from zsg_jax.data.formats.fields import parse_fields
 from zsg_jax.data.formats.natural_instructions import Options
@@ -94,7 +95,7 @@ def make_form(config: ConfigDict, tokenizer: Tokenizer, folder: str) -> prompts.
             jinja.parse_arguments(config.data.template_args),
         ),
         thoughts=config.data.empty_thoughts,
-        answers=config.data.answers,
+        answers=prompts.LAST if config.data.answers == prompts.EACH else config.data.answers,
         truncation=config.data.truncation,
         max_answer=config.data.max_answer,
         join=config.data.join_tokens,
@@ -108,7 +109,7 @@ def open_tests(
     options = read_options(config, scratch, tokenizer)
     dataset = stack.enter_context(sources.open_source(config.data.test, options, "test"))
     tell_skipped(dataset.skipped, len(dataset.skipped), "")
-    return dataset
+    return _by_answer(config, dataset, "test")
 
 
 def read_options(config: ConfigDict, scratch: Path, ready: Tokenizer | None) -> ReadOptions:
@@ -140,7 +141,11 @@ def _load(
     )
     skipped = [*train.skipped, *test.skipped]
     tell_skipped(skipped, len(skipped), f"; all are listed in {workdir / claims.DATA}")
-    return train, test
+    return _by_answer(config, train, "training"), _by_answer(config, test, "test")
+
+
+def _by_answer(config: ConfigDict, dataset: Dataset, side: str) -> Dataset:
+    return by_answer(dataset, side) if config.data.answers == prompts.EACH else dataset
 
 
 def claim_data(config: ConfigDict, workdir: Path, pool: Pool, origin: Origin) -> None:

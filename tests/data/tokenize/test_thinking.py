@@ -7,6 +7,8 @@ import pytest
 import tokenizers
 from tokenizers import AddedToken, decoders, models, pre_tokenizers
 
+from zsg_jax.data.by_answer import by_answer
+from zsg_jax.data.dataset import from_list
 from zsg_jax.data.instance import Instance, Turn
 from zsg_jax.data.tokenize.encode import Form, closing_tokens, encode, encode_prompts
 from zsg_jax.data.tokenize.jinja import ChatTemplate, parse_arguments
@@ -209,9 +211,31 @@ def test_of_a_history_that_is_rewritten_the_last_answer_alone_is_learned(
     if name in REWRITING:
         (reason,) = every.refused.values()
         assert "--config.data.answers=last" in reason
+        assert "--config.data.answers=each" in reason
     else:
         ids, mask = every[0]
         assert learned(tokenizer, ids, mask) == wanted.replace("é 42", "Nobody.") + wanted
+
+
+@pytest.mark.parametrize(("name", "arguments", "wanted", "masked"), CASES)
+def test_each_answer_is_learned_after_the_history_that_inference_sees(
+    name, arguments, wanted, masked
+):
+    talked = talk("Who?", "é 42", "So?\n", "é 42", "And?", "é 42")
+    tokenizer, form = make(name, arguments, "last")
+    messages = [turn._asdict() for turn in talked.turns]
+    examples = encode(by_answer(from_list([talked]), "test"), tokenizer, 999, form=form)
+    assert len(examples) == 3
+    for number, (ids, mask) in enumerate(examples):
+        prompt = theirs(name).apply_chat_template(
+            messages[: 2 * number + 1],
+            add_generation_prompt=True,
+            return_dict=False,
+            **parse_arguments(arguments),
+        )
+        assert ids[: len(prompt)].tolist() == prompt
+        assert not mask[: len(prompt)].any()
+        assert learned(tokenizer, ids, mask) == wanted
 
 
 def test_a_thought_of_a_row_is_learned_and_a_prompt_that_asks_for_none_refuses_it():

@@ -15,7 +15,8 @@ of a channel (gpt-oss). Whatever fails one of these is `Unfit`, and no guess is 
 
 A template that writes earlier turns otherwise than the last, as those do that take thoughts out,
 shows inference another text than any earlier answer was learned under: of a conversation with
-several answers, only the last can then be learned.
+several answers, only the last can then be learned, or each as the last of its own sequence
+(`data.by_answer`).
 """
 
 import itertools
@@ -45,7 +46,10 @@ _WRONG_PROMPT = "its prompt for {} is not how the text with that answer begins"
 
 
 def _last_alone() -> str:
-    return f"; pass {setting('data.answers', 'last')} to learn the last answer alone"
+    return (
+        f"; pass {setting('data.answers', 'each')} to learn each as the last of a sequence of its "
+        f"own, or {setting('data.answers', 'last')} to learn the last answer alone"
+    )
 
 
 class Answer(NamedTuple):

@@ -14,7 +14,8 @@ from zsg_jax.data.tokenize.tokenizer import Tokenizer
 from zsg_jax.data.tokenize.truncation import Fitted, TokenizedExample, Unfit, fit
 from zsg_jax.runtime.errors import UserError
 
-ANSWERS = ("all", "last")
+# "each" makes instances of answers (`data.by_answer`), of which the last is learned then.
+ALL, LAST, EACH = ANSWERS = ("all", "last", "each")
 LEARN, MASK = THOUGHTS = ("learn", "mask")
 
 

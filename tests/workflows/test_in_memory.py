@@ -54,6 +54,19 @@ def test_what_was_arranged_is_selected_in_order(arranged):
         arranged.select(rows(11, "say"))
 
 
+def test_rows_need_no_answer_and_what_is_embedded_is_told():
+    pairs = [{"prompt": f"say {i}", "chosen": "x", "rejected": "y"} for i in range(12)]
+    asked = [{"prompt": [{"role": "user", "content": f"tell {i}"}]} for i in range(3)]
+    found = zsg_jax.arrange_data(pairs, asked)
+    told = {"train": "prompt and chosen answer", "test": "prompt"}
+    assert found.facts["embedded_of_rows"] == told
+    assert found.select(pairs)[0] == pairs[found.order[0]]
+    answered = zsg_jax.arrange_data(
+        [{"prompt": one["prompt"], "completion": one["chosen"]} for one in pairs], asked
+    )
+    assert found.order.tolist() == answered.order.tolist()
+
+
 def test_a_dataset_of_datasets_keeps_its_columns(arranged):
     datasets = pytest.importorskip("datasets")
     train = datasets.Dataset.from_list(rows(12, "say"))
@@ -90,7 +103,7 @@ def test_the_page_is_written_where_asked(arranged, tmp_path):
 @pytest.mark.parametrize(
     ("train", "options", "match"),
     [
-        ([{"prompt": "a"}], {}, "train, line:1"),
+        ([{"prompt": " "}], {}, "train, line:1"),
         ([{"prompt": "a", "completion": object()}], {}, "row 0"),
         (rows(3, "a"), {"method": "tmta-mim"}, "tmta-min"),
         (rows(3, "a"), {"encoder": 3}, "encode"),

@@ -325,6 +325,7 @@ def from_list(instances: Sequence[Instance]) -> Dataset:
         np.arange(count),
         list(tasks),
         np.array(task_index, np.int32),
+        unanswered=sum(not one.answered for one in instances),
         known_ids=[one.id for one in instances],
     )
 

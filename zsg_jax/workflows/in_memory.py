@@ -1,5 +1,6 @@
 """Arrangements from Python: rows that are in memory, by the way that the command takes."""
 
+import dataclasses
 import hashlib
 import json
 import os
@@ -21,6 +22,7 @@ from zsg_jax.data.formats.fields import parse_fields
 from zsg_jax.data.instance import Instance, Turn
 from zsg_jax.data.schemas.read import NO_TASK
 from zsg_jax.data.sources import open_source
+from zsg_jax.data.views import BOTH, view_words
 from zsg_jax.leakage.find import LeakageOptions
 from zsg_jax.runtime.errors import UserError, check
 from zsg_jax.runtime.settings import named_by
@@ -48,7 +50,8 @@ class Arranged:
         turn: (n,) int32, the turn in which each was chosen, from 1.
         distance: (n,) float32, how far each is from the test rows, by the method's own measure.
         method: that made it.
-        facts: how it was made, and the leaks that were found, as JSON values.
+        facts: how it was made, what of rows was embedded, and the leaks that were found, as JSON
+            values.
     """
 
     def __init__(
@@ -173,6 +176,12 @@ def arrange_data(
             read = ReadOptions(Path(folder.name), format=data_format, fields=fields, answers=False)
             sides = _opened(train, "train", read), _opened(test, "test", read)
             pair = _embedded(*sides, encoder, Path(folder.name))
+            shown = {
+                one: view_words(BOTH, of) for one, of in zip(("train", "test"), sides, strict=True)
+            }
+            pair = dataclasses.replace(
+                pair, encoder_facts=pair.encoder_facts | {"embedded_of_rows": shown}
+            )
             advice = "they are left out" if drop_leaks else "drop_leaks=True leaves them out"
             leaks = LeakSearch(Path(folder.name), LeakageOptions(), advice, drop=drop_leaks)
         search = Search(Mesh(np.asarray(jax.local_devices()), ("rows",)))

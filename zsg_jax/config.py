@@ -22,6 +22,10 @@ def default_config() -> ConfigDict:
     config.tokenizer = "bytes"
     # Entries of the vocabulary that tokenizer="train" makes.
     config.tokenizer_size = 4096
+    # Where the numbers of a run go besides its metrics.jsonl, while it trains: "tensorboard", files
+    # beside it; "wandb" and "mlflow", where these are installed, as their own variables say
+    # (WANDB_MODE, MLFLOW_TRACKING_URI). It may change on a workdir.
+    config.logging = ("tensorboard",)
 
     config.data = data = ConfigDict()
     # JSON lines or a JSON array (.gz too), .parquet, a folder of these or of a data set of

@@ -5,7 +5,7 @@ import time
 
 import pytest
 
-from zsg_jax.training.board import Board
+from zsg_jax.training.loggers import Logging, open_loggers
 from zsg_jax.training.metrics import MetricsLog, read_records
 
 
@@ -34,7 +34,7 @@ def test_what_fails_is_told_once_and_left_out(tmp_path, monkeypatch, capsys, nam
 
 def test_a_folder_that_cannot_be_made_is_left_out(tmp_path, capsys):
     (tmp_path / "tensorboard").write_text("a file")
-    board = Board(tmp_path / "tensorboard")
+    (board,) = open_loggers(Logging(), tmp_path, -1)
     for row in rows(30):
         board.write(row)
     board.close()
@@ -42,7 +42,7 @@ def test_a_folder_that_cannot_be_made_is_left_out(tmp_path, capsys):
 
 
 def test_a_clock_that_goes_back_stops_nothing(tmp_path, monkeypatch):
-    board = Board(tmp_path / "tensorboard")
+    (board,) = open_loggers(Logging(), tmp_path, -1)
     board.write(rows(1)[0])
     now = time.time() - 30 * 86400
     monkeypatch.setattr(time, "time", lambda: now)

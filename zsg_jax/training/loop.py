@@ -24,6 +24,7 @@ from zsg_jax.runtime.settings import setting
 from zsg_jax.runtime.signals import Terminated, deferred
 from zsg_jax.training import metrics
 from zsg_jax.training.checkpoint import Checkpoints
+from zsg_jax.training.loggers import TENSORBOARD_ALONE, Logging
 from zsg_jax.training.profile import FOLDER, Profile
 from zsg_jax.training.sharding import place_batch
 from zsg_jax.training.step import FROZEN
@@ -89,6 +90,7 @@ class Recipe(NamedTuple):
         speed: (instances that a step consumed, its seconds) -> more fields of a training record.
         profile_steps: the first and the last step to trace, or nothing.
         workers: processes that lay the batches; if 0, a thread does.
+        logging: where the numbers go besides metrics.jsonl.
     """
 
     trainer: Trainer
@@ -98,6 +100,7 @@ class Recipe(NamedTuple):
     speed: Callable[[Sequence[int], float], dict[str, Any]]
     profile_steps: Sequence[int] = ()
     workers: int = 0
+    logging: Logging = TENSORBOARD_ALONE
 
 
 def finished(folder: Path, total: int = 0) -> dict[str, Any] | None:
@@ -201,7 +204,7 @@ class _Loop:
         records = metrics.read_records(run.folder)
         if restored is None:
             _check_new(run, records, self._recipe.checkpoint_every)
-            self._log = metrics.MetricsLog(run.folder, after_step=-1, active=is_first())
+            self._log = self._open_log(-1)
             self._batches.start()
             self._state = trainer.initial_state(run.seed)
             if records:
@@ -213,13 +216,17 @@ class _Loop:
         _check_records(run, records, position, self._due)
         # A run that had ended goes on: what it ends with is another.
         once(f"go on with {self._name}", lambda: remove(run.folder / FINISHED))
-        self._log = metrics.MetricsLog(run.folder, after_step=done, active=is_first())
+        self._log = self._open_log(done)
         self._batches.set_state(position["data"])
         if done < run.total:
             self._batches.start()
         self._state = kept | trainer.frozen(run.seed)
         say(f"{self._name}: going on after step {done}")
         return done
+
+    def _open_log(self, after_step: int) -> metrics.MetricsLog:
+        folder, logging = self._run.folder, self._recipe.logging
+        return metrics.MetricsLog(folder, after_step=after_step, active=is_first(), logging=logging)
 
     def _take(self, step: int) -> None:
         """Takes one step; its record is written later, while the next one is at work."""

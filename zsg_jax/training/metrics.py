@@ -1,4 +1,4 @@
-"""A run's metrics: JSON lines that survive a kill, and the same numbers for TensorBoard."""
+"""A run's metrics: JSON lines that survive a kill, and the same numbers for loggers."""
 
 import hashlib
 import json
@@ -10,7 +10,7 @@ from typing import Any
 
 from zsg_jax.runtime.errors import UserError
 from zsg_jax.runtime.files import write_bytes
-from zsg_jax.training.board import Board
+from zsg_jax.training.loggers import TENSORBOARD_ALONE, Logging, open_loggers
 
 FILE = "metrics.jsonl"
 # Fields of a training record that tell of the machine, and so differ from run to run: the seconds
@@ -76,9 +76,16 @@ def over_time(records: Iterable[Mapping[str, Any]], name: str) -> float | None:
 
 
 class MetricsLog:
-    """Appends records to a run's metrics.jsonl and TensorBoard file; a no-op off process 0."""
+    """Appends records to a run's metrics.jsonl and to its loggers; a no-op off process 0."""
 
-    def __init__(self, folder: Path, *, after_step: int, active: bool = True) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        *,
+        after_step: int,
+        active: bool = True,
+        logging: Logging = TENSORBOARD_ALONE,
+    ) -> None:
         """Opens the log, keeping records up to `after_step`; -1 keeps none.
 
         Records of later steps belong to steps that are about to be taken again.
@@ -90,29 +97,31 @@ class MetricsLog:
         path = folder / FILE
         write_bytes(path, "".join(as_line(one) for one in kept).encode())
         self._file = path.open("a")
-        purge = after_step + 1 if after_step >= 0 else None
-        self._board = Board(folder / "tensorboard", purge_step=purge)
+        self._loggers = open_loggers(logging, folder, after_step)
 
     def write(self, record: dict[str, Any]) -> None:
-        """Writes one record; its numbers go to TensorBoard as KIND/NAME."""
+        """Writes one record; its numbers go to the loggers as KIND/NAME."""
         if self._file is None:
             return
         self._file.write(as_line(record))
-        self._board.write(record)
+        for logger in self._loggers:
+            logger.write(record)
 
     def flush(self) -> None:
         """Makes all records written so far durable."""
         if self._file is not None:
             self._file.flush()
             os.fsync(self._file.fileno())
-            self._board.flush()
+            for logger in self._loggers:
+                logger.flush()
 
     def close(self) -> None:
         """Flushes and closes."""
         if self._file is not None:
             self.flush()
             self._file.close()
-            self._board.close()
+            for logger in self._loggers:
+                logger.close()
             self._file = None
 
 

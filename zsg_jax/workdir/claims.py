@@ -27,9 +27,9 @@ TOKENS = "tokens"
 SCRATCH = "scratch"
 # What costs time to make; from then on a workdir is bound to its config.
 MADE = ("embeddings", "pretraining", "arrangements", "runs")
-# Where the state lies, who lays the batches, which steps are traced and what the page is called
-# change no experiment; nor does a grid change the cells that it has had.
-MAY_CHANGE = ("mesh.", "data.workers", "training.profile_steps", "report.", "grid.")
+# Where the state lies, who lays the batches, which steps are traced, who is told and what the page
+# is called change no experiment; nor does a grid change the cells that it has had.
+MAY_CHANGE = ("mesh.", "data.workers", "training.profile_steps", "report.", "grid.", "logging")
 # To these a study may be given more: what it has had stays as it is.
 MAY_GROW = ("arrangement.methods", "seeds")
 # And more steps, where the learning rate does not depend on how many there will be.

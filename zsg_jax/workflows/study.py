@@ -25,6 +25,7 @@ from zsg_jax.runtime.progress import bar, passes, say
 from zsg_jax.similarity.search.options import Search
 from zsg_jax.training import loop, metrics, sharding
 from zsg_jax.training.flops import Speed
+from zsg_jax.training.loggers import Logging, check_installed
 from zsg_jax.training.optimizer import schedule
 from zsg_jax.workdir import claims, hub
 from zsg_jax.workdir.location import Workdir, open_workdir
@@ -59,6 +60,7 @@ def run(config: ConfigDict, workdir: Path | str, *, command: str) -> Path:
         UserError: for every mistake that a user can mend.
     """
     validate(config)
+    check_installed(config.logging)
     same_everywhere({**flatten(config), "version of jax": jax.__version__})
     location = open_workdir(workdir)
     folder = location.folder
@@ -172,6 +174,7 @@ def _train(config: ConfigDict, location: Workdir, reading: Reading, pool: Pool, 
         speed=Speed(trainer.model, pool.train_examples.lengths, mesh, config.model.dtype),
         profile_steps=training.profile_steps,
         workers=config.data.workers,
+        logging=Logging(config.logging, flatten(config)),
     )
     runs = [(name, seed) for name in all_steps for seed in config.seeds]
     for number, (name, seed) in enumerate(runs, start=1):

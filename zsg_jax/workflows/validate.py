@@ -26,6 +26,7 @@ from zsg_jax.runtime.errors import UserError, check, did_you_mean
 from zsg_jax.runtime.settings import setting
 from zsg_jax.similarity.names import DISTANCES, DTYPES
 from zsg_jax.similarity.trajectory import check_measures
+from zsg_jax.training.loggers import check_loggers
 from zsg_jax.training.optimizer import SCHEDULES
 
 _CHOICES: dict[str, tuple[str, ...]] = {
@@ -115,6 +116,7 @@ def validate(config: ConfigDict) -> None:
         f"{setting('arrangement.w_min')} and w_avg are both 0, which makes all rows equally far; "
         "set one",
     )
+    check_loggers(given["logging"])
     _check_profile(given["training.profile_steps"], given["training.steps"])
 
 

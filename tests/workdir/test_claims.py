@@ -54,6 +54,13 @@ def test_steps_may_be_added_where_they_change_none_that_were_taken(tmp_path):
         claim(tmp_path, config(6))
 
 
+def test_more_metrics_are_refused_with_what_measures_them(tmp_path):
+    (tmp_path / "runs").mkdir()
+    claim(tmp_path, {**CONFIG_A, "evaluation.metrics": ["loss"]})
+    with pytest.raises(UserError, match=r"evaluation\.metrics is .*evaluate --metrics rouge,choic"):
+        claim(tmp_path, {**CONFIG_A, "evaluation.metrics": ["loss", "rouge", "choices"]})
+
+
 def test_folders_that_are_not_ours_are_left_alone(tmp_path):
     (tmp_path / "thesis.txt").write_text("years of work")
     with pytest.raises(UserError, match=f"holds files but no {CONFIG}"):

@@ -34,6 +34,8 @@ MAY_CHANGE = ("mesh.", "data.workers", "training.profile_steps", "report.", "gri
 MAY_GROW = ("arrangement.methods", "seeds")
 # And more steps, where the learning rate does not depend on how many there will be.
 STEPS, SCHEDULE = "training.steps", "training.schedule"
+# What has been measured along the way cannot be more afterwards.
+METRICS = "evaluation.metrics"
 # Facts of data.json that decide the numbers.
 DIGESTS = {
     "train_digest": "the training instances",
@@ -182,7 +184,13 @@ def _more_steps(old: int | None, new: int | None) -> bool:
 
 
 def _why(known: dict[str, Any], given: dict[str, Any]) -> str:
-    """Why more steps are another study, where they are."""
+    """Why more steps are another study, where they are, and how else more is measured."""
+    more = [one for one in given.get(METRICS) or () if one not in (known.get(METRICS) or ())]
+    if more:
+        return (
+            f": runs were measured as they trained, and their earlier checkpoints are gone; "
+            f"python -m zsg_jax.evaluate --metrics {','.join(more)} measures those that are kept"
+        )
     if not _more_steps(known.get(STEPS), given.get(STEPS)) or _agree(STEPS, known, given):
         return ""
     return (

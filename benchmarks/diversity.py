@@ -37,7 +37,7 @@ STEPS, STACK, REPEATS = 40, 32, 5
 
 def line(what: str, seconds: float, beside: str = "") -> str:
     """A line of a table."""
-    return f"{what:44}{seconds:10.2f} s  {beside}"
+    return f"{what:44}{seconds:10.3f} s  {beside}"
 
 
 def ours_rows() -> float:

@@ -4,9 +4,14 @@
 
 A rule x → y asks for the leftmost x in a string to be replaced by y. Each cell trains a small model
 from scratch on 76,800 rows, drawn from few or many rules, and is scored on rules of which neither x
-nor y was trained on. The default: 64 to 4,096 rules, three seeds, 21 cells. Of it and the presets,
-:quick alone has been run, with two cells added: exact match on unseen rules .000 for 256 rules,
-.094 for 1,024, .784 for 2,048 and .918 for 4,096.
+nor y was trained on. The default: 64 to 4,096 rules, three seeds, 21 cells. Measured exact match on
+unseen rules, mean ± standard deviation over seeds (jax 0.11.2, one H200):
+
+    rules    64      256     512            768            1,024          2,048          4,096
+    exact    .000    .001    .024 ± .029    .111 ± .048    .275 ± .069    .816 ± .028    .933 ± .013
+
+The fitted midpoint is 1,280 rules (95 % over seeds: 1,227 to 1,336). docs/diversity.md tells what
+the presets came to.
 
     --config configs/diversity.py:quick        256 and 4,096 rules, one seed
     --config configs/diversity.py:noops        some rows hold no x; rows with and without apart
@@ -81,7 +86,11 @@ def _tail(config: ConfigDict) -> None:
 
 
 def _occurrences(config: ConfigDict) -> None:
-    """Every cell is scored on the same rows, in which x stands once, twice or three times."""
+    """Every cell is scored on the same rows, in which x stands once, twice or three times.
+
+    z is longer than elsewhere: three times aaa, say, does not fit 10 letters without a fourth.
+    """
+    config.grid.lengths = ("3/3/20",)
     config.grid.rules = (256, 512, 1024, 2048)
     config.grid.occurrences = ("1", "2", "3", "1+2+3")
     config.grid.seed = (0,)

@@ -28,7 +28,7 @@ from zsg_jax.training.sharding import place_own, row_devices
 # Lengths are rounded up to a power of two, or to three quarters of one; at least to so many tokens.
 SHORTEST = 32
 # Prompts that are read together, on one device: more would be as long as the longest of them.
-PART = 16
+PART = 8
 ENDED = ("", "eos", "stop", "length", "nan")
 
 

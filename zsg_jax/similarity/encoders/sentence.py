@@ -28,6 +28,9 @@ from zsg_jax.similarity.encoders.tokenizer import read_tokenizer
 _VERSION = 2
 _SHORT = (16, 32, 48, 64, 96, 128, 160, 192, 224, 256, 320, 384, 448, 512, 640, 768, 1024)
 _LONG = (1280, 1536, 2048, 2560, 3072, 4096, 6144, 8192, 12288, 16384, 24576)
+# An accelerator computes what is padded sooner than it compiles another width: beside seven other
+# processes on an H200 a width took a minute.
+_FEW = tuple(32 << i for i in range(10))
 # Tokens in one batch of one device: what fits a CPU's cache, or keeps an accelerator busy.
 _BATCH_TOKENS = {"cpu": 1024}
 _BATCH_TOKENS_ELSEWHERE = 32768
@@ -84,7 +87,8 @@ class SentenceEncoder:
             )
 
         self._mesh = mesh or Mesh(np.array(jax.local_devices()[:1]), ("data",))
-        self._widths = [w for w in _SHORT + _LONG if w < self.max_tokens] + [self.max_tokens]
+        widths = _SHORT + _LONG if self._platform == "cpu" else _FEW
+        self._widths = [w for w in widths if w < self.max_tokens] + [self.max_tokens]
         everywhere, rows = NamedSharding(self._mesh, P()), P(self._mesh.axis_names)
         self._rows = NamedSharding(self._mesh, rows)
         self._params = jax.tree.map(lambda x: _place(np.asarray(x), everywhere), params)
@@ -149,10 +153,12 @@ class SentenceEncoder:
 
     def _batch_rows(self, width: int) -> int:
         """Rows in a batch of this width, over all devices."""
-        platform = self._mesh.devices.flat[0].platform
-        return max(1, _BATCH_TOKENS.get(platform, _BATCH_TOKENS_ELSEWHERE) // width) * (
-            self._mesh.size
-        )
+        tokens = _BATCH_TOKENS.get(self._platform, _BATCH_TOKENS_ELSEWHERE)
+        return max(1, tokens // width) * self._mesh.size
+
+    @property
+    def _platform(self) -> str:
+        return self._mesh.devices.flat[0].platform
 
     def _pack(
         self, width: int, filled: list[tuple[int, list[int]]]

@@ -9,10 +9,8 @@ from zsg_jax.diversity.cells import CellData
 from zsg_jax.workflows.diversity import read
 
 CONFIG = Path(__file__).parents[2] / "configs" / "diversity.py"
-PRESETS = (
-    ("", "quick", "noops", "families", "tail", "occurrences", "samples")
-    + ("markov", "encrypted", "lengths", "paper")
-)  # fmt: skip
+SMALL = ("", "quick", "noops", "families", "tail", "occurrences", "samples", "markov")
+PRESETS = (*SMALL, "encrypted", "lengths", "paper")
 
 
 def load(preset):

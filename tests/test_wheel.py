@@ -44,6 +44,7 @@ def installed(tmp_path_factory):
     return environment / "bin"
 
 
+@pytest.mark.ci
 @pytest.mark.slow
 def test_the_commands_run_without_the_repository(installed, tmp_path):
     def run(name, *flags):

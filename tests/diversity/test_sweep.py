@@ -131,6 +131,7 @@ print(json.dumps(None))
 """
 
 
+@pytest.mark.ci
 @pytest.mark.slow
 def test_stacked_over_devices_is_alone_but_for_rounding(finished, tmp_path, on_devices):
     on_devices(2, STACKED, tmp_path)

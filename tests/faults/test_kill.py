@@ -66,6 +66,7 @@ def check_records(commands, read_metrics, tmp_path):
     return run
 
 
+@pytest.mark.ci
 @pytest.mark.slow
 def test_killed_while_it_generates_the_records_are_the_same_byte_for_byte(
     small_config, check_records

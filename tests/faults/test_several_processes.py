@@ -84,6 +84,7 @@ def check_digests(workdir, rows):
         assert row["order_digest"] == hashlib.sha256(consumed.encode()).hexdigest()
 
 
+@pytest.mark.ci
 @pytest.mark.slow
 def test_sigterm_to_one_of_two_saves_for_both_and_one_goes_on(tmp_path):
     run = tmp_path / "runs" / "tmta-nft-seed0"

@@ -79,6 +79,8 @@ def test_a_process_is_refused_unless_it_is_whole_and_in_range(address, count, in
             assert not joined
 
 
+@pytest.mark.ci
+@pytest.mark.slow
 def test_a_missing_process_and_a_broken_cluster_are_told_in_one_line(commands, tmp_path, free_port):
     nobody, first = (f"127.0.0.1:{free_port()}" for _ in range(2))
     flags = ["--config=tmta", f"--workdir={tmp_path}/w"]

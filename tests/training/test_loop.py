@@ -17,6 +17,7 @@ def train(config, workdir):
     return study.run(config, workdir, command="test")
 
 
+@pytest.mark.ci
 @pytest.mark.slow
 def test_a_run_goes_on_with_other_workers_and_reads_its_tokens(
     finished, small_config, read_metrics, tmp_path, monkeypatch

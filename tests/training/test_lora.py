@@ -73,6 +73,8 @@ def settings(folder):
     }
 
 
+@pytest.mark.ci
+@pytest.mark.slow
 def test_a_study_of_adapters_resumes_exactly_and_exports(
     folder, small_config, tmp_path, read_metrics, monkeypatch
 ):

@@ -112,7 +112,7 @@ print(json.dumps(told))
 @pytest.mark.parametrize(
     ("family", "names"),
     [
-        ("mistral", ["one", "all"]),
+        pytest.param("mistral", ["one", "all"], marks=[pytest.mark.slow, pytest.mark.ci]),
         pytest.param("qwen2", [*MESHES], marks=pytest.mark.slow),
         pytest.param("qwen3", ["one", "data fsdp", "fsdp tensor"], marks=pytest.mark.slow),
         pytest.param("gpt2", ["one", "data fsdp", "tensor"], marks=pytest.mark.slow),

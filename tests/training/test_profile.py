@@ -57,6 +57,7 @@ def test_the_steps_asked_for_are_traced_and_no_others(
     assert read_metrics(tmp_path / "traced" / RUN) == read_metrics(finished / RUN)
 
 
+@pytest.mark.ci
 @pytest.mark.slow
 def test_a_run_stopped_within_a_trace_leaves_it_and_traces_what_is_left_when_it_goes_on(
     small_config, tmp_path, monkeypatch

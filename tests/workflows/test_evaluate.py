@@ -63,6 +63,8 @@ def test_alone_a_checkpoint_gives_the_record_of_its_run(finished, read_metrics, 
         run(tmp_path / "none", str(finished / "runs/tmta-nft-seed7"))
 
 
+@pytest.mark.ci
+@pytest.mark.slow
 def test_checkpoints_and_folders_give_a_runs_texts(small_config, write_llama, uneven, tmp_path):
     folder = write_llama(tmp_path / "model")
     config = small_config(

@@ -55,6 +55,8 @@ def last_losses(workdir, run):
     return [row for row in rows if row["kind"] == "test"][-1]["losses"]
 
 
+@pytest.mark.ci
+@pytest.mark.slow
 def test_a_pretrained_llama_trained_and_exported_gives_the_losses_that_were_written(
     assets, uneven, small_config, tmp_path
 ):

@@ -31,6 +31,8 @@ def planned(config, machine, capsys, **options):
     return json.loads(capsys.readouterr().out), advice
 
 
+@pytest.mark.ci
+@pytest.mark.slow
 def test_numbers_by_hand(capsys):
     (first, second), advice = planned(small(), "h200:2", capsys)
     assert advice is None
@@ -50,6 +52,7 @@ def test_numbers_by_hand(capsys):
         assert part["hours"] == pytest.approx(80 * part["seconds"] / 3600)
 
 
+@pytest.mark.ci
 @pytest.mark.slow
 def test_what_does_not_fit_is_told_with_a_stack_that_does(capsys):
     config = small()

@@ -47,6 +47,8 @@ def test_all_orders_of_a_seed_begin_with_its_pretrained_weights(
     assert "pretrained here for 10 steps" in (workdir / "report" / "index.html").read_text()
 
 
+@pytest.mark.ci
+@pytest.mark.slow
 def test_it_goes_on_bit_for_bit_where_it_was_killed(
     commands, make_config, read_metrics, workdir, tmp_path
 ):

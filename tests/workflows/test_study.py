@@ -129,6 +129,8 @@ def test_a_workdir_grows_by_orders_and_seeds_and_keeps_what_it_has(
         run(small_config(**{"arrangement.methods": METHODS, "seeds": (1,)}), grown)
 
 
+@pytest.mark.ci
+@pytest.mark.slow
 def test_a_workdir_grows_by_steps_of_a_constant_learning_rate(
     small_config, read_metrics, tmp_path, capsys
 ):

@@ -198,8 +198,8 @@ def _notes(studies: Sequence[_Study]) -> list[str]:
     notes = []
     if len({study.config["training.batch_size"] for study in studies}) > 1:
         notes.append(
-            "A step takes another number of training rows in each study (training.batch_size), so "
-            "the same step is not the same amount of data."
+            "A step takes another number of training rows in each study, so the same step is not "
+            "the same amount of data."
         )
     if not set.intersection(*(set(study.config["seeds"]) for study in studies)):
         notes.append("The studies share no seed, so no differences between them are tested.")

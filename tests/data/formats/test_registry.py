@@ -55,7 +55,9 @@ def pair(prompt, answer, **more):
 
 def sharegpt(turns):
     speakers = {"system": "system", "user": "human", "assistant": "gpt"}
-    return {"conversations": [{"from": speakers[who], "value": what} for who, what in turns]}
+    return {
+        "conversations": [{"from": speakers[turn.role], "value": turn.content} for turn in turns]
+    }
 
 
 # Schema, whether it holds more than one exchange, and how its fields are written from turns.
@@ -77,7 +79,8 @@ WRITTEN_AS = [
         pair("inputs_pretokenized", "targets_pretokenized", inputs=[1, 2], targets=[]),
     ),
 ]
-assert {schema for schema, *_ in WRITTEN_AS} == set(SCHEMAS)
+ANSWERED = {name for name, schema in SCHEMAS.items() if schema.answer_by is None}
+assert {schema for schema, *_ in WRITTEN_AS} == ANSWERED
 
 
 def table(records):

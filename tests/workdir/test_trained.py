@@ -102,7 +102,8 @@ def test_a_checkpoint_that_is_not_whole_is_refused(first, going_on, tmp_path):
     kept = first / "runs" / RUN / "checkpoints"
     for folder in kept.iterdir():
         data = max((folder / "state").rglob("d/*"), key=lambda path: path.stat().st_size)
-        data.write_bytes(data.read_bytes()[:-1] + b"x")
+        content = data.read_bytes()
+        data.write_bytes(content[:-1] + bytes([content[-1] ^ 1]))
     refused(going_on(kept / "00000010"), tmp_path / "w", "step 10: damaged; restore it")
     refused(going_on(), tmp_path / "w", "step 10, 8: damaged; restore it")
     refused(going_on(kept / "00000009"), tmp_path / "w", "whole checkpoint of step 9; kept are 8,")

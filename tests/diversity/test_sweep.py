@@ -107,7 +107,8 @@ def test_a_damaged_state_is_named_and_stepped_over(finished, tmp_path, monkeypat
     states = sorted((folder_of(tmp_path, cell) / "state").glob("*.safetensors"))
     assert [runs.CellRun(cell, SETTINGS, tmp_path).step, len(states)] == [16, 2]
     newest = folder_of(tmp_path, cell) / "state" / "state-0.safetensors"
-    newest.write_bytes(newest.read_bytes()[:-1] + b"?")
+    content = newest.read_bytes()
+    newest.write_bytes(content[:-1] + bytes([content[-1] ^ 1]))
     assert runs.CellRun(cell, SETTINGS, tmp_path).step == 8
     assert "does not have the checksum" in capfd.readouterr().err
     monkeypatch.undo()

@@ -167,7 +167,8 @@ def test_a_model_from_scratch_with_the_tokenizer_of_bytes(
 
     # A checkpoint that was changed is told, and nothing is written.
     data = next((work / "runs/tmta-nft-seed0/checkpoints/00000003/state").rglob("d/*"))
-    data.write_bytes(data.read_bytes()[:-1] + b"x")
+    content = data.read_bytes()
+    data.write_bytes(content[:-1] + bytes([content[-1] ^ 1]))
     with pytest.raises(UserError, match="step 3: damaged"):
         exporting.run(ExportOptions(work, "tmta-nft-seed0", tmp_path / "x", step=3))
     assert not (tmp_path / "x").exists()

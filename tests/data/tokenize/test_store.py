@@ -148,7 +148,8 @@ def test_nothing_is_tokenized_twice_but_a_damaged_shard_which_is_named(tmp_path,
     assert (tokenizer.count, sum(told)) == (20, 20)
     for number, name in enumerate(("tokens", "mask", "counts"), 1):
         path = tmp_path / "00001" / f"{name}.npy"
-        path.write_bytes(path.read_bytes()[:-1] + b"x")
+        content = path.read_bytes()
+        path.write_bytes(content[:-1] + bytes([content[-1] ^ 1]))
         store(rows, tokenizer, 64, tmp_path, shard_rows=6)
         assert tokenizer.count == 20 + 6 * number
         assert f"{path} " in capsys.readouterr().err

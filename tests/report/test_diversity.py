@@ -44,6 +44,8 @@ def tiny_model(monkeypatch):
     monkeypatch.setattr(sweep, "model_config", tiny)
 
 
+@pytest.mark.ci
+@pytest.mark.slow
 def test_a_study_from_config_to_page(tmp_path, read_page, browse, capfd):
     workdir = tmp_path / "w"
     page = diversity.run(make(), workdir, command="python -m zsg_jax.main <here>")

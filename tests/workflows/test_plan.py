@@ -64,6 +64,8 @@ def planned(plan, small_model, tmp_path_factory):
 
 
 # One test, for several would be spread over processes, each of which would plan.
+@pytest.mark.ci
+@pytest.mark.slow
 def test_plans_add_up(planned):
     a_plan_as_json_adds_up(planned)
     a_card_is_planned_without_the_copies_that_only_a_cpu_makes(planned)

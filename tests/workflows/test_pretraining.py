@@ -30,6 +30,8 @@ def workdir(make_config, tmp_path_factory):
     return folder
 
 
+@pytest.mark.ci
+@pytest.mark.slow
 def test_all_orders_of_a_seed_begin_with_its_pretrained_weights(
     workdir, make_config, tmp_path, capsys
 ):

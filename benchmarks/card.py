@@ -13,6 +13,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from measuring import peak_memory, timed
+from scoring import left_padded
 
 # The shape of Llama 3.2 1B.
 SHAPE = {
@@ -96,12 +97,7 @@ def theirs(folder: str, batch: int, new: int, runs: int) -> tuple:
     network = AutoModelForCausalLM.from_pretrained(
         folder, dtype=torch.bfloat16, attn_implementation="sdpa", device_map="cuda"
     ).eval()
-    prompts = _prompts(batch)
-    tokens = torch.zeros((batch, max(map(len, prompts))), dtype=torch.long)
-    mask = torch.zeros_like(tokens)
-    for row, prompt in enumerate(prompts):
-        tokens[row, -len(prompt) :], mask[row, -len(prompt) :] = torch.tensor(prompt).long(), 1
-    tokens, mask = tokens.cuda(), mask.cuda()
+    tokens, mask = (one.cuda() for one in left_padded(_prompts(batch), 0))
 
     @torch.inference_mode()
     def run() -> list[list[int]]:

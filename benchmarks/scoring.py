@@ -4,6 +4,7 @@ import json
 import sys
 import tempfile
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -164,12 +165,7 @@ def texts_theirs(
         found: list[list[int]] = [[]] * len(prompts)
         for start in range(0, len(order), batch):
             part = order[start : start + batch]
-            longest = max(len(prompts[i]) for i in part)
-            tokens = torch.full((len(part), longest), eos)
-            mask = torch.zeros_like(tokens)
-            for row, i in enumerate(part):
-                first = longest - len(prompts[i])
-                tokens[row, first:], mask[row, first:] = torch.tensor(prompts[i]).long(), 1
+            tokens, mask = left_padded([prompts[i] for i in part], eos)
             written = network.generate(
                 tokens,
                 attention_mask=mask,
@@ -177,7 +173,7 @@ def texts_theirs(
                 do_sample=False,
                 eos_token_id=eos,
                 pad_token_id=eos,
-            )[:, longest:].tolist()
+            )[:, tokens.shape[1] :].tolist()
             for i, one in zip(part, written, strict=True):
                 found[i] = one[: one.index(eos)] if eos in one else one
         return found
@@ -185,6 +181,17 @@ def texts_theirs(
     run()
     seconds, found = timed(run, runs)
     return seconds, {"found": found}
+
+
+def left_padded(prompts: Sequence[np.ndarray], pad: int) -> tuple[Any, Any]:
+    """Tokens and mask as transformers' generate takes them, int64 tensors (B, L)."""
+    import torch
+
+    tokens = torch.full((len(prompts), max(map(len, prompts))), pad)
+    mask = torch.zeros_like(tokens)
+    for row, prompt in enumerate(prompts):
+        tokens[row, -len(prompt) :], mask[row, -len(prompt) :] = torch.tensor(prompt).long(), 1
+    return tokens, mask
 
 
 def _size(model: str) -> dict[str, Any]:

@@ -80,34 +80,46 @@ def _comment_above(lines: list[str], line: int) -> str:
     return " ".join(found)
 
 
-def page(
-    program: str, purpose: str, example: str, names: Sequence[str], config: ConfigDict | None
+def told(
+    config: ConfigDict | None,
+    group: str,
+    program: str,
+    purpose: str,
+    example: str,
+    names: Sequence[str],
 ) -> str:
-    """What a command's --help shows.
+    """What a command that takes a config answers to --help, or of a group to --config.help=GROUP.
 
     Args:
+        config: whose values are shown; None: the default study's.
+        group: as `of_group` takes it; "": none was asked for.
         program: as it is called.
         purpose: what it does, a sentence or two.
         example: flags of a call.
         names: of its absl flags, in the order to show.
-        config: whose values are shown; None: the default study's.
+
+    Raises:
+        UserError: as `of_group`.
     """
-    told = [f"usage: {program} --config NAME[:PRESET] [--config.KEY=VALUE …] [flags]", ""]
-    told += [textwrap.fill(purpose, WIDTH), "", "flags:"]
+    config = default_config() if config is None else config
+    if group:
+        return of_group(config, group)
+    lines = [f"usage: {program} --config NAME[:PRESET] [--config.KEY=VALUE …] [flags]", ""]
+    lines += [textwrap.fill(purpose, WIDTH), "", "flags:"]
     for name in names:
         flag = flags.FLAGS[name]
         default = "" if flag.default in (None, "") else f" (default: {flag.default})"
-        told += [f"  --{name}", *_wrapped(f"{flag.help}{default}")]
-    told += [
+        lines += [f"  --{name}", *_wrapped(f"{flag.help}{default}")]
+    lines += [
         "  --config.help[=GROUP]",
         *_wrapped("What the keys of a group mean, as training; of all groups without one."),
         "",
         "keys of the config, set by --config.KEY=VALUE as --config.training.steps=100:",
-        groups(default_config() if config is None else config),
+        groups(config),
         "",
         f"example:\n  {program} {example}",
     ]
-    return "\n".join(told)
+    return "\n".join(lines)
 
 
 def groups(config: ConfigDict) -> str:

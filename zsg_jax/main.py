@@ -97,16 +97,15 @@ def main(argv: Sequence[str]) -> None:
 
 
 def _helped(config: ConfigDict | None, group: str) -> str:
-    if group:
-        return config_help.of_group(default_config() if config is None else config, group)
-    return config_help.page(
+    return config_help.told(
+        config,
+        group,
         "python -m zsg_jax.main",
         "Runs a study: arranges the training data, trains a model in each order, measures the test "
         "data as it goes and draws the comparison. Run again on its workdir, it goes on where it "
         f"was stopped. Packaged configs: {', '.join(command_line.packaged_configs())}.",
         "--config tmta --config.seeds='(0,)' --config.training.steps=20 --workdir workdir/short",
         [one.name for one in _FLAGS],
-        config,
     )
 
 

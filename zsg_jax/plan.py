@@ -50,15 +50,14 @@ def main(argv: Sequence[str]) -> None:
 
 
 def _helped(config: ConfigDict | None, group: str) -> str:
-    if group:
-        return config_help.of_group(default_config() if config is None else config, group)
-    return config_help.page(
+    return config_help.told(
+        config,
+        group,
         "python -m zsg_jax.plan",
         "Tells, without the machine, whether a study fits on it, how long it takes and what to "
         "change. Exit 1 where it does not fit.",
         "--config tmta:llama2_7b --topology v5p:2x2x2",
         [one.name for one in (_CONFIG, _TOPOLOGY, _ROWS, _MEMORY_GB, _JSON)],
-        config,
     )
 
 

@@ -175,10 +175,15 @@ def make_config(small_model):
     return make
 
 
+def _without_pictures(patch):
+    patch.setattr("zsg_jax.report.page._draw", lambda *given: [])
+    patch.setattr("zsg_jax.workflows.study.explainer", lambda *given: lambda *made: None)
+
+
 @pytest.fixture
 def small_config(make_config, monkeypatch):
     """`make_config`, of studies whose report has no pictures, which take as long as the rest."""
-    monkeypatch.setattr("zsg_jax.report.page._draw", lambda *given: [])
+    _without_pictures(monkeypatch)
     return make_config
 
 
@@ -189,7 +194,7 @@ def finished(make_config, tmp_path_factory):
 
     workdir = tmp_path_factory.mktemp("finished") / "w"
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("zsg_jax.report.page._draw", lambda *given: [])
+        _without_pictures(patch)
         study.run(make_config(), workdir, command="test")
     return workdir
 

@@ -50,6 +50,8 @@ def _parser() -> command_line.Parser:
     add("--dtype", "what embeddings are kept in", choices=DTYPES)
     text = "folder that keeps the embeddings of these two files, DIR/embeddings without it"
     add("--embeddings", text, metavar="FOLDER")
+    text = "folder of embeddings by content, shared by all that is arranged; none without it"
+    add("--cache", text, metavar="FOLDER")
     add("--train-embeddings", "ready (N, D) embeddings of the training rows", metavar="A.npy")
     add("--test-embeddings", "ready (T, D) embeddings of the test rows", metavar="B.npy")
     add("--distance", "what WSD, avg and ot measure", choices=DISTANCES)
@@ -72,6 +74,7 @@ def _parser() -> command_line.Parser:
         metavar="OPTIONS",
     )
     add("--bad-rows", "stop at a bad row, or leave it out", choices=("refuse", "skip"))
+    add("--max-row-bytes", "what is longer as JSON is a bad row", type=int, metavar="N")
     add(
         "--block-rows",
         "training rows compared at once; never changes a result",

@@ -64,6 +64,8 @@ def default_config() -> ConfigDict:
     data.max_answer = placeholder(int)
     # "refuse" stops at a bad row, "skip" leaves it out and counts it.
     data.bad_rows = "refuse"
+    # Bytes at most of a row, as JSON: what is longer is a bad row, which memory need not hold.
+    data.max_row_bytes = 256 << 20
     # Processes that lay the batches of the next steps, 0: a thread of the run's own. They change no
     # batch; they pay where "data_wait" in the metrics is a share of "seconds" to speak of.
     data.workers = 0
@@ -136,6 +138,9 @@ def default_config() -> ConfigDict:
     # What embeddings are kept in, "float32" or "bfloat16" for half the disk; an order is decided in
     # float32 on what is kept, so bfloat16 may change it.
     similarity.dtype = "float32"
+    # A folder in which studies share embeddings and tokens, by content: the same rows are embedded
+    # once, whatever pool they are in. It may be deleted. None: each study makes its own.
+    similarity.cache = placeholder(str)
     # Training rows compared with the test set at once; changes memory and speed, never a result.
     similarity.block_rows = 8192
     # What is told of the examples seen so far, from MEASURES in zsg_jax/similarity/trajectory.py:

@@ -41,6 +41,7 @@ def _parser() -> command_line.Parser:
     text = "what prompts of a task list show and which instances are taken; all without it"
     add("--natural-instructions", text, metavar="OPTIONS")
     add("--bad-rows", "stop at a bad row, or leave it out", choices=("refuse", "skip"))
+    add("--max-row-bytes", "what is longer as JSON is a bad row", type=int, metavar="N")
     return parser
 
 

@@ -2,12 +2,15 @@
 
 import base64
 import os
+import re
 
 import pytest
 from jinja2 import UndefinedError
 
+from zsg_jax.arrangement.methods import NAMES
 from zsg_jax.report import page
 from zsg_jax.report.page import write_report
+from zsg_jax.report.words import plain_name
 from zsg_jax.runtime.errors import UserError
 
 COMMAND = "python -m zsg_jax.main --config.x='<a & b>'"
@@ -65,6 +68,42 @@ def test_everything_is_on_the_page(make_runs, trajectories, read_page, tmp_path)
     # The page holds them all, so that it can be sent alone.
     held = [base64.b64decode(image["src"].partition("base64,")[2]) for image in read.all("img")]
     assert held == [(index.parent / f"{name}.svg").read_bytes() for name in files]
+
+
+def test_one_seed_marks_no_best_and_says_why(make_runs, trajectories, read_page, tmp_path):
+    def told(**runs):
+        index = write_report(tmp_path, make_runs(**runs), trajectories("nft", "fft"), FACTS)
+        return read_page(index)
+
+    assert "strong" not in told(seeds=1).text
+    reason = "no conclusion about training noise can be drawn"
+    assert reason in told(seeds=1).said()
+    assert reason not in told(seeds=2).said()
+
+
+def test_orders_have_plain_names_and_pages_of_their_own(
+    make_runs, trajectories, read_page, tmp_path
+):
+    names = ("tmta-nft", "tmta-rt@3")
+    read = read_page(
+        write_report(
+            tmp_path,
+            make_runs(names=names),
+            trajectories(*names),
+            FACTS,
+            explained={"tmta-rt@3": "../arrangements/tmta-rt%403/explain.html"},
+        )
+    )
+    read.check()
+    assert [row[0] for row in read.tables[0][1:]] == ["tmta-nftnearest first", "tmta-rt@3shuffled"]
+    [link] = [one for one in read.all("a") if "explain" in one["href"]]
+    assert link["href"] == "../arrangements/tmta-rt%403/explain.html"
+
+
+def test_every_method_has_a_plain_name():
+    names = [re.sub("(?<=-)[ABKN](?=-|$)", "4", name) for name in NAMES]
+    assert all(map(plain_name, names)), [name for name in names if not plain_name(name)]
+    assert plain_name("of no method") == ""
 
 
 def test_names_are_text_never_markup(make_runs, trajectories, read_page, tmp_path):

@@ -19,6 +19,7 @@ from zsg_jax.similarity.embeddings import (
     check_finite,
     open_embeddings,
 )
+from zsg_jax.similarity.encoders.cache import CachedEncoder
 from zsg_jax.similarity.encoders.embed import embed
 from zsg_jax.similarity.encoders.registry import choose_encoder, prompt_text
 
@@ -81,6 +82,7 @@ def embed_pair(
     *,
     embedded: Embedded | None = None,
     dtype: str = "float32",
+    cache: str | Path | None = None,
     train_indices: np.ndarray | None = None,
     test_indices: np.ndarray | None = None,
 ) -> EmbeddedPair:
@@ -92,6 +94,7 @@ def embed_pair(
         folder: keeps the embeddings, so that they are made once.
         embedded: what of an example is; None: prompt and answer, as the encoder asks.
         dtype: in which they are kept.
+        cache: a folder that studies share, from which texts that are known have their embeddings.
         train_indices, test_indices: of the examples among all that were read; None: they are all.
 
     Raises:
@@ -99,6 +102,8 @@ def embed_pair(
             cannot be made.
     """
     chosen, what = choose_encoder(encoder), embedded or Embedded()
+    if cache:
+        chosen = CachedEncoder(chosen, cache)
     view = choose_view(what.text)
     prompts = (
         prompt_text(chosen, what.train_prompt, setting("similarity.train_prompt")),

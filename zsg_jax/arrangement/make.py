@@ -1,7 +1,7 @@
 """From two datasets to written arrangements, for the study and for the command alike."""
 
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
@@ -270,6 +270,7 @@ def make_and_write(
     *,
     provenance: dict[str, Any],
     search: Search,
+    explain: Callable[[Path, Made, Compared], object] = lambda *_: None,
 ) -> None:
     """Makes arrangements and writes each with the ids of its examples and its trajectory.
 
@@ -280,6 +281,7 @@ def make_and_write(
             the same order, and followed further.
         provenance: facts about the data, kept with each arrangement.
         search: devices, block size and progress.
+        explain: writes more about an arrangement into its folder, before it counts as made.
     """
     for name, folder in folders.items():
         started = time.perf_counter()
@@ -291,6 +293,7 @@ def make_and_write(
             f"something that decides it has changed. Give another {setting('workdir')}",
         )
         points = _follow(made, compared, course, search)
+        explain(folder, made, compared)
         facts = {
             "name": name,
             "budget": options.budget,

@@ -11,6 +11,7 @@ from typing import Any, NamedTuple, overload
 import numpy as np
 
 from zsg_jax.data.formats import natural_instructions
+from zsg_jax.data.formats.jsonl import MAX_ROW_BYTES
 from zsg_jax.data.formats.registry import TASKS, detect
 from zsg_jax.data.instance import TOOLS, Instance, InstancesDigest, instances_digest
 from zsg_jax.data.schemas.read import BadRow, check_records, open_records
@@ -212,6 +213,7 @@ class ReadOptions:
             `natural_instructions.records` takes them.
         keep_all: whether ids, and all skipped records, stay in memory.
         answers: whether every record must hold an answer, to be learned or scored.
+        max_row_bytes: bytes that a row may take as JSON.
     """
 
     scratch: Path
@@ -222,6 +224,7 @@ class ReadOptions:
     tokenizer: Tokenizer | None = None
     keep_all: bool = False
     answers: bool = True
+    max_row_bytes: int = MAX_ROW_BYTES
 
 
 def open_dataset(path: str | Path, options: ReadOptions, side: str = "train") -> Dataset:
@@ -263,7 +266,9 @@ def _scan(path: Path, storage: Storage, options: ReadOptions, side: str) -> Data
         side=side,
         tokenizer=options.tokenizer,
     )
-    schema, found = open_records(path, options.format, read_tasks, options.fields)
+    schema, found = open_records(
+        path, options.format, read_tasks, options.fields, options.max_row_bytes
+    )
     if options.format == AUTO and detect(path) != TASKS:
         say(f"{path}: read as rows of {schema}")
     skipped: list[BadRow] = []

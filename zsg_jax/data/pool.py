@@ -108,6 +108,7 @@ def make_pool(
     bad_rows: str = "refuse",
     on_progress: Callable[[int], object] = lambda examples: None,
     folder: Path | None = None,
+    cache: str | Path | None = None,
 ) -> Pool:
     """Tokenizes both sides and sets aside examples that the cut leaves without an answer token.
 
@@ -121,6 +122,7 @@ def make_pool(
         bad_rows: what is done with an example that the chat template does not fit.
         on_progress: called with how many more examples are tokenized.
         folder: where the first of several processes keeps the tokens; None: in memory.
+        cache: a folder from which studies have tokens that were made before.
 
     Raises:
         UserError: if a side has no example left, or one is refused.
@@ -131,7 +133,7 @@ def make_pool(
     counts: dict[str, dict[str, Any]] = {}
     for side, dataset in sides.items():
         own = folder and folder / side
-        examples[side] = _tokenize(dataset, tokenizer, lengths[side], form, own, on_progress)
+        examples[side] = _tokenize(dataset, tokenizer, lengths[side], form, own, on_progress, cache)
     for side, dataset in sides.items():
         counts[side] = _report(side, dataset, examples[side], form, bad_rows)
     usable, answered = (np.flatnonzero(examples[side].answer_tokens) for side in sides)
@@ -187,12 +189,13 @@ def _tokenize(
     form: prompts.Form,
     folder: Path | None,
     on_progress: Callable[[int], object],
+    cache: str | Path | None = None,
 ) -> TokenizedExamples:
     if folder is None:
         return prompts.encode(dataset, tokenizer, length, on_progress, form)
     once(
         f"tokens {folder.name}",
-        lambda: tokens.store(dataset, tokenizer, length, folder, on_progress, form),
+        lambda: tokens.store(dataset, tokenizer, length, folder, on_progress, form, cache=cache),
     )
     return StoredExamples(folder)
 

@@ -1,14 +1,16 @@
 """A cell on its way: its rows, its records and what is kept of it, so that a kill loses little."""
 
+import json
 import shutil
 import time
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
+from safetensors import safe_open
 from safetensors.numpy import load_file, save_file
 
 from zsg_jax.data.rewriting.drawing import Scoring
@@ -20,7 +22,8 @@ from zsg_jax.runtime.shards import Shards
 from zsg_jax.training import metrics
 
 END = "end.json"
-_STATE = "state"
+FORMAT = 2  # of what is kept
+_STATE, _POSITION = "state", "position"
 
 
 @dataclass(frozen=True)
@@ -52,8 +55,29 @@ def folder_of(workdir: Path, cell: Cell) -> Path:
 
 
 def ended(folder: Path) -> dict[str, Any] | None:
-    """What a finished cell says of itself; None: it has not finished."""
-    return read_json(folder / END, ["cell"])
+    """What a finished cell says of itself; None: it has not finished.
+
+    Raises:
+        UserError: its records are no longer those that it ended with.
+    """
+    facts = read_json(folder / END, ["cell"])
+    # Cells of earlier versions told no digest.
+    told = (facts or {}).get("metrics_sha256")
+    if told is not None and metrics.digest(folder / metrics.FILE) != told:
+        raise UserError(
+            f"{folder / metrics.FILE}: is not what the cell ended with; restore it, or delete "
+            f"{folder} to train this cell again"
+        )
+    return facts
+
+
+class _Position(NamedTuple):
+    """Where a cell stood as its state was kept in a file, in which this lies too."""
+
+    step: int
+    rows_digest: str
+    seconds: float
+    records: list[dict[str, Any]]
 
 
 class CellRun:
@@ -78,21 +102,19 @@ class CellRun:
             steps=recipe.steps,
             batch_size=recipe.batch_size,
         )
-        self.step, self.records, self._digest, self._seconds = 0, list[dict[str, Any]](), "", 0.0
-        self._shards = Shards(self.folder / _STATE, {"cell": asdict(cell)})
-        kept = [self._shards.find({"file": name}) for name in map(_slot, range(2))]
-        there = [one for one in kept if one is not None]
-        self._kept = max(there, key=lambda one: one["step"], default=None)
-        if self._kept is not None:
-            self.step, self.records = self._kept["step"], self._kept["records"]
-            self._digest, self._seconds = self._kept["rows_digest"], self._kept["seconds"]
+        self._shards = Shards(self.folder / _STATE, {"cell": asdict(cell), "format": FORMAT})
+        there = [name for name in map(_slot, range(2)) if self._shards.find({"file": name})]
+        kept = {name: _position(self.folder / _STATE / name) for name in there}
+        self._kept = max(there, key=lambda name: kept[name].step, default=None)
+        at = kept[self._kept] if self._kept else _Position(0, "", 0.0, [])
+        self.step, self._digest, self._seconds, self.records = at
         self._since = time.perf_counter()
 
     def leaves(self) -> list[np.ndarray] | None:
         """The arrays of the state at `step`; None: it begins anew."""
         if self._kept is None:
             return None
-        arrays = load_file(self.folder / _STATE / self._kept["file"])
+        arrays = load_file(self.folder / _STATE / self._kept)
         return [arrays[name] for name in sorted(arrays)]
 
     def trained(self, losses: np.ndarray, tokens: np.ndarray) -> None:
@@ -126,15 +148,9 @@ class CellRun:
         self._seconds, self._since = self._seconds + now - self._since, now
         arrays = {f"{i:03}": np.asarray(leaf) for i, leaf in enumerate(leaves)}
         place = self.step // self._settings.keep_every % 2
-        entry = {
-            "file": _slot(place),
-            "step": self.step,
-            "rows_digest": self._digest,
-            "seconds": self._seconds,
-            "records": list(self.records),  # more will come
-        }
-        with self._shards.writing(entry) as path:
-            save_file(arrays, path)
+        position = _Position(self.step, self._digest, self._seconds, self.records)
+        with self._shards.writing({"file": _slot(place)}) as path:
+            save_file(arrays, path, {_POSITION: json.dumps(position)})
 
     def finish(self) -> None:
         """Writes the records and that it has ended; the state is then of no more use."""
@@ -144,6 +160,7 @@ class CellRun:
         facts = {
             "cell": asdict(self.cell),
             "steps": self.step,
+            "metrics_sha256": metrics.digest(self.folder / metrics.FILE),
             "seconds": round(self._seconds, 3),
             "device": jax.devices()[0].device_kind,
             "jax": jax.__version__,
@@ -183,6 +200,11 @@ def score(side: Scored, losses: Any, right: Any) -> dict[str, Any]:
 
 def _share(right: np.ndarray, among: np.ndarray) -> float | None:
     return float(right[among].mean()) if among.any() else None
+
+
+def _position(path: Path) -> _Position:
+    with safe_open(path, "numpy") as file:
+        return _Position(*json.loads(file.metadata()[_POSITION]))
 
 
 def _slot(place: int) -> str:

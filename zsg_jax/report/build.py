@@ -3,6 +3,7 @@
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
+from urllib.parse import quote
 
 import numpy as np
 
@@ -14,7 +15,15 @@ from zsg_jax.runtime.files import need_json, read_json
 from zsg_jax.similarity.trajectory import FILE as TRAJECTORY
 from zsg_jax.similarity.trajectory import Trajectory, load_trajectory
 from zsg_jax.training import loop, metrics
-from zsg_jax.workdir.claims import CONFIG, DATA, LEAKAGE, arrangement_folder, run_folder
+from zsg_jax.workdir.claims import (
+    CONFIG,
+    DATA,
+    EXPLAINED,
+    LEAKAGE,
+    arrangement_folder,
+    begun,
+    run_folder,
+)
 
 _NOT_READ = {"params", "prompt_sha256", "tokens", "choices", "loglikelihoods", "unconditional"}
 _TEXTS = {"text", "references"}  # read at the last step alone
@@ -27,7 +36,7 @@ def build(workdir: Path, *, title: str, command: str, runs: Sequence[tuple[str, 
     Args:
         workdir: of a finished study.
         title: of the page.
-        command: shown on the page.
+        command: shown on the page where the workdir tells none that it began with.
         runs: (arrangement, seed) in the order to show.
 
     Returns:
@@ -59,6 +68,9 @@ def build(workdir: Path, *, title: str, command: str, runs: Sequence[tuple[str, 
             facts[f"Weights of distances in {name}"] = weights
     every = [one for by_seed in records.values() for seed in by_seed.values() for one in seed]
     facts |= _speed(every, len(runs))
+    command, origin = begun(workdir, command)
+    facts |= origin
+    pages = {name: arrangement_folder(workdir, name) / EXPLAINED for name in records}
     return write_report(
         workdir / "report",
         records,
@@ -72,6 +84,11 @@ def build(workdir: Path, *, title: str, command: str, runs: Sequence[tuple[str, 
         window=config.get("report.window"),
         test_tasks=data.get("test_id_tasks"),
         scored=scored,
+        explained={
+            name: f"../{quote(page.relative_to(workdir).as_posix())}"
+            for name, page in pages.items()
+            if page.exists()
+        },
     )
 
 

@@ -49,7 +49,11 @@ def render(template: str, **values: Any) -> bytes:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    page = environment.get_template(template).render(**values)
+    script = (Path(__file__).parent / "tables.js").read_text("utf-8")
+    digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
+    page = environment.get_template(template).render(
+        script=Markup(script), script_digest=digest, **values
+    )
     return _FORBIDDEN.sub("\ufffd", page).encode()
 
 
@@ -68,6 +72,7 @@ def write_report(
     test_tasks: Sequence[str] | None = None,
     scored: Runs | None = None,
     settings: tables.Table | None = None,
+    explained: Mapping[str, str] | None = None,
 ) -> Path:
     """Writes the report of `runs` into `folder` and returns the path of its index.html.
 
@@ -86,6 +91,7 @@ def write_report(
         test_tasks: the task of every test instance, for the errors of differences.
         scored: arrangement → seed → records of generations.jsonl and scores.jsonl.
         settings: of runs of several studies, named STUDY: ARRANGEMENT, those that differ.
+        explained: arrangement → its own page, from `folder`; may be empty.
 
     Raises:
         UserError: `summarize` finds nothing to compare.
@@ -100,7 +106,6 @@ def write_report(
     folder.mkdir(parents=True, exist_ok=True)
     write_bytes(folder / "summary.json", _json(summary))
 
-    script = (Path(__file__).parent / "tables.js").read_text("utf-8")
     page = render(
         "page.html",
         title=title,
@@ -116,8 +121,8 @@ def write_report(
         groups=_groups(summary),
         reading=reading(scored or {}),
         notes=[protocol, *_notes(summary), *notes],
-        script=Markup(script),
-        script_digest=base64.b64encode(hashlib.sha256(script.encode()).digest()).decode(),
+        one_seed=any(len(entry["seeds"]) == 1 for entry in summary["arrangements"].values()),
+        explained=explained or {},
     )
     index = folder / "index.html"
     write_bytes(index, page)

@@ -1,5 +1,5 @@
 "use strict";
-// Heads of tables become buttons that sort, and each table can be copied.
+// Heads of tables become buttons that sort, tables and commands can be copied, pairs searched.
 const words = (cell) => cell.textContent.replace(/\s+/g, " ").trim();
 const value = (cell) => parseFloat(words(cell).replace(/,/g, ""));
 
@@ -45,6 +45,46 @@ async function copy(text) {
   }
 }
 
+function copier(label, text) {
+  const button = document.createElement("button");
+  button.type = "button";
+  button.className = "copy";
+  button.textContent = label;
+  const status = document.createElement("span");
+  status.setAttribute("role", "status");
+  button.addEventListener("click", async () => {
+    await copy(text());
+    status.textContent = " Copied.";
+    setTimeout(() => (status.textContent = ""), 2000);
+  });
+  const line = document.createElement("p");
+  line.className = "faint";
+  line.append(button, status);
+  return line;
+}
+
+function search(place) {
+  const label = document.createElement("label");
+  label.className = "search faint";
+  const field = document.createElement("input");
+  field.type = "search";
+  const found = document.createElement("span");
+  found.setAttribute("role", "status");
+  label.append("Only those that hold: ", field, found);
+  field.addEventListener("input", () => {
+    const wanted = field.value.trim().toLowerCase();
+    let count = 0;
+    for (const one of place.querySelectorAll("article")) {
+      one.hidden = !one.textContent.toLowerCase().includes(wanted);
+      count += !one.hidden;
+    }
+    for (const fold of place.querySelectorAll("details.fold"))
+      fold.open = wanted !== "" && fold.querySelector("article:not([hidden])") !== null;
+    found.textContent = wanted ? ` ${count} found` : "";
+  });
+  return label;
+}
+
 for (const table of document.querySelectorAll("table")) {
   if (!table.tHead) continue;
   [...table.tHead.rows[0].cells].forEach((head, column) => {
@@ -54,19 +94,9 @@ for (const table of document.querySelectorAll("table")) {
     button.addEventListener("click", () => sort(table, column, head));
     head.append(button);
   });
-  const button = document.createElement("button");
-  button.type = "button";
-  button.className = "copy";
-  button.textContent = "Copy as CSV";
-  const status = document.createElement("span");
-  status.setAttribute("role", "status");
-  button.addEventListener("click", async () => {
-    await copy(csv(table));
-    status.textContent = " Copied.";
-    setTimeout(() => (status.textContent = ""), 2000);
-  });
-  const line = document.createElement("p");
-  line.className = "faint";
-  line.append(button, status);
-  table.closest(".scroll").after(line);
+  table.closest(".scroll").after(copier("Copy as CSV", () => csv(table)));
 }
+for (const code of document.querySelectorAll("pre > code"))
+  code.parentElement.after(copier("Copy the command", () => code.textContent));
+for (const place of document.querySelectorAll("[data-search]"))
+  place.querySelector("h2").after(search(place));

@@ -9,6 +9,7 @@ from zsg_jax.report.differences import Compared
 from zsg_jax.report.drawing import Look, looks
 from zsg_jax.report.metrics import METRICS
 from zsg_jax.report.summary import OVER_TASKS, curve_of, over_tasks
+from zsg_jax.report.words import plain_name
 
 NONE = "–"
 
@@ -23,11 +24,12 @@ class Cell(NamedTuple):
 
 
 class Row(NamedTuple):
-    """A line of a table; `look` is that of the arrangement it is about."""
+    """A line of a table; `look` and `plain` name are those of the arrangement it is about."""
 
     name: str
     cells: Sequence[str | Cell]
     look: Look | None = None
+    plain: str = ""
 
 
 class Table(NamedTuple):
@@ -39,8 +41,9 @@ class Table(NamedTuple):
 
 
 def results(summary: Mapping[str, Any], turns: Mapping[str, int] | None) -> Table:
-    """A line an arrangement; the best of several in a column is marked."""
+    """A line an arrangement; of several with several seeds the best in a column is marked."""
     entries = summary["arrangements"]
+    certain = all(len(entry["seeds"]) > 1 for entry in entries.values())
     columns: dict[str, tuple[Any, int, list[Any]]] = {}
     if summary["window"] is not None:
         for part, title in (("auc", "Area up to"), ("loss", "Loss at")):
@@ -57,7 +60,7 @@ def results(summary: Mapping[str, Any], turns: Mapping[str, int] | None) -> Tabl
     best = []
     for of, _, values in columns.values():
         means = [value["mean"] for value in values if value["mean"] is not None]
-        best.append(of(means) if len(set(means)) > 1 else None)
+        best.append(of(means) if certain and len(set(means)) > 1 else None)
     rows = []
     for number, (name, look) in enumerate(looks(entries).items()):
         entry = entries[name]
@@ -66,7 +69,7 @@ def results(summary: Mapping[str, Any], turns: Mapping[str, int] | None) -> Tabl
             for (_, digits, values), mark in zip(columns.values(), best, strict=True)
             for one in (values[number],)
         ]
-        rows.append(Row(name, [*cells, *_about(entry, turns, name)], look))
+        rows.append(Row(name, [*cells, *_about(entry, turns, name)], look, plain_name(name)))
     last = [
         "First step within 5 %",
         *(["Turns"] if turns is not None else []),

@@ -9,15 +9,24 @@ Several processes share the shards of one folder: each writes every count-th of 
 manifest of its own, `manifest.INDEX.json`, which the first one joins at the end.
 """
 
+import hashlib
 import json
 import shutil
+import tempfile
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
 from zsg_jax.runtime import processes
-from zsg_jax.runtime.files import PARTIAL, file_digest, json_bytes, replacing, write_bytes
+from zsg_jax.runtime.files import (
+    PARTIAL,
+    file_digest,
+    json_bytes,
+    remove,
+    replacing,
+    write_bytes,
+)
 from zsg_jax.runtime.processes import keep, wait_for_all
 from zsg_jax.runtime.progress import say
 
@@ -168,6 +177,35 @@ class Shards:
         text = json_bytes(content)
         if not path.is_file() or path.read_bytes() != text:
             write_bytes(path, text)
+
+
+class Shared:
+    """Whole folders of shards that studies share, each by what its shards are made of."""
+
+    def __init__(self, cache: str | Path, kind: str, head: Mapping[str, Any]) -> None:
+        """Takes the folder of all, what is kept, and the head of its manifest."""
+        name = hashlib.sha256(json_bytes(dict(head))).hexdigest()[:32]
+        self._kept = Path(cache).expanduser() / kind / name
+
+    def fetch(self, folder: Path) -> None:
+        """Copies what is kept to a folder without a manifest, whose shards are then checked."""
+        if (self._kept / MANIFEST).exists() and not (folder / MANIFEST).exists():
+            # Another process may put another there meanwhile.
+            with suppress(OSError), replacing(folder) as partial:
+                shutil.copytree(self._kept, partial)
+
+    def offer(self, folder: Path) -> None:
+        """Keeps a copy of a finished folder; where that fails, the study goes on without."""
+        try:
+            self._kept.parent.mkdir(parents=True, exist_ok=True)
+            # Of a name that no other process gives.
+            with tempfile.TemporaryDirectory(dir=self._kept.parent, suffix=PARTIAL) as beside:
+                whole = shutil.copytree(folder, Path(beside) / self._kept.name)
+                remove(self._kept)
+                whole.rename(self._kept)
+        except OSError as error:
+            if not self._kept.exists():
+                say(f"{self._kept}: takes nothing: {error.strerror or error}; it is not shared")
 
 
 def _name(entry: Entry) -> str:

@@ -1,11 +1,14 @@
 """A workdir belongs to one config and one data set: what it holds, and who may go on with it."""
 
+import datetime
 import fcntl
+import os
 import shutil
 import socket
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +23,10 @@ DATA = "data.json"
 # What the study trains, as a config.json: the folder it began with may go.
 MODEL = "model.json"
 LEAKAGE = "leakage.json"
+# How a workdir came to be: command, version and date.
+BEGUN = "begun.json"
+# In the folder of an arrangement, the page that shows what it does.
+EXPLAINED = "explain.html"
 HUB = "hub.json"
 LOCK = ".lock"
 TOKENIZER = "tokenizer"
@@ -29,7 +36,10 @@ SCRATCH = "scratch"
 MADE = ("embeddings", "pretraining", "arrangements", "runs")
 # Where the state lies, who lays the batches, which steps are traced, who is told and what the page
 # is called change no experiment; nor does a grid change the cells that it has had.
-MAY_CHANGE = ("mesh.", "data.workers", "training.profile_steps", "report.", "grid.", "logging")
+MAY_CHANGE = (
+    *("mesh.", "data.workers", "data.max_row_bytes", "training.profile_steps", "report.", "grid."),
+    *("logging", "similarity.cache"),
+)
 # To these a study may be given more: what it has had stays as it is.
 MAY_GROW = ("arrangement.methods", "seeds")
 # And more steps, where the learning rate does not depend on how many there will be.
@@ -99,20 +109,24 @@ def locked(workdir: Path, flag: str = "--workdir") -> Iterator[None]:
     refuse_address(workdir, flag)
     try:
         workdir.mkdir(parents=True, exist_ok=True)
-        file = (workdir / LOCK).open("a")
+        file = (workdir / LOCK).open("a+", errors="replace")
     except OSError as error:
         raise UserError(f"{flag} {workdir}: cannot be written: {error.strerror}") from None
     with file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
+            file.seek(0)
             raise UserError(
-                f"{flag} {workdir}: another process is at work there; wait for it, or give "
-                f"another {flag}"
+                f"{flag} {workdir}: another process is at work there{file.read(100).rstrip()}; "
+                f"wait for it, end it if it stands still, or give another {flag}"
             ) from None
         except OSError:
             # Some network and bucket file systems have no locks; there, care is the user's.
             pass
+        with suppress(OSError):  # a full disk is told where it matters
+            os.ftruncate(file.fileno(), 0)
+            os.write(file.fileno(), f" ({os.getpid()} on {socket.gethostname()})\n".encode())
         yield
 
 
@@ -136,7 +150,7 @@ def check_shared(workdir: Path, *, patience: float = 10) -> None:
         time.sleep(0.1)
 
 
-def claim(workdir: Path, config: dict[str, Any]) -> None:
+def claim(workdir: Path, config: dict[str, Any]) -> bool:
     """Makes `workdir` this config's own, or checks that it already is.
 
     Args:
@@ -145,27 +159,54 @@ def claim(workdir: Path, config: dict[str, Any]) -> None:
 
     Arrangements and seeds may be added to those it has had; steps too, of a constant rate.
 
+    Returns:
+        Whether nothing was there that binds it.
+
     Raises:
         UserError: naming every key whose value differs.
     """
     known = read_json(workdir / CONFIG)
+    new = not any((workdir / part).exists() for part in MADE)
     if known is not None:
         different = [
             f"{key} is {known.get(key)!r} there, {config.get(key)!r} here"
             for key in sorted(known.keys() | config.keys())
             if not _agree(key, known, config)
         ]
-        if different and any((workdir / part).exists() for part in MADE):
+        if different and not new:
             raise UserError(
                 f"--workdir {workdir}: belongs to another config ({'; '.join(different)}"
                 f"{_why(known, config)}); give another --workdir, or the config it was made with"
             )
         if different:
             # A first try that failed before anything was made binds nobody.
-            for name in (DATA, MODEL, HUB, MANIFEST):
+            for name in (DATA, MODEL, HUB, BEGUN, MANIFEST):
                 (workdir / name).unlink(missing_ok=True)
             shutil.rmtree(workdir / TOKENIZER, ignore_errors=True)
     write_json(workdir / CONFIG, config)
+    return new
+
+
+def begin(workdir: Path, command: str) -> None:
+    """Notes how the workdir came to be, for its page, unless an earlier start has."""
+    if not (workdir / BEGUN).exists():
+        now = datetime.datetime.now(datetime.UTC)
+        told = {
+            "command": command,
+            "version": version("zsg_jax"),
+            "date": f"{now:%Y-%m-%d %H:%M} UTC",
+        }
+        write_json(workdir / BEGUN, told)
+
+
+def begun(workdir: Path, command: str) -> tuple[str, dict[str, str]]:
+    """The command that a workdir began with, and facts of it; `command` where that is not known."""
+    told = read_json(workdir / BEGUN, ("command", "version", "date")) or {}
+    here = version("zsg_jax")
+    facts = {"Page made by": f"zsg_jax {here}"}
+    if told:
+        facts = {"Begun": f"{told['date']}, by zsg_jax {told['version']}"} | facts
+    return told.get("command", command), facts
 
 
 def _agree(key: str, known: dict[str, Any], given: dict[str, Any]) -> bool:

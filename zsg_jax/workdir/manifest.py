@@ -1,7 +1,8 @@
 """What a workdir keeps and no other manifest guards: the digest of each such file, as it is made.
 
 Token sequences, embeddings and checkpoints have manifests of their own; the records of a run are
-guarded by the position of its checkpoints and, at the end, by its finished.json, which this guards.
+guarded by the position of its checkpoints and, at the end, by its finished.json, those of a cell by
+what is kept of it and then by its end.json; these this guards.
 `manifest.json` is `{"files": {NAME: [SHA-256, …]}, "sha256": DIGEST}`, the latter over the former.
 While a file is put in the place of another, both its digests stand there; null: it may be missing.
 """
@@ -9,6 +10,7 @@ While a file is put in the place of another, both its digests stand there; null:
 import hashlib
 import json
 import re
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -26,15 +28,20 @@ _REMADE = "put it back, or delete {folder} to make it again"
 # The files that are guarded, and the way out where one has changed.
 _GUARDED = {
     rf"{claims.DATA}|{claims.MODEL}|{claims.HUB}": _BACK,
+    rf"{claims.BEGUN}": "put it back, or delete it: the page then does without",
     r"leakage\.jsonl?": "put it back, or delete leakage.json and leakage.jsonl to look again",
     r"arrangements/[^/]+/(arrangement\.json|similarity\.json|order\.npy|turn\.npy)": _REMADE,
     r"(runs|pretraining)/[^/]+/finished\.json": "put it back, or delete it: the run then ends anew",
+    r"runs/[^/]+/end\.json": "put it back, or delete it: the cell is then trained anew",
+    rf"arrangements/[^/]+/{claims.EXPLAINED}": "put it back, or delete it: the page does without",
     r"arrangements/[^/]+/ids\.txt": "",
 }
 # What follows from the others, and is made again.
 _DERIVED = re.compile(r"arrangements/[^/]+/ids\.txt")
 # Who deletes one of these has it made again.
-_MAY_GO = re.compile(r"leakage\.jsonl?|.*/(ids\.txt|finished\.json)")
+_MAY_GO = re.compile(
+    rf"leakage\.jsonl?|{claims.BEGUN}|.*/(ids\.txt|finished\.json|end\.json|{claims.EXPLAINED})"
+)
 
 
 class Manifest:
@@ -47,8 +54,9 @@ class Manifest:
             UserError: the manifest is damaged, or a file that it lists is missing or has changed.
         """
         self._workdir = workdir
-        known = _read(workdir)
-        if known is None and (workdir / claims.DATA).exists():
+        self._lock = threading.Lock()
+        known, present = _read(workdir), _present(workdir)
+        if known is None and present:
             say(
                 f"{workdir}: has no {MANIFEST}, as workdirs of earlier versions; what it holds is "
                 "taken as it is, and guarded from now on"
@@ -61,8 +69,8 @@ class Manifest:
             elif _DERIVED.fullmatch(name) and (workdir / name).exists():
                 say(f"{workdir / name}: {problem}; it is made again")
                 files.remove(workdir / name)
-        for name in _present(workdir):
-            if name not in self._files:
+        for name in present:
+            if name not in self._files and (workdir / name).exists():
                 self._files[name] = [files.file_digest(workdir / name)]
         if self._files != known and (known is not None or self._files):
             self._write()
@@ -76,11 +84,15 @@ class Manifest:
             return
         known, digest = self._files.get(name, [None]), files.file_digest(partial)
         if known != [digest]:
-            self._files[name] = [*known, digest]
-            self._write()
+            self._list(name, [*known, digest])
         yield
         if known != [digest]:
-            self._files[name] = [digest]
+            self._list(name, [digest])
+
+    def _list(self, name: str, digests: Digests) -> None:
+        # Cells end in threads of their own.
+        with self._lock:
+            self._files[name] = digests
             self._write()
 
     def _write(self) -> None:

@@ -109,6 +109,7 @@ def _read_options(options: ArrangeOptions, folder: OutFolder) -> ReadOptions:
         fields=parse_fields(options.data_fields),
         instructions=from_text(options.natural_instructions),
         answers=False,
+        max_row_bytes=options.max_row_bytes,
     )
 
 
@@ -158,7 +159,13 @@ def _embedded(
     with locked(kept, flag="--embeddings") if options.embeddings else nullcontext():
         embedded = Embedded(options.text, options.train_prompt, options.test_prompt)
         return embed_pair(
-            train, test, options.encoder, kept, embedded=embedded, dtype=options.dtype
+            train,
+            test,
+            options.encoder,
+            kept,
+            embedded=embedded,
+            dtype=options.dtype,
+            cache=options.cache,
         )
 
 

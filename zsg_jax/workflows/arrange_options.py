@@ -8,23 +8,26 @@ import numpy as np
 from zsg_jax.arrangement.methods import parse
 from zsg_jax.data.export import check_format
 from zsg_jax.data.formats.fields import parse_fields
+from zsg_jax.data.formats.jsonl import MAX_ROW_BYTES
 from zsg_jax.data.formats.natural_instructions.options import check_untokenized, from_text
 from zsg_jax.data.mixture import is_mixture, read_mixture
 from zsg_jax.data.schemas.registry import AUTO, check_schema
 from zsg_jax.data.views import BOTH, choose_view
 from zsg_jax.runtime.errors import UserError, check
 
-_EMBEDDED_HERE = ("encoder", "text", "train_prompt", "test_prompt", "dtype", "embeddings")
+_EMBEDDED_HERE = ("encoder", "text", "train_prompt", "test_prompt", "dtype", "embeddings", "cache")
 # Keys of a config that messages name, by the flag that says the same here.
 FLAGS = {
     "data.train": "--train",
     "data.test": "--test",
     "data.bad_rows": "--bad-rows",
+    "data.max_row_bytes": "--max-row-bytes",
     "data.format": "--data-format",
     "data.fields": "--data-fields",
     "data.natural_instructions": "--natural-instructions",
     "similarity.encoder": "--encoder",
     "similarity.text": "--text",
+    "similarity.cache": "--cache",
     "similarity.train_prompt": "--train-prompt",
     "similarity.test_prompt": "--test-prompt",
     "workdir": "--output",
@@ -47,6 +50,7 @@ class ArrangeOptions:
     test_prompt: str | None = None
     dtype: str = "float32"
     embeddings: str | None = None
+    cache: str | None = None
     train_embeddings: str | None = None
     test_embeddings: str | None = None
     distance: str = "cosine"
@@ -59,6 +63,7 @@ class ArrangeOptions:
     leak_words: int = 13
     report_split: float = 0.0
     bad_rows: str = "refuse"
+    max_row_bytes: int = MAX_ROW_BYTES
     data_format: str = AUTO
     data_fields: str = ""
     natural_instructions: str = ""
@@ -75,7 +80,7 @@ def check_options(options: ArrangeOptions) -> None:
         parse(options.method, options.seed)
     except UserError as error:
         raise UserError(f"--method: {error}") from None
-    least = {"budget": 1, "seed": 0, "leak_words": 1, "block_rows": 1}
+    least = {"budget": 1, "seed": 0, "leak_words": 1, "block_rows": 1, "max_row_bytes": 1}
     for name, minimum in least.items():
         value = getattr(options, name)
         check(
@@ -107,8 +112,8 @@ def check_options(options: ArrangeOptions) -> None:
     check(
         not any(given)
         or all(getattr(options, name) == getattr(ArrangeOptions, name) for name in _EMBEDDED_HERE),
-        "--encoder, --text, prompts, --dtype and --embeddings are for rows embedded here; leave "
-        "them out beside --train-embeddings",
+        "--encoder, --text, prompts, --dtype, --embeddings and --cache are for rows embedded here; "
+        "leave them out beside --train-embeddings",
     )
     choose_view(options.text)
     output = Path(options.output).resolve()

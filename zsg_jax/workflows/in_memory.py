@@ -19,6 +19,7 @@ from zsg_jax.arrangement.methods import example_distance, parse
 from zsg_jax.data import export
 from zsg_jax.data.dataset import Dataset, ReadOptions, from_list
 from zsg_jax.data.formats.fields import parse_fields
+from zsg_jax.data.formats.jsonl import MAX_ROW_BYTES
 from zsg_jax.data.instance import Instance, Turn
 from zsg_jax.data.schemas.read import NO_TASK
 from zsg_jax.data.sources import open_source
@@ -36,6 +37,7 @@ Rows = str | os.PathLike[str] | Iterable[Mapping[str, Any]] | np.ndarray
 _NAMES = {
     "data.format": "data_format",
     "data.fields": "data_fields",
+    "data.max_row_bytes": "max_row_bytes",
     "similarity.encoder": "encoder",
     "arrangement.budget": "budget",
     "arrangement.methods": "method",
@@ -147,14 +149,16 @@ def arrange_data(
     drop_leaks: bool = False,
     data_format: str = "auto",
     data_fields: str = "",
+    max_row_bytes: int = MAX_ROW_BYTES,
+    cache: str | os.PathLike[str] | None = None,
 ) -> Arranged:
     """Arranges training rows by their similarity to test rows.
 
     Args:
         train, test: rows as `python -m zsg_jax.arrange` reads them: file names, lists of dicts,
             Datasets of `datasets`; or both (N, D) and (T, D) float arrays of embeddings.
-        method, budget, seed, distance, w_min, w_avg, drop_leaks, data_format, data_fields: as the
-            flags of the command, of the same names.
+        method, budget, seed, distance, w_min, w_avg, drop_leaks, data_format, data_fields,
+            max_row_bytes, cache: as the flags of the command, of the same names.
         encoder: "hashing", the folder of a sentence encoder, or any object whose
             `encode(list of N texts)` gives an (N, D) array, as a SentenceTransformer.
 
@@ -173,9 +177,15 @@ def arrange_data(
             pair, leaks = _of_arrays(train, test), None
         else:
             fields = parse_fields(data_fields)
-            read = ReadOptions(Path(folder.name), format=data_format, fields=fields, answers=False)
+            read = ReadOptions(
+                Path(folder.name),
+                format=data_format,
+                fields=fields,
+                answers=False,
+                max_row_bytes=max_row_bytes,
+            )
             sides = _opened(train, "train", read), _opened(test, "test", read)
-            pair = _embedded(*sides, encoder, Path(folder.name))
+            pair = _embedded(*sides, encoder, Path(folder.name), cache)
             shown = {
                 one: view_words(BOTH, of) for one, of in zip(("train", "test"), sides, strict=True)
             }
@@ -211,9 +221,13 @@ def _opened(rows: Rows, side: str, options: ReadOptions) -> Dataset:
         raise UserError(str(error).replace(str(path), f"{side}, line")) from None
 
 
-def _embedded(train: Dataset, test: Dataset, encoder: Any, folder: Path) -> EmbeddedPair:
+def _embedded(
+    train: Dataset, test: Dataset, encoder: Any, folder: Path, cache: str | os.PathLike[str] | None
+) -> EmbeddedPair:
     if isinstance(encoder, str | os.PathLike):
-        return embed_pair(train, test, os.fspath(encoder), folder / "embeddings")
+        kept = Path(cache) if cache else None
+        return embed_pair(train, test, os.fspath(encoder), folder / "embeddings", cache=kept)
+    check(not cache, "cache: is for encoders by name or folder; leave it out beside an object")
     check(
         hasattr(encoder, "encode"),
         f"encoder={encoder!r}: give hashing, a folder, or an object with .encode(texts)",

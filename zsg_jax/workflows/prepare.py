@@ -126,6 +126,7 @@ def _opened(
             dataclasses.replace(natural_instructions.WHOLE, seed=options.seed),
         ),
         keep_all=True,
+        max_row_bytes=options.max_row_bytes,
     )
     selection = Selection(
         options.split, options.train_per_task, options.test_per_task, options.seed

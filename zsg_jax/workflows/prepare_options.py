@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from zsg_jax.data.formats.fields import parse_fields
+from zsg_jax.data.formats.jsonl import MAX_ROW_BYTES
 from zsg_jax.data.formats.natural_instructions.options import check_untokenized, from_text
 from zsg_jax.data.formats.tfds.layout import NAME, VERSION
 from zsg_jax.data.schemas.registry import AUTO, check_schema
@@ -17,6 +18,7 @@ FLAGS = {
     "data.test": "--test",
     "data.split": "--split",
     "data.bad_rows": "--bad-rows",
+    "data.max_row_bytes": "--max-row-bytes",
     "data.format": "--data-format",
     "data.fields": "--data-fields",
     "data.natural_instructions": "--natural-instructions",
@@ -39,6 +41,7 @@ class PrepareOptions:
     test_per_task: int | None = None
     seed: int = 0
     bad_rows: str = "refuse"
+    max_row_bytes: int = MAX_ROW_BYTES
     data_format: str = AUTO
     data_fields: str = ""
     natural_instructions: str = ""
@@ -69,6 +72,7 @@ def check_options(options: PrepareOptions) -> None:
     check(options.shard_mb > 0, f"--shard-mb {options.shard_mb}: it must be above 0")
     for key, least in (
         ("shard_rows", 1),
+        ("max_row_bytes", 1),
         ("train_per_task", 1),
         ("test_per_task", 1),
         ("seed", 0),

@@ -32,6 +32,7 @@ from zsg_jax.workdir.location import Workdir, open_workdir
 from zsg_jax.workdir.manifest import Manifest
 from zsg_jax.workdir.trained import CHECKPOINTS
 from zsg_jax.workflows.evaluators import make_evaluators, with_folders
+from zsg_jax.workflows.explained import explainer
 from zsg_jax.workflows.pretraining import pretrain
 from zsg_jax.workflows.study_data import (
     Reading,
@@ -51,7 +52,7 @@ def run(config: ConfigDict, workdir: Path | str, *, command: str) -> Path:
         config: as `config.default_config` documents it.
         workdir: a folder, made if missing, gs://BUCKET/PATH or s3://BUCKET/PATH; refused if it
             belongs to another config or other data.
-        command: shown on the report page.
+        command: shown on the report page, if the workdir is new.
 
     Returns:
         The report page, `workdir/report/index.html`; of a bucket, the copy on this machine.
@@ -78,8 +79,10 @@ def run(config: ConfigDict, workdir: Path | str, *, command: str) -> Path:
                 if make.is_made(made):
                     held = make.epoch(made, config.training.batch_size)
                     _check_held(config.training.steps, held, name)
-            claims.claim(folder, flatten(config))
+            new = claims.claim(folder, flatten(config))
             stack.enter_context(files.recording(Manifest(folder).placing))
+            if new:
+                claims.begin(folder, command)
 
         once("claim the workdir", take)
         claims.check_shared(folder)
@@ -227,6 +230,7 @@ def _arrangements(
             config.similarity.test_prompt,
         ),
         dtype=config.similarity.dtype,
+        cache=config.similarity.cache,
         train_indices=pool.usable,
         test_indices=pool.answered,
     )
@@ -258,7 +262,15 @@ def _arrangements(
         if leakage := compared.leakage:
             summary = {"sentence": leakage.sentence(), **pair.encoder_facts, **leakage.summary()}
             once("write leakage", lambda: write_json(workdir / claims.LEAKAGE, summary))
-        make.make_and_write(missing, compared, options, course, provenance=digests, search=search)
+        make.make_and_write(
+            missing,
+            compared,
+            options,
+            course,
+            provenance=digests,
+            search=search,
+            explain=explainer(config, workdir, search),
+        )
     return make.load_all(folders, digests, pool.train.ids)
 
 

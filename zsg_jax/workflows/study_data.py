@@ -67,6 +67,7 @@ def open_pool(config: ConfigDict, workdir: Path, stack: ExitStack) -> tuple[Read
             bad_rows=config.data.bad_rows,
             on_progress=progress.update,
             folder=workdir / claims.TOKENS,
+            cache=config.similarity.cache,
         )
     shared = pool.facts["shared_tasks"]
     if shared:
@@ -123,6 +124,7 @@ def read_options(config: ConfigDict, scratch: Path, ready: Tokenizer | None) -> 
         instructions=Options(**data.natural_instructions.to_dict(), seed=data.seed),
         tokenizer=ready,
         keep_all=True,
+        max_row_bytes=data.max_row_bytes,
     )
 
 

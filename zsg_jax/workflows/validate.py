@@ -50,6 +50,7 @@ _AT_LEAST: dict[str, float] = {
     "tokenizer_size": 258,
     "data.max_length": 2,
     "data.max_answer": 1,
+    "data.max_row_bytes": 1,
     "data.report_fraction": 0,
     "data.train_per_task": 1,
     "data.test_per_task": 1,
@@ -161,6 +162,10 @@ def _check_data(given: dict[str, Any]) -> None:
         check(bool(given[key]), f"{setting(key)} is empty; give a path or a name")
     choose_view(given["similarity.text"])
     check(
+        given["similarity.cache"] != "",
+        f"{setting('similarity.cache')} is empty; give a folder, or leave it out",
+    )
+    check(
         given["data.template"] != CHAT or given["tokenizer"] not in ("bytes", "train"),
         f"{_told(given, 'data.template')} takes the template of a tokenizer's folder, but "
         f"{_told(given, 'tokenizer')} has none; give a folder, or a Jinja file as template",
@@ -270,6 +275,8 @@ def _check_profile(steps: list[int], total: int | None) -> None:
 def _check_type(key: str, value: Any, default: Any, held: type) -> None:
     if default is None and held is int:
         ok, kind = value is None or type(value) is int, "a whole number or None"
+    elif default is None and held is str:
+        ok, kind = value is None or type(value) is str, "a text or None"
     elif default is None:
         ok, kind = value is None or _is_number(value), "a number or None"
     elif isinstance(default, list):

@@ -153,12 +153,34 @@ def test_a_plain_file_of_a_packed_ones_name_is_told(tmp_path):
         list(lines(tmp_path / "a.jsonl.gz"))
 
 
-@pytest.mark.parametrize("name", ["a.jsonl", "a.jsonl.gz"])
-def test_a_row_is_bounded_wherever_it_is_packed(tmp_path, monkeypatch, name):
-    monkeypatch.setattr(jsonl, "MAX_ROW_BYTES", 100)
-    content = ROW + b'{"a": "' + b"x" * 1000 + b'"}\n'
-    (tmp_path / name).write_bytes(gzip.compress(content) if name.endswith("gz") else content)
-    read = lines(tmp_path / name)
-    assert next(read).raw == ROW
-    with pytest.raises(UserError, match=rf"{name}:2: is longer than"):
-        next(read)
+@given(LINES, st.integers(1, 8), st.booleans())
+def test_lines_behind_one_that_is_too_long_keep_their_number_and_offset(
+    tmp_path_factory, texts, most, zipped
+):
+    content = b"\n".join(texts)
+    path = write(tmp_path_factory.mktemp("long") / ("x.gz" if zipped else "x"), content)
+    whole = content.splitlines(keepends=True)
+    told = {one.number: one for one in lines(path, most)}
+    assert set(told) == {n for n, one in enumerate(whole, 1) if one.strip() or len(one) > most}
+    for number, one in told.items():
+        assert one.offset == len(b"".join(whole[: number - 1]))
+        assert bool(one.refusal) == (len(whole[number - 1]) > most)
+        assert one.raw == (b"" if one.refusal else whole[number - 1])
+
+
+def test_a_long_array_is_read_piece_by_piece(tmp_path, monkeypatch):
+    monkeypatch.setattr(jsonl, "_PIECE", 7)
+    values = [
+        12345678901234567890,
+        {"é" * 20: ['\\"' * 9, -1.5e300, None]},
+        "x" * 50,
+        [],
+        "€😀" * 9,
+    ]
+    text = json.dumps(values, ensure_ascii=False, indent=3)
+    path = write(tmp_path / "x.json", text)
+    assert [json.loads(one.raw) for one in array_records(path)] == values
+    with pytest.raises(UserError, match=r"x\.json, row 2: is longer than 40 bytes"):
+        list(array_records(path, 40))
+    with pytest.raises(UserError, match=r"row 3: is not JSON: .* \(line 10\)"):
+        list(array_records(write(path, text.replace('"xxx', 'xxx"'))))

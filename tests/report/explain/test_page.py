@@ -96,7 +96,8 @@ def test_the_numbers_are_those_of_the_whole_matrix(explained):
     assert [line[0][:8] for line in lines] == [f"unseen-{j}" for j in ranked]
     for line, j in zip(lines, ranked, strict=True):
         for cell, place in zip(line[1:], np.argsort(-table[:, j])[:3], strict=True):
-            assert cell.startswith(f"{table[place, j]:.3f}position {place + 1}, turn 1")
+            told = f"{table[place, j]:.3f}task-{order[place]}position {place + 1}, turn 1"
+            assert cell.startswith(told)
     met, said = np.sort(table.argmax(axis=0)) + 1, read.said()
     assert f"have met theirs by position {met[2]}, all of them by position {met[4]}" in said
     assert "lists 47 of 60 training rows in 1 turn," in said
@@ -108,7 +109,9 @@ def test_the_numbers_are_those_of_the_whole_matrix(explained):
     pair_said = f"cosine {table.max():.3f} · position {place + 1} of 47 · turn 1 Training row "
     pair_said += f"task-{row} task_{row % 4} user ask {row} answer say {row} Test row unseen-{j} "
     assert pair_said in said
-    unlike = said[said.index("Test rows that nothing resembles") :]
+    count = int((table.max(axis=0) < 0.5).sum())
+    assert f"{count or 'None'} of {table.shape[1]} test rows ha" in said
+    unlike = said[said.index("is farthest, beside that row") :]
     worst = int(table.max(axis=0).argmin())
     place = int(table[:, worst].argmax())
     first = unlike[: unlike.index("cosine", unlike.index("cosine") + 1)]
@@ -125,7 +128,7 @@ def test_the_same_input_gives_the_same_bytes_and_few_examples_are_read(explained
     counted = part._replace(instance=lambda row: (asked.append(row), part.instance(row))[1])
     pair = dataclasses.replace(pair, train=dataclasses.replace(pair.train, parts=[counted]))
     first = explained(arrangement, pair).path.read_bytes()
-    assert len(asked) < 100
+    assert len(asked) < 200
     assert explained(arrangement, pair, search=Search(block_size=256)).path.read_bytes() == first
     assert len(first) < 1_000_000
 
@@ -136,7 +139,7 @@ def test_texts_and_names_are_never_markup_and_long_ones_open(explained):
     evil = from_list([Instance(EVIL, EVIL, turns, (EVIL,))] * 60)
     pair = dataclasses.replace(pair, train=evil, test=evil.select(range(5)))
     read = explained(arrangement, pair, title=EVIL, facts={EVIL: EVIL}, found=leakage(rule=EVIL))
-    assert not read.all("script")
+    assert len(read.all("script")) == 1
     assert "Test data stands" not in read.said()
     assert [EVIL, EVIL] in read.tables[-1]
     assert read.table("train-tasks")[1][0] == EVIL

@@ -1,5 +1,6 @@
 """JSON lines and JSON arrays: the records of a file as bytes, each with where it stands."""
 
+import codecs
 import gzip
 import json
 import re
@@ -11,9 +12,11 @@ from typing import Any, BinaryIO, NamedTuple, cast
 
 from zsg_jax.runtime.errors import UserError, check
 from zsg_jax.runtime.progress import bar
+from zsg_jax.runtime.settings import setting
 
 # A row is held whole, several times over while it is read.
 MAX_ROW_BYTES = 256 << 20
+_PIECE = 1 << 20  # bytes that are read at a time where nothing tells how many are needed
 # How files begin that hold no rows as they are, and what to do with them.
 _BEGINNINGS = {
     b"\x1f\x8b": "is gzip; give it a name that ends in .gz",
@@ -29,8 +32,8 @@ _BEGINNINGS = {
 }
 MARK = b"\xef\xbb\xbf"  # a byte order mark
 
-# Finds where a value ends; numbers are only copied, as the longest cannot be converted.
-_DECODER = json.JSONDecoder(parse_int=str, parse_float=str)
+# Finds where a value ends; numbers are not looked at, as the longest cannot be converted.
+_DECODER = json.JSONDecoder(parse_int=bool, parse_float=bool)
 _SPACE = re.compile(r"[ \t\r\n]*")
 # JSON has none inside a string.
 _LINE_BREAK = re.compile(r"[ \t]*[\r\n]\s*")
@@ -38,6 +41,14 @@ _LINE_BREAK = re.compile(r"[ \t]*[\r\n]\s*")
 
 class Refused(Exception):
     """Why one record is no instance."""
+
+
+def too_long(most: int) -> str:
+    """Why a row whose JSON takes more than `most` bytes is refused."""
+    return (
+        f"is longer than {most:,} bytes, which no row is meant to be; see that rows are apart, or "
+        f"raise {setting('data.max_row_bytes')}"
+    )
 
 
 class Record(NamedTuple):
@@ -159,20 +170,10 @@ def refuse_packed(path: Path, start: bytes) -> None:
             raise UserError(f"{path}: {what}")
 
 
-def _bounded_lines(file: BinaryIO, path: Path) -> Iterator[bytes]:
-    number = 0
-    while raw := file.readline(MAX_ROW_BYTES + 1):
-        number += 1
-        if len(raw) > MAX_ROW_BYTES:
-            raise UserError(
-                f"{path}:{number}: is longer than {MAX_ROW_BYTES >> 20} MB, which no row is meant "
-                "to be; see that the file holds one JSON object a line"
-            )
-        yield raw
-
-
-def lines(path: Path) -> Iterator[Record]:
+def lines(path: Path, most: int = MAX_ROW_BYTES) -> Iterator[Record]:
     """The lines of a file, plain or gzip, that are not blank, without a byte order mark.
+
+    A line of more than `most` bytes is refused, and never held.
 
     Raises:
         UserError: for a missing, damaged or unreadable file.
@@ -182,14 +183,18 @@ def lines(path: Path) -> Iterator[Record]:
         opened(path, lambda: f"line {number}" if number else "") as (file, stored),
         bar(path.stat().st_size, f"reading {path.name}", "B") as progress,
     ):
-        for number, raw in enumerate(_bounded_lines(file, path), start=1):
-            size = len(raw)
+        while raw := file.readline(most + 1):
+            number, size = number + 1, len(raw)
             if number % 1000 == 0:
                 progress.update((stored() or offset) - progress.n)
             if number == 1:
                 refuse_packed(path, raw)
                 raw = raw.removeprefix(MARK)
-            if not raw.isspace() and raw:
+            if size > most:
+                yield Record(path, number, b"", offset, refusal=too_long(most))
+                while not raw.endswith(b"\n") and (raw := file.readline(_PIECE)):
+                    size += len(raw)
+            elif not raw.isspace() and raw:
                 yield Record(path, number, raw, offset + size - len(raw))
             offset += size
 
@@ -215,37 +220,99 @@ def begins_array(path: Path) -> bool:
     return False
 
 
-def array_records(path: Path) -> Iterator[Record]:
-    """The elements of the JSON array in a file, each on one line; the file is read whole.
+def array_records(path: Path, most: int = MAX_ROW_BYTES) -> Iterator[Record]:
+    """The elements of the JSON array in a file, each on one line.
 
     Raises:
-        UserError: for a missing, damaged or unreadable file, for an element that is not JSON, by
-            its number, and for anything behind the array.
+        UserError: for a missing, damaged or unreadable file, for an element that is not JSON or
+            takes more than `most` bytes, by its number, and for anything behind the array.
     """
-    with opened(path, lambda: "") as (file, _):
-        # Bytes that are not UTF-8 are refused with the record that holds them.
-        text = file.read().removeprefix(MARK).decode(errors="surrogateescape")
-    at = _skip_space(text, text.index("[") + 1)
-    closed, number = text.startswith("]", at), 0
-    while not closed:
-        number += 1
-        try:
-            _, end = _DECODER.raw_decode(text, at)
-            after = _skip_space(text, end)
-            if not text.startswith((",", "]"), after):
-                raise json.JSONDecodeError("Expecting ',' or ']'", text, after)
-        except (json.JSONDecodeError, RecursionError) as error:
-            raise UserError(f"{path}, row {number}: is not JSON: {error}") from None
-        raw = _LINE_BREAK.sub(" ", text[at:end]).encode(errors="surrogateescape")
-        yield Record(path, number, raw, unit="row")
-        closed = text[after] == "]"
-        at = after if closed else _skip_space(text, after + 1)
-    check(
-        not text[at + 1 :].strip(),
-        f"{path}: something follows the array's closing bracket; give one array of objects, or one "
-        "object a line",
-    )
+    number = 0
+    with opened(path, lambda: f"row {number}" if number else "") as (file, _):
+        text = _Text(file, most)
+        text.after_space()
+        text.at += 1
+        closed = text.after_space() == "]"
+        text.at += closed
+        while not closed:
+            number += 1
+            try:
+                text.after_space()
+                raw = _LINE_BREAK.sub(" ", text.value()).encode(errors="surrogateescape")
+                after = text.after_space()
+                if after not in (",", "]"):
+                    raise json.JSONDecodeError("Expecting ',' or ']'", text.held, text.at)
+            except json.JSONDecodeError as error:
+                where = f"line {text.lines + error.lineno}"
+                raise UserError(
+                    f"{path}, row {number}: is not JSON: {error.msg} ({where})"
+                ) from None
+            except (Refused, RecursionError) as error:
+                why = error if isinstance(error, Refused) else f"is not JSON: {error}"
+                raise UserError(f"{path}, row {number}: {why}") from None
+            yield Record(path, number, raw, unit="row")
+            closed = after == "]"
+            text.at += 1
+        check(
+            not text.after_space(),
+            f"{path}: something follows the array's closing bracket; give one array of objects, or "
+            "one object a line",
+        )
 
 
-def _skip_space(text: str, at: int) -> int:
-    return _SPACE.match(text, at).end()  # type: ignore[union-attr]
+class _Text:
+    """The text of a file, of which no more is held than the value that is read.
+
+    Attributes:
+        held, at: what is held, and how far of that is read. Bytes that are not UTF-8 stand in it as
+            surrogates, and are refused with the record that holds them.
+        lines: line breaks before `held`.
+    """
+
+    def __init__(self, file: BinaryIO, most: int) -> None:
+        self._file, self._most, self._whole = file, most, False
+        self._decode = codecs.getincrementaldecoder("utf-8")("surrogateescape").decode
+        self.held, self.at, self.lines = "", 0, 0
+        self._more()
+        self.held = self.held.removeprefix(MARK.decode())
+
+    def _more(self) -> None:
+        """Reads on, so that a value is looked at again only where twice as much of it is there."""
+        self.lines += self.held.count("\n", 0, self.at)
+        self.held, self.at = self.held[self.at :], 0
+        content = self._file.read(max(_PIECE, len(self.held)))
+        self._whole = not content
+        self.held += self._decode(content, self._whole)
+
+    def after_space(self) -> str:
+        """Goes on to the next character that is no white space; "" at the end."""
+        while True:
+            self.at = _SPACE.match(self.held, self.at).end()  # type: ignore[union-attr]
+            if self.at < len(self.held) or self._whole:
+                return self.held[self.at : self.at + 1]
+            self._more()
+
+    def value(self) -> str:
+        """Goes on behind the value that begins here, and gives it.
+
+        Raises:
+            json.JSONDecodeError, RecursionError: it is none.
+            Refused: it is too long.
+        """
+        while True:
+            try:
+                _, end = _DECODER.raw_decode(self.held, self.at)
+                # A number may go on.
+                whole = self._whole or end < len(self.held)
+            except json.JSONDecodeError as error:
+                cut_off = error.msg.startswith("Unterminated") or error.pos > len(self.held) - 16
+                if self._whole or not cut_off:
+                    raise
+                end, whole = len(self.held), False
+            found = self.held[self.at : end]
+            if len(found) > self._most:
+                raise Refused(too_long(self._most))
+            if whole:
+                self.at = end
+                return found
+            self._more()

@@ -8,7 +8,14 @@ from pathlib import Path
 from typing import NamedTuple
 
 from zsg_jax.data.formats import natural_instructions, tables, tfds
-from zsg_jax.data.formats.jsonl import Record, array_records, begins_array, lines
+from zsg_jax.data.formats.jsonl import (
+    MAX_ROW_BYTES,
+    Record,
+    array_records,
+    begins_array,
+    lines,
+    too_long,
+)
 from zsg_jax.data.rewriting import address
 from zsg_jax.runtime.errors import UserError
 from zsg_jax.runtime.progress import say
@@ -23,12 +30,12 @@ class Format(NamedTuple):
 
     Attributes:
         applies: whether a source has this format, by its name or its first bytes.
-        read: its records, in order.
+        read: its records, in order, of which none takes much more memory than the bytes given.
         endings: of the names of the files of this format that are read in a folder.
     """
 
     applies: Callable[[Path], bool]
-    read: Callable[[Path], Iterator[Record]]
+    read: Callable[[Path, int], Iterator[Record]]
     endings: tuple[str, ...] = ()
 
 
@@ -41,12 +48,12 @@ def _is_array(path: Path) -> bool:
     return path.name.endswith((".json", ".json.gz")) and not path.is_fifo() and begins_array(path)
 
 
-def _folder_records(folder: Path) -> Iterator[Record]:
+def _folder_records(folder: Path, most: int) -> Iterator[Record]:
     for file in files(folder):
-        yield from records(file)
+        yield from records(file, most)
 
 
-def _refuse_text_table(path: Path) -> Iterator[Record]:
+def _refuse_text_table(path: Path, most: int) -> Iterator[Record]:
     raise UserError(f"{path}: tables of text are not read; write it as JSON lines or Parquet")
 
 
@@ -54,11 +61,11 @@ LINES, TASKS, TFDS = "lines", "tasks", "tfds"
 # The first that applies is the source's.
 FORMATS = {
     "hub": Format(lambda path: str(path).startswith(tables.HUB), tables.hub_records),
-    "rewriting": Format(address.is_address, address.records),
+    "rewriting": Format(address.is_address, lambda path, most: address.records(path)),
     TFDS: Format(tfds.is_tfds, tfds.tfds_records),
     "datasets": Format(tables.is_saved, tables.saved_records),
     "folder": Format(Path.is_dir, _folder_records),
-    TASKS: Format(_named(".txt"), natural_instructions.records),
+    TASKS: Format(_named(".txt"), lambda path, most: natural_instructions.records(path)),
     "parquet": Format(_named(".parquet"), tables.parquet_records, (".parquet",)),
     "arrow": Format(_named(".arrow"), tables.arrow_records, (".arrow",)),
     "text table": Format(_named(".csv", ".tsv", ".csv.gz", ".tsv.gz"), _refuse_text_table),
@@ -76,13 +83,19 @@ def detect(path: Path) -> str:
     return next(name for name, format in FORMATS.items() if format.applies(path))
 
 
-def records(path: Path) -> Iterator[Record]:
+def records(path: Path, most: int = MAX_ROW_BYTES) -> Iterator[Record]:
     """The records of a source, those of a folder file by file.
+
+    Args:
+        path: the source.
+        most: bytes that a row may take as JSON; what is longer is refused.
 
     Raises:
         UserError: for what cannot be read, naming the file.
     """
-    return FORMATS[detect(path)].read(path)
+    for record in FORMATS[detect(path)].read(path, most):
+        long = len(record.raw) > most
+        yield record._replace(raw=b"", refusal=too_long(most)) if long else record
 
 
 def files(folder: Path) -> list[Path]:

@@ -9,7 +9,7 @@ from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
-from zsg_jax.data.formats.jsonl import Record, json_file
+from zsg_jax.data.formats.jsonl import MAX_ROW_BYTES, Record, json_file, too_long
 from zsg_jax.runtime.errors import UserError, check, first_line
 from zsg_jax.runtime.progress import track
 
@@ -26,8 +26,12 @@ _END_OF_STREAM = b"\xff\xff\xff\xff\x00\x00\x00\x00"
 _MAGIC = b"ARROW1"
 
 
-def parquet_records(path: Path) -> Iterator[Record]:
+def parquet_records(path: Path, most: int = MAX_ROW_BYTES) -> Iterator[Record]:
     """The rows of a Parquet file, some 1,000 of a row group in memory at a time.
+
+    Args:
+        path: the file.
+        most: bytes that a row may take; one that takes more is refused.
 
     Raises:
         UserError: for a missing or damaged file.
@@ -38,14 +42,16 @@ def parquet_records(path: Path) -> Iterator[Record]:
         with pq.ParquetFile(path, page_checksum_verification=True) as file:
             groups = range(file.num_row_groups)
             for group in track(groups, f"reading {path.name}", len(groups)):
-                yield from file.iter_batches(BATCH_ROWS, row_groups=[group])
+                size = max(file.metadata.row_group(group).total_byte_size, 1)
+                rows = min(max(BATCH_ROWS * most // size, 1), BATCH_ROWS)
+                yield from file.iter_batches(rows, row_groups=[group])
 
-    yield from _records(path, batches, "Parquet file")
+    yield from _records(path, batches, "Parquet file", most)
 
 
-def arrow_records(path: Path) -> Iterator[Record]:
-    """The rows of one Arrow file, a stream or a file with a footer; raises as `parquet_records`."""
-    yield from _records(path, lambda: _arrow_batches(path), "Arrow file")
+def arrow_records(path: Path, most: int = MAX_ROW_BYTES) -> Iterator[Record]:
+    """The rows of one Arrow file, a stream or a file with a footer, as `parquet_records`."""
+    yield from _records(path, lambda: _arrow_batches(path), "Arrow file", most)
 
 
 def is_saved(path: Path) -> bool:
@@ -53,7 +59,7 @@ def is_saved(path: Path) -> bool:
     return (path / SPLITS).exists() or ((path / STATE).exists() and (path / INFO).exists())
 
 
-def saved_records(path: Path) -> Iterator[Record]:
+def saved_records(path: Path, most: int = MAX_ROW_BYTES) -> Iterator[Record]:
     """The rows of a folder that `datasets` saved, numbered through all of its Arrow files.
 
     Raises:
@@ -83,12 +89,12 @@ def saved_records(path: Path) -> Iterator[Record]:
     )
     number = 0
     for name in files:
-        for record in arrow_records(path / str(name)):
+        for record in arrow_records(path / str(name), most):
             number += 1
             yield record._replace(path=path, number=number)
 
 
-def hub_records(path: Path) -> Iterator[Record]:
+def hub_records(path: Path, most: int = MAX_ROW_BYTES) -> Iterator[Record]:
     """The rows of `hub:OWNER/NAME[:SPLIT]`, which `datasets` fetches unless it has them already.
 
     Raises:
@@ -118,7 +124,7 @@ def hub_records(path: Path) -> Iterator[Record]:
     def batches() -> Iterator[Any]:
         yield from loaded.with_format("arrow").iter(BATCH_ROWS)
 
-    yield from _records(path, batches, "data set")
+    yield from _records(path, batches, "data set", most)
 
 
 def _arrow_batches(path: Path) -> Iterator[Any]:
@@ -142,17 +148,38 @@ def _arrow_batches(path: Path) -> Iterator[Any]:
                 yield batch.slice(start, BATCH_ROWS)
 
 
-def _records(path: Path, batches: Callable[[], Iterator[Any]], what: str) -> Iterator[Record]:
+def _records(
+    path: Path, batches: Callable[[], Iterator[Any]], what: str, most: int
+) -> Iterator[Record]:
     number = 0
     with _damage_named(path, lambda: number, what):
         for batch in batches():
-            for row in _python_rows(batch):
+            for row in _bounded_rows(batch, most):
                 number += 1
                 record = Record(path, number, b"", unit="row")
                 if isinstance(row, str):
                     yield record._replace(refusal=row)
                 else:
                     yield record._replace(raw=as_json(row))
+
+
+def _bounded_rows(batch: Any, most: int) -> Iterator[dict[str, Any] | str]:
+    """The rows of a batch, of which no more than some `most` bytes become objects at once."""
+    rows = batch.num_rows
+    if rows > 1 and batch.nbytes > most:
+        for part in (batch.slice(0, rows // 2), batch.slice(rows // 2)):
+            yield from _bounded_rows(part, most)
+    elif batch.nbytes > most and not _shares(batch):
+        yield too_long(most)
+    else:
+        yield from _python_rows(batch)
+
+
+def _shares(batch: Any) -> bool:
+    """Whether what belongs to other rows as well counts as a row's own."""
+    from pyarrow import types
+
+    return any(types.is_dictionary(field.type) for field in batch.schema)
 
 
 def _python_rows(batch: Any) -> Iterator[dict[str, Any] | str]:

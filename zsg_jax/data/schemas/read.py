@@ -7,7 +7,13 @@ from typing import Any, NamedTuple
 
 from zsg_jax.data.formats import natural_instructions
 from zsg_jax.data.formats.fields import rename_records
-from zsg_jax.data.formats.jsonl import Record, Refused, json_object, json_type
+from zsg_jax.data.formats.jsonl import (
+    MAX_ROW_BYTES,
+    Record,
+    Refused,
+    json_object,
+    json_type,
+)
 from zsg_jax.data.formats.registry import TASKS, ReadTasks, detect, records
 from zsg_jax.data.formats.tables import OPTIONAL
 from zsg_jax.data.instance import Instance
@@ -54,6 +60,7 @@ def open_records(
     format: str = AUTO,
     read_tasks: ReadTasks = natural_instructions.records,
     fields: Mapping[str, str] | None = None,
+    max_row_bytes: int = MAX_ROW_BYTES,
 ) -> tuple[str, Iterator[Record]]:
     """The schema of a source, and its records, of which none is checked yet.
 
@@ -62,6 +69,7 @@ def open_records(
         format: a schema, or "auto".
         read_tasks: reads a list of Natural Instructions tasks, whose fields have their names.
         fields: new names of fields and their old ones, as `fields.parse_fields` reads them.
+        max_row_bytes: bytes that a row may take as JSON; what is longer is refused.
 
     Raises:
         UserError: as `recognize` does, and for a source whose beginning cannot be read.
@@ -74,7 +82,9 @@ def open_records(
             f"{setting('data.format')} and new names of fields out",
         )
         return "messages", read_tasks(path)
-    found = rename_records(records(path), fields) if fields else records(path)
+    found = records(path, max_row_bytes)
+    if fields:
+        found = rename_records(found, fields)
     if format != AUTO:
         return format, found
     return recognize(found)

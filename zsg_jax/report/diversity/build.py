@@ -15,7 +15,7 @@ from zsg_jax.report.drawing import to_svg
 from zsg_jax.report.page import embedded, render
 from zsg_jax.report.tables import NONE, Row, Table
 from zsg_jax.runtime.files import need_json, write_bytes
-from zsg_jax.workdir.claims import CONFIG
+from zsg_jax.workdir.claims import CONFIG, begun
 
 
 def build(workdir: Path, cells: Sequence[Cell], *, title: str, command: str, how: str) -> Path:
@@ -54,9 +54,10 @@ def build(workdir: Path, cells: Sequence[Cell], *, title: str, command: str, how
     page = render(
         "diversity.html",
         title=title,
-        command=command,
+        command=begun(workdir, command)[0],
         figures=[embedded(one, to_svg(one.figure)) for one in drawn if one is not None],
         claims=[CLAIMS[axis] for axis in ("rules", *varied) if axis in CLAIMS],
+        one_seed=any(len(seeds) == 1 for group in groups for seeds in group.records.values()),
         occurrences=_published() if "occurrences" in varied else None,
         facts=_facts(workdir, cells, how),
         **tables,
@@ -161,6 +162,7 @@ def _facts(workdir: Path, cells: Sequence[Cell], how: str) -> Mapping[str, str]:
         "Cells": f"{len(cells)}; {how}",
         "Seconds of all cells": f"{sum(one['seconds'] for one in ends):,.0f}",
         "Device": ends[0]["device"],
+        **begun(workdir, "")[1],
     }
 
 

@@ -6,7 +6,7 @@ from typing import Any
 
 from zsg_jax.arrangement import Arrangement
 from zsg_jax.arrangement.embedded import EmbeddedPair
-from zsg_jax.report.drawing import to_svg
+from zsg_jax.report.drawing import Captioned, to_svg
 from zsg_jax.report.explain import tables
 from zsg_jax.report.explain.figures import mix_figure, similarity_figure, turns_figure
 from zsg_jax.report.explain.maps import map_figure, served_figure
@@ -14,6 +14,7 @@ from zsg_jax.report.explain.measures import measure
 from zsg_jax.report.page import embedded, render
 from zsg_jax.runtime.errors import check
 from zsg_jax.runtime.files import write_bytes
+from zsg_jax.runtime.processes import once
 from zsg_jax.similarity.search.options import Search
 
 NEAREST = 3  # training rows listed for a test row
@@ -71,6 +72,7 @@ def explain(
     page = render(
         "explain.html",
         title=title,
+        contents=_contents(drawn),
         lead=tables.lead(arrangement, pair, found),
         facts=facts,
         leaks=None if leakage is None else tables.leaks(leakage),
@@ -88,5 +90,24 @@ def explain(
         rows=len(order),
         tests=len(pair.test),
     )
-    write_bytes(path, page)
+    once(f"page of {path.parent.name}", lambda: write_bytes(path, page))
     return path
+
+
+def _contents(drawn: Mapping[str, Captioned | None]) -> dict[str, str]:
+    """The headings of the page, by their ids, in their order."""
+    figure = {name: one.heading for name, one in drawn.items() if one is not None}
+    return {
+        "stretches": "Cosine with the test rows",
+        "leakage": "Test rows in the training data",
+        **{name: figure[name] for name in ("similarity", "turns", "mix") if name in figure},
+        "train-tasks": "Training tasks",
+        "served": figure["served"],
+        "test-tasks": "Test tasks",
+        "test-rows": "Test rows and their nearest training rows",
+        "map": figure["map"],
+        "unlike": "Least resembled test rows",
+        "alike": "Pairs to read",
+        "words": "Words",
+        "facts": "How it was made",
+    }

@@ -16,11 +16,12 @@ MAX_NAME = 80  # letters of a name or id
 MAX_TASKS = 400  # lines of a table of tasks
 MAX_TEST_ROWS = 40
 UNLIKE = 8
+RESEMBLES = 0.5  # the cosine from which one row is said to resemble another
 ALIKE = 4  # pairs of a group
 WINDOW = 500  # rows looked through at the start, in the middle and at the end, at most
 
 
-def lead(arrangement: Arrangement, pair: EmbeddedPair, found: Measured) -> dict[str, int]:
+def lead(arrangement: Arrangement, pair: EmbeddedPair, found: Measured) -> dict[str, Any]:
     """The numbers of the first paragraph."""
     first = np.sort(found.positions[:, 0]) + 1
     return {
@@ -32,6 +33,8 @@ def lead(arrangement: Arrangement, pair: EmbeddedPair, found: Measured) -> dict[
         "half": int(first[(len(first) - 1) // 2]),
         "all": int(first[-1]),
         "serving": len(np.unique(first)),
+        "unlike": int((found.cosines[:, 0] < RESEMBLES).sum()),
+        "resembles": RESEMBLES,
     }
 
 
@@ -185,6 +188,7 @@ def _near(
         "position": f"{position + 1:,}",
         "turn": f"{arrangement.turn[position]:,}",
         "task": shorten(pair.train.tasks[task], MAX_NAME),
+        "id": shorten(pair.train[int(arrangement.order[position])].id, MAX_NAME),
     }
 
 
@@ -192,7 +196,6 @@ def _read(arrangement: Arrangement, pair: EmbeddedPair, found: Pair) -> dict[str
     train, test = pair.train[int(arrangement.order[found.position])], pair.test[found.test_row]
     return {
         **_near(arrangement, pair, found.position, found.cosine),
-        "train_id": shorten(train.id, MAX_NAME),
         "train": passages(train),
         "test_id": shorten(test.id, MAX_NAME),
         "test_task": shorten(test.task, MAX_NAME),

@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from zsg_jax.data.formats.jsonl import Record, Refused
+from zsg_jax.data.formats.jsonl import MAX_ROW_BYTES, Record, Refused, too_long
 from zsg_jax.data.formats.tables import as_json
 from zsg_jax.data.formats.tfds.address import find
 from zsg_jax.data.formats.tfds.builders import Decode, open_builder
@@ -41,10 +41,16 @@ class TfdsRecords:
 
     def __iter__(self) -> Iterator[Record]:
         """All records in order, those refused with their reason; raises UserError as `raw` does."""
+        return self.bounded(MAX_ROW_BYTES)
+
+    def bounded(self, most: int) -> Iterator[Record]:
+        """The same, refusing those that take more than `most` bytes."""
         every = track(self._shards, f"reading {self.path.name}", len(self))
         for number, stored in enumerate(every, start=1):
             record = Record(self.path, number, b"", unit="row")
             try:
+                if len(stored) > most:
+                    raise Refused(too_long(most))
                 yield record._replace(raw=as_json(self._decode(stored)))
             except Refused as refusal:
                 yield record._replace(refusal=str(refusal))
@@ -94,11 +100,14 @@ def open_tfds(path: Path) -> TfdsRecords:
     return TfdsRecords(Path(f"{folder}:{split}"), ArrayRecords(parts), decode)
 
 
-def tfds_records(path: Path) -> Iterator[Record]:
-    """The records of a source that `address.is_tfds` knows; raises as `open_tfds` does."""
+def tfds_records(path: Path, most: int = MAX_ROW_BYTES) -> Iterator[Record]:
+    """The records of a source that `address.is_tfds` knows; raises as `open_tfds` does.
+
+    A record of more than `most` bytes is refused.
+    """
     records = open_tfds(path)
     try:
-        yield from records
+        yield from records.bounded(most)
     finally:
         records.close()
 

@@ -1,0 +1,50 @@
+"""Plain names beside the names of methods, as the pages show them."""
+
+import re
+
+_PLAIN = {
+    "tmta-min": "nearest first",
+    "tmta-nft": "nearest first",
+    "tmta-fft": "farthest first",
+    "tmta-rt": "shuffled",
+    "tmta-max": "farthest rows first, of each turn",
+    "tmta-min-max": "nearest first, then the farthest",
+    "tmta-max-min": "farthest first, then the nearest",
+    "tmta-random": "near and far rows shuffled",
+    "random": "shuffled, whatever the test rows are",
+    "round-robin": "one row of each task in turn",
+    "cluster": "task after task",
+}
+_BY = {
+    "wsd": "Weighted Similarity Distance",
+    "min": "the nearest test row",
+    "max": "the farthest test row",
+    "avg": "the average over the test rows",
+    "ot": "optimal transport",
+    "ot-sinkhorn": "Sinkhorn's transport",
+    "coarse": "whole tasks",
+}
+_FORMS = {
+    r"tmta-turns-(\d+)-(\d+)": "turns {0} to below {1}",
+    r"polar-(\d+)(?:-shuffled)?": "{0} of each task, near and far",
+    r"uniform-(\d+)(?:-shuffled)?": "one in {0} of each task",
+    r"diverse-(\d+)": "{0} that stand for the pool",
+    r"tasks-(\d+)": "rows of {0} tasks",
+}
+
+
+def plain_name(method: str) -> str:
+    """A few plain words for the order that a method makes; "" for a name that is none's.
+
+    Before the method may stand that of its study, "STUDY: METHOD", and behind it its seed.
+    """
+    name = method.rpartition(": ")[2].partition("@")[0]
+    if name in _PLAIN:
+        return _PLAIN[name]
+    by, _, end = name.rpartition("-")
+    if by in _BY and end in ("nft", "fft"):
+        return f"{'nearest' if end == 'nft' else 'farthest'} first, by {_BY[by]}"
+    for form, words in _FORMS.items():
+        if found := re.fullmatch(form, name):
+            return words.format(*found.groups())
+    return ""

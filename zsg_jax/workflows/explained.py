@@ -1,0 +1,47 @@
+"""The page of each arrangement of a study, which its report leads to."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from ml_collections import ConfigDict
+
+from zsg_jax.arrangement.arrangement import Arrangement
+from zsg_jax.arrangement.make import Compared, Made
+from zsg_jax.runtime.files import read_json
+from zsg_jax.runtime.progress import bar, passes
+from zsg_jax.similarity.search.options import Search
+from zsg_jax.workdir import claims
+
+
+def explainer(
+    config: ConfigDict, workdir: Path, search: Search
+) -> Callable[[Path, Made, Compared], Any]:
+    """Gives what writes the page of an arrangement into its folder."""
+
+    def write(folder: Path, made: Made, compared: Compared) -> None:
+        # Imported here: Matplotlib takes a second, and a resume draws nothing.
+        from zsg_jax.report.explain import explain
+
+        pair, method = compared.pair, folder.name
+        found = compared.leakage
+        shown = {
+            "Method": method,
+            "Training rows": f"{config.data.train}: {len(pair.train):,}",
+            "Test rows": f"{config.data.test}: {len(pair.test):,} to arrange toward",
+            "Encoder": str(pair.encoder_facts["encoder"]),
+            "Embedded": f"{config.similarity.text} of each row",
+            "Distance": config.similarity.distance,
+        }
+        with bar(None, f"explanation of {method}") as progress:
+            explain(
+                folder / claims.EXPLAINED,
+                Arrangement(made.chosen, made.arrangement.turn),
+                pair,
+                leakage=found.summary() if found else read_json(workdir / claims.LEAKAGE),
+                facts=shown,
+                title=f"{config.report.title}: {method}",
+                search=search.with_progress(passes(progress)),
+            )
+
+    return write

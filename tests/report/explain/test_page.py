@@ -207,3 +207,29 @@ def test_what_does_not_fit_is_refused_before_anything_is_written(explained, tmp_
         with pytest.raises(UserError, match=message):
             explained(given, of)
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.ci
+@pytest.mark.slow
+def test_pairs_are_searched_in_a_browser(explained, browse):
+    page = explained(*make()).path
+    content = page.read_text()
+    row = content[content.index('data-search>\n<h2 id="alike"') :]
+    name = row[row.index("Training row <bdi>") + 18 :].partition("</bdi>")[0]
+    typed = (
+        "const field = document.querySelectorAll('input[type=search]')[1];"
+        f"field.value = {name!r}; field.dispatchEvent(new Event('input'));"
+    )
+    # What a reader types, and no rule against it.
+    rule = content.index("<meta http-equiv")
+    without = content[:rule] + content[content.index(">", rule) + 1 :]
+    page.write_text(without.replace("</body>", f"<script>{typed}</script></body>"))
+    held, errors = browse(page)
+    assert errors == []
+    alike = held[held.index('<h2 id="alike"') : held.index('<h2 id="words"')]
+    shown = [one for one in alike.split("<article")[1:] if not one.startswith(" hidden")]
+    assert shown
+    assert all(name in one for one in shown)
+    assert len(shown) < alike.count("<article")
+    assert f" {len(shown)} found" in alike
+    assert '<details class="fold" open="">' in alike

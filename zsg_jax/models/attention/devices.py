@@ -1,6 +1,7 @@
 """What the kernels share: their place on a mesh, and zeros where there is padding."""
 
 from collections.abc import Callable
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -10,13 +11,16 @@ from zsg_jax.models.placement import ROWS, TENSOR
 
 
 def on_each_device(
-    kernel: Callable[..., jax.Array],
+    kernel: Callable[..., Any],
     q_BxLxKxGxH: jax.Array,
     k_BxLxKxH: jax.Array,
     v_BxLxKxH: jax.Array,
-    segment_ids_BxL: jax.Array,
-) -> jax.Array:
-    """`kernel` on every device's own sequences and heads; the shape of `q` comes back.
+    seen_BxX: jax.Array,
+) -> Any:
+    """`kernel` on every device's own sequences and heads.
+
+    What comes back are arrays whose axes are those of `q`, the last ones perhaps left out. `seen`
+    says, for each sequence, which keys its queries see: the segment ids, or a mask.
 
     The compiler cannot split a kernel it does not see into. The mesh is that of `jax.set_mesh`;
     without one, or inside `jax.shard_map`, the kernel is called as it is. Sequences or heads that
@@ -24,7 +28,7 @@ def on_each_device(
     """
     mesh = jax.sharding.get_abstract_mesh()
     if mesh.empty or mesh.are_all_axes_manual:
-        return kernel(q_BxLxKxGxH, k_BxLxKxH, v_BxLxKxH, segment_ids_BxL)
+        return kernel(q_BxLxKxGxH, k_BxLxKxH, v_BxLxKxH, seen_BxX)
     B, _, K, _, _ = q_BxLxKxGxH.shape
     split = _that_divide(B, ROWS, mesh)
     whole = PartitionSpec(split, None, _that_divide(K, (TENSOR,), mesh))
@@ -34,7 +38,7 @@ def on_each_device(
         out_specs=whole,
         # A kernel does not say along which axes its results vary.
         check_vma=False,
-    )(q_BxLxKxGxH, k_BxLxKxH, v_BxLxKxH, segment_ids_BxL)
+    )(q_BxLxKxGxH, k_BxLxKxH, v_BxLxKxH, seen_BxX)
 
 
 def _that_divide(size: int, names: tuple[str, ...], mesh: AbstractMesh) -> tuple[str, ...]:

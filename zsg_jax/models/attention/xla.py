@@ -155,11 +155,18 @@ def _backward(
 ) -> tuple[jax.Array, jax.Array, jax.Array, None]:
     q, k, v, mask_BxLxL, out, log_total = kept
     L = q.shape[1]
-    of_queries, of_keys, of_values = [], jnp.zeros_like(k), jnp.zeros_like(v)
+    of_queries: list[jax.Array] = []
+    of_keys, of_values = jnp.zeros_like(k), jnp.zeros_like(v)
     for queries, keys in reversed(_spans(L, window)):
-        at = tuple(x[:, queries] for x in (q, out, log_total, change))
         of_q, of_k, of_v = _block_backward(
-            *at, k[:, keys], v[:, keys], mask_BxLxL[:, queries, keys], softcap
+            q[:, queries],
+            out[:, queries],
+            log_total[:, queries],
+            change[:, queries],
+            k[:, keys],
+            v[:, keys],
+            mask_BxLxL[:, queries, keys],
+            softcap,
         )
         of_queries.insert(0, of_q)
         around = (0, 0), (keys.start, L - keys.stop), (0, 0), (0, 0)

@@ -26,7 +26,7 @@ def layers(attend):
         return (x.astype(jnp.float32) ** 2).sum()
     return jax.value_and_grad(total, (0, 1, 2))
 
-kernel = functools.partial(splash.attend, interpret=True)
+KERNELS = {"splash": functools.partial(splash.attend, interpret=True), "xla": xla.attend}
 for name, rows, heads, spec in (
     ("whole", 4, 2, P(("data", "fsdp"), None, "tensor")),
     ("uneven", 2, 3, P("data")),
@@ -39,18 +39,19 @@ for name, rows, heads, spec in (
         plain = jax.jit(layers(xla.attend))(q, k, v, ids)
         place = NamedSharding(mesh, spec)
         by_rows = NamedSharding(mesh, P(spec[0]))
-        sharded = jax.jit(layers(kernel), in_shardings=(place, place, place, by_rows))
-        with jax.set_mesh(mesh):
-            compiled = sharded.lower(q, k, v, ids).compile()
-        found = compiled(*(jax.device_put(x, place) for x in (q, k, v)),
-                         jax.device_put(ids, by_rows))
-    told[name] = {
-        "apart": [float(abs(a - b).max()) for a, b in zip(jax.tree.leaves(plain),
-                                                           jax.tree.leaves(found))],
-        "largest": [float(abs(a).max()) for a in jax.tree.leaves(plain)],
-        "gathers": compiled.as_text().count("all-gather("),
-        "places": [str(x.sharding.spec) for x in found[1]],
-    }
+        for kernel, attend in KERNELS.items():
+            sharded = jax.jit(layers(attend), in_shardings=(place, place, place, by_rows))
+            with jax.set_mesh(mesh):
+                compiled = sharded.lower(q, k, v, ids).compile()
+            found = compiled(*(jax.device_put(x, place) for x in (q, k, v)),
+                             jax.device_put(ids, by_rows))
+            told[f"{name} {kernel}"] = {
+                "apart": [float(abs(a - b).max()) for a, b in zip(jax.tree.leaves(plain),
+                                                                   jax.tree.leaves(found))],
+                "largest": [float(abs(a).max()) for a in jax.tree.leaves(plain)],
+                "gathers": compiled.as_text().count("all-gather("),
+                "places": [str(x.sharding.spec) for x in found[1]],
+            }
 
 print(json.dumps(told))
 """
@@ -61,14 +62,18 @@ def told(on_devices):
     return on_devices(8, CHILD)[0]
 
 
+@pytest.mark.parametrize("kernel", ["splash", "xla"])
 @pytest.mark.parametrize("name", ["whole", "uneven"])
-def test_a_mesh_changes_no_value_and_no_gradient(told, name):
+def test_a_mesh_changes_no_value_and_no_gradient(told, name, kernel):
+    name = f"{name} {kernel}"
     for apart, largest in zip(told[name]["apart"], told[name]["largest"], strict=True):
         assert largest > 0.1
         assert apart < 2e-5 * max(largest, 1)
 
 
-def test_every_device_computes_its_own_rows_and_heads(told):
+@pytest.mark.parametrize("kernel", ["splash", "xla"])
+def test_every_device_computes_its_own_rows_and_heads(told, kernel):
     # None asks another for its part of the queries, keys or values.
-    assert told["whole"]["gathers"] == 0
-    assert all("tensor" in place and "fsdp" in place for place in told["whole"]["places"])
+    whole = told[f"whole {kernel}"]
+    assert whole["gathers"] == 0
+    assert all("tensor" in place and "fsdp" in place for place in whole["places"])

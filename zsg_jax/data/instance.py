@@ -9,6 +9,8 @@ from typing import Any, NamedTuple
 # Roles of what nobody says: a plain text, which is its instance's only turn; and a JSON list of the
 # tools that may be called, its first.
 TEXT, TOOLS = "text", "tools"
+# What fields call the thought that an answer came of; each template reads one of them.
+THOUGHTS = ("reasoning_content", "thinking")
 
 
 class Turn(NamedTuple):
@@ -18,7 +20,7 @@ class Turn(NamedTuple):
         role: "system", "user", "assistant" or "tool"; or `TEXT` or `TOOLS`.
         content: its text; that of an answer which calls tools may be empty.
         more: JSON object of the other fields that chat templates read: `tool_calls` of an answer,
-            `name` and `tool_call_id` of a tool's; "": none.
+            and its `THOUGHTS`; `name` and `tool_call_id` of a tool's; "": none.
         learned: of an answer, whether it may carry loss.
     """
 
@@ -39,7 +41,7 @@ class Turn(NamedTuple):
 
     @property
     def text(self) -> str:
-        """All it says, calls as JSON."""
+        """All it says, calls as JSON; not what was thought before."""
         calls = self.fields.get("tool_calls", [])
         shown = [json.dumps(one, ensure_ascii=False) for one in calls]
         return " ".join(filter(None, (self.content, *shown)))

@@ -72,7 +72,7 @@ def test_a_bad_record_is_refused_with_its_reason(name):
 @pytest.mark.parametrize(
     ("field", "value"),
     [
-        ("reasoning_content", "hm"),
+        ("reasoning", "hm"),
         ("function_call", {"name": "f"}),
         ("name", "Ann"),
         ("weight", 0.5),

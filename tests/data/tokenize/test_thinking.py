@@ -1,6 +1,7 @@
 """Chat templates of today's families, by their behaviour: thoughts, channels, rewritten history."""
 
 import functools
+import json
 
 import numpy as np
 import pytest
@@ -10,6 +11,7 @@ from tokenizers import AddedToken, decoders, models, pre_tokenizers
 from zsg_jax.data.by_answer import by_answer
 from zsg_jax.data.dataset import from_list
 from zsg_jax.data.instance import Instance, Turn
+from zsg_jax.data.schemas.read import parse
 from zsg_jax.data.tokenize.encode import Form, closing_tokens, encode, encode_prompts
 from zsg_jax.data.tokenize.jinja import ChatTemplate, parse_arguments
 from zsg_jax.data.tokenize.tokenizer import Tokenizer
@@ -245,6 +247,49 @@ def test_a_thought_of_a_row_is_learned_and_a_prompt_that_asks_for_none_refuses_i
     assert learned(tokenizer, ids, mask) == "<think>\nhm\n</think>\n\né 42<|im_end|>"
     _, form = make("qwen3", "enable_thinking=false")
     assert "is not how the text" in encode([one], tokenizer, 999, form=form).refused[0]
+
+
+# As the templates of Qwen 3 and gpt-oss read what was thought, where the answer is the last.
+REASONED = {
+    "qwen3": ("reasoning_content", TEMPLATES["qwen3"].replace(THOUGHT, "m.reasoning_content")),
+    "gpt-oss": (
+        "thinking",
+        TEMPLATES["gpt-oss"].replace(
+            "{{- '<|start|>assistant<|channel|>final",
+            "{%- if loop.last -%}{{- '<|start|>assistant<|channel|>analysis<|message|>' +"
+            " m.thinking + '<|end|>' -}}{%- endif -%}{{- '<|start|>assistant<|channel|>final",
+        ),
+    ),
+}
+
+
+@pytest.mark.parametrize("name", REASONED)
+def test_what_a_row_says_was_thought_is_learned_before_its_answer(name, monkeypatch):
+    field, source = REASONED[name]
+    monkeypatch.setitem(TEMPLATES, name, source)
+    messages = [
+        {"role": "user", "content": "Who?"},
+        {"role": "assistant", "content": "Nobody.", field: "I know"},
+        {"role": "user", "content": "So?"},
+        {"role": "assistant", "content": "é 42", field: "\n6 x 7"},
+    ]
+    one = parse(json.dumps({"messages": messages}).encode(), "i")
+    tokenizer, form = make(name, answers="last")
+    ids, mask = encode([one], tokenizer, 999, form=form)[0]
+    made = theirs(name)
+    assert ids.tolist() == made.apply_chat_template(messages, return_dict=False)
+    prompt = made.apply_chat_template(messages[:3], add_generation_prompt=True, return_dict=False)
+    assert ids[: len(prompt)].tolist() == prompt
+    assert not mask[: len(prompt)].any()
+    assert mask[len(prompt)]
+    text = learned(tokenizer, ids, mask)
+    assert "6 x 7" in text
+    assert text.endswith(("é 42<|im_end|>", "é 42<|return|>"))
+    assert "I know" not in inner().decode(ids, skip_special_tokens=False)
+    # One that reads another field would learn answers that come of nothing.
+    _, other = make("phi4", answers="last")
+    (reason,) = encode([one], tokenizer, 999, form=other).refused.values()
+    assert f"does not write the {field} of turn 2" in reason
 
 
 def test_arguments_of_templates():

@@ -179,7 +179,8 @@ def test_a_turn_that_is_left_out_and_a_spelled_special_token_are_refused():
     refused = encode([read(spelled)], tokenizer(), 9999, form=form(TEMPLATE)).refused
     assert "spells the special token '<|im_end|>'" in refused[0]
     assert (
-        "no place for tools" in encode([read(spelled)], tokenizer(), 99, form=STUDY_FORM).refused[0]
+        "no place for tools, calls"
+        in encode([read(spelled)], tokenizer(), 99, form=STUDY_FORM).refused[0]
     )
 
 

@@ -24,7 +24,8 @@ class Message(NamedTuple):
         if self.role == "tool":
             return "tool", "assistant"
         if self.role == "assistant":
-            return ("tool",) if "tool_calls" in self.more else ("user",)
+            # A thought that holds the word has its quotation marks escaped.
+            return ("tool",) if '"tool_calls":' in self.more else ("user",)
         return ("user", "assistant") if self.role == "system" else ("assistant",)
 
 

@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from zsg_jax.data.formats.jsonl import Refused, json_type
-from zsg_jax.data.instance import TOOLS, Turn
+from zsg_jax.data.instance import THOUGHTS, TOOLS, Turn
 from zsg_jax.data.schemas.checks import (
     Message,
     check_text,
@@ -84,9 +84,11 @@ def _more(name: str, message: Mapping[str, Any], role: Any) -> dict[str, Any]:
     """The fields of a message, besides its content, that are read; raises Refused for others."""
     read: tuple[str, ...] = ("name", "tool_call_id") if role == "tool" else ()
     if role == "assistant":
-        read = ("tool_calls",)
+        read = ("tool_calls", *THOUGHTS)
     _refuse_unread(name, message, read)
     more = {key: message[key] for key in read if message.get(key)}
+    for key in more.keys() & {*THOUGHTS}:
+        check_text(f"{name}.{key}", more[key])
     if "tool_calls" in more:
         given = message_list(f"{name}.tool_calls", more["tool_calls"])
         more["tool_calls"] = [
@@ -115,7 +117,7 @@ def _call(name: str, call: Mapping[str, Any]) -> dict[str, Any]:
 
 # Fields that chat templates write, and by which trainers leave an answer out of the loss.
 _WRITTEN = (
-    *("name", "reasoning", "reasoning_content", "thinking"),
+    *("name", "reasoning", *THOUGHTS),
     *("tool_calls", "tool_call_id", "function_call"),
 )
 _UNLEARNED = ("weight", "train", "training")

@@ -10,8 +10,9 @@ the text with the answer ends must be how the whole text goes on. The mask then 
 the end of what closes the answer (<|im_end|>, <|eot_id|>, </s>), without white space behind that,
 which belongs to the next turn. Where nothing closes it, as in GLM-4, that is the special token that
 the next turn would begin with, at which generation stops. Between prompt and words may stand what a
-model writes before it answers: an empty block of thought, learned or masked by choice, or the head
-of a channel (gpt-oss). Whatever fails one of these is `Unfit`, and no guess is made.
+model writes before it answers: a block with the thought that the row gives, or an empty one, which
+is learned or masked by choice; or the head of a channel (gpt-oss). Whatever fails one of these is
+`Unfit`, and no guess is made.
 
 A template that writes earlier turns otherwise than the last, as those do that take thoughts out,
 shows inference another text than any earlier answer was learned under: of a conversation with
@@ -27,7 +28,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from zsg_jax.data.instance import TOOLS, Turn
+from zsg_jax.data.instance import THOUGHTS, TOOLS, Turn
 from zsg_jax.data.tokenize.encoding import Encoding, Span, prolonged
 from zsg_jax.data.tokenize.jinja import MARK, MARK_END, ChatTemplate
 from zsg_jax.data.tokenize.tokenizer import Tokenizer
@@ -39,9 +40,12 @@ from zsg_jax.runtime.settings import setting
 _OPEN, _NUMBER_END, _CLOSE = "\ufdd2", "\ufdd3", "\ufdd4"
 _SIGNS = re.compile(f"{_OPEN}([0-9]+){_NUMBER_END}|([{_CLOSE}{MARK}{MARK_END}])")
 _RESERVED = re.compile(f"[{MARK}-{_CLOSE}]")
-# What a model writes before an answer's words; a thought may have been begun by the prompt.
-_THOUGHT = re.compile(r"\s*(?:<([a-z_:]+)>)?\s*</((?:seed:)?think(?:ing)?|thought|reasoning)>\s*")
-_CHANNEL = re.compile(r"\s*<\|channel\|>\w+<\|message\|>")
+# What a model writes before an answer's words: a thought, which the prompt may have begun, empty or
+# with what the row says it holds; or channels, the last of which is the answer's.
+_OPENED = r"\s*(?:<([a-z_:]+)>)?\s*"
+_CLOSED = r"\s*</((?:seed:)?think(?:ing)?|thought|reasoning)>\s*"
+_CHANNEL = r"\s*<\|channel\|>\w+<\|message\|>"
+_NEXT_CHANNEL = r"\s*<\|end\|><\|start\|>assistant" + _CHANNEL
 _WRONG_PROMPT = "its prompt for {} is not how the text with that answer begins"
 
 
@@ -177,9 +181,9 @@ def _find_answer(
         raise Unfit(_WRONG_PROMPT.format(which))
     rest, answer = whole[len(prompt) :], messages[turn]["content"].strip()
     lead = len(rest) - len(rest.lstrip())
-    thought = 0
-    if not answer or not rest.startswith(answer, lead):
-        thought, lead = _before_words(prompt, rest)
+    thought, held = 0, "".join(messages[turn].get(key, "") for key in THOUGHTS).strip()
+    if held or not answer or not rest.startswith(answer, lead):
+        thought, lead = _before_words(prompt, rest, held)
     if not rest.startswith(answer, lead):
         raise Unfit(
             f"between its prompt and the words of {which} it writes {rest[lead : lead + 40]!r}, of "
@@ -207,12 +211,16 @@ def _check_words(messages: Messages, words: list[tuple[int, int, int]] | None) -
             raise Unfit(f"it leaves out the {message['role']} turn {message['content'][:40]!r}")
 
 
-def _before_words(prompt: str, rest: str) -> tuple[int, int]:
-    """How many characters of `rest` are an empty thought, and how many stand before the words."""
-    block = _THOUGHT.match(rest)
+def _before_words(prompt: str, rest: str, held: str) -> tuple[int, int]:
+    """How many characters of `rest` are an empty thought, and how many stand before the words.
+
+    `held` is what was thought; "": nothing.
+    """
+    block = re.match(_OPENED + re.escape(held) + _CLOSED, rest)
     if block and (block[1] == block[2] or prompt.rstrip().endswith(f"<{block[2]}>")):
-        return block.end(), block.end()
-    channel = _CHANNEL.match(rest)
+        return 0 if held else block.end(), block.end()
+    between = rf"\s*{re.escape(held)}{_NEXT_CHANNEL}" if held else ""
+    channel = re.match(_CHANNEL + between, rest)
     return 0, channel.end() if channel else len(rest) - len(rest.lstrip())
 
 

@@ -21,7 +21,7 @@ from zsg_jax.data.tokenize.encoding import Encoding, prolonged
 from zsg_jax.data.tokenize.tokenizer import ByteTokenizer, Tokenizer
 from zsg_jax.data.tokenize.truncation import TokenizedExample, Unfit, holds_words
 
-_NO_TOOLS = "it has no place for tools and calls; give a chat template that writes them"
+_NO_TOOLS = "it has no place for tools, calls and thoughts; give a chat template that writes them"
 _NAMES = {"system": "System: ", "user": "User: ", "assistant": ""}
 
 

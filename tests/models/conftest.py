@@ -83,6 +83,8 @@ def configs():
         "mistral": {**ROTARY, "model_type": "mistral", "sliding_window": 3},
         "qwen2": {**ROTARY, "model_type": "qwen2", "head_dim": None},
         "qwen3": {**ROTARY, "model_type": "qwen3", "tie_word_embeddings": True},
+        "qwen3_moe": {**ROTARY, "model_type": "qwen3_moe", "num_hidden_layers": 2}
+        | {"num_experts": 12, "num_experts_per_tok": 2, "moe_intermediate_size": 4},
         "ministral": {**ROTARY, "model_type": "ministral", "sliding_window": 3}
         | {"layer_types": LAYERS[:11], "rope_parameters": {**YARN, "rope_theta": 100.0}},
         "smollm3": {**ROTARY, "model_type": "smollm3", "no_rope_layers": [1, 0] * 5 + [1]},
@@ -119,7 +121,7 @@ def _rotary_shapes(config):
             shapes[f"{layer}.mlp.{name}_proj.weight"] = shape
         for name in ("input_layernorm", "post_attention_layernorm"):
             shapes[f"{layer}.{name}.weight"] = (D,)
-        if family == "qwen3":
+        if family in ("qwen3", "qwen3_moe"):
             for name in ("q_norm", "k_norm"):
                 shapes[f"{layer}.self_attn.{name}.weight"] = (H,)
         _change(shapes, family, layer, (D, F, H, heads, kv))
@@ -137,6 +139,13 @@ def _change(shapes, family, layer, sizes):
             del shapes[f"{mlp}.{name}_proj.weight"]
         shapes[f"{attention}.qkv_proj.weight"] = ((heads + 2 * kv) * H, D)
         shapes[f"{mlp}.gate_up_proj.weight"] = (2 * F, D)
+    if family == "qwen3_moe":
+        experts, inner = 12, 4
+        shapes[f"{mlp}.gate.weight"] = (experts, D)
+        for name, shape in {"gate": (inner, D), "up": (inner, D), "down": (D, inner)}.items():
+            del shapes[f"{mlp}.{name}_proj.weight"]
+            for i in range(experts):
+                shapes[f"{mlp}.experts.{i}.{name}_proj.weight"] = shape
     if family in ("olmo2", "olmo3"):
         del shapes[f"{layer}.input_layernorm.weight"]
         shapes[f"{layer}.post_feedforward_layernorm.weight"] = (D,)

@@ -18,6 +18,7 @@ from flax import nnx
 
 from zsg_jax.models.attention import Mix
 from zsg_jax.models.checks import check_divides, check_fields
+from zsg_jax.models.experts import MoE, Routing
 from zsg_jax.models.head import Head
 from zsg_jax.models.layers import (
     ACTIVATIONS,
@@ -50,12 +51,14 @@ class DecoderConfig:
         scale_embeddings: whether embeddings are multiplied by the root of their width.
         query_scalar: scores of attention are divided by its root; None: by that of `head_dim`.
         attention_softcap, logit_softcap: c, where scores or logits are c · tanh(x / c).
+        causal: whether a token sees none after itself; of an encoder's, it may see them too.
         windows: how many tokens each layer's queries see at most, themselves included; None: all
             before them. Repeated over the layers: layer i has windows[i % len(windows)].
         rope_layers: which layers have rotary positions, repeated as `windows` are.
         rope_share: of a head's numbers, from the first on, those that positions turn.
         local_rope_theta: of layers with a window, whose positions are not scaled; None: they are as
             the others.
+        routing: of a model whose layers have experts; `intermediate_size` is then that of each.
         vocab_padding: rows that the tables have beyond the vocabulary, where a mesh splits them;
             never predicted.
     """
@@ -80,6 +83,7 @@ class DecoderConfig:
     query_scalar: float | None = None
     attention_softcap: float | None = None
     logit_softcap: float | None = None
+    causal: bool = True
     windows: tuple[int | None, ...] = (None,)
     rope_theta: float = 10000.0
     rope_scaling: RopeScaling | None = None
@@ -88,6 +92,7 @@ class DecoderConfig:
     local_rope_theta: float | None = None
     rms_norm_eps: float = 1e-5
     tie_embeddings: bool = False
+    routing: Routing | None = None
     vocab_padding: int = 0
 
     def __post_init__(self) -> None:
@@ -177,7 +182,11 @@ class Attention(nnx.Module):
         if c.query_scalar is not None and c.query_scalar != H:
             # Attention divides by the root of H.
             q *= (H / c.query_scalar) ** 0.5
-        more = {} if c.attention_softcap is None else {"softcap": c.attention_softcap}
+        more: dict[str, Any] = {}
+        if c.attention_softcap is not None:
+            more["softcap"] = c.attention_softcap
+        if not c.causal:
+            more["causal"] = False
         mixed, memory = mix(q, k, v, window, memory, **more)
         return self.o(mixed.reshape(B, L, -1)), memory
 
@@ -192,8 +201,12 @@ class Layer(nnx.Module):
         self.attention = Attention(config, compute, rngs)
         if c.pre_norm:
             self.mlp_norm = c.norm(D)
-        inner = config.intermediate_size
-        self.mlp = GatedMLP(D, inner, compute, rngs, activation=c.activation)
+        inner, act = c.intermediate_size, c.activation
+        self.mlp: GatedMLP | MoE
+        if c.routing is None:
+            self.mlp = GatedMLP(D, inner, compute, rngs, activation=act)
+        else:
+            self.mlp = MoE(D, inner, c.routing, compute, rngs, activation=act)
         if c.post_norm:
             self.attention_post_norm, self.mlp_post_norm = c.norm(D), c.norm(D)
         self.config = c

@@ -8,6 +8,7 @@ from functools import partial
 from typing import Any, NamedTuple
 
 from zsg_jax.models.decoder import DecoderConfig
+from zsg_jax.models.experts import Routing
 from zsg_jax.models.gpt2 import Gpt2Config
 from zsg_jax.models.rotary import Llama3Scaling
 from zsg_jax.runtime.errors import UserError, check, did_you_mean
@@ -152,6 +153,21 @@ FAMILIES = {
                     *(4096, 12288, 36, 32, 8, 128),
                     vocab_size=151936,
                     max_positions=40960,
+                    **_QWEN,
+                ),
+            },
+        ),
+        Family(
+            "qwen3_moe",
+            partial(DecoderConfig, "qwen3_moe", qk_norm=True),
+            {
+                "tiny": {**_TINY, **_QWEN, "intermediate_size": 48, "routing": Routing(4, 2)},
+                # arXiv 2505.09388; 30,532,122,624 parameters.
+                "qwen3_30b_a3b": _decoder(
+                    *(2048, 768, 48, 32, 4, 128),
+                    vocab_size=151936,
+                    max_positions=40960,
+                    routing=Routing(128, 8),
                     **_QWEN,
                 ),
             },

@@ -79,11 +79,15 @@ def forward(model: ModelConfig, lengths: Iterable[int]) -> int:
 def weights(model: ModelConfig) -> int:
     """How many weights a token is multiplied with: those of the layers and the head's.
 
-    Neither biases and norms, nor the embedding's table, unless it is the head too.
+    Of experts, those that a token takes, though all are computed, and the router's. Neither biases
+    and norms, nor the embedding's table, unless it is the head too.
     """
     D, H = model.hidden_size, model.head_dim
     mixing = 2 * D * (model.num_heads + model.num_kv_heads) * H
     mlp = (2 if isinstance(model, Gpt2Config) else 3) * D * model.intermediate_size
+    routing = None if isinstance(model, Gpt2Config) else model.routing
+    if routing is not None:
+        mlp = routing.chosen * mlp + D * routing.experts
     return model.num_layers * (mixing + mlp) + D * model.vocab_size
 
 

@@ -18,7 +18,7 @@ AXES = (*ROWS, TENSOR)
 # The first pattern found in an array's path decides. Adam's moments carry their parameter's path,
 # so they lie as it does. `fsdp` splits the model's width, the one size that all kernels share;
 # `tensor` splits heads, the feed-forward layer and the vocabulary. Arrays under layers/ hold all
-# layers, whose axis comes first.
+# layers, whose axis comes first, under experts/ that of experts second.
 RULES: tuple[tuple[str, PartitionSpec], ...] = (
     (r"embed/embedding$", PartitionSpec("tensor", "fsdp")),
     (r"position/embedding$", PartitionSpec(None, "fsdp")),
@@ -29,6 +29,9 @@ RULES: tuple[tuple[str, PartitionSpec], ...] = (
     (r"layers/mlp/(gate|up)/bias$", PartitionSpec(None, "tensor")),
     (r"layers/mlp/down/kernel$", PartitionSpec(None, "tensor", "fsdp")),
     (r"layers/(attention/o|mlp/down)/bias$", PartitionSpec()),
+    (r"layers/mlp/router/kernel$", PartitionSpec(None, "fsdp", None)),
+    (r"layers/mlp/experts/(gate|up)/kernel$", PartitionSpec(None, None, "fsdp", "tensor")),
+    (r"layers/mlp/experts/down/kernel$", PartitionSpec(None, None, "tensor", "fsdp")),
     (r"layers/(attention/(q|k|v)|mlp/(gate|up))/lora_a$", PartitionSpec(None, "fsdp", None)),
     (r"layers/(attention/(q|k|v)|mlp/(gate|up))/lora_b$", PartitionSpec(None, None, "tensor")),
     (r"layers/(attention/o|mlp/down)/lora_a$", PartitionSpec(None, "tensor", None)),

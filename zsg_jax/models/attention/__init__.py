@@ -16,7 +16,7 @@ KERNELS: dict[str, Callable[..., jax.Array]] = {
 }
 # What a layer mixes its tokens by: (queries, keys, values, window, memory) -> (what comes out, in
 # the shape of the queries, memory); the memory is what the layers hand on to one another. A model
-# whose scores are soft-capped gives `softcap` too.
+# whose scores are soft-capped gives `softcap` too, one that sees both ways `causal=False`.
 Mix = Callable[..., tuple[jax.Array, Any]]
 # What `choose` picks for the machine.
 AUTO = "auto"
@@ -56,6 +56,7 @@ def attend(
     window: int | None = None,
     kernel: str = "xla",
     softcap: float | None = None,
+    causal: bool = True,
 ) -> jax.Array:
     """Grouped-query attention (arXiv 2305.13245), softmax in float32; the shape of `q` comes back.
 
@@ -69,10 +70,14 @@ def attend(
         window: keys that a query sees at most, itself included (arXiv 2310.06825); None for all.
         kernel: one of `KERNELS`, as `choose` gives it.
         softcap: scores are softcap · tanh(scores / softcap); cuDNN's kernel does not compute it.
+        causal: whether a query sees no key after itself; without, the window reaches as far to
+            either side. XLA alone computes that.
     """
     if window is not None and window >= q_BxLxKxGxH.shape[1]:
         window = None
-    more = {} if softcap is None else {"softcap": softcap}
+    more: dict[str, Any] = {} if softcap is None else {"softcap": softcap}
+    if not causal:
+        more["causal"] = False
     return KERNELS[kernel](
         q_BxLxKxGxH, k_BxLxKxH, v_BxLxKxH, segment_ids_BxL, window=window, **more
     )
@@ -87,10 +92,9 @@ def within(segment_ids_BxL: jax.Array, kernel: str) -> Mix:
         v: jax.Array,
         window: int | None,
         memory: Any,
-        softcap: float | None = None,
+        **more: Any,
     ) -> tuple[jax.Array, Any]:
-        segments = segment_ids_BxL
-        out = attend(q, k, v, segments, window=window, kernel=kernel, softcap=softcap)
+        out = attend(q, k, v, segment_ids_BxL, window=window, kernel=kernel, **more)
         return out, memory
 
     return mix

@@ -22,18 +22,27 @@ MOST_BLOCKS = 8
 UNSEEN = -1e30
 
 
-def segment_mask(segment_ids_BxL: jax.Array, window: int | None = None) -> jax.Array:
+def segment_mask(
+    segment_ids_BxL: jax.Array, window: int | None = None, *, causal: bool = True
+) -> jax.Array:
     """Which keys a query sees, (B, L, L) bool: those of its own segment up to itself.
 
     Segment 0 is padding, which sees and is seen by nothing. With a `window`, a query sees no more
-    than so many keys, itself included.
+    than so many keys, itself included. Without `causal`, it sees as many behind itself too.
     """
     L = segment_ids_BxL.shape[1]
     same = segment_ids_BxL[:, :, None] == segment_ids_BxL[:, None, :]
-    causal = jnp.tri(L, dtype=bool)
+    near = jnp.tri(L, k=_ahead(L, window, causal), dtype=bool)
     if window is not None:
-        causal &= ~jnp.tri(L, k=-window, dtype=bool)
-    return causal & same & (segment_ids_BxL != 0)[:, None, :]
+        near &= ~jnp.tri(L, k=-window, dtype=bool)
+    return near & same & (segment_ids_BxL != 0)[:, None, :]
+
+
+def _ahead(length: int, window: int | None, causal: bool) -> int:
+    """How many keys after itself a query sees at most."""
+    if causal:
+        return 0
+    return length if window is None else window - 1
 
 
 def attend(
@@ -44,6 +53,7 @@ def attend(
     *,
     window: int | None = None,
     softcap: float | None = None,
+    causal: bool = True,
 ) -> jax.Array:
     """Attention inside segments, softmax in float32; partitions over any mesh by itself.
 
@@ -51,11 +61,11 @@ def attend(
     which saves half the scores of a long sequence, or more. The backward pass computes a block's
     scores again instead of keeping all of them, (B, heads, L, L), from the forward pass.
     """
-    mask = segment_mask(segment_ids_BxL, window)
-    return attend_under(q_BxLxKxGxH, k_BxLxKxH, v_BxLxKxH, mask, window, softcap)
+    mask = segment_mask(segment_ids_BxL, window, causal=causal)
+    return attend_under(q_BxLxKxGxH, k_BxLxKxH, v_BxLxKxH, mask, window, softcap, causal)
 
 
-@partial(jax.custom_vjp, nondiff_argnums=(4, 5))
+@partial(jax.custom_vjp, nondiff_argnums=(4, 5, 6))
 def attend_under(
     q_BxLxKxGxH: jax.Array,
     k_BxLxKxH: jax.Array,
@@ -63,9 +73,13 @@ def attend_under(
     mask_BxLxL: jax.Array,
     window: int | None = None,
     softcap: float | None = None,
+    causal: bool = True,
 ) -> jax.Array:
-    """`attend` under any mask that shows a query no key after it, nor before its `window`."""
-    return _forward(q_BxLxKxGxH, k_BxLxKxH, v_BxLxKxH, mask_BxLxL, window, softcap)[0]
+    """`attend` under any mask that shows a query no key outside its `window`, nor after itself.
+
+    Without `causal`, it may show keys after it, as far as the window reaches.
+    """
+    return _forward(q_BxLxKxGxH, k_BxLxKxH, v_BxLxKxH, mask_BxLxL, window, softcap, causal)[0]
 
 
 # The softmax is kept as the logarithm of each query's sum (arXiv 2205.14135, section 3.1), from
@@ -80,13 +94,14 @@ def _forward(
     mask_BxLxL: jax.Array,
     window: int | None,
     softcap: float | None,
+    causal: bool,
 ) -> tuple[jax.Array, Any]:
     """What comes out, and what the backward pass is made from.
 
     On a CPU one sequence after the other, whose scores stay in its cache: to the bit the same, in a
     third of the time for long sequences of narrow heads.
     """
-    at_once = partial(_blocks, window=window, softcap=softcap)
+    at_once = partial(_blocks, window=window, softcap=softcap, causal=causal)
 
     def one_by_one(*given: jax.Array) -> tuple[jax.Array, jax.Array]:
         return jax.lax.map(lambda one: _alone(at_once, one), given)
@@ -102,11 +117,12 @@ def _alone(attend: Callable[..., Any], sequence: Sequence[jax.Array]) -> Any:
     return jax.tree.map(lambda x: x[0], attend(*(x[None] for x in sequence)))
 
 
-def _spans(L: int, window: int | None) -> list[tuple[slice, slice]]:
+def _spans(L: int, window: int | None, causal: bool) -> list[tuple[slice, slice]]:
     """The queries of every block, and the keys that they look at."""
     size = max(QUERY_BLOCK, -(-L // MOST_BLOCKS))
     firsts = {start: max(0, start - (window or L) + 1) for start in range(0, L, size)}
-    return [(slice(at, min(L, at + size)), slice(k, min(L, at + size))) for at, k in firsts.items()]
+    more = size + _ahead(L, window, causal)
+    return [(slice(at, min(L, at + size)), slice(k, min(L, at + more))) for at, k in firsts.items()]
 
 
 def _blocks(
@@ -117,11 +133,12 @@ def _blocks(
     *,
     window: int | None,
     softcap: float | None,
+    causal: bool,
 ) -> tuple[jax.Array, jax.Array]:
     """(B, L, K, G, H) attention, and (B, L, K, G) float32 logarithms of the weights' sums."""
     made = [
         _block(q[:, queries], k[:, keys], v[:, keys], mask_BxLxL[:, queries, keys], softcap)
-        for queries, keys in _spans(q.shape[1], window)
+        for queries, keys in _spans(q.shape[1], window, causal)
     ]
     out, log_total = (jnp.concatenate(parts, axis=1) for parts in zip(*made, strict=True))
     return out, log_total
@@ -151,13 +168,13 @@ def _block(
 
 
 def _backward(
-    window: int | None, softcap: float | None, kept: Any, change: jax.Array
+    window: int | None, softcap: float | None, causal: bool, kept: Any, change: jax.Array
 ) -> tuple[jax.Array, jax.Array, jax.Array, None]:
     q, k, v, mask_BxLxL, out, log_total = kept
     L = q.shape[1]
     of_queries: list[jax.Array] = []
     of_keys, of_values = jnp.zeros_like(k), jnp.zeros_like(v)
-    for queries, keys in reversed(_spans(L, window)):
+    for queries, keys in reversed(_spans(L, window, causal)):
         of_q, of_k, of_v = _block_backward(
             q[:, queries],
             out[:, queries],

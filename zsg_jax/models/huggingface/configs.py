@@ -27,11 +27,8 @@ class _Keys(NamedTuple):
 
 
 _SILU = {"hidden_act": "silu"}
-_GEMMA = {
-    "hidden_activation": "gelu_pytorch_tanh",
-    "attention_bias": False,
-    "use_bidirectional_attention": False,
-}
+_BOTH_WAYS = "use_bidirectional_attention"
+_GEMMA = {"hidden_activation": "gelu_pytorch_tanh", "attention_bias": False, _BOTH_WAYS: False}
 # Those of the fixed keys that config.json spells out.
 _WRITTEN = ("hidden_act", "hidden_activation", "use_sliding_window")
 # Qwen may give a window to some of its layers; none of those published does.
@@ -47,6 +44,20 @@ _KEYS = {
     "qwen3": _Keys(
         "Qwen3ForCausalLM",
         {"hidden_act": "silu", "attention_bias": False, "use_sliding_window": False},
+        _NO_WINDOW,
+    ),
+    "qwen3_moe": _Keys(
+        "Qwen3MoeForCausalLM",
+        {
+            "hidden_act": "silu",
+            "attention_bias": False,
+            "use_sliding_window": False,
+            # Layers without experts among those that have them.
+            "decoder_sparse_step": 1,
+            "mlp_only_layers": [],
+            # Would add to the loss.
+            "output_router_logits": False,
+        },
         _NO_WINDOW,
     ),
     "ministral": _Keys("MinistralForCausalLM", _SILU),
@@ -116,13 +127,16 @@ def find_config(
 
 
 @reads
-def read_config(folder: str | Path, family: str = "", *, any_head: bool = False) -> ModelConfig:
+def read_config(
+    folder: str | Path, family: str = "", *, any_head: bool = False, both_ways: bool = False
+) -> ModelConfig:
     """The config of the language model in `folder`, or in a file like config.json.
 
     Args:
         folder: in the Hugging Face layout.
         family: what it must be, one of `FAMILIES`; "" for any of them.
         any_head: whether "architectures" may name another head than that of a language model.
+        both_ways: whether a token may see those after it, which tells of no next one.
 
     Raises:
         UserError: naming what is missing, what is not computed here, or the family that it is.
@@ -146,7 +160,8 @@ def read_config(folder: str | Path, family: str = "", *, any_head: bool = False)
         f"{setting('model.family', family)}; leave it out",
     )
     for key, value in _KEYS[found].fixed.items():
-        config.only(key, value)
+        if not (both_ways and key == _BOTH_WAYS):
+            config.only(key, value)
     config.ignore(_KEYS[found].ignored)
     return _read_gpt2(config) if found == "gpt2" else read_decoder(config, found)
 

@@ -4,6 +4,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from zsg_jax.models.decoder import DecoderConfig
+from zsg_jax.models.experts import Routing
 from zsg_jax.models.families import FAMILIES
 from zsg_jax.models.huggingface.reader import ConfigReader, rope_json, scaling_json
 from zsg_jax.runtime.errors import check
@@ -55,12 +56,11 @@ def read_decoder(config: ConfigReader, family: str) -> DecoderConfig:
     tied = config.take("tie_word_embeddings", family in (*_GEMMA, "smollm3"))
     return config.build(
         FAMILIES[family].config,
-        **numbers,
         rope_theta=theta,
         rope_scaling=scaling,
         rms_norm_eps=config.number("rms_norm_eps", _EPS.get(family, 1e-6)),
         tie_embeddings=tied,
-        **more,
+        **(numbers | more),
     )
 
 
@@ -113,10 +113,15 @@ def _one_window(config: ConfigReader, count: int) -> dict[str, Any]:
 def _gemma(config: ConfigReader, count: int, every: int) -> dict[str, Any]:
     config.ignore("hidden_act")  # hidden_activation is what is read
     window = config.number("sliding_window", 4096)
+    both_ways = config.take("use_bidirectional_attention", False)
+    config.refuse_unless("use_bidirectional_attention", both_ways, False, True)
+    if both_ways:
+        window = window // 2 + 1  # of both sides together; here it is one side's, and the token's
     for key in ("sliding_window_pattern", "_sliding_window_pattern"):
         every = int(config.number(key, every))
     return {
         **_by_layer(config, count, window, every),
+        "causal": not both_ways,
         "query_scalar": float(config.number("query_pre_attn_scalar", 256)),
     }
 
@@ -161,6 +166,21 @@ def _smollm3(config: ConfigReader, count: int) -> dict[str, Any]:
     }
 
 
+def _experts(config: ConfigReader, count: int) -> dict[str, Any]:
+    # transformers writes the one or the other.
+    experts = config.number("num_local_experts", config.number("num_experts", 128))
+    return {
+        "intermediate_size": config.number("moe_intermediate_size", 768),
+        "routing": config.build_part(
+            Routing,
+            experts=experts,
+            chosen=config.number("num_experts_per_tok", 8),
+            normalized=config.take("norm_topk_prob", False),
+        ),
+        **_no_window(config, count),
+    }
+
+
 _MORE: dict[str, Callable[[ConfigReader, int], dict[str, Any]]] = {
     "mistral": _mistral,
     "ministral": _one_window,
@@ -170,6 +190,7 @@ _MORE: dict[str, Callable[[ConfigReader, int], dict[str, Any]]] = {
     "gemma2": _gemma2,
     "gemma3_text": lambda config, count: _gemma(config, count, 6),
     "phi3": _phi3,
+    "qwen3_moe": _experts,
     "smollm3": _smollm3,
 }
 
@@ -204,6 +225,13 @@ def decoder_json(model: DecoderConfig) -> dict[str, Any]:
         content["final_logit_softcapping"] = model.logit_softcap
     if family == "phi3":
         content["partial_rotary_factor"] = model.rope_share
+    if model.routing is not None:
+        content |= {
+            "moe_intermediate_size": model.intermediate_size,
+            "num_experts": model.routing.experts,
+            "num_experts_per_tok": model.routing.chosen,
+            "norm_topk_prob": model.routing.normalized,
+        }
     if family == "smollm3":
         turned = model.rope_layers
         content["no_rope_layers"] = [int(turned[i % len(turned)]) for i in range(model.num_layers)]

@@ -92,7 +92,7 @@ _KEYS = {
             sparse_prediction""",
     ),
 }
-FAMILIES = (*_KEYS, "qwen3")
+FAMILIES = (*_KEYS, "qwen3", "gemma3_text")
 
 _BERT = Layout(
     modules={
@@ -181,7 +181,7 @@ def read_encoder_config(folder: str | Path) -> Config:
     family = config.take("model_type")
     config.refuse_unless("model_type", family, *FAMILIES)
     if family not in _KEYS:
-        found = read_config(folder, any_head=True)
+        found = read_config(folder, any_head=True, both_ways=True)
         assert isinstance(found, DecoderConfig)
         return replace(found, tie_embeddings=True)
     keys = _KEYS[family]

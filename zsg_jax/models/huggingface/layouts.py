@@ -1,5 +1,6 @@
 """The names that the arrays of every family have in Hugging Face's files."""
 
+import itertools
 import re
 from collections.abc import Collection, Mapping
 from typing import NamedTuple
@@ -17,18 +18,19 @@ class Place(NamedTuple):
         transposed: whether it lies the other way there.
         start, whole: where the array begins along the tensor's outputs, our last axis, and how many
             numbers that axis has there; None: as many as the array.
-        layer: where the array is a stack of layers, which of them; else None.
+        at: where the array is a stack of layers, which of them; of experts in layers, which layer
+            and which expert.
     """
 
     name: str
     transposed: bool = False
     start: int = 0
     whole: int | None = None
-    layer: int | None = None
+    at: tuple[int, ...] = ()
 
     def own(self, shape: tuple[int, ...]) -> tuple[int, ...]:
-        """What lies here of an array of this shape: all of it, or a layer."""
-        return shape if self.layer is None else shape[1:]
+        """What lies here of an array of this shape: all of it, a layer, or an expert."""
+        return shape[len(self.at) :]
 
     def shape_in_file(self, shape: tuple[int, ...]) -> tuple[int, ...]:
         """The whole tensor's shape, where `own` gives `shape`."""
@@ -44,8 +46,8 @@ class Layout(NamedTuple):
     """How a family's tensors are named.
 
     Attributes:
-        modules: from ours to theirs, # for the number of a layer. Theirs may end in "[i/n]": then
-            ours is the i-th, from 0, of n pieces of its outputs.
+        modules: from ours to theirs, # for the number of a layer, @ for that of an expert. Theirs
+            may end in "[i/n]": then ours is the i-th, from 0, of n pieces of its outputs.
         transposed: whether kernels lie (outputs, inputs), ours being (inputs, outputs).
         prefix: before all their names in some files, not in others.
         table: the embedding's tensor, which a tied head may repeat.
@@ -99,6 +101,16 @@ _PHI3 = _ROTARY._replace(
     }
 )
 
+_QWEN3_MOE = _ROTARY._replace(
+    modules=_ROTARY.modules
+    | {
+        "layers.#.mlp.router": "model.layers.#.mlp.gate",
+        "layers.#.mlp.experts.gate": "model.layers.#.mlp.experts.@.gate_proj",
+        "layers.#.mlp.experts.up": "model.layers.#.mlp.experts.@.up_proj",
+        "layers.#.mlp.experts.down": "model.layers.#.mlp.experts.@.down_proj",
+    }
+)
+
 _GPT2 = Layout(
     modules={
         "embed": "wte",
@@ -128,6 +140,7 @@ LAYOUTS = {
     "mistral": _ROTARY,
     "qwen2": _ROTARY,
     "qwen3": _ROTARY,
+    "qwen3_moe": _QWEN3_MOE,
     "ministral": _ROTARY,
     "smollm3": _ROTARY,
     "olmo2": _OLMO,
@@ -142,7 +155,8 @@ LAYOUTS = {
 def places(layout: Layout, shapes: Params, names: Collection[str] | None = None) -> Places:
     """The places of every array of `shapes`, by its path, joined by dots.
 
-    An array of all layers lies in as many places, any other in one.
+    An array of all layers lies in as many places, of all their experts in one for each, any other
+    in one.
 
     Args:
         names: all tensors that there are, which tell whether they have the prefix; None: they do.
@@ -156,24 +170,32 @@ def places(layout: Layout, shapes: Params, names: Collection[str] | None = None)
         module, kind = path.rsplit(".", 1)
         number = re.search(r"\d+", module)
         numbered = re.sub(r"\d+", "#", module)
-        layers: list[int | None] = [None]
+        stack: tuple[int, ...] = ()
         if module.startswith("layers.") and not number:
-            numbered, layers = module.replace("layers.", "layers.#."), [*range(leaf.shape[0])]
+            numbered = module.replace("layers.", "layers.#.")
+            stack = leaf.shape[: 1 + ("@" in layout.modules[numbered])]
         piece = re.fullmatch(r"(.+?)(?:\[(\d)/(\d)\])?", layout.modules[numbered])
         assert piece is not None  # any name matches
         name = f"{prefix}{piece[1]}.{'bias' if kind == 'bias' else 'weight'}"
         start, whole = pieces.get(path, (0, None))
         found[path] = tuple(
             Place(
-                name.replace("#", number[0] if number else str(layer)),
+                _numbered(name, number[0] if number else "", *at),
                 layout.transposed and kind == "kernel",
                 start,
                 whole,
-                layer,
+                at,
             )
-            for layer in layers
+            for at in itertools.product(*map(range, stack))
         )
     return found
+
+
+def _numbered(name: str, number: str, *at: int) -> str:
+    """A name with the numbers of a layer, which the array's own name may hold, and an expert."""
+    for mark, one in zip("#@", at or (number,), strict=False):
+        name = name.replace(mark, str(one))
+    return name
 
 
 def _pieces(layout: Layout, sizes: Mapping[str, int]) -> dict[str, tuple[int, int]]:

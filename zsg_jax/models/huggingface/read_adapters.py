@@ -95,7 +95,7 @@ def add_adapters(params: Params, model: ModelConfig, folder: Path) -> Params:
         shape = layers[0].own(flat[path].shape)
         sums = [_sum(tensors, place, shape, config, folder) for place in layers]
         if any(one.any() for one in sums):
-            whole = sums[0] if layers[0].layer is None else np.stack(sums)
+            whole = np.stack(sums).reshape(flat[path].shape)
             kernel = np.asarray(jax.device_get(flat[path]), np.float32) + whole
             flat[path] = jax.device_put(kernel.astype(flat[path].dtype), flat[path].sharding)
     used = {

@@ -184,10 +184,8 @@ class ConfigReader:
         make, names = _SCALINGS[kind]
         for name in names:
             check(name in rope, f"{self.path}: {key}.{name} is missing; fetch the file again")
-        try:
-            return make(**{ours: rope.pop(theirs) for theirs, ours in names.items()})
-        except UserError as error:
-            raise UserError(f"{self.path}: {error}") from None
+        values = {ours: rope.pop(theirs) for theirs, ours in names.items()}
+        return self.build_part(make, **values)
 
     def _fill_yarn(self, key: str, rope: dict[str, Any]) -> None:
         """Puts what transformers takes for what is left out into a YaRN's parameters."""
@@ -222,6 +220,10 @@ class ConfigReader:
         for key, value in self.values.items():
             if value is not None and not key.startswith(_HARMLESS_BEGINNINGS):
                 self.refuse_key(key, value)
+        return self.build_part(make, **values)
+
+    def build_part(self, make: Callable[..., Any], **values: Any) -> Any:
+        """Makes the config, or a part of it, naming the file if it objects."""
         try:
             return make(**values)
         except UserError as error:

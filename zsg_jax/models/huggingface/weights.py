@@ -166,14 +166,15 @@ class Weights:
             target = targets[path]
             shape, sharding = target.shape, target.sharding or one
             read = self._reader(place, self._shapes[path].shape, target)
-            if place.layer is None:
+            if not place.at:
                 loaded[path] = jax.make_array_from_callback(shape, sharding, read)
                 continue
-            layer = jax.make_array_from_callback(shape[1:], _of_a_layer(sharding), read)
+            one_of = _of_one(sharding, len(place.at))
+            part = jax.make_array_from_callback(place.own(shape), one_of, read)
             whole = loaded.pop(path, None)
             if whole is None:
                 whole = jnp.zeros(shape, target.dtype, device=sharding)
-            loaded[path] = _put(sharding)(whole, layer, place.layer)
+            loaded[path] = _put(sharding)(whole, part, place.at)
         return traverse_util.unflatten_dict(loaded, sep=".")
 
     def _reader(
@@ -242,18 +243,18 @@ class Weights:
         return self._opened[1]
 
 
-def _of_a_layer(sharding: Sharding) -> Sharding:
-    """The sharding of a layer of an array of layers."""
+def _of_one(sharding: Sharding, axes: int) -> Sharding:
+    """The sharding of what an array holds at an index of its first axes."""
     if not isinstance(sharding, NamedSharding):
         return sharding
-    return NamedSharding(sharding.mesh, PartitionSpec(*sharding.spec[1:]))
+    return NamedSharding(sharding.mesh, PartitionSpec(*sharding.spec[axes:]))
 
 
 @cache
-def _put(sharding: Sharding) -> Callable[[jax.Array, jax.Array, int], jax.Array]:
-    """Writes a layer into its place, in the memory that the whole has."""
+def _put(sharding: Sharding) -> Callable[[jax.Array, jax.Array, tuple[int, ...]], jax.Array]:
+    """Writes a layer, or an expert, into its place, in the memory that the whole has."""
 
-    def put(whole: jax.Array, layer: jax.Array, place: int) -> jax.Array:
-        return jax.lax.dynamic_update_index_in_dim(whole, layer, place, axis=0)
+    def put(whole: jax.Array, part: jax.Array, at: tuple[int, ...]) -> jax.Array:
+        return whole.at[at].set(part)
 
     return jax.jit(put, donate_argnums=0, out_shardings=sharding)

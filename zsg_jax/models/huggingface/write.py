@@ -145,7 +145,7 @@ def _tensor(name: str, pieces: list[_Piece], arrays: dict[str, Any], dtype: np.d
     parts = []
     for path, place, shape in sorted(pieces, key=lambda piece: piece.place.start):
         array = np.asarray(arrays[path])
-        array = array if place.layer is None else array[place.layer]
+        array = array[place.at]
         array = array[tuple(slice(size) for size in shape)]
         parts.append(array)
     whole = parts[0] if len(parts) == 1 else np.concatenate(parts, axis=-1)

@@ -1,6 +1,6 @@
 """How fast TMTA and what it rests on are, each against its peer in the same run.
 
-    python benchmarks/arrangement.py small empty disk huge embedding gpu
+    python benchmarks/arrangement.py small empty disk huge embedding encoders gpu
 
 prints a table for each case named. Embeddings are made up by a fixed seed and written to a
 temporary folder, removed at the end: `huge` and `gpu` need 10 GB there (TMPDIR names another one).
@@ -17,10 +17,15 @@ from functools import partial
 from pathlib import Path
 
 import made_up
+import numpy as np
+from encoders import SHAPES
 from measuring import Measured, child, table, tell, verdict
 
 from zsg_jax.arrangement.turns import first_length
 from zsg_jax.runtime.errors import UserError
+
+ENCODERS = Path(__file__).with_name("encoders.py")
+NO_ASSETS = "skipped, ZSG_JAX_ASSETS names no folder with models/ and data/"
 
 
 @dataclasses.dataclass
@@ -135,19 +140,46 @@ def huge(folder: Path, sizes: Sizes) -> list[str]:
 
 def embedding(folder: Path, sizes: Sizes) -> list[str]:
     """Real P3 rows through MiniLM on the CPU: against sentence-transformers, same weights."""
-    assets = os.environ.get("ZSG_JAX_ASSETS")
-    if not assets or not (Path(assets) / "models" / "all-MiniLM-L6-v2").is_dir():
-        return ["embedding: skipped, ZSG_JAX_ASSETS names no folder with models/ and data/"]
-    work = {"assets": assets, "rows": sizes.rows, "runs": sizes.runs}
-    ours = child("SentenceEncoder", "sentences", **work, ours=True)
-    peer = child("sentence-transformers", "sentences", **work, ours=False)
-    apart = max(abs(a - b) for a, b in zip(ours.result["first"], peer.result["first"], strict=True))
+    assets = _assets()
+    if assets is None:
+        return [NO_ASSETS]
+    model = assets / "models" / "all-MiniLM-L6-v2"
+    return _embedding(f"embedding, {model.name}", model, assets, sizes)
+
+
+def encoders(folder: Path, sizes: Sizes) -> list[str]:
+    """The same, through random weights in the shapes of a BERT, a ModernBERT and a Qwen 3."""
+    assets, lines = _assets(), []
+    if assets is None:
+        return [NO_ASSETS]
+    for kind, (shape, _, _) in SHAPES.items():
+        made = folder / kind
+        child(f"making {shape}", "make", ENCODERS, kind=kind, folder=str(made), assets=str(assets))
+        lines += _embedding(f"{kind}: as {shape}", made, assets, sizes)
+    return lines
+
+
+def _assets() -> Path | None:
+    assets = Path(os.environ.get("ZSG_JAX_ASSETS", "/nonexistent"))
+    return assets if (assets / "models" / "all-MiniLM-L6-v2").is_dir() else None
+
+
+def _embedding(title: str, model: Path, assets: Path, sizes: Sizes) -> list[str]:
+    """A table of one encoder."""
+    work = {"folder": str(model), "assets": str(assets), "rows": sizes.rows, "runs": sizes.runs}
+    ours = child("SentenceEncoder", "sentences", ENCODERS, **work, ours=True)
+    peer = child("sentence-transformers", "sentences", ENCODERS, **work, ours=False)
+    apart = np.abs(np.subtract(ours.result["some"], peer.result["some"])).max()
     if apart > 1e-5:
-        raise UserError(f"embedding: the two are {apart:g} apart, so they compute different things")
-    head = f"embedding: {ours.result['rows']:,} rows of P3, D=384, median of {sizes.runs}"
+        raise UserError(f"{title}: the two are {apart:g} apart, so they compute different things")
+    rows = ours.result["rows"]
+    rates = [f"{rows / one.seconds:.1f}" for one in (ours, peer)]
+    firsts = [f"{one.result['first']:.1f}" for one in (ours, peer)]
     return [
-        table(head, ours, [peer]),
-        verdict("its seconds / ours", peer.seconds / ours.seconds, 1.0, at_most=False),
+        table(f"{title}: {rows:,} rows of P3, median of {sizes.runs}", ours, [peer]),
+        f"examples/s {rates[0]} and {rates[1]}; the first run, which compiles, {firsts[0]} s and "
+        f"{firsts[1]} s",
+        verdict("its seconds / ours", peer.seconds / ours.seconds, 1.2, at_most=False),
     ]
 
 
@@ -179,6 +211,7 @@ CASES: dict[str, tuple[Callable[[Path, Sizes], list[str]], Sizes]] = {
     "disk": (disk, Sizes(1_340_000, 1_125)),
     "huge": (huge, Sizes(10_000_000, 1_000, runs=1, dtype="bfloat16")),
     "embedding": (embedding, Sizes(2_000, 0)),
+    "encoders": (encoders, Sizes(400, 0, runs=2)),
     "gpu": (gpu, Sizes(10_000_000, 10_000, runs=1, dtype="bfloat16")),
 }
 

@@ -1,6 +1,5 @@
 """What is measured: each function here runs alone in a process, started by `measuring.child`."""
 
-import gzip
 import hashlib
 import json
 import os
@@ -107,24 +106,6 @@ def matmul(train: str, test: str, in_memory: bool, runs: int) -> tuple:
         before.block_until_ready()
 
     return timed(run, runs)[0], {}
-
-
-def sentences(assets: str, rows: int, ours: bool, runs: int) -> tuple:
-    """Embeds P3's first rows with all-MiniLM-L6-v2, reading the model not counted."""
-    model = Path(assets) / "models" / "all-MiniLM-L6-v2"
-    with gzip.open(Path(assets) / "data" / "p3" / "train.jsonl.gz", "rt") as file:
-        turns = [json.loads(line)["messages"] for line, _ in zip(file, range(rows), strict=False)]
-    texts = [" ".join(turn["content"] for turn in both) for both in turns]
-    if ours:
-        from zsg_jax.similarity.encoders.sentence import SentenceEncoder
-
-        encode = SentenceEncoder(model).encode
-    else:
-        from sentence_transformers import SentenceTransformer
-
-        encode = SentenceTransformer(str(model), device="cpu").encode
-    seconds, found = timed(lambda: encode(texts), runs)
-    return seconds, {"rows": len(texts), "first": [float(x) for x in found[0][:4]]}
 
 
 def torch_search(train: str, test: str, k: int, dtype: str, runs: int) -> tuple:

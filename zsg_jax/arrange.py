@@ -18,7 +18,7 @@ def _parser() -> command_line.Parser:
     parser = command_line.Parser(
         "arrange",
         "Arranges training rows by their similarity to test rows and writes them in that order, "
-        "for any trainer. Nothing is downloaded.",
+        "for any trainer. Nothing is downloaded but what hub: names.",
         "--train train.jsonl --test test.jsonl --method tmta-nft --output arranged --explain",
         ArrangeOptions,
     )
@@ -41,7 +41,8 @@ def _parser() -> command_line.Parser:
         metavar="N",
     )
     add("--seed", "for methods that shuffle, and for --report-split", type=int, metavar="K")
-    add("--encoder", "hashing, or the folder of a sentence encoder", metavar="NAME")
+    text = "hashing, or the folder of a sentence encoder, on disk or as hub:OWNER/NAME[@REVISION]"
+    add("--encoder", text, metavar="NAME")
     text = "what of a row is embedded: both, prompt, answer, or a Jinja file that gets messages"
     add("--text", text, metavar="WHAT")
     text = "before every {} row, as some encoders ask: a text, or name:NAME of the encoder's own"

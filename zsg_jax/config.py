@@ -122,7 +122,8 @@ def default_config() -> ConfigDict:
     rewrites.seed = 0
 
     config.similarity = similarity = ConfigDict()
-    # "hashing" (hashed n-grams, nothing to download) or the folder of a sentence encoder.
+    # "hashing" (hashed n-grams, nothing to download), or the folder of a sentence encoder, on disk
+    # or as hub:OWNER/NAME[@REVISION].
     similarity.encoder = "hashing"
     # What of an example is embedded: "both", its prompt, a space and its answer, as in the study;
     # "prompt"; "answer"; or a Jinja file, which gets `messages` as a chat template does.

@@ -14,8 +14,9 @@ from safetensors.numpy import load_file, save_file
 from zsg_jax.data.tokenize.tokenizer import train_bpe
 from zsg_jax.runtime.errors import UserError
 from zsg_jax.workdir import hub
-from zsg_jax.workflows import evaluate, study
+from zsg_jax.workflows import arrange, evaluate, study
 from zsg_jax.workflows import export as exporting
+from zsg_jax.workflows.arrange_options import ArrangeOptions
 from zsg_jax.workflows.evaluate_options import EvaluateOptions
 
 RUN = "tmta-nft-seed0"
@@ -162,6 +163,71 @@ def test_a_reward_model_is_taken_by_name_in_a_study_and_alone(
     assert fake.asked == [None, None]
     for name in ("reward", "reward_by_task"):
         assert alone[name] == of_run[name] == again[name]
+
+
+def make_encoder(folder):
+    """The Llama in a folder as an encoder in the layout of sentence-transformers."""
+    weights = folder / "model.safetensors"
+    norms = {f"model.layers.0.self_attn.{one}_norm.weight": np.ones(8, np.float32) for one in "qk"}
+    save_file(load_file(weights) | norms, weights)
+    config = json.loads((folder / "config.json").read_text())
+    config |= {"model_type": "qwen3", "num_key_value_heads": 2, "head_dim": 8}
+    (folder / "config.json").write_text(json.dumps(config))
+    paths = {"Transformer": "", "Pooling": "1_Pooling", "Dense": "2_Dense", "Normalize": "3_N"}
+    modules = [
+        {"type": f"sentence_transformers.models.{kind}", "path": path}
+        for kind, path in paths.items()
+    ]
+    (folder / "modules.json").write_text(json.dumps(modules))
+    for name, values in {
+        "1_Pooling": {"pooling_mode": "lasttoken", "embedding_dimension": 16},
+        "2_Dense": {"in_features": 16, "out_features": 5, "bias": False},
+    }.items():
+        (folder / name).mkdir()
+        (folder / name / "config.json").write_text(json.dumps(values))
+    kernel = np.random.default_rng(0).normal(size=(5, 16)).astype(np.float32)
+    save_file({"linear.weight": kernel}, folder / "2_Dense" / "model.safetensors")
+    for name in ("onnx/model.onnx", "openvino/config.json", "2_Dense/pytorch_model.bin"):
+        (folder / name).parent.mkdir(exist_ok=True)
+        (folder / name).write_bytes(b"not to be fetched")
+
+
+def test_an_encoder_is_taken_by_name_with_its_modules(fake, tmp_path):
+    make_encoder(fake.repository)
+    for side, words in (("train", ("one", "two", "three", "two words")), ("test", ("two",))):
+        lines = (json.dumps({"prompt": one, "completion": one}) + "\n" for one in words)
+        (tmp_path / f"{side}.jsonl").write_text("".join(lines))
+    sides = {side: str(tmp_path / f"{side}.jsonl") for side in ("train", "test")}
+
+    def order(encoder, output):
+        arrange.run(ArrangeOptions(**sides, output=tmp_path / output, encoder=encoder))
+        facts = json.loads((tmp_path / output / "arrangement.json").read_text())["provenance"]
+        return np.load(tmp_path / output / "order.npy").tolist(), facts
+
+    by_name, facts = order(NAME, "named")
+    assert facts["encoder"] == "owner/tiny"
+    (kept,) = fake.cache.iterdir()
+    names = {str(path.relative_to(kept)) for path in kept.rglob("*") if path.is_file()}
+    assert names == {
+        "1_Pooling/config.json",
+        "2_Dense/config.json",
+        "2_Dense/model.safetensors",
+        "config.json",
+        "model.safetensors",
+        "modules.json",
+        "tokenizer.json",
+        "tokenizer_config.json",
+    }
+    by_folder, alone = order(str(fake.repository), "alone")
+    assert by_name == by_folder
+    assert facts["encoder_digest"] == alone["encoder_digest"]
+
+    # Embeddings that are kept keep to their commit, without asking.
+    fake.commit, fake.online = "b" * 40, False
+    assert order(NAME, "named")[0] == by_name
+    assert fake.asked == [None]
+    with pytest.raises(UserError, match=r"is not in the cache and the hub cannot be reached"):
+        order(NAME, "other")
 
 
 def refusal(kind):

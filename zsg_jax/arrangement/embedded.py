@@ -22,6 +22,7 @@ from zsg_jax.similarity.embeddings import (
 from zsg_jax.similarity.encoders.cache import CachedEncoder
 from zsg_jax.similarity.encoders.embed import embed
 from zsg_jax.similarity.encoders.registry import choose_encoder, prompt_text
+from zsg_jax.workdir import hub
 
 
 @dataclass(frozen=True)
@@ -85,23 +86,28 @@ def embed_pair(
     cache: str | Path | None = None,
     train_indices: np.ndarray | None = None,
     test_indices: np.ndarray | None = None,
+    home: Path | None = None,
 ) -> EmbeddedPair:
     """Embeds both datasets.
 
     Args:
         train, test: N and T examples.
-        encoder: as `choose_encoder` takes it.
+        encoder: as `choose_encoder` takes it, or a name of the hub.
         folder: keeps the embeddings, so that they are made once.
         embedded: what of an example is; None: prompt and answer, as the encoder asks.
         dtype: in which they are kept.
         cache: a folder that studies share, from which texts that are known have their embeddings.
         train_indices, test_indices: of the examples among all that were read; None: they are all.
+        home: keeps the commit that a name of the hub stands for; None: `folder` does.
 
     Raises:
         UserError: an encoder that is none or fails, a prompt that it does not have, or a text that
             cannot be made.
     """
-    chosen, what = choose_encoder(encoder), embedded or Embedded()
+    what, home = embedded or Embedded(), home or folder
+    hub.fetch(home, encoders=[encoder])
+    called = encoder.removeprefix(hub.HUB) if hub.is_name(encoder) else ""
+    chosen = choose_encoder(hub.folder(encoder, home), called)
     if cache:
         chosen = CachedEncoder(chosen, cache)
     view = choose_view(what.text)

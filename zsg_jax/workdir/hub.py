@@ -19,8 +19,10 @@ from zsg_jax.workdir import claims
 
 _MODEL = ("config.json", "generation_config.json", "*.safetensors", "*.safetensors.index.json")
 _ADAPTERS = ("adapter_config.json", "adapter_model.safetensors")
-# Where some hold the same weights again, as their owner's own program reads them.
-_COPIES = ["*/*", "consolidated*"]
+_ENCODERS = ("*.json", "*.safetensors", "chat_template.jinja")
+# Where some hold the same weights again, as their owner's own program or another runtime reads
+# them. Folders with a number are modules of a sentence encoder, as 1_Pooling.
+_COPIES = ["[!0-9]*/*", "consolidated*"]
 
 
 def is_name(given: str) -> bool:
@@ -34,20 +36,22 @@ def fetch(
     models: Iterable[str] = (),
     tokenizers: Iterable[str] = (),
     adapters: Iterable[str] = (),
+    encoders: Iterable[str] = (),
 ) -> None:
     """Fetches those that are names of the hub, unless `workdir` knows their commit.
 
     Args:
         workdir: its hub.json then holds the commit and the files of each.
-        models, tokenizers, adapters: names and folders of which these files are read; a name may
-            be of several.
+        models, tokenizers, adapters, encoders: names and folders of which these files are read; a
+            name may be of several.
 
     Raises:
         UserError: a name is none, or huggingface_hub is not installed, cannot reach the hub, or is
             not given the folder.
     """
     wanted: dict[str, list[str]] = {}
-    for names, files in ((models, _MODEL), (tokenizers, FILES), (adapters, _ADAPTERS)):
+    kinds = (models, _MODEL), (tokenizers, FILES), (adapters, _ADAPTERS), (encoders, _ENCODERS)
+    for names, files in kinds:
         for name in dict.fromkeys(filter(is_name, names)):
             wanted.setdefault(name, []).extend(files)
     known = read_json(workdir / claims.HUB) or {}

@@ -159,8 +159,8 @@ def arrange_data(
             Datasets of `datasets`; or both (N, D) and (T, D) float arrays of embeddings.
         method, budget, seed, distance, w_min, w_avg, drop_leaks, data_format, data_fields,
             max_row_bytes, cache: as the flags of the command, of the same names.
-        encoder: "hashing", the folder of a sentence encoder, or any object whose
-            `encode(list of N texts)` gives an (N, D) array, as a SentenceTransformer.
+        encoder: "hashing", the folder of a sentence encoder, on disk or as "hub:OWNER/NAME", or any
+            object whose `encode(list of N texts)` gives an (N, D) array, as a SentenceTransformer.
 
     Returns:
         The order, with ways to use and to read it.

@@ -130,7 +130,9 @@ def _compute(config: ConfigDict, location: Workdir) -> None:
     model, tokenizer, texts = config.model.init_from, config.tokenizer, config.evaluation.texts
     tokenizers = (tokenizer, texts.reward_model, texts.rouge_tokenizer)
     models = (model, texts.reward_model)
-    once("hub", partial(hub.fetch, workdir, models=models, tokenizers=tokenizers))
+    encoders = (config.similarity.encoder,)
+    fetch = partial(hub.fetch, models=models, tokenizers=tokenizers, encoders=encoders)
+    once("hub", partial(fetch, workdir))
     config = with_folders(config, workdir)
     with ExitStack() as stack:
         reading, pool = open_pool(config, workdir, stack)
@@ -233,6 +235,7 @@ def _arrangements(
         cache=config.similarity.cache,
         train_indices=pool.usable,
         test_indices=pool.answered,
+        home=workdir,
     )
     options = make.MethodOptions(
         tuple(missing),

@@ -153,6 +153,29 @@ def qwen3():
     return transformers.Qwen3Model(config), tokenizer, "lasttoken"
 
 
+def gemma3():
+    tokenizer = closed(
+        byte_level("<pad>", "<eos>", "<bos>"), "<bos> $A <eos>", a="<pad>", b="<eos>", c="<bos>"
+    )
+    config = transformers.Gemma3TextConfig(
+        vocab_size=len(tokenizer),
+        **{**BERT_LIKE, "num_hidden_layers": 2},
+        num_key_value_heads=1,
+        head_dim=8,
+        max_position_embeddings=96,
+        sliding_window=22,
+        layer_types=["sliding_attention", "full_attention"],
+        rope_parameters={
+            "full_attention": {"rope_type": "default", "rope_theta": 5000.0},
+            "sliding_attention": {"rope_type": "default", "rope_theta": 100.0},
+        },
+        query_pre_attn_scalar=5,
+        use_bidirectional_attention=True,
+        pad_token_id=0,
+    )
+    return transformers.Gemma3TextModel(config), tokenizer, "mean"
+
+
 def randomize(model):
     """Weights that no part can be left out of: biases and norms start at 0 and 1, which hides."""
     torch.manual_seed(0)
@@ -190,7 +213,7 @@ def write(folder, make):
 
 @pytest.mark.parametrize(
     "make",
-    [bert, distilbert, mpnet, roberta, xlm_roberta, modernbert, qwen3],
+    [bert, distilbert, mpnet, roberta, xlm_roberta, modernbert, qwen3, gemma3],
     ids=lambda make: make.__name__,
 )
 def test_a_family_equals_sentence_transformers_in_any_company(tmp_path, make):
@@ -208,6 +231,30 @@ def test_a_family_equals_sentence_transformers_in_any_company(tmp_path, make):
     assert found.std(axis=0).max() > 0.01
     some = np.random.default_rng(0).permutation(len(told))[:50]
     assert (encoder.encode([told[i] for i in some]) == found[some]).all()
+
+
+def test_what_embedding_gemma_consists_of_is_read_as_the_library_saves_it(tmp_path):
+    parts = pytest.importorskip("sentence_transformers.models")
+    plain = torch.nn.Identity()
+    prompts = {"query": "task: search result | query: ", "document": "title: none | text: "}
+    theirs = library.SentenceTransformer(
+        modules=[
+            parts.Transformer(str(write(tmp_path / "plain", gemma3))),
+            parts.Pooling(16, "mean"),
+            parts.Dense(16, 48, bias=False, activation_function=plain),
+            parts.Dense(48, 12, bias=False, activation_function=plain),
+            parts.Normalize(),
+        ],
+        prompts=prompts,
+        device="cpu",
+    )
+    theirs.save_pretrained(str(tmp_path / "whole"))
+    encoder = SentenceEncoder(tmp_path / "whole")
+    assert encoder.prompts["query"] == prompts["query"]
+    told = texts()[:4]
+    for name, prompt in prompts.items():
+        expected = theirs.encode(told, prompt_name=name, show_progress_bar=False)
+        np.testing.assert_allclose(encoder.encode([prompt + t for t in told]), expected, atol=2e-5)
 
 
 def test_distances_fall_into_the_buckets_of_transformers():
@@ -247,7 +294,12 @@ def test_a_bare_decoder_is_read_at_its_last_token_unless_it_chats(tmp_path):
             {"rope_parameters": {"full_attention": {"rope_type": "yarn"}}},
             "rope_type is 'yarn'",
         ),
-        (qwen3, {"model_type": "gemma3_text"}, "model_type is 'gemma3_text', but only 'bert'"),
+        (qwen3, {"model_type": "gemma2"}, "model_type is 'gemma2', but only 'bert'"),
+        (
+            gemma3,
+            {"use_bidirectional_attention": "vision"},
+            "use_bidirectional_attention is 'vision'",
+        ),
     ],
     ids=lambda value: getattr(value, "__name__", None),
 )

@@ -38,9 +38,14 @@ class Encoder(Protocol):
         """(n, dimension) float32 of length one, each a function of its own text."""
 
 
-def choose_encoder(name: str) -> Encoder:
-    """The encoder called `name` in `ENCODERS`, or else the sentence encoder in that folder."""
-    return ENCODERS[name]() if name in ENCODERS else _sentence(name)
+def choose_encoder(name: str, called: str = "") -> Encoder:
+    """The encoder called `name` in `ENCODERS`, or else the sentence encoder in that folder.
+
+    Args:
+        name: a key of `ENCODERS`, or a folder.
+        called: what reports are to call it; "" for the folder's own name.
+    """
+    return ENCODERS[name]() if name in ENCODERS else _sentence(name, called)
 
 
 def prompt_text(encoder: Encoder, asked: str | None, flag: str) -> str:
@@ -79,11 +84,12 @@ def _hashing() -> Encoder:
     return HashingEncoder()
 
 
-def _sentence(folder: str) -> Encoder:
+def _sentence(folder: str, called: str) -> Encoder:
     from zsg_jax.similarity.encoders.sentence import SentenceEncoder
 
     # Each process embeds a share of its own, so the devices of others would wait for ever.
-    return SentenceEncoder(folder, mesh=Mesh(np.asarray(jax.local_devices()), ("rows",)))
+    mesh = Mesh(np.asarray(jax.local_devices()), ("rows",))
+    return SentenceEncoder(folder, mesh=mesh, called=called)
 
 
 ENCODERS: dict[str, Callable[[], Encoder]] = {"hashing": _hashing}

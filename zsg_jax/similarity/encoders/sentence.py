@@ -41,7 +41,7 @@ class SentenceEncoder:
     """A transformer, pooling and what follows it, read from a folder; nothing is downloaded.
 
     Attributes:
-        name: the folder's name.
+        name: the folder's name, or another that was given.
         dimension: D, the length of an embedding.
         fingerprint: SHA-256 over everything that decides an embedding: weights, config,
             tokenizer, token limit, pooling and this module's version; not the machine: another
@@ -54,16 +54,17 @@ class SentenceEncoder:
         UserError: a file is missing or damaged, or asks for what is not computed here.
     """
 
-    def __init__(self, folder: str | Path, *, mesh: Mesh | None = None) -> None:
+    def __init__(self, folder: str | Path, *, mesh: Mesh | None = None, called: str = "") -> None:
         """Reads the model.
 
         Args:
             folder: in the layout of sentence-transformers, or a bare BERT in Hugging Face's.
             mesh: its devices share every batch; without one, the first device does it all. An
                 embedding is the same bit for bit on either if the devices are of one kind.
+            called: its name; "" for the folder's.
         """
         folder = Path(folder)
-        self.name = folder.resolve().name
+        self.name = called or folder.resolve().name
         recipe = read_recipe(folder)
         self.prompts, self.default_prompt = recipe.prompts, recipe.default_prompt
         config = huggingface.read_encoder_config(recipe.transformer)

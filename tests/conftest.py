@@ -36,6 +36,44 @@ from zsg_jax.config import default_config  # noqa: E402, before jax reads the en
 from zsg_jax.training.metrics import CLOCKS  # noqa: E402
 
 
+SKIPPED = "zsg_jax/skipped"
+
+
+def pytest_addoption(parser):
+    parser.addoption("--skipped", action="store_true", help="only what the last run skipped")
+
+
+def pytest_configure(config):
+    if not hasattr(config, "workerinput") and not config.getoption("--skipped"):
+        config.pluginmanager.register(Skipped(config))
+
+
+class Skipped:
+    """Keeps which tests were skipped, so that they alone can be run where more is installed."""
+
+    def __init__(self, config):
+        self._config, self._found = config, []
+
+    def pytest_runtest_logreport(self, report):
+        if report.skipped:
+            self._found.append(report.nodeid)
+
+    def pytest_collectreport(self, report):
+        if report.skipped:  # a whole file
+            self._found.append(report.nodeid)
+
+    def pytest_sessionfinish(self):
+        self._config.cache.set(SKIPPED, sorted(set(self._found)))
+
+
+def pytest_collection_modifyitems(config, items):
+    if config.getoption("--skipped"):
+        known = set(config.cache.get(SKIPPED, []))
+        kept = [one for one in items if {one.nodeid, one.nodeid.split("::")[0]} & known]
+        config.hook.pytest_deselected(items=[one for one in items if one not in kept])
+        items[:] = kept
+
+
 @pytest.fixture(scope="session")
 def free_port():
     """Gives a port of loopback at which nobody listens."""

@@ -35,7 +35,6 @@ if os.environ["JAX_DISABLE_MOST_OPTIMIZATIONS"] == "1" and version("jaxlib").sta
 from zsg_jax.config import default_config  # noqa: E402, before jax reads the environment
 from zsg_jax.training.metrics import CLOCKS  # noqa: E402
 
-
 SKIPPED = "zsg_jax/skipped"
 
 

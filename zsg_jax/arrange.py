@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from zsg_jax.arrangement.methods import NAMES
+from zsg_jax.arrangement.reorderings import SUFFIXES
 from zsg_jax.data.export import FORMATS
 from zsg_jax.data.schemas.registry import AUTO, SCHEMAS
 from zsg_jax.runtime import cli as command_line
@@ -33,7 +34,8 @@ def _parser() -> command_line.Parser:
     add("--test", f"test rows to arrange toward: {source}", metavar="FILE", required=True)
     add("--output", "folder to write to", metavar="DIR", required=True)
     names = f"{', '.join(NAMES[:-1])} or {NAMES[-1]}"
-    add("--method", f"{names}; NAME@SEED for those that shuffle", metavar="NAME")
+    again = ", ".join(SUFFIXES)
+    add("--method", f"{names}; NAME@SEED for those that shuffle; and {again}", metavar="NAME")
     add(
         "--budget",
         "rows wanted, all without it; TMTA keeps its last turn whole",

@@ -1,6 +1,7 @@
 """The arrangements that can be named; all that belongs to one stands in its entry here.
 
-A new method is one more entry of `METHODS`, or of `PATTERNS` if its name holds numbers.
+A new method is one more entry of `METHODS`, or of `PATTERNS` if its name holds numbers; what makes
+another order of any of them, one of `reorderings.REORDERINGS`.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from zsg_jax.arrangement import permutations
+from zsg_jax.arrangement import permutations, reorderings
 from zsg_jax.arrangement.arrangement import Arrangement
 from zsg_jax.arrangement.needs import Needs
 from zsg_jax.arrangement.subsets import halves, of_tasks, polar, turn_range, uniform
@@ -318,6 +319,9 @@ def parse(name: str, seed: int) -> tuple[Method, int]:
 
 
 def _find(plain: str, name: str) -> Method:
+    base, plus, suffix = plain.rpartition("+")
+    if plus:
+        return _reordered(_find(base, name), *reorderings.find(suffix, name))
     meant = [pattern for pattern in PATTERNS if plain.startswith(pattern.prefix)]
     for pattern in meant:
         if found := pattern.match(plain):
@@ -329,6 +333,13 @@ def _find(plain: str, name: str) -> Method:
             f"{name!r} is unknown; choose from {', '.join(NAMES)}{did_you_mean(plain, NAMES)}"
         )
     return METHODS[plain]
+
+
+def _reordered(method: Method, reordering: reorderings.Reordering, number: int) -> Method:
+    return method._replace(
+        arrange=lambda c, seed: reordering(method.arrange(c, seed), number, seed),
+        shuffles=method.shuffles or reordering.shuffles,
+    )
 
 
 def arrange(name: str, comparison: Comparison, seed: int) -> Arrangement:

@@ -31,6 +31,11 @@ _FORMS = {
     r"diverse-(\d+)": "{0} that stand for the pool",
     r"tasks-(\d+)": "rows of {0} tasks",
 }
+_AGAIN = {
+    "folds": "{0} times over",
+    "zigzag": "{0} times over, to and fro",
+    "window": "every {0} rows shuffled",
+}
 
 
 def plain_name(method: str) -> str:
@@ -39,6 +44,11 @@ def plain_name(method: str) -> str:
     Before the method may stand that of its study, "STUDY: METHOD", and behind it its seed.
     """
     name = method.rpartition(": ")[2].partition("@")[0]
+    base, plus, suffix = name.rpartition("+")
+    if plus:
+        how, _, number = suffix.rpartition("-")
+        told = plain_name(base), _AGAIN.get(how, "").format(number)
+        return ", ".join(told) if all(told) else ""
     if name in _PLAIN:
         return _PLAIN[name]
     by, _, end = name.rpartition("-")

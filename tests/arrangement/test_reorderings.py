@@ -1,0 +1,67 @@
+import itertools
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from zsg_jax.arrangement.comparison import Comparison
+from zsg_jax.arrangement.methods import arrange, needs, parse
+from zsg_jax.report.words import plain_name
+from zsg_jax.runtime.errors import UserError
+
+
+@pytest.fixture(scope="module")
+def comparison():
+    rng = np.random.default_rng(0)
+    train, test = (rng.normal(size=(n, 8)).astype(np.float32) for n in (37, 5))
+    names = ("min-nft", "tmta-rt")
+    return Comparison(train, test, np.arange(37) % 3, budget=30, needs=needs(names))
+
+
+@settings(deadline=None)
+@given(
+    base=st.sampled_from(["min-nft", "tmta-rt", "round-robin"]),
+    how=st.sampled_from(["folds", "zigzag", "window"]),
+    number=st.integers(2, 50),
+    seed=st.integers(0, 3),
+)
+def test_the_same_examples_in_the_order_that_the_name_says(comparison, base, how, number, seed):
+    plain = arrange(base, comparison, seed)
+    found = arrange(f"{base}+{how}-{number}", comparison, seed)
+    turns = dict(zip(plain.order.tolist(), plain.turn.tolist(), strict=True))
+    assert dict(zip(found.order.tolist(), found.turn.tolist(), strict=True)) == turns
+    order = plain.order.tolist()
+    if how == "window":
+        for start in range(0, len(order), number):
+            here = slice(start, start + number)
+            assert sorted(found.order[here]) == sorted(order[here])
+        return
+    parts = [order[first::number] for first in range(number)]
+    if how == "zigzag":
+        parts = [part[::-1] if i % 2 else part for i, part in enumerate(parts)]
+    assert found.order.tolist() == list(itertools.chain(*parts))
+
+
+def test_a_window_is_shuffled_by_its_seed_and_they_follow_one_another(comparison):
+    name = "min-nft+window-10"
+    one, other = (arrange(f"{name}@{seed}", comparison, 0).order.tolist() for seed in (0, 1))
+    assert one != other
+    assert one == arrange(name, comparison, 0).order.tolist()
+    assert one != arrange("min-nft", comparison, 0).order.tolist()
+    both = arrange(f"{name}+folds-2", comparison, 0).order.tolist()
+    assert both == one[::2] + one[1::2]
+
+
+def test_what_stands_behind_a_plus_is_known(comparison):
+    for name in ("min-nft+", "min-nft+fold-2", "min-nft+folds", "min-nft+folds-1", "+folds-2"):
+        with pytest.raises(UserError, match="folds"):
+            parse(name, 0)
+    with pytest.raises(UserError, match="draws nothing"):
+        parse("min-nft+folds-2@1", 0)
+
+
+def test_plain_names():
+    assert plain_name("min-nft+folds-4") == "nearest first, by the nearest test row, 4 times over"
+    assert plain_name("tmta-nft+window-64@2") == "nearest first, every 64 rows shuffled"
+    assert plain_name("nothing+folds-4") == ""

@@ -72,6 +72,16 @@ def turns(every, budget, farthest=False):
     return found
 
 
+def rounds(every, wanted):
+    """Each test row in turn takes the nearest row that is left."""
+    pool, found = list(range(len(every))), []
+    while len(found) < wanted:
+        j = len(found) % len(every[0])
+        found.append(min(pool, key=lambda i, j=j: (every[i][j], i)))
+        pool.remove(found[-1])
+    return found
+
+
 def flat(groups):
     return [row for group in groups for row in group]
 
@@ -135,6 +145,8 @@ def naive(name, every, tasks, budget, seed, **weights):
         return ends(ranked(measures(every, **weights)[0][kind]), end)[:budget]
     low, high = turns(every, budget), turns(every, budget, farthest=True)
     wanted = rows if budget is None else min(budget, rows)
+    if name == "targets":
+        return rounds(every, wanted)
     if name.startswith("tmta-turns-"):
         a, b = map(int, name.split("-")[2:])
         return flat(low[a - 1 : b - 1])

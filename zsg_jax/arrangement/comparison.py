@@ -8,6 +8,7 @@ from zsg_jax.arrangement.arrangement import Arrangement
 from zsg_jax.arrangement.diverse import Neighbourhoods
 from zsg_jax.arrangement.needs import Needs
 from zsg_jax.arrangement.permutations import Tasks, number_tasks
+from zsg_jax.arrangement.rounds import round_robin
 from zsg_jax.arrangement.turns import first_length, tmta
 from zsg_jax.runtime.errors import check
 from zsg_jax.similarity.distances import (
@@ -87,6 +88,18 @@ class Comparison:
     def farthest(self) -> Arrangement:
         """Every test example names its farthest remaining training example: TMTA `max`."""
         return self._turns(farthest=True)
+
+    @cached_property
+    def rounds(self) -> Arrangement:
+        """Every test example in turn takes its nearest remaining training example for itself."""
+        lists = self._scanned.nearest if Needs.NEAREST in self._needs else None
+        return round_robin(
+            self._train,
+            self._test,
+            budget=self.budget,
+            first=None if lists is None else lists[1],
+            search=self._search,
+        )
 
     @cached_property
     def cosines(self) -> RowStatistics:

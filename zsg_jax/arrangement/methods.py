@@ -177,6 +177,8 @@ METHODS: dict[str, Method] = {
         _BOTH,
         shuffles=True,
     ),
+    # Test examples choose one after the other, each for itself.
+    "targets": Method(lambda c, seed: c.rounds, Needs.NEAREST),
     # The pool without regard to the test set.
     "random": Method(
         lambda c, seed: c.within_budget(permutations.random(len(c), seed)), shuffles=True

@@ -92,7 +92,7 @@ def _turns(
     removed = np.zeros(len(train), bool)
     everyone = np.arange(len(test))
     position = np.zeros(len(test), np.int64)
-    left, longest = len(train), _longest(len(test))
+    left, longest = len(train), longest_list(len(test))
     while left:
         if not _advance(lists, position, removed):
             if not given and left <= longest:
@@ -129,7 +129,7 @@ def _advance(lists: np.ndarray, position: np.ndarray, removed: np.ndarray) -> bo
 def first_length(train: int, test: int, budget: int | None) -> int:
     """How long the first lists of `tmta` are for so many examples, unless given."""
     wanted = train if budget is None else min(budget, train)
-    longest = _longest(test)
+    longest = longest_list(test)
     if train <= min(FULL_SORT_ROWS, longest):
         return max(train, 1)
     # A list of 16 times its fair share lasts, unless test examples are much alike. A longer one
@@ -138,5 +138,6 @@ def first_length(train: int, test: int, budget: int | None) -> int:
     return max(1, min(train, longest, 1 << (length - 1).bit_length()))
 
 
-def _longest(test: int) -> int:
+def longest_list(test: int) -> int:
+    """How long the lists of so many test examples may be."""
     return max(64, LIST_ENTRIES // test)

@@ -11,6 +11,7 @@ _PLAIN = {
     "tmta-min-max": "nearest first, then the farthest",
     "tmta-max-min": "farthest first, then the nearest",
     "tmta-random": "near and far rows shuffled",
+    "targets": "each test row's nearest in turn",
     "random": "shuffled, whatever the test rows are",
     "round-robin": "one row of each task in turn",
     "cluster": "task after task",

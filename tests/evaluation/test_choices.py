@@ -108,8 +108,15 @@ def empty(choices):
     return Instance("i", "t", turns, (), choices)
 
 
+# What mixes tokens in another way; the others, whose logits are compared elsewhere, by name.
+MIXING = ("llama", "gpt2", "gemma2", "smollm3", "qwen3_moe")
+
+
 @pytest.mark.references
-@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize(
+    "family",
+    [pytest.param(one, marks=[] if one in MIXING else pytest.mark.slow) for one in FAMILIES],
+)
 def test_log_likelihoods_are_those_of_transformers(family, tmp_path, theirs):
     model, params = make(family)
     write(tmp_path, model, params, source=None)

@@ -60,10 +60,15 @@ def records(workdir):
 
 def _own_mounts():
     """Whether this process may mount what no other one sees."""
-    libc, user = ctypes.CDLL(None, use_errno=True), os.getuid()
-    if libc.unshare(_NEW_USERS | _NEW_MOUNTS):
+    user, group = os.getuid(), os.getgid()
+    if ctypes.CDLL(None).unshare(_NEW_USERS | _NEW_MOUNTS):
         return False
-    Path("/proc/self/uid_map").write_text(f"0 {user} 1")
+    for name, content in (
+        ("setgroups", "deny"),
+        ("uid_map", f"0 {user} 1"),
+        ("gid_map", f"0 {group} 1"),
+    ):
+        Path("/proc/self", name).write_text(content)
     return True
 
 

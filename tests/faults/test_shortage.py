@@ -1,12 +1,14 @@
-"""Short of disk or of open files a study ends by one line, and the same command goes on later."""
+"""Short of disk or of files, or killed at random, a study ends by a line at most, and goes on."""
 
 import json
+import os
 from pathlib import Path
 
 import pytest
 
 from zsg_jax.training.metrics import CLOCKS
 
+KILLS = int(os.environ.get("ZSG_JAX_KILLS", "100"))
 STEPS = ["--config.training.steps=6", "--config.training.checkpoint_every=2"]
 TEXTS = [
     *STEPS,
@@ -14,7 +16,7 @@ TEXTS = [
     "--config.evaluation.metrics=('loss', 'rouge_unicode', 'exact_match_unicode')",
     "--config.evaluation.texts.decoding=study,max_new_tokens=6,samples=2",
     "--config.evaluation.scores_every=2",
-    "--config.training.steps=16",
+    "--config.training.steps=10",
 ]
 
 
@@ -28,7 +30,7 @@ def ask(commands, tmp_path):
         if code == 77:
             pytest.skip("no file system may be mounted here")
         assert code == 0, err
-        return json.loads(out)
+        return json.loads(out.splitlines()[-1])  # before it the commands say where their pages are
 
     return run
 
@@ -58,22 +60,22 @@ def check_all(told, whole, reason):
 
 @pytest.mark.slow
 def test_a_disk_that_is_full_at_any_stage(ask):
-    sizes = [4, 12, 24, 40, 64, 100, 150, 220, 300, 400, 550, 700, 900, 1200, 1600]
+    sizes = [8, 24, 48, 80, 120, 150, 200, 260]
     *told, (first, _, records) = ask("disk", [*sizes, 1 << 16], STEPS)
-    assert first[0] == 0
-    assert check_all(told, numbers(records), "space left") >= 8
+    assert first[0] == 0, first[1]
+    assert check_all(told, numbers(records), "space left") >= 6
 
 
 @pytest.mark.slow
 def test_few_open_files(ask):
-    *told, (first, _, records) = ask("files", [8, 10, 12, 16, 20, 26, 32, 48, 64, 1024], STEPS)
-    assert first[0] == 0
-    assert check_all(told, numbers(records), "ulimit -n") >= 4
+    *told, (first, _, records) = ask("files", [8, 16, 24, 32, 48, 64, 1024], STEPS)
+    assert first[0] == 0, first[1]
+    assert check_all(told, numbers(records), "ulimit -n") >= 3
 
 
 @pytest.mark.slow
 def test_soak(ask):
-    ((code, err), records), *others = ask("soak", 100, TEXTS)
+    ((code, err), records), *others = ask("soak", KILLS, TEXTS)
     assert code == 0, err
     for (code, err), again in others:
         assert code == 0, err

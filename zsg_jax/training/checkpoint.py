@@ -5,6 +5,7 @@ A checkpoint is the folder `STEP/` with `state/` (orbax), `position.json` and, w
 one whose files do not agree with it is damaged. Both are named and stepped over.
 """
 
+import logging
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any
@@ -23,6 +24,14 @@ from zsg_jax.training.checkpoint_files import MANIFEST, Folder, digests, problem
 
 POSITION = "position.json"
 STATE = "state"
+
+
+def _not_raised_too(record: logging.LogRecord) -> bool:
+    """Not what orbax's threads log, a trace each, and raise as well: that is told in a line."""
+    return "orbax" not in record.pathname or "raised an exception" not in str(record.msg)
+
+
+logging.getLogger("absl").addFilter(_not_raised_too)
 
 
 class Checkpoints:

@@ -67,13 +67,6 @@ def test_a_disk_that_is_full_at_any_stage(ask):
 
 
 @pytest.mark.slow
-def test_few_open_files(ask):
-    *told, (first, _, records) = ask("files", [8, 16, 24, 32, 48, 64, 1024], STEPS)
-    assert first[0] == 0, first[1]
-    assert check_all(told, numbers(records), "ulimit -n") >= 3
-
-
-@pytest.mark.slow
 def test_soak(ask):
     ((code, err), records), *others = ask("soak", KILLS, TEXTS)
     assert code == 0, err

@@ -85,6 +85,8 @@ def configs():
         "qwen3": {**ROTARY, "model_type": "qwen3", "tie_word_embeddings": True},
         "qwen3_moe": {**ROTARY, "model_type": "qwen3_moe", "num_hidden_layers": 2}
         | {"num_experts": 12, "num_experts_per_tok": 2, "moe_intermediate_size": 4},
+        "gpt_oss": {**ROTARY, "model_type": "gpt_oss", "sliding_window": 3}
+        | {"num_local_experts": 3, "num_experts_per_tok": 2, "rope_scaling": YARN},
         "ministral": {**ROTARY, "model_type": "ministral", "sliding_window": 3}
         | {"layer_types": LAYERS[:11], "rope_parameters": {**YARN, "rope_theta": 100.0}},
         "smollm3": {**ROTARY, "model_type": "smollm3", "no_rope_layers": [1, 0] * 5 + [1]},
@@ -139,6 +141,17 @@ def _change(shapes, family, layer, sizes):
             del shapes[f"{mlp}.{name}_proj.weight"]
         shapes[f"{attention}.qkv_proj.weight"] = ((heads + 2 * kv) * H, D)
         shapes[f"{mlp}.gate_up_proj.weight"] = (2 * F, D)
+    if family == "gpt_oss":
+        experts = 3
+        for name, width in {"q": heads * H, "k": kv * H, "v": kv * H, "o": D}.items():
+            shapes[f"{attention}.{name}_proj.bias"] = (width,)
+        shapes[f"{attention}.sinks"] = (heads,)
+        shapes |= {f"{mlp}.router.weight": (experts, D), f"{mlp}.router.bias": (experts,)}
+        for name in ("gate", "up", "down"):
+            del shapes[f"{mlp}.{name}_proj.weight"]
+        for name, (inputs, outputs) in {"gate_up": (D, 2 * F), "down": (F, D)}.items():
+            shapes[f"{mlp}.experts.{name}_proj"] = (experts, inputs, outputs)
+            shapes[f"{mlp}.experts.{name}_proj_bias"] = (experts, outputs)
     if family == "qwen3_moe":
         experts, inner = 12, 4
         shapes[f"{mlp}.gate.weight"] = (experts, D)

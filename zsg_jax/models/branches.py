@@ -38,9 +38,9 @@ def mixing(
         v: jax.Array,
         window: int | None,
         memory: Any,
-        softcap: float | None = None,
+        **more: Any,
     ) -> tuple[jax.Array, Any]:
         mask = seen_BxLxL if window is None else seen_BxLxL & (behind_BxLxL < window)
-        return attend_under(q, k, v, mask, softcap=softcap), memory
+        return attend_under(q, k, v, mask, **more), memory
 
     return lambda kernel: mix

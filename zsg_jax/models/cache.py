@@ -76,15 +76,14 @@ def prompt(segment_ids_BxL: jax.Array, kernel: str) -> Mix:
         v: jax.Array,
         window: int | None,
         cache: Cache,
-        softcap: float | None = None,
+        **more: Any,
     ) -> tuple[jax.Array, Cache]:
         def put(kept: jax.Array, new: jax.Array) -> jax.Array:
             start = cache.layer, 0, 0, 0, 0
             new = new[None].astype(kept.dtype)
             return constrain(jax.lax.dynamic_update_slice(kept, new, start), *_PROMPTS)
 
-        segments = segment_ids_BxL
-        out = attend(q, k, v, segments, window=window, kernel=kernel, softcap=softcap)
+        out = attend(q, k, v, segment_ids_BxL, window=window, kernel=kernel, **more)
         return out, Cache(put(cache.k, k), put(cache.v, v), cache.layer + 1)
 
     return mix
@@ -109,6 +108,7 @@ def token(lengths_B: jax.Array, prompt: int, number: jax.Array) -> Mix:
         window: int | None,
         cache: Cache,
         softcap: float | None = None,
+        sinks_KxG: jax.Array | None = None,
     ) -> tuple[jax.Array, Cache]:
         def put(kept: jax.Array, new: jax.Array, axis: int) -> jax.Array:
             start = [prompt + number if i == axis else 0 for i in range(4)]
@@ -119,7 +119,7 @@ def token(lengths_B: jax.Array, prompt: int, number: jax.Array) -> Mix:
         keys = put(cache.k[layer], k.transpose(0, 2, 3, 1), 3)
         values = put(cache.v[layer], v.swapaxes(1, 2), 2)
         seen_BxS = _seen(lengths_B, prompt, number, keys.shape[3], window)
-        out = _look(q, keys, values, seen_BxS, softcap)
+        out = _look(q, keys, values, seen_BxS, softcap, sinks_KxG)
         return out, Cache(_with(cache.k, layer, keys), _with(cache.v, layer, values), layer + 1)
 
     return mix
@@ -148,12 +148,18 @@ def _look(
     v_BxKxSxH: jax.Array,
     seen_BxS: jax.Array,
     softcap: float | None,
+    sinks_KxG: jax.Array | None,
 ) -> jax.Array:
     """Attention of one query a sequence to the places it sees; softmax in float32."""
     q = q_Bx1xKxGxH[:, 0] * q_Bx1xKxGxH.shape[-1] ** -0.5
     k, v = k_BxKxHxS.astype(q.dtype), v_BxKxSxH.astype(q.dtype)
     scores = jnp.einsum("bkgh,bkhs->bkgs", q, k, preferred_element_type=jnp.float32)
     scores = jnp.where(seen_BxS[:, None, None], soften(scores, softcap), UNSEEN)
-    weights = jax.nn.softmax(scores, axis=-1).astype(q.dtype)
+    if sinks_KxG is None:
+        weights = jax.nn.softmax(scores, axis=-1).astype(q.dtype)
+    else:
+        held = jnp.broadcast_to(sinks_KxG.astype(jnp.float32)[..., None], (*scores.shape[:-1], 1))
+        both = jax.nn.softmax(jnp.concatenate([scores, held], axis=-1), axis=-1)
+        weights = both[..., :-1].astype(q.dtype)
     out = jnp.einsum("bkgs,bksh->bkgh", weights, v, preferred_element_type=jnp.float32)
     return out.astype(q.dtype)[:, None]

@@ -43,6 +43,8 @@ class DecoderConfig:
     Attributes:
         family: a key of `families.FAMILIES`, whose names its weights have; computes nothing.
         attention_bias: whether queries, keys and values have biases.
+        output_bias: whether what attention gives has one.
+        sinks: whether each head has a score for a place that holds nothing.
         qk_norm: whether queries and keys are normalized, head by head.
         qk_norm_joint: whether they are normalized all heads together instead.
         pre_norm, post_norm: whether a norm stands before each part of a layer, and after it.
@@ -73,6 +75,8 @@ class DecoderConfig:
     head_dim: int
     max_positions: int
     attention_bias: bool = False
+    output_bias: bool = False
+    sinks: bool = False
     qk_norm: bool = False
     qk_norm_joint: bool = False
     pre_norm: bool = True
@@ -144,6 +148,13 @@ class DecoderConfig:
 Turn = Callable[[jax.Array], jax.Array]
 
 
+class Sinks(nnx.Module):
+    """Of each head the score of a place that holds nothing (arXiv 2309.17453); normal, 0.02."""
+
+    def __init__(self, heads: int, rngs: nnx.Rngs) -> None:
+        self.scale = nnx.Param(0.02 * jax.random.normal(rngs.params(), (heads,)))
+
+
 class Attention(nnx.Module):
     """Causal self-attention with rotary positions and grouped queries."""
 
@@ -152,7 +163,9 @@ class Attention(nnx.Module):
         self.q = linear(c.hidden_size, c.num_heads * c.head_dim, compute, rngs, bias=bias)
         self.k = linear(c.hidden_size, c.num_kv_heads * c.head_dim, compute, rngs, bias=bias)
         self.v = linear(c.hidden_size, c.num_kv_heads * c.head_dim, compute, rngs, bias=bias)
-        self.o = linear(c.num_heads * c.head_dim, c.hidden_size, compute, rngs)
+        self.o = linear(c.num_heads * c.head_dim, c.hidden_size, compute, rngs, bias=c.output_bias)
+        if c.sinks:
+            self.sinks = Sinks(c.num_heads, rngs)
         if c.qk_norm:
             self.q_norm, self.k_norm = c.norm(c.head_dim), c.norm(c.head_dim)
         if c.qk_norm_joint:
@@ -187,6 +200,8 @@ class Attention(nnx.Module):
             more["softcap"] = c.attention_softcap
         if not c.causal:
             more["causal"] = False
+        if c.sinks:
+            more["sinks_KxG"] = self.sinks.scale[...].reshape(K, -1)
         mixed, memory = mix(q, k, v, window, memory, **more)
         return self.o(mixed.reshape(B, L, -1)), memory
 

@@ -6,6 +6,7 @@ shapes: B sequences, L positions, D width, E experts.
 """
 
 from dataclasses import dataclass
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -13,7 +14,7 @@ from flax import nnx
 
 from zsg_jax.models.checks import check_fields
 from zsg_jax.models.layers import ACTIVATIONS, linear
-from zsg_jax.models.placement import Compute
+from zsg_jax.models.placement import Compute, Params
 from zsg_jax.runtime.errors import check
 
 
@@ -25,11 +26,18 @@ class Routing:
         experts: E, those of a layer.
         chosen: those that a token takes.
         normalized: whether the shares of a token's experts add up to 1.
+        bias: whether the router and the experts have biases.
+        limit: of a gate, from above, and of what it lets through, from both sides; None: none. With
+            it an expert is gpt-oss's: (up + 1) · gate · sigmoid(slope · gate).
+        slope: see `limit`.
     """
 
     experts: int
     chosen: int
     normalized: bool = True
+    bias: bool = False
+    limit: float | None = None
+    slope: float = 1.702
 
     def __post_init__(self) -> None:
         check_fields("experts", self)
@@ -39,21 +47,23 @@ class Routing:
         )
 
 
-class Kernels(nnx.Module):
-    """A dense layer without bias of every expert: normal weights with deviation 0.02."""
+class Dense(nnx.Module):
+    """A dense layer of every expert: normal weights with deviation 0.02, a bias of 0 if any."""
 
-    def __init__(self, experts: int, inputs: int, outputs: int, rngs: nnx.Rngs) -> None:
-        shape = experts, inputs, outputs
+    def __init__(self, routing: Routing, inputs: int, outputs: int, rngs: nnx.Rngs) -> None:
+        shape = routing.experts, inputs, outputs
         self.kernel = nnx.Param(0.02 * jax.random.normal(rngs.params(), shape))
+        if routing.bias:
+            self.bias = nnx.Param(jnp.zeros((routing.experts, outputs)))
 
 
 class Experts(nnx.Module):
     """The gated feed-forward layers of all experts."""
 
-    def __init__(self, experts: int, width: int, inner: int, rngs: nnx.Rngs) -> None:
-        self.gate = Kernels(experts, width, inner, rngs)
-        self.up = Kernels(experts, width, inner, rngs)
-        self.down = Kernels(experts, inner, width, rngs)
+    def __init__(self, routing: Routing, width: int, inner: int, rngs: nnx.Rngs) -> None:
+        self.gate = Dense(routing, width, inner, rngs)
+        self.up = Dense(routing, width, inner, rngs)
+        self.down = Dense(routing, inner, width, rngs)
 
 
 class MoE(nnx.Module):
@@ -69,30 +79,48 @@ class MoE(nnx.Module):
         *,
         activation: str = "silu",
     ) -> None:
-        self.router = linear(width, routing.experts, compute, rngs)
-        self.experts = Experts(routing.experts, width, inner, rngs)
+        self.router = linear(width, routing.experts, compute, rngs, bias=routing.bias)
+        if routing.bias:
+            # Unlike others, as transformers begins it.
+            drawn = jax.random.normal(rngs.params(), (routing.experts,))
+            self.router.bias = nnx.Param(0.02 * drawn)
+        self.experts = Experts(routing, width, inner, rngs)
         self.routing, self.activation = routing, activation
 
     def __call__(self, x_BxLxD: jax.Array) -> jax.Array:
         """(B, L, D) in the dtype of `x`, summed in float32."""
         shares_BxLxE = shares(self.router(x_BxLxD), self.routing)
-        dtype, act = x_BxLxD.dtype, ACTIVATIONS[self.activation]
-        parts = self.experts.gate, self.experts.up, self.experts.down
-        kernels = [part.kernel[...].astype(dtype) for part in parts]
+        dtype = x_BxLxD.dtype
+        parts = nnx.to_pure_dict(nnx.state(self.experts))
+        experts = jax.tree.map(
+            lambda leaf: leaf.astype(dtype), tuple(parts[name] for name in ("gate", "up", "down"))
+        )
 
         # One after the other: of all experts' inner numbers, those of one are held at a time, and
         # the backward pass computes them again.
         @jax.checkpoint
-        def one(x: jax.Array, gate: jax.Array, up: jax.Array, down: jax.Array) -> jax.Array:
-            return (act(x @ gate) * (x @ up)) @ down
+        def one(x: jax.Array, gate: Params, up: Params, down: Params) -> jax.Array:
+            return _dense(self._inner(_dense(x, gate), _dense(x, up)), down)
 
-        def add(total: jax.Array, expert: tuple[jax.Array, ...]) -> tuple[jax.Array, None]:
-            share_BxL, *own = expert
+        def add(total: jax.Array, expert: Any) -> tuple[jax.Array, None]:
+            share_BxL, own = expert
             return total + share_BxL[..., None] * one(x_BxLxD, *own).astype(jnp.float32), None
 
         start = jnp.zeros(x_BxLxD.shape, jnp.float32)
-        total, _ = jax.lax.scan(add, start, (jnp.moveaxis(shares_BxLxE, -1, 0), *kernels))
+        total, _ = jax.lax.scan(add, start, (jnp.moveaxis(shares_BxLxE, -1, 0), experts))
         return total.astype(dtype)
+
+    def _inner(self, gate: jax.Array, up: jax.Array) -> jax.Array:
+        limit = self.routing.limit
+        if limit is None:
+            return ACTIVATIONS[self.activation](gate) * up
+        gate, up = jnp.minimum(gate, limit), jnp.clip(up, -limit, limit)
+        return (up + 1) * gate * jax.nn.sigmoid(self.routing.slope * gate)
+
+
+def _dense(x: jax.Array, own: Params) -> jax.Array:
+    y = x @ own["kernel"]
+    return y + own["bias"] if "bias" in own else y
 
 
 def shares(logits_BxLxE: jax.Array, routing: Routing) -> jax.Array:

@@ -3,6 +3,7 @@
 A family's name is what Hugging Face calls its model_type.
 """
 
+import math
 from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any, NamedTuple
@@ -10,7 +11,7 @@ from typing import Any, NamedTuple
 from zsg_jax.models.decoder import DecoderConfig
 from zsg_jax.models.experts import Routing
 from zsg_jax.models.gpt2 import Gpt2Config
-from zsg_jax.models.rotary import Llama3Scaling
+from zsg_jax.models.rotary import Llama3Scaling, YarnScaling
 from zsg_jax.runtime.errors import UserError, check, did_you_mean
 
 ModelConfig = DecoderConfig | Gpt2Config
@@ -169,6 +170,24 @@ FAMILIES = {
                     max_positions=40960,
                     routing=Routing(128, 8),
                     **_QWEN,
+                ),
+            },
+        ),
+        Family(
+            "gpt_oss",
+            partial(DecoderConfig, "gpt_oss", attention_bias=True, output_bias=True, sinks=True),
+            {
+                "tiny": {**_TINY, "windows": (64, None), "intermediate_size": 48}
+                | {"routing": Routing(4, 2, bias=True, limit=7.0), "rope_theta": 150000.0},
+                # arXiv 2508.10925; 20,914,757,184 parameters.
+                "gpt_oss_20b": _decoder(
+                    *(2880, 2880, 24, 64, 8, 64),
+                    vocab_size=201088,
+                    max_positions=131072,
+                    windows=(128, None),
+                    routing=Routing(32, 4, bias=True, limit=7.0),
+                    rope_theta=150000.0,
+                    rope_scaling=YarnScaling(32.0, 4096, 0.1 * math.log(32) + 1, truncate=False),
                 ),
             },
         ),

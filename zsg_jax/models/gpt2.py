@@ -57,6 +57,11 @@ class Gpt2Config:
         """As `DecoderConfig` has it: scores are as they are."""
 
     @property
+    def sinks(self) -> bool:
+        """As `DecoderConfig` has it: none."""
+        return False
+
+    @property
     def windows(self) -> tuple[None]:
         """As `DecoderConfig` has them: all layers see all tokens before."""
         return (None,)

@@ -30,6 +30,8 @@ RULES: tuple[tuple[str, PartitionSpec], ...] = (
     (r"layers/mlp/down/kernel$", PartitionSpec(None, "tensor", "fsdp")),
     (r"layers/(attention/o|mlp/down)/bias$", PartitionSpec()),
     (r"layers/mlp/router/kernel$", PartitionSpec(None, "fsdp", None)),
+    (r"layers/mlp/experts/(gate|up)/bias$", PartitionSpec(None, None, "tensor")),
+    (r"layers/(mlp/router/bias|mlp/experts/down/bias|attention/sinks/scale)$", PartitionSpec()),
     (r"layers/mlp/experts/(gate|up)/kernel$", PartitionSpec(None, None, "fsdp", "tensor")),
     (r"layers/mlp/experts/down/kernel$", PartitionSpec(None, None, "tensor", "fsdp")),
     (r"layers/(attention/(q|k|v)|mlp/(gate|up))/lora_a$", PartitionSpec(None, "fsdp", None)),

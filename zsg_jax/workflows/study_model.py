@@ -233,9 +233,13 @@ def make_compute(
     dtype, given = jnp.dtype(config.model.dtype), config.model.attention
     platform = mesh.devices.flat[0].platform
     longest = _longest(config)
-    softcap = model.attention_softcap
     chosen, why = attention.choose(
-        platform, head_dim=model.head_dim, length=longest, dtype=dtype, softcap=softcap
+        platform,
+        head_dim=model.head_dim,
+        length=longest,
+        dtype=dtype,
+        softcap=model.attention_softcap,
+        sinks=model.sinks,
     )
     if given not in (attention.AUTO, chosen, "xla"):
         raise UserError(f"{setting('model.attention', given)}: {why}; leave it out, or give xla")

@@ -16,14 +16,21 @@ KERNELS: dict[str, Callable[..., jax.Array]] = {
 }
 # What a layer mixes its tokens by: (queries, keys, values, window, memory) -> (what comes out, in
 # the shape of the queries, memory); the memory is what the layers hand on to one another. A model
-# whose scores are soft-capped gives `softcap` too, one that sees both ways `causal=False`.
+# whose scores are soft-capped gives `softcap` too, one that sees both ways `causal=False`, one with
+# sinks `sinks_KxG`.
 Mix = Callable[..., tuple[jax.Array, Any]]
 # What `choose` picks for the machine.
 AUTO = "auto"
 
 
 def choose(
-    platform: str, *, head_dim: int, length: int, dtype: Any, softcap: float | None = None
+    platform: str,
+    *,
+    head_dim: int,
+    length: int,
+    dtype: Any,
+    softcap: float | None = None,
+    sinks: bool = False,
 ) -> tuple[str, str]:
     """Which of `KERNELS` to compute attention by, and why.
 
@@ -32,10 +39,13 @@ def choose(
         head_dim, length: sizes of a head and of the longest sequence.
         dtype: of queries, keys and values.
         softcap: that of the scores, if any.
+        sinks: whether there are any.
 
     Returns:
         The kernel, and a sentence for the log. A window decides nothing: all have it.
     """
+    if sinks:
+        return "xla", "other kernels have no sinks"
     if platform in ("gpu", "cuda"):
         against = cudnn.refusal(head_dim=head_dim, length=length, dtype=dtype)
         if softcap is not None:
@@ -57,6 +67,7 @@ def attend(
     kernel: str = "xla",
     softcap: float | None = None,
     causal: bool = True,
+    sinks_KxG: jax.Array | None = None,
 ) -> jax.Array:
     """Grouped-query attention (arXiv 2305.13245), softmax in float32; the shape of `q` comes back.
 
@@ -72,12 +83,16 @@ def attend(
         softcap: scores are softcap · tanh(scores / softcap); cuDNN's kernel does not compute it.
         causal: whether a query sees no key after itself; without, the window reaches as far to
             either side. XLA alone computes that.
+        sinks_KxG: of each head the score of a place that holds zeros, which takes a share of the
+            softmax and which every query sees; None for none. XLA alone computes that.
     """
     if window is not None and window >= q_BxLxKxGxH.shape[1]:
         window = None
     more: dict[str, Any] = {} if softcap is None else {"softcap": softcap}
     if not causal:
         more["causal"] = False
+    if sinks_KxG is not None:
+        more["sinks_KxG"] = sinks_KxG
     return KERNELS[kernel](
         q_BxLxKxGxH, k_BxLxKxH, v_BxLxKxH, segment_ids_BxL, window=window, **more
     )

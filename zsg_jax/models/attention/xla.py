@@ -54,6 +54,7 @@ def attend(
     window: int | None = None,
     softcap: float | None = None,
     causal: bool = True,
+    sinks_KxG: jax.Array | None = None,
 ) -> jax.Array:
     """Attention inside segments, softmax in float32; partitions over any mesh by itself.
 
@@ -62,10 +63,10 @@ def attend(
     scores again instead of keeping all of them, (B, heads, L, L), from the forward pass.
     """
     mask = segment_mask(segment_ids_BxL, window, causal=causal)
-    return attend_under(q_BxLxKxGxH, k_BxLxKxH, v_BxLxKxH, mask, window, softcap, causal)
+    q, k, v = q_BxLxKxGxH, k_BxLxKxH, v_BxLxKxH
+    return attend_under(q, k, v, mask, window, softcap, causal, sinks_KxG)
 
 
-@partial(jax.custom_vjp, nondiff_argnums=(4, 5, 6))
 def attend_under(
     q_BxLxKxGxH: jax.Array,
     k_BxLxKxH: jax.Array,
@@ -74,12 +75,34 @@ def attend_under(
     window: int | None = None,
     softcap: float | None = None,
     causal: bool = True,
+    sinks_KxG: jax.Array | None = None,
 ) -> jax.Array:
     """`attend` under any mask that shows a query no key outside its `window`, nor after itself.
 
     Without `causal`, it may show keys after it, as far as the window reaches.
     """
-    return _forward(q_BxLxKxGxH, k_BxLxKxH, v_BxLxKxH, mask_BxLxL, window, softcap, causal)[0]
+    out, log_total_BxLxKxG = _attend(
+        q_BxLxKxGxH, k_BxLxKxH, v_BxLxKxH, mask_BxLxL, window, softcap, causal
+    )
+    if sinks_KxG is None:
+        return out
+    # It takes its share of the softmax, and gives nothing for it.
+    others_BxLxKxG = jax.nn.sigmoid(log_total_BxLxKxG - sinks_KxG.astype(jnp.float32))
+    return (out * others_BxLxKxG[..., None]).astype(out.dtype)
+
+
+@partial(jax.custom_vjp, nondiff_argnums=(4, 5, 6))
+def _attend(
+    q: jax.Array,
+    k: jax.Array,
+    v: jax.Array,
+    mask_BxLxL: jax.Array,
+    window: int | None,
+    softcap: float | None,
+    causal: bool,
+) -> tuple[jax.Array, jax.Array]:
+    """As `_blocks`."""
+    return _forward(q, k, v, mask_BxLxL, window, softcap, causal)[0]
 
 
 # The softmax is kept as the logarithm of each query's sum (arXiv 2205.14135, section 3.1), from
@@ -95,8 +118,8 @@ def _forward(
     window: int | None,
     softcap: float | None,
     causal: bool,
-) -> tuple[jax.Array, Any]:
-    """What comes out, and what the backward pass is made from.
+) -> tuple[tuple[jax.Array, jax.Array], Any]:
+    """What `_blocks` gives, and what the backward pass is made from.
 
     On a CPU one sequence after the other, whose scores stay in its cache: to the bit the same, in a
     third of the time for long sequences of narrow heads.
@@ -109,7 +132,7 @@ def _forward(
     out, log_total = jax.lax.platform_dependent(
         q, k, v, mask_BxLxL, cpu=partial(on_each_device, one_by_one), default=at_once
     )
-    return out, (q, k, v, mask_BxLxL, out, log_total)
+    return (out, log_total), (q, k, v, mask_BxLxL, out, log_total)
 
 
 def _alone(attend: Callable[..., Any], sequence: Sequence[jax.Array]) -> Any:
@@ -168,9 +191,10 @@ def _block(
 
 
 def _backward(
-    window: int | None, softcap: float | None, causal: bool, kept: Any, change: jax.Array
+    window: int | None, softcap: float | None, causal: bool, kept: Any, changes: Any
 ) -> tuple[jax.Array, jax.Array, jax.Array, None]:
     q, k, v, mask_BxLxL, out, log_total = kept
+    change, change_of_log = changes
     L = q.shape[1]
     of_queries: list[jax.Array] = []
     of_keys, of_values = jnp.zeros_like(k), jnp.zeros_like(v)
@@ -180,6 +204,7 @@ def _backward(
             out[:, queries],
             log_total[:, queries],
             change[:, queries],
+            change_of_log[:, queries],
             k[:, keys],
             v[:, keys],
             mask_BxLxL[:, queries, keys],
@@ -196,6 +221,7 @@ def _block_backward(
     out: jax.Array,
     log_total: jax.Array,
     change: jax.Array,
+    change_of_log: jax.Array,
     k: jax.Array,
     v: jax.Array,
     mask_BxLxM: jax.Array,
@@ -206,7 +232,7 @@ def _block_backward(
     scores = _scores(q, k, mask_BxLxM, softcap)
     weights = jnp.exp(scores - jnp.moveaxis(log_total, 1, 3)[..., None])
     # What a query's output gains by its own weights' change, which sums to nothing.
-    own = (change.astype(jnp.float32) * out.astype(jnp.float32)).sum(axis=-1)
+    own = (change.astype(jnp.float32) * out.astype(jnp.float32)).sum(axis=-1) - change_of_log
     own = jnp.moveaxis(own, 1, 3)[..., None]
     of_weights = jnp.einsum("blkgh,bmkh->bkglm", change, v, preferred_element_type=jnp.float32)
     of_scores = weights * (of_weights - own) * q.shape[-1] ** -0.5
@@ -220,7 +246,7 @@ def _block_backward(
     return of_q, of_k, of_v
 
 
-attend_under.defvjp(_forward, _backward)
+_attend.defvjp(_forward, _backward)
 
 
 def _of_seeing(x_BxLxKxGxH: jax.Array, mask_BxLxM: jax.Array) -> jax.Array:

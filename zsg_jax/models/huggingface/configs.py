@@ -60,6 +60,12 @@ _KEYS = {
         },
         _NO_WINDOW,
     ),
+    "gpt_oss": _Keys(
+        "GptOssForCausalLM",
+        {"hidden_act": "silu", "attention_bias": True, "output_router_logits": False},
+        # What num_experts_per_tok and the rope say too.
+        "experts_per_token initial_context_length",
+    ),
     "ministral": _Keys("MinistralForCausalLM", _SILU),
     "smollm3": _Keys(
         "SmolLM3ForCausalLM",

@@ -25,10 +25,10 @@ _FULL, _SLIDING = "full_attention", "sliding_attention"
 _ROPES = {"gemma3_text": (1e6, 1e4), "olmo3": (5e5, 5e5)}
 _GEMMA = ("gemma2", "gemma3_text")
 # What they mean by a key that is left out, where that is not what the others mean.
-_THETA = {"smollm3": 2e6}
-_EPS = {"olmo2": 1e-5, "olmo3": 1e-5, "phi3": 1e-5}
+_THETA = {"smollm3": 2e6, "gpt_oss": 150000.0}
+_EPS = {"olmo2": 1e-5, "olmo3": 1e-5, "phi3": 1e-5, "gpt_oss": 1e-5}
 _AS_MANY_KEYS = ("llama", "olmo2", "olmo3", "phi3")
-_HEAD_DIM = ("gemma2", "gemma3_text", "qwen3")
+_HEAD_DIM = ("gemma2", "gemma3_text", "qwen3", "gpt_oss")
 
 
 def read_decoder(config: ConfigReader, family: str) -> DecoderConfig:
@@ -181,6 +181,25 @@ def _experts(config: ConfigReader, count: int) -> dict[str, Any]:
     }
 
 
+def _gpt_oss(config: ConfigReader, count: int) -> dict[str, Any]:
+    # Left out, it means a YaRN of its own to transformers.
+    check(
+        bool(config.values.get("rope_scaling") or config.values.get("rope_parameters")),
+        f"{config.path}: 'rope_scaling' is missing; fetch the file again",
+    )
+    return {
+        **_by_layer(config, count, config.number("sliding_window", 128), 2),
+        "routing": config.build_part(
+            Routing,
+            experts=config.number("num_local_experts", 128),
+            chosen=config.number("num_experts_per_tok", 4),
+            bias=True,
+            limit=float(config.number("swiglu_limit", 7.0)),
+            slope=float(config.number("swiglu_alpha", 1.702)),
+        ),
+    }
+
+
 _MORE: dict[str, Callable[[ConfigReader, int], dict[str, Any]]] = {
     "mistral": _mistral,
     "ministral": _one_window,
@@ -191,8 +210,19 @@ _MORE: dict[str, Callable[[ConfigReader, int], dict[str, Any]]] = {
     "gemma3_text": lambda config, count: _gemma(config, count, 6),
     "phi3": _phi3,
     "qwen3_moe": _experts,
+    "gpt_oss": _gpt_oss,
     "smollm3": _smollm3,
 }
+
+
+def _experts_json(routing: Routing, model: DecoderConfig) -> dict[str, Any]:
+    """What config.json says of experts."""
+    content: dict[str, Any] = {"num_experts_per_tok": routing.chosen}
+    if model.family == "gpt_oss":
+        content |= {"swiglu_limit": routing.limit, "swiglu_alpha": routing.slope}
+        return content | {"num_local_experts": routing.experts}
+    content |= {"num_experts": routing.experts, "norm_topk_prob": routing.normalized}
+    return content | {"moe_intermediate_size": model.intermediate_size}
 
 
 def decoder_json(model: DecoderConfig) -> dict[str, Any]:
@@ -209,12 +239,15 @@ def decoder_json(model: DecoderConfig) -> dict[str, Any]:
             _FULL: rope_json(model.rope_theta, model.rope_scaling),
             _SLIDING: rope_json(model.local_rope_theta, None),
         }
+    elif family == "gpt_oss":
+        # Of which transformers would take a YaRN where it is left out.
+        content["rope_parameters"] = rope_json(model.rope_theta, model.rope_scaling)
     else:
         content["rope_theta"] = model.rope_theta
         content["rope_scaling"] = scaling_json(model.rope_scaling)
     if family in ("mistral", "phi3"):
         (content["sliding_window"],) = model.windows
-    elif family in ("ministral", "olmo3", *_GEMMA):
+    elif family in ("ministral", "olmo3", "gpt_oss", *_GEMMA):
         content["sliding_window"] = next((w for w in model.windows if w is not None), None)
         content["layer_types"] = [_FULL if w is None else _SLIDING for w in by_layer]
     if family in _GEMMA:
@@ -226,12 +259,7 @@ def decoder_json(model: DecoderConfig) -> dict[str, Any]:
     if family == "phi3":
         content["partial_rotary_factor"] = model.rope_share
     if model.routing is not None:
-        content |= {
-            "moe_intermediate_size": model.intermediate_size,
-            "num_experts": model.routing.experts,
-            "num_experts_per_tok": model.routing.chosen,
-            "norm_topk_prob": model.routing.normalized,
-        }
+        content |= _experts_json(model.routing, model)
     if family == "smollm3":
         turned = model.rope_layers
         content["no_rope_layers"] = [int(turned[i % len(turned)]) for i in range(model.num_layers)]

@@ -18,6 +18,7 @@ class Place(NamedTuple):
         transposed: whether it lies the other way there.
         start, whole: where the array begins along the tensor's outputs, our last axis, and how many
             numbers that axis has there; None: as many as the array.
+        step: from each of the array's outputs to the next there.
         at: where the array is a stack of layers, which of them; of experts in layers, which layer
             and which expert.
     """
@@ -26,6 +27,7 @@ class Place(NamedTuple):
     transposed: bool = False
     start: int = 0
     whole: int | None = None
+    step: int = 1
     at: tuple[int, ...] = ()
 
     def own(self, shape: tuple[int, ...]) -> tuple[int, ...]:
@@ -47,11 +49,14 @@ class Layout(NamedTuple):
 
     Attributes:
         modules: from ours to theirs, # for the number of a layer, @ for that of an expert. Theirs
-            may end in "[i/n]": then ours is the i-th, from 0, of n pieces of its outputs.
+            may end in "[i/n]": then ours is the i-th, from 0, of n pieces of its outputs; in
+            "[i%n]": every n-th of them, from the i-th.
         transposed: whether kernels lie (outputs, inputs), ours being (inputs, outputs).
         prefix: before all their names in some files, not in others.
         table: the embedding's tensor, which a tied head may repeat.
         harmless: a pattern of tensors that are passed over.
+        bare: a pattern of their modules whose tensors lie as ours do, and are called as the module,
+            biases with "_bias" behind.
     """
 
     modules: dict[str, str]
@@ -59,6 +64,7 @@ class Layout(NamedTuple):
     prefix: str = ""
     table: str = ""
     harmless: str = ""
+    bare: str = ""
 
 
 _ROTARY = Layout(
@@ -111,6 +117,18 @@ _QWEN3_MOE = _ROTARY._replace(
     }
 )
 
+_GPT_OSS = _ROTARY._replace(
+    modules=_ROTARY.modules
+    | {
+        "layers.#.attention.sinks": "model.layers.#.self_attn.sinks",
+        "layers.#.mlp.router": "model.layers.#.mlp.router",
+        "layers.#.mlp.experts.gate": "model.layers.#.mlp.experts.gate_up_proj[0%2]",
+        "layers.#.mlp.experts.up": "model.layers.#.mlp.experts.gate_up_proj[1%2]",
+        "layers.#.mlp.experts.down": "model.layers.#.mlp.experts.down_proj",
+    },
+    bare=r".*\.(sinks|experts\.\w+)",
+)
+
 _GPT2 = Layout(
     modules={
         "embed": "wte",
@@ -141,6 +159,7 @@ LAYOUTS = {
     "qwen2": _ROTARY,
     "qwen3": _ROTARY,
     "qwen3_moe": _QWEN3_MOE,
+    "gpt_oss": _GPT_OSS,
     "ministral": _ROTARY,
     "smollm3": _ROTARY,
     "olmo2": _OLMO,
@@ -174,16 +193,18 @@ def places(layout: Layout, shapes: Params, names: Collection[str] | None = None)
         if module.startswith("layers.") and not number:
             numbered = module.replace("layers.", "layers.#.")
             stack = leaf.shape[: 1 + ("@" in layout.modules[numbered])]
-        piece = re.fullmatch(r"(.+?)(?:\[(\d)/(\d)\])?", layout.modules[numbered])
-        assert piece is not None  # any name matches
-        name = f"{prefix}{piece[1]}.{'bias' if kind == 'bias' else 'weight'}"
-        start, whole = pieces.get(path, (0, None))
+        theirs = re.sub(r"\[.*", "", layout.modules[numbered])
+        bare = bool(layout.bare and re.fullmatch(layout.bare, theirs))
+        endings = ("_bias", "") if bare else (".bias", ".weight")
+        name = f"{prefix}{theirs}{endings[kind != 'bias']}"
+        start, whole, step = pieces.get(path, (0, None, 1))
         found[path] = tuple(
             Place(
                 _numbered(name, number[0] if number else "", *at),
-                layout.transposed and kind == "kernel",
+                layout.transposed and kind == "kernel" and not bare,
                 start,
                 whole,
+                step,
                 at,
             )
             for at in itertools.product(*map(range, stack))
@@ -198,27 +219,27 @@ def _numbered(name: str, number: str, *at: int) -> str:
     return name
 
 
-def _pieces(layout: Layout, sizes: Mapping[str, int]) -> dict[str, tuple[int, int]]:
-    """Where the pieces of a tensor begin along its outputs, and how many those are, by path.
+def _pieces(layout: Layout, sizes: Mapping[str, int]) -> dict[str, tuple[int, int, int]]:
+    """Where pieces of a tensor begin along its outputs, how many those are, and the step, by path.
 
     Args:
         sizes: outputs of every array, by path.
     """
-    by_tensor: dict[str, list[tuple[int, str]]] = {}
+    by_tensor: dict[str, list[tuple[int, str, str]]] = {}
     for path in sizes:
         module, kind = path.rsplit(".", 1)
         numbered = re.sub(r"\d+", "#", module)
         if module.startswith("layers.") and numbered == module:
             numbered = module.replace("layers.", "layers.#.")
-        piece = re.fullmatch(r"(.+)\[(\d)/\d\]", layout.modules[numbered])
+        piece = re.fullmatch(r"(.+)\[(\d)([/%])\d\]", layout.modules[numbered])
         if piece:
             number = re.search(r"\d+", module)
             tensor = f"{piece[1]}.{kind}.{number[0] if number else ''}"
-            by_tensor.setdefault(tensor, []).append((int(piece[2]), path))
+            by_tensor.setdefault(tensor, []).append((int(piece[2]), piece[3], path))
     found = {}
     for parts in by_tensor.values():
-        whole, start = sum(sizes[path] for _, path in parts), 0
-        for _, path in sorted(parts):
-            found[path] = start, whole
+        whole, start = sum(sizes[path] for *_, path in parts), 0
+        for place, sign, path in sorted(parts):
+            found[path] = (place, whole, len(parts)) if sign == "%" else (start, whole, 1)
             start += sizes[path]
     return found

@@ -5,6 +5,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+from zsg_jax.models.huggingface.mxfp4 import METHOD
 from zsg_jax.models.huggingface.weights import read_json
 from zsg_jax.models.rotary import LinearScaling, Llama3Scaling, RopeScaling, YarnScaling
 from zsg_jax.runtime.errors import UserError, check
@@ -73,6 +74,12 @@ _SCALINGS: dict[str, tuple[type[RopeScaling], dict[str, str]]] = {
 }
 
 
+def _quantized(values: Mapping[str, Any]) -> Any:
+    """How a model is quantized, if it is."""
+    found = values.get("quantization_config")
+    return found.get("quant_method") if isinstance(found, dict) else None
+
+
 class ConfigReader:
     """The keys of a config.json that nobody has taken yet."""
 
@@ -80,7 +87,9 @@ class ConfigReader:
         self.path = path
         self.values = read_json(path)
         check(isinstance(self.values, dict), f"{path}: holds no JSON object; fetch it again")
-        self.only("quantization_config", None)
+        # What gpt-oss is packed in is read.
+        packed = self.values.get("model_type") == "gpt_oss" and _quantized(self.values) == METHOD
+        self.only("quantization_config", self.values["quantization_config"] if packed else None)
 
     def take(self, key: str, default: Any = None) -> Any:
         """The value, or the default where it is absent or null."""

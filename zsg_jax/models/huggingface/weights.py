@@ -18,6 +18,7 @@ from flax import traverse_util
 from jax.sharding import NamedSharding, PartitionSpec, Sharding, SingleDeviceSharding
 from safetensors import SafetensorError, safe_open
 
+from zsg_jax.models.huggingface import mxfp4
 from zsg_jax.models.huggingface.layouts import Layout, Place, places
 from zsg_jax.models.placement import Params
 from zsg_jax.runtime.errors import UserError, check
@@ -85,6 +86,7 @@ class Weights:
                 tensor = handle.get_slice(name)
                 shape, dtype = tuple(tensor.get_shape()), str(tensor.get_dtype())
                 self.tensors[name] = Tensor(path, shape, dtype)
+        self._join_packed()
         if not isinstance(layout, Layout):
             layout = layout(self.tensors)
         self._shapes = traverse_util.flatten_dict(shapes, sep=".")
@@ -101,6 +103,16 @@ class Weights:
             f"{self._source}: {len(others)} tensors that the model has no place for, such as"
             f" {', '.join(map(repr, others[:3]))}; take weights that fit config.json",
         )
+
+    def _join_packed(self) -> None:
+        """Puts tensors under the names of those that they are of, where they are packed."""
+        self._files_of = {name: tensor.path for name, tensor in self.tensors.items()}
+        for blocks in [one for one in self.tensors if one.endswith(mxfp4.BLOCKS)]:
+            name = blocks.removesuffix(mxfp4.BLOCKS)
+            parts = self.tensors.pop(blocks), self.tensors.pop(name + mxfp4.SCALES, None)
+            where = f"{parts[0].path}: tensor {name!r}"
+            shape = mxfp4.shape(where, *parts)
+            self.tensors[name] = Tensor(parts[0].path, shape, mxfp4.DTYPE)
 
     def _files(self, folder: Path) -> list[Path]:
         self._source, index = folder / "model.safetensors", folder / "model.safetensors.index.json"
@@ -139,7 +151,7 @@ class Weights:
                     f" {wanted}; use the config.json that came with these weights",
                 )
                 check(
-                    dtype in ("F32", "F16", "BF16"),
+                    dtype in ("F32", "F16", "BF16", mxfp4.DTYPE),
                     f"{file}: tensor {place.name!r} is {dtype}; only F32, F16 and BF16 are read:"
                     " save the model again in one of these",
                 )
@@ -197,10 +209,13 @@ class Weights:
         inside = [slice(min(a, n), min(b, n)) for (a, b), n in zip(spans, shape, strict=True)]
         if any(one.start == one.stop for one in inside):
             return np.zeros([b - a for a, b in spans], dtype)
-        inside[-1] = slice(inside[-1].start + place.start, inside[-1].stop + place.start)
+        first, last = inside[-1].start, inside[-1].stop
+        inside[-1] = slice(
+            place.start + place.step * first, place.start + place.step * (last - 1) + 1
+        )
         if place.transposed:
             inside.reverse()
-        found = self._read(place.name, tuple(inside))
+        found = self._read(place.name, tuple(inside))[..., :: place.step]
         # By way of float32, so that each number is rounded once.
         found = np.asarray(found.T if place.transposed else found, np.float32)
         missing = [(0, b - a - n) for (a, b), n in zip(spans, found.shape, strict=True)]
@@ -216,7 +231,12 @@ class Weights:
         )
 
     def _read(self, name: str, index: tuple[slice, ...]) -> np.ndarray:
-        path = self.tensors[name].path
+        if self.tensors[name].dtype == mxfp4.DTYPE:
+            return mxfp4.read(self._slice, name, index)
+        return self._slice(name, index)
+
+    def _slice(self, name: str, index: tuple[slice, ...]) -> np.ndarray:
+        path = self._files_of[name]
         try:
             return self._handle(path).get_slice(name)[index]
         except (SafetensorError, OSError) as error:

@@ -15,7 +15,7 @@ from safetensors.numpy import save_file
 
 from zsg_jax.models.dtypes import DTYPES, SAME
 from zsg_jax.models.families import ModelConfig
-from zsg_jax.models.huggingface import open_weights, unpadded
+from zsg_jax.models.huggingface import mxfp4, open_weights, unpadded
 from zsg_jax.models.huggingface.configs import config_json, config_path
 from zsg_jax.models.huggingface.layouts import LAYOUTS, Place, places
 from zsg_jax.models.huggingface.weights import read_json
@@ -24,7 +24,8 @@ from zsg_jax.runtime.errors import UserError, check
 from zsg_jax.runtime.files import write_json
 from zsg_jax.runtime.progress import track
 
-_SAFETENSORS = {"F32": "float32", "BF16": "bfloat16", "F16": "float16"}
+# What is packed is written unpacked, in what holds each of its numbers.
+_SAFETENSORS = {"F32": "float32", "BF16": "bfloat16", "F16": "float16", mxfp4.DTYPE: "bfloat16"}
 
 
 class _Piece(NamedTuple):
@@ -131,6 +132,7 @@ def _config(
         name = own if dtype == SAME else dtype
         return config_json(model) | {"torch_dtype": name} | more
     content: dict[str, Any] = read_json(config_path(source))
+    content.pop("quantization_config", None)
     if dtype != SAME:
         content["dtype" if "dtype" in content else "torch_dtype"] = dtype
     return content
@@ -148,7 +150,10 @@ def _tensor(name: str, pieces: list[_Piece], arrays: dict[str, Any], dtype: np.d
         array = array[place.at]
         array = array[tuple(slice(size) for size in shape)]
         parts.append(array)
-    whole = parts[0] if len(parts) == 1 else np.concatenate(parts, axis=-1)
+    if pieces[0].place.step > 1:
+        whole = np.stack(parts, axis=-1).reshape(*parts[0].shape[:-1], -1)
+    else:
+        whole = parts[0] if len(parts) == 1 else np.concatenate(parts, axis=-1)
     whole = whole.T if pieces[0].place.transposed else whole
     with np.errstate(over="ignore"):  # told below, by name
         tensor = np.ascontiguousarray(whole, dtype)

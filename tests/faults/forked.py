@@ -45,10 +45,14 @@ def command(workdir, flags, *, before=lambda: None, killed_after=None):
         finally:
             sys.stderr.flush()
             os._exit(code)
-    if killed_after is not None:
-        time.sleep(killed_after)
-        os.kill(child, signal.SIGKILL)
-    code = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+    until = time.monotonic() + (killed_after or 0)
+    ended, status = os.waitpid(child, os.WNOHANG if killed_after else 0)
+    while not ended:
+        time.sleep(0.02)
+        if time.monotonic() > until:
+            os.kill(child, signal.SIGKILL)
+        ended, status = os.waitpid(child, os.WNOHANG)
+    code = os.waitstatus_to_exitcode(status)
     errors.seek(0)
     return code, errors.read()
 
@@ -113,14 +117,17 @@ def soak(folder, kills, flags):
     begun = time.monotonic()
     whole = command(folder / "whole", flags)
     seconds, draw = time.monotonic() - begun, random.Random(0)
-    told, left, killed = [[whole, records(folder / "whole")]], kills, 0
+    told, left = [[whole, records(folder / "whole")]], kills
     while left:
         workdir = folder / str(len(told))
         while left:
+            begun = time.monotonic()
             code, _ = ended = command(workdir, flags, killed_after=draw.uniform(0, seconds))
             if code != -signal.SIGKILL:
+                # The first run may have had more to wait for than others.
+                seconds = min(seconds, time.monotonic() - begun)
                 break
-            left, killed = left - 1, killed + 1
+            left -= 1
         else:
             ended = command(workdir, flags)
         told.append([ended, records(workdir)])

@@ -169,26 +169,6 @@ def test_when_one_of_two_stands_still_the_other_ends_by_a_line(tmp_path, stopped
 
 
 @pytest.mark.slow
-def test_the_first_of_two_stands_still_and_wakes_after_a_restart(alone, tmp_path):
-    flags = ["--config.training.checkpoint_every=6", "--heartbeat_timeout_seconds=10"]
-    two = started(tmp_path, 2, *flags)
-    wait_for_step(two, tmp_path / "runs" / "tmta-nft-seed0", 8)
-    two[0].send_signal(signal.SIGSTOP)
-    two[1].communicate(timeout=100)
-    # It holds the workdir as long as it may wake.
-    again = started(tmp_path, 2, *flags)
-    told = [process.communicate(timeout=100)[1] for process in again]
-    assert f"another process is at work there ({two[0].pid} on " in told[0]
-    assert all(process.returncode not in (0, None) for process in again)
-    two[0].send_signal(signal.SIGCONT)
-    last = two[0].communicate(timeout=100)[1].splitlines()[-1]
-    assert two[0].returncode not in (0, 143)
-    assert last.startswith("zsg_jax: process 0: ")
-    ended(started(tmp_path, 2, *flags), 0, 0)
-    check_same(tmp_path, alone)
-
-
-@pytest.mark.slow
 def test_from_two_processes_to_one_and_back(alone, tmp_path):
     flags = ["--config.training.checkpoint_every=6"]
     run = tmp_path / "runs" / "tmta-nft-seed0"

@@ -325,7 +325,7 @@ def test_a_loss_that_is_no_number_stops_the_run_and_says_where(
         ({"data.train": "gs://b/x.jsonl", "data.test": "x"}, "gs://b/x.jsonl: is no file of this"),
         ({"data.max_length": 8}, "no train row has an answer token left"),
         ({"evaluation.max_length": 8}, "no test row has an answer token left"),
-        ({"tokenizer": "nowhere"}, "tokenizer.json does not exist"),
+        ({"tokenizer": "nowhere"}, "does not exist; give a folder with a tokenizer.json"),
         ({"similarity.encoder": "nowhere"}, "nowhere"),
         ({"model.init_from": "nowhere"}, "nowhere"),
         ({"data.rewrites.no_ops": 2.0}, "between 0 and 1"),

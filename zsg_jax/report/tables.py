@@ -98,7 +98,7 @@ def differences(found: Mapping[int, Iterable[Compared]], digits: int) -> Table:
                 f"{one.mean:+.{digits}f}",
                 f"{one.low:+.{digits}f} to {one.high:+.{digits}f}",
                 f"{one.p_holm:.3f}",
-                f"{one.detectable:.{digits}f}",
+                f"{one.detectable:.{digits}f}" if one.detectable else NONE,
                 *([] if p is None else [f"{p:.3f}"]),
             ]
             mcnemar |= p is not None

@@ -149,6 +149,7 @@ def _train(config: ConfigDict, location: Workdir, reading: Reading, pool: Pool, 
     )
     trainer = make_trainer(config, reading.tokenizer, mesh, origin)
     check_steps(config, len(pool.usable))
+    evaluators = make_evaluators(config, pool.measured_on, reading, trainer, origin)
     once("claim data", partial(claim_data, config, workdir, pool, origin))
     arrangements = _arrangements(config, workdir, pool, mesh)
     if config.model.pretraining.steps and origin.weights is None:
@@ -174,7 +175,7 @@ def _train(config: ConfigDict, location: Workdir, reading: Reading, pool: Pool, 
     recipe = loop.Recipe(
         trainer,
         ids=pool.train.ids,
-        evaluators=make_evaluators(config, pool.measured_on, reading, trainer, origin),
+        evaluators=evaluators,
         checkpoint_every=training.checkpoint_every,
         speed=Speed(trainer.model, pool.train_examples.lengths, mesh, config.model.dtype),
         profile_steps=training.profile_steps,

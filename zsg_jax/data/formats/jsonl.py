@@ -81,7 +81,7 @@ class Record(NamedTuple):
 def json_object(raw: bytes) -> dict[str, Any]:
     """The JSON object that `raw` holds; raises Refused if it holds none."""
     try:
-        parsed = json.loads(raw.decode())
+        parsed = json.loads(raw.decode().rstrip())
     except UnicodeDecodeError as error:
         raise Refused(f"is not UTF-8 (byte {error.start} of the row)") from None
     except json.JSONDecodeError as error:

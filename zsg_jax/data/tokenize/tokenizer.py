@@ -175,8 +175,9 @@ def from_folder(folder: str | Path) -> Tokenizer:
     folder = Path(folder)
     path = folder / "tokenizer.json"
     if not path.is_file():
+        missing = path if folder.is_dir() else f"the folder {folder}"
         raise UserError(
-            f"tokenizer: {path} does not exist; give a folder with a tokenizer.json, "
+            f"tokenizer: {missing} does not exist; give a folder with a tokenizer.json, "
             '"bytes" or "train"'
         )
     with reading(path, "give a folder with a tokenizer that can be read"):

@@ -152,7 +152,7 @@ def test_ready_embeddings_decide(run, tmp_path):
         "train_embeddings": str(tmp_path / "a.npy"),
         "test_embeddings": str(tmp_path / "b.npy"),
     }
-    with pytest.raises(UserError, match="--encoder, .* are for rows embedded here"):
+    with pytest.raises(UserError, match=r"--encoder, .* are for rows embedded here"):
         run(**ready, encoder="no such folder")
     rows, facts = run(**ready)
     assert [row["source"]["page"] for row in rows] == tmta(train, test).order.tolist()

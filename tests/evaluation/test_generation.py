@@ -164,6 +164,8 @@ def test_batches_hold_every_prompt_once_and_are_full_but_one(lengths, size):
     assert in_order == sorted(lengths)
 
 
+@pytest.mark.ci
+@pytest.mark.slow
 def test_every_mesh_writes_the_same(on_devices):
     told, _ = on_devices(8, CHILD)
     one, other = told

@@ -107,6 +107,8 @@ def train_rows(read_metrics, folder, name):
 
 
 # One test, for several would be spread over processes, each of which would train.
+@pytest.mark.ci
+@pytest.mark.slow
 def test_the_order_losses_and_shards_are_right_on_every_mesh(studies, read_metrics):
     same_order(studies, read_metrics, "moved")
     same_losses(studies, read_metrics, "moved")

@@ -70,6 +70,8 @@ def test_it_goes_on_bit_for_bit_where_it_was_killed(
         assert read_metrics(killed / run) == read_metrics(workdir / run)
 
 
+@pytest.mark.ci
+@pytest.mark.slow
 def test_weights_that_are_there_are_not_pretrained(workdir, make_config, tmp_path):
     before = workdir / "runs" / "tmta-nft-seed0"
     given = {"model.init_from": str(before), "model.pretraining.steps": 10, "training.steps": 1}

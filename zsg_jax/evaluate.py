@@ -40,7 +40,8 @@ def _parser() -> cli.Parser:
     add("--baseline", "or what needs no model", choices=("", *BASELINES), metavar="NAME")
     text = "test rows, any source of a study; the study's own for --checkpoint without it"
     add("--test", text, metavar="FILE")
-    add("--metrics", f"of {','.join(METRICS)}", metavar="NAME,…")
+    text = "without it a study's own, loss of --model, rouge,exact_match of given texts"
+    add("--metrics", f"of {','.join(METRICS)}; {text}", metavar="NAME,…")
     add("--output", "folder for evaluation.jsonl, a record of each", metavar="DIR", required=True)
     text = "devices along data, fsdp and tensor, -1 for all that are left"
     add("--mesh", text, metavar="D,F,T", type=_mesh)

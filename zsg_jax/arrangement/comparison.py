@@ -92,12 +92,11 @@ class Comparison:
     @cached_property
     def rounds(self) -> Arrangement:
         """Every test example in turn takes its nearest remaining training example for itself."""
-        lists = self._scanned.nearest if Needs.NEAREST in self._needs else None
         return round_robin(
             self._train,
             self._test,
             budget=self.budget,
-            first=None if lists is None else lists[1],
+            first=self._lists(farthest=False),
             search=self._search,
         )
 
@@ -177,15 +176,19 @@ class Comparison:
             search=self._search,
         )
 
+    def _lists(self, *, farthest: bool) -> np.ndarray | None:
+        """The first lists of what is nearest, or farthest, where they were announced."""
+        if (Needs.FARTHEST if farthest else Needs.NEAREST) not in self._needs:
+            return None
+        found = self._scanned.farthest if farthest else self._scanned.nearest
+        return None if found is None else found[1]
+
     def _turns(self, *, farthest: bool) -> Arrangement:
-        lists = None
-        if (Needs.FARTHEST if farthest else Needs.NEAREST) in self._needs:
-            lists = self._scanned.farthest if farthest else self._scanned.nearest
         return tmta(
             self._train,
             self._test,
             budget=self.budget,
             farthest=farthest,
             search=self._search,
-            first=None if lists is None else lists[1],
+            first=self._lists(farthest=farthest),
         )

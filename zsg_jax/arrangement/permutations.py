@@ -15,10 +15,15 @@ from zsg_jax.runtime.errors import check
 Tasks = Sequence[Hashable] | np.ndarray  # each example's task, by name or by number
 
 
-def random(n: int, seed: int) -> np.ndarray:
-    """0 to n - 1 by chance (RT); PCG64, seed 0 or above."""
+def generator(seed: int) -> np.random.Generator:
+    """What every shuffle draws from: PCG64, seed 0 or above."""
     check(seed >= 0, f"shuffling: seed={seed}; it must not be negative")
-    return np.random.Generator(np.random.PCG64(seed)).permutation(n)
+    return np.random.Generator(np.random.PCG64(seed))
+
+
+def random(n: int, seed: int) -> np.ndarray:
+    """0 to n - 1 by chance (RT), drawn from `generator`."""
+    return generator(seed).permutation(n)
 
 
 def round_robin(tasks: np.ndarray) -> np.ndarray:

@@ -12,25 +12,28 @@ from typing import NamedTuple
 import numpy as np
 
 from zsg_jax.arrangement.arrangement import Arrangement
-from zsg_jax.runtime.errors import UserError, check
+from zsg_jax.arrangement.permutations import generator
+from zsg_jax.runtime.errors import UserError
 
 
 def folds(n: int, parts: int) -> np.ndarray:
     """(n,) int64: every `parts`-th from the first on, then from the second on, and so forth."""
-    return np.concatenate([np.arange(first, n, parts) for first in range(parts)])
+    return np.concatenate(_interleaved(n, parts))
 
 
 def zigzag(n: int, parts: int) -> np.ndarray:
     """`folds`, of which every other one goes backward."""
-    each = [np.arange(first, n, parts) for first in range(parts)]
-    return np.concatenate([one[::-1] if odd % 2 else one for odd, one in enumerate(each)])
+    each = enumerate(_interleaved(n, parts))
+    return np.concatenate([one[::-1] if odd % 2 else one for odd, one in each])
+
+
+def _interleaved(n: int, parts: int) -> list[np.ndarray]:
+    return [np.arange(first, n, parts) for first in range(parts)]
 
 
 def window(n: int, size: int, seed: int) -> np.ndarray:
-    """(n,) int64: each `size` in a row shuffled among themselves; PCG64, seed 0 or above."""
-    check(seed >= 0, f"shuffling: seed={seed}; it must not be negative")
-    chance = np.random.Generator(np.random.PCG64(seed)).random(n)
-    return np.lexsort((chance, np.arange(n) // size))
+    """(n,) int64: each `size` in a row shuffled among themselves."""
+    return np.lexsort((generator(seed).random(n), np.arange(n) // size))
 
 
 class Reordering(NamedTuple):

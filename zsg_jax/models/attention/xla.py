@@ -6,7 +6,7 @@ G query heads for each of them, H head width.
 
 from collections.abc import Callable, Sequence
 from functools import partial
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -81,9 +81,8 @@ def attend_under(
 
     Without `causal`, it may show keys after it, as far as the window reaches.
     """
-    out, log_total_BxLxKxG = _attend(
-        q_BxLxKxGxH, k_BxLxKxH, v_BxLxKxH, mask_BxLxL, window, softcap, causal
-    )
+    form = _Form(window, softcap, causal)
+    out, log_total_BxLxKxG = _attend(q_BxLxKxGxH, k_BxLxKxH, v_BxLxKxH, mask_BxLxL, form)
     if sinks_KxG is None:
         return out
     # It takes its share of the softmax, and gives nothing for it.
@@ -91,18 +90,30 @@ def attend_under(
     return (out * others_BxLxKxG[..., None]).astype(out.dtype)
 
 
-@partial(jax.custom_vjp, nondiff_argnums=(4, 5, 6))
+class _Form(NamedTuple):
+    """What is known when attention is compiled, as `attend_under` takes it."""
+
+    window: int | None
+    softcap: float | None
+    causal: bool
+
+    def spans(self, L: int) -> list[tuple[slice, slice]]:
+        """The queries of every block of L, and the keys that they look at."""
+        size = max(QUERY_BLOCK, -(-L // MOST_BLOCKS))
+        more = size + _ahead(L, self.window, self.causal)
+        found = []
+        for at in range(0, L, size):
+            first = max(0, at - (self.window or L) + 1)
+            found.append((slice(at, min(L, at + size)), slice(first, min(L, at + more))))
+        return found
+
+
+@partial(jax.custom_vjp, nondiff_argnums=(4,))
 def _attend(
-    q: jax.Array,
-    k: jax.Array,
-    v: jax.Array,
-    mask_BxLxL: jax.Array,
-    window: int | None,
-    softcap: float | None,
-    causal: bool,
+    q: jax.Array, k: jax.Array, v: jax.Array, mask_BxLxL: jax.Array, form: _Form
 ) -> tuple[jax.Array, jax.Array]:
     """As `_blocks`."""
-    return _forward(q, k, v, mask_BxLxL, window, softcap, causal)[0]
+    return _forward(q, k, v, mask_BxLxL, form)[0]
 
 
 # The softmax is kept as the logarithm of each query's sum (arXiv 2205.14135, section 3.1), from
@@ -111,20 +122,14 @@ def _attend(
 
 
 def _forward(
-    q: jax.Array,
-    k: jax.Array,
-    v: jax.Array,
-    mask_BxLxL: jax.Array,
-    window: int | None,
-    softcap: float | None,
-    causal: bool,
+    q: jax.Array, k: jax.Array, v: jax.Array, mask_BxLxL: jax.Array, form: _Form
 ) -> tuple[tuple[jax.Array, jax.Array], Any]:
     """What `_blocks` gives, and what the backward pass is made from.
 
     On a CPU one sequence after the other, whose scores stay in its cache: to the bit the same, in a
     third of the time for long sequences of narrow heads.
     """
-    at_once = partial(_blocks, window=window, softcap=softcap, causal=causal)
+    at_once = partial(_blocks, form=form)
 
     def one_by_one(*given: jax.Array) -> tuple[jax.Array, jax.Array]:
         return jax.lax.map(lambda one: _alone(at_once, one), given)
@@ -140,28 +145,13 @@ def _alone(attend: Callable[..., Any], sequence: Sequence[jax.Array]) -> Any:
     return jax.tree.map(lambda x: x[0], attend(*(x[None] for x in sequence)))
 
 
-def _spans(L: int, window: int | None, causal: bool) -> list[tuple[slice, slice]]:
-    """The queries of every block, and the keys that they look at."""
-    size = max(QUERY_BLOCK, -(-L // MOST_BLOCKS))
-    firsts = {start: max(0, start - (window or L) + 1) for start in range(0, L, size)}
-    more = size + _ahead(L, window, causal)
-    return [(slice(at, min(L, at + size)), slice(k, min(L, at + more))) for at, k in firsts.items()]
-
-
 def _blocks(
-    q: jax.Array,
-    k: jax.Array,
-    v: jax.Array,
-    mask_BxLxL: jax.Array,
-    *,
-    window: int | None,
-    softcap: float | None,
-    causal: bool,
+    q: jax.Array, k: jax.Array, v: jax.Array, mask_BxLxL: jax.Array, *, form: _Form
 ) -> tuple[jax.Array, jax.Array]:
     """(B, L, K, G, H) attention, and (B, L, K, G) float32 logarithms of the weights' sums."""
     made = [
-        _block(q[:, queries], k[:, keys], v[:, keys], mask_BxLxL[:, queries, keys], softcap)
-        for queries, keys in _spans(q.shape[1], window, causal)
+        _block(q[:, queries], k[:, keys], v[:, keys], mask_BxLxL[:, queries, keys], form.softcap)
+        for queries, keys in form.spans(q.shape[1])
     ]
     out, log_total = (jnp.concatenate(parts, axis=1) for parts in zip(*made, strict=True))
     return out, log_total
@@ -190,15 +180,13 @@ def _block(
     return out, jnp.moveaxis((largest + jnp.log(total))[..., 0], 3, 1)
 
 
-def _backward(
-    window: int | None, softcap: float | None, causal: bool, kept: Any, changes: Any
-) -> tuple[jax.Array, jax.Array, jax.Array, None]:
+def _backward(form: _Form, kept: Any, changes: Any) -> tuple[jax.Array, jax.Array, jax.Array, None]:
     q, k, v, mask_BxLxL, out, log_total = kept
     change, change_of_log = changes
     L = q.shape[1]
     of_queries: list[jax.Array] = []
     of_keys, of_values = jnp.zeros_like(k), jnp.zeros_like(v)
-    for queries, keys in reversed(_spans(L, window, causal)):
+    for queries, keys in reversed(form.spans(L)):
         of_q, of_k, of_v = _block_backward(
             q[:, queries],
             out[:, queries],
@@ -208,7 +196,7 @@ def _backward(
             k[:, keys],
             v[:, keys],
             mask_BxLxL[:, queries, keys],
-            softcap,
+            form.softcap,
         )
         of_queries.insert(0, of_q)
         around = (0, 0), (keys.start, L - keys.stop), (0, 0), (0, 0)

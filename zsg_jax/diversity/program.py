@@ -223,9 +223,9 @@ class Program:
 
     def _losses(self, params: Params, tokens_BxL: jax.Array) -> tuple[jax.Array, jax.Array]:
         """Of every next token its loss in nats, and whether it was the likeliest, (B, L-1) each."""
-        place = jnp.broadcast_to(jnp.arange(tokens_BxL.shape[1]), tokens_BxL.shape)
+        given, labels = tokens_BxL[:, :-1], tokens_BxL[:, 1:]
+        place = jnp.broadcast_to(jnp.arange(given.shape[1]), given.shape)
         # What follows the end of a row carries no loss, and nothing before it sees it.
-        logits = model.apply(self._graphdef, params, tokens_BxL, place, jnp.ones_like(tokens_BxL))
-        labels = tokens_BxL[:, 1:]
-        losses = optax.softmax_cross_entropy_with_integer_labels(logits[:, :-1], labels)
-        return losses, logits[:, :-1].argmax(axis=-1) == labels
+        logits = model.apply(self._graphdef, params, given, place, jnp.ones_like(given))
+        losses = optax.softmax_cross_entropy_with_integer_labels(logits, labels)
+        return losses, logits.argmax(axis=-1) == labels

@@ -37,6 +37,17 @@ class RMSNorm(nnx.Module):
         return (y * scale).astype(x.dtype)
 
 
+def product(x: jax.Array, kernel: jax.Array, *_: Any, **options: Any) -> jax.Array:
+    """(…, D) times (D, F) is (…, F), with the options of `jax.lax.dot_general`.
+
+    Of float32, leading axes are one axis in it: for XLA's CPU compiler the gradient of the kernel
+    is then a plain matrix product, to the bit the same in half the time. Of bfloat16 it has none.
+    """
+    rows = x.reshape(-1, x.shape[-1]) if x.dtype == jnp.float32 else x
+    y = jax.lax.dot_general(rows, kernel, (((rows.ndim - 1,), (0,)), ((), ())), **options)
+    return y.reshape(*x.shape[:-1], kernel.shape[-1])
+
+
 def linear(
     inputs: int,
     outputs: int,
@@ -62,6 +73,7 @@ def linear(
         use_bias=bias,
         dtype=compute.dtype,
         kernel_init=normal,
+        dot_general=product,
         rngs=rngs,
     )
 

@@ -12,6 +12,7 @@ import jax
 import jax.numpy as jnp
 from flax import nnx, traverse_util
 
+from zsg_jax.models.layers import product
 from zsg_jax.models.placement import Params
 from zsg_jax.runtime.errors import UserError, check, did_you_mean
 
@@ -71,15 +72,15 @@ class AdaptedLinear(nnx.Module):
     def __call__(self, x: jax.Array) -> jax.Array:
         """The layer's product and the adapter's, (…, outputs) in the dtype of the computation."""
         x = x.astype(self.dtype)
-        y = x @ self.kernel[...].astype(self.dtype)
+        y = product(x, self.kernel[...].astype(self.dtype))
         if self.bias is not None:
             y += self.bias[...].astype(self.dtype)
         if self.dropout:
             key = jax.random.wrap_key_data(self.lora_key[...])
             kept = jax.random.bernoulli(key, 1 - self.dropout, x.shape)
             x = jnp.where(kept, x / (1 - self.dropout), 0).astype(self.dtype)
-        low = x @ self.lora_a[...].astype(self.dtype)
-        return y + self.scale * (low @ self.lora_b[...].astype(self.dtype))
+        low = product(x, self.lora_a[...].astype(self.dtype))
+        return y + self.scale * product(low, self.lora_b[...].astype(self.dtype))
 
 
 def attach(model: Any, lora: LoRA, rngs: nnx.Rngs, *, training: bool) -> None:

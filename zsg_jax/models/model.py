@@ -16,7 +16,7 @@ from flax import nnx
 from zsg_jax.models.attention import Mix, within
 from zsg_jax.models.families import ModelConfig
 from zsg_jax.models.head import Head, soften
-from zsg_jax.models.layers import Unstacked, unstack
+from zsg_jax.models.layers import Unstacked, product, unstack
 from zsg_jax.models.lora import LoRA, attach
 from zsg_jax.models.placement import Compute, Params
 
@@ -92,7 +92,7 @@ def logits_of(vocab_size: int, x: jax.Array, head: Head) -> jax.Array:
     """Logits of the words to predict, (…, vocab_size) float32, of what `hidden` gives."""
     # Operands in the dtype of `x`, sums in float32: fast without rounding the logits.
     kernel = head.kernel[:, :vocab_size].astype(x.dtype)
-    logits = jnp.einsum("...d,dv->...v", x, kernel, preferred_element_type=jnp.float32)
+    logits = product(x, kernel, preferred_element_type=jnp.float32)
     return soften(logits, head.softcap)
 
 

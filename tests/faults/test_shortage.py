@@ -2,6 +2,8 @@
 
 import json
 import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -64,6 +66,70 @@ def test_a_disk_that_is_full_at_any_stage(ask):
     *told, (first, _, records) = ask("disk", [*sizes, 1 << 16], STEPS)
     assert first[0] == 0, first[1]
     assert check_all(told, numbers(records), "space left") >= 6
+
+
+@pytest.mark.slow
+def test_too_few_open_files_at_any_stage(ask):
+    *told, (first, _, records) = ask("files", [12, 14, 16, 20, 24, 32, 1024], STEPS)
+    assert first[0] == 0, first[1]
+    assert check_all(told, numbers(records), "raise the limit (ulimit -n") >= 3
+
+
+# Under a limit by which no more file can be opened, what opens one, as its command would.
+_OPENING = """
+import json, os, resource, sys
+from pathlib import Path
+import numpy as np
+from zsg_jax.data.dataset import ReadOptions, open_dataset
+from zsg_jax.data.formats.jsonl import json_file
+from zsg_jax.data.tokenize import jinja, tokenizer
+from zsg_jax.models.huggingface import read_config
+from zsg_jax.runtime import cli, files
+from zsg_jax.similarity.embeddings import open_embeddings
+from zsg_jax.workdir import claims
+
+folder = Path(sys.argv[1])
+for name in ("a.json", "config.json", "tokenizer.json", "data.json"):
+    (folder / name).write_text("{}")
+(folder / "a.jsonl").write_text('{"question": "a", "answer": "b"}')
+np.save(folder / "a.npy", np.zeros((2, 2)))
+opening = [
+    lambda: files.read_json(folder / "a.json"),
+    lambda: files.write_json(folder / "b.json", {}),
+    lambda: files.file_digest(folder / "a.json"),
+    lambda: json_file(folder / "a.json", "mend it"),
+    lambda: claims.locked(folder / "w").__enter__(),
+    lambda: claims.claim_data(folder, {}),
+    lambda: open_dataset(folder / "a.jsonl", ReadOptions(folder)),
+    lambda: open_embeddings(folder / "a.npy"),
+    lambda: tokenizer.from_folder(str(folder)),
+    lambda: jinja.load(str(folder / "a.json"), str(folder), {}, {}),
+    lambda: read_config(folder),
+]
+resource.setrlimit(resource.RLIMIT_NOFILE, (64, 64))
+for full in (False, True):
+    while full:
+        try:
+            os.dup(0)
+        except OSError:
+            break
+    for one in opening:
+        try:
+            cli.guard(lambda argv: one())([])
+        except BaseException:
+            pass
+    print("--", file=sys.stderr, flush=True)
+"""
+
+
+def test_whoever_opens_a_file_tells_that_too_many_are_open(tmp_path):
+    done = subprocess.run(
+        [sys.executable, "-c", _OPENING, tmp_path], capture_output=True, text=True, check=True
+    )
+    _, lines, _ = done.stderr.split("--\n")
+    assert len(lines.splitlines()) == 11, lines
+    for line in lines.splitlines():
+        assert "too many open files; raise the limit (ulimit -n" in line, line
 
 
 @pytest.mark.slow

@@ -126,7 +126,7 @@ def guard(main: Callable[[Sequence[str]], Any]) -> Callable[[Sequence[str]], Any
         try:
             main(argv)
         except UserError as error:
-            fail(str(error), error.code)
+            fail(foreign.short_of_files(error) or str(error), error.code)
         except stopping.Terminated:
             end_by(stopping.heard())
         except KeyboardInterrupt:

@@ -16,6 +16,7 @@ T = TypeVar("T")
 PathT = TypeVar("PathT")
 
 _GO_ON = "mend it, then the same command goes on where it stopped"
+_FILES = re.compile(r"Too many open files|EMFILE|ENFILE")
 _FULL = re.compile(r"no space left|file too large|disk quota exceeded|ENOSPC|EFBIG|EDQUOT", re.I)
 _BACKEND = re.compile(r"unable to initialize backend|unknown backend|no visible .* devices", re.I)
 _MEMORY = re.compile(r"RESOURCE_EXHAUSTED|out of memory", re.I)
@@ -26,17 +27,42 @@ def told(error: BaseException) -> str | None:
 
     Whatever raised an error, what it was raised from is looked at first.
     """
+    lines = (_told(one) for one in _roots(error))
+    return next((line for line in lines if line is not None), None)
+
+
+def short_of_files(error: BaseException) -> str | None:
+    """The line that tells of files that cannot be opened since too many are; None: another error.
+
+    Whoever opens a file takes the error for one of the file, which may be whole.
+    """
+    lines = (_limited(one) for one in _roots(error))
+    return next((line for line in lines if line is not None), None)
+
+
+def _roots(error: BaseException) -> list[BaseException]:
+    """What an error was raised from, the first one first, and itself."""
     chain = [error]
     while (deeper := chain[-1].__cause__ or chain[-1].__context__) and deeper not in chain:
         chain.append(deeper)
-    lines = (_told(one) for one in reversed(chain))
-    return next((line for line in lines if line is not None), None)
+    return chain[::-1]
+
+
+def _limited(error: BaseException) -> str | None:
+    limited = isinstance(error, OSError) and error.errno in (errno.EMFILE, errno.ENFILE)
+    if not limited and not _FILES.search(str(error)):
+        return None
+    what = error.filename if isinstance(error, OSError) else None
+    return (
+        f"{_spelled(what or first_line(error))}: cannot be opened: too many open files; raise the "
+        "limit (ulimit -n 4096), then the same command goes on where it stopped"
+    )
 
 
 def _told(error: BaseException) -> str | None:
     said = first_line(error)
-    if isinstance(error, OSError) and error.errno in (errno.EMFILE, errno.ENFILE):
-        return f"{error.strerror}: {error.filename or 'files'}; raise the limit (ulimit -n 4096)"
+    if limited := _limited(error):
+        return limited
     if isinstance(error, OSError) and (error.filename is not None or error.errno in FULL):
         # A full disk, a folder that may not be written: the user's to mend.
         return f"{_spelled(error.filename or 'disk')}: {error.strerror}; {_GO_ON}"

@@ -39,7 +39,11 @@ SKIPPED = "zsg_jax/skipped"
 
 
 def pytest_addoption(parser):
-    parser.addoption("--skipped", action="store_true", help="only what the last run skipped")
+    parser.addoption(
+        "--skipped",
+        action="store_true",
+        help="only what the last run skipped, and what is marked ci",
+    )
 
 
 def pytest_configure(config):
@@ -68,7 +72,11 @@ class Skipped:
 def pytest_collection_modifyitems(config, items):
     if config.getoption("--skipped"):
         known = set(config.cache.get(SKIPPED, []))
-        kept = [one for one in items if {one.nodeid, one.nodeid.split("::")[0]} & known]
+        kept = [
+            one
+            for one in items
+            if {one.nodeid, one.nodeid.split("::")[0]} & known or one.get_closest_marker("ci")
+        ]
         config.hook.pytest_deselected(items=[one for one in items if one not in kept])
         items[:] = kept
 

@@ -8,6 +8,7 @@ import jax.numpy as jnp
 import pytest
 
 from zsg_jax.models.families import FAMILIES
+from zsg_jax.models.grouped import block_size
 from zsg_jax.models.model import abstract, apply, count
 from zsg_jax.training import flops
 
@@ -37,13 +38,18 @@ def program(model, sequences=ROWS):
 
 
 def full_square(model, rows=ROWS):
-    """What is computed for so many rows: every pair of a query and a key, and every expert."""
+    """What is computed for so many rows: every pair of a query and a key, and experts' blocks."""
     hidden = LENGTH * LENGTH - LENGTH * (LENGTH + 1) // 2
     more = rows * 4 * model.num_layers * model.num_heads * model.head_dim * hidden
     if model.family in ("qwen3_moe", "gpt_oss"):
-        # Of the tiny one's four experts a token takes two.
-        expert = 3 * model.hidden_size * model.intermediate_size
-        more += rows * LENGTH * 2 * model.num_layers * 2 * expert
+        tokens, experts = rows * LENGTH, model.routing.experts
+        choices = tokens * model.routing.chosen
+        block = block_size(choices, experts)
+        empty = (choices // block + experts) * block - choices
+        more += empty * 2 * model.num_layers * 3 * model.hidden_size * model.intermediate_size
+        if model.routing.bias:
+            # The biases of a token's experts are a product with its shares.
+            more += tokens * 2 * model.num_layers * experts * model.hidden_size
     return flops.forward(model, [LENGTH] * rows) + more
 
 

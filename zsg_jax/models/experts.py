@@ -1,20 +1,23 @@
 """Experts in the place of a feed-forward layer, of which a token takes a few (arXiv 2101.03961).
 
-Every expert is computed for every token, and counts by the share that the token gives it, 0 for
-those it does not take: no token is ever dropped, whatever shares its batch. Letters in names give
-shapes: B sequences, L positions, D width, E experts.
+A token is computed by the experts that it takes and by no others, and none is ever dropped,
+whatever shares its batch. Letters in names give shapes: B sequences, L positions, D width, E
+experts, of which a token takes K.
 """
 
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 from flax import nnx
+from jax.sharding import PartitionSpec
 
 from zsg_jax.models.checks import check_fields
-from zsg_jax.models.layers import ACTIVATIONS, linear
-from zsg_jax.models.placement import Compute, Params
+from zsg_jax.models.grouped import Layer, mixture
+from zsg_jax.models.layers import ACTIVATIONS, linear, product
+from zsg_jax.models.placement import ROWS, TENSOR, Compute, Params, dividing
 from zsg_jax.runtime.errors import check
 
 
@@ -89,33 +92,35 @@ class MoE(nnx.Module):
 
     def __call__(self, x_BxLxD: jax.Array) -> jax.Array:
         """(B, L, D) in the dtype of `x`, summed in float32."""
-        shares_BxLxE = shares(self.router(x_BxLxD), self.routing)
+        index_BxLxK, shares_BxLxK = choose(self.router(x_BxLxD), self.routing)
         dtype = x_BxLxD.dtype
         parts = nnx.to_pure_dict(nnx.state(self.experts))
-        experts = jax.tree.map(
-            lambda leaf: leaf.astype(dtype), tuple(parts[name] for name in ("gate", "up", "down"))
+        params = jax.tree.map(lambda leaf: leaf.astype(dtype), parts)
+        # Added after sums over the devices that split the experts' width.
+        bias_ExD = params["down"].pop("bias", None)
+        total = _on_each_device(
+            partial(_expert, self.routing, self.activation),
+            params,
+            x_BxLxD,
+            index_BxLxK,
+            shares_BxLxK,
         )
-
-        # One after the other: of all experts' inner numbers, those of one are held at a time, and
-        # the backward pass computes them again.
-        @jax.checkpoint
-        def one(x: jax.Array, gate: Params, up: Params, down: Params) -> jax.Array:
-            return _dense(self._inner(_dense(x, gate), _dense(x, up)), down)
-
-        def add(total: jax.Array, expert: Any) -> tuple[jax.Array, None]:
-            share_BxL, own = expert
-            return total + share_BxL[..., None] * one(x_BxLxD, *own).astype(jnp.float32), None
-
-        start = jnp.zeros(x_BxLxD.shape, jnp.float32)
-        total, _ = jax.lax.scan(add, start, (jnp.moveaxis(shares_BxLxE, -1, 0), experts))
+        if bias_ExD is not None:
+            one_hot = jax.nn.one_hot(index_BxLxK, self.routing.experts, dtype=jnp.float32)
+            shares_BxLxE = (shares_BxLxK[..., None] * one_hot).sum(axis=-2)
+            total += product(shares_BxLxE, bias_ExD.astype(jnp.float32))
         return total.astype(dtype)
 
-    def _inner(self, gate: jax.Array, up: jax.Array) -> jax.Array:
-        limit = self.routing.limit
-        if limit is None:
-            return ACTIVATIONS[self.activation](gate) * up
-        gate, up = jnp.minimum(gate, limit), jnp.clip(up, -limit, limit)
-        return (up + 1) * gate * jax.nn.sigmoid(self.routing.slope * gate)
+
+def _expert(routing: Routing, activation: str, params: Params, x: jax.Array) -> jax.Array:
+    """What an expert gives, without its last bias, of rows (…, D)."""
+    gate, up = _dense(x, params["gate"]), _dense(x, params["up"])
+    if routing.limit is None:
+        inner = ACTIVATIONS[activation](gate) * up
+    else:
+        gate, up = jnp.minimum(gate, routing.limit), jnp.clip(up, -routing.limit, routing.limit)
+        inner = (up + 1) * gate * jax.nn.sigmoid(routing.slope * gate)
+    return _dense(inner, params["down"])
 
 
 def _dense(x: jax.Array, own: Params) -> jax.Array:
@@ -123,11 +128,47 @@ def _dense(x: jax.Array, own: Params) -> jax.Array:
     return y + own["bias"] if "bias" in own else y
 
 
-def shares(logits_BxLxE: jax.Array, routing: Routing) -> jax.Array:
-    """What each expert counts for each token, (B, L, E) float32: 0 for those it does not take."""
+def _on_each_device(
+    expert: Layer, params: Params, x_BxLxD: jax.Array, index: jax.Array, shares: jax.Array
+) -> jax.Array:
+    """The experts' sum for each token, (B, L, D) float32; tokens stay on their device.
+
+    Of an expert whose width is split, each device computes its part, and the parts are added up.
+    """
+
+    def alone(params: Params, x: jax.Array, index: jax.Array, shares: jax.Array) -> jax.Array:
+        flat = (y.reshape(-1, y.shape[-1]) for y in (x, index, shares))
+        return mixture(expert, params, *flat).reshape(x.shape)
+
+    mesh = jax.sharding.get_abstract_mesh()
+    if mesh.empty or mesh.are_all_axes_manual:
+        return alone(params, x_BxLxD, index, shares)
+    width = dividing(params["up"]["kernel"].shape[-1], (TENSOR,), mesh)
+    rows = PartitionSpec(dividing(x_BxLxD.shape[0], ROWS, mesh))
+    inner = {"kernel": PartitionSpec(None, None, width), "bias": PartitionSpec(None, width)}
+    split = {"gate": inner, "up": inner, "down": {"kernel": PartitionSpec(None, width)}}
+
+    def parts(*given: Any) -> jax.Array:
+        total = alone(*given)
+        return jax.lax.psum(total, width) if width else total
+
+    return jax.shard_map(
+        parts,
+        in_specs=(
+            {k: {n: split[k][n] for n in own} for k, own in params.items()},
+            rows,
+            rows,
+            rows,
+        ),
+        out_specs=rows,
+        check_vma=False,
+    )(params, x_BxLxD, index, shares)
+
+
+def choose(logits_BxLxE: jax.Array, routing: Routing) -> tuple[jax.Array, jax.Array]:
+    """The experts that each token takes, (B, L, K) int32, and what each counts, float32."""
     likely = jax.nn.softmax(logits_BxLxE.astype(jnp.float32), axis=-1)
-    most, index = jax.lax.top_k(likely, routing.chosen)
+    shares, index = jax.lax.top_k(likely, routing.chosen)
     if routing.normalized:
-        most /= most.sum(axis=-1, keepdims=True)
-    taken = jax.nn.one_hot(index, routing.experts, dtype=jnp.float32)
-    return (most[..., None] * taken).sum(axis=-2)
+        shares /= shares.sum(axis=-1, keepdims=True)
+    return index, shares

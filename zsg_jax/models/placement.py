@@ -8,7 +8,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-from jax.sharding import PartitionSpec
+from jax.sharding import AbstractMesh, PartitionSpec
 
 Params = dict[str, Any]
 
@@ -58,3 +58,13 @@ def tensor_devices() -> int:
     """How many devices split the words of the vocabulary."""
     mesh = jax.sharding.get_abstract_mesh()
     return 1 if mesh.empty else dict(mesh.shape).get(TENSOR, 1)
+
+
+def dividing(size: int, names: tuple[str, ...], mesh: AbstractMesh) -> tuple[str, ...]:
+    """Those of the mesh's axes `names` which, one after the other, divide `size`."""
+    chosen: tuple[str, ...] = ()
+    for name in names:
+        if name in mesh.shape and size % mesh.shape[name] == 0:
+            chosen += (name,)
+            size //= mesh.shape[name]
+    return chosen

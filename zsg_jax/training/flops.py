@@ -79,8 +79,8 @@ def forward(model: ModelConfig, lengths: Iterable[int]) -> int:
 def weights(model: ModelConfig) -> int:
     """How many weights a token is multiplied with: those of the layers and the head's.
 
-    Of experts, those that a token takes, though all are computed, and the router's. Neither biases
-    and norms, nor the embedding's table, unless it is the head too.
+    Of experts, those that a token takes, and the router's. Neither biases and norms, nor the
+    embedding's table, unless it is the head too.
     """
     D, H = model.hidden_size, model.head_dim
     mixing = 2 * D * (model.num_heads + model.num_kv_heads) * H

@@ -5,9 +5,9 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-from jax.sharding import AbstractMesh, PartitionSpec
+from jax.sharding import PartitionSpec
 
-from zsg_jax.models.placement import ROWS, TENSOR
+from zsg_jax.models.placement import ROWS, TENSOR, dividing
 
 
 def on_each_device(
@@ -30,8 +30,8 @@ def on_each_device(
     if mesh.empty or mesh.are_all_axes_manual:
         return kernel(q_BxLxKxGxH, k_BxLxKxH, v_BxLxKxH, seen_BxX)
     B, _, K, _, _ = q_BxLxKxGxH.shape
-    split = _that_divide(B, ROWS, mesh)
-    whole = PartitionSpec(split, None, _that_divide(K, (TENSOR,), mesh))
+    split = dividing(B, ROWS, mesh)
+    whole = PartitionSpec(split, None, dividing(K, (TENSOR,), mesh))
     return jax.shard_map(
         kernel,
         in_specs=(whole, whole, whole, PartitionSpec(split)),
@@ -39,16 +39,6 @@ def on_each_device(
         # A kernel does not say along which axes its results vary.
         check_vma=False,
     )(q_BxLxKxGxH, k_BxLxKxH, v_BxLxKxH, seen_BxX)
-
-
-def _that_divide(size: int, names: tuple[str, ...], mesh: AbstractMesh) -> tuple[str, ...]:
-    """Those of the mesh's axes `names` which, one after the other, divide `size`."""
-    chosen: tuple[str, ...] = ()
-    for name in names:
-        if name in mesh.shape and size % mesh.shape[name] == 0:
-            chosen += (name,)
-            size //= mesh.shape[name]
-    return chosen
 
 
 def without_padding(x_BxLxKxGxH: jax.Array, segment_ids_BxL: jax.Array) -> jax.Array:

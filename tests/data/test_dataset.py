@@ -190,7 +190,7 @@ def test_bad_records_are_all_counted_and_some_or_all_kept(tmp_path):
             assert [one.line for one in dataset.skipped] == list(range(2, kept + 2))
 
 
-@pytest.mark.parametrize("change", ["touched", "longer", "cut", "replaced"])
+@pytest.mark.parametrize("change", ["touched", "longer", "cut", "replaced", "edited"])
 def test_an_example_is_read_when_it_is_asked_for_and_a_changed_file_is_noticed(tmp_path, change):
     path = tmp_path / "x.jsonl"
     with written(path, instances_of("abcab")) as dataset:
@@ -203,6 +203,11 @@ def test_an_example_is_read_when_it_is_asked_for_and_a_changed_file_is_noticed(t
             return
         if change == "touched":
             os.utime(path, ns=(1, 1))
+        elif change == "edited":
+            # In place, with its size as it was and its time put back.
+            before, content = path.stat(), path.read_text()
+            path.write_text(content.replace("id 3", "id 8").replace("id 1", "id 9"))
+            os.utime(path, ns=(before.st_atime_ns, before.st_mtime_ns))
         else:
             os.truncate(path, 1000 if change == "longer" else 5)
         assert (part.ids, part.task_names, len(part.texts)) == (["id 3", "id 1"], ["a", "b"], 2)

@@ -1,6 +1,7 @@
 """What was written and is gone, changed or damaged is named; nothing starts over in silence."""
 
 import json
+import os
 import shutil
 
 import pytest
@@ -122,6 +123,71 @@ def test_other_weights_under_the_same_name_are_refused(small_config, write_llama
     unfinish(tmp_path / "w")
     write_llama(path, 1)
     refused(config, tmp_path / "w", "the weights it begins with changed since")
+
+
+def edit(path, content):
+    """Writes a file anew in place, with its size and its time as they were."""
+    before = path.stat()
+    path.write_bytes(content)
+    os.utime(path, ns=(before.st_atime_ns, before.st_mtime_ns))
+    assert (path.stat().st_size, path.stat().st_mtime_ns) == (before.st_size, before.st_mtime_ns)
+
+
+def other_letters(content):
+    return content.replace(b'"b"', b'"?"').replace(b'"c"', b'"b"').replace(b'"?"', b'"c"')
+
+
+TEMPLATE = "{% for m in messages %}{{ m.role + ': ' + m.content }}{{ eos_token }}{% endfor %}"
+
+
+def test_any_input_edited_in_place_with_its_time_put_back_is_refused(
+    small_config, write_llama, write_reward, uneven, tmp_path
+):
+    model, reward = write_llama(tmp_path / "model"), write_reward(tmp_path / "reward")
+    words, tokens = write_reward(tmp_path / "words"), write_reward(tmp_path / "tokens")
+    train, test, template = (tmp_path / name for name in ("a.jsonl", "b.jsonl", "c.jinja"))
+    shutil.copy(uneven["data.train"], train)
+    shutil.copy(uneven["data.test"], test)
+    template.write_text(TEMPLATE)
+    config = small_config(
+        **{
+            "data.train": str(train),
+            "data.test": str(test),
+            "data.template": str(template),
+            "model.init_from": str(model),
+            "tokenizer": str(tokens),
+            "training.steps": 1,
+            "evaluation.metrics": ("loss", "rouge", "reward"),
+            "evaluation.texts.decoding": "greedy,max_new_tokens=1",
+            "evaluation.texts.reward_model": str(reward),
+            "evaluation.texts.rouge_tokenizer": str(words),
+        }
+    )
+    workdir = tmp_path / "w"
+    again(config, workdir)
+    unfinish(workdir)
+    for path, told in {
+        train: "the training instances",
+        test: "the test instances",
+        template: "the chat template",
+        tokens / "tokenizer.json": "the tokenizer",
+        words / "tokenizer.json": "the tokenizer whose words",
+        reward / "tokenizer.json": "the tokenizer or the template",
+        reward / "model.safetensors": "the reward model",
+        model / "model.safetensors": "the weights",
+    }.items():
+        whole = path.read_bytes()
+        other = {
+            ".jsonl": whole.replace(b"green", b"groan"),
+            ".jinja": whole.replace(b"': '", b"'- '"),
+            ".json": other_letters(whole),
+            ".safetensors": whole[:-1] + bytes([whole[-1] ^ 1]),
+        }[path.suffix]
+        assert other != whole
+        edit(path, other)
+        refused(config, workdir, f"{told}.* changed since it was made")
+        path.write_bytes(whole)
+    again(config, workdir)
 
 
 def test_weights_with_a_nan_or_without_an_end_are_refused(small_config, write_llama, tmp_path):

@@ -114,6 +114,28 @@ def test_checkpoints_and_folders_give_a_runs_texts(small_config, write_llama, un
     assert (whole.read_bytes(), file.read_bytes()) == before
 
 
+@pytest.mark.parametrize("edited", ["test", "predictions"])
+def test_a_file_edited_in_place_with_its_time_put_back_is_seen(uneven, tmp_path, edited):
+    test, texts = tmp_path / "test.jsonl", tmp_path / "texts.jsonl"
+    test.write_bytes(Path(uneven["data.test"]).read_bytes())
+    texts.write_text("{\n")
+    given = {"test": str(test), "predictions": str(texts), "metrics": "exact_match_unicode"}
+    # What failed with nothing measured binds nobody.
+    with pytest.raises(UserError, match=r"texts\.jsonl"):
+        run(tmp_path / "out", **given)
+    ids = [row["id"] for row in records(test)]
+    texts.write_text("".join(json.dumps({"id": one, "prediction": "red"}) + "\n" for one in ids))
+    first = run(tmp_path / "out", **given).read_bytes()
+    assert run(tmp_path / "out", **given).read_bytes() == first
+    path = {"test": test, "predictions": texts}[edited]
+    before = path.stat()
+    path.write_text(path.read_text().replace('"red"', '"ted"'))
+    os.utime(path, ns=(before.st_atime_ns, before.st_mtime_ns))
+    assert path.stat().st_size == before.st_size
+    with pytest.raises(UserError, match=f"--{edited} .*has changed since .*out was begun"):
+        run(tmp_path / "out", **given)
+
+
 def test_a_template_gets_its_arguments(write_llama, uneven, tmp_path):
     folder = write_llama(tmp_path / "model")
     text = "{% for m in messages %}{{ m.role + ': ' + m.content }}{{ eos_token }}{% endfor %}"

@@ -134,6 +134,17 @@ def file_digest(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
+def content_digest(path: Path) -> str:
+    """`file_digest` of a file; of a folder SHA-256 over its files' names and digests; else ""."""
+    if path.is_file():
+        return file_digest(path)
+    found = sorted(one for one in path.rglob("*") if one.is_file()) if path.is_dir() else []
+    digest = hashlib.sha256()
+    for one in found:
+        digest.update(f"{one.relative_to(path).as_posix()}\0{file_digest(one)}\n".encode())
+    return digest.hexdigest() if found else ""
+
+
 def read_json(path: Path, required: Collection[str] = ()) -> dict[str, Any] | None:
     """Reads a JSON object, or returns None where there is no file.
 

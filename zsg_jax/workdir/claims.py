@@ -54,8 +54,13 @@ DIGESTS = {
     "template_digest": "the chat template",
     "weights_digest": "the weights it begins with",
 }
-# Of studies that reward texts, besides.
+# Of studies that reward texts or count their words, besides; of earlier versions only the first.
 REWARD_DIGEST = "reward_digest"
+MORE_DIGESTS = {
+    REWARD_DIGEST: "the reward model",
+    "reward_words_digest": "the tokenizer or the template of the reward model",
+    "rouge_tokenizer_digest": "the tokenizer whose words ROUGE counts",
+}
 
 
 def run_folder(workdir: Path, name: str, seed: int) -> Path:
@@ -250,8 +255,8 @@ def claim_data(workdir: Path, facts: dict[str, Any]) -> None:
         UserError: naming the input that has changed since.
     """
     known = read_json(workdir / DATA, required=DIGESTS)
-    for key, what in {**DIGESTS, REWARD_DIGEST: "the reward model"}.items():
-        if known is not None and known.get(key) != facts.get(key):
+    for key, what in (DIGESTS | MORE_DIGESTS).items():
+        if known is not None and key in known and known[key] != facts.get(key):
             raise UserError(
                 f"{setting('workdir')} {workdir}: {what} changed since it was made; give another "
                 f"{setting('workdir')}, or the inputs it was made with"

@@ -23,7 +23,7 @@ from zsg_jax.models import huggingface
 from zsg_jax.models.huggingface.read_adapters import add_adapters
 from zsg_jax.models.placement import Params
 from zsg_jax.runtime.errors import UserError, check
-from zsg_jax.runtime.files import need_json, read_json, write_bytes, write_json
+from zsg_jax.runtime.files import content_digest, need_json, read_json, write_bytes, write_json
 from zsg_jax.runtime.progress import say
 from zsg_jax.runtime.settings import named_by, setting
 from zsg_jax.training import sharding
@@ -32,6 +32,7 @@ from zsg_jax.workflows.evaluate_options import (
     EvaluateOptions,
     check_options,
     configured,
+    flag,
     flags,
 )
 from zsg_jax.workflows.evaluators import make_evaluators, reward_model, with_folders
@@ -40,6 +41,11 @@ from zsg_jax.workflows.study_model import find_origin, make_trainer
 
 FILE = "evaluation.jsonl"
 REQUEST = "evaluation.json"
+# Options that may be paths, of what records tell nothing of but the name.
+_INPUTS = (
+    *("test", "predictions", "adapters", "tokenizer", "template"),
+    *("reward_model", "reward_template", "rouge_tokenizer"),
+)
 MAX_LENGTH = 1024  # as arXiv 2406.11721 cuts test rows
 Record = dict[str, Any]
 
@@ -119,14 +125,24 @@ def _claim(options: EvaluateOptions) -> None:
         for key, value in dataclasses.asdict(options).items()
         if key not in ("output", "mesh")
     }
-    known = read_json(options.output / REQUEST)
-    begun = any(options.output.glob("**/*.jsonl"))
+    given = {name: str(getattr(options, name) or "") for name in _INPUTS}
+    inputs = {name: content_digest(Path(path)) for name, path in given.items() if path}
+    known = read_json(options.output / REQUEST) or {}
+    begun = any(one.stat().st_size for one in options.output.glob("**/*.jsonl"))
+    # Evaluations of earlier versions told no digests.
+    were = known.pop("inputs", inputs)
     check(
         known == asked or not begun,
         f"--output {options.output}: holds another evaluation, whose flags are in {REQUEST}; give "
         "another folder, or the same flags to go on",
     )
-    write_json(options.output / REQUEST, asked)
+    for name, digest in inputs.items():
+        check(
+            were.get(name) == digest or not begun,
+            f"{flag(name)} {given[name]}: has changed since {options.output} was begun; give "
+            "another --output, or what it was begun with",
+        )
+    write_json(options.output / REQUEST, asked | {"inputs": inputs})
 
 
 def _subjects(options: EvaluateOptions, stack: ExitStack) -> Iterator[Subject]:

@@ -1,7 +1,6 @@
 """Sources, and what to take of them, to a folder that TFDS and `--train FOLDER:train` read."""
 
 import dataclasses
-import hashlib
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
@@ -23,7 +22,7 @@ from zsg_jax.data.schemas.read import BadRow, tell_skipped
 from zsg_jax.data.sources import load
 from zsg_jax.data.splits import Selection
 from zsg_jax.runtime.errors import UserError
-from zsg_jax.runtime.files import file_digest, move, need_json, read_json, write_json
+from zsg_jax.runtime.files import content_digest, move, need_json, read_json, write_json
 from zsg_jax.runtime.progress import count, say
 from zsg_jax.runtime.settings import named_by
 from zsg_jax.runtime.shards import Shards
@@ -195,15 +194,4 @@ def _differs(done: Path, how: str) -> UserError:
 
 def _source(options: PrepareOptions, side: str) -> dict[str, str]:
     path = Path(getattr(options, side))
-    return {"path": str(path), "digest": _digest(path)}
-
-
-def _digest(path: Path) -> str:
-    """SHA-256 of a source's file, or over its folder's files' names and digests; else ""."""
-    if path.is_file():
-        return file_digest(path)
-    digest = hashlib.sha256()
-    files = sorted(one for one in path.rglob("*") if one.is_file()) if path.is_dir() else []
-    for one in files:
-        digest.update(f"{one.relative_to(path).as_posix()}\0{file_digest(one)}\n".encode())
-    return digest.hexdigest() if files else ""
+    return {"path": str(path), "digest": content_digest(path)}

@@ -21,7 +21,7 @@ from zsg_jax.data.splits import Selection
 from zsg_jax.data.tokenize import encode as prompts
 from zsg_jax.data.tokenize import jinja
 from zsg_jax.data.tokenize.examples import TokenizedExamples
-from zsg_jax.data.tokenize.tokenizer import Tokenizer
+from zsg_jax.data.tokenize.tokenizer import Tokenizer, from_folder
 from zsg_jax.models import huggingface
 from zsg_jax.models.families import is_file
 from zsg_jax.runtime.errors import UserError
@@ -159,8 +159,16 @@ def claim_data(config: ConfigDict, workdir: Path, pool: Pool, origin: Origin) ->
     elif is_file(config.model.size):
         digest = file_digest(Path(config.model.size))
     facts = {**pool.facts, "weights_digest": digest}
-    if reward_model := config.evaluation.texts.reward_model:
+    texts = config.evaluation.texts
+    if reward_model := texts.reward_model:
+        words = from_folder(reward_model)
+        template = jinja.load(texts.reward_template, reward_model, words.special_tokens)
         facts[claims.REWARD_DIGEST] = huggingface.files_digest(reward_model)
+        facts["reward_words_digest"] = "".join(
+            one.fingerprint[:32] for one in (words, template) if one is not None
+        )
+    if texts.rouge_tokenizer:
+        facts["rouge_tokenizer_digest"] = from_folder(texts.rouge_tokenizer).fingerprint
     claims.claim_data(workdir, facts)
     write_json(workdir / claims.MODEL, huggingface.config_json(origin.model))
 

@@ -137,7 +137,10 @@ def other_letters(content):
     return content.replace(b'"b"', b'"?"').replace(b'"c"', b'"b"').replace(b'"?"', b'"c"')
 
 
-TEMPLATE = "{% for m in messages %}{{ m.role + ': ' + m.content }}{{ eos_token }}{% endfor %}"
+TEMPLATE = (
+    "{% for m in messages %}{{ m.role + ': ' + m.content }}{{ eos_token }}{% endfor %}"
+    "{% if add_generation_prompt %}assistant: {% endif %}"
+)
 
 
 def test_any_input_edited_in_place_with_its_time_put_back_is_refused(

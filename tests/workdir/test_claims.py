@@ -9,6 +9,7 @@ from zsg_jax.workdir.claims import (
     check_shared,
     claim,
     claim_data,
+    claimed,
     locked,
     refuse_address,
     refuse_foreign,
@@ -80,6 +81,58 @@ def test_a_first_try_that_made_nothing_binds_nobody(tmp_path):
     claim_data(tmp_path, dict.fromkeys(DIGESTS, "b"))
     claim(tmp_path, other)
     assert (tmp_path / "data.json").exists()
+
+
+def refused_after(folder, config, work=lambda: None):
+    """What a study does that is refused once it has claimed the workdir, and done some work."""
+
+    def study():
+        with claimed(folder, config):
+            work()
+            raise UserError("no")
+
+    with pytest.raises(UserError, match="no"):
+        study()
+
+
+@pytest.mark.parametrize("made", [[], ["tokens"], ["embeddings", "arrangements"]])
+def test_a_config_that_is_refused_binds_nobody(tmp_path, made):
+    folder = tmp_path / "w"
+
+    def work():
+        claim_data(folder, dict.fromkeys(DIGESTS, "a"))
+        for name in made:
+            (folder / name).mkdir()
+
+    refused_after(folder, CONFIG_A, work)
+    refuse_foreign(folder)
+    if not made:
+        assert not list(folder.iterdir())
+    # The same one goes on with what is there; another one has all but what tells what it is.
+    with claimed(folder, CONFIG_A) as new:
+        assert new
+    refused_after(folder, CONFIG_A)
+    with claimed(folder, {**CONFIG_A, "seeds": [5]}) as new:
+        assert new
+        kept = [name for name in made if name != "arrangements"]
+        assert sorted(path.name for path in folder.iterdir()) == sorted([CONFIG, *kept])
+        (folder / "embeddings").mkdir(exist_ok=True)
+    with pytest.raises(UserError, match="belongs to another config"):
+        claim(folder, CONFIG_A)
+
+
+def test_a_grown_config_that_is_refused_is_the_one_before_again(tmp_path):
+    run = tmp_path / "runs" / "a"
+    run.mkdir(parents=True)
+    (run / "metrics.jsonl").write_text("1")
+    claim(tmp_path, CONFIG_A)
+    before = (tmp_path / CONFIG).read_bytes()
+    grown = {**CONFIG_A, "seeds": [0, 1, 2]}
+    refused_after(tmp_path, grown)
+    assert (tmp_path / CONFIG).read_bytes() == before
+    refused_after(tmp_path, grown, lambda: (run / "metrics.jsonl").write_text("12"))
+    with pytest.raises(UserError, match=r"seeds is \[0, 1, 2\] there"):
+        claim(tmp_path, CONFIG_A)
 
 
 def test_a_workdir_killed_while_it_was_made_is_still_ours(tmp_path):

@@ -249,10 +249,16 @@ def test_every_kind_of_order_by_another_distance_and_its_weights(small_config, t
 def test_an_arrangement_too_short_is_refused_before_any_is_trained_on(
     small_config, tmp_path, overrides, message
 ):
-    config = small_config(**{"arrangement.methods": ("random", "tmta-turns-1-2"), **overrides})
+    methods = {"arrangement.methods": ("random", "tmta-turns-1-2")}
     with pytest.raises(UserError, match=message):
-        run(config, tmp_path)
+        run(small_config(**methods, **overrides), tmp_path)
     assert not list(tmp_path.glob("runs/*/metrics.jsonl"))
+    # The workdir is free for the corrected one, which embeds nothing again.
+    embedded = {path: path.stat().st_mtime_ns for path in tmp_path.glob("embeddings/*/*.npy")}
+    assert embedded
+    run(small_config(**methods, **{"training.steps": 1}), tmp_path)
+    assert len(list(tmp_path.glob("runs/*/finished.json"))) == 2
+    assert all(path.stat().st_mtime_ns == time for path, time in embedded.items())
 
 
 def test_what_is_left_out_and_what_makes_a_comparison_void_is_told(

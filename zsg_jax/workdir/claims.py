@@ -3,7 +3,6 @@
 import datetime
 import fcntl
 import os
-import shutil
 import socket
 import time
 from collections.abc import Iterator
@@ -13,8 +12,8 @@ from pathlib import Path
 from typing import Any
 
 from zsg_jax.runtime.buckets import is_address, spelled
-from zsg_jax.runtime.errors import UserError
-from zsg_jax.runtime.files import PARTIAL, read_json, write_json
+from zsg_jax.runtime.errors import Unavailable, UserError
+from zsg_jax.runtime.files import PARTIAL, read_json, remove, write_json
 from zsg_jax.runtime.settings import setting
 from zsg_jax.runtime.shards import MANIFEST
 
@@ -28,12 +27,18 @@ BEGUN = "begun.json"
 # In the folder of an arrangement, the page that shows what it does.
 EXPLAINED = "explain.html"
 HUB = "hub.json"
+# Here while a study was refused before anything was trained: another config may take the workdir.
+REFUSED = "refused.json"
 LOCK = ".lock"
 TOKENIZER = "tokenizer"
 TOKENS = "tokens"
 SCRATCH = "scratch"
-# What costs time to make; from then on a workdir is bound to its config.
-MADE = ("embeddings", "pretraining", "arrangements", "runs")
+# What is trained, and all that costs time to make; from then on a workdir is bound to its config.
+TRAINED = ("pretraining", "runs")
+ARRANGED = "arrangements"
+MADE = ("embeddings", ARRANGED, *TRAINED)
+# What another config would make otherwise; embeddings and tokens have manifests that tell.
+_BOUND = (DATA, MODEL, HUB, BEGUN, MANIFEST, LEAKAGE, "leakage.jsonl", TOKENIZER, ARRANGED)
 # Where the state lies, who lays the batches, which steps are traced, who is told and what the page
 # is called change no experiment; nor does a grid change the cells that it has had.
 MAY_CHANGE = (
@@ -75,7 +80,7 @@ def pretraining_folder(workdir: Path, seed: int) -> Path:
 
 def arrangement_folder(workdir: Path, name: str) -> Path:
     """Where an arrangement is kept."""
-    return workdir / "arrangements" / name
+    return workdir / ARRANGED / name
 
 
 def refuse_address(folder: Path | str, flag: str = "--workdir") -> None:
@@ -171,7 +176,7 @@ def claim(workdir: Path, config: dict[str, Any]) -> bool:
         UserError: naming every key whose value differs.
     """
     known = read_json(workdir / CONFIG)
-    new = not any((workdir / part).exists() for part in MADE)
+    new = (workdir / REFUSED).exists() or not any((workdir / part).exists() for part in MADE)
     if known is not None:
         different = [
             f"{key} is {known.get(key)!r} there, {config.get(key)!r} here"
@@ -184,12 +189,52 @@ def claim(workdir: Path, config: dict[str, Any]) -> bool:
                 f"{_why(known, config)}); give another --workdir, or the config it was made with"
             )
         if different:
-            # A first try that failed before anything was made binds nobody.
-            for name in (DATA, MODEL, HUB, BEGUN, MANIFEST):
-                (workdir / name).unlink(missing_ok=True)
-            shutil.rmtree(workdir / TOKENIZER, ignore_errors=True)
+            # A first try that failed before anything was made, or was refused, binds nobody.
+            for name in _BOUND:
+                remove(workdir / name)
     write_json(workdir / CONFIG, config)
+    remove(workdir / REFUSED)
     return new
+
+
+@contextmanager
+def claimed(workdir: Path, config: dict[str, Any]) -> Iterator[bool]:
+    """`claim`; a config that is refused inside before it has trained anything binds nobody.
+
+    Raises:
+        UserError: as `claim`.
+    """
+    before, trained = read_json(workdir / CONFIG), _trained(workdir)
+    new = claim(workdir, config)
+    try:
+        yield new
+    except Unavailable:
+        raise
+    except UserError:
+        if _trained(workdir) == trained:
+            _release(workdir, before if trained else None)
+        raise
+
+
+def _trained(workdir: Path) -> dict[str, int]:
+    """The files of all runs, and their bytes."""
+    return {
+        str(path): path.stat().st_size
+        for part in TRAINED
+        for path in (workdir / part).glob("*/*")
+        if path.is_file()
+    }
+
+
+def _release(workdir: Path, before: dict[str, Any] | None) -> None:
+    """Gives a workdir back to the config before, if there was one, or to whoever comes."""
+    if before is not None:
+        write_json(workdir / CONFIG, before)
+    elif any((workdir / part).exists() for part in (*MADE, TOKENS)):
+        write_json(workdir / REFUSED, {})
+    else:
+        for name in (*_BOUND, SCRATCH, CONFIG):
+            remove(workdir / name)
 
 
 def begin(workdir: Path, command: str) -> None:

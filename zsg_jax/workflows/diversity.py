@@ -60,7 +60,7 @@ def run(config: ConfigDict, workdir: Path | str, *, command: str) -> Path:
     claims.refuse_foreign(folder := Path(workdir))
     with ExitStack() as stack:
         stack.enter_context(claims.locked(folder))
-        new = claims.claim(folder, flatten(config))
+        new = stack.enter_context(claims.claimed(folder, flatten(config)))
         stack.enter_context(files.recording(Manifest(folder).placing))
         if new:
             claims.begin(folder, command)

@@ -79,7 +79,7 @@ def run(config: ConfigDict, workdir: Path | str, *, command: str) -> Path:
                 if make.is_made(made):
                     held = make.epoch(made, config.training.batch_size)
                     _check_held(config.training.steps, held, name)
-            new = claims.claim(folder, flatten(config))
+            new = stack.enter_context(claims.claimed(folder, flatten(config)))
             stack.enter_context(files.recording(Manifest(folder).placing))
             if new:
                 claims.begin(folder, command)

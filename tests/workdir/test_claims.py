@@ -3,17 +3,18 @@ from pathlib import Path
 import pytest
 
 from zsg_jax.runtime.errors import UserError
+from zsg_jax.runtime.shards import MANIFEST
 from zsg_jax.workdir.claims import (
     CONFIG,
     DIGESTS,
     check_shared,
     claim,
     claim_data,
-    claimed,
     locked,
     refuse_address,
     refuse_foreign,
 )
+from zsg_jax.workdir.manifest import check_whole, claimed
 
 CONFIG_A = {"seeds": [0, 1], "training.batch_size": 16, "mesh.data": 1, "report.title": "a"}
 
@@ -115,7 +116,7 @@ def test_a_config_that_is_refused_binds_nobody(tmp_path, made):
     with claimed(folder, {**CONFIG_A, "seeds": [5]}) as new:
         assert new
         kept = [name for name in made if name != "arrangements"]
-        assert sorted(path.name for path in folder.iterdir()) == sorted([CONFIG, *kept])
+        assert sorted(path.name for path in folder.iterdir()) == sorted([CONFIG, MANIFEST, *kept])
         (folder / "embeddings").mkdir(exist_ok=True)
     with pytest.raises(UserError, match="belongs to another config"):
         claim(folder, CONFIG_A)
@@ -125,11 +126,13 @@ def test_a_grown_config_that_is_refused_is_the_one_before_again(tmp_path):
     run = tmp_path / "runs" / "a"
     run.mkdir(parents=True)
     (run / "metrics.jsonl").write_text("1")
-    claim(tmp_path, CONFIG_A)
+    with claimed(tmp_path, CONFIG_A):
+        pass
     before = (tmp_path / CONFIG).read_bytes()
     grown = {**CONFIG_A, "seeds": [0, 1, 2]}
     refused_after(tmp_path, grown)
     assert (tmp_path / CONFIG).read_bytes() == before
+    check_whole(tmp_path)
     refused_after(tmp_path, grown, lambda: (run / "metrics.jsonl").write_text("12"))
     with pytest.raises(UserError, match=r"seeds is \[0, 1, 2\] there"):
         claim(tmp_path, CONFIG_A)

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from zsg_jax.runtime.buckets import is_address, spelled
-from zsg_jax.runtime.errors import Unavailable, UserError
+from zsg_jax.runtime.errors import UserError
 from zsg_jax.runtime.files import PARTIAL, read_json, remove, write_json
 from zsg_jax.runtime.settings import setting
 from zsg_jax.runtime.shards import MANIFEST
@@ -197,26 +197,7 @@ def claim(workdir: Path, config: dict[str, Any]) -> bool:
     return new
 
 
-@contextmanager
-def claimed(workdir: Path, config: dict[str, Any]) -> Iterator[bool]:
-    """`claim`; a config that is refused inside before it has trained anything binds nobody.
-
-    Raises:
-        UserError: as `claim`.
-    """
-    before, trained = read_json(workdir / CONFIG), _trained(workdir)
-    new = claim(workdir, config)
-    try:
-        yield new
-    except Unavailable:
-        raise
-    except UserError:
-        if _trained(workdir) == trained:
-            _release(workdir, before if trained else None)
-        raise
-
-
-def _trained(workdir: Path) -> dict[str, int]:
+def trained(workdir: Path) -> dict[str, int]:
     """The files of all runs, and their bytes."""
     return {
         str(path): path.stat().st_size
@@ -226,11 +207,9 @@ def _trained(workdir: Path) -> dict[str, int]:
     }
 
 
-def _release(workdir: Path, before: dict[str, Any] | None) -> None:
-    """Gives a workdir back to the config before, if there was one, or to whoever comes."""
-    if before is not None:
-        write_json(workdir / CONFIG, before)
-    elif any((workdir / part).exists() for part in (*MADE, TOKENS)):
+def release(workdir: Path) -> None:
+    """Gives a workdir in which nothing was trained, and whose config was refused, to any other."""
+    if any((workdir / part).exists() for part in (*MADE, TOKENS)):
         write_json(workdir / REFUSED, {})
     else:
         for name in (*_BOUND, SCRATCH, CONFIG):

@@ -12,11 +12,12 @@ import json
 import re
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import Any
 
 from zsg_jax.runtime import files
-from zsg_jax.runtime.errors import UserError, check
+from zsg_jax.runtime.errors import Unavailable, UserError, check
 from zsg_jax.runtime.progress import say
 from zsg_jax.runtime.shards import MANIFEST
 from zsg_jax.workdir import claims
@@ -28,6 +29,7 @@ _REMADE = "put it back, or delete {folder} to make it again"
 # The files that are guarded, and the way out where one has changed.
 _GUARDED = {
     rf"{claims.DATA}|{claims.MODEL}|{claims.HUB}": _BACK,
+    rf"{claims.CONFIG}": "put it back, or run its study again, which writes it",
     rf"{claims.BEGUN}": "put it back, or delete it: the page then does without",
     r"leakage\.jsonl?": "put it back, or delete leakage.json and leakage.jsonl to look again",
     r"arrangements/[^/]+/(arrangement\.json|similarity\.json|order\.npy|turn\.npy)": _REMADE,
@@ -63,6 +65,8 @@ class Manifest:
             )
         self._files: dict[str, Digests] = {}
         for name, digests in (known or {}).items():
+            if name == claims.CONFIG:
+                continue  # it was compared with the config that was given
             problem = _problem(workdir, name, digests)
             if problem is None:
                 self._files[name] = [files.file_digest(workdir / name)]
@@ -99,6 +103,32 @@ class Manifest:
         listed = dict(sorted(self._files.items()))
         content = {"files": listed, "sha256": _digest(listed)}
         files.write_json(self._workdir / MANIFEST, content)
+
+
+@contextmanager
+def claimed(workdir: Path, config: dict[str, Any]) -> Iterator[bool]:
+    """`claims.claim`; inside, what is written into the workdir is listed.
+
+    A config that is refused inside, before it has trained anything, binds nobody.
+
+    Raises:
+        UserError: as `claims.claim` and `Manifest`.
+    """
+    before, trained = files.read_json(workdir / claims.CONFIG), claims.trained(workdir)
+    new = claims.claim(workdir, config)
+    try:
+        with files.recording(Manifest(workdir).placing):
+            yield new
+    except Unavailable:
+        raise
+    except UserError:
+        if not trained and not claims.trained(workdir):
+            claims.release(workdir)
+        elif before not in (None, config) and claims.trained(workdir) == trained:
+            files.write_json(workdir / claims.CONFIG, before)
+            with suppress(UserError):
+                Manifest(workdir)
+        raise
 
 
 def check_whole(workdir: Path) -> None:

@@ -13,10 +13,8 @@ from zsg_jax.diversity import sweep
 from zsg_jax.diversity.cells import AXES, Cell, grid
 from zsg_jax.diversity.program import DTYPES, LOSSES, Recipe, model_config
 from zsg_jax.diversity.runs import Settings
-from zsg_jax.runtime import files
 from zsg_jax.runtime.errors import check
-from zsg_jax.workdir import claims
-from zsg_jax.workdir.manifest import Manifest
+from zsg_jax.workdir import claims, manifest
 from zsg_jax.workflows.validate import check_keys
 
 _AT_LEAST = {
@@ -60,9 +58,7 @@ def run(config: ConfigDict, workdir: Path | str, *, command: str) -> Path:
     claims.refuse_foreign(folder := Path(workdir))
     with ExitStack() as stack:
         stack.enter_context(claims.locked(folder))
-        new = stack.enter_context(claims.claimed(folder, flatten(config)))
-        stack.enter_context(files.recording(Manifest(folder).placing))
-        if new:
+        if stack.enter_context(manifest.claimed(folder, flatten(config))):
             claims.begin(folder, command)
         sweep.run(cells, settings, folder)
         # Imported here: a mistake in the config is told before Matplotlib has been imported.

@@ -23,11 +23,18 @@ from zsg_jax.models import huggingface
 from zsg_jax.models.huggingface.read_adapters import add_adapters
 from zsg_jax.models.placement import Params
 from zsg_jax.runtime.errors import UserError, check
-from zsg_jax.runtime.files import content_digest, need_json, read_json, write_bytes, write_json
+from zsg_jax.runtime.files import (
+    content_digest,
+    need_json,
+    read_json,
+    recording,
+    write_bytes,
+    write_json,
+)
 from zsg_jax.runtime.progress import say
 from zsg_jax.runtime.settings import named_by, setting
 from zsg_jax.training import sharding
-from zsg_jax.workdir import claims, hub, trained
+from zsg_jax.workdir import claims, hub, manifest, trained
 from zsg_jax.workflows.evaluate_options import (
     EvaluateOptions,
     check_options,
@@ -185,11 +192,14 @@ def _checkpoints(
     stack: ExitStack,
 ) -> Iterator[Subject]:
     """The checkpoints of a study's runs, on its test rows or on others."""
+    manifest.check_whole(workdir)
     flat = need_json(workdir / claims.CONFIG, ("seeds",), "give a run of a study that has trained")
     study = with_folders(from_flat(flat), workdir)
     config = configured(options, study)
     stack.enter_context(claims.locked(workdir, flag=setting("workdir")))
     if options.test is None:
+        # What this version tells of the same inputs may be more.
+        stack.enter_context(recording(manifest.Manifest(workdir).placing))
         reading, pool = open_pool(study, workdir, stack)
         origin = find_origin(study, reading.tokenizer, workdir)
         claim_data(study, workdir, pool, origin)

@@ -17,7 +17,6 @@ from zsg_jax.data.batches.steps import Steps
 from zsg_jax.data.pool import Pool
 from zsg_jax.leakage.find import FILE as PAIRS
 from zsg_jax.leakage.find import LeakageOptions
-from zsg_jax.runtime import files
 from zsg_jax.runtime.errors import UserError, check
 from zsg_jax.runtime.files import write_json
 from zsg_jax.runtime.processes import once, same_everywhere
@@ -27,9 +26,8 @@ from zsg_jax.training import loop, metrics, sharding
 from zsg_jax.training.flops import Speed
 from zsg_jax.training.loggers import Logging, check_installed
 from zsg_jax.training.optimizer import schedule
-from zsg_jax.workdir import claims, hub
+from zsg_jax.workdir import claims, hub, manifest
 from zsg_jax.workdir.location import Workdir, open_workdir
-from zsg_jax.workdir.manifest import Manifest
 from zsg_jax.workdir.trained import CHECKPOINTS
 from zsg_jax.workflows.evaluators import make_evaluators, with_folders
 from zsg_jax.workflows.explained import explainer
@@ -79,9 +77,7 @@ def run(config: ConfigDict, workdir: Path | str, *, command: str) -> Path:
                 if make.is_made(made):
                     held = make.epoch(made, config.training.batch_size)
                     _check_held(config.training.steps, held, name)
-            new = stack.enter_context(claims.claimed(folder, flatten(config)))
-            stack.enter_context(files.recording(Manifest(folder).placing))
-            if new:
+            if stack.enter_context(manifest.claimed(folder, flatten(config))):
                 claims.begin(folder, command)
 
         once("claim the workdir", take)

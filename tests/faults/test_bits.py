@@ -3,12 +3,17 @@
 import collections
 import json
 import shutil
+import signal
+from pathlib import Path
 
 import numpy as np
 import pytest
 
+from zsg_jax.evaluation.records import GENERATIONS
 from zsg_jax.runtime.errors import UserError
-from zsg_jax.workflows import study
+from zsg_jax.workflows import compare, evaluate, study
+from zsg_jax.workflows.compare_options import CompareOptions
+from zsg_jax.workflows.evaluate_options import EvaluateOptions
 
 RUN = "runs/tmta-nft-seed0"
 
@@ -28,7 +33,8 @@ def numbers(workdir, read_metrics):
     told = [read_metrics(workdir / RUN)]
     for path in files_of(workdir):
         name = path.relative_to(workdir).as_posix()
-        if name.startswith("arrangements/") or name in ("data.json", "leakage.jsonl"):
+        kept = name.startswith("arrangements/") or name in ("data.json", "leakage.jsonl")
+        if kept or name == f"{RUN}/{GENERATIONS}":
             told.append((name, path.read_bytes()))
     told.append(json.loads((workdir / "leakage.json").read_bytes()))
     for clock in ("seconds",):
@@ -37,38 +43,53 @@ def numbers(workdir, read_metrics):
     return [*told, summary]
 
 
-def outcome(workdir, name, config, expected, read_metrics):
+def outcome(workdir, name, command, expected):
     try:
-        study.run(config, workdir, command="test")
+        found = command(workdir)
     except UserError as error:
         told = str(error)
     else:
-        assert numbers(workdir, read_metrics) == expected, name
+        assert found == expected, name
         return "no effect on any number"
     assert "\n" not in told
     assert str(workdir) in told or "model." in told, (name, told)
     return "refused"
 
 
-def check(finished, tmp_path, config, read_metrics, names, harm, flips=1):
-    """The outcome of a flip in each of `names`; `harm` is done to the workdir before it."""
+def check(whole, tmp_path, command, names, harm=lambda workdir: None, flips=1):
+    """What comes of a flip in each of `names`.
+
+    Args:
+        whole: a workdir, which stays as it is.
+        command: what is done with a copy; gives its numbers.
+        names: gives the files of a workdir.
+        harm: is done to the copy before.
+    """
     rng, told = np.random.default_rng(0), collections.Counter()
-    whole = shutil.copytree(finished, tmp_path / "whole")
-    study.run(config, whole, command="test")
-    expected = numbers(whole, read_metrics)
-    for name in names(whole) * flips:
-        workdir = shutil.copytree(finished, tmp_path / "w")
+    expected = command(shutil.copytree(whole, tmp_path / "whole"))
+    for name in names(tmp_path / "whole") * flips:
+        workdir = shutil.copytree(whole, tmp_path / "w")
         harm(workdir)
         if (workdir / name).exists() and (workdir / name).stat().st_size:
             flip(workdir / name, rng)
-            told[outcome(workdir, name, config, expected, read_metrics)] += 1
+            told[outcome(workdir, name, command, expected)] += 1
         shutil.rmtree(workdir)
     print(dict(told))
     return told
 
 
-def nothing(workdir):
-    pass
+@pytest.fixture
+def again(read_metrics):
+    """Gives what runs a study in a workdir and gives its numbers."""
+
+    def of(config):
+        def command(workdir):
+            study.run(config, workdir, command="test")
+            return numbers(workdir, read_metrics)
+
+        return command
+
+    return of
 
 
 def unfinish(workdir):
@@ -88,16 +109,101 @@ def every(workdir):
     return [path.relative_to(workdir).as_posix() for path in files_of(workdir)]
 
 
-def test_what_a_finished_study_keeps(finished, small_config, read_metrics, tmp_path):
-    told = check(finished, tmp_path, small_config(), read_metrics, kept, nothing)
+def test_what_a_finished_study_keeps(finished, small_config, again, tmp_path):
+    told = check(finished, tmp_path, again(small_config()), kept)
     assert told["refused"] >= 8
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("harm", [nothing, unfinish])
-def test_every_file_of_a_workdir(finished, small_config, read_metrics, tmp_path, harm):
-    told = check(finished, tmp_path, small_config(), read_metrics, every, harm, flips=2)
+@pytest.mark.parametrize("harm", [lambda workdir: None, unfinish])
+def test_every_file_of_a_workdir(finished, small_config, again, tmp_path, harm):
+    told = check(finished, tmp_path, again(small_config()), every, harm, flips=2)
     assert sum(told.values()) > 60
+
+
+@pytest.mark.slow
+def test_every_file_of_a_killed_workdir(finished, commands, small_config, again, tmp_path):
+    flags = [tmp_path / "killed", finished / "config.json", "saved", 2]
+    ((code, _, _),) = commands("killed", flags, cwd=Path(__file__).parent)
+    assert code == -signal.SIGKILL
+    told = check(tmp_path / "killed", tmp_path, again(small_config()), every)
+    assert sum(told.values()) > 40
+
+
+@pytest.mark.slow
+def test_every_record_of_a_study_with_texts(small_config, again, tmp_path):
+    texts = {
+        "training.steps": 2,
+        "evaluation.metrics": ("loss", "rouge_unicode", "exact_match_unicode"),
+        "evaluation.texts.decoding": "study,max_new_tokens=6,samples=2",
+    }
+    config = small_config(**texts)
+    study.run(config, tmp_path / "made", command="test")
+    for harm in (lambda workdir: None, unfinish):
+        folder = tmp_path / harm.__name__.strip("<>")
+        folder.mkdir()
+        told = check(tmp_path / "made", folder, again(config), kept, harm)
+        assert told["refused"] >= 8
+
+
+def test_what_reads_a_workdir_without_its_command(finished, small_config, tmp_path):
+    """Studies that are compared."""
+    small_config()  # without pictures
+    other = shutil.copytree(finished, tmp_path / "other")
+
+    def command(workdir):
+        output = workdir.with_name("compared")
+        shutil.rmtree(output, ignore_errors=True)
+        named = workdir.rename(workdir.with_name("this"))
+        try:
+            compare.run(CompareOptions((str(named), str(other)), output))
+        except UserError as error:
+            raise UserError(str(error).replace(str(named), str(workdir))) from None
+        finally:
+            named.rename(workdir)
+        return (output / "summary.json").read_bytes()
+
+    told = check(finished, tmp_path, command, kept)
+    assert told["refused"] >= 8
+
+
+@pytest.mark.slow
+def test_a_checkpoint_that_is_evaluated_alone(finished, tmp_path):
+    def command(workdir):
+        output = workdir.with_name("evaluated")
+        shutil.rmtree(output, ignore_errors=True)
+        evaluate.run(EvaluateOptions(output, checkpoint=(str(workdir / RUN),), mesh=(1, 1, 1)))
+        (record,) = map(json.loads, (output / "evaluation.jsonl").read_text().splitlines())
+        return {name: one for name, one in record.items() if name != "workdir"}
+
+    def read(workdir):
+        return [
+            name
+            for name in every(workdir)
+            if "/checkpoints/" in name or name.startswith("tokens/test/") or "/" not in name
+        ]
+
+    told = check(finished, tmp_path, command, read)
+    assert told["refused"] >= 8
+
+
+@pytest.mark.slow
+def test_every_file_of_a_cache_that_studies_share(small_config, tmp_path):
+    changes = {"similarity.cache": str(tmp_path / "cache"), "training.steps": 1}
+    study.run(small_config(**changes), tmp_path / "first", command="test")
+
+    def command(cache):
+        workdir = cache.with_name("second")
+        changes = {"similarity.cache": str(cache), "training.steps": 1}
+        study.run(small_config(**changes), workdir, command="test")
+        made = workdir / "arrangements" / "tmta-nft" / "order.npy"
+        tokens = sorted((workdir / "tokens").rglob("*.npy"))
+        found = [path.read_bytes() for path in (made, *tokens)]
+        shutil.rmtree(workdir)
+        return found
+
+    told = check(tmp_path / "cache", tmp_path, command, every)
+    assert told["no effect on any number"] >= 8
 
 
 def test_one_bit_of_metrics_before_a_resume(finished, small_config, tmp_path):

@@ -8,6 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from zsg_jax.evaluation.records import measured, params_digest, read
+from zsg_jax.runtime.appended import mend
 from zsg_jax.runtime.errors import UserError
 
 BATCHES = [[0, 1, 2], [3, 4, 5], [6]]
@@ -58,6 +59,30 @@ def test_a_killed_evaluation_goes_on_at_its_batch(tmp_path):
         evaluate(path, 0, after=2)
     _, asked = evaluate(path, 0)
     assert asked == [[6]]
+
+
+@given(st.data())
+def test_a_flipped_bit_in_what_a_kill_left_is_measured_again(tmp_path_factory, data):
+    path = tmp_path_factory.mktemp("flip") / "scores.jsonl"
+    evaluate(path, 0)
+    whole = path.read_bytes()
+    path.unlink()
+    with pytest.raises(Killed):
+        evaluate(path, 0, after=data.draw(st.integers(1, 2)))
+    kept = path.read_bytes()
+    harmed = path.with_suffix(data.draw(st.sampled_from([".jsonl", ".sha256"])))
+    content = bytearray(harmed.read_bytes())
+    content[data.draw(st.integers(0, len(content) - 1))] ^= 1 << data.draw(st.integers(0, 7))
+    harmed.write_bytes(content)
+    try:
+        evaluate(path, 0)
+    except UserError:
+        # A checkpoint has told of so many bytes, which were found to be as they were.
+        sound = data.draw(st.integers(0, len(kept)))
+        path.write_bytes(kept[:sound] + path.read_bytes()[sound:])
+        mend(path, sound)
+        evaluate(path, 0)
+    assert path.read_bytes() == whole
 
 
 def test_records_of_other_parameters_are_measured_again(tmp_path):

@@ -1,4 +1,7 @@
-"""Records of examples, kept as they are measured, so that an evaluation that is killed goes on."""
+"""Records of examples, kept as they are measured, so that an evaluation that is killed goes on.
+
+What an evaluation goes on from no checkpoint has told of yet; `runtime.appended` guards it.
+"""
 
 import hashlib
 import json
@@ -13,6 +16,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from zsg_jax.models.placement import Params
+from zsg_jax.runtime import appended
 from zsg_jax.runtime.errors import UserError
 from zsg_jax.runtime.files import write_bytes
 from zsg_jax.runtime.processes import is_first, of_all, wait_for_all
@@ -69,13 +73,16 @@ def measured(
     if jax.process_count() > 1:
         done = of_all(done)[0]
     records: list[Record] = []
+    written = None
     for batch in batches:
         if len(records) + len(batch) <= len(done):
             records += done[len(records) :][: len(batch)]
             continue
         new = [head | one for one in measure(batch)]
         if path and is_first():
-            _append(path, new[max(0, len(done) - len(records)) :])
+            written = written or appended.Written(path)
+            _append(path, added := new[max(0, len(done) - len(records)) :])
+            written.tell(b"".join(map(json_line, added)))
         records += new
     if path:
         wait_for_all(f"records {path.name}")
@@ -112,13 +119,15 @@ def _lines(path: Path) -> list[tuple[Record, int]]:
 
 def _kept(path: Path, head: Record, wanted: int) -> list[Record]:
     """What the file holds of this evaluation; what cannot stand behind it is cut off."""
+    checked = appended.checked(path)
     lines = _lines(path)
     step = {key: value for key, value in head.items() if key != "params"}
     first = next((i for i, (one, _) in enumerate(lines) if step.items() <= one.items()), None)
     kept: list[Record] = []
     end = lines[-1][1] if lines else 0
     if first is not None:
-        same = takewhile(lambda line: head.items() <= line[0].items(), lines[first:])
+        known = (line for line in lines[first:] if line[1] <= checked)
+        same = takewhile(lambda line: head.items() <= line[0].items(), known)
         kept = [one for one, _ in same][:wanted]
         if len(kept) < wanted:
             end = lines[first + len(kept) - 1][1] if first + len(kept) else 0

@@ -15,6 +15,7 @@ import jax
 from zsg_jax.data.batches.packing import consumed
 from zsg_jax.data.batches.pipeline import Batches
 from zsg_jax.data.batches.steps import Steps
+from zsg_jax.runtime.appended import mend
 from zsg_jax.runtime.ballot import Ballot
 from zsg_jax.runtime.errors import UserError
 from zsg_jax.runtime.files import read_json, remove, write_json
@@ -204,6 +205,7 @@ class _Loop:
         records = metrics.read_records(run.folder)
         if restored is None:
             _check_new(run, records, self._recipe.checkpoint_every)
+            self._mend({})
             self._log = self._open_log(-1)
             self._batches.start()
             self._state = trainer.initial_state(run.seed)
@@ -214,6 +216,7 @@ class _Loop:
         done, kept, position = restored
         self._check_consumed(position)
         _check_records(run, records, position, self._due)
+        self._mend(position.get("records"))
         # A run that had ended goes on: what it ends with is another.
         once(f"go on with {self._name}", lambda: remove(run.folder / FINISHED))
         self._log = self._open_log(done)
@@ -223,6 +226,16 @@ class _Loop:
         self._state = kept | trainer.frozen(run.seed)
         say(f"{self._name}: going on after step {done}")
         return done
+
+    def _mend(self, told: dict[str, tuple[int, str]] | None) -> None:
+        """Cuts damaged records of examples down to what a checkpoint has `told` of them."""
+
+        def cut() -> None:
+            for path in _records(self._run):
+                mend(path, told[path.name][0] if told and path.name in told else 0)
+
+        if told is not None:
+            once(f"records of {self._name}", cut)
 
     def _open_log(self, after_step: int) -> metrics.MetricsLog:
         folder, logging = self._run.folder, self._recipe.logging

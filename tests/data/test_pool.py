@@ -111,3 +111,9 @@ def test_a_trained_tokenizer_is_that_of_its_examples_and_size(tmp_path):
     assert kept(few, 262)[0] == first[0]
     (tmp_path / "trained.json").write_text("{")
     assert kept(more, 262)[0] == second[0]
+    for name in ("tokenizer.json", "tokenizer_config.json"):
+        path = tmp_path / name
+        whole = path.read_bytes()
+        path.write_bytes(whole[:-3] + bytes([whole[-3] ^ 1]) + whole[-2:])
+        assert kept(more, 262)[0] == second[0]
+        assert path.read_bytes() == whole

@@ -16,10 +16,11 @@ from zsg_jax.data.tokenize import store as tokens
 from zsg_jax.data.tokenize import tokenizer as tokenizers
 from zsg_jax.data.tokenize.examples import StoredExamples, TokenizedExamples
 from zsg_jax.runtime.errors import UserError
-from zsg_jax.runtime.files import write_json
+from zsg_jax.runtime.files import file_digest, write_json
 from zsg_jax.runtime.processes import once
 from zsg_jax.runtime.progress import bar, count, say
 from zsg_jax.runtime.settings import setting
+from zsg_jax.runtime.shards import damage
 
 # Stands beside a tokenizer that was trained here.
 TRAINED = "trained.json"
@@ -80,12 +81,24 @@ def keep_trained(folder: Path, train: Sequence[Instance], size: int) -> None:
         known = json.loads(record.read_bytes())
     except (OSError, ValueError):
         known = None
-    if known == made_from and (folder / "tokenizer.json").exists():
-        return
+    if isinstance(known, dict) and known.items() >= made_from.items():
+        problem = _damage_of(folder, known)
+        if problem is None:
+            return
+        say(f"{folder}/{problem}; it is made again")
     say(f"tokenizer: training a byte-level BPE on {len(train):,} rows")
     record.unlink(missing_ok=True)
     tokenizers.train_bpe((instance.text for instance in train), size).save(folder)
-    write_json(record, made_from)
+    digests = {path.name: file_digest(path) for path in sorted(folder.iterdir())}
+    write_json(record, made_from | {"files": digests})
+
+
+def _damage_of(folder: Path, record: dict[str, Any]) -> str | None:
+    digests = record.get("files")
+    if isinstance(digests, dict):
+        return damage(digests, lambda name: file_digest(folder / name))
+    # Those of earlier versions told none.
+    return None if (folder / "tokenizer.json").exists() else "tokenizer.json is missing"
 
 
 def choose_tokenizer(name: str, trained: Path) -> tokenizers.Tokenizer:

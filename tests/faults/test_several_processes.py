@@ -169,6 +169,34 @@ def test_when_one_of_two_stands_still_the_other_ends_by_a_line(tmp_path, stopped
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("lock", ["kept", "deleted"])
+def test_a_process_0_that_only_stood_still_does_not_meddle_with_a_restart(alone, tmp_path, lock):
+    flags = ["--config.training.checkpoint_every=6", "--heartbeat_timeout_seconds=10"]
+    run = tmp_path / "runs" / "tmta-nft-seed0"
+    first = started(tmp_path, 2, *flags)
+    wait_for_step(first, run, 8)
+    first[0].send_signal(signal.SIGSTOP)
+    told = first[1].communicate(timeout=100)[1]
+    assert "is gone, or has stood still" in told.splitlines()[-1]
+    if lock == "kept":
+        # It holds the workdir, and is named.
+        told = [process.communicate(timeout=100)[1] for process in started(tmp_path, 2, *flags)]
+        assert f"another process is at work there ({first[0].pid} on " in told[0].splitlines()[-1]
+        again = []
+    else:
+        (tmp_path / ".lock").unlink()
+        again = started(tmp_path, 2, *flags)
+        wait_for_step(again, run, 7)
+    first[0].send_signal(signal.SIGCONT)
+    told = first[0].communicate(timeout=100)[1]
+    assert first[0].returncode not in (0, 143)
+    assert told.splitlines()[-1].startswith("zsg_jax: ")
+    assert "Traceback" not in told
+    ended(again or started(tmp_path, 2, *flags), 0, 0)
+    check_same(tmp_path, alone)
+
+
+@pytest.mark.slow
 def test_from_two_processes_to_one_and_back(alone, tmp_path):
     flags = ["--config.training.checkpoint_every=6"]
     run = tmp_path / "runs" / "tmta-nft-seed0"

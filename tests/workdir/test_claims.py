@@ -1,8 +1,12 @@
+import errno
+import fcntl
 from pathlib import Path
 
 import pytest
 
 from zsg_jax.runtime.errors import UserError
+from zsg_jax.runtime.files import write_json
+from zsg_jax.runtime.processes import once
 from zsg_jax.runtime.shards import MANIFEST
 from zsg_jax.workdir.claims import (
     CONFIG,
@@ -189,6 +193,30 @@ def test_two_processes_do_not_share_a_workdir(tmp_path):
         pass
     with locked(tmp_path):
         pass
+
+
+@pytest.mark.parametrize("locks", ["none", "deleted"])
+def test_who_was_stopped_while_another_went_on_puts_nothing_in_place(tmp_path, monkeypatch, locks):
+    def no_locks(*_):
+        raise OSError(errno.ENOLCK, "No locks available")
+
+    if locks == "none":
+        monkeypatch.setattr(fcntl, "flock", no_locks)
+    with locked(tmp_path), claimed(tmp_path, CONFIG_A):
+        write_json(tmp_path / "data.json", {"a": 1})
+        if locks == "deleted":
+            (tmp_path / ".lock").unlink()
+            write_json(tmp_path / "data.json", {"a": 2})
+        with locked(tmp_path):
+            before = (tmp_path / "data.json").read_bytes()
+        gone_on = pytest.raises(
+            UserError, match=r"another process \(\d+ on .*\) has gone on with it"
+        )
+        with gone_on:
+            write_json(tmp_path / "data.json", {"a": 3})
+        with gone_on:
+            once("anything", lambda: None)
+        assert (tmp_path / "data.json").read_bytes() == before
 
 
 ADDRESSES = ["gs://bucket/study", "s3://bucket", "hdfs://host:80/a b", "gs:/bucket"]

@@ -19,7 +19,7 @@ from zsg_jax.models.placement import Params
 from zsg_jax.runtime import appended
 from zsg_jax.runtime.errors import UserError
 from zsg_jax.runtime.files import write_bytes
-from zsg_jax.runtime.processes import is_first, of_all, wait_for_all
+from zsg_jax.runtime.processes import check_owned, is_first, of_all, wait_for_all
 
 # Texts and their scores; what is scored without a text.
 GENERATIONS, SCORES = "generations.jsonl", "scores.jsonl"
@@ -80,6 +80,7 @@ def measured(
             continue
         new = [head | one for one in measure(batch)]
         if path and is_first():
+            check_owned()
             written = written or appended.Written(path)
             _append(path, added := new[max(0, len(done) - len(records)) :])
             written.tell(b"".join(map(json_line, added)))

@@ -40,6 +40,29 @@ def exchanging(exchange: Exchange) -> Iterator[None]:
         _exchange = None
 
 
+_owned: list[Callable[[], object]] = []
+
+
+@contextmanager
+def owning(check: Callable[[], object]) -> Iterator[None]:
+    """Inside, `check` says, before anything is put in place, whether that is still ours to do."""
+    _owned.append(check)
+    try:
+        yield
+    finally:
+        _owned.remove(check)
+
+
+def check_owned() -> None:
+    """Makes sure that no other process has gone on with what this one works in.
+
+    Raises:
+        UserError: one has, as while this one was stopped.
+    """
+    for check in _owned:
+        check()
+
+
 def keep() -> None:
     """Gives away, now and then, what has been written, which would be lost with this machine."""
     if _exchange is not None:
@@ -86,6 +109,7 @@ def wait_for_all(name: str) -> None:
 def once(name: str, work: Callable[[], object]) -> None:
     """Runs `work` on the first process; the others wait until it is done."""
     if is_first():
+        check_owned()
         if _exchange is not None:
             _exchange.check()
         work()

@@ -5,6 +5,7 @@ import fcntl
 import os
 import socket
 import time
+import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from importlib.metadata import version
@@ -14,6 +15,7 @@ from typing import Any
 from zsg_jax.runtime.buckets import is_address, spelled
 from zsg_jax.runtime.errors import UserError
 from zsg_jax.runtime.files import PARTIAL, read_json, remove, write_json
+from zsg_jax.runtime.processes import owning
 from zsg_jax.runtime.settings import setting
 from zsg_jax.runtime.shards import MANIFEST
 
@@ -109,6 +111,9 @@ def refuse_foreign(workdir: Path) -> None:
 def locked(workdir: Path, flag: str = "--workdir") -> Iterator[None]:
     """Keeps others out of `workdir`, making it if need be; a kill ends the lock too.
 
+    Where there are no locks, or somebody has deleted the file, another process may go on with it
+    while this one is stopped: this one then ends before it puts anything else in place.
+
     Args:
         workdir: the folder.
         flag: what the user gave it as.
@@ -128,16 +133,33 @@ def locked(workdir: Path, flag: str = "--workdir") -> Iterator[None]:
         except BlockingIOError:
             file.seek(0)
             raise UserError(
-                f"{flag} {workdir}: another process is at work there{file.read(100).rstrip()}; "
+                f"{flag} {workdir}: another process is at work there{_holder(file.read(200))}; "
                 f"wait for it, end it if it stands still, or give another {flag}"
             ) from None
         except OSError:
             # Some network and bucket file systems have no locks; there, care is the user's.
             pass
+        held = f" ({os.getpid()} on {socket.gethostname()})\n{uuid.uuid4().hex}\n"
         with suppress(OSError):  # a full disk is told where it matters
             os.ftruncate(file.fileno(), 0)
-            os.write(file.fileno(), f" ({os.getpid()} on {socket.gethostname()})\n".encode())
-        yield
+            os.write(file.fileno(), held.encode())
+
+        def check() -> None:
+            with suppress(OSError):
+                found = (workdir / LOCK).read_text(errors="replace")
+                if found not in (held, ""):
+                    raise UserError(
+                        f"{flag} {workdir}: another process{_holder(found)} has gone on with it "
+                        "since; this one ends, and leaves it alone"
+                    )
+
+        with owning(check):
+            yield
+
+
+def _holder(content: str) -> str:
+    """Who wrote a lock, in brackets."""
+    return content.partition("\n")[0].rstrip()
 
 
 def check_shared(workdir: Path, *, patience: float = 10) -> None:

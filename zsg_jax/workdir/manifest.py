@@ -18,6 +18,7 @@ from typing import Any
 
 from zsg_jax.runtime import files
 from zsg_jax.runtime.errors import Unavailable, UserError, check
+from zsg_jax.runtime.processes import check_owned
 from zsg_jax.runtime.progress import say
 from zsg_jax.runtime.shards import MANIFEST
 from zsg_jax.workdir import claims
@@ -82,6 +83,7 @@ class Manifest:
     @contextmanager
     def placing(self, path: Path, partial: Path) -> Iterator[None]:
         """Inside, `partial` takes the place of `path`; whenever a kill comes, both are known."""
+        check_owned()
         name = _name(self._workdir, path)
         if name is None:
             yield

@@ -100,6 +100,25 @@ def test_the_page_is_written_where_asked(arranged, tmp_path):
     assert "tmta-min" in page.read_text()
 
 
+def nested():
+    inner = row = {}
+    for _ in range(100_000):
+        row["a"] = row = {}
+    return inner
+
+
+class Ragged:
+    def encode(self, texts):
+        return [[1.0] * (1 + n % 2) for n in range(len(texts))]
+
+
+def test_arrays_without_rows_are_refused():
+    some, none = np.ones((2, 3)), np.ones((0, 3))
+    for sides, name in (((none, some), "train"), ((some, none), "test")):
+        with pytest.raises(UserError, match=f"{name}: holds no row"):
+            zsg_jax.arrange_data(*sides)
+
+
 @pytest.mark.parametrize(
     ("train", "options", "match"),
     [
@@ -108,6 +127,19 @@ def test_the_page_is_written_where_asked(arranged, tmp_path):
         (rows(3, "a"), {"method": "tmta-mim"}, "tmta-min"),
         (rows(3, "a"), {"encoder": 3}, "encode"),
         (np.zeros((3, 2)), {}, "array"),
+        (5, {}, "train=5: give rows"),
+        ([], {}, "train.*no instance"),
+        (["a"], {}, "mend it, or leave it out$"),
+        ([{"prompt": "a", "more": nested()}], {}, "row 0: maximum recursion"),
+        (rows(3, "a"), {"method": None}, "method=None: give a name"),
+        *[
+            (rows(3, "a"), {"budget": one}, "budget=.*: give a whole")
+            for one in (0, 2.5, "2", True)
+        ],
+        (rows(3, "a"), {"seed": "x"}, "seed='x': give a whole number, 0 or more"),
+        (rows(3, "a"), {"w_min": "a", "method": "wsd-nft"}, "w_min='a': give a number"),
+        (rows(3, "a"), {"max_row_bytes": None}, "max_row_bytes=None: give a whole number"),
+        (rows(3, "a"), {"encoder": Ragged()}, "encoder: .*each text needs a vector"),
     ],
 )
 def test_a_mistake_is_told_in_a_line(train, options, match):

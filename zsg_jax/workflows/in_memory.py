@@ -6,6 +6,7 @@ import json
 import os
 import tempfile
 from collections.abc import Iterable, Iterator, Mapping
+from numbers import Integral, Real
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +22,7 @@ from zsg_jax.data.dataset import Dataset, ReadOptions, from_list
 from zsg_jax.data.formats.fields import parse_fields
 from zsg_jax.data.formats.jsonl import MAX_ROW_BYTES
 from zsg_jax.data.instance import Instance, Turn
-from zsg_jax.data.schemas.read import NO_TASK
+from zsg_jax.data.schemas.read import NO_TASK, way_out
 from zsg_jax.data.sources import open_source
 from zsg_jax.data.views import BOTH, view_words
 from zsg_jax.leakage.find import LeakageOptions
@@ -169,6 +170,15 @@ def arrange_data(
         UserError: for every mistake that a user can mend; a row is named by its number.
     """
     with named_by(_NAMES):
+        check(isinstance(method, str), f"method={method!r}: give a name, such as tmta-min")
+        _check_whole("budget", budget, 1, optional=True)
+        _check_whole("seed", seed, 0)
+        _check_whole("max_row_bytes", max_row_bytes, 1)
+        for name, weight in {"w_min": w_min, "w_avg": w_avg}.items():
+            check(
+                weight is None or isinstance(weight, Real),
+                f"{name}={weight!r}: give a number",
+            )
         parse(method, seed)
         # What is read and embedded lies here as long as the result.
         folder = tempfile.TemporaryDirectory(prefix="zsg_jax-")
@@ -200,19 +210,41 @@ def arrange_data(
         return Arranged(pair, compared, make(method, compared, seed), method, folder)
 
 
+def _check_whole(name: str, value: Any, least: int, *, optional: bool = False) -> None:
+    whole = isinstance(value, Integral) and not isinstance(value, bool) and value >= least
+    check(
+        whole or (optional and value is None),
+        f"{name}={value!r}: give a whole number, {least} or more",
+    )
+
+
 def _opened(rows: Rows, side: str, options: ReadOptions) -> Dataset:
+    try:
+        return _read(rows, side, options)
+    except UserError as error:
+        # A study may leave bad rows out; here all are counted.
+        raise UserError(str(error).replace(way_out(), "mend it, or leave it out")) from None
+
+
+def _read(rows: Rows, side: str, options: ReadOptions) -> Dataset:
     if isinstance(rows, str | os.PathLike):
         return open_source(os.fspath(rows), options, side)
+    try:
+        every = iter(rows)
+    except TypeError:
+        raise UserError(
+            f"{side}={rows!r}: give rows, the name of a file of them, or an array of embeddings"
+        ) from None
     check(
         not isinstance(rows, np.ndarray),
         f"{side}: is an array, but the other side is rows; give both as rows or both as arrays",
     )
     path = options.scratch / f"{side}.jsonl"
     with path.open("w", encoding="utf-8") as file:
-        for number, row in enumerate(rows):
+        for number, row in enumerate(every):
             try:
                 file.write(json.dumps(row, ensure_ascii=False) + "\n")
-            except (TypeError, ValueError) as error:
+            except (TypeError, ValueError, RecursionError) as error:
                 raise UserError(f"{side}: row {number}: {error}; give texts and numbers") from None
     try:
         return open_source(path, options, side)
@@ -232,8 +264,12 @@ def _embedded(
         hasattr(encoder, "encode"),
         f"encoder={encoder!r}: give hashing, a folder, or an object with .encode(texts)",
     )
-    arrays = (np.asarray(encoder.encode(dataset.texts[:])) for dataset in (train, test))
-    return _pair((train, test), (*arrays,), type(encoder).__name__)
+    given = [encoder.encode(dataset.texts[:]) for dataset in (train, test)]
+    try:
+        arrays = tuple(map(np.asarray, given))
+    except ValueError as error:
+        raise UserError(f"encoder: {error}; each text needs a vector of the same length") from None
+    return _pair((train, test), arrays, type(encoder).__name__)
 
 
 def _of_arrays(train: np.ndarray, test: np.ndarray) -> EmbeddedPair:
@@ -249,6 +285,7 @@ def _pair(
 ) -> EmbeddedPair:
     digests = {}
     for name, dataset, array in zip(("train", "test"), sides, embeddings, strict=True):
+        check(len(dataset) > 0, f"{name}: holds no row; give one or more")
         check(
             array.ndim == 2 and len(array) == len(dataset),
             f"{name}: embeddings of shape {array.shape} for {len(dataset):,} rows; each row needs "

@@ -142,6 +142,14 @@ def test_names_that_stand_for_nothing_are_refused(name, message):
     assert "\n" not in str(caught.value)
 
 
+@pytest.mark.parametrize("name", ["random@" + "9" * 5000, "tmta-nft" + "+folds-2" * 3000])
+def test_a_name_that_no_folder_could_have_is_refused(name):
+    with pytest.raises(
+        UserError, match=r"letters long, but names folders; give one of 200 at most"
+    ):
+        parse(name, 0)
+
+
 @pytest.mark.parametrize(
     ("w_avg", "told"),
     [(None, ""), (2.0, ""), (-1.0, "weighs the average by -1: rows far"), (50.0, "decides alone")],

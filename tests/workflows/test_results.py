@@ -48,5 +48,11 @@ def test_a_wrong_setting_is_told(settings, match, tmp_path):
 def test_a_wrong_name_is_told(result, tmp_path):
     with pytest.raises(UserError, match="tmta"):
         zsg_jax.run_study("tmtaa", tmp_path)
-    with pytest.raises(UserError, match="tmta-nft"):
-        result.curve("tmta-nf")
+    with pytest.raises(UserError, match="config=3: give a ConfigDict"):
+        zsg_jax.run_study(3, tmp_path)
+    for wrong in ("tmta-nf", "", None, ["tmta-nft"]):
+        for ask in (result.curve, result.records, result.order):
+            with pytest.raises(UserError, match="is none of tmta-nft"):
+                ask(wrong)
+    with pytest.raises(UserError, match="seed=7 is none of 0, 1"):
+        result.records("tmta-nft", 7)

@@ -301,14 +301,21 @@ PATTERNS = (
     ),
 )
 NAMES = (*METHODS, *(pattern.name for pattern in PATTERNS))
+LONGEST = 200  # letters of a name, of which folders are called
 
 
 def parse(name: str, seed: int) -> tuple[Method, int]:
     """The method and the seed of "tmta-rt@3"; a name without @ has the given `seed`.
 
     Raises:
-        UserError: for an unknown method, or a seed on a method that draws nothing.
+        UserError: for an unknown method, a seed on a method that draws nothing, or a name that no
+            folder could have.
     """
+    check(
+        len(name) <= LONGEST,
+        f"{name[:40]!r} and so on: is {len(name):,} letters long, but names folders; give one of "
+        f"{LONGEST} at most",
+    )
     plain, at, own = name.partition("@")
     method = _find(plain, name)
     if not at:

@@ -41,22 +41,38 @@ class StudyResult:
         Raises:
             UserError: there is no such arrangement.
         """
-        entries = self.summary["arrangements"]
-        check(
-            arrangement in entries,
-            f"{arrangement!r} is none of {', '.join(entries)}{did_you_mean(arrangement, entries)}",
-        )
-        entry = entries[arrangement]
+        entry = self._entry(arrangement)
         by_seed = entry["loss_by_seed"]
         return np.array(entry["steps"]), np.array([by_seed[seed] for seed in by_seed], float)
 
     def records(self, arrangement: str, seed: int = 0) -> list[dict[str, Any]]:
-        """What metrics.jsonl holds of one run, a dict for each record."""
+        """What metrics.jsonl holds of one run, a dict for each record.
+
+        Raises:
+            UserError: there is no such run.
+        """
+        seeds = list(self._entry(arrangement)["loss_by_seed"])
+        check(
+            str(seed) in map(str, seeds), f"seed={seed!r} is none of {', '.join(map(str, seeds))}"
+        )
         return read_records(self.workdir / "runs" / f"{arrangement}-seed{seed}")
 
     def order(self, arrangement: str) -> np.ndarray:
-        """(n,) int64 numbers of the training examples in the order that they were trained on."""
+        """(n,) int64 numbers of the training examples in the order that they were trained on.
+
+        Raises:
+            UserError: there is no such arrangement.
+        """
+        self._entry(arrangement)
         return np.load(self.workdir / "arrangements" / arrangement / "order.npy")
+
+    def _entry(self, arrangement: str) -> Mapping[str, Any]:
+        entries, name = self.summary["arrangements"], str(arrangement)
+        check(
+            name in entries,
+            f"{name!r} is none of {', '.join(entries)}{did_you_mean(name, entries)}",
+        )
+        return entries[name]
 
     def __repr__(self) -> str:
         ends = {name: self.curve(name)[1][:, -1].mean() for name in self.arrangements}
@@ -87,6 +103,10 @@ def run_study(
         file, _, preset = config.partition(":")
         name = study_name(file, preset)
         config = _loaded(file, preset)
+    check(
+        isinstance(config, ConfigDict),
+        f"config={config!r}: give a ConfigDict, or NAME[:PRESET] of a config",
+    )
     config = ConfigDict(config.to_dict())
     _change(config, settings)
     check("seeds" in config, f"{name}: is no study of arrangements; run it by zsg_jax.main")

@@ -6,8 +6,9 @@ import io
 import json
 import os
 import shutil
+import time
 from collections.abc import Collection, Iterator
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -100,6 +101,14 @@ def remove(path: Path) -> None:
         shutil.rmtree(path)
     else:
         path.unlink(missing_ok=True)
+
+
+def sweep(folder: Path, seconds: float = 86_400) -> None:
+    """Deletes what killed writers left in a folder that several share, once it is that old."""
+    for left in folder.glob(f"*{PARTIAL}"):
+        with suppress(OSError):  # another process may do so too
+            if time.time() - left.stat().st_mtime > seconds:
+                remove(left)
 
 
 def sync(path: Path) -> None:

@@ -25,6 +25,7 @@ from zsg_jax.runtime.files import (
     json_bytes,
     remove,
     replacing,
+    sweep,
     write_bytes,
 )
 from zsg_jax.runtime.processes import keep, wait_for_all
@@ -198,6 +199,7 @@ class Shared:
         """Keeps a copy of a finished folder; where that fails, the study goes on without."""
         try:
             self._kept.parent.mkdir(parents=True, exist_ok=True)
+            sweep(self._kept.parent)
             # Of a name that no other process gives.
             with tempfile.TemporaryDirectory(dir=self._kept.parent, suffix=PARTIAL) as beside:
                 whole = shutil.copytree(folder, Path(beside) / self._kept.name)

@@ -11,6 +11,7 @@ from zsg_jax.data.export import FORMATS
 from zsg_jax.leakage.find import FILE as LEAKS
 from zsg_jax.runtime.errors import check
 from zsg_jax.runtime.files import OLD, PARTIAL, move, remove, replacing, sync
+from zsg_jax.runtime.processes import check_owned
 from zsg_jax.workdir.claims import LOCK, locked
 
 MADE = "arrangement.json"
@@ -60,6 +61,7 @@ class OutFolder:
         """
         for path in (self.new, *self.new.rglob("*")):
             sync(path)
+        check_owned()
         move(self.new, self.whole)
         self.settle()
 

@@ -2,13 +2,16 @@
 
 import hashlib
 import multiprocessing
+import os
 import shutil
+import time
 
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from zsg_jax.runtime.files import file_digest
 from zsg_jax.similarity.encoders.cache import CachedEncoder
 from zsg_jax.workflows import study
 
@@ -70,6 +73,27 @@ def test_what_is_damaged_or_deleted_is_embedded_again(tmp_path, capsys):
     shutil.rmtree(tmp_path)
     np.testing.assert_array_equal(cached.encode(["a", "c"]), Counting().encode(["a", "c"]))
     assert encoder.seen == ["new", "a", "c"]
+
+
+def test_what_a_killed_writer_left_goes_after_a_day_and_files_may_go_at_any_moment(
+    tmp_path, monkeypatch
+):
+    asked(tmp_path, ["a"], ["b"])
+    folder = next(tmp_path.rglob("*.npy")).parent
+    for name, age in (("old.partial", 100_000), ("new.partial", 100)):
+        (folder / name).mkdir()
+        (folder / name / "file.npy").touch()
+        os.utime(folder / name, (time.time() - age,) * 2)
+
+    def digest_and_delete(path):
+        found = file_digest(path)
+        if path.parent == folder:
+            path.unlink()
+        return found
+
+    monkeypatch.setattr("zsg_jax.similarity.encoders.cache.file_digest", digest_and_delete)
+    assert asked(tmp_path, ["a", "b"]) == ["a", "b"]
+    assert [path.name for path in folder.glob("*.partial")] == ["new.partial"]
 
 
 def test_a_folder_that_takes_nothing_stops_nobody(tmp_path, capsys):

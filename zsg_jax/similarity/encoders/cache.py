@@ -15,7 +15,7 @@ from pathlib import Path
 import jax
 import numpy as np
 
-from zsg_jax.runtime.files import PARTIAL, file_digest, sync
+from zsg_jax.runtime.files import PARTIAL, file_digest, sweep, sync
 from zsg_jax.runtime.progress import say
 from zsg_jax.similarity.encoders.registry import Encoder
 
@@ -92,10 +92,14 @@ class CachedEncoder:
     def _open(self) -> None:
         """Takes in the files that are whole."""
         self._opened = True
+        sweep(self._folder)
         for path in sorted(self._folder.glob("*.npy")):
             content = None
-            if file_digest(path) == path.stem:
-                content = np.load(path, mmap_mode="r", allow_pickle=False)
+            try:
+                if file_digest(path) == path.stem:
+                    content = np.load(path, mmap_mode="r", allow_pickle=False)
+            except FileNotFoundError:
+                continue  # it was deleted meanwhile
             if content is None or content.dtype != self._dtype:
                 say(f"{path}: is damaged; it is left out, and its texts are embedded again")
                 path.unlink(missing_ok=True)

@@ -10,6 +10,8 @@ from pathlib import Path
 
 import pytest
 
+from zsg_jax.data.dataset import ReadOptions, open_dataset
+from zsg_jax.data.schemas.read import tell_skipped
 from zsg_jax.runtime import cli, foreign, streams
 from zsg_jax.runtime.errors import UserError
 
@@ -88,6 +90,18 @@ def test_what_is_outside_is_told_in_a_line(capfd, error, part, wrapped):
     assert ended.value.code == 1
     (line,) = capfd.readouterr().err.splitlines()
     assert part in line
+
+
+def test_a_name_with_line_breaks_and_colours_is_told_in_one_line(capfd, tmp_path):
+    path = tmp_path / "a\nb\x1b[31m\r.jsonl"
+    path.write_text('{"id": "1", ' + ROW[1:] + "{\n")
+    options = ReadOptions(tmp_path, bad_rows="skip")
+    with open_dataset(path, options) as dataset:
+        tell_skipped(dataset.skipped, 1, "")
+    with pytest.raises(SystemExit):
+        cli.guard(lambda argv: open_dataset(path, ReadOptions(tmp_path)))([])
+    lines = capfd.readouterr().err.split("\n")
+    assert sum("a\\nb\\x1b[31m\\r.jsonl" in line for line in lines) == len(lines) - 1 == 4
 
 
 def test_a_fault_of_ours_is_no_line():

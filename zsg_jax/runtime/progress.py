@@ -9,6 +9,7 @@ from typing import TypeVar
 from tqdm import tqdm
 
 from zsg_jax.runtime.processes import is_first
+from zsg_jax.runtime.streams import one_line
 
 T = TypeVar("T")
 
@@ -20,7 +21,7 @@ def say(message: str) -> None:
     """
     if is_first():
         with suppress(OSError, ValueError):
-            tqdm.write(message, file=sys.stderr)
+            tqdm.write(one_line(message), file=sys.stderr)
             sys.stderr.flush()
 
 

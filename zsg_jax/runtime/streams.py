@@ -5,6 +5,7 @@ is closed, the next file that is opened would get its number, and what libraries
 """
 
 import os
+import re
 import signal
 import sys
 from collections.abc import Iterator
@@ -13,6 +14,7 @@ from itertools import pairwise
 from pathlib import Path
 from types import FrameType
 
+_CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]")
 _hidden: int | None = None  # where standard error leads while it is hushed
 
 
@@ -69,8 +71,14 @@ def importing() -> Iterator[None]:
     begin()
 
 
+def one_line(text: str) -> str:
+    """A text with control characters spelled out, as names may hold line breaks and colours."""
+    return _CONTROL.sub(lambda found: repr(found[0])[1:-1], text)
+
+
 def tell(line: str) -> None:
     """Writes a line to standard error, hushed or not, if anybody is there."""
+    line = one_line(line)
     with suppress(OSError, ValueError):
         sys.stderr.flush()
         if _hidden is None:

@@ -40,6 +40,7 @@ def test_predictions_are_read_by_id(tmp_path, capsys):
         ({"id": "z", "text": "x"}, "'z'"),
         ({"id": "a", "text": "x"}, "before"),
         ({"id": "b", "text": 1}, "not a string"),
+        ({"id": "b", "text": "a\ud800"}, "lone surrogate"),
         ({"id": "b"}, "none of"),
         ({"text": "x"}, '"id"'),
         ({"id": "b", "text": "x", "output": "y"}, "more than one"),

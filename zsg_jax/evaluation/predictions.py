@@ -12,6 +12,7 @@ from zsg_jax.data.formats.jsonl import Refused, json_object, json_type
 from zsg_jax.data.formats.natural_instructions import DEMONSTRATION
 from zsg_jax.data.formats.registry import records
 from zsg_jax.data.instance import Instance
+from zsg_jax.data.schemas.checks import check_unicode
 from zsg_jax.data.tokenize.tokenizer import Tokenizer
 from zsg_jax.evaluation.aggregate import aggregate_records
 from zsg_jax.evaluation.scores import score
@@ -75,6 +76,7 @@ def _prediction(fields: Mapping[str, Any]) -> tuple[str, str]:
     text = fields[names[0]]
     if not isinstance(text, str):
         raise Refused(f'"{names[0]}" is a JSON {json_type(text)}, not a string')
+    check_unicode(names[0], text)
     return id, text
 
 

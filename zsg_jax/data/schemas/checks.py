@@ -49,6 +49,11 @@ def check_text(name: str, value: Any) -> None:
         raise Refused(f'"{name}" is a JSON {json_type(value)}, not a string')
     if not value.strip():
         raise Refused(f'"{name}" is empty')
+    check_unicode(name, value)
+
+
+def check_unicode(name: str, value: str) -> None:
+    """Raises Refused unless `value` can be written: JSON spells halves of a surrogate pair too."""
     try:
         value.encode()
     except UnicodeEncodeError as error:

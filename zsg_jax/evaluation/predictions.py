@@ -41,7 +41,7 @@ def read_predictions(path: Path, ids: Sequence[str]) -> list[str]:
 
     Raises:
         UserError: by file and line: an id that is no example's or came before, a text that is
-            missing, no string, or stands under two names.
+            missing, no string, or stands under two names. A file without any.
     """
     known = set(ids)
     texts: dict[str, str] = {}
@@ -58,6 +58,7 @@ def read_predictions(path: Path, ids: Sequence[str]) -> list[str]:
             raise UserError(f"{record.location}: {refusal}") from None
         texts[id] = text
     missing = len(ids) - len(texts)
+    check(bool(texts), f"{path}: holds no prediction; give one for each row that has one")
     if missing:
         say(f"{path}: has no prediction for {count(missing, 'row')} of {len(ids):,}; scored as ''")
     return [texts.get(id, "") for id in ids]

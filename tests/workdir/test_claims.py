@@ -126,6 +126,18 @@ def test_a_config_that_is_refused_binds_nobody(tmp_path, made):
         claim(folder, CONFIG_A)
 
 
+def test_a_config_that_is_refused_once_something_is_trained_stays(tmp_path):
+    def work():
+        # Of cells nothing else is there until they end.
+        (tmp_path / "runs" / "cell" / "state").mkdir(parents=True)
+        (tmp_path / "runs" / "cell" / "state" / "state-0.safetensors").write_text("1")
+
+    refused_after(tmp_path, CONFIG_A, work)
+    refused_after(tmp_path, CONFIG_A)
+    with pytest.raises(UserError, match="belongs to another config"):
+        claim(tmp_path, {**CONFIG_A, "seeds": [5]})
+
+
 def test_a_grown_config_that_is_refused_is_the_one_before_again(tmp_path):
     run = tmp_path / "runs" / "a"
     run.mkdir(parents=True)

@@ -224,7 +224,7 @@ def trained(workdir: Path) -> dict[str, int]:
     return {
         str(path): path.stat().st_size
         for part in TRAINED
-        for path in (workdir / part).glob("*/*")
+        for path in (workdir / part).rglob("*")
         if path.is_file()
     }
 

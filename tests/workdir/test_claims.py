@@ -231,6 +231,17 @@ def test_who_was_stopped_while_another_went_on_puts_nothing_in_place(tmp_path, m
         assert (tmp_path / "data.json").read_bytes() == before
 
 
+def test_nor_does_it_give_the_workdir_free(tmp_path):
+    def work():
+        (tmp_path / ".lock").unlink()
+        with locked(tmp_path):
+            claim(tmp_path, CONFIG_A)
+
+    with locked(tmp_path):
+        refused_after(tmp_path, CONFIG_A, work)
+    assert (tmp_path / CONFIG).exists()
+
+
 ADDRESSES = ["gs://bucket/study", "s3://bucket", "hdfs://host:80/a b", "gs:/bucket"]
 
 

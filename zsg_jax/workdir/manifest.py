@@ -124,11 +124,12 @@ def claimed(workdir: Path, config: dict[str, Any]) -> Iterator[bool]:
     except Unavailable:
         raise
     except UserError:
-        if not trained and not claims.trained(workdir):
-            claims.release(workdir)
-        elif before not in (None, config) and claims.trained(workdir) == trained:
-            files.write_json(workdir / claims.CONFIG, before)
-            with suppress(UserError):
+        with suppress(UserError):  # the first one is told
+            check_owned()
+            if not trained and not claims.trained(workdir):
+                claims.release(workdir)
+            elif before not in (None, config) and claims.trained(workdir) == trained:
+                files.write_json(workdir / claims.CONFIG, before)
                 Manifest(workdir)
         raise
 

@@ -5,6 +5,7 @@ import multiprocessing
 import os
 import shutil
 import time
+from functools import partial
 
 import numpy as np
 import pytest
@@ -116,6 +117,16 @@ def test_two_processes_at_once_leave_what_each_has_embedded(tmp_path):
     assert [one.exitcode for one in both] == [0, 0]
     assert asked(tmp_path, *several) == []
     assert not list(tmp_path.rglob("*.partial"))
+
+
+def test_a_kill_at_any_write_leaves_embeddings_that_are_whole(tmp_path, killed_at):
+    lists = [["a", "b"], ["b", "c"], ["d"]]
+    # What one list had put there is not asked for again.
+    for number, missing in enumerate(["abcd", "cd", "d"], start=1):
+        ask = partial(asked, tmp_path / str(number), *lists)
+        assert killed_at(number, ask)
+        assert [ask(), ask()] == [list(missing), []]
+    assert not killed_at(4, partial(asked, tmp_path / "none", *lists))
 
 
 @pytest.mark.slow

@@ -183,7 +183,7 @@ def test_any_input_edited_in_place_with_its_time_put_back_is_refused(
         whole = path.read_bytes()
         other = {
             ".jsonl": whole.replace(b"green", b"groan"),
-            ".jinja": whole.replace(b"': '", b"'- '"),
+            ".jinja": whole.replace(b": ", b"- "),
             ".json": other_letters(whole),
             ".safetensors": whole[:-1] + bytes([whole[-1] ^ 1]),
         }[path.suffix]

@@ -59,7 +59,7 @@ class Manifest:
         self._workdir = workdir
         self._lock = threading.Lock()
         known, present = _read(workdir), _present(workdir)
-        if known is None and present:
+        if known is None and set(present) - {claims.CONFIG}:
             say(
                 f"{workdir}: has no {MANIFEST}, as workdirs of earlier versions; what it holds is "
                 "taken as it is, and guarded from now on"

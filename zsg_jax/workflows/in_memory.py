@@ -211,7 +211,7 @@ def arrange_data(
 
 
 def _check_whole(name: str, value: Any, least: int, *, optional: bool = False) -> None:
-    whole = isinstance(value, Integral) and not isinstance(value, bool) and value >= least
+    whole = isinstance(value, Integral) and not isinstance(value, bool) and int(value) >= least
     check(
         whole or (optional and value is None),
         f"{name}={value!r}: give a whole number, {least} or more",

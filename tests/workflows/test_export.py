@@ -141,6 +141,38 @@ def test_fifty_steps_of_the_p3_preset_give_in_transformers_the_losses_that_were_
     assert np.abs(losses_of(models / "stories260k", kept) - measured).max() > 1
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("name", "given"),
+    [
+        ("Qwen3Moe", {"num_experts": 6, "moe_intermediate_size": 12, "norm_topk_prob": True}),
+        ("GptOss", {"num_local_experts": 4, "sliding_window": 64, "rope_scaling": None}),
+    ],
+)
+def test_a_model_with_experts_is_loaded_trained_and_exported(
+    uneven, small_config, tmp_path, name, given
+):
+    torch = pytest.importorskip("torch")
+    transformers = pytest.importorskip("transformers")
+    torch.manual_seed(0)
+    shape = {"vocab_size": 258, "hidden_size": 32, "intermediate_size": 24, "head_dim": 8}
+    shape |= {"num_hidden_layers": 2, "num_attention_heads": 4, "num_key_value_heads": 2}
+    shape |= {"num_experts_per_tok": 2, "max_position_embeddings": 512, **given}
+    model = getattr(transformers, f"{name}ForCausalLM")(
+        getattr(transformers, f"{name}Config")(**shape)
+    )
+    source, work, out = tmp_path / "source", tmp_path / "w", tmp_path / "out"
+    model.save_pretrained(source)
+    changes = {"model.init_from": str(source), "tokenizer": "bytes", "training.steps": 4}
+    config = small_config(**uneven, **changes, **{"training.learning_rate": 1e-2})
+    study.run(config, work, command="test")
+    exporting.run(ExportOptions(work, "tmta-nft-seed0", out))
+    examples = test_examples(uneven["data.test"], ByteTokenizer(), 256)
+    measured = last_losses(work, "tmta-nft-seed0")
+    assert np.abs(losses_of(out, examples) - measured).max() < 1e-4
+    assert np.abs(losses_of(source, examples) - measured).max() > 0.1
+
+
 @pytest.mark.parametrize("family", [pytest.param("gpt2", marks=pytest.mark.slow), "mistral"])
 def test_a_model_from_scratch_with_the_tokenizer_of_bytes(
     uneven, small_config, small_model, tmp_path, family

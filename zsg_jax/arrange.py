@@ -43,7 +43,11 @@ def _parser() -> command_line.Parser:
         metavar="N",
     )
     add("--seed", "for methods that shuffle, and for --report-split", type=int, metavar="K")
-    text = "hashing, or the folder of a sentence encoder, on disk or as hub:OWNER/NAME[@REVISION]"
+    text = (
+        "hashing; the folder of a sentence encoder, on disk or as hub:OWNER/NAME[@REVISION]; or "
+        "the hidden states of a decoder, states:FOLDER or states:RUN[@STEP][,layer=N]"
+        "[,pooling=weighted|mean|last][,tokens=all|answers][,KEY=VALUE]"
+    )
     add("--encoder", text, metavar="NAME")
     text = "what of a row is embedded: both, prompt, answer, or a Jinja file that gets messages"
     add("--text", text, metavar="WHAT")

@@ -122,8 +122,10 @@ def default_config() -> ConfigDict:
     rewrites.seed = 0
 
     config.similarity = similarity = ConfigDict()
-    # "hashing" (hashed n-grams, nothing to download), or the folder of a sentence encoder, on disk
-    # or as hub:OWNER/NAME[@REVISION].
+    # "hashing" (hashed n-grams, nothing to download); the folder of a sentence encoder, on disk or
+    # as hub:OWNER/NAME[@REVISION]; or the hidden states of a decoder, as states:FOLDER,
+    # states:RUN[@STEP] or states:hub:OWNER/NAME, and behind it ,layer=3,pooling=mean and the like
+    # (docs/encoders.md).
     similarity.encoder = "hashing"
     # What of an example is embedded: "both", its prompt, a space and its answer, as in the study;
     # "prompt"; "answer"; or a Jinja file, which gets `messages` as a chat template does.
@@ -151,7 +153,8 @@ def default_config() -> ConfigDict:
     config.arrangement = arrangement = ConfigDict()
     # Arrangements to compare, from METHODS in zsg_jax/arrangement/methods.py; or tmta-turns-A-B for
     # the turns [A, B) alone; or of every task, by WSD, polar-N: its N/2 nearest and N/2 farthest
-    # examples, or uniform-K: every K-th, and either with -shuffled. NAME+folds-K, NAME+zigzag-K and
+    # examples, or uniform-K: every K-th, and either with -shuffled; or score-ascending:COLUMN and
+    # score-descending:COLUMN, by a number that the rows carry. NAME+folds-K, NAME+zigzag-K and
     # NAME+window-K are other orders of NAME's. NAME@K is NAME with a seed K of its own, if it
     # shuffles.
     arrangement.methods = ("tmta-nft", "tmta-rt", "tmta-fft")

@@ -47,6 +47,16 @@ def found_in(train, test, folder, options=STANDARD):
     return find_leaks(train, test, *embeddings, options, folder=folder)
 
 
+def test_a_space_in_which_most_rows_are_near_is_told(tmp_path):
+    train, test, embeddings, others = one_of_each()
+    away = find_leaks(train, test, embeddings, others, STANDARD, folder=tmp_path)
+    assert "higher cosine" not in away.sentence()
+    crowded = [np.asarray(one) + 100 for one in (embeddings, others)]
+    near = find_leaks(train, test, *crowded, STANDARD, folder=tmp_path)
+    assert "5 near" in near.sentence()
+    assert "higher cosine" in near.sentence()
+
+
 def test_one_of_each_kind(tmp_path):
     told = []
     search = Search(on_progress=lambda *some: told.append(some))

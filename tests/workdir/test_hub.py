@@ -4,6 +4,7 @@ import fnmatch
 import json
 import shutil
 import sys
+from pathlib import Path
 
 import huggingface_hub
 import numpy as np
@@ -228,6 +229,31 @@ def test_an_encoder_is_taken_by_name_with_its_modules(fake, tmp_path):
     assert fake.asked == [None]
     with pytest.raises(UserError, match=r"is not in the cache and the hub cannot be reached"):
         order(NAME, "other")
+
+
+def test_the_states_of_a_model_are_taken_by_its_name(fake, tmp_path):
+    sides = {name: str(tmp_path / f"{name}.jsonl") for name in ("train", "test")}
+    for name, path in sides.items():
+        rows = [{"prompt": f"{name} {i}", "completion": "by those" * (i + 1)} for i in range(6)]
+        Path(path).write_text("".join(json.dumps(row) + "\n" for row in rows))
+
+    def order(model, output):
+        encoder = f"states:{model},pooling=mean"
+        arrange.run(ArrangeOptions(**sides, output=tmp_path / output, encoder=encoder))
+        facts = json.loads((tmp_path / output / "arrangement.json").read_text())["provenance"]
+        return np.load(tmp_path / output / "order.npy").tolist(), facts
+
+    by_name, facts = order(NAME, "named")
+    assert facts["encoder"].startswith("states:owner/tiny,layer=1,pooling=mean")
+    (kept,) = fake.cache.iterdir()
+    assert {path.name for path in kept.iterdir()} == {
+        *("config.json", "model.safetensors", "tokenizer.json", "tokenizer_config.json"),
+    }
+    by_folder, alone = order(str(fake.repository), "alone")
+    assert by_name == by_folder
+    assert facts["encoder_digest"] == alone["encoder_digest"]
+    fake.commit, fake.online = "b" * 40, False
+    assert order(NAME, "named")[0] == by_name
 
 
 def refusal(kind):

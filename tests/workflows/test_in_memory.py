@@ -145,3 +145,16 @@ def test_arrays_without_rows_are_refused():
 def test_a_mistake_is_told_in_a_line(train, options, match):
     with pytest.raises(UserError, match=match):
         zsg_jax.arrange_data(train, rows(2, "b"), **options)
+
+
+def test_rows_are_ordered_by_a_number_of_their_own():
+    train = [
+        row | {"quality": value} for row, value in zip(rows(4, "say"), [2, 0.5, 3, 2], strict=True)
+    ]
+    test = rows(2, "tell")
+    found = zsg_jax.arrange_data(train, test, method="score-descending:quality")
+    assert found.order.tolist() == [2, 0, 3, 1]
+    assert found.distance.tolist() == [3, 2, 2, 0.5]
+    del train[1]["quality"]
+    with pytest.raises(UserError, match="train, line:2: has no 'quality'"):
+        zsg_jax.arrange_data(train, test, method="score-ascending:quality")

@@ -1,5 +1,6 @@
 """A pool and a test set, and what methods need of them, each computed when first asked for."""
 
+from collections.abc import Callable
 from functools import cached_property, partial
 
 import numpy as np
@@ -10,7 +11,7 @@ from zsg_jax.arrangement.needs import Needs
 from zsg_jax.arrangement.permutations import Tasks, number_tasks
 from zsg_jax.arrangement.rounds import round_robin
 from zsg_jax.arrangement.turns import first_length, tmta
-from zsg_jax.runtime.errors import check
+from zsg_jax.runtime.errors import UserError, check
 from zsg_jax.similarity.distances import (
     Distances,
     WeightedDistance,
@@ -49,6 +50,7 @@ class Comparison:
         w_avg: float | None = None,
         needs: Needs = Needs.NOTHING,
         search: Search = Search(),
+        scores: Callable[[str], np.ndarray] | None = None,
     ) -> None:
         """Keeps everything and computes nothing.
 
@@ -62,6 +64,8 @@ class Comparison:
             needs: what is going to be asked for, as `methods.needs` tells; anything else takes a
                 pass of its own.
             search: devices, block size and progress.
+            scores: gives the numbers, (N,) float64, that the training examples carry under a name;
+                None: they carry none.
 
         Raises:
             UserError: another number of tasks than of examples, a negative budget, an unknown
@@ -75,6 +79,8 @@ class Comparison:
         self._needs = needs
         self._wsd = partial(wsd, w_min=w_min, w_avg=w_avg)
         self._search = search
+        self._scores = scores
+        self._known: dict[str, np.ndarray] = {}
 
     def __len__(self) -> int:
         return len(self.tasks)
@@ -131,6 +137,18 @@ class Comparison:
         assert found.means is not None
         of_tasks = distances(found.means, self._test, distance=self.distance, search=self._search)
         return self._wsd(of_tasks.minimum, of_tasks.average)
+
+    def score(self, column: str) -> np.ndarray:
+        """The number that each training example carries in a field, (N,) float64.
+
+        Raises:
+            UserError: one carries none.
+        """
+        if column not in self._known:
+            if self._scores is None:
+                raise UserError(f"embeddings alone have no {column!r} to be ordered by; give rows")
+            self._known[column] = self._scores(column)
+        return self._known[column]
 
     @cached_property
     def neighbourhoods(self) -> Neighbourhoods:

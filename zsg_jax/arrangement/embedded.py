@@ -7,8 +7,9 @@ from typing import Any
 
 import numpy as np
 
+from zsg_jax.arrangement.spaces import fetched, open_encoder
 from zsg_jax.data.dataset import Dataset, Texts
-from zsg_jax.data.views import BOTH, choose_view, view_facts
+from zsg_jax.data.views import BOTH, choose_view, conversations, view_facts
 from zsg_jax.runtime.errors import check
 from zsg_jax.runtime.files import file_digest
 from zsg_jax.runtime.progress import count, say
@@ -21,7 +22,7 @@ from zsg_jax.similarity.embeddings import (
 )
 from zsg_jax.similarity.encoders.cache import CachedEncoder
 from zsg_jax.similarity.encoders.embed import embed
-from zsg_jax.similarity.encoders.registry import choose_encoder, prompt_text
+from zsg_jax.similarity.encoders.registry import Encoder, prompt_text
 from zsg_jax.workdir import hub
 
 
@@ -92,7 +93,7 @@ def embed_pair(
 
     Args:
         train, test: N and T examples.
-        encoder: as `choose_encoder` takes it, or a name of the hub.
+        encoder: as `spaces.open_encoder` takes it.
         folder: keeps the embeddings, so that they are made once.
         embedded: what of an example is; None: prompt and answer, as the encoder asks.
         dtype: in which they are kept.
@@ -105,12 +106,10 @@ def embed_pair(
             cannot be made.
     """
     what, home = embedded or Embedded(), home or folder
-    hub.fetch(home, encoders=[encoder])
-    called = encoder.removeprefix(hub.HUB) if hub.is_name(encoder) else ""
-    chosen = choose_encoder(hub.folder(encoder, home), called)
+    hub.fetch(home, **fetched(encoder))
+    chosen = open_encoder(encoder, home)
     if cache:
         chosen = CachedEncoder(chosen, cache)
-    view = choose_view(what.text)
     prompts = (
         prompt_text(chosen, what.train_prompt, setting("similarity.train_prompt")),
         prompt_text(chosen, what.test_prompt, setting("similarity.test_prompt")),
@@ -118,7 +117,7 @@ def embed_pair(
     started = time.perf_counter()
     train_embeddings, test_embeddings = (
         embed(
-            Texts(dataset, view, prompt),
+            _texts(dataset, what.text, prompt, chosen),
             chosen,
             folder / side,
             dtype=dtype,
@@ -144,6 +143,13 @@ def embed_pair(
             "embedded": facts,
         },
     )
+
+
+def _texts(dataset: Dataset, text: str, prompt: str, encoder: Encoder) -> Texts:
+    """What of each example is embedded, in the form that the encoder takes."""
+    if encoder.conversations:
+        return Texts(dataset, conversations(text, prompt))
+    return Texts(dataset, choose_view(text), prompt)
 
 
 def open_pair(train: Dataset, test: Dataset, train_path: str, test_path: str) -> EmbeddedPair:

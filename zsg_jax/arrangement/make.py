@@ -13,8 +13,10 @@ import numpy as np
 from zsg_jax.arrangement.arrangement import Arrangement, load_arrangement, save_arrangement
 from zsg_jax.arrangement.comparison import Comparison
 from zsg_jax.arrangement.embedded import EmbeddedPair
-from zsg_jax.arrangement.methods import arrange, caution, made_with, needs
+from zsg_jax.arrangement.methods import arrange, caution, columns, made_with, needs
 from zsg_jax.arrangement.needs import Needs
+from zsg_jax.data.columns import numbers
+from zsg_jax.data.dataset import Dataset
 from zsg_jax.leakage.find import Leakage, LeakageOptions, find_leaks
 from zsg_jax.runtime.errors import check
 from zsg_jax.runtime.files import write_bytes
@@ -191,7 +193,18 @@ def _comparison(
         w_avg=options.w_avg,
         needs=asked,
         search=search,
+        scores=partial(numbers, pair.train),
     )
+
+
+def check_scores(methods: Sequence[str], train: Dataset) -> None:
+    """Refuses training examples without a number that one of the methods goes by.
+
+    Raises:
+        UserError: naming the example by file and line.
+    """
+    for column in columns(methods):
+        numbers(train, column)
 
 
 def _look_for_leaks(

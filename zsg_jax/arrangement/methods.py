@@ -1,19 +1,19 @@
 """The arrangements that can be named; all that belongs to one stands in its entry here.
 
-A new method is one more entry of `METHODS`, or of `PATTERNS` if its name holds numbers; what makes
+A new method is one more entry of `METHODS`, or of `PATTERNS` if its name holds more; what makes
 another order of any of them, one of `reorderings.REORDERINGS`.
 """
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Iterable
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from zsg_jax.arrangement import permutations, reorderings
 from zsg_jax.arrangement.arrangement import Arrangement
+from zsg_jax.arrangement.method import ByColumn, Criterion, Method, Pattern
 from zsg_jax.arrangement.needs import Needs
 from zsg_jax.arrangement.subsets import halves, of_tasks, polar, turn_range, uniform
 from zsg_jax.runtime.errors import UserError, check, did_you_mean
@@ -22,68 +22,6 @@ if TYPE_CHECKING:  # the names of methods are known without what compares by the
     from zsg_jax.arrangement.comparison import Comparison
 
 STRONG = 10.0  # a weight of WSD's average from which on the minimum hardly counts
-
-
-class Criterion(NamedTuple):
-    """A distance to the test set by which methods order or choose.
-
-    Attributes:
-        meaning: a few words, in which {d} stands for the distance of two embeddings.
-        distance: gives it for each training example, (N,) floats.
-        needs: what it asks of a comparison.
-        facts: gives what else decides it, as JSON values.
-        rank: (N,) floats that sort as the distance does, where rounding gives that more ties.
-    """
-
-    meaning: str
-    distance: Callable[[Comparison], np.ndarray]
-    needs: Needs = Needs.STATISTICS
-    facts: Callable[[Comparison], dict[str, Any]] = lambda comparison: {}
-    rank: Callable[[Comparison], np.ndarray] | None = None
-
-
-class Method(NamedTuple):
-    """How one arrangement is made.
-
-    Attributes:
-        arrange: gives it, of a comparison and a seed.
-        needs: what it asks of a comparison, so that one pass over the embeddings gives it all.
-        criterion: what it goes by; None: TMTA's turns, or nothing that depends on the test set.
-        shuffles: whether the seed matters, so that NAME@SEED has a meaning.
-        by_task: whether the tasks of the training examples matter.
-        facts: gives what else is to be told of it, as JSON values.
-    """
-
-    arrange: Callable[[Comparison, int], Arrangement]
-    needs: Needs = Needs.NOTHING
-    criterion: Criterion | None = None
-    shuffles: bool = False
-    by_task: bool = False
-    facts: Callable[[Comparison], dict[str, Any]] = lambda comparison: {}
-
-
-class Pattern(NamedTuple):
-    """Methods that have numbers in their name.
-
-    Attributes:
-        name: with letters in place of the numbers.
-        usage: what to write, for a name that begins so and is none.
-        method: the method of these numbers, each 1 or above; None if they do not go together.
-    """
-
-    name: str
-    usage: str
-    method: Callable[..., Method | None]
-
-    @property
-    def prefix(self) -> str:
-        """A name that starts so is meant to be one of these."""
-        return re.split("-[A-Z]", self.name)[0]
-
-    def match(self, name: str) -> Method | None:
-        """The method that `name` stands for; None if it is no name of this pattern."""
-        found = re.fullmatch(re.sub("[A-Z]", "([1-9][0-9]{0,8})", self.name), name)
-        return self.method(*map(int, found.groups())) if found else None
 
 
 def _weighted(name: str) -> Callable[[Comparison], dict[str, Any]]:
@@ -270,7 +208,25 @@ def _tasks(number: int) -> Method:
     return Method(arrange, shuffles=True, by_task=True)
 
 
-PATTERNS = (
+def _score(name: str, sign: int) -> ByColumn:
+    """The pool by a number that each example carries, whatever the test set is."""
+
+    def method(column: str) -> Method:
+        criterion = Criterion(f"{column} of the row", lambda c: c.score(column), Needs.NOTHING)
+        return Method(
+            lambda c, seed: c.within_budget(permutations.by_distance(sign * c.score(column))),
+            criterion=criterion,
+            column=column,
+        )
+
+    usage = (
+        f"write {name}:COLUMN for a field of the rows that holds a number, of letters, digits, "
+        f"_, - and ., as in {name}:quality or {name}:scores.quality"
+    )
+    return ByColumn(f"{name}:COLUMN", usage, method)
+
+
+PATTERNS: tuple[Pattern | ByColumn, ...] = (
     Pattern(
         "tmta-turns-A-B",
         "write tmta-turns-A-B for the turns from A up to, but without, B, 1 ≤ A < B, as in "
@@ -299,6 +255,8 @@ PATTERNS = (
         "write tasks-N for a budget of rows from N tasks alone, N ≥ 1, as in tasks-16",
         _tasks,
     ),
+    _score("score-ascending", 1),
+    _score("score-descending", -1),
 )
 NAMES = (*METHODS, *(pattern.name for pattern in PATTERNS))
 LONGEST = 200  # letters of a name, of which folders are called
@@ -371,6 +329,15 @@ def needs(names: Iterable[str]) -> Needs:
     for name in names:
         all_needs |= parse(name, 0)[0].needs
     return all_needs
+
+
+def columns(names: Iterable[str]) -> list[str]:
+    """The fields of training examples whose numbers the arrangements `names` go by.
+
+    Raises:
+        UserError: for a name that `parse` refuses.
+    """
+    return sorted({parse(name, 0)[0].column for name in names} - {""})
 
 
 def made_with(name: str, comparison: Comparison) -> dict[str, Any]:

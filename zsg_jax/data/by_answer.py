@@ -60,6 +60,8 @@ def by_answer(dataset: Dataset, side: str) -> Dataset:
         lambda at: as_record(instance(at)),
         instance,
         dataset.close,
+        location=lambda at: dataset.location(int(index[at])),
+        own=lambda at: dataset.own(int(index[at])),
     )
     return dataclasses.replace(
         dataset,

@@ -34,6 +34,8 @@ class Part(NamedTuple):
         raw, instance: give the record, and the instance, of an index.
         close: lets go of files.
         prefix: what ids begin with in a mixture, or "".
+        location: gives where the record of an index stands, for messages; None: nowhere.
+        own: gives it as its source has it; None: `raw` does.
     """
 
     schema: str
@@ -42,6 +44,8 @@ class Part(NamedTuple):
     instance: Callable[[int], Instance]
     close: Callable[[], None]
     prefix: str = ""
+    location: Callable[[int], str] | None = None
+    own: Callable[[int], bytes] | None = None
 
 
 @dataclasses.dataclass(eq=False, repr=False)
@@ -160,7 +164,13 @@ class Dataset(Sequence[Instance]):
 
     def own(self, index: int) -> bytes:
         """The JSON object of an example as its source has it, in a mixture too; raises as `raw`."""
-        return self.parts[self.part_of[index]].raw(int(self.within[index]))
+        part = self.parts[self.part_of[index]]
+        return (part.own or part.raw)(int(self.within[index]))
+
+    def location(self, index: int) -> str:
+        """Where an example stands, for messages: FILE:LINE, or its id where it is in no file."""
+        part = self.parts[self.part_of[index]]
+        return part.location(int(self.within[index])) if part.location else self[index].id
 
     def close(self) -> None:
         """Closes the sources, of this dataset and of all selections of it."""
@@ -296,7 +306,16 @@ def _scan(path: Path, storage: Storage, options: ReadOptions, side: str) -> Data
     instance_of = partial(storage.instance, schema=schema)
     return Dataset(
         path,
-        [Part(schema, storage.numbers, storage.raw, instance_of, storage.close)],
+        [
+            Part(
+                schema,
+                storage.numbers,
+                storage.raw,
+                instance_of,
+                storage.close,
+                location=storage.location,
+            )
+        ],
         np.broadcast_to(np.int32(0), len(task_index)),
         np.arange(len(task_index)),
         list(tasks),

@@ -43,8 +43,8 @@ class Storage:
         self._path, self._scratch, self._fields = path, scratch, fields
         self._starts, self._sizes, self._numbers = array("q"), array("q"), array("q")
         self._sums = array("I")
-        # Of every file its name and whether it is a table; of every record its file.
-        self._files: list[str] = []
+        # Of every file its first record; of every record its file.
+        self._files: list[Record] = []
         self._file_of = array("i")
         self._file: BinaryIO
         format = detect(path)
@@ -81,8 +81,8 @@ class Storage:
         self._sizes.append(len(raw))
         self._sums.append(zlib.crc32(raw))
         self._numbers.append(record.number)
-        if not self._files or self._files[-1] != record.path.name:
-            self._files.append(record.path.name)
+        if not self._files or self._files[-1].path != record.path:
+            self._files.append(record._replace(raw=b""))
         self._file_of.append(len(self._files) - 1)
 
     def seal(self) -> None:
@@ -123,11 +123,15 @@ class Storage:
 
     def instance(self, index: int, schema: str) -> Instance:
         """The instance of a record of a schema; raises as `raw` does."""
-        name = self._files[self._file_of[index]]
+        name = self._files[self._file_of[index]].path.name
         try:
             return parse(self.raw(index), f"{name}:{self._numbers[index]}", schema)
         except Refused:
             raise self._changed() from None
+
+    def location(self, index: int) -> str:
+        """Where a record stands, for messages, as `Record.location`."""
+        return self._files[self._file_of[index]]._replace(number=self._numbers[index]).location
 
     def close(self) -> None:
         """Closes the file; a copy is gone."""

@@ -1,10 +1,11 @@
 """What of an example is embedded: its prompt, its answer, both, or what a template makes of it."""
 
+import json
 from collections.abc import Callable
 from pathlib import Path
 
 from zsg_jax.data.dataset import Dataset
-from zsg_jax.data.instance import TEXT, Instance
+from zsg_jax.data.instance import TEXT, Instance, Turn
 from zsg_jax.data.schemas.registry import SCHEMAS
 from zsg_jax.data.tokenize.jinja import MARK, MARK_END, load
 from zsg_jax.data.tokenize.truncation import Unfit
@@ -13,7 +14,7 @@ from zsg_jax.runtime.files import file_digest
 from zsg_jax.runtime.settings import setting
 
 View = Callable[[Instance], str]
-BOTH = "both"
+BOTH, PROMPT = "both", "prompt"
 _NO_MARKS = str.maketrans("", "", MARK + MARK_END)
 
 
@@ -35,7 +36,7 @@ def _answer(instance: Instance) -> str:
     return instance.turns[-1].text
 
 
-VIEWS: dict[str, View] = {BOTH: lambda one: one.text, "prompt": _prompt, "answer": _answer}
+VIEWS: dict[str, View] = {BOTH: lambda one: one.text, PROMPT: _prompt, "answer": _answer}
 
 
 def choose_view(name: str) -> View:
@@ -67,6 +68,37 @@ def choose_view(name: str) -> View:
         return text.translate(_NO_MARKS)
 
     return view
+
+
+def conversations(name: str, prefix: str = "") -> View:
+    """As `choose_view`, of what embeds conversations: their turns as JSON.
+
+    "both" gives all turns, "prompt" all but the last answer. What else makes a text gives it as a
+    conversation of that text alone, with `prefix` before it.
+
+    Raises:
+        UserError: as `choose_view`; or there is a prefix, for which turns have no place.
+    """
+    if name not in (BOTH, PROMPT):
+        view = choose_view(name)
+        return lambda one: _as_json((Turn(TEXT, prefix + view(one)),))
+    check(
+        not prefix,
+        f"{prefix!r} would stand before what is embedded, but here that is a conversation in a "
+        f"model's form; leave it out, or give another {setting('similarity.text')}",
+    )
+    if name == BOTH:
+        return lambda one: _as_json(one.turns)
+    return lambda one: _as_json(one.turns[: -1 if one.answered else None])
+
+
+def _as_json(turns: tuple[Turn, ...]) -> str:
+    return json.dumps(turns, ensure_ascii=False)
+
+
+def read_conversation(text: str) -> tuple[Turn, ...]:
+    """The turns of what `conversations` gives."""
+    return tuple(Turn(*turn) for turn in json.loads(text))
 
 
 def view_words(name: str, dataset: Dataset) -> str:

@@ -110,6 +110,10 @@ class Leakage:
             f"leakage: {counts['leaking_train_rows']:,} of {len(self.train):,} training rows "
             f"({kinds}) touch {counts['touched_test_rows']:,} of {len(self.test):,} test rows"
         )
+        if counts["near_train_rows"] > len(self.train) / 2:
+            line += (
+                "; most rows are that near in this space, copies or not: ask for a higher cosine"
+            )
         return f"{line}; {way_out}" if way_out else line
 
 

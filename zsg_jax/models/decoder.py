@@ -270,6 +270,18 @@ class Decoder(nnx.Module):
             mix, memory: what every layer mixes by, and what the first is handed.
             layers: those of this model, one by one; None: as they are.
         """
+        x, memory = self.stream(tokens_BxL, positions_BxL, mix, memory, layers)
+        return self.norm(x), memory
+
+    def stream(
+        self,
+        tokens_BxL: jax.Array,
+        positions_BxL: jax.Array,
+        mix: Mix,
+        memory: Any = None,
+        layers: Unstacked | None = None,
+    ) -> tuple[jax.Array, Any]:
+        """As `hidden`, before the last norm: what the last layer gives."""
         c = self.config
         turns = _turns(c, positions_BxL)
 
@@ -282,8 +294,7 @@ class Decoder(nnx.Module):
         if c.scale_embeddings:
             x *= jnp.asarray(math.sqrt(c.hidden_size), x.dtype)
         carry = x, memory
-        x, memory = run(layers or self.layers, layer, carry, self.compute, period=c.period)
-        return self.norm(x), memory
+        return run(layers or self.layers, layer, carry, self.compute, period=c.period)
 
     def head(self) -> Head:
         """What makes logits."""

@@ -162,13 +162,24 @@ class Gpt2(nnx.Module):
 
         The arguments are those of `Decoder.hidden`; positions are below `max_positions`.
         """
+        x, memory = self.stream(tokens_BxL, positions_BxL, mix, memory, layers)
+        return self.norm(x).astype(self.compute.dtype), memory
+
+    def stream(
+        self,
+        tokens_BxL: jax.Array,
+        positions_BxL: jax.Array,
+        mix: Mix,
+        memory: Any = None,
+        layers: Unstacked | None = None,
+    ) -> tuple[jax.Array, Any]:
+        """As `hidden`, before the last norm: what the last layer gives."""
         x = lookup(self.embed, tokens_BxL) + lookup(self.position, positions_BxL)
 
         def layer(_: int, one: Layer, carry: Any) -> Any:
             return one(carry[0], mix, carry[1])
 
-        x, memory = run(layers or self.layers, layer, (x, memory), self.compute)
-        return self.norm(x).astype(self.compute.dtype), memory
+        return run(layers or self.layers, layer, (x, memory), self.compute)
 
     def head(self) -> Head:
         """What makes logits."""

@@ -6,6 +6,7 @@ A config's `build(compute, rngs)` makes the module that computes it, which has `
 
 import math
 from collections.abc import Callable
+from dataclasses import replace
 from functools import lru_cache
 from typing import Any
 
@@ -14,6 +15,7 @@ import jax.numpy as jnp
 from flax import nnx
 
 from zsg_jax.models.attention import Mix, within
+from zsg_jax.models.decoder import DecoderConfig
 from zsg_jax.models.families import ModelConfig
 from zsg_jax.models.head import Head, soften
 from zsg_jax.models.layers import Unstacked, product, unstack
@@ -111,6 +113,39 @@ def hidden(
     model = nnx.merge(graphdef, params)
     mix = within(segment_ids_BxL, model.compute.attention)
     return model.hidden(tokens_BxL, positions_BxL, mix)[0], model.head()
+
+
+def states(
+    graphdef: nnx.GraphDef,
+    params: Params,
+    tokens_BxL: jax.Array,
+    positions_BxL: jax.Array,
+    segment_ids_BxL: jax.Array,
+) -> jax.Array:
+    """As `hidden`, before the last norm: what the last layer gives, (B, L, D)."""
+    model = nnx.merge(graphdef, params)
+    mix = within(segment_ids_BxL, model.compute.attention)
+    return model.stream(tokens_BxL, positions_BxL, mix)[0]
+
+
+def first_layers(config: ModelConfig, params: Params, count: int) -> tuple[ModelConfig, Params]:
+    """A model of the first `count` layers, without the head and the padding of the vocabulary.
+
+    Args:
+        params: of `config`, all layers of one array each.
+        count: 1 to `config.num_layers`.
+
+    Returns:
+        A config whose head is the table of embeddings, and its parameters.
+    """
+    kept = {name: own for name, own in params.items() if name != "lm_head"}
+    kept["layers"] = jax.tree.map(lambda leaf: leaf[:count], params["layers"])
+    words = params["embed"]["embedding"][: config.vocab_size]
+    kept["embed"] = {**params["embed"], "embedding": words}
+    changes: dict[str, Any] = {"num_layers": count, "vocab_padding": 0}
+    if isinstance(config, DecoderConfig):
+        changes["tie_embeddings"] = True
+    return replace(config, **changes), kept
 
 
 def hidden_with(

@@ -31,6 +31,8 @@ _FORMS = {
     r"uniform-(\d+)(?:-shuffled)?": "one in {0} of each task",
     r"diverse-(\d+)": "{0} that stand for the pool",
     r"tasks-(\d+)": "rows of {0} tasks",
+    r"score-ascending:([\w.-]+)": "the least {0} first",
+    r"score-descending:([\w.-]+)": "the most {0} first",
 }
 _AGAIN = {
     "folds": "{0} times over",

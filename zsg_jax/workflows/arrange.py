@@ -21,6 +21,7 @@ from zsg_jax.arrangement.make import (
     LeakSearch,
     Made,
     MethodOptions,
+    check_scores,
     compare,
     make,
     timed,
@@ -69,6 +70,7 @@ def run(options: ArrangeOptions) -> Path:
                 for side, path in (("train", options.train), ("test", options.test))
             )
             _tell(options, train, test)
+            check_scores((options.method,), train)
         with timed(seconds, "embedding"):
             pair = _embedded(options, train, test, folder)
             scored = _scored(options, test)

@@ -14,6 +14,7 @@ from zsg_jax.data.mixture import is_mixture, read_mixture
 from zsg_jax.data.schemas.registry import AUTO, check_schema
 from zsg_jax.data.views import BOTH, choose_view
 from zsg_jax.runtime.errors import UserError, check
+from zsg_jax.similarity.encoders.address import check_encoder
 
 _EMBEDDED_HERE = ("encoder", "text", "train_prompt", "test_prompt", "dtype", "embeddings", "cache")
 # Keys of a config that messages name, by the flag that says the same here.
@@ -115,6 +116,7 @@ def check_options(options: ArrangeOptions) -> None:
         "--encoder, --text, prompts, --dtype, --embeddings and --cache are for rows embedded here; "
         "leave them out beside --train-embeddings",
     )
+    check_encoder(options.encoder)
     choose_view(options.text)
     output = Path(options.output).resolve()
     for flag in ("train", "test", "train_embeddings", "test_embeddings"):

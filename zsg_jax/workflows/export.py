@@ -6,16 +6,11 @@ import shutil
 from collections.abc import Collection, Iterable
 from pathlib import Path
 
-import jax
-from jax.sharding import SingleDeviceSharding
-
 from zsg_jax.data.pool import TRAINED
 from zsg_jax.data.tokenize.tokenizer import FILES, Tokenizer
-from zsg_jax.models import lora
 from zsg_jax.models.dtypes import DTYPES, SAME
 from zsg_jax.models.huggingface.adapters import write_adapters
 from zsg_jax.models.huggingface.write import write
-from zsg_jax.models.model import abstract
 from zsg_jax.models.placement import Params
 from zsg_jax.runtime.buckets import fetched, is_address
 from zsg_jax.runtime.errors import check
@@ -23,8 +18,7 @@ from zsg_jax.runtime.files import replacing, write_json
 from zsg_jax.runtime.progress import say
 from zsg_jax.runtime.settings import named_by
 from zsg_jax.training.checkpoint_files import MANIFEST
-from zsg_jax.training.initial_weights import load, padded_as
-from zsg_jax.workdir import hub, trained
+from zsg_jax.workdir import decoders, hub, trained
 from zsg_jax.workdir.claims import refuse_address
 from zsg_jax.workflows.export_options import ExportOptions
 
@@ -65,19 +59,17 @@ def _run(options: ExportOptions) -> Path:
     check(0 < gigabytes < math.inf, f"--file-gb {gigabytes} must be a number above 0")
     workdir = Path(options.workdir)
     study = trained.read_study(workdir, "give the --workdir of a study that has trained")
-    run = trained.TrainedRun(workdir, options.run)
+    run = trained.TrainedRun(workdir, options.run, options.step)
     check(
         not options.adapters or study.lora is not None,
         f"--adapters: {workdir} trains the weights themselves; leave it out",
     )
-    step, params = trained.checkpoints(run, "--run").parameters(options.step)
     if options.adapters:
-        _write_adapters(options, study, params)
+        step, adapters = trained.checkpoints(run, "--run").parameters(run.step)
+        _write_adapters(options, study, adapters)
         say(f"{options.run}: the adapters of step {step} are written to {output}")
         return output
-    if study.lora is not None:
-        params = _merged(study, params)
-    model = padded_as(study.model, params["embed"]["embedding"].shape[0])
+    step, model, params = decoders.weights(study, run, "--run")
     source, tokenizer = study.source, study.tokenizer
     ids = {"bos_token_id": tokenizer.bos_id, "eos_token_id": tokenizer.eos_id}
     with replacing(output) as partial:
@@ -122,18 +114,6 @@ def _write_adapters(options: ExportOptions, study: trained.TrainedStudy, adapter
         partial.mkdir()
         write_adapters(partial, study.model, adapters, study.lora, base=base)
         _write_tokenizer(partial, study.tokenizer_name, study.tokenizer)
-
-
-def _merged(study: trained.TrainedStudy, adapters: Params) -> Params:
-    """The weights that the study began with, its adapters added."""
-    assert study.lora is not None
-    assert study.weights is not None
-    here = SingleDeviceSharding(jax.local_devices(backend="cpu")[0])
-    shapes = jax.tree.map(
-        lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=here),
-        abstract(study.model)[1],
-    )
-    return lora.merge(lora.join(adapters, load(study.weights, study.model, shapes)), study.lora)
 
 
 def _write_tokenizer(folder: Path, name: str, tokenizer: Tokenizer) -> None:

@@ -6,6 +6,7 @@ import json
 import os
 import tempfile
 from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from numbers import Integral, Real
 from pathlib import Path
 from typing import Any
@@ -15,7 +16,15 @@ import numpy as np
 from jax.sharding import Mesh
 
 from zsg_jax.arrangement.embedded import EmbeddedPair, embed_pair
-from zsg_jax.arrangement.make import Compared, LeakSearch, Made, MethodOptions, compare, make
+from zsg_jax.arrangement.make import (
+    Compared,
+    LeakSearch,
+    Made,
+    MethodOptions,
+    check_scores,
+    compare,
+    make,
+)
 from zsg_jax.arrangement.methods import example_distance, parse
 from zsg_jax.data import export
 from zsg_jax.data.dataset import Dataset, ReadOptions, from_list
@@ -29,6 +38,7 @@ from zsg_jax.leakage.find import LeakageOptions
 from zsg_jax.runtime.errors import UserError, check
 from zsg_jax.runtime.settings import named_by
 from zsg_jax.similarity.embeddings import check_finite
+from zsg_jax.similarity.encoders.address import check_encoder
 from zsg_jax.similarity.search.options import Search
 
 # Rows: a file's name or address, as the command takes it; JSON objects, as a list or as a Dataset
@@ -160,8 +170,9 @@ def arrange_data(
             Datasets of `datasets`; or both (N, D) and (T, D) float arrays of embeddings.
         method, budget, seed, distance, w_min, w_avg, drop_leaks, data_format, data_fields,
             max_row_bytes, cache: as the flags of the command, of the same names.
-        encoder: "hashing", the folder of a sentence encoder, on disk or as "hub:OWNER/NAME", or any
-            object whose `encode(list of N texts)` gives an (N, D) array, as a SentenceTransformer.
+        encoder: "hashing", the folder of a sentence encoder, on disk or as "hub:OWNER/NAME",
+            "states:…" for the hidden states of a decoder, or any object whose
+            `encode(list of N texts)` gives an (N, D) array, as a SentenceTransformer.
 
     Returns:
         The order, with ways to use and to read it.
@@ -195,6 +206,8 @@ def arrange_data(
                 max_row_bytes=max_row_bytes,
             )
             sides = _opened(train, "train", read), _opened(test, "test", read)
+            with _named("train", read):
+                check_scores((method,), sides[0])
             pair = _embedded(*sides, encoder, Path(folder.name), cache)
             shown = {
                 one: view_words(BOTH, of) for one, of in zip(("train", "test"), sides, strict=True)
@@ -239,24 +252,38 @@ def _read(rows: Rows, side: str, options: ReadOptions) -> Dataset:
         not isinstance(rows, np.ndarray),
         f"{side}: is an array, but the other side is rows; give both as rows or both as arrays",
     )
-    path = options.scratch / f"{side}.jsonl"
+    path = _file(side, options)
     with path.open("w", encoding="utf-8") as file:
         for number, row in enumerate(every):
             try:
                 file.write(json.dumps(row, ensure_ascii=False) + "\n")
             except (TypeError, ValueError, RecursionError) as error:
                 raise UserError(f"{side}: row {number}: {error}; give texts and numbers") from None
-    try:
+    with _named(side, options):
         return open_source(path, options, side)
+
+
+def _file(side: str, options: ReadOptions) -> Path:
+    """Where rows that are in memory are written."""
+    return options.scratch / f"{side}.jsonl"
+
+
+@contextmanager
+def _named(side: str, options: ReadOptions) -> Iterator[None]:
+    """Messages inside name rows that are in memory by their side and number."""
+    try:
+        yield
     except UserError as error:
         # Rows count from 0 in Python, lines from 1 in a file: the name of the side tells which.
-        raise UserError(str(error).replace(str(path), f"{side}, line")) from None
+        told = str(error).replace(str(_file(side, options)), f"{side}, line")
+        raise UserError(told) from None
 
 
 def _embedded(
     train: Dataset, test: Dataset, encoder: Any, folder: Path, cache: str | os.PathLike[str] | None
 ) -> EmbeddedPair:
     if isinstance(encoder, str | os.PathLike):
+        check_encoder(os.fspath(encoder))
         kept = Path(cache) if cache else None
         return embed_pair(train, test, os.fspath(encoder), folder / "embeddings", cache=kept)
     check(not cache, "cache: is for encoders by name or folder; leave it out beside an object")

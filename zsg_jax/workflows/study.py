@@ -12,6 +12,7 @@ from ml_collections import ConfigDict
 from zsg_jax.arrangement import make
 from zsg_jax.arrangement.arrangement import Arrangement
 from zsg_jax.arrangement.embedded import Embedded, embed_pair
+from zsg_jax.arrangement.spaces import fetched
 from zsg_jax.config import flatten
 from zsg_jax.data.batches.steps import Steps
 from zsg_jax.data.pool import Pool
@@ -126,9 +127,10 @@ def _compute(config: ConfigDict, location: Workdir) -> None:
     model, tokenizer, texts = config.model.init_from, config.tokenizer, config.evaluation.texts
     tokenizers = (tokenizer, texts.reward_model, texts.rouge_tokenizer)
     models = (model, texts.reward_model)
-    encoders = (config.similarity.encoder,)
-    fetch = partial(hub.fetch, models=models, tokenizers=tokenizers, encoders=encoders)
-    once("hub", partial(fetch, workdir))
+    wanted = dict(fetched(config.similarity.encoder))
+    wanted["models"] = (*models, *wanted.get("models", ()))
+    wanted["tokenizers"] = (*tokenizers, *wanted.get("tokenizers", ()))
+    once("hub", partial(hub.fetch, workdir, **wanted))
     config = with_folders(config, workdir)
     with ExitStack() as stack:
         reading, pool = open_pool(config, workdir, stack)
@@ -145,6 +147,7 @@ def _train(config: ConfigDict, location: Workdir, reading: Reading, pool: Pool, 
     )
     trainer = make_trainer(config, reading.tokenizer, mesh, origin)
     check_steps(config, len(pool.usable))
+    make.check_scores(config.arrangement.methods, pool.train.select(pool.usable))
     evaluators = make_evaluators(config, pool.measured_on, reading, trainer, origin)
     once("claim data", partial(claim_data, config, workdir, pool, origin))
     arrangements = _arrangements(config, workdir, pool, mesh)

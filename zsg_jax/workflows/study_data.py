@@ -9,6 +9,7 @@ import numpy as np
 from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
+from zsg_jax.config import flatten
 from zsg_jax.data import sources
 from zsg_jax.data.batches.steps import SequencesAtOnce, Steps, sequence_length
 from zsg_jax.data.by_answer import by_answer
@@ -19,7 +20,6 @@ from zsg_jax.data.pool import Pool, choose_tokenizer, keep_trained, make_pool
 from zsg_jax.data.schemas.read import tell_skipped
 from zsg_jax.data.splits import Selection
 from zsg_jax.data.tokenize import encode as prompts
-from zsg_jax.data.tokenize import jinja
 from zsg_jax.data.tokenize.examples import TokenizedExamples
 from zsg_jax.data.tokenize.tokenizer import Tokenizer, from_folder
 from zsg_jax.models import huggingface
@@ -30,7 +30,7 @@ from zsg_jax.runtime.processes import once
 from zsg_jax.runtime.progress import bar, count, say
 from zsg_jax.training import initial_weights, sharding
 from zsg_jax.training.optimizer import schedule
-from zsg_jax.workdir import claims, hub
+from zsg_jax.workdir import claims, decoders, hub
 from zsg_jax.workflows.study_model import Origin
 
 
@@ -88,19 +88,7 @@ def open_pool(config: ConfigDict, workdir: Path, stack: ExitStack) -> tuple[Read
 
 def make_form(config: ConfigDict, tokenizer: Tokenizer, folder: str) -> prompts.Form:
     """How examples are put into tokens; `folder` is the tokenizer's, or its name."""
-    return prompts.Form(
-        template=jinja.load(
-            config.data.template,
-            folder,
-            tokenizer.special_tokens,
-            jinja.parse_arguments(config.data.template_args),
-        ),
-        thoughts=config.data.empty_thoughts,
-        answers=prompts.LAST if config.data.answers == prompts.EACH else config.data.answers,
-        truncation=config.data.truncation,
-        max_answer=config.data.max_answer,
-        join=config.data.join_tokens,
-    )
+    return decoders.form(flatten(config), tokenizer, folder)
 
 
 def open_tests(

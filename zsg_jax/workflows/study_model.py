@@ -1,6 +1,5 @@
 """A study's model: where its first weights come from, and the model on its mesh."""
 
-import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
@@ -19,11 +18,10 @@ from zsg_jax.models.families import FAMILIES, ModelConfig, is_file
 from zsg_jax.models.lora import LoRA
 from zsg_jax.models.placement import Compute
 from zsg_jax.runtime.errors import UserError, check
-from zsg_jax.runtime.files import read_json
 from zsg_jax.runtime.progress import say
 from zsg_jax.runtime.settings import setting
 from zsg_jax.training.trainer import Trainer, TrainerOptions
-from zsg_jax.workdir import claims, hub, trained
+from zsg_jax.workdir import claims, decoders, hub, trained
 
 # Texts that different tokenizers read differently.
 _PROBES = ("The quick brown fox, at 12:30, didn't jump.", "User: naïve café\nAssistant:  42 {x}")
@@ -57,7 +55,9 @@ def find_origin(config: ConfigDict, tokenizer: Tokenizer, workdir: Path | None =
     if run is not None:
         return _of_run(config, tokenizer, run)
     if given:
-        _refuse_other_folders(given, Path(folder))
+        decoders.refuse_other_folders(
+            setting("model.init_from", repr(given)), given, Path(folder), _WHERE
+        )
         if hub.folder(config.tokenizer, workdir) != folder:
             _refuse_other_tokenizer(config, tokenizer, Path(folder))
     model = huggingface.find_config(
@@ -105,28 +105,6 @@ def _like(size: str, model: ModelConfig) -> bool:
     family = FAMILIES[model.family]
     known = size in family.sizes
     return known and family.sized(size, model.vocab_size, model.max_positions) == model
-
-
-def _refuse_other_folders(given: str, folder: Path) -> None:
-    """Tells what was meant where a folder is neither a Hugging Face folder nor a run."""
-    told = setting("model.init_from", repr(given))
-    if not folder.exists():
-        named = re.fullmatch(r"[\w.-]+/[\w.-]+", given)
-        fetched = f"; hub:{given} is fetched" if named else ""
-        raise UserError(f"{told}: no such folder; {_WHERE}{fetched}")
-    check(folder.is_dir(), f"{told}: is a file; give the folder it lies in")
-    check(
-        not (folder / "adapter_config.json").exists() or (folder / "config.json").exists(),
-        f"{told}: holds adapters alone; give a folder they are merged into",
-    )
-    check(
-        (folder / "config.json").exists(),
-        f"{told}: has no config.json, and is no run of a study; {_WHERE}",
-    )
-    if "model.family" in (read_json(folder / "config.json") or {}):
-        runs = sorted(str(path) for path in (folder / "runs").glob("*"))
-        way_out = f"give one of its runs: {', '.join(runs)}" if runs else "train it first"
-        raise UserError(f"{told}: is the workdir of a study; {way_out}")
 
 
 def _refuse_other_tokenizer(config: ConfigDict, tokenizer: Tokenizer, folder: Path) -> None:

@@ -21,6 +21,7 @@ class Counting:
     """Rows made of a text's digest; keeps the texts it was asked for."""
 
     name, dimension, prompts, default_prompt = "counting", 6, {}, None
+    conversations = False
 
     def __init__(self, fingerprint="1"):
         self.fingerprint, self.seen = fingerprint, []

@@ -140,7 +140,7 @@ def test_one_compile_for_one_width(folder):
     encoder = SentenceEncoder(folder)
     for seed in range(3):
         encoder.encode(random_texts(100, 40, seed))
-    assert encoder._embed._cache_size() == len(encoder._widths) == 2
+    assert encoder._buckets.compiled._cache_size() == len(encoder._buckets.widths) == 2
 
 
 def test_long_texts_are_cut_at_the_limit_and_the_files_own_limits_are_not_obeyed(encoder):

@@ -41,7 +41,7 @@ def rename(raw: bytes, fields: Mapping[str, str]) -> bytes:
         Refused: where `raw` holds no JSON object.
     """
     record = json_object(raw)
-    values = {new: _at(record, old) for new, old in fields.items()}
+    values = {new: value_at(record, old) for new, old in fields.items()}
     renamed = {new: value[0] for new, value in values.items() if value}
     gone = set(fields) | set(fields.values())
     others = {name: value for name, value in record.items() if name not in gone}
@@ -58,7 +58,7 @@ def rename_records(records: Iterator[Record], fields: Mapping[str, str]) -> Iter
     known = [found for record in head if (found := readable(record)) is not None]
     for old in fields.values() if known else ():
         check(
-            any(_at(found, old) for found in known),
+            any(value_at(found, old) for found in known),
             f"{head[0].location}: has no field {old!r} that could be renamed, nor have the rows "
             f"after it (there are: {', '.join(map(repr, known[0]))})",
         )
@@ -69,14 +69,14 @@ def rename_records(records: Iterator[Record], fields: Mapping[str, str]) -> Iter
             yield record
 
 
-def _at(value: Any, name: str) -> tuple[Any, ...]:
-    """The value under a name, alone in a tuple, or nothing."""
+def value_at(value: Any, name: str) -> tuple[Any, ...]:
+    """The value under a name, which may lead into objects and lists, in a tuple; or nothing."""
     if isinstance(value, dict) and name in value:
         return (value[name],)
     first, dot, rest = name.partition(".")
     if isinstance(value, list) and first.isascii() and first.isdigit() and int(first) < len(value):
         item = value[int(first)]
-        return _at(item, rest) if dot else (item,)
+        return value_at(item, rest) if dot else (item,)
     if isinstance(value, dict) and dot and first in value:
-        return _at(value[first], rest)
+        return value_at(value[first], rest)
     return ()

@@ -14,6 +14,7 @@ import jax.numpy as jnp
 from zsg_jax.models import encoder, model
 from zsg_jax.models.decoder import DecoderConfig
 from zsg_jax.models.encoder import EncoderConfig
+from zsg_jax.models.families import ModelConfig
 from zsg_jax.models.huggingface.configs import config_path, read_config
 from zsg_jax.models.huggingface.layouts import LAYOUTS, Layout
 from zsg_jax.models.huggingface.reader import ConfigReader
@@ -257,10 +258,13 @@ def load_encoder(folder: str | Path, config: Config) -> Params:
     return Weights(folder, layout, shapes).load(shapes)
 
 
-def hidden_states(config: Config) -> Callable[[Params, jax.Array, jax.Array], jax.Array]:
-    """What computes the last hidden states, (B, L, D) float32, of an encoder of this config.
+def hidden_states(
+    config: Config | ModelConfig, *, normed: bool = True
+) -> Callable[[Params, jax.Array, jax.Array], jax.Array]:
+    """What computes the last hidden states, (B, L, D) float32, of a model of this config.
 
-    It takes the parameters, tokens (B, L) int32 and a mask (B, L), true where a token is.
+    It takes the parameters, tokens (B, L) int32 and a mask (B, L), true where a token is. Without
+    `normed` they are those of a decoder before its last norm.
     """
     if isinstance(config, EncoderConfig):
         graphdef, _ = encoder.abstract(config)
@@ -270,6 +274,8 @@ def hidden_states(config: Config) -> Callable[[Params, jax.Array, jax.Array], ja
     def hidden(params: Params, tokens_BxL: jax.Array, mask_BxL: jax.Array) -> jax.Array:
         places_BxL = jnp.broadcast_to(jnp.arange(tokens_BxL.shape[1]), tokens_BxL.shape)
         segments_BxL = mask_BxL.astype(jnp.int32)
+        if not normed:
+            return model.states(graphdef, params, tokens_BxL, places_BxL, segments_BxL)
         return model.hidden(graphdef, params, tokens_BxL, places_BxL, segments_BxL)[0]
 
     return hidden

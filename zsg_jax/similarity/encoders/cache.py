@@ -26,7 +26,7 @@ class CachedEncoder:
     """An encoder that embeds what the cache does not hold yet.
 
     Attributes:
-        name, dimension, fingerprint, prompts, default_prompt: the encoder's own.
+        name, dimension, fingerprint, prompts, default_prompt, conversations: the encoder's own.
     """
 
     def __init__(self, encoder: Encoder, folder: str | Path) -> None:
@@ -35,6 +35,7 @@ class CachedEncoder:
         self.name, self.dimension = encoder.name, encoder.dimension
         self.fingerprint = encoder.fingerprint
         self.prompts, self.default_prompt = encoder.prompts, encoder.default_prompt
+        self.conversations = encoder.conversations
         self._head = {
             "format": FORMAT,
             "encoder": encoder.name,

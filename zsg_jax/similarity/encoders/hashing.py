@@ -29,6 +29,7 @@ class HashingEncoder:
         dimension: columns of an embedding.
         fingerprint: changes whenever the same text would give another embedding.
         prompts, default_prompt: there are none.
+        conversations: False.
     """
 
     def __init__(self, dimension: int = 1024):
@@ -36,6 +37,7 @@ class HashingEncoder:
         self.name = "hashing"
         self.prompts: Mapping[str, str] = {}
         self.default_prompt: str | None = None
+        self.conversations = False
         self.dimension = dimension
         self.fingerprint = (
             f"{SCHEME};dimension={dimension};characters={CHARACTERS};words={WORDS};"

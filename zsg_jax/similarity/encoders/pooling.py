@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from functools import partial
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -22,38 +22,59 @@ _ACTIVATIONS: dict[str, Callable[[jax.Array], jax.Array]] = {
 }
 
 
-def pool(modes: Sequence[str], hidden_BxLxD: jax.Array, lengths_B: jax.Array) -> jax.Array:
+class _Counted(NamedTuple):
+    """The tokens that are pooled: which, the rank of each from 1, the last, and how many."""
+
+    mask_BxL: jax.Array
+    ranks_BxL: jax.Array
+    last_B: jax.Array
+    count_B: jax.Array
+
+
+def pool(
+    modes: Sequence[str],
+    hidden_BxLxD: jax.Array,
+    lengths_B: jax.Array,
+    counted_BxL: jax.Array | None = None,
+) -> jax.Array:
     """Pools each sequence's hidden states over its first `lengths_B` tokens.
 
     Args:
         modes: values of `folder.POOLINGS`; their results stand side by side.
         hidden_BxLxD: float32.
         lengths_B: int32; 0 is a row that nobody reads.
+        counted_BxL: bool, those of these tokens that are pooled, as if there were no others; None:
+            all.
 
     Returns:
         (B, D · len(modes)) float32.
     """
-    mask_BxL = jnp.arange(hidden_BxLxD.shape[1]) < lengths_B[:, None]
-    pooled = [_pool(mode, hidden_BxLxD, mask_BxL, lengths_B) for mode in modes]
+    places_L = jnp.arange(hidden_BxLxD.shape[1])
+    if counted_BxL is None:
+        ranks_1xL = jnp.arange(1, len(places_L) + 1, dtype=hidden_BxLxD.dtype)[None]
+        mask_BxL = places_L < lengths_B[:, None]
+        counted = _Counted(mask_BxL, ranks_1xL, jnp.maximum(lengths_B, 1) - 1, lengths_B)
+    else:
+        ranks_BxL = jnp.cumsum(counted_BxL, axis=1).astype(hidden_BxLxD.dtype)
+        last_B = jnp.max(jnp.where(counted_BxL, places_L, 0), axis=1)
+        counted = _Counted(counted_BxL, ranks_BxL, last_B, jnp.sum(counted_BxL, axis=1))
+    pooled = [_pool(mode, hidden_BxLxD, counted) for mode in modes]
     return pooled[0] if len(pooled) == 1 else jnp.concatenate(pooled, axis=1)
 
 
-def _pool(
-    mode: str, hidden_BxLxD: jax.Array, mask_BxL: jax.Array, lengths_B: jax.Array
-) -> jax.Array:
+def _pool(mode: str, hidden_BxLxD: jax.Array, counted: _Counted) -> jax.Array:
+    mask_BxL = counted.mask_BxL
     if mode == "cls":
         return hidden_BxLxD[:, 0]
     if mode == "lasttoken":
-        last_B = jnp.maximum(lengths_B, 1) - 1
-        return jnp.take_along_axis(hidden_BxLxD, last_B[:, None, None], axis=1)[:, 0]
+        return jnp.take_along_axis(hidden_BxLxD, counted.last_B[:, None, None], axis=1)[:, 0]
     if mode == "max":
         lowest = jnp.finfo(hidden_BxLxD.dtype).min
         return jnp.max(jnp.where(mask_BxL[..., None], hidden_BxLxD, lowest), axis=1)
-    count_B = jnp.maximum(lengths_B, 1)
+    count_B = jnp.maximum(counted.count_B, 1)
     if mode == "weightedmean":
         # Token i of n, from 1, weighs i.
-        weights_L = jnp.arange(1, hidden_BxLxD.shape[1] + 1, dtype=hidden_BxLxD.dtype)
-        hidden_BxLxD = hidden_BxLxD * weights_L[:, None]
+        hidden_BxLxD = hidden_BxLxD * counted.ranks_BxL[..., None]
         count_B = count_B * (count_B + 1) / 2
     if mode == "mean_sqrt_len_tokens":
         count_B = jnp.sqrt(count_B)

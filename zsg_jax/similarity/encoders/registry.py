@@ -24,6 +24,7 @@ class Encoder(Protocol):
         fingerprint: changes whenever the same text would give another embedding.
         prompts: texts to be put before a text, by their names.
         default_prompt: the name of the one that is put where none is asked for; None for none.
+        conversations: whether its texts are what `views.conversations` gives, and not texts.
     """
 
     name: str
@@ -31,6 +32,7 @@ class Encoder(Protocol):
     fingerprint: str
     prompts: Mapping[str, str]
     default_prompt: str | None
+    conversations: bool
 
     def encode(
         self, texts: Sequence[str], on_progress: Callable[[int], object] | None = None

@@ -1,0 +1,184 @@
+"""Turns conversations into embeddings by the hidden states of a language model.
+
+The tokens of a conversation are those that the model would be trained on; what their states after a
+layer come to, averaged, is its embedding: RDS+ of arXiv 2503.01807 ("Large-Scale Data Selection for
+Instruction Tuning"), whose position-weighted mean is that of SGPT (arXiv 2202.08904, section 3.1).
+"""
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.sharding import Mesh
+
+from zsg_jax.data.instance import TEXT, Instance
+from zsg_jax.data.tokenize.encode import Form, encode, encode_prompts
+from zsg_jax.data.tokenize.tokenizer import Tokenizer
+from zsg_jax.data.views import read_conversation
+from zsg_jax.models.families import ModelConfig
+from zsg_jax.models.huggingface import hidden_states
+from zsg_jax.models.model import first_layers
+from zsg_jax.models.placement import Params
+from zsg_jax.runtime.errors import UserError, check
+from zsg_jax.similarity.encoders.address import ANSWERS, POOLINGS, STATES, States
+from zsg_jax.similarity.encoders.buckets import Buckets, Tokens
+from zsg_jax.similarity.encoders.fingerprint import fingerprint
+from zsg_jax.similarity.encoders.pooling import pool, unit
+
+# Part of every fingerprint: raise it when the same model would give other embeddings.
+_VERSION = 1
+_TOKENIZED_AT_ONCE = 1024
+_SHOWN = 40  # characters by which a message calls a conversation
+
+
+class StatesEncoder:
+    """A decoder of ours, read at one of its layers; computed in float32.
+
+    Attributes:
+        name: what was asked for, every setting spelled out.
+        dimension: D, the width of the model.
+        fingerprint: SHA-256 over everything that decides an embedding: the weights of the layers
+            that are computed, config, tokenizer, form, settings and this module's version.
+        max_tokens: longer conversations are cut to this many.
+        prompts, default_prompt: there are none.
+        conversations: True: what is embedded is what `views.conversations` gives.
+    """
+
+    def __init__(
+        self,
+        model: ModelConfig,
+        params: Params,
+        tokenizer: Tokenizer,
+        form: Form,
+        settings: States,
+        *,
+        mesh: Mesh | None = None,
+        called: str = "",
+    ) -> None:
+        """Takes an opened decoder.
+
+        Args:
+            model, params: its config, and all its weights as `model.apply` takes them.
+            tokenizer, form: how conversations become tokens.
+            settings: which layer is read, and how; their `template` and `truncation` are `form`'s.
+            mesh: as `Buckets` takes it.
+            called: its name; "" for `settings.model`.
+
+        Raises:
+            UserError: there is no such layer, or the tokenizer has words that the model has not.
+        """
+        layer = settings.layer or model.num_layers
+        self.name = (
+            f"{STATES}{called or settings.model},layer={layer},pooling={settings.pooling},"
+            f"tokens={settings.tokens}"
+        )
+        check(
+            layer <= model.num_layers,
+            f"{STATES}{settings.model}: layer={layer}, but the model has {model.num_layers}; give "
+            f"1 to {model.num_layers}",
+        )
+        check(
+            tokenizer.vocab_size <= model.vocab_size,
+            f"{STATES}{settings.model}: the tokenizer has {tokenizer.vocab_size} entries, the "
+            f"model only {model.vocab_size}; use the files that belong together",
+        )
+        self.prompts: Mapping[str, str] = {}
+        self.default_prompt: str | None = None
+        self.conversations = True
+        self._tokenizer, self._form, self._called = tokenizer, form, called or settings.model
+        self._answers_alone = settings.tokens == ANSWERS
+        self.max_tokens = min(settings.length, model.max_positions)
+        self.dimension = model.hidden_size
+        last = layer == model.num_layers
+        config, params = first_layers(model, params, layer)
+        decides = [settings.pooling, settings.tokens, last, self.max_tokens]
+        told = [tokenizer.fingerprint, form.fingerprint, *form[1:]]
+        self.fingerprint = fingerprint(params, _VERSION, config, decides, told)
+        hidden, pooling = hidden_states(config, normed=last), POOLINGS[settings.pooling]
+
+        def embed(
+            params: Any, tokens_BxL: jax.Array, lengths_B: jax.Array, counted_BxL: jax.Array
+        ) -> jax.Array:
+            with jax.default_matmul_precision("highest"):
+                mask_BxL = jnp.arange(tokens_BxL.shape[1]) < lengths_B[:, None]
+                hidden_BxLxD = hidden(params, tokens_BxL, mask_BxL)
+                return unit(pool((pooling,), hidden_BxLxD, lengths_B, counted_BxL))
+
+        self._buckets = Buckets(
+            embed, params, dimension=self.dimension, max_tokens=self.max_tokens, mesh=mesh
+        )
+
+    def encode(
+        self, texts: Sequence[str], on_progress: Callable[[int], object] | None = None
+    ) -> np.ndarray:
+        """The embeddings of conversations, (n, D) float32 of length one, in the order given.
+
+        One without a token has zeros. Which others are given with it changes no bit, as in
+        `SentenceEncoder.encode`.
+
+        Args:
+            texts: as `views.conversations` gives them.
+            on_progress: called with the number of texts that have just been finished.
+
+        Raises:
+            UserError: a conversation does not fit the form, or has no answer token although those
+                alone are pooled.
+        """
+        return self._buckets.encode(self._tokens(texts), len(texts), on_progress)
+
+    def _tokens(self, texts: Sequence[str]) -> Iterator[Tokens]:
+        for start in range(0, len(texts), _TOKENIZED_AT_ONCE):
+            yield from self._tokenized(texts[start : start + _TOKENIZED_AT_ONCE])
+
+    def _tokenized(self, texts: Sequence[str]) -> list[Tokens]:
+        several = [_instance(text) for text in texts]
+        made: dict[int, Tokens] = {}
+        plain = [i for i, one in enumerate(several) if one.turns[0].role == TEXT]
+        encodings = self._tokenizer.encode([several[i].turns[0].content for i in plain])
+        bos = [] if self._tokenizer.bos_id is None else [self._tokenizer.bos_id]
+        for i, encoding in zip(plain, encodings, strict=True):
+            ids = np.append(np.array(bos, np.int32), encoding.ids)[: self.max_tokens]
+            made[i] = Tokens(ids, np.zeros(len(ids), bool))
+        rest = [i for i in range(len(several)) if i not in made]
+        answered = [i for i in rest if several[i].answered]
+        examples = encode(
+            [several[i] for i in answered], self._tokenizer, self.max_tokens, form=self._form
+        )
+        for place, reason in examples.refused.items():
+            raise UserError(
+                f"{STATES}{self._called}: the form does not fit {several[answered[place]].id!r}: "
+                f"{reason}; give another template="
+            )
+        for place, i in enumerate(answered):
+            made[i] = Tokens(*examples[place])
+        asked = [i for i in rest if not several[i].answered]
+        prompts = encode_prompts(
+            [_asked(several[i]) for i in asked], self._tokenizer, self._form, self.max_tokens
+        )
+        for i, ids in zip(asked, prompts.ids, strict=True):
+            made[i] = Tokens(ids, np.zeros(len(ids), bool))
+        return [self._chosen(several[i], made[i]) for i in range(len(several))]
+
+    def _chosen(self, one: Instance, tokens: Tokens) -> Tokens:
+        if not self._answers_alone:
+            return tokens._replace(counted=None)
+        check(
+            bool(np.any(tokens.counted)),
+            f"{STATES}{self._called}: tokens=answers, but {one.id!r} has no answer token within "
+            f"{self.max_tokens} tokens; give truncation=head, or tokens=all",
+        )
+        return tokens
+
+
+def _instance(text: str) -> Instance:
+    """A conversation, which messages call by how it begins."""
+    turns = read_conversation(text)
+    return Instance(" ".join(turn.text for turn in turns)[:_SHOWN], "", turns, ())
+
+
+def _asked(one: Instance) -> Instance:
+    """A prompt, behind which stands an answer that nobody reads."""
+    turns = (*one.turns, one.turns[-1]._replace(role="assistant", content="", more=""))
+    return Instance(one.id, "", turns, ())

@@ -67,6 +67,8 @@ def _parser() -> command_line.Parser:
     add("--format", "of the arranged rows", choices=tuple(FORMATS))
     add("--explain", "also write a page that shows what the order does", action="store_true")
     add("--drop-leaks", "leave out training rows that leak test rows", action="store_true")
+    text = "leave out training rows whose cosine with an earlier one that stays is X or more"
+    add("--deduplicate", text, type=float, metavar="X")
     add("--leak-similarity", "cosine from which a row is a near duplicate", type=float, metavar="X")
     add("--leak-words", "length of word n-grams that count as shared", type=int, metavar="N")
     add("--report-split", "share of test rows kept for scoring only", type=float, metavar="F")

@@ -12,6 +12,7 @@ import numpy as np
 
 from zsg_jax.arrangement.arrangement import Arrangement, load_arrangement, save_arrangement
 from zsg_jax.arrangement.comparison import Comparison
+from zsg_jax.arrangement.deduplicate import Deduplicated, deduplicate
 from zsg_jax.arrangement.embedded import EmbeddedPair
 from zsg_jax.arrangement.methods import arrange, caution, columns, made_with, needs
 from zsg_jax.arrangement.needs import Needs
@@ -45,6 +46,8 @@ class MethodOptions:
         budget: examples wanted, None for all.
         distance: "cosine" or "euclidean", what WSD, averages and transport measure.
         w_min, w_avg: WSD's weights; None for the study's.
+        deduplicate: the cosine with an earlier training example from which one may not be chosen;
+            None: all may.
     """
 
     methods: Sequence[str]
@@ -53,6 +56,7 @@ class MethodOptions:
     distance: str = "cosine"
     w_min: float = 1.0
     w_avg: float | None = None
+    deduplicate: float | None = None
 
 
 @dataclass(frozen=True)
@@ -80,11 +84,13 @@ class Compared:
         pair: the training examples that may be chosen, and the test examples to arrange toward.
         comparison: of this pair.
         leakage: of the whole pair; None where it was not looked for.
+        deduplicated: of the whole pair; None where all may be chosen.
     """
 
     pair: EmbeddedPair
     comparison: Comparison
     leakage: Leakage | None
+    deduplicated: Deduplicated | None = None
 
 
 class Made(NamedTuple):
@@ -140,7 +146,7 @@ def compare(
     search: Search,
     seconds: dict[str, float] | None = None,
 ) -> Compared:
-    """Looks for leaks if asked to, and prepares what the arrangements are made from.
+    """Looks for duplicates and leaks if asked to, and prepares what arrangements are made from.
 
     Leaks are looked for among all examples. Where those are also the ones to be arranged, a single
     pass over the embeddings serves both.
@@ -152,19 +158,23 @@ def compare(
         leaks: None: they are not looked for.
         statistics: whether each example's statistics will be asked for, whatever the methods need.
         search: devices, block size and progress.
-        seconds: takes the time of the stages "similarity" and "leakage".
+        seconds: takes the time of the stages "duplicates", "similarity" and "leakage".
 
     Raises:
-        UserError: every training example leaks, and leaks are to be dropped.
+        UserError: every training example that is no duplicate leaks, and leaks are to be dropped.
     """
     seconds = {} if seconds is None else seconds
     asked = needs(options.methods) | (Needs.STATISTICS if statistics else Needs.NOTHING)
-    kept = np.arange(len(pair.train))
+    stays, twins = np.ones(len(pair.train), bool), None
+    if options.deduplicate is not None:
+        with timed(seconds, "duplicates"):
+            twins = deduplicate(pair, options.deduplicate, search)
+        stays[twins.found.rows] = False
     toward = np.arange(len(pair.test)) if toward is None else toward
-    whole = len(toward) == len(pair.test) and not (leaks and leaks.drop)
+    whole = len(toward) == len(pair.test) and not (leaks and leaks.drop) and bool(stays.all())
     if leaks is None:
-        part = pair.select(kept, toward)
-        return Compared(part, _comparison(part, options, asked, search), None)
+        part = pair.select(np.flatnonzero(stays), toward)
+        return Compared(part, _comparison(part, options, asked, search), None, twins)
     needed = Needs.STATISTICS | (asked if whole else Needs.NOTHING)
     comparison = _comparison(pair, options, needed, search)
     with timed(seconds, "similarity"):
@@ -172,12 +182,14 @@ def compare(
     with timed(seconds, "leakage"):
         leakage = _look_for_leaks(pair, leaks, largest, search)
     if leaks.drop:
-        kept = np.flatnonzero(~leakage.leaking)
-        check(len(kept) > 0, "--drop-leaks: every training row leaks; nothing is left to arrange")
-    part = pair.select(kept, toward)
+        stays &= ~leakage.leaking
+        check(
+            bool(stays.any()), "--drop-leaks: every training row leaks; nothing is left to arrange"
+        )
+    part = pair.select(np.flatnonzero(stays), toward)
     if part is not pair:
         comparison = _comparison(part, options, asked, search)
-    return Compared(part, comparison, leakage)
+    return Compared(part, comparison, leakage, twins)
 
 
 def _comparison(

@@ -88,6 +88,8 @@ def run(options: ArrangeOptions) -> Path:
                 distance, meaning = example_distance(options.method, compared.comparison)
         with timed(seconds, "writing"):
             written = _write(options, pair, made, distance[made.chosen], folder.new)
+            if compared.deduplicated:
+                compared.deduplicated.write(folder.new)
             if options.report_split:
                 _write_split(test, scored, folder.new)
         facts = _facts(options, pair, compared, made) | {"zsg_distance": meaning}
@@ -123,6 +125,7 @@ def _arrangement_options(options: ArrangeOptions) -> MethodOptions:
         distance=options.distance,
         w_min=options.w_min,
         w_avg=options.w_avg,
+        deduplicate=options.deduplicate,
     )
 
 
@@ -228,6 +231,7 @@ def _facts(
         }
         for side, dataset in (("train", pair.train), ("test", pair.test))
     }
+    twins = compared.deduplicated.facts if compared.deduplicated else {}
     aimed = len(compared.pair.test)
     assert compared.leakage is not None
     return {
@@ -238,7 +242,10 @@ def _facts(
         "test_rows_aimed_at": aimed,
         "test_rows_scored_only": len(pair.test) - aimed,
         **made.facts,
-        "rows_left_out_as_leaks": len(pair.train) - len(compared.pair.train),
+        **twins,
+        "rows_left_out_as_leaks": len(pair.train)
+        - len(compared.pair.train)
+        - twins.get("rows_left_out_as_duplicates", 0),
         "leakage": compared.leakage.summary(),
     }
 
@@ -269,6 +276,8 @@ def _explain(
         "zsg_distance": facts["zsg_distance"],
         "Left out as leaks": f"{facts['rows_left_out_as_leaks']:,} rows",
     }
+    if options.deduplicate is not None:
+        shown["Left out as duplicates"] = f"{facts['rows_left_out_as_duplicates']:,} rows"
     with bar(None, "explanation") as progress:
         explain(
             page,

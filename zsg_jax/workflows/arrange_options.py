@@ -60,6 +60,7 @@ class ArrangeOptions:
     format: str = "jsonl"
     explain: bool = False
     drop_leaks: bool = False
+    deduplicate: float | None = None
     leak_similarity: float = 0.95
     leak_words: int = 13
     report_split: float = 0.0
@@ -95,6 +96,10 @@ def check_options(options: ArrangeOptions) -> None:
     check(
         0 < options.leak_similarity <= 1,
         f"--leak-similarity {options.leak_similarity}: it must be a cosine above 0, at most 1",
+    )
+    check(
+        options.deduplicate is None or 0 < options.deduplicate <= 1,
+        f"--deduplicate {options.deduplicate}: it must be a cosine above 0, at most 1",
     )
     check(
         bool(np.isfinite([options.w_min, options.w_avg or 0.0]).all()),

@@ -84,6 +84,8 @@ class Arranged:
             **made.facts,
             "leakage": None if leaks is None else leaks.summary(),
         }
+        if twins := compared.deduplicated:
+            self.facts |= {**twins.facts, "duplicates": list(twins.pairs())}
         self._arrangement = made.arrangement
 
     def __len__(self) -> int:
@@ -158,6 +160,7 @@ def arrange_data(
     w_min: float = 1.0,
     w_avg: float | None = None,
     drop_leaks: bool = False,
+    deduplicate: float | None = None,
     data_format: str = "auto",
     data_fields: str = "",
     max_row_bytes: int = MAX_ROW_BYTES,
@@ -168,8 +171,8 @@ def arrange_data(
     Args:
         train, test: rows as `python -m zsg_jax.arrange` reads them: file names, lists of dicts,
             Datasets of `datasets`; or both (N, D) and (T, D) float arrays of embeddings.
-        method, budget, seed, distance, w_min, w_avg, drop_leaks, data_format, data_fields,
-            max_row_bytes, cache: as the flags of the command, of the same names.
+        method, budget, seed, distance, w_min, w_avg, drop_leaks, deduplicate, data_format,
+            data_fields, max_row_bytes, cache: as the flags of the command, of the same names.
         encoder: "hashing", the folder of a sentence encoder, on disk or as "hub:OWNER/NAME",
             "states:…" for the hidden states of a decoder, or any object whose
             `encode(list of N texts)` gives an (N, D) array, as a SentenceTransformer.
@@ -185,11 +188,9 @@ def arrange_data(
         _check_whole("budget", budget, 1, optional=True)
         _check_whole("seed", seed, 0)
         _check_whole("max_row_bytes", max_row_bytes, 1)
-        for name, weight in {"w_min": w_min, "w_avg": w_avg}.items():
-            check(
-                weight is None or isinstance(weight, Real),
-                f"{name}={weight!r}: give a number",
-            )
+        numbers = {"w_min": w_min, "w_avg": w_avg, "deduplicate": deduplicate}
+        for name, number in numbers.items():
+            check(number is None or isinstance(number, Real), f"{name}={number!r}: give a number")
         parse(method, seed)
         # What is read and embedded lies here as long as the result.
         folder = tempfile.TemporaryDirectory(prefix="zsg_jax-")
@@ -218,7 +219,7 @@ def arrange_data(
             advice = "they are left out" if drop_leaks else "drop_leaks=True leaves them out"
             leaks = LeakSearch(Path(folder.name), LeakageOptions(), advice, drop=drop_leaks)
         search = Search(Mesh(np.asarray(jax.local_devices()), ("rows",)))
-        options = MethodOptions((method,), seed, budget, distance, w_min, w_avg)
+        options = MethodOptions((method,), seed, budget, distance, w_min, w_avg, deduplicate)
         compared = compare(pair, options, leaks=leaks, search=search)
         return Arranged(pair, compared, make(method, compared, seed), method, folder)
 

@@ -20,6 +20,7 @@ from zsg_jax.data.pool import Pool, choose_tokenizer, keep_trained, make_pool
 from zsg_jax.data.schemas.read import tell_skipped
 from zsg_jax.data.splits import Selection
 from zsg_jax.data.tokenize import encode as prompts
+from zsg_jax.data.tokenize import jinja
 from zsg_jax.data.tokenize.examples import TokenizedExamples
 from zsg_jax.data.tokenize.tokenizer import Tokenizer, from_folder
 from zsg_jax.models import huggingface

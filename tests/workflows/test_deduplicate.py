@@ -1,0 +1,70 @@
+"""Near-duplicates left out by the command, and from Python."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import zsg_jax
+from zsg_jax.runtime.errors import UserError
+
+
+@pytest.fixture
+def doubled(sides):
+    """The training rows' file, its first 10 rows standing at its end again."""
+    path = Path(sides["train"])
+    lines = path.read_text().splitlines()
+    again = [json.dumps(json.loads(line) | {"id": f"again {i}"}) for i, line in enumerate(lines)]
+    path.write_text("\n".join([*lines, *again[:10]]) + "\n")
+    return sides
+
+
+def test_the_command_leaves_them_out_and_tells_them(run, doubled, tmp_path, capsys):
+    alone, _ = run(output=tmp_path / "whole", method="min-nft")
+    assert not (tmp_path / "whole" / "duplicates.jsonl").exists()
+    rows, facts = run(method="min-nft", deduplicate=0.999, explain=True)
+    # The originals stay, in the order that they have among all.
+    expected = [row["id"] for row in alone if not row["id"].startswith("again")]
+    assert [row["id"] for row in rows] == expected
+    facts = facts["provenance"]
+    assert facts["rows_left_out_as_duplicates"] == 10
+    assert facts["rows_left_out_as_leaks"] == 0
+    told = (tmp_path / "out" / "duplicates.jsonl").read_text().splitlines()
+    assert [json.loads(line)["row"] for line in told] == [*range(60, 70)]
+    first = json.loads(told[3])
+    assert (first["id"], first["kept_row"], first["kept_id"]) == ("again 3", 3, "train-3")
+    assert first["cosine"] == pytest.approx(1, abs=1e-5)
+    assert "duplicates: 10 of 70 training rows" in capsys.readouterr().err
+    assert "Left out as duplicates" in (tmp_path / "out" / "explain.html").read_text()
+    # Made again without, the list of an earlier arrangement is gone.
+    run(method="min-nft")
+    assert not (tmp_path / "out" / "duplicates.jsonl").exists()
+
+
+def test_leaks_are_counted_apart(run, doubled):
+    train, test = (Path(doubled[side]) for side in ("train", "test"))
+    leak = json.loads(test.read_text().splitlines()[0]) | {"id": "leak"}
+    with train.open("a") as file:
+        file.write(json.dumps(leak) + "\n" + json.dumps(leak | {"id": "leak 2"}) + "\n")
+    rows, facts = run(deduplicate=0.999, drop_leaks=True)
+    facts = facts["provenance"]
+    assert (facts["rows_left_out_as_duplicates"], facts["rows_left_out_as_leaks"]) == (11, 1)
+    assert len(rows) == 60
+
+
+def test_rows_in_memory(doubled):
+    train = [json.loads(line) for line in Path(doubled["train"]).read_text().splitlines()]
+    test = [json.loads(line) for line in Path(doubled["test"]).read_text().splitlines()]
+    found = zsg_jax.arrange_data(train, test, deduplicate=0.999)
+    assert sorted(found.order) == [*range(60)]
+    assert found.facts["rows_left_out_as_duplicates"] == 10
+    assert [pair["kept_row"] for pair in found.facts["duplicates"]] == [*range(10)]
+    rows = np.eye(4)[[0, 1, 1, 2]]
+    assert sorted(zsg_jax.arrange_data(rows, rows[:1], deduplicate=0.9).order) == [0, 1, 3]
+
+
+@pytest.mark.parametrize("value", [0.0, 1.5])
+def test_what_is_no_cosine_is_refused(run, value):
+    with pytest.raises(UserError, match="--deduplicate"):
+        run(deduplicate=value)

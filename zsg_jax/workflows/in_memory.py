@@ -169,13 +169,25 @@ def arrange_data(
     """Arranges training rows by their similarity to test rows.
 
     Args:
-        train, test: rows as `python -m zsg_jax.arrange` reads them: file names, lists of dicts,
-            Datasets of `datasets`; or both (N, D) and (T, D) float arrays of embeddings.
-        method, budget, seed, distance, w_min, w_avg, drop_leaks, deduplicate, data_format,
-            data_fields, max_row_bytes, cache: as the flags of the command, of the same names.
+        train: rows as `python -m zsg_jax.arrange` reads them: a file name, a list of dicts or a
+            Dataset of `datasets`; or (N, D) floats, their embeddings.
+        test: likewise; (T, D) floats where `train` is an array.
+        method: of docs/methods.md. This and what follows, but for `encoder`, are flags of the
+            command, of the same names.
         encoder: "hashing", the folder of a sentence encoder, on disk or as "hub:OWNER/NAME",
             "states:…" for the hidden states of a decoder, or any object whose
             `encode(list of N texts)` gives an (N, D) array, as a SentenceTransformer.
+        budget: rows at most, or at least with turns; None: all.
+        seed: of methods that shuffle.
+        distance: "cosine" or "euclidean".
+        w_min: weight of the distance to the nearest test row, for methods by WSD.
+        w_avg: weight of the average distance; None: the study's own.
+        drop_leaks: whether training rows that are too much like test rows are left out.
+        deduplicate: as the flag of the command, which docs/arrange.md describes.
+        data_format: of both sides, "auto" to tell it by the rows.
+        data_fields: other names of fields, as "prompt=question".
+        max_row_bytes: of a row as JSON.
+        cache: a folder in which embeddings are kept by content, for encoders by name.
 
     Returns:
         The order, with ways to use and to read it.

@@ -3,7 +3,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from zsg_jax.report.explain.measures import measure
+from zsg_jax.report.explain.measures import measure, resembling
 from zsg_jax.runtime.errors import UserError
 from zsg_jax.similarity.search.options import Search
 
@@ -57,3 +57,24 @@ def test_a_bad_row_past_the_first_block_is_named_by_its_own_number():
     train[777, 2] = np.nan
     with pytest.raises(UserError, match="train: row 777 holds a NaN"):
         measure(np.arange(100, 900), train, test, 1, search=Search(block_size=256))
+
+
+@settings(max_examples=10, deadline=None)
+@given(
+    st.integers(120, 400),
+    st.integers(12, 40),
+    st.floats(0, 30),
+    st.floats(0.01, 100),
+    st.integers(0, 99),
+)
+def test_what_resembles_is_what_few_pairs_reach_with_any_encoder(n, tests, common, scale, seed):
+    train, test = embeddings(n, tests, columns=8, seed=seed)
+    # Many encoders put all texts into a narrow cone, where every cosine is high.
+    train, test = (scale * (x + np.float32(common)) for x in (train, test))
+    least = resembling(train, test)
+    assert least == resembling(train, test)
+    reached = (cosines(train, test) >= least).mean()
+    assert 0.002 < reached < 0.02
+    # A copy does, whatever the cone.
+    train[0] = test[0]
+    assert cosines(train, test)[0, 0] >= resembling(train, test)

@@ -10,6 +10,7 @@ from zsg_jax.arrangement.embedded import EmbeddedPair
 from zsg_jax.data.dataset import from_list
 from zsg_jax.data.instance import Instance, Turn
 from zsg_jax.report.explain import explain, maps, tables
+from zsg_jax.report.explain.measures import resembling
 from zsg_jax.runtime.errors import UserError
 from zsg_jax.similarity.search.options import Search
 
@@ -109,7 +110,7 @@ def test_the_numbers_are_those_of_the_whole_matrix(explained):
     pair_said = f"cosine {table.max():.3f} · position {place + 1} of 47 · turn 1 Training row "
     pair_said += f"task-{row} task_{row % 4} user ask {row} answer say {row} Test row unseen-{j} "
     assert pair_said in said
-    count = int((table.max(axis=0) < 0.5).sum())
+    count = int((table.max(axis=0) < resembling(train, test)).sum())
     assert f"{count or 'None'} of {table.shape[1]} test rows ha" in said
     unlike = said[said.index("is farthest, beside that row") :]
     worst = int(table.max(axis=0).argmin())

@@ -4,9 +4,12 @@ from typing import NamedTuple
 
 import numpy as np
 
-from zsg_jax.similarity.embeddings import Embeddings, SelectedEmbeddings
+from zsg_jax.similarity.embeddings import Embeddings, SelectedEmbeddings, unit_embeddings
 from zsg_jax.similarity.search.cosine import scan, top_k
 from zsg_jax.similarity.search.options import Search
+
+PAIRS = 10_000  # drawn to tell what is unlikely of two examples of a pool and a test set
+SHARE = 0.99  # of these; what is said to resemble has a cosine that so many have not
 
 
 class Measured(NamedTuple):
@@ -61,3 +64,22 @@ def measure(
         block = SelectedEmbeddings(train, order[here])[:]
         nearest[here] = top_k(test, block, 1, search=search.quiet)[1][:, 0]
     return Measured(mean, best, nearest, cosines, places[np.searchsorted(ascending, indices)])
+
+
+def resembling(train: Embeddings, test: Embeddings) -> float:
+    """The cosine from which a training example is said to resemble a test example.
+
+    That which `SHARE` of random pairs of both sides, `PAIRS` of them drawn by a fixed seed, do not
+    reach: so it follows from the encoder and the data, whatever range of cosines they have.
+
+    Args:
+        train: (N, D) floats, N at least 1, of which at most `PAIRS` are read.
+        test: (T, D) floats, T at least 1.
+    """
+    draws = np.random.default_rng(0)
+    rows, inverse = np.unique(draws.integers(len(train), size=PAIRS), return_inverse=True)
+    left = unit_embeddings(SelectedEmbeddings(train, rows), "train")[inverse]
+    right = unit_embeddings(test, "test")[draws.integers(len(test), size=PAIRS)]
+    cosines = np.einsum("nd,nd->n", left, right, dtype=np.float64)
+    # One of them, less what the rounding of a cosine may be.
+    return float(np.quantile(cosines, SHARE, method="higher")) - 1e-6

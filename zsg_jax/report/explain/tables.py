@@ -9,14 +9,13 @@ from zsg_jax.arrangement import Arrangement
 from zsg_jax.arrangement.embedded import EmbeddedPair
 from zsg_jax.report.drawing import even_places, shorten
 from zsg_jax.report.explain.bins import tally
-from zsg_jax.report.explain.measures import Measured
+from zsg_jax.report.explain.measures import PAIRS, SHARE, Measured, resembling
 from zsg_jax.report.explain.pairs import Pair, passages, pick
 
 MAX_NAME = 80  # letters of a name or id
 MAX_TASKS = 400  # lines of a table of tasks
 MAX_TEST_ROWS = 40
 UNLIKE = 8
-RESEMBLES = 0.5  # the cosine from which one row is said to resemble another
 ALIKE = 4  # pairs of a group
 WINDOW = 500  # rows looked through at the start, in the middle and at the end, at most
 
@@ -24,6 +23,7 @@ WINDOW = 500  # rows looked through at the start, in the middle and at the end, 
 def lead(arrangement: Arrangement, pair: EmbeddedPair, found: Measured) -> dict[str, Any]:
     """The numbers of the first paragraph."""
     first = np.sort(found.positions[:, 0]) + 1
+    resembles = resembling(pair.train_embeddings, pair.test_embeddings)
     return {
         "rows": len(arrangement),
         "of": len(pair.train),
@@ -33,8 +33,10 @@ def lead(arrangement: Arrangement, pair: EmbeddedPair, found: Measured) -> dict[
         "half": int(first[(len(first) - 1) // 2]),
         "all": int(first[-1]),
         "serving": len(np.unique(first)),
-        "unlike": int((found.cosines[:, 0] < RESEMBLES).sum()),
-        "resembles": RESEMBLES,
+        "unlike": int((found.cosines[:, 0] < resembles).sum()),
+        "resembles": f"{resembles:.3f}",
+        "share": f"{100 * SHARE:g}",
+        "pairs": PAIRS,
     }
 
 

@@ -100,6 +100,9 @@ def test_sigterm_to_one_of_two_saves_for_both_and_one_goes_on(tmp_path):
     at = int(checkpoint.name)
     assert 2 <= at < STEPS
     assert max(row["step"] for row in rows_of(run)) == at
+    # Both have made the page of the order.
+    page = (tmp_path / "arrangements" / "tmta-nft" / "explain.html").read_text()
+    assert "Pairs to read" in page
 
     # Each process wrote its half of a state that no process holds whole.
     sizes = [
@@ -111,6 +114,7 @@ def test_sigterm_to_one_of_two_saves_for_both_and_one_goes_on(tmp_path):
     told = ended(started(tmp_path, 1, *flags), 0)
     assert f"going on after step {at}" in told[0]
     check_digests(tmp_path, rows_of(run))
+    assert "arrangements/tmta-nft/explain.html" in (tmp_path / "report" / "index.html").read_text()
 
 
 @pytest.fixture(scope="module")

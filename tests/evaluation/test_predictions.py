@@ -30,7 +30,7 @@ def test_predictions_are_read_by_id(tmp_path, capsys):
     )
     assert read_predictions(path, ["a", "b", "3"]) == ["", "two", "three"]
     assert capsys.readouterr().err == ""
-    assert read_predictions(path, ["a", "b", "3", "d", "e"])[3:] == ["", ""]
+    assert read_predictions(path, ["a", "b", "3", "d", "e"])[3:] == [None, None]
     assert "2 rows of 5" in capsys.readouterr().err
     with pytest.raises(UserError, match=r"none\.jsonl: holds no prediction"):
         read_predictions(write(tmp_path / "none.jsonl"), ["a"])

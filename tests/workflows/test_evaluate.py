@@ -102,6 +102,15 @@ def test_checkpoints_and_folders_give_a_runs_texts(small_config, write_llama, un
     for name in ("exact_match_unicode", "rougeL_unicode", "rougeL_unicode_by_task", "empty"):
         assert theirs[name] == ours[name]
 
+    # A row without a text and one with a blank text are told apart.
+    lines = [json.loads(line) for line in kept[18:]]
+    written = [one for one in lines if one["text"].strip()][2:]
+    blank = {"id": lines[0]["id"], "text": " "}
+    written = [blank, *(one for one in written if one["id"] != blank["id"])]
+    texts.write_text("".join(json.dumps(one) + "\n" for one in written))
+    (told,) = records(run(tmp_path / "blank", predictions=str(texts), **metrics))
+    assert (told["empty"], told["missing"]) == (1, 18 - len(written))
+
     # On other rows, and cut off in the middle of its texts, it goes on.
     other = {"checkpoint": (str(tmp_path / "w" / RUN),), **flags}
     other["decoding"] = "study,max_new_tokens=5,samples=2"

@@ -29,7 +29,7 @@ class Scored(NamedTuple):
     fields: dict[str, Any]
 
 
-def read_predictions(path: Path, ids: Sequence[str]) -> list[str]:
+def read_predictions(path: Path, ids: Sequence[str]) -> list[str | None]:
     """Texts of examples from a file of JSON lines, `{"id": …, "text": …}`.
 
     Args:
@@ -37,7 +37,7 @@ def read_predictions(path: Path, ids: Sequence[str]) -> list[str]:
         ids: of the examples, each once.
 
     Returns:
-        The text of each example, "" for one that is not in the file; how many are not is said.
+        The text of each example, None for one that is not in the file; how many are not is said.
 
     Raises:
         UserError: by file and line: an id that is no example's or came before, a text that is
@@ -61,7 +61,7 @@ def read_predictions(path: Path, ids: Sequence[str]) -> list[str]:
     check(bool(texts), f"{path}: holds no prediction; give one for each row that has one")
     if missing:
         say(f"{path}: has no prediction for {count(missing, 'row')} of {len(ids):,}; scored as ''")
-    return [texts.get(id, "") for id in ids]
+    return [texts.get(id) for id in ids]
 
 
 def _prediction(fields: Mapping[str, Any]) -> tuple[str, str]:

@@ -1,7 +1,7 @@
 """Evaluates alone: checkpoints of runs, a Hugging Face folder, or texts that others generated."""
 
 import dataclasses
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack
 from functools import partial
 from itertools import groupby
@@ -292,7 +292,8 @@ def _texts(options: EvaluateOptions, stack: ExitStack) -> Subject:
         metrics = ("rouge", "exact_match")
 
     def measure(output: Path) -> Record:
-        texts = _given_texts(options, tests)
+        given = _given_texts(options, tests)
+        texts = [text or "" for text in given]
         rewards = None
         if "reward" in metrics:
             mesh = sharding.make_mesh(*options.mesh)
@@ -306,14 +307,15 @@ def _texts(options: EvaluateOptions, stack: ExitStack) -> Subject:
             rewards,
         )
         write_bytes(output / GENERATIONS, b"".join(map(json_line, scored.records)))
-        empty = sum(not text.strip() for text in texts)
-        return {"instances": len(texts), "empty": empty, **scored.fields}
+        missing = sum(text is None for text in given)
+        empty = sum(not text.strip() for text in texts) - missing
+        return {"instances": len(texts), "empty": empty, "missing": missing, **scored.fields}
 
     facts = {"predictions": options.predictions} if options.predictions else {}
     return Subject(facts or {"baseline": options.baseline}, options.output, measure)
 
 
-def _given_texts(options: EvaluateOptions, tests: Dataset) -> list[str]:
+def _given_texts(options: EvaluateOptions, tests: Dataset) -> Sequence[str | None]:
     if options.predictions:
         return predictions.read_predictions(Path(options.predictions), tests.ids)
     found = getattr(predictions, options.baseline)(tests)

@@ -168,7 +168,10 @@ def check_steps(config: ConfigDict, rows: int) -> None:
     most = -(-rows // training.batch_size)
     least = -(-min(budget or rows, rows) // training.batch_size)
     if budget is not None and budget > rows:
-        say(f"arrangement.budget={budget:,} is more than the {rows:,} usable rows: all are taken")
+        say(
+            f"arrangement.budget={budget:,} is more than the {rows:,} usable rows, and taken as so "
+            "many"
+        )
     if most == 1:
         say(
             f"{rows:,} rows make one step of training.batch_size={training.batch_size}, in which "

@@ -60,11 +60,19 @@ def test_steps_may_be_added_where_they_change_none_that_were_taken(tmp_path):
         claim(tmp_path, config(6))
 
 
-def test_more_metrics_are_refused_with_what_measures_them(tmp_path):
+def test_metrics_may_be_added_and_how_they_are_measured_is_said_with_the_first(tmp_path):
     (tmp_path / "runs").mkdir()
-    claim(tmp_path, {**CONFIG_A, "evaluation.metrics": ["loss"]})
-    with pytest.raises(UserError, match=r"evaluation\.metrics is .*evaluate --metrics rouge,choic"):
-        claim(tmp_path, {**CONFIG_A, "evaluation.metrics": ["loss", "rouge", "choices"]})
+    key = "evaluation.texts.decoding"
+
+    def config(decoding, *metrics):
+        return {**CONFIG_A, "evaluation.metrics": ["loss", *metrics], key: decoding}
+
+    for one in (config("a"), config("b"), config("c", "choices"), config("d", "choices", "rouge")):
+        claim(tmp_path, one)
+    for other in (config("e", "choices", "rouge"), config("d", "rouge")):
+        with pytest.raises(UserError, match=r"evaluation\.(texts\.decoding|metrics) is"):
+            claim(tmp_path, other)
+    claim(tmp_path, config("d", "choices", "rouge", "exact_match"))
 
 
 def test_folders_that_are_not_ours_are_left_alone(tmp_path):

@@ -7,6 +7,11 @@ from zsg_jax.evaluation import scores
 # Of generated texts; "generate" keeps the texts and scores nothing.
 TEXTS = ("generate", *scores.METRICS, "reward")
 METRICS = ("loss", *TEXTS, "choices")
+# A field of the test record of a step at which a metric was measured.
+FIELDS = {
+    **{name: metric.fields[0] for name, metric in scores.METRICS.items()},
+    **{"loss": "loss", "generate": "generated_tokens", "reward": "reward", "choices": "accuracy"},
+}
 
 
 def need_texts(metrics: Iterable[str]) -> bool:

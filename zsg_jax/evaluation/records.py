@@ -6,7 +6,7 @@ What an evaluation goes on from no checkpoint has told of yet; `runtime.appended
 import hashlib
 import json
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from itertools import takewhile
 from pathlib import Path
 from typing import Any
@@ -52,6 +52,7 @@ def measured(
     head: Record,
     batches: Sequence[Sequence[int]],
     measure: Callable[[Sequence[int]], list[Record]],
+    fields: Collection[str] = (),
 ) -> list[Record]:
     """The records of all examples of all batches, measured where they are not in the file yet.
 
@@ -65,11 +66,12 @@ def measured(
             under other parameters is dropped, with all that follows it.
         batches: which examples are measured together, the same at every call.
         measure: gives a record for each example of a batch, in their order, that JSON can hold.
+        fields: that each must have; the file's are dropped where they were measured by fewer.
 
     Returns:
         The records, batch by batch, each with `head`.
     """
-    done = _kept(path, head, sum(map(len, batches))) if path and is_first() else []
+    done = _kept(path, head, sum(map(len, batches)), fields) if path and is_first() else []
     if jax.process_count() > 1:
         done = of_all(done)[0]
     records: list[Record] = []
@@ -99,6 +101,22 @@ def read(path: Path) -> list[Record]:
     return [record for record, _ in _lines(path)]
 
 
+def cut(path: Path, after_step: int) -> None:
+    """Leaves of a file the records of steps up to `after_step`, the later ones being made anew."""
+    lines = _lines(path)
+    starts = [0, *(end for _, end in lines[:-1])]
+    content = path.read_bytes() if lines else b""
+    kept = [
+        content[start:end]
+        for start, (one, end) in zip(starts, lines, strict=bool(lines))
+        if one["step"] <= after_step
+    ]
+    if len(kept) < len(lines):
+        appended.checked(path)
+        write_bytes(path, b"".join(kept))
+        appended.forget(path)
+
+
 def _lines(path: Path) -> list[tuple[Record, int]]:
     """Each record, and where its line ends."""
     if not path.exists():
@@ -118,7 +136,7 @@ def _lines(path: Path) -> list[tuple[Record, int]]:
     return found
 
 
-def _kept(path: Path, head: Record, wanted: int) -> list[Record]:
+def _kept(path: Path, head: Record, wanted: int, fields: Collection[str]) -> list[Record]:
     """What the file holds of this evaluation; what cannot stand behind it is cut off."""
     checked = appended.checked(path)
     lines = _lines(path)
@@ -128,7 +146,9 @@ def _kept(path: Path, head: Record, wanted: int) -> list[Record]:
     end = lines[-1][1] if lines else 0
     if first is not None:
         known = (line for line in lines[first:] if line[1] <= checked)
-        same = takewhile(lambda line: head.items() <= line[0].items(), known)
+        same = takewhile(
+            lambda line: head.items() <= line[0].items() and line[0].keys() >= set(fields), known
+        )
         kept = [one for one, _ in same][:wanted]
         if len(kept) < wanted:
             end = lines[first + len(kept) - 1][1] if first + len(kept) else 0

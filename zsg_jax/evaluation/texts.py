@@ -12,7 +12,14 @@ from zsg_jax.data.instance import Instance
 from zsg_jax.data.tokenize.tokenizer import Tokenizer
 from zsg_jax.evaluation.aggregate import aggregate_records
 from zsg_jax.evaluation.generation import Generator, Prompt, Written
-from zsg_jax.evaluation.records import GENERATIONS, Record, measured, params_digest
+from zsg_jax.evaluation.records import (
+    GENERATIONS,
+    SCORES,
+    Record,
+    measured,
+    params_digest,
+    read,
+)
 from zsg_jax.evaluation.scores import METRICS, score
 from zsg_jax.models.placement import Params
 from zsg_jax.runtime.errors import UserError
@@ -82,18 +89,61 @@ class TextEvaluator:
                 progress.update(len(batch))
                 return records
 
-            records = measured(path, head, self._batches, measure)
+            records = measured(path, head, self._batches, measure, self._names())
         return self._fields(records)
 
+    def score_kept(self, step: int, folder: Path, metrics: Sequence[str]) -> dict[str, Any] | None:
+        """Scores the texts that a run has kept of a step by some of the metrics more.
+
+        Args:
+            step, folder: as of the call that generated them.
+            metrics: those that they were not scored by, of what was given at first or "reward".
+
+        Returns:
+            The fields of these scores; their records of examples are in `records.SCORES`. None
+            where the texts of the step are not all there.
+        """
+        kept = [one for one in read(folder / GENERATIONS) if one["step"] == step]
+        of = {(one["id"], one["sample"]): one for one in kept}
+        if of.keys() != {(one.id, one.sample) for one in self._prompts}:
+            return None
+        new = [name for name in metrics if name in self._scores]
+        reward = self._reward if "reward" in metrics else None
+        names = [field for name in new for field in self._scores[name]]
+        names += ["reward"] if reward else []
+
+        def measure(batch: Sequence[int]) -> list[Record]:
+            places = [i % len(self._instances) for i in batch]
+            before = [of[self._prompts[i].id, self._prompts[i].sample] for i in batch]
+            records = [
+                {name: one[name] for name in ("id", "task", "category", "sample") if name in one}
+                | score(one["text"], self._instances[place].references, new, self._tokenizer)
+                for one, place in zip(before, places, strict=True)
+            ]
+            if reward is not None:
+                found = reward(places, [one["text"] for one in before])
+                for record, value in zip(records, found, strict=True):
+                    record["reward"] = float(value)
+            return records
+
+        head = {"step": step, "measure": ",".join(names), "params": kept[0]["params"]}
+        found = measured(folder / SCORES, head, self._batches, measure)
+        whole = [of[one["id"], one["sample"]] | one for one in found]
+        return aggregate_records(whole, names)
+
     def _fields(self, records: Sequence[Record]) -> dict[str, Any]:
-        names = [field for fields in self._scores.values() for field in fields]
         ended = Counter(record["ended"] for record in records)
         return {
-            **aggregate_records(records, [*names, *(["reward"] if self._reward else [])]),
+            **aggregate_records(records, self._names()),
             "generated_tokens": float(np.mean([len(record["tokens"]) for record in records])),
             "ended": dict(sorted(ended.items())),
             "empty": sum(not record["text"].strip() for record in records),
         }
+
+    def _names(self) -> list[str]:
+        """The fields of all scores."""
+        names = [field for fields in self._scores.values() for field in fields]
+        return [*names, "reward"] if self._reward else names
 
     def _measure(self, params: Params, batch: Sequence[int], step: int) -> list[Record]:
         prompts = [self._prompts[i] for i in batch]

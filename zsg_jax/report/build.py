@@ -8,13 +8,15 @@ from urllib.parse import quote
 import numpy as np
 
 from zsg_jax.arrangement.arrangement import load_arrangement
+from zsg_jax.evaluation.metrics import FIELDS
 from zsg_jax.evaluation.records import GENERATIONS, SCORES, read
 from zsg_jax.report.page import PROTOCOL, write_report
 from zsg_jax.runtime.errors import UserError
 from zsg_jax.runtime.files import need_json, read_json
 from zsg_jax.similarity.trajectory import FILE as TRAJECTORY
 from zsg_jax.similarity.trajectory import Trajectory, load_trajectory
-from zsg_jax.training import loop, metrics
+from zsg_jax.training import metrics
+from zsg_jax.training.finished import finished
 from zsg_jax.workdir.claims import (
     CONFIG,
     DATA,
@@ -76,7 +78,7 @@ def build(workdir: Path, *, title: str, command: str, runs: Sequence[tuple[str, 
         records,
         trajectories,
         facts,
-        [*_notes(data), _leakage(workdir)],
+        [*_not_kept(records), *_notes(data), _leakage(workdir)],
         title=title,
         command=command,
         turns=turns,
@@ -115,10 +117,10 @@ def read_runs(workdir: Path, runs: Sequence[tuple[str, int]]) -> Read:
     read = Read({}, {}, {})
     for name, seed in runs:
         folder = run_folder(workdir, name, seed)
-        ended = loop.finished(folder)
+        ended = finished(folder)
         if ended is None:
             raise UserError(f"{folder}: has not finished; run the study again to go on with it")
-        read.records.setdefault(name, {})[seed] = metrics.read_records(folder)
+        read.records.setdefault(name, {})[seed] = metrics.read_run(folder)
         read.scored.setdefault(name, {})[seed] = _scored(folder)
         read.facts.update({label: str(value) for label, value in ended["facts"].items()})
     return read
@@ -184,6 +186,24 @@ def protocol(data: Mapping[str, Any]) -> str:
         f"{data['scored_rows']:,} others of the same tasks, which steered nothing. Similarities "
         "and distances are to the former."
     )
+
+
+def _not_kept(runs: Mapping[str, Mapping[int, Sequence[Mapping[str, Any]]]]) -> list[str]:
+    """What was asked for after steps whose parameters were not kept."""
+    notes = []
+    for name, by_seed in runs.items():
+        steps: dict[str, set[int]] = {}
+        for one in (record for records in by_seed.values() for record in records):
+            for metric in one.get(metrics.NOT_KEPT, ()):
+                if FIELDS[metric] in one:
+                    continue  # the step was taken again since
+                steps.setdefault(metric, set()).add(one["step"])
+        notes += [
+            f"{name}: {metric} was asked for after it had been trained, and could not be measured "
+            f"at step {', '.join(map(str, sorted(lost)))}, of which no checkpoint was kept."
+            for metric, lost in steps.items()
+        ]
+    return notes
 
 
 def _notes(data: dict[str, Any]) -> list[str]:

@@ -57,6 +57,11 @@ def mend(path: Path, sound: int) -> None:
         remove(_beside(path))
 
 
+def forget(path: Path) -> None:
+    """Takes what a file holds for all that was written there, as it was cut on purpose."""
+    remove(_beside(path))
+
+
 def _beside(path: Path) -> Path:
     return path.with_suffix(".sha256")
 

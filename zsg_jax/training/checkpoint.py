@@ -129,6 +129,25 @@ class Checkpoints:
         )
         return int(folder.name), load_parameters(folder, shapes)
 
+    def all_whole(self) -> list[int]:
+        """The steps of the checkpoints that are whole, ascending; damaged ones are named."""
+        found = []
+        for step in self._finished():
+            problem = problem_of(self._of(step), POSITION)
+            if problem is None:
+                found.append(step)
+            else:
+                say(f"{self._of(step)}: is damaged: {problem}")
+        return found
+
+    def trained(self, step: int, abstract: Any) -> Any:
+        """The trained parameters alone of a whole checkpoint; `abstract` as `load_parameters`."""
+        with self._errors("cannot be read"):
+            return load_parameters(self._of(step), abstract)
+
+    def _finished(self) -> list[int]:
+        return [step for step, finished in files.steps(self._folder).items() if finished]
+
     def whole(self, step: int | None = None) -> Path:
         """The folder of one checkpoint on this machine, every file of it checked.
 
@@ -138,7 +157,7 @@ class Checkpoints:
         Raises:
             UserError: there is no such checkpoint, or it is damaged.
         """
-        steps = [at for at, finished in files.steps(self._folder).items() if finished]
+        steps = self._finished()
         wanted = steps[::-1] if step is None else [step]
         if not steps or wanted[0] not in steps:
             which = "" if step is None else f" of step {step}"
@@ -199,7 +218,7 @@ def _load(folder: Folder, abstract: Any) -> Any:
         return ocp.load(plain, abstract)
 
 
-def load_parameters(folder: Path, abstract: Any) -> Any:
+def load_parameters(folder: Folder, abstract: Any) -> Any:
     """The parameters alone of a checkpoint, each device reading its own part.
 
     Args:
@@ -208,4 +227,4 @@ def load_parameters(folder: Path, abstract: Any) -> Any:
             than what was written, zeros are added at its end, where it is shorter, the rest is
             left out.
     """
-    return _load(folder / STATE, {"params": abstract})["params"]
+    return _load(files.within(folder, STATE), {"params": abstract})["params"]

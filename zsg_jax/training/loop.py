@@ -18,20 +18,20 @@ from zsg_jax.data.batches.steps import Steps
 from zsg_jax.runtime.appended import mend
 from zsg_jax.runtime.ballot import Ballot
 from zsg_jax.runtime.errors import UserError
-from zsg_jax.runtime.files import read_json, remove, write_json
+from zsg_jax.runtime.files import remove
 from zsg_jax.runtime.processes import is_first, once
 from zsg_jax.runtime.progress import bar, duration, say
 from zsg_jax.runtime.settings import setting
 from zsg_jax.runtime.signals import Terminated, deferred
 from zsg_jax.training import metrics
 from zsg_jax.training.checkpoint import Checkpoints
+from zsg_jax.training.finished import FINISHED, record_files
+from zsg_jax.training.finished import finish as write_finished
 from zsg_jax.training.loggers import TENSORBOARD_ALONE, Logging
 from zsg_jax.training.profile import FOLDER, Profile
 from zsg_jax.training.sharding import place_batch
 from zsg_jax.training.step import FROZEN
 from zsg_jax.training.trainer import Trainer
-
-FINISHED = "finished.json"
 
 
 class OrderDigest:
@@ -104,28 +104,6 @@ class Recipe(NamedTuple):
     logging: Logging = TENSORBOARD_ALONE
 
 
-def finished(folder: Path, total: int = 0) -> dict[str, Any] | None:
-    """What finished.json says of the run in `folder`, or None if it still has steps to take.
-
-    Args:
-        total: the steps that it is to take by now; it may have ended before that was raised.
-
-    Raises:
-        UserError: if the metrics are no longer those the run finished with.
-    """
-    facts = read_json(folder / FINISHED, required=("steps", "metrics_sha256", "facts"))
-    if facts is None:
-        return None
-    written = {metrics.FILE: facts["metrics_sha256"], **facts.get("records_sha256", {})}
-    for name, digest in written.items():
-        if metrics.digest(folder / name) != digest:
-            raise UserError(
-                f"{folder / name}: is not what the run finished with; restore it, or delete "
-                f"{folder} to train this run again"
-            )
-    return facts if facts["steps"] >= total else None
-
-
 def train(run: TrainingRun, recipe: Recipe, *, facts: dict[str, str]) -> None:
     """Takes steps 1 to `run.total`, going on from the newest good checkpoint.
 
@@ -147,15 +125,8 @@ def train(run: TrainingRun, recipe: Recipe, *, facts: dict[str, str]) -> None:
         digest = _Loop(run, recipe, batches, profile).run()
 
         def finish() -> None:
-            summary = {
-                "steps": run.total,
-                "instances": digest.instances,
-                "order_digest": digest.feed(()),
-                "metrics_sha256": metrics.digest(run.folder / metrics.FILE),
-                "records_sha256": {path.name: metrics.digest(path) for path in _records(run)},
-                "facts": facts,
-            }
-            write_json(run.folder / FINISHED, summary)
+            told = {"steps": run.total, "instances": digest.instances, "facts": facts}
+            write_finished(run.folder, told | {"order_digest": digest.feed(())})
 
         once(f"finish {run.folder.name}", finish)
 
@@ -231,7 +202,7 @@ class _Loop:
         """Cuts damaged records of examples down to what a checkpoint has `told` of them."""
 
         def cut() -> None:
-            for path in _records(self._run):
+            for path in record_files(self._run.folder):
                 mend(path, told[path.name][0] if told and path.name in told else 0)
 
         if told is not None:
@@ -335,7 +306,7 @@ class _Loop:
             "data": self._batches.get_state(),
             "records": {
                 path.name: [path.stat().st_size, metrics.digest(path)]
-                for path in (self._run.folder / metrics.FILE, *_records(self._run))
+                for path in (self._run.folder / metrics.FILE, *record_files(self._run.folder))
                 if path.exists()
             },
         }
@@ -372,11 +343,6 @@ class _Loop:
                     f"{', '.join(ids[:4])} and {max(0, len(ids) - 4)} more; a lower "
                     f"{setting('training.learning_rate')} may help"
                 )
-
-
-def _records(run: TrainingRun) -> list[Path]:
-    """The files of records of examples that evaluators have written for a run."""
-    return sorted(path for path in run.folder.glob("*.jsonl") if path.name != metrics.FILE)
 
 
 def _kept(state: dict[str, Any]) -> dict[str, Any]:

@@ -13,6 +13,10 @@ from zsg_jax.runtime.files import write_bytes
 from zsg_jax.training.loggers import TENSORBOARD_ALONE, Logging, open_loggers
 
 FILE = "metrics.jsonl"
+# Beside it, what was measured of its steps after they had been trained: the same records, of which
+# each holds what was added; NOT_KEPT lists the metrics that could not be, no checkpoint being kept.
+LATER = "later.jsonl"
+NOT_KEPT = "not_kept"
 # Fields of a training record that tell of the machine, and so differ from run to run: the seconds
 # since the record before (or since what came between: an evaluation, a checkpoint, a profile), in
 # which the devices work; those of them that a step waited for its batch, until it was laid and on
@@ -20,13 +24,33 @@ FILE = "metrics.jsonl"
 CLOCKS = ("seconds", "data_wait", "tokens_per_second", "mfu", "memory")
 
 
-def read_records(folder: Path) -> list[dict[str, Any]]:
+def read_run(folder: Path) -> list[dict[str, Any]]:
+    """The records of a run, its test records with what was measured of their steps later.
+
+    Raises:
+        UserError: as `read_records`.
+    """
+    later: dict[int, dict[str, Any]] = {}
+    for one in read_records(folder, LATER):
+        known = later.setdefault(one["step"], {NOT_KEPT: []})
+        lost = known[NOT_KEPT] + one.get(NOT_KEPT, [])
+        known |= one | {NOT_KEPT: lost}
+    return [
+        later.get(one["step"], {}) | one if one["kind"] == "test" else one
+        for one in read_records(folder)
+    ]
+
+
+def read_records(folder: Path, name: str = FILE) -> list[dict[str, Any]]:
     """The records of a run; a last line cut short by a kill is left out.
+
+    Args:
+        name: `FILE`, or `LATER`.
 
     Raises:
         UserError: for a damaged line before the last.
     """
-    path = folder / FILE
+    path = folder / name
     if not path.exists():
         return []
     records = []

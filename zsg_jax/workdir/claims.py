@@ -18,6 +18,7 @@ from zsg_jax.runtime.files import PARTIAL, read_json, remove, write_json
 from zsg_jax.runtime.processes import owning
 from zsg_jax.runtime.settings import setting
 from zsg_jax.runtime.shards import MANIFEST
+from zsg_jax.workdir import growth
 
 CONFIG = "config.json"
 DATA = "data.json"
@@ -41,18 +42,6 @@ ARRANGED = "arrangements"
 MADE = ("embeddings", ARRANGED, *TRAINED)
 # What another config would make otherwise; embeddings and tokens have manifests that tell.
 _BOUND = (DATA, MODEL, HUB, BEGUN, MANIFEST, LEAKAGE, "leakage.jsonl", TOKENIZER, ARRANGED)
-# Where the state lies, who lays the batches, which steps are traced, who is told and what the page
-# is called change no experiment; nor does a grid change the cells that it has had.
-MAY_CHANGE = (
-    *("mesh.", "data.workers", "data.max_row_bytes", "training.profile_steps", "report.", "grid."),
-    *("logging", "similarity.cache"),
-)
-# To these a study may be given more: what it has had stays as it is.
-MAY_GROW = ("arrangement.methods", "seeds")
-# And more steps, where the learning rate does not depend on how many there will be.
-STEPS, SCHEDULE = "training.steps", "training.schedule"
-# What has been measured along the way cannot be more afterwards.
-METRICS = "evaluation.metrics"
 # Facts of data.json that decide the numbers.
 DIGESTS = {
     "train_digest": "the training instances",
@@ -189,7 +178,7 @@ def claim(workdir: Path, config: dict[str, Any]) -> bool:
         workdir: a folder that `refuse_foreign` has let pass.
         config: flat, as `config.flatten` gives it.
 
-    Arrangements and seeds may be added to those it has had; steps too, of a constant rate.
+    What may change and be added, `growth` says.
 
     Returns:
         Whether nothing was there that binds it.
@@ -203,12 +192,13 @@ def claim(workdir: Path, config: dict[str, Any]) -> bool:
         different = [
             f"{key} is {known.get(key)!r} there, {config.get(key)!r} here"
             for key in sorted(known.keys() | config.keys())
-            if not _agree(key, known, config)
+            if not growth.agree(key, known, config)
         ]
         if different and not new:
             raise UserError(
                 f"--workdir {workdir}: belongs to another config ({'; '.join(different)}"
-                f"{_why(known, config)}); give another --workdir, or the config it was made with"
+                f"{growth.why(known, config)}); give another --workdir, or the config it was made "
+                "with"
             )
         if different:
             # A first try that failed before anything was made, or was refused, binds nobody.
@@ -258,37 +248,6 @@ def begun(workdir: Path, command: str) -> tuple[str, dict[str, str]]:
     if told:
         facts = {"Begun": f"{told['date']}, by zsg_jax {told['version']}"} | facts
     return told.get("command", command), facts
-
-
-def _agree(key: str, known: dict[str, Any], given: dict[str, Any]) -> bool:
-    """Whether what was made with one config stays as it is with another value of a key."""
-    old, new = known.get(key), given.get(key)
-    if key in MAY_GROW and isinstance(old, list | tuple):
-        return set(old) <= set(new or ())
-    if key == STEPS and _more_steps(old, new):
-        return known.get(SCHEDULE) == given.get(SCHEDULE) == "constant"
-    return old == new or key.startswith(MAY_CHANGE)
-
-
-def _more_steps(old: int | None, new: int | None) -> bool:
-    """Whether a run of `old` steps is the beginning of one of `new`; None: of a whole epoch."""
-    return old is not None and (new is None or new > old)
-
-
-def _why(known: dict[str, Any], given: dict[str, Any]) -> str:
-    """Why more steps are another study, where they are, and how else more is measured."""
-    more = [one for one in given.get(METRICS) or () if one not in (known.get(METRICS) or ())]
-    if more:
-        return (
-            f": runs were measured as they trained, and their earlier checkpoints are gone; "
-            f"python -m zsg_jax.evaluate --metrics {','.join(more)} measures those that are kept"
-        )
-    if not _more_steps(known.get(STEPS), given.get(STEPS)) or _agree(STEPS, known, given):
-        return ""
-    return (
-        f": more steps would change the learning rate of those that were taken; under "
-        f"{SCHEDULE}='constant' alone they may be added"
-    )
 
 
 def claim_data(workdir: Path, facts: dict[str, Any]) -> None:

@@ -21,10 +21,10 @@ from zsg_jax.workdir.claims import (
     CONFIG,
     DATA,
     DIGESTS,
-    MAY_CHANGE,
     REWARD_DIGEST,
     refuse_address,
 )
+from zsg_jax.workdir.growth import MAY_CHANGE
 from zsg_jax.workflows.compare_options import CompareOptions
 
 # Facts of data.json that a loss of test rows follows from, besides the parameters.

@@ -38,7 +38,6 @@ def make_evaluators(
 ) -> list[tuple[Evaluator, int]]:
     """What a study measures, each with the steps between two of its measurements."""
     evaluation, wanted = config.evaluation, config.evaluation.metrics
-    scores_every = evaluation.every * evaluation.scores_every
     found: list[tuple[Evaluator, int]] = []
     if "loss" in wanted:
         loss = make_loss(
@@ -52,10 +51,15 @@ def make_evaluators(
         )
         found.append((loss, evaluation.every))
     if need_texts(wanted):
-        found.append((_texts(config, tests, reading, trainer, origin), scores_every))
+        found.append((_texts(config, tests, reading, trainer, origin), scores_every(config)))
     if "choices" in wanted:
-        found.append((_choices(config, tests, reading, trainer), scores_every))
+        found.append((_choices(config, tests, reading, trainer), scores_every(config)))
     return found
+
+
+def scores_every(config: ConfigDict) -> int:
+    """Steps between two measurements of all but the loss."""
+    return config.evaluation.every * config.evaluation.scores_every
 
 
 def make_loss(

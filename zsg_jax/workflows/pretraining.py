@@ -15,6 +15,7 @@ from zsg_jax.models.placement import Params
 from zsg_jax.runtime.progress import say
 from zsg_jax.training import loop, metrics
 from zsg_jax.training.checkpoint import Checkpoints
+from zsg_jax.training.finished import finished
 from zsg_jax.training.flops import Speed
 from zsg_jax.training.trainer import Trainer, TrainerOptions
 from zsg_jax.workdir import claims
@@ -59,7 +60,7 @@ def pretrain(
     )
     folders = {seed: claims.pretraining_folder(location.folder, seed) for seed in config.seeds}
     kept = {seed: location.checkpoints(folder / CHECKPOINTS) for seed, folder in folders.items()}
-    left = [seed for seed, folder in folders.items() if not loop.finished(folder)]
+    left = [seed for seed, folder in folders.items() if not finished(folder)]
     if left:
         recipe, steps = _recipe(config, tokenizer, trainer)
         for number, seed in enumerate(left, start=1):

@@ -13,7 +13,7 @@ from ml_collections import ConfigDict
 
 from zsg_jax.runtime.cli import no_config, packaged_configs, study_name
 from zsg_jax.runtime.errors import UserError, check, did_you_mean
-from zsg_jax.training.metrics import read_records
+from zsg_jax.training.metrics import read_run
 
 
 @dataclass(frozen=True)
@@ -46,7 +46,7 @@ class StudyResult:
         return np.array(entry["steps"]), np.array([by_seed[seed] for seed in by_seed], float)
 
     def records(self, arrangement: str, seed: int = 0) -> list[dict[str, Any]]:
-        """What metrics.jsonl holds of one run, a dict for each record.
+        """What one run has measured, a dict for each record: metrics.jsonl, and what came later.
 
         Raises:
             UserError: there is no such run.
@@ -55,7 +55,7 @@ class StudyResult:
         check(
             str(seed) in map(str, seeds), f"seed={seed!r} is none of {', '.join(map(str, seeds))}"
         )
-        return read_records(self.workdir / "runs" / f"{arrangement}-seed{seed}")
+        return read_run(self.workdir / "runs" / f"{arrangement}-seed{seed}")
 
     def order(self, arrangement: str) -> np.ndarray:
         """(n,) int64 numbers of the training examples in the order that they were trained on.

@@ -24,12 +24,14 @@ from zsg_jax.runtime.processes import once, same_everywhere
 from zsg_jax.runtime.progress import bar, passes, say
 from zsg_jax.similarity.search.options import Search
 from zsg_jax.training import loop, metrics, sharding
+from zsg_jax.training.finished import finished
 from zsg_jax.training.flops import Speed
 from zsg_jax.training.loggers import Logging, check_installed
 from zsg_jax.training.optimizer import schedule
 from zsg_jax.workdir import claims, hub, manifest
 from zsg_jax.workdir.location import Workdir, open_workdir
 from zsg_jax.workdir.trained import CHECKPOINTS
+from zsg_jax.workflows.afterwards import measure_later, missing
 from zsg_jax.workflows.evaluators import make_evaluators, with_folders
 from zsg_jax.workflows.explained import explainer
 from zsg_jax.workflows.pretraining import pretrain
@@ -100,9 +102,9 @@ def _is_whole(config: ConfigDict, workdir: Path) -> bool:
         folder = claims.arrangement_folder(workdir, name)
         if not make.is_whole(folder) or _is_short(config, folder):
             return False
-        runs = (claims.run_folder(workdir, name, seed) for seed in config.seeds)
-        if not all(loop.finished(run, _steps(config, folder)) for run in runs):
-            return False
+        for run in (claims.run_folder(workdir, name, seed) for seed in config.seeds):
+            if not finished(run, _steps(config, folder)) or missing(config, run):
+                return False
     return _was_looked_for_leaks(workdir)
 
 
@@ -184,8 +186,9 @@ def _train(config: ConfigDict, location: Workdir, reading: Reading, pool: Pool, 
     runs = [(name, seed) for name in all_steps for seed in config.seeds]
     for number, (name, seed) in enumerate(runs, start=1):
         folder = claims.run_folder(workdir, name, seed)
-        if not loop.finished(folder, totals[name]):
-            checkpoints, place = location.checkpoints(folder / CHECKPOINTS), (number, len(runs))
+        checkpoints, place = location.checkpoints(folder / CHECKPOINTS), (number, len(runs))
+        measure_later(config, folder, checkpoints, evaluators, trainer, seed)
+        if not finished(folder, totals[name]):
             run = loop.TrainingRun(folder, checkpoints, seed, all_steps[name], totals[name], place)
             _train_run(config, run, recipe)
 

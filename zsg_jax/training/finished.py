@@ -1,0 +1,71 @@
+"""What a run ended with, told in its finished.json and checked at every start."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from zsg_jax.runtime.errors import UserError
+from zsg_jax.runtime.files import read_json, write_json
+from zsg_jax.runtime.processes import once
+from zsg_jax.training import metrics
+
+FINISHED = "finished.json"
+_DIGESTS, _SIZES = "records_sha256", "records_bytes"
+
+
+def finished(folder: Path, total: int = 0) -> dict[str, Any] | None:
+    """What finished.json says of the run in `folder`, or None if it still has steps to take.
+
+    Args:
+        total: the steps that it is to take by now; it may have ended before that was raised.
+
+    Raises:
+        UserError: if the metrics are no longer those the run finished with.
+    """
+    facts = read_json(folder / FINISHED, required=("steps", "metrics_sha256", "facts"))
+    if facts is None:
+        return None
+    sizes = facts.get(_SIZES, {})
+    written = {metrics.FILE: facts["metrics_sha256"], **facts.get(_DIGESTS, {})}
+    for name, digest in written.items():
+        if metrics.digest(folder / name, sizes.get(name)) != digest:
+            raise UserError(
+                f"{folder / name}: is not what the run finished with; restore it, or delete "
+                f"{folder} to train this run again"
+            )
+    return facts if facts["steps"] >= total else None
+
+
+def finish(folder: Path, facts: dict[str, Any]) -> None:
+    """Writes finished.json, with the digests of all records of the run.
+
+    Args:
+        facts: "steps", "facts", shown in the report, and what else is to be kept.
+    """
+    digests = {path.name: metrics.digest(path) for path in record_files(folder)}
+    content = {"metrics_sha256": metrics.digest(folder / metrics.FILE), _DIGESTS: digests}
+    write_json(folder / FINISHED, facts | content)
+
+
+@contextmanager
+def growing(folder: Path) -> Iterator[None]:
+    """Inside, records of examples may be added to those of a run that may have finished.
+
+    What it finished with stays checked, whenever a kill comes.
+    """
+    facts = read_json(folder / FINISHED)
+    if facts is None:
+        yield
+        return
+    sizes = {path.name: path.stat().st_size for path in record_files(folder)}
+    held = facts if _SIZES in facts else facts | {_SIZES: sizes}
+    once(f"open {folder.name}", lambda: write_json(folder / FINISHED, held))
+    yield
+    facts.pop(_SIZES, None)
+    once(f"close {folder.name}", lambda: finish(folder, facts))
+
+
+def record_files(folder: Path) -> list[Path]:
+    """The files of records that were written for a run beside its metrics."""
+    return sorted(path for path in folder.glob("*.jsonl") if path.name != metrics.FILE)

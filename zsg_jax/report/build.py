@@ -199,8 +199,8 @@ def _not_kept(runs: Mapping[str, Mapping[int, Sequence[Mapping[str, Any]]]]) -> 
                     continue  # the step was taken again since
                 steps.setdefault(metric, set()).add(one["step"])
         notes += [
-            f"{name}: {metric} was asked for after it had been trained, and could not be measured "
-            f"at step {', '.join(map(str, sorted(lost)))}, of which no checkpoint was kept."
+            f"{name}: {metric} was asked for after the runs, and could not be measured at "
+            f"step {', '.join(map(str, sorted(lost)))}, of which no checkpoint was kept."
             for metric, lost in steps.items()
         ]
     return notes

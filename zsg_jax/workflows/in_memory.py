@@ -183,7 +183,7 @@ def arrange_data(
         w_min: weight of the distance to the nearest test row, for methods by WSD.
         w_avg: weight of the average distance; None: the study's own.
         drop_leaks: whether training rows that are too much like test rows are left out.
-        deduplicate: as the flag of the command, which docs/arrange.md describes.
+        deduplicate: the cosine from which a row is left out for an earlier one; None: none is.
         data_format: of both sides, "auto" to tell it by the rows.
         data_fields: other names of fields, as "prompt=question".
         max_row_bytes: of a row as JSON.

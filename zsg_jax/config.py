@@ -285,6 +285,8 @@ def _model() -> ConfigDict:
     lora.targets = ("all",)
     # Share of an adapter's inputs that are left out while training.
     lora.dropout = 0.0
+    # What adapted kernels are kept in: "same" as all that is frozen, or "nf4", 4 bits (QLoRA).
+    lora.base = "same"
     return model
 
 

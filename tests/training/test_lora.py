@@ -64,22 +64,19 @@ def test_only_the_adapters_and_their_moments_change(folder, batch):
     assert losses[-1] < losses[0] - 0.05
 
 
-def settings(folder):
-    return {
-        "model.init_from": str(folder),
-        "model.lora.rank": 4,
-        "model.lora.dropout": 0.2,
-        "training.learning_rate": 1e-2,
-    }
+SETTINGS = {"model.lora.rank": 4, "model.lora.dropout": 0.2, "training.learning_rate": 1e-2}
 
 
-@pytest.mark.ci
 @pytest.mark.slow
+@pytest.mark.parametrize("base", [pytest.param("same", marks=pytest.mark.ci), "nf4"])
 def test_a_study_of_adapters_resumes_exactly_and_exports(
-    folder, small_config, tmp_path, read_metrics, monkeypatch
+    folder, small_config, tmp_path, read_metrics, monkeypatch, base
 ):
+    if base == "nf4":
+        pytest.importorskip("qwix")
+    settings = {**SETTINGS, "model.init_from": str(folder), "model.lora.base": base}
     whole, stopped = tmp_path / "whole", tmp_path / "stopped"
-    study.run(small_config(**settings(folder)), whole, command="test")
+    study.run(small_config(**settings), whole, command="test")
     real = loop.Checkpoints.save
 
     def save(self, step, state, position):
@@ -90,9 +87,9 @@ def test_a_study_of_adapters_resumes_exactly_and_exports(
 
     monkeypatch.setattr(loop.Checkpoints, "save", save)
     with pytest.raises(KeyboardInterrupt):
-        study.run(small_config(**settings(folder)), stopped, command="test")
+        study.run(small_config(**settings), stopped, command="test")
     monkeypatch.setattr(loop.Checkpoints, "save", real)
-    study.run(small_config(**settings(folder)), stopped, command="test")
+    study.run(small_config(**settings), stopped, command="test")
     rows, again = (read_metrics(one / "runs" / "tmta-nft-seed0") for one in (whole, stopped))
     assert rows == again
     assert rows[-1]["loss"] < rows[0]["loss"] - 0.3
@@ -109,8 +106,8 @@ def test_a_study_of_adapters_resumes_exactly_and_exports(
     merged = exporting.run(request)
     model = huggingface.read_config(merged)
     params = huggingface.load(merged, model)
-    base = huggingface.load(folder, model)
-    changed = jax.tree.map(lambda a, b: bool((a != b).any()), params, base)
+    before = huggingface.load(folder, model)
+    changed = jax.tree.map(lambda a, b: bool((a != b).any()), params, before)
     assert changed["layers"]["mlp"] == {name: {"kernel": True} for name in ("gate", "up", "down")}
     assert not changed["embed"]["embedding"]
     # What is measured at the end is what the exported weights give.
@@ -147,11 +144,12 @@ def test_adapters_are_the_same_on_any_mesh_of_one_device_and_by_seed(folder):
         ({"model.lora.targets": ("kv",)}, "target 'kv' is none of all, q, k, v, o, gate"),
         ({"model.lora.rank": 0}, r"model\.lora\.dropout=0\.2 is of adapters; give"),
         ({"model.lora.targets": ()}, "targets are none; name some"),
+        ({"model.lora.base": "nf5"}, "base='nf5'; choose one of same, nf4; did you mean nf4"),
     ],
 )
 def test_settings_that_make_no_adapters_are_refused(
     folder, small_config, tmp_path, changes, message
 ):
-    config = small_config(**settings(folder) | changes)
+    config = small_config(**SETTINGS | {"model.init_from": str(folder)} | changes)
     with pytest.raises(UserError, match=message):
         study.run(config, tmp_path / "w", command="test")

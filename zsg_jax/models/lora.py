@@ -5,6 +5,7 @@ They stand beside the kernel that they adapt, as lora_a and lora_b, for all laye
 """
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,6 +14,7 @@ import jax.numpy as jnp
 from flax import nnx, traverse_util
 
 from zsg_jax.models.layers import product
+from zsg_jax.models.packed import NF4, Packed, pack, packed_product, unpack
 from zsg_jax.models.placement import Params
 from zsg_jax.runtime.errors import UserError, check, did_you_mean
 
@@ -20,6 +22,8 @@ ALL = "all"
 # What can be adapted, by the part of a layer that holds it.
 TARGETS = {"attention": ("q", "k", "v", "o"), "mlp": ("gate", "up", "down")}
 A, B, KEY = "lora_a", "lora_b", "lora_key"
+# What adapted kernels are kept in: as all that is frozen, or in 4 bits.
+BASES = ("same", NF4)
 
 
 @dataclass(frozen=True)
@@ -31,18 +35,25 @@ class LoRA:
         alpha: the sum that the adapter adds is scaled by alpha / rank.
         targets: names such as "q" or "down" of the layers' products, or ("all",).
         dropout: share of the numbers that A sees as 0 while training, the others scaled up.
+        base: what the adapted kernels are kept in, one of `BASES`.
     """
 
     rank: int
     alpha: float = 16.0
     targets: tuple[str, ...] = (ALL,)
     dropout: float = 0.0
+    base: str = "same"
 
     def __post_init__(self) -> None:
         check(bool(self.targets), "LoRA: targets are none; name some, or ('all',)")
         check(self.rank > 0, f"LoRA: rank={self.rank}; give a whole number above 0")
         check(
             0 < self.alpha < math.inf, f"LoRA: alpha={self.alpha}; give a number above 0, as 2·rank"
+        )
+        check(
+            self.base in BASES,
+            f"LoRA: base={self.base!r}; choose one of {', '.join(BASES)}"
+            + did_you_mean(self.base, BASES),
         )
         check(
             0 <= self.dropout < 1, f"LoRA: dropout={self.dropout}; give a share from 0 to below 1"
@@ -72,7 +83,11 @@ class AdaptedLinear(nnx.Module):
     def __call__(self, x: jax.Array) -> jax.Array:
         """The layer's product and the adapter's, (…, outputs) in the dtype of the computation."""
         x = x.astype(self.dtype)
-        y = product(x, self.kernel[...].astype(self.dtype))
+        kernel = self.kernel.get_value()
+        if isinstance(kernel, Packed):
+            y = packed_product(x, kernel)
+        else:
+            y = product(x, kernel.astype(self.dtype))
         if self.bias is not None:
             y += self.bias[...].astype(self.dtype)
         if self.dropout:
@@ -123,6 +138,28 @@ def join(adapters: Params, base: Params, key: jax.Array | None = None) -> Params
         for place, path in enumerate(places):
             keys = jax.random.split(jax.random.fold_in(key, place), flat[path].shape[:-2])
             flat[(*path[:-1], KEY)] = jax.random.key_data(keys)
+    return traverse_util.unflatten_dict(flat)
+
+
+def packed(base: Params, lora: LoRA) -> Params:
+    """What `split` gives without adapters, the kernels that have one kept as `lora.base` says."""
+    return _of_adapted(pack, base, lora)
+
+
+def rounded(base: Params, lora: LoRA) -> Params:
+    """`base` with the numbers that are computed with once it is `packed`, float32."""
+    return _of_adapted(lambda kernel: unpack(pack(kernel)), base, lora)
+
+
+def _of_adapted(change: Callable[[jax.Array], Any], base: Params, lora: LoRA) -> Params:
+    if lora.base != NF4:
+        return base
+    flat = traverse_util.flatten_dict(base)
+    for path in flat:
+        part, name = path[-3:-1] if len(path) > 3 else ("", "")
+        adapted = ALL in lora.targets or name in lora.targets
+        if path[-1] == "kernel" and name in TARGETS.get(part, ()) and adapted:
+            flat[path] = change(flat[path])
     return traverse_util.unflatten_dict(flat)
 
 

@@ -38,6 +38,11 @@ RULES: tuple[tuple[str, PartitionSpec], ...] = (
     (r"layers/(attention/(q|k|v)|mlp/(gate|up))/lora_b$", PartitionSpec(None, None, "tensor")),
     (r"layers/(attention/o|mlp/down)/lora_a$", PartitionSpec(None, "tensor", None)),
     (r"layers/(attention/o|mlp/down)/lora_b$", PartitionSpec(None, None, "fsdp")),
+    (
+        r"layers/(attention/(q|k|v)|mlp/(gate|up))/kernel/scale$",
+        PartitionSpec(None, None, "tensor"),
+    ),
+    (r"layers/(attention/o|mlp/down)/kernel/scale$", PartitionSpec(None, None, "fsdp")),
     (r"lm_head/kernel$", PartitionSpec("fsdp", "tensor")),
     (r"reward/kernel$", PartitionSpec("fsdp")),
     (r"norm/(scale|bias)$", PartitionSpec()),
@@ -170,7 +175,8 @@ def shardings(tree: Any, mesh: Mesh) -> Any:
     """
 
     def one(path: tuple[Any, ...], leaf: Any) -> NamedSharding:
-        name = path_name(path)
+        # A packed kernel's codes lie as the kernel does, its scales as what is split by outputs.
+        name = path_name(path).replace("kernel/codes", "kernel")
         spec = next((spec for pattern, spec in RULES if re.search(pattern, name)), None)
         if spec is None:
             raise ValueError(f"no sharding rule matches {name!r} {leaf.shape}; add one to RULES")

@@ -93,6 +93,8 @@ class Trainer:
         # The state does not depend on the length of the learning rate's course.
         self._any_optimizer = self._optimizer(options.warmup_steps + 1)[0]
         self._init, self.abstract_state = compile_init(self._random_state, mesh)
+        # As files hold what is frozen, before any of it is packed.
+        self._abstract_base = lora and compile_init(self._random_base, mesh)[1]
         self._compiled: Callable[[int, int, int], jax.stages.Compiled] = cache(self._compile)
 
     def initial_state(self, seed: int) -> Any:
@@ -101,7 +103,9 @@ class Trainer:
         if self.init_from is None:
             return self._init(key)
         placed = jax.tree.map(lambda leaf: leaf.sharding, self.abstract_state)
-        begin = jax.jit(self._state_from, out_shardings=placed, donate_argnums=0)
+        same = self._lora is None or self._lora.base == "same"
+        donated = 0 if same else ()  # nothing that is packed lies where it lay
+        begin = jax.jit(self._state_from, out_shardings=placed, donate_argnums=donated)
         return begin(self._load_weights(seed), key)
 
     def frozen(self, seed: int) -> dict[str, Any]:
@@ -110,7 +114,9 @@ class Trainer:
             return {}
         if self.init_from is None:
             return {FROZEN: self._init(jax.random.key(seed))[FROZEN]}
-        return {FROZEN: self._load_weights(seed)}
+        placed = jax.tree.map(lambda leaf: leaf.sharding, self.abstract_state[FROZEN])
+        pack = partial(adapters.packed, lora=self._lora)
+        return {FROZEN: jax.jit(pack, out_shardings=placed)(self._load_weights(seed))}
 
     def model_params(self, state: Any) -> Params:
         """All parameters of a state, as `hidden` takes them."""
@@ -129,21 +135,25 @@ class Trainer:
         assert self.init_from is not None
         if callable(self.init_from):
             return self.init_from(seed)
-        part = "params" if self._lora is None else FROZEN
-        return initial_weights.load(self.init_from, self.model, self.abstract_state[part])
+        abstract = self._abstract_base or self.abstract_state["params"]
+        return initial_weights.load(self.init_from, self.model, abstract)
 
     def _random_state(self, key: jax.Array) -> dict[str, Any]:
         """The state before step 1 of random weights."""
+        if self._lora is not None:
+            return self._state_from(self._random_base(key), key)
+        params = models.initialize(self.model, key)
+        return self._state_from(models.cast(params, self._param_dtype), key)
+
+    def _random_base(self, key: jax.Array) -> Params:
+        """What is frozen of random weights."""
         params = models.initialize(self.model, key, self._lora)
-        if self._lora is None:
-            return self._state_from(models.cast(params, self._param_dtype), key)
-        base = jax.tree_util.tree_map_with_path(
+        return jax.tree_util.tree_map_with_path(
             lambda path, leaf: leaf.astype(
                 adapters.frozen_dtype(sharding.path_name(path), self._frozen_dtype)
             ),
             adapters.split(params)[1],
         )
-        return self._state_from(base, key)
 
     def _state_from(self, params: Params, key: jax.Array) -> dict[str, Any]:
         """The state before step 1 of these parameters; adapters, if any, are drawn by `key`."""
@@ -151,7 +161,8 @@ class Trainer:
             return initial_state(params, self._any_optimizer)
         fresh = models.initialize(self.model, key, self._lora)
         trained = models.cast(adapters.split(fresh)[0], self._param_dtype)
-        state = initial_state(trained, self._any_optimizer) | {FROZEN: params}
+        state = initial_state(trained, self._any_optimizer)
+        state[FROZEN] = adapters.packed(params, self._lora)
         if self._lora.dropout:
             state["dropout_key"] = jax.random.key_data(jax.random.fold_in(key, 0))
         return state

@@ -170,7 +170,12 @@ def _merged(study: trained.TrainedStudy, adapted: LoRA, adapters: Params) -> Par
         lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=here),
         abstract(study.model)[1],
     )
-    return lora.merge(lora.join(adapters, load(study.weights, study.model, shapes)), adapted)
+    base = load(study.weights, study.model, shapes)
+    if adapted.base != "same":
+        # From the numbers that it was packed from.
+        computed = jax.tree.map(lambda leaf: leaf.astype(study.config["model.dtype"]), base)
+        base = lora.rounded(computed, adapted)
+    return lora.merge(lora.join(adapters, base), adapted)
 
 
 def form(

@@ -1,6 +1,7 @@
 """What a workdir says of the model that was trained in it: to export it, or to train on from it."""
 
 import os
+from dataclasses import fields
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -139,8 +140,9 @@ def read_study(workdir: Path, way_out: str) -> TrainedStudy:
 
 
 def _lora(config: dict[str, Any]) -> LoRA | None:
-    names = ("rank", "alpha", "targets", "dropout")
-    given = {name: config[f"model.lora.{name}"] for name in names}
+    # Workdirs of earlier versions have fewer keys.
+    keys = {one.name: f"model.lora.{one.name}" for one in fields(LoRA)}
+    given = {name: config[key] for name, key in keys.items() if key in config}
     return LoRA(**given | {"targets": tuple(given["targets"])}) if given["rank"] else None
 
 

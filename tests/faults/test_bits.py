@@ -172,7 +172,9 @@ def test_a_checkpoint_that_is_evaluated_alone(finished, tmp_path):
     def command(workdir):
         output = workdir.with_name("evaluated")
         shutil.rmtree(output, ignore_errors=True)
-        evaluate.run(EvaluateOptions(output, checkpoint=(str(workdir / RUN),), mesh=(1, 1, 1)))
+        # Of a run without a step another one would be taken, and told, where the last is damaged.
+        checkpoint = workdir / RUN / "checkpoints" / "00000010"
+        evaluate.run(EvaluateOptions(output, checkpoint=(str(checkpoint),), mesh=(1, 1, 1)))
         (record,) = map(json.loads, (output / "evaluation.jsonl").read_text().splitlines())
         return {name: one for name, one in record.items() if name != "workdir"}
 
@@ -184,7 +186,7 @@ def test_a_checkpoint_that_is_evaluated_alone(finished, tmp_path):
         ]
 
     told = check(finished, tmp_path, command, read)
-    assert told["refused"] >= 8
+    assert told["refused"] >= 4
 
 
 @pytest.mark.slow

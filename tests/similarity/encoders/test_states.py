@@ -195,6 +195,8 @@ print(json.dumps(hashlib.sha256(found.tobytes()).hexdigest()))
 """
 
 
+@pytest.mark.ci
+@pytest.mark.slow
 def test_several_devices_give_the_same_bits(llama, tmp_path, on_devices):
     (tmp_path / "texts").write_text(json.dumps([conversations("both")(one) for one in made_up()]))
     told = {on_devices(count, ON_DEVICES, llama, tmp_path / "texts")[0] for count in (1, 2)}

@@ -1,3 +1,4 @@
+import numpy as np
 import pytest
 
 from zsg_jax.runtime.errors import UserError
@@ -93,3 +94,15 @@ def test_a_folder_of_other_things_is_left_alone(run, tmp_path):
     assert (tmp_path / "out" / "thesis.tex").read_text() == "years of work"
     with pytest.raises(UserError, match=r"train\.jsonl: is a file"):
         run(output=tmp_path / "train.jsonl")
+
+
+@pytest.mark.parametrize("crowded", [False, True])
+def test_the_page_says_where_most_rows_are_near(run, tmp_path, crowded):
+    generator = np.random.default_rng(0)
+    flags = {"explain": True}
+    for side, rows in (("train", 60), ("test", 7)):
+        flags[f"{side}_embeddings"] = str(tmp_path / f"{side}.npy")
+        np.save(flags[f"{side}_embeddings"], generator.normal(size=(rows, 8)) + 50 * crowded)
+    run(**flags)
+    page = (tmp_path / "out" / "explain.html").read_text()
+    assert ("a higher cosine would tell copies" in page) == crowded

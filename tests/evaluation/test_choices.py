@@ -213,6 +213,8 @@ def test_an_example_of_which_a_choice_is_cut_is_left_out_and_counted(tmp_path):
         evaluator(model, params, ROWS[5:])
 
 
+@pytest.mark.ci
+@pytest.mark.slow
 def test_batches_change_nothing_and_a_killed_evaluation_goes_on(tmp_path):
     model, params = make("llama")
     rows = [example(k, "p" * (k * 7 % 60), ["a" * (k % 9 + 1), "b"], k % 2) for k in range(40)]

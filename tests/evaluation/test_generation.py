@@ -91,6 +91,8 @@ def test_greedy_text_is_that_of_transformers(family, penalty, tmp_path):
     assert one.compiled == (lengths if penalty == 1 else lengths[:2])
 
 
+@pytest.mark.ci
+@pytest.mark.slow
 def test_layers_in_a_loop_and_adapters_write_what_the_merged_weights_do():
     lora = LoRA(2, 4.0)
     model, graphdef, params = make("qwen3", lora, num_layers=9, windows=(4, None))

@@ -144,6 +144,8 @@ TEMPLATE = (
 )
 
 
+@pytest.mark.ci
+@pytest.mark.slow
 def test_any_input_edited_in_place_with_its_time_put_back_is_refused(
     small_config, write_llama, write_reward, uneven, tmp_path
 ):

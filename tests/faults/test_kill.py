@@ -36,6 +36,8 @@ def check(commands, finished, read_metrics, tmp_path):
     return run
 
 
+@pytest.mark.ci
+@pytest.mark.slow
 def test_killed_again_and_again_the_metrics_are_the_same_bit_for_bit(check):
     # Files come first: config.json, the tokens', data.json, shards and manifests, the
     # arrangement's, metrics. Then 10 steps, a test row at 0, 3, 6, 9 and 10, a checkpoint at 4, 8

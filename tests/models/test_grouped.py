@@ -49,11 +49,11 @@ def naive(params, x, index, shares):
     return out, of_params, of_x, of_shares
 
 
-@settings(max_examples=10, deadline=None)
+@settings(max_examples=6, deadline=None)
 @given(
     st.integers(0, 99),
     # Every shape is compiled.
-    st.sampled_from([(1, 1, 1), (9, 4, 2), (60, 3, 3), (60, 7, 1), (200, 5, 2)]),
+    st.sampled_from([(1, 1, 1), (9, 4, 2), (60, 7, 1), (200, 5, 3)]),
 )
 def test_sums_and_gradients_are_those_of_a_loop_over_rows(seed, shape):
     params, x, index, shares = drawn(seed, *shape)

@@ -86,6 +86,8 @@ def run(config, workdir):
     return study.run(config, workdir, command="test")
 
 
+@pytest.mark.ci
+@pytest.mark.slow
 def test_a_study_takes_the_commit_it_began_with_and_no_code(
     fake, config, tmp_path, read_metrics, capsys
 ):
@@ -138,6 +140,8 @@ def test_a_study_takes_the_commit_it_began_with_and_no_code(
     assert not list((fake.cache / ("c" * 40)).glob("*.safetensors"))
 
 
+@pytest.mark.ci
+@pytest.mark.slow
 def test_a_reward_model_is_taken_by_name_in_a_study_and_alone(
     fake, small_config, tmp_path, read_metrics
 ):

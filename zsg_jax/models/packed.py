@@ -14,6 +14,7 @@ import jax.numpy as jnp
 
 from zsg_jax.models.layers import product
 from zsg_jax.runtime.errors import UserError, check
+from zsg_jax.runtime.settings import setting
 
 NF4 = "nf4"
 BLOCK = 64
@@ -40,7 +41,10 @@ def pack(kernel_NxDxF: jax.Array) -> Packed:
         UserError: D is odd, or qwix is not installed.
     """
     D = kernel_NxDxF.shape[1]
-    check(D % 2 == 0, f"a kernel of {D} inputs is not kept in 4 bits; leave out model.lora.base")
+    check(
+        D % 2 == 0,
+        f"a kernel of {D} inputs is not kept in 4 bits; leave out {setting('model.lora.base')}",
+    )
     block = next(size for size in range(BLOCK, 0, -1) if D % size == 0)
     found = _qwix().quantize(
         kernel_NxDxF.astype(jnp.float32), NF4, channelwise_axes=(0, 2), tiled_axes={1: block}
@@ -70,6 +74,6 @@ def _qwix() -> Any:
     except ImportError:
         raise UserError(
             "kernels in 4 bits need qwix; pip install 'zsg_jax[qlora]', or leave out "
-            "model.lora.base"
+            + setting("model.lora.base")
         ) from None
     return qwix

@@ -151,7 +151,8 @@ def _tell(options: ArrangeOptions, train: Dataset, test: Dataset) -> None:
             'each row a "task"'
         )
     if options.budget is not None and options.budget > len(train):
-        say(f"--budget {options.budget:,} is more than the {len(train):,} rows: all are taken")
+        most = f"{len(train):,}"
+        say(f"--budget {options.budget:,} is more than the {most} rows, and taken as so many")
 
 
 def _embedded(

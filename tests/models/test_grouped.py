@@ -1,5 +1,7 @@
 """Rows through a few of many layers, beside a plain loop over rows in float64."""
 
+from functools import partial
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -49,6 +51,13 @@ def naive(params, x, index, shares):
     return out, of_params, of_x, of_shares
 
 
+@jax.jit
+@partial(jax.value_and_grad, argnums=(0, 1, 2), has_aux=True)
+def sums_and_gradients(params, x, shares, index):
+    out = grouped.mixture(layer, params, x, index, shares)
+    return (out * jax.lax.stop_gradient(x)).sum(), out
+
+
 @settings(max_examples=6, deadline=None)
 @given(
     st.integers(0, 99),
@@ -58,13 +67,8 @@ def naive(params, x, index, shares):
 def test_sums_and_gradients_are_those_of_a_loop_over_rows(seed, shape):
     params, x, index, shares = drawn(seed, *shape)
     expected = naive(params, x, index, shares)
-
-    def total(params, x, shares):
-        out = grouped.mixture(layer, params, x, jnp.asarray(index, jnp.int32), shares)
-        return (out * jax.lax.stop_gradient(x)).sum(), out
-
     given_ = jax.tree.map(lambda leaf: jnp.asarray(leaf, jnp.float32), (params, x, shares))
-    (_, out), found = jax.value_and_grad(total, argnums=(0, 1, 2), has_aux=True)(*given_)
+    (_, out), found = sums_and_gradients(*given_, jnp.asarray(index, jnp.int32))
     for one, other in zip(jax.tree.leaves((out, *found)), jax.tree.leaves(expected), strict=True):
         np.testing.assert_allclose(one, other, rtol=1e-4, atol=1e-4)
 

@@ -35,6 +35,8 @@ def everything(small_config, write_reward, uneven, tmp_path):
     )
 
 
+@pytest.mark.ci
+@pytest.mark.slow
 def test_every_metric_is_measured_on_its_schedule_and_kept(everything, read_metrics, tmp_path):
     page = study.run(everything, tmp_path / "w", command="test")
     tests = {

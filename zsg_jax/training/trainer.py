@@ -114,6 +114,8 @@ class Trainer:
             return {}
         if self.init_from is None:
             return {FROZEN: self._init(jax.random.key(seed))[FROZEN]}
+        if self._lora.base == "same":
+            return {FROZEN: self._load_weights(seed)}
         placed = jax.tree.map(lambda leaf: leaf.sharding, self.abstract_state[FROZEN])
         pack = partial(adapters.packed, lora=self._lora)
         return {FROZEN: jax.jit(pack, out_shardings=placed)(self._load_weights(seed))}

@@ -15,6 +15,7 @@ import numpy as np
 from zsg_jax.data.formats.jsonl import Record
 from zsg_jax.data.rewriting.drawing import Drawing, Scoring, draw_sides, train_rows, unseen_rows
 from zsg_jax.data.rewriting.forms import Writer
+from zsg_jax.runtime.addresses import pairs
 from zsg_jax.runtime.errors import UserError, check, did_you_mean
 from zsg_jax.runtime.progress import track
 
@@ -59,16 +60,9 @@ def read_address(address: str) -> tuple[Drawing, Scoring, Text]:
     known = {one.name: (cls, one) for cls in own for one in fields(cls)}
     known |= {_TEST + one.name: (Scoring, one) for one in fields(Scoring)}
     given: dict[type, dict[str, Any]] = {Drawing: {}, Scoring: {}, Text: {}}
-    for part in filter(None, address.removeprefix(PREFIX).split(",")):
-        key, equals, value = part.partition("=")
-        check(bool(equals), f"{address}: {part!r} must be KEY=VALUE")
-        check(
-            key in known,
-            f"{address}: {key!r} is a key that nothing reads{did_you_mean(key, known)}; there are "
-            f"{', '.join(known)}",
-        )
+    parts = filter(None, address.removeprefix(PREFIX).split(","))
+    for key, value in pairs(address, parts, known):
         cls, one = known[key]
-        check(one.name not in given[cls], f"{address}: names {key} twice")
         given[cls][one.name] = _value(address, key, value, one)
     try:
         found = Drawing(**given[Drawing]), Scoring(**given[Scoring]), Text(**given[Text])

@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from typing import NamedTuple
 
 from zsg_jax.data.tokenize.truncation import TRUNCATIONS
+from zsg_jax.runtime.addresses import pairs
 from zsg_jax.runtime.errors import UserError, check, did_you_mean
 
 STATES = "states:"
@@ -54,17 +55,7 @@ def read_states(name: str) -> States:
     model, *parts = name.removeprefix(STATES).split(",")
     check(bool(model), f"{name}: names no model; {_USAGE}")
     known = States._fields[1:]
-    given: dict[str, str] = {}
-    for part in parts:
-        key, equals, value = part.partition("=")
-        check(bool(equals), f"{name}: {part!r} must be KEY=VALUE")
-        check(
-            key in known,
-            f"{name}: {key!r} is a key that nothing reads{did_you_mean(key, known)}; there are "
-            f"{', '.join(known)}",
-        )
-        check(key not in given, f"{name}: names {key} twice")
-        given[key] = value
+    given = dict(pairs(name, parts, known))
     for key, choices in _CHOICES.items():
         value = given.get(key, choices[0])
         check(

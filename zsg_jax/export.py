@@ -1,4 +1,4 @@
-"""The command: `python -m zsg_jax.export --workdir W --run NAME-seedK --output FOLDER`."""
+"""The command: `python -m zsg_jax.export --workdir WORKDIR --run NAME-seedK --output FOLDER`."""
 
 import os
 import sys
@@ -17,8 +17,8 @@ def _parser() -> command_line.Parser:
     parser = command_line.Parser("export", description, example, ExportOptions)
     add = parser.flag
     text = "the study's; may be gs://… or s3://…"
-    add("--workdir", text, metavar="W", required=True, type=Path)
-    add("--run", "a folder of W/runs", metavar="NAME-seedK", required=True)
+    add("--workdir", text, metavar="WORKDIR", required=True, type=Path)
+    add("--run", "a folder of WORKDIR/runs", metavar="NAME-seedK", required=True)
     add("--output", "to be made", metavar="FOLDER", required=True, type=Path)
     add("--step", "of a checkpoint that is kept; the last without it", metavar="S", type=int)
     text = "of the weights; same: as in the folder that training started from, or as trained"

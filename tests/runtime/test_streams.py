@@ -31,6 +31,18 @@ def test_with_streams_that_are_closed_or_gone_all_is_done(tmp_path):
     assert (tmp_path / "out" / "arranged.jsonl").read_text().count("\n") == 3
 
 
+@pytest.mark.parametrize("flag", ["--version", "--help"])
+def test_what_cannot_be_shown_is_a_line(flag):
+    command = f"{sys.executable} -m zsg_jax.main {flag}"
+    root = Path(__file__).parents[2]
+    full = subprocess.run(f"{command} > /dev/full", shell=True, cwd=root, capture_output=True)
+    (line,) = full.stderr.decode().splitlines()
+    assert full.returncode == 1
+    assert line.startswith("zsg_jax: standard output: No space left")
+    gone = subprocess.run(f"{command} | true", shell=True, cwd=root, capture_output=True)
+    assert (gone.returncode, gone.stderr) == (0, b"")
+
+
 def test_an_interrupt_while_libraries_are_imported_is_a_line(tmp_path):
     # A shell's background job, as which tests may run, is deaf to Ctrl-C.
     hears = signal.signal(signal.SIGINT, signal.default_int_handler)

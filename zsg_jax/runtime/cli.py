@@ -57,6 +57,8 @@ class Parser(argparse.ArgumentParser):
             options.setdefault("default", default)
             if default not in (None, "") and not options.get("required"):
                 text += f" (default: {default})"
+        if options.get("metavar") in _PATHS:
+            options["action"] = _Path
         self.add_argument(name, help=text, **options)
 
     def error(self, message: str) -> NoReturn:
@@ -64,6 +66,25 @@ class Parser(argparse.ArgumentParser):
         unknown = message.removeprefix("unrecognized arguments: ").split()[0].partition("=")[0]
         known = did_you_mean(unknown, flags) if unknown.startswith("--") else ""
         fail(f"{message}{known}; --help lists all flags")
+
+
+# What stands for a path in --help.
+_PATHS = ("SOURCE", "FILE", "FILE.jsonl", "A.npy", "B.npy", "FOLDER", "DIR", "PATH", "WORKDIR")
+
+
+class _Path(argparse.Action):
+    """Refuses the empty path, as of a variable that is not set, of which `Path` would make "."."""
+
+    def __init__(self, *given: Any, type: Callable[[str], Any] = str, **named: Any) -> None:
+        super().__init__(*given, **named)
+        self._kind = type
+
+    def __call__(self, parser: Any, namespace: Any, values: Any, option: Any = None) -> None:
+        several = values if isinstance(values, list) else [values]
+        if not all(one.strip() for one in several):
+            raise argparse.ArgumentError(self, "is empty; leave it out, or give a path")
+        made = [self._kind(one) for one in several]
+        setattr(namespace, self.dest, made if isinstance(values, list) else made[0])
 
 
 Helped = Callable[[ConfigDict | None, str], str]
@@ -82,7 +103,7 @@ def parser(defaults: Mapping[str, Any], helped: Helped) -> Callable[[Sequence[st
 
     def parse(argv: Sequence[str]) -> list[str]:
         if "--version" in argv:
-            print(VERSION)
+            guard(lambda _: streams.show(VERSION))([])
             sys.exit(0)
         help_flags = list(filter(None, map(_HELP.fullmatch, argv)))
         argv = [word for word in argv if not _HELP.fullmatch(word)]

@@ -14,6 +14,8 @@ from itertools import pairwise
 from pathlib import Path
 from types import FrameType
 
+from zsg_jax.runtime.errors import UserError
+
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]")
 _hidden: int | None = None  # where standard error leads while it is hushed
 
@@ -88,12 +90,20 @@ def tell(line: str) -> None:
 
 
 def show(line: str) -> None:
-    """Writes a line to standard output, if anybody is there: what it tells of is done by then."""
+    """Writes a line to standard output, if anybody is there: what it tells of is done by then.
+
+    Raises:
+        UserError: somebody is, but the line cannot be written, as on a full disk.
+    """
     try:
         print(line, flush=True)
-    except BrokenPipeError:
+    except OSError as error:
         # What is left to be written at the end of the process goes nowhere.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        if not isinstance(error, BrokenPipeError):
+            raise UserError(
+                f"standard output: {error.strerror}; send it elsewhere (all else is done)"
+            ) from None
 
 
 @contextmanager

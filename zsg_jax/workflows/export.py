@@ -3,7 +3,8 @@
 import json
 import math
 import shutil
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Iterator
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 from zsg_jax.data.pool import TRAINED
@@ -14,12 +15,12 @@ from zsg_jax.models.huggingface.write import write
 from zsg_jax.models.placement import Params
 from zsg_jax.runtime.buckets import fetched, is_address
 from zsg_jax.runtime.errors import check
-from zsg_jax.runtime.files import replacing, write_json
+from zsg_jax.runtime.files import remove, replacing, write_json
 from zsg_jax.runtime.progress import say
 from zsg_jax.runtime.settings import named_by
 from zsg_jax.training.checkpoint_files import MANIFEST
 from zsg_jax.workdir import decoders, hub, trained
-from zsg_jax.workdir.claims import refuse_address
+from zsg_jax.workdir.claims import locked, refuse_address
 from zsg_jax.workflows.export_options import ExportOptions
 
 # Of a workdir, what no export reads.
@@ -47,10 +48,7 @@ def run(options: ExportOptions) -> Path:
 
 def _run(options: ExportOptions) -> Path:
     output = Path(options.output)
-    check(
-        not (output.exists() or output.is_symlink()),
-        f"--output {output}: exists already; give a new folder",
-    )
+    _check_new(output)
     check(
         options.dtype in (SAME, *DTYPES),
         f"--dtype {options.dtype}: choose one of {', '.join((SAME, *DTYPES))}",
@@ -72,8 +70,7 @@ def _run(options: ExportOptions) -> Path:
     step, model, params = decoders.weights(study, run, "--run")
     source, tokenizer = study.source, study.tokenizer
     ids = {"bos_token_id": tokenizer.bos_id, "eos_token_id": tokenizer.eos_id}
-    with replacing(output) as partial:
-        partial.mkdir()
+    with _writing(output) as partial:
         write(
             partial,
             model,
@@ -88,6 +85,25 @@ def _run(options: ExportOptions) -> Path:
             _copy(source, partial, _MODEL_FILES)
     say(f"{options.run}: step {step} is written to {output}")
     return output
+
+
+def _check_new(output: Path) -> None:
+    check(
+        not (output.exists() or output.is_symlink()),
+        f"--output {output}: exists already; give a new folder",
+    )
+
+
+@contextmanager
+def _writing(output: Path) -> Iterator[Path]:
+    """A folder that takes the place of `output` at the end; of two commands the second ends."""
+    beside = output.with_name(f".{output.name}.exporting")
+    with locked(beside, "--output"), ExitStack() as stack:
+        stack.callback(remove, beside)
+        _check_new(output)
+        partial = stack.enter_context(replacing(output))
+        partial.mkdir()
+        yield partial
 
 
 def _needed(options: ExportOptions, names: Collection[str]) -> list[str]:
@@ -110,8 +126,7 @@ def _write_adapters(options: ExportOptions, study: trained.TrainedStudy, adapter
     assert study.lora is not None
     # As PEFT finds it: the hub's name without ours before it.
     base = study.config["model.init_from"].removeprefix(hub.HUB).partition("@")[0]
-    with replacing(Path(options.output)) as partial:
-        partial.mkdir()
+    with _writing(Path(options.output)) as partial:
         write_adapters(partial, study.model, adapters, study.lora, base=base)
         _write_tokenizer(partial, study.tokenizer_name, study.tokenizer)
 

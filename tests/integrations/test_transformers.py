@@ -17,6 +17,7 @@ from transformers import (
     LlamaForCausalLM,
     PreTrainedTokenizerFast,
     Trainer,
+    TrainerCallback,
     TrainingArguments,
 )
 
@@ -60,7 +61,7 @@ def digest(ids):
     return hashlib.sha256("".join(f"{one}\n" for one in ids).encode()).hexdigest()
 
 
-def sft(folder, ordered, **settings):
+def sft(folder, ordered, trained_on=None, network=None, **settings):
     check = OrderCallback(ordered["id"])
     given = {"per_device_train_batch_size": 2, "gradient_accumulation_steps": 2} | settings
     given = {"num_train_epochs": 2, "train_sampling_strategy": "sequential"} | given
@@ -68,7 +69,11 @@ def sft(folder, ordered, **settings):
         output_dir=str(folder), report_to=[], use_cpu=True, logging_steps=1, **given
     )
     trainer = trl.SFTTrainer(
-        model(), args, train_dataset=ordered, processing_class=tokenizer(), callbacks=[check]
+        network or model(),
+        args,
+        train_dataset=trained_on or ordered,
+        processing_class=tokenizer(),
+        callbacks=[check],
     )
     return trainer, check
 
@@ -102,6 +107,72 @@ def test_another_order_is_told(arranged, tmp_path, settings):
     trainer, _ = sft(tmp_path, found.select(rows), **settings)
     with pytest.raises(UserError, match="OrderCallback"):
         trainer.train()
+
+
+@pytest.mark.parametrize("kept", [True, False])
+def test_a_dataset_that_was_not_arranged_is_told(arranged, tmp_path, capfd, kept):
+    found, rows = arranged
+    settings = {"remove_unused_columns": not kept, "num_train_epochs": 1}
+    trainer, check = sft(tmp_path, found.select(rows), trained_on=rows, **settings)
+    if kept:
+        with pytest.raises(UserError, match=r"row \d+ of the trainer's dataset is 'r\d+'"):
+            trainer.train()
+    else:
+        trainer.train()
+        assert "taken on trust" in capfd.readouterr().err
+    trainer, check = sft(tmp_path, found.select(rows), **settings)
+    trainer.train()
+    assert check.order_digest == digest(f"r{i}" for i in found.order)
+    assert ("taken on trust" in capfd.readouterr().err) != kept
+
+
+def test_what_a_failed_training_left_behind_disturbs_no_other(arranged, tmp_path):
+    found, rows = arranged
+    ordered, network = found.select(rows), model()
+    wrong, _ = sft(tmp_path, ordered, network=network, train_sampling_strategy="random")
+    with pytest.raises(UserError, match="OrderCallback"):
+        wrong.train()
+    # Stopped by something else, as Ctrl-C.
+    stopped, _ = sft(tmp_path, ordered, network=network)
+    stopped.add_callback(type("Stop", (TrainerCallback,), {"on_step_end": stop})())
+    with pytest.raises(KeyboardInterrupt):
+        stopped.train()
+    trainer, check = sft(tmp_path, ordered, network=network, num_train_epochs=1)
+    for _ in range(2):  # each training is a course of its own
+        trainer.train()
+        assert check.order_digest == digest(f"r{i}" for i in found.order)
+        assert check.examples == 13
+
+
+def stop(*arguments, **named):
+    raise KeyboardInterrupt
+
+
+def test_tokens_of_ones_own_are_compared(arranged, tmp_path):
+    found, rows = arranged
+    lines = [f"{row['prompt']} {row['completion']}" for row in rows]
+    encoded = [{"input_ids": one, "labels": one} for one in tokenizer()(lines)["input_ids"]]
+    ordered = [encoded[i] for i in found.order]
+    ids = [f"r{i}" for i in found.order]
+    args = TrainingArguments(
+        str(tmp_path),
+        per_device_train_batch_size=1,
+        num_train_epochs=1,
+        report_to=[],
+        use_cpu=True,
+        train_sampling_strategy="sequential",
+    )
+    for given in (ordered, encoded):
+        check = OrderCallback(ids, [one["input_ids"] for one in ordered])
+        trainer = Trainer(model(), args, train_dataset=given, callbacks=[check])
+        if given is ordered:
+            trainer.train()
+            assert check.order_digest == digest(ids)
+        else:
+            with pytest.raises(UserError, match=r"batch \d+ was to begin with example"):
+                trainer.train()
+    with pytest.raises(UserError, match="13 ids, but 12 rows of tokens"):
+        OrderCallback(ids, [one["input_ids"] for one in ordered[1:]])
 
 
 def test_a_sampler_feeds_the_order_of_a_dataset_as_it_is(arranged, tmp_path):

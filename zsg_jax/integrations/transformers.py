@@ -1,21 +1,26 @@
 """Trainers of transformers and TRL: fed in an arrangement's order, and every batch compared to it.
 
 ordered = arranged.select(dataset)
-args = SFTConfig(..., train_sampling_strategy="sequential")
+args = SFTConfig(..., train_sampling_strategy="sequential", remove_unused_columns=False)
 check = OrderCallback(ordered["id"])
 SFTTrainer(model, args, train_dataset=ordered, callbacks=[check]).train()
 check.order_digest
 """
 
 import hashlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
+from weakref import WeakKeyDictionary
 
 import numpy as np
 import torch
 from transformers import TrainerCallback
 
 from zsg_jax.runtime.errors import UserError, check
+from zsg_jax.runtime.progress import say
+
+# Who looks at a model: of a training that failed, until the next one of that model begins.
+_LOOKING: WeakKeyDictionary[torch.nn.Module, Any] = WeakKeyDictionary()
 
 
 class ArrangedSampler(torch.utils.data.Sampler[int]):
@@ -36,7 +41,9 @@ class OrderCallback(TrainerCallback):
     """Compares the tokens of every batch that the model meets with the rows of the arrangement.
 
     Batches are seen where they enter the model, after samplers, collators and resumed training
-    have done their work. The digest is that of this package's own runs.
+    have done their work. That the dataset which the trainer was given is the arranged one is seen
+    by the ids of its rows, which `remove_unused_columns=False` leaves there, or by their tokens.
+    The digest is that of this package's own runs.
 
     Attributes:
         order_digest: running SHA-256 over the ids of the examples consumed, each followed by a line
@@ -44,15 +51,31 @@ class OrderCallback(TrainerCallback):
         examples: how many were consumed.
     """
 
-    def __init__(self, ids: Sequence[Any]) -> None:
-        """Takes the id of each row of the training dataset, in the order of the arrangement."""
-        self._ids = [str(one) for one in ids]
+    def __init__(self, ids: Iterable[Any], tokens: Sequence[Sequence[int]] | None = None) -> None:
+        """Takes the rows of the training dataset, in the order of the arrangement.
+
+        Args:
+            ids: of each row.
+            tokens: of each row, where they are not the trainer's work, as `ordered["input_ids"]`.
+        """
+        self._ids, self._tokens = [str(one) for one in ids], tokens
+        check(
+            tokens is None or len(tokens) == len(self._ids),
+            f"OrderCallback: {len(self._ids):,} ids, but {len(tokens or ()):,} rows of tokens",
+        )
+        self._begin()
+
+    def _begin(self) -> None:
         self._digests = _Digests(self._ids)
         self.order_digest, self.examples = self._digests.upto(0), 0
-        self._handle: Any = None
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        """Takes the rows as the trainer has prepared them, and looks at what enters the model."""
+        """Takes the rows as the trainer has prepared them, and looks at what enters the model.
+
+        Raises:
+            UserError: they are others than those of the arrangement, or in another order.
+        """
+        self._begin()
         rows = kwargs["train_dataloader"].dataset
         check(
             hasattr(rows, "__len__") and len(rows) == len(self._ids),
@@ -60,9 +83,32 @@ class OrderCallback(TrainerCallback):
             f"{len(rows) if hasattr(rows, '__len__') else 'a stream of'} rows; rows that it drops "
             "or packs move all later ones: see docs/trainers.md",
         )
-        batches = len(kwargs["train_dataloader"])
-        self._course = _Course(rows, batches, args, state.global_step)
-        self._handle = kwargs["model"].register_forward_pre_hook(self._met, with_kwargs=True)
+        self._check_ids(rows)
+        batches, model = len(kwargs["train_dataloader"]), kwargs["model"]
+        self._course = _Course(rows, batches, args, state.global_step, self._tokens)
+        _look_no_longer(model)
+        _LOOKING[model] = model.register_forward_pre_hook(self._met, with_kwargs=True)
+
+    def _check_ids(self, rows: Any) -> None:
+        """Compares the ids of the trainer's rows, where it has left them there."""
+        if "id" in getattr(rows, "column_names", ()):
+            ids = rows["id"]
+        elif all(isinstance(rows[i], dict) and "id" in rows[i] for i in range(len(rows))):
+            ids = [rows[i]["id"] for i in range(len(rows))]
+        else:
+            if self._tokens is None:
+                say(
+                    "OrderCallback: the trainer has taken the ids from its rows, so that these are "
+                    "in the order of the arrangement is taken on trust; to have it seen, give "
+                    "remove_unused_columns=False, or their tokens"
+                )
+            return
+        for number, (there, here) in enumerate(zip(ids, self._ids, strict=True)):
+            check(
+                str(there) == here,
+                f"OrderCallback: row {number} of the trainer's dataset is {there!r}, that of the "
+                f"arrangement {here!r}; train on arranged.select(dataset)",
+            )
 
     def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         """Brings the digest up to the step."""
@@ -77,7 +123,7 @@ class OrderCallback(TrainerCallback):
 
     def on_train_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         """Looks no longer."""
-        self._handle.remove()
+        _look_no_longer(kwargs["model"])
 
     def _met(self, model: Any, positional: tuple[Any, ...], named: dict[str, Any]) -> None:
         if not model.training:
@@ -88,14 +134,20 @@ class OrderCallback(TrainerCallback):
         mask = named.get("attention_mask")
         mask = torch.ones_like(tokens) if mask is None or mask.ndim != 2 else mask
         expected = self._course.next()
-        for row, real, index in zip(tokens, mask, expected, strict=False):
-            met = row[real.bool()].tolist()
-            if met != self._course.tokens(index) or len(tokens) != len(expected):
-                raise UserError(
-                    f"OrderCallback: batch {self._course.batch} was to begin with example "
-                    f"{self._ids[expected[0]]!r}, but the model met other tokens; set "
-                    'train_sampling_strategy="sequential", packing=False: see docs/trainers.md'
-                )
+        met = [row[real.bool()].tolist() for row, real in zip(tokens, mask, strict=True)]
+        if met != [self._course.tokens(index) for index in expected]:
+            _look_no_longer(model)
+            first = f"begin with example {self._ids[expected[0]]!r}" if expected else "be none"
+            raise UserError(
+                f"OrderCallback: batch {self._course.batch} was to {first}, but the model met "
+                'other tokens; set train_sampling_strategy="sequential", packing=False: see '
+                "docs/trainers.md"
+            )
+
+
+def _look_no_longer(model: torch.nn.Module) -> None:
+    if model in _LOOKING:
+        _LOOKING.pop(model).remove()
 
 
 class _Course:
@@ -105,9 +157,13 @@ class _Course:
         batch: how many batches this process has been given so far, in all epochs.
     """
 
-    def __init__(self, rows: Any, batches: int, args: Any, step: int) -> None:
-        """Takes the prepared rows, this process's batches an epoch, and the steps taken before."""
+    def __init__(self, rows: Any, batches: int, args: Any, step: int, tokens: Any) -> None:
+        """Takes the prepared rows, this process's batches an epoch, and the steps taken before.
+
+        `tokens`: of each row; None: what the trainer has made of it.
+        """
         self._rows, self._batches, self._size = rows, batches, args.per_device_train_batch_size
+        self._tokens = tokens
         self._place, self._places = args.process_index, args.world_size
         steps = -(-batches // args.gradient_accumulation_steps)
         self.batch = step // steps * batches + step % steps * args.gradient_accumulation_steps
@@ -121,8 +177,9 @@ class _Course:
         return range(start, min(start + self._size, len(self._rows)))
 
     def tokens(self, index: int) -> list[int]:
-        """A row's tokens as the trainer has prepared them."""
-        return list(self._rows[index]["input_ids"])
+        """A row's tokens, as given or as the trainer has prepared them."""
+        given = self._rows[index]["input_ids"] if self._tokens is None else self._tokens[index]
+        return [int(one) for one in given]
 
     @property
     def examples(self) -> int:

@@ -75,6 +75,27 @@ def test_metrics_may_be_added_and_how_they_are_measured_is_said_with_the_first(t
     claim(tmp_path, config("d", "choices", "rouge", "exact_match"))
 
 
+def test_a_kill_while_a_config_grows_leaves_a_workdir_that_others_read(tmp_path, killed_at):
+    grown = {**CONFIG_A, "seeds": [0, 1, 2]}
+
+    def grow(folder):
+        with claimed(folder, grown):
+            pass
+
+    for number in range(1, 99):
+        folder = tmp_path / str(number)
+        with claimed(folder, CONFIG_A):
+            write_json(folder / "data.json", {})
+            (folder / "runs").mkdir()
+        died = killed_at(number, lambda folder=folder: grow(folder))
+        check_whole(folder)
+        if not died:
+            break
+        grow(folder)
+        check_whole(folder)
+    assert number > 2
+
+
 def test_folders_that_are_not_ours_are_left_alone(tmp_path):
     (tmp_path / "thesis.txt").write_text("years of work")
     with pytest.raises(UserError, match=f"holds files but no {CONFIG}"):

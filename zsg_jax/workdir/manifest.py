@@ -13,6 +13,7 @@ import re
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -102,9 +103,7 @@ class Manifest:
             self._write()
 
     def _write(self) -> None:
-        listed = dict(sorted(self._files.items()))
-        content = {"files": listed, "sha256": _digest(listed)}
-        files.write_json(self._workdir / MANIFEST, content)
+        _write(self._workdir, self._files)
 
 
 @contextmanager
@@ -117,7 +116,8 @@ def claimed(workdir: Path, config: dict[str, Any]) -> Iterator[bool]:
         UserError: as `claims.claim` and `Manifest`.
     """
     before, trained = files.read_json(workdir / claims.CONFIG), claims.trained(workdir)
-    new = claims.claim(workdir, config)
+    with files.recording(partial(_expecting, workdir)):
+        new = claims.claim(workdir, config)
     try:
         with files.recording(Manifest(workdir).placing):
             yield new
@@ -145,6 +145,21 @@ def check_whole(workdir: Path) -> None:
     for name, digests in (_read(workdir) or {}).items():
         if (workdir / name).exists():
             _problem(workdir, name, digests)
+
+
+@contextmanager
+def _expecting(workdir: Path, path: Path, partial: Path) -> Iterator[None]:
+    """Inside, a config takes the place of another of which a manifest tells; `Manifest` follows."""
+    known = _read(workdir) if path == workdir / claims.CONFIG else None
+    if known is not None:
+        digests = [*known.get(claims.CONFIG, [None]), files.file_digest(partial)]
+        _write(workdir, known | {claims.CONFIG: digests})
+    yield
+
+
+def _write(workdir: Path, listed: dict[str, Digests]) -> None:
+    listed = dict(sorted(listed.items()))
+    files.write_json(workdir / MANIFEST, {"files": listed, "sha256": _digest(listed)})
 
 
 def _read(workdir: Path) -> dict[str, Digests] | None:

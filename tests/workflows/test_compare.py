@@ -7,6 +7,7 @@ import pytest
 
 from zsg_jax.runtime.errors import UserError
 from zsg_jax.training.metrics import read_records
+from zsg_jax.workdir.claims import locked
 from zsg_jax.workflows import compare
 from zsg_jax.workflows.compare_options import CompareOptions
 
@@ -86,6 +87,25 @@ def test_scores_of_texts_are_compared_where_both_have_them_alike(studies, tmp_pa
     assert "Not measured in every study: rouge." in page.read_text()
     with pytest.raises(UserError, match=r"evaluation\.texts\.decoding"):
         compare.run(CompareOptions((both, greedy), tmp_path / "x"))
+
+
+def test_a_killed_comparison_is_made_again_and_two_at_once_are_not(studies, tmp_path, monkeypatch):
+    given, out = tuple(studies(one={}, two={})), tmp_path / "out"
+
+    def dies(*given, **named):
+        (out / "loss.svg").write_text("drawn")
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr("zsg_jax.report.page.render", dies)
+        with pytest.raises(KeyboardInterrupt):
+            compare.run(CompareOptions(given, out))
+    with locked(out), pytest.raises(UserError, match=r"--output .* another process is at work"):
+        compare.run(CompareOptions(given, out))
+    assert compare.run(CompareOptions(given, out)).exists()
+    (out / "thesis.txt").write_text("years of work")
+    with pytest.raises(UserError, match=r"holds thesis\.txt, which no comparison wrote"):
+        compare.run(CompareOptions(given, out))
 
 
 def test_names_and_folders(studies, tmp_path):

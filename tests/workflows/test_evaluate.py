@@ -4,6 +4,7 @@ import json
 import os
 import subprocess
 import sys
+import threading
 from pathlib import Path
 
 import numpy as np
@@ -143,6 +144,47 @@ def test_a_file_edited_in_place_with_its_time_put_back_is_seen(uneven, tmp_path,
     assert path.stat().st_size == before.st_size
     with pytest.raises(UserError, match=f"--{edited} .*has changed since .*out was begun"):
         run(tmp_path / "out", **given)
+
+
+def test_records_that_changed_are_refused_and_those_cut_off_are_made_again(uneven, tmp_path):
+    given = {"test": uneven["data.test"], "baseline": "copy_input", "metrics": "rouge"}
+    path = run(tmp_path / "out", **given)
+    whole = path.read_bytes()
+    for changed in (whole[:-9], whole * 2, b""):
+        path.write_bytes(changed)
+        assert run(tmp_path / "out", **given).read_bytes() == whole
+    digit = whole.index(b"0.") + 2
+    path.write_bytes(whole[:digit] + bytes([whole[digit] ^ 1]) + whole[digit + 1 :])
+    with pytest.raises(UserError, match=r"evaluation\.jsonl: is damaged"):
+        run(tmp_path / "out", **given)
+
+
+def test_a_pipe_is_read_and_not_taken_for_what_it_held_before(uneven, tmp_path):
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+
+    def measured(text):
+        line = json.dumps({"id": "test 0", "text": text}) + "\n"
+        writer = threading.Thread(target=pipe.write_text, args=(line,), daemon=True)
+        writer.start()
+        return run(tmp_path / "out", test=uneven["data.test"], predictions=str(pipe))
+
+    assert measured("red").exists()
+    with pytest.raises(UserError, match="--predictions .*is a pipe"):
+        measured("blue")
+
+
+def test_what_no_evaluation_wrote_is_no_output(finished, uneven, tmp_path):
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "thesis.txt").write_text("years of work")
+    before = sorted(finished.rglob("*"))
+    given = {"test": uneven["data.test"], "baseline": "copy_input"}
+    for output in (tmp_path / "mine", finished, finished / "runs", finished / RUN):
+        for flags in ({"checkpoint": (str(finished / RUN),)}, {"checkpoint": None} | given):
+            with pytest.raises(UserError, match="which no evaluation wrote"):
+                run(output, **flags)
+    assert sorted(finished.rglob("*")) == before
+    assert [path.name for path in (tmp_path / "mine").iterdir()] == ["thesis.txt"]
 
 
 def test_a_template_gets_its_arguments(write_llama, uneven, tmp_path):

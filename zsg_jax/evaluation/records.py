@@ -84,8 +84,7 @@ def measured(
         if path and is_first():
             check_owned()
             written = written or appended.Written(path)
-            _append(path, added := new[max(0, len(done) - len(records)) :])
-            written.tell(b"".join(map(json_line, added)))
+            append(path, written, new[max(0, len(done) - len(records)) :])
         records += new
     if path:
         wait_for_all(f"records {path.name}")
@@ -99,6 +98,20 @@ def read(path: Path) -> list[Record]:
         UserError: for a damaged line before the last.
     """
     return [record for record, _ in _lines(path)]
+
+
+def mended(path: Path) -> list[Record]:
+    """The records of a file that are told of beside it; what follows them is cut off.
+
+    Raises:
+        UserError: what is told of is not what was written.
+    """
+    checked = appended.checked(path)
+    lines = [line for line in _lines(path) if line[1] <= checked]
+    end = lines[-1][1] if lines else 0
+    if path.exists() and path.stat().st_size != end:
+        write_bytes(path, path.read_bytes()[:end])
+    return [record for record, _ in lines]
 
 
 def cut(path: Path, after_step: int) -> None:
@@ -155,6 +168,12 @@ def _kept(path: Path, head: Record, wanted: int, fields: Collection[str]) -> lis
     if path.exists() and path.stat().st_size != end:
         write_bytes(path, path.read_bytes()[:end])
     return kept
+
+
+def append(path: Path, written: appended.Written, records: Sequence[Record]) -> None:
+    """Adds records to a file, on the disk, and notes them in what is written there."""
+    _append(path, records)
+    written.tell(b"".join(map(json_line, records)))
 
 
 def _append(path: Path, records: Sequence[Record]) -> None:

@@ -6,14 +6,15 @@ import os
 import socket
 import time
 import uuid
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager, suppress
+from fnmatch import fnmatchcase
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 from zsg_jax.runtime.buckets import is_address, spelled
-from zsg_jax.runtime.errors import UserError
+from zsg_jax.runtime.errors import UserError, check
 from zsg_jax.runtime.files import PARTIAL, read_json, remove, write_json
 from zsg_jax.runtime.processes import owning
 from zsg_jax.runtime.settings import setting
@@ -96,6 +97,28 @@ def refuse_foreign(workdir: Path) -> None:
             )
 
 
+def check_output(output: Path, names: Collection[str], what: str) -> None:
+    """Refuses an address, a file, and a folder that holds anything but files of these names.
+
+    Args:
+        output: what --output gives.
+        names: patterns of names, as `fnmatch` takes them.
+        what: writes such files.
+    """
+    refuse_address(output, "--output")
+    check(not output.exists() or output.is_dir(), f"--output {output}: is a file; give a folder")
+    foreign = [
+        path.name
+        for path in (output.iterdir() if output.is_dir() else ())
+        if not any(fnmatchcase(path.name, one) for one in (*names, LOCK, f"*{PARTIAL}"))
+    ]
+    check(
+        not foreign,
+        f"--output {output}: holds {', '.join(sorted(foreign)[:3])}, which no {what} wrote; give "
+        "an empty or a new folder",
+    )
+
+
 @contextmanager
 def locked(workdir: Path, flag: str = "--workdir") -> Iterator[None]:
     """Keeps others out of `workdir`, making it if need be; a kill ends the lock too.
@@ -133,7 +156,7 @@ def locked(workdir: Path, flag: str = "--workdir") -> Iterator[None]:
             os.ftruncate(file.fileno(), 0)
             os.write(file.fileno(), held.encode())
 
-        def check() -> None:
+        def check_held() -> None:
             with suppress(OSError):
                 found = (workdir / LOCK).read_text(errors="replace")
                 if found not in (held, ""):
@@ -142,7 +165,7 @@ def locked(workdir: Path, flag: str = "--workdir") -> Iterator[None]:
                         "since; this one ends, and leaves it alone"
                     )
 
-        with owning(check):
+        with owning(check_held):
             yield
 
 

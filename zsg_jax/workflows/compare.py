@@ -22,7 +22,8 @@ from zsg_jax.workdir.claims import (
     DATA,
     DIGESTS,
     REWARD_DIGEST,
-    refuse_address,
+    check_output,
+    locked,
 )
 from zsg_jax.workdir.growth import MAY_CHANGE
 from zsg_jax.workflows.compare_options import CompareOptions
@@ -40,7 +41,7 @@ _MEASURED_BY = (
 _TEXTS_BY = "evaluation.texts."
 # Of a workdir, what a comparison does not read.
 _UNREAD = ("embeddings", "tokens", "tokenizer", "pretraining", "report", "scratch")
-_WRITTEN = ("index.html", "summary.json")
+_WRITTEN = ("index.html", "summary.json", "*.svg")
 
 
 class _Study(NamedTuple):
@@ -78,6 +79,7 @@ def run(options: CompareOptions) -> Path:
             found = read_runs(study.folder, [(name, seed) for name in methods for seed in seeds])
             runs |= {f"{study.name}: {name}": one for name, one in found.records.items()}
             scored |= {f"{study.name}: {name}": one for name, one in found.scored.items()}
+        stack.enter_context(locked(options.output, "--output"))
         return write_report(
             options.output,
             runs,
@@ -95,17 +97,12 @@ def run(options: CompareOptions) -> Path:
 
 def _check_output(options: CompareOptions) -> None:
     output = options.output
-    refuse_address(output, "--output")
-    check(not output.exists() or output.is_dir(), f"--output {output}: is a file; give a folder")
-    there = {path.name for path in output.iterdir()} if output.is_dir() else set()
-    inside = [given for given in options.workdirs if not is_address(given)]
-    check(
-        not any(Path(given).resolve() in output.resolve().parents for given in inside)
-        and CONFIG not in there
-        and (not there or there.issuperset(_WRITTEN)),
-        f"--output {output}: holds, or lies among, what no comparison wrote; give an empty or a "
-        "new folder",
-    )
+    check_output(output, _WRITTEN, "comparison")
+    for given in options.workdirs:
+        check(
+            is_address(given) or Path(given).resolve() not in output.resolve().parents,
+            f"--output {output}: lies in the workdir {given}; give another folder",
+        )
 
 
 def _names(workdirs: Sequence[str]) -> list[str]:

@@ -17,11 +17,12 @@ from zsg_jax.data.pool import TestSet, choose_tokenizer, make_tests
 from zsg_jax.data.tokenize.tokenizer import from_folder
 from zsg_jax.evaluation import predictions
 from zsg_jax.evaluation.evaluator import Evaluator, checkpoint_params, evaluate
-from zsg_jax.evaluation.records import GENERATIONS, json_line, read
+from zsg_jax.evaluation.records import GENERATIONS, append, json_line, mended
 from zsg_jax.evaluation.scores import METRICS as SCORES
 from zsg_jax.models import huggingface
 from zsg_jax.models.huggingface.read_adapters import add_adapters
 from zsg_jax.models.placement import Params
+from zsg_jax.runtime.appended import Written
 from zsg_jax.runtime.errors import UserError, check
 from zsg_jax.runtime.files import (
     content_digest,
@@ -53,6 +54,8 @@ _INPUTS = (
     *("test", "predictions", "adapters", "tokenizer", "template"),
     *("reward_model", "reward_template", "rouge_tokenizer"),
 )
+# What the output folder may hold before the request is written there.
+_BEFORE = (claims.SCRATCH, claims.TOKENIZER, claims.HUB)
 MAX_LENGTH = 1024  # as arXiv 2406.11721 cuts test rows
 Record = dict[str, Any]
 
@@ -90,19 +93,20 @@ def run(options: EvaluateOptions) -> Path:
     with ExitStack() as stack:
         stack.enter_context(named_by(flags(options)))
         check_options(options)
+        if not (options.output / REQUEST).exists():
+            claims.check_output(options.output, _BEFORE, "evaluation")
         subjects = _subjects(_fetched(options), stack)
         first = next(subjects)  # a mistake is told before the output folder is there
         options.output.mkdir(parents=True, exist_ok=True)
         stack.enter_context(claims.locked(options.output, flag="--output"))
         _claim(options)
-        done = read(path)
-        write_bytes(path, b"".join(map(json_line, done)))
+        done = mended(path)
+        written = Written(path)
         for subject in (first, *subjects):
             if any(subject.facts.items() <= one.items() for one in done):
                 continue
             record = subject.facts | subject.measure(subject.folder)
-            with path.open("ab") as file:
-                file.write(json_line(record))
+            append(path, written, [record])
             say(f"{_name(subject.facts)}: {_told(record)}")
     return path
 
@@ -144,6 +148,11 @@ def _claim(options: EvaluateOptions) -> None:
         "another folder, or the same flags to go on",
     )
     for name, digest in inputs.items():
+        check(
+            not begun or digest != "" or not Path(given[name]).exists(),
+            f"{flag(name)} {given[name]}: is a pipe, and may hold something else than what "
+            f"{options.output} was begun with; give another --output, or a file",
+        )
         check(
             were.get(name) == digest or not begun,
             f"{flag(name)} {given[name]}: has changed since {options.output} was begun; give "

@@ -170,7 +170,7 @@ def test_a_pipe_is_read_and_not_taken_for_what_it_held_before(uneven, tmp_path):
         return run(tmp_path / "out", test=uneven["data.test"], predictions=str(pipe))
 
     assert measured("red").exists()
-    with pytest.raises(UserError, match="--predictions .*is a pipe"):
+    with pytest.raises(UserError, match=r"--predictions .*is a pipe"):
         measured("blue")
 
 

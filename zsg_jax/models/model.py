@@ -84,8 +84,7 @@ def apply(
             number, those of its layer's window alone where there is one. 0 is padding, which sees
             and is seen by nothing.
     """
-    model = nnx.merge(graphdef, params)
-    mix = within(segment_ids_BxL, model.compute.attention)
+    model, mix = _opened(graphdef, params, segment_ids_BxL)
     x_BxLxD, _ = model.hidden(tokens_BxL, positions_BxL, mix)
     return logits_of(model.config.vocab_size, x_BxLxD, model.head())
 
@@ -110,8 +109,7 @@ def hidden(
     Returns:
         (B, L, D) in the dtype of the computation, and the head, in that of the parameters.
     """
-    model = nnx.merge(graphdef, params)
-    mix = within(segment_ids_BxL, model.compute.attention)
+    model, mix = _opened(graphdef, params, segment_ids_BxL)
     return model.hidden(tokens_BxL, positions_BxL, mix)[0], model.head()
 
 
@@ -123,9 +121,14 @@ def states(
     segment_ids_BxL: jax.Array,
 ) -> jax.Array:
     """As `hidden`, before the last norm: what the last layer gives, (B, L, D)."""
-    model = nnx.merge(graphdef, params)
-    mix = within(segment_ids_BxL, model.compute.attention)
+    model, mix = _opened(graphdef, params, segment_ids_BxL)
     return model.stream(tokens_BxL, positions_BxL, mix)[0]
+
+
+def _opened(graphdef: nnx.GraphDef, params: Params, segment_ids_BxL: jax.Array) -> tuple[Any, Mix]:
+    """The module that computes, and what mixes the tokens of a segment."""
+    model = nnx.merge(graphdef, params)
+    return model, within(segment_ids_BxL, model.compute.attention)
 
 
 def first_layers(config: ModelConfig, params: Params, count: int) -> tuple[ModelConfig, Params]:

@@ -4,13 +4,13 @@ import ast
 import inspect
 import textwrap
 from collections.abc import Callable, Iterator, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from absl import flags
 from ml_collections import ConfigDict
 
+from zsg_jax import config_diversity, config_selection
 from zsg_jax.config import default_config, flatten
-from zsg_jax.config_diversity import STUDY, diversity_config
 from zsg_jax.runtime.errors import UserError, did_you_mean
 
 WIDTH = 79
@@ -176,8 +176,26 @@ def _wrapped(text: str) -> list[str]:
     return textwrap.wrap(text, WIDTH, initial_indent="      ", subsequent_indent="      ")
 
 
+def every_key() -> dict[str, Any]:
+    """Every key of every study, with its default."""
+    kinds = config_diversity.diversity_config, config_selection.selection_config, default_config
+    return {key: value for make in kinds for key, value in flatten(make()).items()}
+
+
 def _of(config: ConfigDict) -> list[Described]:
-    return described(diversity_config if config.get("study") == STUDY else default_config)
+    kind = config.get("study")
+    if kind == config_diversity.STUDY:
+        return described(config_diversity.diversity_config)
+    if kind != config_selection.STUDY:
+        return described(default_config)
+    # A comparison has most keys of a study.
+    there = flatten(config)
+    shared = [
+        one._replace(keys=[key for key in one.keys if key in there])
+        for one in described(default_config)
+        if not one.keys or there.keys() & set(one.keys)
+    ]
+    return [*described(config_selection.selection_config), *shared]
 
 
 def _value(value: object) -> str:

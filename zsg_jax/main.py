@@ -9,9 +9,7 @@ from pathlib import Path
 from absl import app, flags, logging
 from ml_collections import ConfigDict, config_flags
 
-from zsg_jax import config_help
-from zsg_jax.config import default_config, flatten
-from zsg_jax.config_diversity import STUDY, diversity_config
+from zsg_jax import config_diversity, config_help, config_selection
 from zsg_jax.runtime import cli as command_line
 from zsg_jax.runtime import cluster, processes, streams
 from zsg_jax.runtime import signals as stopping
@@ -56,7 +54,7 @@ def main(argv: Sequence[str]) -> None:
     """Runs the study that the flags name, together with the processes that they name."""
     del argv
     with streams.importing():
-        from zsg_jax.workflows import diversity, study
+        from zsg_jax.workflows import diversity, selection, study
 
     # Libraries' running commentary would drown the study's own lines.
     logging.set_verbosity(logging.WARNING)
@@ -81,8 +79,8 @@ def main(argv: Sequence[str]) -> None:
         command_line.speaker = f"zsg_jax: process {processes.index()}"
     stopping.listen(command_line.end_by)
     try:
-        workflow = diversity if config.get("study") == STUDY else study
-        page = workflow.run(config, workdir, command=command)
+        kinds = {config_diversity.STUDY: diversity.run, config_selection.STUDY: selection.run}
+        page = kinds.get(config.get("study"), study.run)(config, workdir, command=command)
     except stopping.Terminated as stop:
         if stop.everywhere:
             cluster.leave()
@@ -111,7 +109,7 @@ def _helped(config: ConfigDict | None, group: str) -> str:
 
 def run() -> None:
     """The command, with the flags of `sys.argv`."""
-    parse = command_line.parser(flatten(diversity_config()) | flatten(default_config()), _helped)
+    parse = command_line.parser(config_help.every_key(), _helped)
     app.run(cluster.ends_all(command_line.guard(main)), flags_parser=parse)
 
 

@@ -5,9 +5,7 @@ from collections.abc import Sequence
 from absl import app, flags, logging
 from ml_collections import ConfigDict, config_flags
 
-from zsg_jax import config_help
-from zsg_jax.config import default_config, flatten
-from zsg_jax.config_diversity import STUDY, diversity_config
+from zsg_jax import config_diversity, config_help, config_selection
 from zsg_jax.runtime import cli as command_line
 from zsg_jax.runtime import streams
 from zsg_jax.runtime.errors import UserError, check
@@ -34,13 +32,15 @@ def main(argv: Sequence[str]) -> None:
     del argv
     with streams.importing():
         from zsg_jax.workflows import plan as command
-        from zsg_jax.workflows import plan_diversity
+        from zsg_jax.workflows import plan_diversity, selection
     logging.set_verbosity(logging.WARNING)
     config = command_line.loaded_config(_CONFIG.value)
     if not _TOPOLOGY.value:
         raise UserError("--topology is missing; give a machine such as --topology v5p:2x2x2")
     machine, memory, json = _TOPOLOGY.value, _MEMORY_GB.value, _JSON.value
-    if config.get("study") == STUDY:
+    if config.get("study") == config_selection.STUDY:
+        config = selection.largest(config)
+    if config.get("study") == config_diversity.STUDY:
         check(_ROWS.value is None, "--rows: the config tells them; set training.steps instead")
         advice = plan_diversity.run(config, machine, memory_gb=memory, as_json=json)
     else:
@@ -63,7 +63,7 @@ def _helped(config: ConfigDict | None, group: str) -> str:
 
 def run() -> None:
     """The command, with the flags of `sys.argv`."""
-    parse = command_line.parser(flatten(diversity_config()) | flatten(default_config()), _helped)
+    parse = command_line.parser(config_help.every_key(), _helped)
     app.run(command_line.guard(main), flags_parser=parse)
 
 

@@ -1,5 +1,7 @@
 """Runs the study of a workdir and a config's file, and kills itself at a place, if one is named.
 
+It may be a comparison of selections too.
+
 "writing K": in the K-th write of a whole file, which is then half written beside its place; "row
 K": before the K-th metrics row of this process is written; "mid-row K": with half a row written;
 "saving K": in the K-th save, with the state on disk but not yet its manifest; "saved K": after the
@@ -16,13 +18,14 @@ from pathlib import Path
 import tensorboardX  # noqa: F401, as below
 
 from zsg_jax.config import from_flat
+from zsg_jax.config_selection import selection_config
 from zsg_jax.evaluation import records
 from zsg_jax.report import build, page  # noqa: F401, for all that are forked from here
 from zsg_jax.runtime import files as durable
 from zsg_jax.runtime.buckets import Store
 from zsg_jax.similarity.encoders import hashing  # noqa: F401
 from zsg_jax.training import checkpoint, metrics
-from zsg_jax.workflows import study
+from zsg_jax.workflows import selection, study
 
 sync, upload = durable.sync, Store.upload
 append = records._append
@@ -92,5 +95,11 @@ def run():
     records._append = append_records
     page._draw = lambda *given: []  # pictures take as long as all else
     study.explainer = lambda *given: lambda *made: None
-    config = from_flat(json.loads(Path(config_file).read_text()))
-    study.run(config, workdir, command="test")
+    flat = json.loads(Path(config_file).read_text())
+    if "study" in flat:
+        config = selection_config()
+        lists = {key: tuple(one) if isinstance(one, list) else one for key, one in flat.items()}
+        config.update_from_flattened_dict(lists)
+        selection.run(config, workdir, command="test")
+    else:
+        study.run(from_flat(flat), workdir, command="test")

@@ -11,7 +11,8 @@ from zsg_jax.arrangement.spaces import fetched, open_encoder
 from zsg_jax.data.dataset import Dataset, Texts
 from zsg_jax.data.views import BOTH, choose_view, conversations, view_facts
 from zsg_jax.runtime.errors import check
-from zsg_jax.runtime.files import file_digest
+from zsg_jax.runtime.files import file_digest, read_json, write_json
+from zsg_jax.runtime.processes import once
 from zsg_jax.runtime.progress import count, say
 from zsg_jax.runtime.settings import setting
 from zsg_jax.similarity.embeddings import (
@@ -24,6 +25,9 @@ from zsg_jax.similarity.encoders.cache import CachedEncoder
 from zsg_jax.similarity.encoders.embed import embed
 from zsg_jax.similarity.encoders.registry import Encoder, prompt_text
 from zsg_jax.workdir import hub
+
+# Beside the embeddings of both sides: the seconds they took, over all starts, and their bytes.
+COST = "cost.json"
 
 
 @dataclass(frozen=True)
@@ -94,7 +98,7 @@ def embed_pair(
     Args:
         train, test: N and T examples.
         encoder: as `spaces.open_encoder` takes it.
-        folder: keeps the embeddings, so that they are made once.
+        folder: keeps the embeddings, so that they are made once, and in `COST` what they took.
         embedded: what of an example is; None: prompt and answer, as the encoder asks.
         dtype: in which they are kept.
         cache: a folder that studies share, from which texts that are known have their embeddings.
@@ -126,6 +130,7 @@ def embed_pair(
         for side, dataset, prompt in zip(("train", "test"), (train, test), prompts, strict=True)
     )
     seconds = time.perf_counter() - started
+    once("cost of embeddings", lambda: _note_cost(folder, seconds))
     told = f" behind the prompts {' and '.join(map(repr, prompts))}" if any(prompts) else ""
     say(f"embeddings: {len(train) + len(test):,} rows by {chosen.name}{told}, {seconds:.1f} s")
     facts = {**view_facts(what.text), "train_prompt": prompts[0], "test_prompt": prompts[1]}
@@ -143,6 +148,16 @@ def embed_pair(
             "embedded": facts,
         },
     )
+
+
+def _note_cost(folder: Path, seconds: float) -> None:
+    before = (read_json(folder / COST) or {}).get("seconds", 0.0)
+    files = [one for side in ("train", "test") for one in (folder / side).rglob("*.npy")]
+    cost = {
+        "seconds": round(before + seconds, 3),
+        "bytes": sum(one.stat().st_size for one in files),
+    }
+    write_json(folder / COST, cost)
 
 
 def _texts(dataset: Dataset, text: str, prompt: str, encoder: Encoder) -> Texts:

@@ -44,6 +44,7 @@ class Method(NamedTuple):
         by_task: whether the tasks of the training examples matter.
         facts: gives what else is to be told of it, as JSON values.
         column: the field of the training examples whose numbers it goes by, or "".
+        embedded: whether embeddings decide it at all.
     """
 
     arrange: Callable[[Comparison, int], Arrangement]
@@ -53,6 +54,7 @@ class Method(NamedTuple):
     by_task: bool = False
     facts: Callable[[Comparison], dict[str, Any]] = lambda comparison: {}
     column: str = ""
+    embedded: bool = True
 
 
 class Pattern(NamedTuple):

@@ -119,12 +119,18 @@ METHODS: dict[str, Method] = {
     "targets": Method(lambda c, seed: c.rounds, Needs.NEAREST),
     # The pool without regard to the test set.
     "random": Method(
-        lambda c, seed: c.within_budget(permutations.random(len(c), seed)), shuffles=True
+        lambda c, seed: c.within_budget(permutations.random(len(c), seed)),
+        shuffles=True,
+        embedded=False,
     ),
     "round-robin": Method(
-        lambda c, seed: c.within_budget(permutations.round_robin(c.tasks)), by_task=True
+        lambda c, seed: c.within_budget(permutations.round_robin(c.tasks)),
+        by_task=True,
+        embedded=False,
     ),
-    "cluster": Method(lambda c, seed: c.within_budget(permutations.cluster(c.tasks)), by_task=True),
+    "cluster": Method(
+        lambda c, seed: c.within_budget(permutations.cluster(c.tasks)), by_task=True, embedded=False
+    ),
     # Fine grain.
     **_fine("wsd", WSD),
     **_fine("min", MINIMUM),
@@ -205,7 +211,7 @@ def _tasks(number: int) -> Method:
             raise UserError(f"'tasks-{number}': {error}") from None
         return comparison.within_budget(order)
 
-    return Method(arrange, shuffles=True, by_task=True)
+    return Method(arrange, shuffles=True, by_task=True, embedded=False)
 
 
 def _score(name: str, sign: int) -> ByColumn:
@@ -217,6 +223,7 @@ def _score(name: str, sign: int) -> ByColumn:
             lambda c, seed: c.within_budget(permutations.by_distance(sign * c.score(column))),
             criterion=criterion,
             column=column,
+            embedded=False,
         )
 
     usage = (

@@ -32,13 +32,13 @@ _placing: Placing | None = None
 
 @contextmanager
 def recording(placing: Placing) -> Iterator[None]:
-    """Inside, `placing` is told of every file that is written whole."""
+    """Inside, `placing` alone is told of every file that is written whole."""
     global _placing
-    _placing = placing
+    before, _placing = _placing, placing
     try:
         yield
     finally:
-        _placing = None
+        _placing = before
 
 
 @contextmanager

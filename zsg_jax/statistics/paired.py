@@ -38,11 +38,12 @@ class Difference(NamedTuple):
 def paired_differences(
     values: Mapping[str, np.ndarray],
     *,
+    pairs: Sequence[tuple[str, str]] | None = None,
     clusters: Sequence[str] | None = None,
     samples: int = SAMPLES,
     seed: int = 0,
 ) -> list[Difference]:
-    """Every pair of `values` compared by one bootstrap, with the same draws for all.
+    """Pairs of `values` compared by one bootstrap, with the same draws for all.
 
     Each draw takes seeds with replacement, and examples with replacement: whole tasks where
     `clusters` tells them, since examples of a task are alike. p = (c + 1) / (samples + 1), c the
@@ -51,6 +52,7 @@ def paired_differences(
     Args:
         values: name → (K, N), a number for every seed and example; the same seeds and examples
             for all names.
+        pairs: names to compare, for which p is corrected; None: every pair.
         clusters: the task of every example.
 
     Raises:
@@ -67,19 +69,19 @@ def paired_differences(
     seeds, count = next(iter(shapes.values()))
     weights = _weights(seeds, count, clusters, samples, np.random.default_rng(seed))
     means = {name: _means(one, *weights) for name, one in arrays.items()}
-    pairs = []
-    for first, second in combinations(arrays, 2):
+    found = []
+    for first, second in combinations(arrays, 2) if pairs is None else pairs:
         gap = arrays[first] - arrays[second]
         drawn, mean = means[first] - means[second], gap.mean()
         far = np.abs(drawn - mean) >= abs(mean)
         low, high = np.quantile(drawn, [0.025, 0.975])
         p = (far.sum() + 1) / (samples + 1)
         error = standard_error(gap.mean(axis=0), clusters)
-        pairs.append((first, second, float(mean), float(low), float(high), float(p), error))
-    corrected = holm([pair[5] for pair in pairs])
+        found.append((first, second, float(mean), float(low), float(high), float(p), error))
+    corrected = holm([one[5] for one in found])
     return [
-        Difference(*pair[:6], p_holm, detectable(pair[6]), seeds)
-        for pair, p_holm in zip(pairs, corrected, strict=True)
+        Difference(*one[:6], p_holm, detectable(one[6]), seeds)
+        for one, p_holm in zip(found, corrected, strict=True)
     ]
 
 

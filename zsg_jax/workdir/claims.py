@@ -37,6 +37,7 @@ LOCK = ".lock"
 TOKENIZER = "tokenizer"
 TOKENS = "tokens"
 SCRATCH = "scratch"
+STUDIES = "studies"  # of a study that consists of others
 # What is trained, and all that costs time to make; from then on a workdir is bound to its config.
 TRAINED = ("pretraining", "runs")
 ARRANGED = "arrangements"
@@ -210,7 +211,7 @@ def claim(workdir: Path, config: dict[str, Any]) -> bool:
         UserError: naming every key whose value differs.
     """
     known = read_json(workdir / CONFIG)
-    new = (workdir / REFUSED).exists() or not any((workdir / part).exists() for part in MADE)
+    new = (workdir / REFUSED).exists() or not _holds(workdir, MADE)
     if known is not None:
         different = [
             f"{key} is {known.get(key)!r} there, {config.get(key)!r} here"
@@ -236,18 +237,28 @@ def trained(workdir: Path) -> dict[str, int]:
     """The files of all runs, and their bytes."""
     return {
         str(path): path.stat().st_size
+        for study in _studies(workdir)
         for part in TRAINED
-        for path in (workdir / part).rglob("*")
+        for path in (study / part).rglob("*")
         if path.is_file()
     }
 
 
+def _studies(workdir: Path) -> list[Path]:
+    """A workdir, and those of the studies that it consists of."""
+    return [workdir, *(workdir / STUDIES).glob("*")]
+
+
+def _holds(workdir: Path, parts: Collection[str]) -> bool:
+    return any((study / part).exists() for study in _studies(workdir) for part in parts)
+
+
 def release(workdir: Path) -> None:
     """Gives a workdir in which nothing was trained, and whose config was refused, to any other."""
-    if any((workdir / part).exists() for part in (*MADE, TOKENS)):
+    if _holds(workdir, (*MADE, TOKENS)):
         write_json(workdir / REFUSED, {})
     else:
-        for name in (*_BOUND, SCRATCH, CONFIG):
+        for name in (*_BOUND, SCRATCH, STUDIES, CONFIG):
             remove(workdir / name)
 
 

@@ -19,6 +19,8 @@ from zsg_jax.training.checkpoint import Checkpoints
 from zsg_jax.workdir import claims, hub, manifest
 
 CHECKPOINTS = "checkpoints"
+# Where runs lie; those of pretraining are called after no arrangement.
+RUNS = ("runs", "pretraining")
 
 
 class TrainedRun(NamedTuple):
@@ -84,14 +86,14 @@ def checkpoints(run: TrainedRun, flag: str) -> Checkpoints:
     Raises:
         UserError: the workdir has no such run.
     """
-    runs = run.workdir / "runs"
-    known = sorted(path.name for path in runs.iterdir()) if runs.is_dir() else []
+    folders = [run.workdir / part for part in RUNS]
+    known = {path.name: path for one in folders if one.is_dir() for path in sorted(one.iterdir())}
     check(
         run.name in known,
         f"{flag} {run.name}: {run.workdir} has {', '.join(known) or 'no runs'}"
         f"{did_you_mean(run.name, known)}",
     )
-    return Checkpoints(runs / run.name / CHECKPOINTS)
+    return Checkpoints(known[run.name] / CHECKPOINTS)
 
 
 def read_study(workdir: Path, way_out: str) -> TrainedStudy:

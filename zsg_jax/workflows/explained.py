@@ -1,6 +1,6 @@
 """The page of each arrangement of a study, which its report leads to."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from pathlib import Path
 from typing import Any
 
@@ -15,11 +15,13 @@ from zsg_jax.workdir import claims
 
 
 def explainer(
-    config: ConfigDict, workdir: Path, search: Search
+    config: ConfigDict, workdir: Path, search: Search, names: Collection[str] | None = None
 ) -> Callable[[Path, Made, Compared], Any]:
-    """Gives what writes the page of an arrangement into its folder."""
+    """Gives what writes the page of an arrangement into its folder; `names`: those that get one."""
 
     def write(folder: Path, made: Made, compared: Compared) -> None:
+        if names is not None and folder.name not in names:
+            return
         # Imported here: Matplotlib takes a second, and a resume draws nothing.
         from zsg_jax.report.explain import explain
 

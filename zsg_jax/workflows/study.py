@@ -1,9 +1,11 @@
 """Runs a study's stages in order, going on where it was stopped."""
 
 import time
-from contextlib import ExitStack
+from collections.abc import Collection, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from functools import partial
 from pathlib import Path
+from typing import NamedTuple
 
 import jax
 from jax.sharding import Mesh
@@ -61,12 +63,57 @@ def run(config: ConfigDict, workdir: Path | str, *, command: str) -> Path:
     Raises:
         UserError: for every mistake that a user can mend.
     """
-    validate(config)
+    whole = Part([(name, seed) for name in config.arrangement.methods for seed in config.seeds])
+    with completed(config, workdir, command, whole) as folder:
+        # Imported here: a mistake in the config is told before Matplotlib has been imported.
+        from zsg_jax.report import build as report
+
+        page, title = folder / "report" / "index.html", config.report.title
+        once("report", lambda: report.build(folder, title=title, command=command, runs=whole.runs))
+    return page
+
+
+class Part(NamedTuple):
+    """What of a study is computed, and what it takes from another one that it is a part of.
+
+    Attributes:
+        runs: (arrangement, seed) of those that are trained; without any, its model is pretrained,
+            if it asks for that.
+        start: the workdir whose pretrained weights the runs begin with; None: its own.
+        encoder: what similarity.encoder stands for; "": that itself.
+        explained: the arrangements of which a page is made; None: all.
+    """
+
+    runs: Sequence[tuple[str, int]]
+    start: Path | None = None
+    encoder: str = ""
+    explained: Collection[str] | None = None
+
+    @property
+    def methods(self) -> list[str]:
+        """The arrangements that are trained in."""
+        return list(dict.fromkeys(name for name, _ in self.runs))
+
+
+@contextmanager
+def completed(config: ConfigDict, workdir: Path | str, command: str, part: Part) -> Iterator[Path]:
+    """Inside, all of a study is there but its report: runs it, or goes on with it.
+
+    Args:
+        config, workdir, command: as `run` takes them.
+        part: what of it.
+
+    Yields:
+        The workdir, held by this process; of a bucket, its folder on this machine.
+
+    Raises:
+        UserError: as `run`.
+    """
+    validate(config, runs=part.runs)
     check_installed(config.logging)
     same_everywhere({**flatten(config), "version of jax": jax.__version__})
     location = open_workdir(workdir)
     folder = location.folder
-    names = [(name, seed) for name in config.arrangement.methods for seed in config.seeds]
     with ExitStack() as stack:
         stack.enter_context(location.shared())
 
@@ -75,7 +122,7 @@ def run(config: ConfigDict, workdir: Path | str, *, command: str) -> Path:
                 claims.refuse_foreign(folder)
             stack.enter_context(claims.locked(folder))
             location.begin()
-            for name in config.arrangement.methods:
+            for name in part.methods:
                 made = claims.arrangement_folder(folder, name)
                 if make.is_made(made):
                     held = make.epoch(made, config.training.batch_size)
@@ -85,27 +132,32 @@ def run(config: ConfigDict, workdir: Path | str, *, command: str) -> Path:
 
         once("claim the workdir", take)
         claims.check_shared(folder)
-        if not _is_whole(config, folder):
-            _compute(config, location)
-        # Imported here: a mistake in the config is told before Matplotlib has been imported.
-        from zsg_jax.report import build as report
-
-        page = folder / "report" / "index.html"
-        title = config.report.title
-        once("report", lambda: report.build(folder, title=title, command=command, runs=names))
-    return page
+        if not _is_whole(config, folder, part):
+            _compute(config, location, part)
+        yield folder
 
 
-def _is_whole(config: ConfigDict, workdir: Path) -> bool:
+def _is_whole(config: ConfigDict, workdir: Path, part: Part) -> bool:
     """Whether nothing is left to make but the report."""
-    for name in config.arrangement.methods:
+    if not part.runs:
+        return (workdir / claims.DATA).exists() and not _is_to_pretrain(config, workdir)
+    for name in part.methods:
         folder = claims.arrangement_folder(workdir, name)
         if not make.is_whole(folder) or _is_short(config, folder):
             return False
-        for run in (claims.run_folder(workdir, name, seed) for seed in config.seeds):
-            if not finished(run, _steps(config, folder)) or missing(config, run):
-                return False
+    for name, seed in part.runs:
+        steps = _steps(config, claims.arrangement_folder(workdir, name))
+        run = claims.run_folder(workdir, name, seed)
+        if not finished(run, steps) or missing(config, run):
+            return False
     return _was_looked_for_leaks(workdir)
+
+
+def _is_to_pretrain(config: ConfigDict, workdir: Path) -> bool:
+    """Whether there are seeds whose model is still to be pretrained."""
+    folders = [claims.pretraining_folder(workdir, seed) for seed in config.seeds]
+    asked = config.model.pretraining.steps and not config.model.init_from
+    return bool(asked) and not all(map(finished, folders))
 
 
 def _steps(config: ConfigDict, arrangement: Path) -> int:
@@ -123,23 +175,25 @@ def _was_looked_for_leaks(workdir: Path) -> bool:
     return all((workdir / name).exists() for name in (claims.LEAKAGE, PAIRS))
 
 
-def _compute(config: ConfigDict, location: Workdir) -> None:
+def _compute(config: ConfigDict, location: Workdir, part: Part) -> None:
     workdir = location.folder
     mesh = sharding.make_mesh(config.mesh.data, config.mesh.fsdp, config.mesh.tensor)
     model, tokenizer, texts = config.model.init_from, config.tokenizer, config.evaluation.texts
     tokenizers = (tokenizer, texts.reward_model, texts.rouge_tokenizer)
     models = (model, texts.reward_model)
-    wanted = dict(fetched(config.similarity.encoder))
+    wanted = dict(fetched(part.encoder or config.similarity.encoder))
     wanted["models"] = (*models, *wanted.get("models", ()))
     wanted["tokenizers"] = (*tokenizers, *wanted.get("tokenizers", ()))
     once("hub", partial(hub.fetch, workdir, **wanted))
     config = with_folders(config, workdir)
     with ExitStack() as stack:
         reading, pool = open_pool(config, workdir, stack)
-        _train(config, location, reading, pool, mesh)
+        _train(config, location, part, reading, pool, mesh)
 
 
-def _train(config: ConfigDict, location: Workdir, reading: Reading, pool: Pool, mesh: Mesh) -> None:
+def _train(
+    config: ConfigDict, location: Workdir, part: Part, reading: Reading, pool: Pool, mesh: Mesh
+) -> None:
     workdir = location.folder
     # Shapes and sizes are worked out before the hours of embedding and training.
     origin = find_origin(config, reading.tokenizer, workdir)
@@ -152,9 +206,12 @@ def _train(config: ConfigDict, location: Workdir, reading: Reading, pool: Pool, 
     make.check_scores(config.arrangement.methods, pool.train.select(pool.usable))
     evaluators = make_evaluators(config, pool.measured_on, reading, trainer, origin)
     once("claim data", partial(claim_data, config, workdir, pool, origin))
-    arrangements = _arrangements(config, workdir, pool, mesh)
+    arrangements = _arrangements(config, workdir, part, pool, mesh) if part.runs else {}
     if config.model.pretraining.steps and origin.weights is None:
-        trainer.init_from = pretrain(config, location, origin.model, reading.tokenizer, mesh)
+        start = location if part.start is None else Workdir(part.start)
+        trainer.init_from = pretrain(config, start, origin.model, reading.tokenizer, mesh)
+    if not arrangements:
+        return
     all_steps = {
         name: make_steps(
             pool.train_examples,
@@ -183,10 +240,9 @@ def _train(config: ConfigDict, location: Workdir, reading: Reading, pool: Pool, 
         workers=config.data.workers,
         logging=Logging(config.logging, flatten(config)),
     )
-    runs = [(name, seed) for name in all_steps for seed in config.seeds]
-    for number, (name, seed) in enumerate(runs, start=1):
+    for number, (name, seed) in enumerate(part.runs, start=1):
         folder = claims.run_folder(workdir, name, seed)
-        checkpoints, place = location.checkpoints(folder / CHECKPOINTS), (number, len(runs))
+        checkpoints, place = location.checkpoints(folder / CHECKPOINTS), (number, len(part.runs))
         measure_later(config, folder, checkpoints, evaluators, trainer, seed)
         if not finished(folder, totals[name]):
             run = loop.TrainingRun(folder, checkpoints, seed, all_steps[name], totals[name], place)
@@ -210,11 +266,10 @@ def _train_run(config: ConfigDict, run: loop.TrainingRun, recipe: loop.Recipe) -
 
 
 def _arrangements(
-    config: ConfigDict, workdir: Path, pool: Pool, mesh: Mesh
+    config: ConfigDict, workdir: Path, part: Part, pool: Pool, mesh: Mesh
 ) -> dict[str, Arrangement]:
     """Looks for leaks and makes arrangements where they are not there yet, and loads all."""
-    methods = config.arrangement.methods
-    folders = {name: claims.arrangement_folder(workdir, name) for name in methods}
+    folders = {name: claims.arrangement_folder(workdir, name) for name in part.methods}
     digests = {key: pool.facts[key] for key in ("train_digest", "test_digest")}
     missing = {
         name: folder
@@ -227,7 +282,7 @@ def _arrangements(
     pair = embed_pair(
         pool.train.select(pool.usable),
         pool.test,
-        config.similarity.encoder,
+        part.encoder or config.similarity.encoder,
         workdir / "embeddings",
         embedded=Embedded(
             config.similarity.text,
@@ -275,7 +330,7 @@ def _arrangements(
             course,
             provenance=digests,
             search=search,
-            explain=explainer(config, workdir, search),
+            explain=explainer(config, workdir, search, part.explained),
         )
     return make.load_all(folders, digests, pool.train.ids)
 

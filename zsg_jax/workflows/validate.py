@@ -1,6 +1,7 @@
 """What the values of a config must be, checked before anything is done with them."""
 
 import math
+from collections.abc import Sequence
 from typing import Any
 
 from ml_collections import ConfigDict
@@ -90,8 +91,11 @@ _QUOTED = "'(0,)'"  # a single seed, as a shell takes it
 _NAMES = ("evaluation.texts.stops",)
 
 
-def validate(config: ConfigDict) -> None:
+def validate(config: ConfigDict, *, runs: Sequence[tuple[str, int]] | None = None) -> None:
     """Refuses what no stage could use: unknown or missing keys, wrong types, values out of range.
+
+    Args:
+        runs: (arrangement, seed) of those that are trained; None: each arrangement by each seed.
 
     Raises:
         UserError: naming the key, its value and what would do.
@@ -108,7 +112,7 @@ def validate(config: ConfigDict) -> None:
     for key, least in _AT_LEAST.items():
         value = given[key]
         check(value is None or value >= least, f"{setting(key, value)} must be at least {least:g}")
-    _check_runs(given, known)
+    _check_runs(given, known, runs)
     _check_data(given)
     _check_metrics(given)
     _check_methods(given["arrangement.methods"])
@@ -136,16 +140,19 @@ def check_keys(given: dict[str, Any], known: dict[str, Any], start: ConfigDict) 
         _check_type(key, given[key], default, _held_type(start, key))
 
 
-def _check_runs(given: dict[str, Any], known: dict[str, Any]) -> None:
+def _check_runs(
+    given: dict[str, Any], known: dict[str, Any], runs: Sequence[tuple[str, int]] | None
+) -> None:
     """What is trained, and how often."""
     seeds = given["seeds"]
+    names = given["arrangement.methods"] * len(seeds) if runs is None else [one for one, _ in runs]
     check(
         bool(seeds) and len(set(seeds)) == len(seeds) and all(0 <= seed < 2**32 for seed in seeds),
         f"{setting('seeds', tuple(seeds))} must be different whole numbers from 0, at least one; a "
         f"single one is written {setting('seeds', _QUOTED)}",
     )
     check(
-        not given["model.init_from"] or given["model.lora.rank"] or len(seeds) == 1,
+        not given["model.init_from"] or given["model.lora.rank"] or len(set(names)) == len(names),
         f"{setting('seeds', tuple(seeds))} would train the same run {len(seeds)} times, since the "
         f"weights come from {setting('model.init_from')}; pass {setting('seeds', _QUOTED)}",
     )

@@ -1,0 +1,154 @@
+"""Writes the page of a comparison of selections: the answer, figures, and a table, also as CSV."""
+
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from urllib.parse import quote
+
+from zsg_jax.report.diversity.build import as_csv
+from zsg_jax.report.drawing import to_svg
+from zsg_jax.report.metrics import METRICS
+from zsg_jax.report.page import embedded, render
+from zsg_jax.report.selection import figures
+from zsg_jax.report.selection.results import RANDOM, Cell, Measured, Results, read
+from zsg_jax.report.selection.verdict import by_measure, verdict
+from zsg_jax.report.tables import NONE, Row, Table
+from zsg_jax.report.tables import Cell as Shown
+from zsg_jax.report.words import plain_name
+from zsg_jax.runtime.files import need_json, read_json, write_bytes
+from zsg_jax.workdir.claims import (
+    CONFIG,
+    DATA,
+    EXPLAINED,
+    LEAKAGE,
+    arrangement_folder,
+    begun,
+)
+
+
+def build(workdir: Path, cells: Iterable[Cell], *, title: str, command: str) -> Path:
+    """Writes `workdir/report` from the records of finished studies.
+
+    Args:
+        workdir: of the comparison.
+        cells: what is compared, rows at random among them.
+        title, command: of the page, and what made it.
+
+    Returns:
+        The path of index.html, one file that needs no other but what it leads to.
+
+    Raises:
+        UserError: a run has not finished.
+    """
+    results = read(cells)
+    folder = workdir / "report"
+    write_bytes(folder / "results.csv", as_csv(numbers(results)))
+    drawn = [*(figures.gains(results, one) for one in results.measured), figures.costs(results)]
+    told = begun(workdir, command)
+    page = render(
+        "selection.html",
+        title=title,
+        command=told[0],
+        verdict=verdict(results),
+        sentences=by_measure(results),
+        results=table(results),
+        figures=[embedded(one, to_svg(one.figure)) for one in drawn if one is not None],
+        leakage=_leakage(results),
+        explained=_explained(workdir, results),
+        facts=_facts(workdir, results) | told[1],
+    )
+    index = folder / "index.html"
+    write_bytes(index, page)
+    return index
+
+
+def table(results: Results) -> Table:
+    """A line for every budget and way, below each value its difference to random."""
+    rows = []
+    for budget in results.budgets:
+        for way in results.ways:
+            shown = [_shown(one, way, budget) for one in results.measured]
+            rule = way.rpartition(": ")[2]
+            row = [f"{budget:,}", *shown, str(len(results.seeds)), *_cost(results, way)]
+            rows.append(Row(way, row, None, plain_name(rule)))
+    labels = [METRICS[one.name].label for one in results.measured]
+    columns = ["Rows", *(label[0].upper() + label[1:] for label in labels)]
+    return Table("Space and rule", [*columns, "Seeds", "Seconds", "MB"], rows)
+
+
+def _shown(measured: Measured, way: str, budget: int) -> Shown:
+    values = measured.values[way][budget].mean(axis=1)
+    digits = METRICS[measured.name].digits
+    spread = f" ± {values.std(ddof=1):.{digits}f}" if len(values) > 1 else ""
+    told = f"{values.mean():.{digits}f}{spread}"
+    if way == RANDOM:
+        return Shown(told)
+    one = measured.differences[way][budget]
+    interval = f"{one.mean:+.{digits}f} ({one.low:+.{digits}f} to {one.high:+.{digits}f})"
+    return Shown(told, below=f"{interval}, p {one.p_holm:.3f}")
+
+
+def _cost(results: Results, way: str) -> list[str]:
+    cost = results.cost(way)
+    return [NONE, NONE] if cost is None else [f"{cost.seconds:,.1f}", f"{cost.bytes / 1e6:,.1f}"]
+
+
+def numbers(results: Results) -> Table:
+    """The same as plain numbers, a line for every measure too."""
+    rows = []
+    for measured in results.measured:
+        for budget in results.budgets:
+            for way in results.ways:
+                space, _, rule = way.rpartition(": ")
+                values = measured.values[way][budget].mean(axis=1)
+                spread = values.std(ddof=1) if len(values) > 1 else None
+                one = measured.differences.get(way, {}).get(budget)
+                compared = one and [one.mean, one.low, one.high, one.p, one.p_holm, one.detectable]
+                cost = results.cost(way)
+                cells = [values.mean(), spread, *(compared or [None] * 6)]
+                cells += [len(values), *(cost or (None, None))]
+                rows.append(Row(measured.name, [space, rule, str(budget), *map(_plain, cells)]))
+    columns = ["space", "rule", "budget", "mean", "std", "difference", "low", "high", "p"]
+    return Table("measure", [*columns, "p_holm", "detectable", "seeds", "seconds", "bytes"], rows)
+
+
+def _plain(value: float | None) -> str:
+    return "" if value is None else f"{value:.8g}" if isinstance(value, float) else str(value)
+
+
+def _leakage(results: Results) -> Mapping[str, str]:
+    """Space → what of the test rows was found among the training rows by it."""
+    found = {}
+    for cell in results.cells:
+        told = read_json(cell.folder / LEAKAGE, ("sentence",))
+        if told is not None:
+            found.setdefault(cell.space or "hashing", f"{told['sentence']}.")
+    return found
+
+
+def _explained(workdir: Path, results: Results) -> Mapping[str, str]:
+    """What is shown → the page of its arrangement, from the report's folder."""
+    seed, found = results.seeds[0], {}
+    for cell in sorted(results.cells, key=lambda cell: cell.budget):
+        page = arrangement_folder(cell.folder, cell.names[seed]) / EXPLAINED
+        if page.exists():
+            path = quote(page.relative_to(workdir).as_posix())
+            found[f"{cell.way}, {cell.budget:,} rows"] = f"../{path}"
+    return found
+
+
+def _facts(workdir: Path, results: Results) -> dict[str, str]:
+    config = need_json(workdir / CONFIG)
+    data = need_json(results.cells[0].folder / DATA, ("aimed_rows", "scored_rows"))
+    runs = len(results.cells) * len(results.seeds)
+    shuffled = "by chance" if config["grid.shuffle"] else "as the rule gives it"
+    return {
+        "Training data": f"{config['data.train']}: {data['train_rows']:,} rows of "
+        f"{data['train_tasks']:,} tasks",
+        "Targets": f"{config['data.test']}: {data['aimed_rows']:,} rows to aim at, "
+        f"{data['scored_rows']:,} others of {len(set(data['test_id_tasks'])):,} tasks to score",
+        "Order of the selected rows": shuffled,
+        "Instances a step": str(config["training.batch_size"]),
+        "Learning rate": f"{config['training.learning_rate']:g}",
+        "Runs": f"{runs}; {results.seconds:,.0f} seconds in training steps",
+        **{key: results.facts[key] for key in ("Model", "Devices") if key in results.facts},
+    }

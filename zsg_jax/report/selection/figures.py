@@ -1,0 +1,89 @@
+"""The figures of a comparison of selections: what each way gains over rows at random, and costs."""
+
+from matplotlib import rc_context
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.layout_engine import ConstrainedLayoutEngine
+
+from zsg_jax.report.differences import told_apart
+from zsg_jax.report.drawing import STYLE, WIDTH, Captioned, Look, looks, shorten
+from zsg_jax.report.metrics import METRICS
+from zsg_jax.report.selection.results import Measured, Results
+from zsg_jax.statistics.paired import Difference
+
+
+def _figure(height: float, columns: int) -> tuple[Figure, list[Axes]]:
+    figure = Figure(figsize=(WIDTH, height), layout=ConstrainedLayoutEngine(h_pad=0.06, w_pad=0.06))
+    return figure, list(figure.subplots(1, columns, squeeze=False, sharey=True).ravel())
+
+
+def _interval(ax: Axes, one: Difference, y: float, look: Look) -> None:
+    """A difference with its interval, filled where it is told apart."""
+    ax.plot([one.low, one.high], [y, y], color=look.color, lw=1.6)
+    face = look.color if told_apart(one) else "white"
+    ax.plot([one.mean], [y], "o", ms=6, color=look.color, mfc=face, mew=1.4)
+
+
+@rc_context(STYLE)
+def gains(results: Results, measured: Measured) -> Captioned:
+    """The difference of every way to rows at random, a panel for each budget."""
+    metric, ways = METRICS[measured.name], list(measured.differences)
+    style = looks(ways)
+    figure, axes = _figure(0.9 + 0.3 * len(ways), len(results.budgets))
+    for ax, budget in zip(axes, results.budgets, strict=True):
+        for y, way in enumerate(ways):
+            _interval(ax, measured.differences[way][budget], y, style[way])
+        ax.axvline(0, color="#777777", lw=1, ls=(0, (4, 3)), zorder=0.5)
+        ax.set_title(f"{budget:,} rows", fontsize=8.5)
+        ax.set_xlabel(f"{metric.label} less random's", fontsize=8.5)
+        ax.tick_params(labelsize=8)
+    axes[0].set_yticks(range(len(ways)), [shorten(way, 44) for way in ways], fontsize=8)
+    axes[0].invert_yaxis()
+    better = "left" if metric.best is min else "right"
+    return Captioned(
+        figure,
+        f"{metric.title}: each way against rows at random",
+        f"{metric.meaning} Of the targets that steered nothing, at the last step, less that of as "
+        f"many rows at random: to the {better} is better. Lines: 95\N{NO-BREAK SPACE}% intervals "
+        "over draws of seeds and targets. Filled: told apart from random, p\N{NO-BREAK SPACE}"
+        "≤\N{NO-BREAK SPACE}0.05 by Holm's rule for all that are drawn.",
+        f"For each space and rule the difference in {metric.label} to random, with its interval.",
+    )
+
+
+@rc_context(STYLE)
+def costs(results: Results) -> Captioned | None:
+    """The gain of every way beside what its space took; None for fewer than two spaces."""
+    if len(results.costs) < 2:
+        return None
+    measured = results.measured[0]
+    metric, spaces = METRICS[measured.name], list(results.costs)
+    style = looks(spaces)
+    figure, (ax,) = _figure(3.0, 1)
+    for way, one in measured.pooled.items():
+        cost = results.cost(way)
+        if cost is None:
+            continue
+        space, _, rule = way.rpartition(": ")
+        look = style[space]
+        face = look.color if told_apart(one) else "white"
+        ax.plot([cost.seconds], [one.mean], "o", ms=6, color=look.color, mfc=face, mew=1.4)
+        ax.annotate(
+            f" {shorten(rule)}", (cost.seconds, one.mean), fontsize=7.5, va="center", xytext=(5, 0),
+            textcoords="offset points",
+        )  # fmt: skip
+    for space, look in style.items():
+        ax.plot([], [], "o", color=look.color, label=shorten(space, 44))
+    ax.set_xscale("log")
+    ax.margins(x=0.3)
+    ax.axhline(0, color="#777777", lw=1, ls=(0, (4, 3)), zorder=0.5)
+    ax.set_xlabel("seconds to embed the pool and the targets")
+    ax.set_ylabel(f"{metric.label} less random's")
+    ax.legend(fontsize=8)
+    return Captioned(
+        figure,
+        "Gain and cost",
+        f"What a space took against the difference in {metric.label} to rows at random, mean over "
+        "budgets. Filled: told apart from random. Below the dashed line is better.",
+        "Points by seconds and gain, a colour for each space, each named by its rule.",
+    )

@@ -1,0 +1,209 @@
+"""What the cells of a comparison of selections came to, and how far from rows at random.
+
+A cell is a space, a rule and a budget. Values are those of the targets that steered nothing, at the
+last step, by seed.
+"""
+
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from zsg_jax.arrangement.embedded import COST
+from zsg_jax.report.build import read_runs
+from zsg_jax.report.curves import number
+from zsg_jax.report.differences import MIN_TASKS
+from zsg_jax.report.examples import losses, scores
+from zsg_jax.report.metrics import METRICS
+from zsg_jax.report.summary import Runs, records_by_step
+from zsg_jax.runtime.files import need_json, read_json
+from zsg_jax.statistics.paired import Difference, paired_differences
+from zsg_jax.workdir.claims import DATA
+
+RANDOM = "random"
+
+
+class Cell(NamedTuple):
+    """A way to select, at one budget.
+
+    Attributes:
+        space: what rows are compared by; "" of a rule that compares none.
+        rule: which rows; `RANDOM` for rows at random.
+        budget: training rows.
+        folder: the workdir of the study that it is a part of.
+        names: seed → arrangement.
+    """
+
+    space: str
+    rule: str
+    budget: int
+    folder: Path
+    names: Mapping[int, str]
+
+    @property
+    def way(self) -> str:
+        """Space and rule."""
+        return f"{self.space}: {self.rule}" if self.space else self.rule
+
+
+class Cost(NamedTuple):
+    """What a space took, over all budgets: seconds of embedding, and bytes of its embeddings."""
+
+    seconds: float
+    bytes: int
+
+
+class Measured(NamedTuple):
+    """A measure of all cells.
+
+    Attributes:
+        name: of `METRICS`.
+        values: way → budget → (K, N), by seed and scored target, of the same for all.
+        differences: way → budget → that from rows at random, p corrected for all of them; without
+            that of random itself.
+        pooled: way → the same of the mean over budgets.
+        tasks: of the N targets, where they are drawn by task; None: one by one.
+    """
+
+    name: str
+    values: Mapping[str, Mapping[int, np.ndarray]]
+    differences: Mapping[str, Mapping[int, Difference]]
+    pooled: Mapping[str, Difference]
+    tasks: Sequence[str] | None
+
+
+class Results(NamedTuple):
+    """A finished comparison.
+
+    Attributes:
+        cells: of the page, random first.
+        seeds: of every cell.
+        measured: what was measured in all of them, the loss first.
+        costs: space → what it took.
+        facts: label → text: what the model was and where it ran.
+        seconds: in training steps, of all runs.
+    """
+
+    cells: Sequence[Cell]
+    seeds: Sequence[int]
+    measured: Sequence[Measured]
+    costs: Mapping[str, Cost]
+    facts: Mapping[str, str]
+    seconds: float
+
+    @property
+    def ways(self) -> list[str]:
+        """Random, and then the others."""
+        return list(dict.fromkeys(cell.way for cell in self.cells))
+
+    @property
+    def budgets(self) -> list[int]:
+        """Ascending."""
+        return sorted({cell.budget for cell in self.cells})
+
+    def cost(self, way: str) -> Cost | None:
+        """What the space of a way took; None for one that has none."""
+        return self.costs.get(next(cell.space for cell in self.cells if cell.way == way))
+
+
+def read(cells: Iterable[Cell]) -> Results:
+    """Reads the records of all cells.
+
+    Raises:
+        UserError: a run has not finished, or its records are not those it finished with.
+    """
+    cells = sorted(cells, key=lambda cell: cell.rule != RANDOM)
+    found: dict[str, dict[str, dict[int, Any]]] = {}  # measure → way → budget → (K, N)
+    facts: dict[str, str] = {}
+    tasks: dict[str, list[str] | None] = {}
+    seconds = 0.0
+    for budget in sorted({cell.budget for cell in cells}):
+        runs: dict[str, dict[int, Any]] = {}
+        scored: dict[str, dict[int, Any]] = {}
+        for cell in cells:
+            if cell.budget == budget:
+                one = read_runs(cell.folder, [(name, seed) for seed, name in cell.names.items()])
+                facts |= one.facts
+                runs[cell.way] = {seed: one.records[n][seed] for seed, n in cell.names.items()}
+                scored[cell.way] = {seed: one.scored[n][seed] for seed, n in cell.names.items()}
+        told = need_json(cells[0].folder / DATA, ("test_id_tasks",))["test_id_tasks"]
+        for name, (values, of) in _last(runs, scored, told).items():
+            tasks[name] = of
+            for way, array in values.items():
+                found.setdefault(name, {}).setdefault(way, {})[budget] = array
+        seconds += sum(
+            one.get("seconds", 0.0)
+            for by_seed in runs.values()
+            for r in by_seed.values()
+            for one in r
+        )
+    measured = [_compared(name, by_way, tasks[name]) for name, by_way in found.items()]
+    return Results(cells, list(cells[0].names), measured, _costs(cells), facts, seconds)
+
+
+def _last(
+    runs: Runs, scored: Runs, tasks: Sequence[str]
+) -> dict[str, tuple[dict[str, np.ndarray], list[str] | None]]:
+    """Measure → way → (K, N) values at the last step, if all cells have them; and the N tasks."""
+    tests = [records_by_step(one, "test") for by_seed in runs.values() for one in by_seed.values()]
+    last = max(tests[0])
+    found = {}
+    for name in METRICS:
+        if all(number(one[last].get(name)) == one[last].get(name) for one in tests):
+            loss = name == "loss"
+            each = losses(runs, tasks, [last]) if loss else scores(scored, name, [last])
+            values, of = each.at(last)
+            if values:
+                found[name] = values, of
+    return found
+
+
+def _compared(
+    name: str, values: Mapping[str, Mapping[int, np.ndarray]], tasks: Sequence[str] | None
+) -> Measured:
+    clusters = tasks if len(set(tasks or ())) >= MIN_TASKS else None
+    each = {(way, b): one for way, by_budget in values.items() for b, one in by_budget.items()}
+    others = [key for key in each if key[0] != RANDOM]
+    told = against(
+        {_key(*key): one for key, one in each.items()},
+        [(_key(*key), _key(RANDOM, key[1])) for key in others],
+        clusters,
+    )
+    differences: dict[str, dict[int, Difference]] = {}
+    for (way, budget), one in zip(others, told, strict=True):
+        differences.setdefault(way, {})[budget] = one
+    pooled = against(over_budgets(values), [(way, RANDOM) for way in differences], clusters)
+    by_way = dict(zip(differences, pooled, strict=True))
+    return Measured(name, values, differences, by_way, clusters)
+
+
+def against(
+    values: Mapping[str, np.ndarray],
+    pairs: Sequence[tuple[str, str]],
+    clusters: Sequence[str] | None,
+) -> list[Difference]:
+    """The differences of these pairs; none where there are none to compare."""
+    return paired_differences(values, pairs=pairs, clusters=clusters) if pairs else []
+
+
+def over_budgets(values: Mapping[str, Mapping[int, np.ndarray]]) -> dict[str, np.ndarray]:
+    """Way → (K, N), each target's mean over budgets."""
+    return {way: np.mean(list(by_budget.values()), axis=0) for way, by_budget in values.items()}
+
+
+def _key(way: str, budget: int) -> str:
+    return f"{budget} {way}"
+
+
+def _costs(cells: Iterable[Cell]) -> dict[str, Cost]:
+    """Embeddings that a second budget took from the cache of the first cost their reading."""
+    folders = {(cell.space, cell.folder): None for cell in cells if cell.space}
+    costs: dict[str, Cost] = {}
+    for space, folder in folders:
+        told = read_json(folder / "embeddings" / COST, ("seconds", "bytes"))
+        if told is not None:
+            before = costs.get(space, Cost(0.0, 0))
+            size = max(before.bytes, told["bytes"])
+            costs[space] = Cost(before.seconds + told["seconds"], size)
+    return costs

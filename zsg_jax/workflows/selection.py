@@ -266,14 +266,19 @@ def _begin(config: ConfigDict, workdir: Path, parts: Sequence[Selections], comma
     known = read_json(start / claims.CONFIG)
     plain = study_config(config, largest, known)
     plain.similarity.cache = _cache(config, workdir)
-    with study.completed(plain, start, command, study.Part([])):
+    # It takes no steps.
+    plain.arrangement.budget = plain.training.steps = None
+
+    def check_rows(rows: int) -> None:
+        check(
+            largest.budget <= rows,
+            f"{setting('grid.budgets')}: {largest.budget:,} rows cannot be selected of {rows:,}; "
+            "give less",
+        )
+
+    with study.completed(plain, start, command, study.Part([], check_rows=check_rows)):
         data = need_json(start / claims.DATA, ("train_rows", "train_dropped"))
-    rows = data["train_rows"] - len(data["train_dropped"])
-    check(
-        largest.budget <= rows,
-        f"{setting('grid.budgets')}: {largest.budget:,} rows cannot be selected of {rows:,}; give "
-        "less",
-    )
+    check_rows(data["train_rows"] - len(data["train_dropped"]))
     return start
 
 

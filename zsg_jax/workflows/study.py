@@ -1,7 +1,7 @@
 """Runs a study's stages in order, going on where it was stopped."""
 
 import time
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from functools import partial
 from pathlib import Path
@@ -82,12 +82,14 @@ class Part(NamedTuple):
         start: the workdir whose pretrained weights the runs begin with; None: its own.
         encoder: what similarity.encoder stands for; "": that itself.
         explained: the arrangements of which a page is made; None: all.
+        check_rows: refuses too few training rows, before anything is computed of them.
     """
 
     runs: Sequence[tuple[str, int]]
     start: Path | None = None
     encoder: str = ""
     explained: Collection[str] | None = None
+    check_rows: Callable[[int], object] = lambda rows: None
 
     @property
     def methods(self) -> list[str]:
@@ -202,6 +204,7 @@ def _train(
         f"model.lora.rank={config.model.lora.rank} adapts weights, but model.init_from gives none",
     )
     trainer = make_trainer(config, reading.tokenizer, mesh, origin)
+    part.check_rows(len(pool.usable))
     check_steps(config, len(pool.usable))
     make.check_scores(config.arrangement.methods, pool.train.select(pool.usable))
     evaluators = make_evaluators(config, pool.measured_on, reading, trainer, origin)

@@ -24,6 +24,8 @@ from zsg_jax.workdir.claims import (
     begun,
 )
 
+_COMPARED = ("mean", "low", "high", "p", "p_holm", "detectable")  # of a `Difference`
+
 
 def build(workdir: Path, cells: Iterable[Cell], *, title: str, command: str) -> Path:
     """Writes `workdir/report` from the records of finished studies.
@@ -68,8 +70,12 @@ def table(results: Results) -> Table:
         for way in results.ways:
             shown = [_shown(one, way, budget) for one in results.measured]
             rule = way.rpartition(": ")[2]
-            row = [f"{budget:,}", *shown, str(len(results.seeds)), *_cost(results, way)]
-            rows.append(Row(way, row, None, plain_name(rule)))
+            row = Row(
+                way,
+                [f"{budget:,}", *shown, str(len(results.seeds)), *_cost(results, way)],
+                plain=plain_name(rule),
+            )
+            rows.append(row)
     labels = [METRICS[one.name].label for one in results.measured]
     columns = ["Rows", *(label[0].upper() + label[1:] for label in labels)]
     return Table("Space and rule", [*columns, "Seeds", "Seconds", "MB"], rows)
@@ -102,13 +108,15 @@ def numbers(results: Results) -> Table:
                 values = measured.values[way][budget].mean(axis=1)
                 spread = values.std(ddof=1) if len(values) > 1 else None
                 one = measured.differences.get(way, {}).get(budget)
-                compared = one and [one.mean, one.low, one.high, one.p, one.p_holm, one.detectable]
                 cost = results.cost(way)
-                cells = [values.mean(), spread, *(compared or [None] * 6)]
-                cells += [len(values), *(cost or (None, None))]
+                cells = [
+                    *(values.mean(), spread),
+                    *(getattr(one, field, None) for field in _COMPARED),
+                    *(len(values), *(cost or (None, None))),
+                ]
                 rows.append(Row(measured.name, [space, rule, str(budget), *map(_plain, cells)]))
-    columns = ["space", "rule", "budget", "mean", "std", "difference", "low", "high", "p"]
-    return Table("measure", [*columns, "p_holm", "detectable", "seeds", "seconds", "bytes"], rows)
+    columns = ["space", "rule", "budget", "mean", "std", "difference", *_COMPARED[1:]]
+    return Table("measure", [*columns, "seeds", "seconds", "bytes"], rows)
 
 
 def _plain(value: float | None) -> str:
@@ -117,7 +125,7 @@ def _plain(value: float | None) -> str:
 
 def _leakage(results: Results) -> Mapping[str, str]:
     """Space → what of the test rows was found among the training rows by it."""
-    found = {}
+    found: dict[str, str] = {}
     for cell in results.cells:
         told = read_json(cell.folder / LEAKAGE, ("sentence",))
         if told is not None:
@@ -127,7 +135,7 @@ def _leakage(results: Results) -> Mapping[str, str]:
 
 def _explained(workdir: Path, results: Results) -> Mapping[str, str]:
     """What is shown → the page of its arrangement, from the report's folder."""
-    seed, found = results.seeds[0], {}
+    seed, found = results.seeds[0], dict[str, str]()
     for cell in sorted(results.cells, key=lambda cell: cell.budget):
         page = arrangement_folder(cell.folder, cell.names[seed]) / EXPLAINED
         if page.exists():

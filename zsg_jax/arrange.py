@@ -44,9 +44,10 @@ def _parser() -> command_line.Parser:
     )
     add("--seed", "for methods that shuffle, and for --report-split", type=int, metavar="K")
     text = (
-        "hashing; the folder of a sentence encoder, on disk or as hub:OWNER/NAME[@REVISION]; or "
+        "hashing; the folder of a sentence encoder, on disk or as hub:OWNER/NAME[@REVISION]; "
         "the hidden states of a decoder, states:FOLDER or states:RUN[@STEP][,layer=N]"
-        "[,pooling=weighted|mean|last][,tokens=all|answers][,KEY=VALUE]"
+        "[,pooling=weighted|mean|last][,tokens=all|answers][,KEY=VALUE]; or the gradients of its "
+        "loss, gradients:RUN[@STEP,…] or gradients:FOLDER[,dimension=D][,seed=K][,KEY=VALUE]"
     )
     add("--encoder", text, metavar="NAME")
     text = "what of a row is embedded: both, prompt, answer, or a Jinja file that gets messages"

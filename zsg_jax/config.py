@@ -123,8 +123,9 @@ def default_config() -> ConfigDict:
 
     config.similarity = similarity = ConfigDict()
     # "hashing" (hashed n-grams, nothing to download); the folder of a sentence encoder, on disk or
-    # as hub:OWNER/NAME[@REVISION]; or the hidden states of a decoder, as states:FOLDER,
-    # states:RUN[@STEP] or states:hub:OWNER/NAME, and behind it ,layer=3,pooling=mean and the like
+    # as hub:OWNER/NAME[@REVISION]; the hidden states of a decoder, as states:FOLDER,
+    # states:RUN[@STEP] or states:hub:OWNER/NAME, and behind it ,layer=3,pooling=mean and the like;
+    # or the gradients of its loss, as gradients:RUN[@STEP,STEP] or gradients:FOLDER
     # (docs/encoders.md).
     similarity.encoder = "hashing"
     # What of an example is embedded: "both", its prompt, a space and its answer, as in the study;
@@ -195,7 +196,8 @@ def default_config() -> ConfigDict:
     training.clip_norm = 1.0
     # AdamW's.
     training.weight_decay = 0.0
-    # Steps from one checkpoint to the next.
+    # Steps from one checkpoint to the next. The newest two stay, of adapters four, for the encoder
+    # gradients:RUN.
     training.checkpoint_every = 100
     # The first and the last step of every run to trace into its profile/, for XProf and Perfetto,
     # as (10, 13); (): none.

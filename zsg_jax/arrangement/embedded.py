@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from zsg_jax.arrangement.spaces import fetched, open_encoder
+from zsg_jax.arrangement.spaces import fetched, of_targets, open_encoder
 from zsg_jax.data.dataset import Dataset, Texts
 from zsg_jax.data.views import BOTH, choose_view, conversations, view_facts
 from zsg_jax.runtime.errors import check
@@ -112,8 +112,10 @@ def embed_pair(
     what, home = embedded or Embedded(), home or folder
     hub.fetch(home, **fetched(encoder))
     chosen = open_encoder(encoder, home)
+    sides = chosen, of_targets(chosen)
     if cache:
-        chosen = CachedEncoder(chosen, cache)
+        kept = CachedEncoder(chosen, cache)
+        sides = kept, kept if sides[1] is chosen else CachedEncoder(sides[1], cache)
     prompts = (
         prompt_text(chosen, what.train_prompt, setting("similarity.train_prompt")),
         prompt_text(chosen, what.test_prompt, setting("similarity.test_prompt")),
@@ -121,13 +123,15 @@ def embed_pair(
     started = time.perf_counter()
     train_embeddings, test_embeddings = (
         embed(
-            _texts(dataset, what.text, prompt, chosen),
-            chosen,
+            _texts(dataset, what.text, prompt, own),
+            own,
             folder / side,
             dtype=dtype,
             description=f"embedding {side}",
         )
-        for side, dataset, prompt in zip(("train", "test"), (train, test), prompts, strict=True)
+        for side, dataset, prompt, own in zip(
+            ("train", "test"), (train, test), prompts, sides, strict=True
+        )
     )
     seconds = time.perf_counter() - started
     once("cost of embeddings", lambda: _note_cost(folder, seconds))

@@ -2,30 +2,44 @@
 
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import jax
 import numpy as np
 from jax.sharding import Mesh
 
+from zsg_jax.runtime.errors import check
 from zsg_jax.runtime.settings import setting
-from zsg_jax.similarity.encoders.address import STATES, is_states, read_states
+from zsg_jax.similarity.encoders.address import (
+    ADAM,
+    GRADIENTS,
+    PLAIN,
+    STATES,
+    Gradients,
+    States,
+    is_gradients,
+    is_states,
+    read_gradients,
+    read_states,
+)
 from zsg_jax.similarity.encoders.registry import Encoder, choose_encoder
 from zsg_jax.workdir import hub
 
 
 def fetched(name: str) -> Mapping[str, tuple[str, ...]]:
     """What `hub.fetch` is to look for, as its arguments."""
-    if is_states(name):
-        model = (read_states(name).model,)
-        return {"models": model, "tokenizers": model}
+    if is_states(name) or is_gradients(name):
+        read = read_states(name) if is_states(name) else read_gradients(name)
+        return {"models": (read.model,), "tokenizers": (read.model,)}
     return {"encoders": (name,)}
 
 
 def open_encoder(name: str, home: Path) -> Encoder:
-    """The encoder that is called `name`.
+    """The encoder that is called `name`, of training examples where it tells them from others.
 
     Args:
-        name: as `choose_encoder` takes it, a name of the hub, or "states:…", as `read_states` does.
+        name: as `choose_encoder` takes it, a name of the hub, "states:…", as `read_states` does,
+            or "gradients:…", as `read_gradients` does.
         home: keeps the commits that names of the hub stand for; `fetched` was looked for there.
 
     Raises:
@@ -33,8 +47,34 @@ def open_encoder(name: str, home: Path) -> Encoder:
     """
     if is_states(name):
         return _states(name, home)
+    if is_gradients(name):
+        return _gradients(name, home)
     called = name.removeprefix(hub.HUB) if hub.is_name(name) else ""
     return choose_encoder(hub.folder(name, home), called)
+
+
+def of_targets(encoder: Encoder) -> Encoder:
+    """The encoder of test examples that goes with one of training examples."""
+    own = getattr(encoder, "targets", None)
+    return own() if own else encoder
+
+
+def _opening(prefix: str, settings: States | Gradients, home: Path) -> tuple[Any, ...]:
+    """What opens a model: its name, its local folder, what messages call it, and its form."""
+    changes = {
+        key: value for key in ("template", "truncation") if (value := getattr(settings, key))
+    }
+    told = setting("similarity.encoder", f"{prefix}{settings.model}")
+    return settings.model, hub.folder(settings.model, home), told, changes
+
+
+def _local() -> Mesh:
+    # Each process embeds a share of its own, so the devices of others would wait for ever.
+    return Mesh(np.asarray(jax.local_devices()), ("rows",))
+
+
+def _called(given: str, name: str) -> str:
+    return given.removeprefix(hub.HUB) if hub.is_name(given) else name
 
 
 def _states(name: str, home: Path) -> Encoder:
@@ -43,21 +83,39 @@ def _states(name: str, home: Path) -> Encoder:
     from zsg_jax.workdir.decoders import open_decoder
 
     settings = read_states(name)
-    changes = {
-        key: value for key in ("template", "truncation") if (value := getattr(settings, key))
-    }
-    told = setting("similarity.encoder", f"{STATES}{settings.model}")
-    given = settings.model
-    opened = open_decoder(given, hub.folder(given, home), told, **changes)
-    # Each process embeds a share of its own, so the devices of others would wait for ever.
-    mesh = Mesh(np.asarray(jax.local_devices()), ("rows",))
-    called = given.removeprefix(hub.HUB) if hub.is_name(given) else opened.name
+    given, folder, told, changes = _opening(STATES, settings, home)
+    opened = open_decoder(given, folder, told, **changes)
     return StatesEncoder(
         opened.model,
         opened.params,
         opened.tokenizer,
         opened.form,
         settings,
-        mesh=mesh,
-        called=called,
+        mesh=_local(),
+        called=_called(given, opened.name),
+    )
+
+
+def _gradients(name: str, home: Path) -> Encoder:
+    from zsg_jax.similarity.encoders.gradients import GradientsEncoder, Stage
+    from zsg_jax.workdir.warmup import open_warmup
+
+    settings = read_gradients(name)
+    given, folder, told, changes = _opening(GRADIENTS, settings, home)
+    opened = open_warmup(given, folder, told, settings.steps, settings.weights, **changes)
+    check(
+        settings.train != ADAM or opened.direction is not None,
+        f"{name}: train={ADAM}, but a folder keeps no optimizer's state; give a run, or "
+        f"train={PLAIN}",
+    )
+    return GradientsEncoder(
+        opened.model,
+        [Stage(*one) for one in opened.passed],
+        opened.tokenizer,
+        opened.form,
+        settings,
+        lora=opened.adapters,
+        direction=None if settings.train == PLAIN else opened.direction,
+        mesh=_local(),
+        called=_called(given, opened.name),
     )

@@ -6,6 +6,7 @@ one whose files do not agree with it is damaged. Both are named and stepped over
 """
 
 import logging
+from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any
@@ -122,12 +123,19 @@ class Checkpoints:
             UserError: as `whole`.
         """
         folder = self.whole(step)
-        where = SingleDeviceSharding(jax.local_devices(backend="cpu")[0])
-        shapes = jax.tree.map(
-            lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=where),
-            parameter_shapes(folder),
-        )
-        return int(folder.name), load_parameters(folder, shapes)
+        return int(folder.name), load_parameters(folder, _here(parameter_shapes(folder)))
+
+    def optimized(self, step: int, init: Callable[[Any], Any]) -> tuple[Any, Any]:
+        """The parameters and the optimizer's state of one checkpoint, as `parameters`.
+
+        Args:
+            init: makes the optimizer's first state of parameters.
+        """
+        folder = self.whole(step)
+        params = _here(parameter_shapes(folder))
+        wanted = {"params": params, "opt_state": _here(jax.eval_shape(init, params))}
+        found = _load(files.within(folder, STATE), wanted)
+        return found["params"], found["opt_state"]
 
     def all_whole(self) -> list[int]:
         """The steps of the checkpoints that are whole, ascending; damaged ones are named."""
@@ -207,6 +215,14 @@ def parameter_shapes(folder: Folder) -> Any:
         f"{folder}: is damaged: it names no parameters; restore it, or give another checkpoint",
     )
     return found["params"]
+
+
+def _here(shapes: Any) -> Any:
+    """`shapes` of arrays in this process's memory."""
+    where = SingleDeviceSharding(jax.local_devices(backend="cpu")[0])
+    return jax.tree.map(
+        lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=where), shapes
+    )
 
 
 def _load(folder: Folder, abstract: Any) -> Any:

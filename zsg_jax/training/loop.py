@@ -88,6 +88,7 @@ class Recipe(NamedTuple):
         evaluators: (evaluator, every): each is due at step 0, every so many steps and at the last;
             records of examples go into the run's folder.
         checkpoint_every: steps from one checkpoint to the next.
+        checkpoints_kept: how many stay, the newest; 2 at least, of which one may be damaged.
         speed: (instances that a step consumed, its seconds) -> more fields of a training record.
         profile_steps: the first and the last step to trace, or nothing.
         workers: processes that lay the batches; if 0, a thread does.
@@ -99,6 +100,7 @@ class Recipe(NamedTuple):
     evaluators: Sequence[tuple[Evaluate, int]]
     checkpoint_every: int
     speed: Callable[[Sequence[int], float], dict[str, Any]]
+    checkpoints_kept: int = 2
     profile_steps: Sequence[int] = ()
     workers: int = 0
     logging: Logging = TENSORBOARD_ALONE
@@ -142,7 +144,7 @@ class _Loop:
         self._compiled = self._trainer.compiled_step(
             run.total, run.steps.length, run.steps.shapes(run.total)
         )
-        self._checkpoints = Checkpoints(run.checkpoints)
+        self._checkpoints = Checkpoints(run.checkpoints, keep=recipe.checkpoints_kept)
         self._digest = OrderDigest(recipe.ids)
         self._ballot = Ballot(self._trainer.mesh)
         # The step at work: its number, its metrics on the devices, the seconds its batch took.

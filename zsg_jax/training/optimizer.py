@@ -1,5 +1,8 @@
 """AdamW with a learning-rate schedule and clipping, as the arrangement study sets them."""
 
+from typing import Any
+
+import jax
 import optax
 
 from zsg_jax.runtime.errors import UserError
@@ -7,6 +10,8 @@ from zsg_jax.runtime.settings import setting
 
 SCHEDULES = ("cosine", "constant")
 FINAL_SHARE = 0.1
+# β₂ and ε are the arrangement study's.
+B1, B2, EPS = 0.9, 0.95, 1e-5
 
 
 def schedule(name: str, peak: float, steps: int, warmup_steps: int = 0) -> optax.Schedule:
@@ -41,13 +46,33 @@ def adamw(
     *,
     clip_norm: float,
     weight_decay: float = 0.0,
-    b2: float = 0.95,
-    eps: float = 1e-5,
+    b2: float = B2,
+    eps: float = EPS,
 ) -> optax.GradientTransformation:
-    """AdamW, β₁ 0.9, after clipping the gradients' global norm to `clip_norm`.
+    """AdamW, β₁ `B1`, after clipping the gradients' global norm to `clip_norm`.
 
-    `clip_norm` 0 leaves gradients as they are. β₂ and ε are the arrangement study's.
+    `clip_norm` 0 leaves gradients as they are.
     """
     clip = optax.clip_by_global_norm(clip_norm) if clip_norm else optax.identity()
-    update = optax.adamw(learning_rate, b1=0.9, b2=b2, eps=eps, weight_decay=weight_decay)
+    update = optax.adamw(learning_rate, b1=B1, b2=b2, eps=eps, weight_decay=weight_decay)
     return optax.chain(clip, update)
+
+
+def moments(opt_state: Any) -> optax.ScaleByAdamState:
+    """Adam's count and moments within the state of an `adamw`."""
+    every = jax.tree.leaves(opt_state, is_leaf=lambda x: isinstance(x, optax.ScaleByAdamState))
+    (found,) = [one for one in every if isinstance(one, optax.ScaleByAdamState)]
+    return found
+
+
+def adam_direction(gradients: Any, moments: optax.ScaleByAdamState) -> Any:
+    """What Adam's next step would go along, up to its learning rate, on these gradients alone.
+
+    Γ of LESS (arXiv 2402.04333, section 3.1), with the β₁, β₂ and ε of `adamw`; neither clipping
+    nor weight decay has a part in it.
+
+    Args:
+        gradients: nested dict of arrays.
+        moments: of the steps before, of the same shapes.
+    """
+    return optax.scale_by_adam(b1=B1, b2=B2, eps=EPS).update(gradients, moments)[0]

@@ -69,11 +69,11 @@ def open_decoder(given: str, folder: str, told: str, **changes: str) -> Decoder:
         UserError: there is none, or it or its tokenizer is damaged or not computed here.
     """
     refuse_address(folder, told)
-    run = _run_of(folder)
+    run = run_at(folder)
     if run is not None:
-        study = trained.read_study(run.workdir, f"{told}: lies in no workdir; {_WHERE}")
+        study = study_of(run, told)
         step, model, params = weights(study, run, f"{told}: run")
-        made = _form(told, study.config, study.tokenizer, study.tokenizer_name, changes)
+        made = form_of(told, study.config, study.tokenizer, study.tokenizer_name, changes)
         return Decoder(f"{run.name}@{step}", model, params, study.tokenizer, made)
     refuse_other_folders(told, given, Path(folder), _WHERE)
     check(
@@ -86,12 +86,12 @@ def open_decoder(given: str, folder: str, told: str, **changes: str) -> Decoder:
         f"{told}: has no {FILE}, which makes tokens of texts; put the model's own there",
     )
     tokenizer = from_folder(folder)
-    made = _form(told, _PLAIN, tokenizer, folder, changes)
+    made = form_of(told, _PLAIN, tokenizer, folder, changes)
     name = Path(folder).resolve().name
     return Decoder(name, model, huggingface.load(folder, model), tokenizer, made)
 
 
-def _run_of(path: str) -> trained.TrainedRun | None:
+def run_at(path: str) -> trained.TrainedRun | None:
     """As `trained.run_of`, of RUN@STEP too."""
     run, at, step = path.rpartition("@")
     if at and step.isascii() and step.isdigit() and not Path(path).exists():
@@ -100,13 +100,19 @@ def _run_of(path: str) -> trained.TrainedRun | None:
     return trained.run_of(path)
 
 
-def _form(
+def study_of(run: trained.TrainedRun, told: str) -> trained.TrainedStudy:
+    """The study of a run; refuses what lies in none."""
+    return trained.read_study(run.workdir, f"{told}: lies in no workdir; {_WHERE}")
+
+
+def form_of(
     told: str,
     config: Mapping[str, Any],
     tokenizer: Tokenizer,
     folder: str,
     changes: Mapping[str, str],
 ) -> encode.Form:
+    """As `form`; `told` is what messages call the decoder."""
     try:
         return form(config, tokenizer, folder, **changes)
     except UserError as error:
@@ -158,12 +164,12 @@ def weights(
     """
     step, params = trained.checkpoints(run, flag).parameters(run.step)
     if study.lora is not None:
-        params = _merged(study, study.lora, params)
+        params = lora.merge(lora.join(params, frozen(study, study.lora)), study.lora)
     return step, padded_as(study.model, params["embed"]["embedding"].shape[0]), params
 
 
-def _merged(study: trained.TrainedStudy, adapted: LoRA, adapters: Params) -> Params:
-    """The weights that the study began with, its adapters added."""
+def frozen(study: trained.TrainedStudy, adapted: LoRA) -> Params:
+    """The weights that a study of adapters began with, as it computes with them."""
     assert study.weights is not None
     here = SingleDeviceSharding(jax.local_devices(backend="cpu")[0])
     shapes = jax.tree.map(
@@ -175,7 +181,7 @@ def _merged(study: trained.TrainedStudy, adapted: LoRA, adapters: Params) -> Par
         # From the numbers that it was packed from.
         computed = jax.tree.map(lambda leaf: leaf.astype(study.config["model.dtype"]), base)
         base = lora.rounded(computed, adapted)
-    return lora.merge(lora.join(adapters, base), adapted)
+    return base
 
 
 def form(

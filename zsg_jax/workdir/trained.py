@@ -77,8 +77,8 @@ def run_of(path: str | Path) -> TrainedRun | None:
     return TrainedRun(folder.parent.parent, folder.name, step)
 
 
-def checkpoints(run: TrainedRun, flag: str) -> Checkpoints:
-    """The checkpoints of a run.
+def folder_of(run: TrainedRun, flag: str) -> Path:
+    """Where a run's records and checkpoints are.
 
     Args:
         flag: what the user gave the run by.
@@ -93,7 +93,12 @@ def checkpoints(run: TrainedRun, flag: str) -> Checkpoints:
         f"{flag} {run.name}: {run.workdir} has {', '.join(known) or 'no runs'}"
         f"{did_you_mean(run.name, known)}",
     )
-    return Checkpoints(known[run.name] / CHECKPOINTS)
+    return known[run.name]
+
+
+def checkpoints(run: TrainedRun, flag: str) -> Checkpoints:
+    """The checkpoints of a run; raises `UserError` as `folder_of`."""
+    return Checkpoints(folder_of(run, flag) / CHECKPOINTS)
 
 
 def read_study(workdir: Path, way_out: str) -> TrainedStudy:

@@ -175,8 +175,9 @@ def arrange_data(
         method: of docs/methods.md. This and what follows, but for `encoder`, are flags of the
             command, of the same names.
         encoder: "hashing", the folder of a sentence encoder, on disk or as "hub:OWNER/NAME",
-            "states:…" for the hidden states of a decoder, or any object whose
-            `encode(list of N texts)` gives an (N, D) array, as a SentenceTransformer.
+            "states:…" for the hidden states of a decoder, "gradients:…" for those of its loss, or
+            any object whose `encode(list of N texts)` gives an (N, D) array, as a
+            SentenceTransformer.
         budget: rows at most, or at least with turns; None: all.
         seed: of methods that shuffle.
         distance: "cosine" or "euclidean".

@@ -230,7 +230,7 @@ def _check_space(space: str, config: ConfigDict) -> None:
     check(
         known or Path(path).exists() or Path(space).exists(),
         f"{told}: there is no {path!r}; give {', '.join(ENCODERS)}, the folder of an encoder, "
-        "states:MODEL, or hub:OWNER/NAME",
+        "states:MODEL, gradients:RUN, or hub:OWNER/NAME",
     )
 
 

@@ -47,6 +47,9 @@ from zsg_jax.workflows.study_data import (
 from zsg_jax.workflows.study_model import find_origin, make_trainer, model_name
 from zsg_jax.workflows.validate import validate
 
+# As many as a warm-up of LESS has (arXiv 2402.04333, section 5.1); they are small.
+ADAPTERS_KEPT = 4
+
 
 def run(config: ConfigDict, workdir: Path | str, *, command: str) -> Path:
     """Runs or resumes the study `config` in `workdir`.
@@ -238,6 +241,7 @@ def _train(
         ids=pool.train.ids,
         evaluators=evaluators,
         checkpoint_every=training.checkpoint_every,
+        checkpoints_kept=ADAPTERS_KEPT if config.model.lora.rank else 2,
         speed=Speed(trainer.model, pool.train_examples.lengths, mesh, config.model.dtype),
         profile_steps=training.profile_steps,
         workers=config.data.workers,

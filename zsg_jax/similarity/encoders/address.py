@@ -1,18 +1,25 @@
 """What an encoder is named by, read before anything is computed."""
 
 from collections.abc import Mapping
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from zsg_jax.data.tokenize.truncation import TRUNCATIONS
 from zsg_jax.runtime.addresses import pairs
-from zsg_jax.runtime.errors import UserError, check, did_you_mean
+from zsg_jax.runtime.errors import check, did_you_mean
 
-STATES = "states:"
+STATES, GRADIENTS = "states:", "gradients:"
 # By their names among the poolings of sentence encoders (`folder.POOLINGS`).
 POOLINGS: Mapping[str, str] = {"weighted": "weightedmean", "mean": "mean", "last": "lasttoken"}
 ALL, ANSWERS = TOKENS = ("all", "answers")
-_CHOICES = {"pooling": tuple(POOLINGS), "tokens": TOKENS, "truncation": TRUNCATIONS}
-_USAGE = "write states:FOLDER, states:RUN[@STEP] or states:hub:OWNER/NAME, then ,KEY=VALUE"
+ADAM, PLAIN = DIRECTIONS = ("adam", "plain")
+_CHOICES = {
+    "pooling": tuple(POOLINGS),
+    "tokens": TOKENS,
+    "truncation": TRUNCATIONS,
+    "train": DIRECTIONS,
+}
+# The whole numbers, with the least that they may be.
+_NUMBERS = {"layer": 1, "length": 1, "dimension": 1, "seed": 0}
 
 
 class States(NamedTuple):
@@ -41,9 +48,41 @@ class States(NamedTuple):
     length: int = 2048
 
 
+class Gradients(NamedTuple):
+    """The gradients of a decoder's loss as an encoder, as "gradients:RUN@20,40,seed=1" says.
+
+    Attributes:
+        model: a Hugging Face folder, hub:OWNER/NAME[@REVISION], or a run as
+            WORKDIR/runs/NAME-seedK[@STEP].
+        steps: of more of the run's checkpoints; none, and no STEP: all that are kept.
+        dimension: D, that gradients are projected to; as LESS (arXiv 2402.04333) has it.
+        seed: of the signs that project them.
+        weights: which parameters they are taken by, a pattern of their names as in
+            "layers/*/q/lora_a"; "": all adapters, or where there are none, all layers' kernels.
+        train: what a training example's gradient becomes, of `DIRECTIONS`: the direction of Adam's
+            next step, or itself; "": the first where the optimizer's state is kept.
+        template, truncation, length: as `States` has them.
+    """
+
+    model: str
+    steps: tuple[int, ...] = ()
+    dimension: int = 8192
+    seed: int = 0
+    weights: str = ""
+    train: str = ""
+    template: str = ""
+    truncation: str = ""
+    length: int = 2048
+
+
 def is_states(name: str) -> bool:
     """Whether an encoder is the hidden states of a decoder."""
     return name.startswith(STATES)
+
+
+def is_gradients(name: str) -> bool:
+    """Whether an encoder is the gradients of a decoder's loss."""
+    return name.startswith(GRADIENTS)
 
 
 def read_states(name: str) -> States:
@@ -53,29 +92,55 @@ def read_states(name: str) -> States:
         UserError: a key that there is not or that comes twice, a wrong value, or no model.
     """
     model, *parts = name.removeprefix(STATES).split(",")
-    check(bool(model), f"{name}: names no model; {_USAGE}")
-    known = States._fields[1:]
-    given = dict(pairs(name, parts, known))
-    for key, choices in _CHOICES.items():
-        value = given.get(key, choices[0])
-        check(
-            value in choices,
-            f"{name}: {key}={value} is unknown; choose one of {', '.join(choices)}"
-            f"{did_you_mean(value, choices)}",
-        )
-    numbers = {
-        key: _whole(name, key, given.pop(key)) for key in ("layer", "length") if key in given
-    }
-    return States(model, **numbers, **given)  # type: ignore[arg-type]
+    usage = "write states:FOLDER, states:RUN[@STEP] or states:hub:OWNER/NAME, then ,KEY=VALUE"
+    check(bool(model), f"{name}: names no model; {usage}")
+    return States(model, **_settings(name, parts, States._fields[1:]))
+
+
+def read_gradients(name: str) -> Gradients:
+    """What "gradients:…" says.
+
+    Raises:
+        UserError: as `read_states`; or a step that comes twice.
+    """
+    model, *parts = name.removeprefix(GRADIENTS).split(",")
+    usage = "write gradients:RUN[@STEP,STEP,…] or gradients:FOLDER, then ,KEY=VALUE"
+    check(bool(model), f"{name}: names no model; {usage}")
+    count = next((i for i, part in enumerate(parts) if not _is_whole(part)), len(parts))
+    steps = tuple(map(int, parts[:count]))
+    first = model.rpartition("@")[2] if "@" in model else ""
+    if steps:
+        check(_is_whole(first), f"{name}: {steps[0]} stands behind no RUN@STEP; {usage}")
+        check(len({int(first), *steps}) == 1 + len(steps), f"{name}: names a step twice")
+    return Gradients(model, steps, **_settings(name, parts[count:], Gradients._fields[2:]))
 
 
 def check_encoder(name: str) -> None:
     """Refuses what no encoder could be called."""
     if is_states(name):
         read_states(name)
+    if is_gradients(name):
+        read_gradients(name)
 
 
-def _whole(name: str, key: str, value: str) -> int:
-    if not value.isascii() or not value.isdigit() or int(value) < 1:
-        raise UserError(f"{name}: {key}={value} must be a whole number from 1")
-    return int(value)
+def _settings(name: str, parts: list[str], known: tuple[str, ...]) -> dict[str, Any]:
+    given: dict[str, Any] = dict(pairs(name, parts, known))
+    for key, value in given.items():
+        if key in _CHOICES:
+            check(
+                value in _CHOICES[key],
+                f"{name}: {key}={value} is unknown; choose one of {', '.join(_CHOICES[key])}"
+                f"{did_you_mean(value, _CHOICES[key])}",
+            )
+        if key in _NUMBERS:
+            check(
+                _is_whole(value) and int(value) >= _NUMBERS[key],
+                f"{name}: {key}={value} must be a whole number from {_NUMBERS[key]}",
+            )
+            given[key] = int(value)
+    check(given.get("seed", 0) < 2**32, f"{name}: seed={given.get('seed')} must be below 2³²")
+    return given
+
+
+def _is_whole(value: str) -> bool:
+    return value.isascii() and value.isdigit()

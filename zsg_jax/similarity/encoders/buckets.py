@@ -52,6 +52,7 @@ class Buckets:
 
     Attributes:
         widths: of the buckets, ascending.
+        params: the parameters where they lie; may be set to others of the same shapes, `placed`.
         compiled: the function of a batch, for each width once.
     """
 
@@ -63,6 +64,8 @@ class Buckets:
         dimension: int,
         max_tokens: int,
         mesh: Mesh | None = None,
+        most_rows: int | None = None,
+        gathered: bool = True,
     ) -> None:
         """Places the parameters, all of them on every device.
 
@@ -74,15 +77,17 @@ class Buckets:
             max_tokens: of a sequence.
             mesh: its devices share every batch; without one, the first device does it all. An
                 embedding is the same bit for bit on either if the devices are of one kind.
+            most_rows: sequences at most in one batch of one device.
+            gathered: whether every device gets the embeddings of all, or keeps its own alone.
         """
-        self._dimension = dimension
-        self._mesh = mesh or Mesh(np.array(jax.local_devices()[:1]), ("data",))
+        self._dimension, self._most_rows = dimension, most_rows
+        self._mesh = mesh or first_device()
         self._platform = self._mesh.devices.flat[0].platform
         widths = _SHORT + _LONG if self._platform == "cpu" else _FEW
         self.widths = [w for w in widths if w < max_tokens] + [max_tokens]
         everywhere, rows = NamedSharding(self._mesh, P()), P(self._mesh.axis_names)
-        self._rows = NamedSharding(self._mesh, rows)
-        self._params = jax.tree.map(lambda x: _place(np.asarray(x), everywhere), params)
+        self._everywhere, self._rows = everywhere, NamedSharding(self._mesh, rows)
+        self.params = self.placed(params)
         # shard_map and not a sharded jit: each device then runs the program of one device alone.
         mapped = jax.shard_map(
             embed,
@@ -91,7 +96,11 @@ class Buckets:
             out_specs=rows,
             check_vma=False,
         )
-        self.compiled = jax.jit(mapped, out_shardings=everywhere)
+        self.compiled = jax.jit(mapped, out_shardings=everywhere if gathered else self._rows)
+
+    def placed(self, params: Params) -> Params:
+        """`params`, which every process holds alike, on every device."""
+        return jax.tree.map(lambda x: _place(np.asarray(x), self._everywhere), params)
 
     def encode(
         self,
@@ -110,23 +119,23 @@ class Buckets:
             on_progress: called with the number of sequences that have just been finished.
         """
         embeddings = np.empty((count, self._dimension), np.float32)
-        running: deque[tuple[list[int], jax.Array]] = deque()
-
-        def finish() -> None:
-            rows, result = running.popleft()
+        for rows, result in self.run(sequences):
             embeddings[rows] = np.asarray(result)[: len(rows)]
             if on_progress is not None:
                 on_progress(len(rows))
+        return embeddings
 
+    def run(self, sequences: Iterable[Tokens]) -> Iterator[tuple[list[int], jax.Array]]:
+        """The sequences of one batch after another, by their places in what is given, and what
+        `embed` makes of them, (B, D), of which rows beyond theirs mean nothing."""
+        running: deque[tuple[list[int], jax.Array]] = deque()
         for rows, *arrays in self._batches(sequences):
             # One batch runs while the next is tokenized and packed.
             if len(running) > 1:
-                finish()
+                yield running.popleft()
             batch = [_place(array, self._rows) for array in arrays]
-            running.append((rows, self.compiled(self._params, *batch)))
-        while running:
-            finish()
-        return embeddings
+            running.append((rows, self.compiled(self.params, *batch)))
+        yield from running
 
     def _batches(self, sequences: Iterable[Tokens]) -> Iterator[_Batch]:
         """One full batch after another; what is left over at the end comes in batches padded to
@@ -145,7 +154,8 @@ class Buckets:
     def _batch_rows(self, width: int) -> int:
         """Rows in a batch of this width, over all devices."""
         tokens = _BATCH_TOKENS.get(self._platform, _BATCH_TOKENS_ELSEWHERE)
-        return max(1, tokens // width) * self._mesh.size
+        rows = max(1, tokens // width)
+        return min(rows, self._most_rows or rows) * self._mesh.size
 
     def _pack(self, width: int, filled: list[tuple[int, Tokens]]) -> _Batch:
         tokens = np.zeros((self._batch_rows(width), width), np.int32)
@@ -155,6 +165,11 @@ class Buckets:
             tokens[i, :n], lengths[i] = one.ids, n
             counted[i, :n] = True if one.counted is None else one.counted
         return _Batch([row for row, _ in filled], tokens, lengths, counted)
+
+
+def first_device() -> Mesh:
+    """The mesh of this process's first device alone."""
+    return Mesh(np.array(jax.local_devices()[:1]), ("data",))
 
 
 def _place(array: np.ndarray, sharding: NamedSharding) -> jax.Array:

@@ -16,6 +16,8 @@ from zsg_jax.similarity.encoders.registry import Encoder
 from zsg_jax.similarity.names import DTYPES
 
 FORMAT = 1
+# Numbers of a shard, which is held in memory: 4,096 embeddings of up to so many columns.
+SHARD_NUMBERS = 4096 * 4096
 
 
 def embed(
@@ -24,7 +26,7 @@ def embed(
     folder: Path,
     *,
     dtype: str = "float32",
-    shard_rows: int = 4096,
+    shard_rows: int | None = None,
     description: str = "embedding",
 ) -> StoredEmbeddings:
     """Embeds texts, keeping every `shard_rows` embeddings on disk as soon as they are computed.
@@ -42,7 +44,8 @@ def embed(
         folder: created when missing; one for each set of texts.
         dtype: "float32", or "bfloat16" for half the disk. Cosines are computed in float32 on what
             is stored, so the rounding (1 part in 256) may change an order.
-        shard_rows: embeddings of a shard; less is lost on a kill, more files are written.
+        shard_rows: embeddings of a shard; less is lost on a kill, more files are written. None:
+            4,096, or fewer where they would take more than `SHARD_NUMBERS`.
         description: the progress bar's label.
 
     Returns:
@@ -52,6 +55,8 @@ def embed(
         UserError: an unknown dtype; the encoder gave a NaN or an infinity, or another shape.
     """
     check(dtype in DTYPES, f"dtype={dtype!r}: embeddings are kept in {' or '.join(DTYPES)}")
+    if shard_rows is None:
+        shard_rows = max(1, min(4096, SHARD_NUMBERS // encoder.dimension))
     check(shard_rows >= 1, f"shard_rows={shard_rows}: it must be at least 1")
     folder = Path(folder)
     total = len(texts) if isinstance(texts, Sized) else None

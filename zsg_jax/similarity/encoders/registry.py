@@ -18,6 +18,8 @@ NAMED = "name:"
 class Encoder(Protocol):
     """What turns texts into embeddings.
 
+    One that embeds test examples in another way has a method `targets`, which gives what does.
+
     Attributes:
         name: the encoder's name in file names and reports.
         dimension: columns of an embedding.

@@ -5,7 +5,7 @@ layer come to, averaged, is its embedding: RDS+ of arXiv 2503.01807 ("Large-Scal
 Instruction Tuning"), whose position-weighted mean is that of SGPT (arXiv 2202.08904, section 3.1).
 """
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import jax
@@ -13,24 +13,21 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh
 
-from zsg_jax.data.instance import TEXT, Instance
-from zsg_jax.data.tokenize.encode import Form, encode, encode_prompts
+from zsg_jax.data.tokenize.encode import Form
 from zsg_jax.data.tokenize.tokenizer import Tokenizer
-from zsg_jax.data.views import read_conversation
 from zsg_jax.models.families import ModelConfig
 from zsg_jax.models.huggingface import hidden_states
 from zsg_jax.models.model import first_layers
 from zsg_jax.models.placement import Params
-from zsg_jax.runtime.errors import UserError, check
+from zsg_jax.runtime.errors import check
 from zsg_jax.similarity.encoders.address import ANSWERS, POOLINGS, STATES, States
-from zsg_jax.similarity.encoders.buckets import Buckets, Tokens
+from zsg_jax.similarity.encoders.buckets import Buckets
+from zsg_jax.similarity.encoders.conversations import Conversations
 from zsg_jax.similarity.encoders.fingerprint import fingerprint
 from zsg_jax.similarity.encoders.pooling import pool, unit
 
 # Part of every fingerprint: raise it when the same model would give other embeddings.
 _VERSION = 1
-_TOKENIZED_AT_ONCE = 1024
-_SHOWN = 40  # characters by which a message calls a conversation
 
 
 class StatesEncoder:
@@ -79,22 +76,19 @@ class StatesEncoder:
             f"{STATES}{settings.model}: layer={layer}, but the model has {model.num_layers}; give "
             f"1 to {model.num_layers}",
         )
-        check(
-            tokenizer.vocab_size <= model.vocab_size,
-            f"{STATES}{settings.model}: the tokenizer has {tokenizer.vocab_size} entries, the "
-            f"model only {model.vocab_size}; use the files that belong together",
-        )
         self.prompts: Mapping[str, str] = {}
         self.default_prompt: str | None = None
         self.conversations = True
-        self._tokenizer, self._form, self._called = tokenizer, form, called or settings.model
         self._answers_alone = settings.tokens == ANSWERS
-        self.max_tokens = min(settings.length, model.max_positions)
+        self._conversations = Conversations(
+            f"{STATES}{settings.model}", model, tokenizer, form, settings.length
+        )
+        self.max_tokens = self._conversations.max_tokens
         self.dimension = model.hidden_size
         last = layer == model.num_layers
         config, params = first_layers(model, params, layer)
         decides = [settings.pooling, settings.tokens, last, self.max_tokens]
-        told = [tokenizer.fingerprint, form.fingerprint, *form[1:]]
+        told = self._conversations.told
         self.fingerprint = fingerprint(params, _VERSION, config, decides, told)
         hidden, pooling = hidden_states(config, normed=last), POOLINGS[settings.pooling]
 
@@ -126,59 +120,7 @@ class StatesEncoder:
             UserError: a conversation does not fit the form, or has no answer token although those
                 alone are pooled.
         """
-        return self._buckets.encode(self._tokens(texts), len(texts), on_progress)
-
-    def _tokens(self, texts: Sequence[str]) -> Iterator[Tokens]:
-        for start in range(0, len(texts), _TOKENIZED_AT_ONCE):
-            yield from self._tokenized(texts[start : start + _TOKENIZED_AT_ONCE])
-
-    def _tokenized(self, texts: Sequence[str]) -> list[Tokens]:
-        several = [_instance(text) for text in texts]
-        made: dict[int, Tokens] = {}
-        plain = [i for i, one in enumerate(several) if one.turns[0].role == TEXT]
-        encodings = self._tokenizer.encode([several[i].turns[0].content for i in plain])
-        bos = [] if self._tokenizer.bos_id is None else [self._tokenizer.bos_id]
-        for i, encoding in zip(plain, encodings, strict=True):
-            ids = np.append(np.array(bos, np.int32), encoding.ids)[: self.max_tokens]
-            made[i] = Tokens(ids, np.zeros(len(ids), bool))
-        rest = [i for i in range(len(several)) if i not in made]
-        answered = [i for i in rest if several[i].answered]
-        examples = encode(
-            [several[i] for i in answered], self._tokenizer, self.max_tokens, form=self._form
-        )
-        for place, reason in examples.refused.items():
-            raise UserError(
-                f"{STATES}{self._called}: the form does not fit {several[answered[place]].id!r}: "
-                f"{reason}; give another template="
-            )
-        for place, i in enumerate(answered):
-            made[i] = Tokens(*examples[place])
-        asked = [i for i in rest if not several[i].answered]
-        prompts = encode_prompts(
-            [_asked(several[i]) for i in asked], self._tokenizer, self._form, self.max_tokens
-        )
-        for i, ids in zip(asked, prompts.ids, strict=True):
-            made[i] = Tokens(ids, np.zeros(len(ids), bool))
-        return [self._chosen(several[i], made[i]) for i in range(len(several))]
-
-    def _chosen(self, one: Instance, tokens: Tokens) -> Tokens:
+        tokens = self._conversations.tokens(texts, "tokens=answers" if self._answers_alone else "")
         if not self._answers_alone:
-            return tokens._replace(counted=None)
-        check(
-            bool(np.any(tokens.counted)),
-            f"{STATES}{self._called}: tokens=answers, but {one.id!r} has no answer token within "
-            f"{self.max_tokens} tokens; give truncation=head, or tokens=all",
-        )
-        return tokens
-
-
-def _instance(text: str) -> Instance:
-    """A conversation, which messages call by how it begins."""
-    turns = read_conversation(text)
-    return Instance(" ".join(turn.text for turn in turns)[:_SHOWN], "", turns, ())
-
-
-def _asked(one: Instance) -> Instance:
-    """A prompt, behind which stands an answer that nobody reads."""
-    turns = (*one.turns, one.turns[-1]._replace(role="assistant", content="", more=""))
-    return Instance(one.id, "", turns, ())
+            tokens = (one._replace(counted=None) for one in tokens)
+        return self._buckets.encode(tokens, len(texts), on_progress)

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from zsg_jax.arrangement import diverse
 from zsg_jax.arrangement.comparison import Comparison
-from zsg_jax.arrangement.diverse import Neighbourhoods
+from zsg_jax.arrangement.diverse import Neighbourhoods, neighbour_lists
 from zsg_jax.arrangement.methods import arrange, made_with, needs
 from zsg_jax.runtime.errors import UserError
 
@@ -48,7 +48,7 @@ def test_the_greedy_choice_over_lists(seed, rows, length, queries):
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(diverse, "LIST", length)
         patch.setattr(diverse, "QUERIES", queries)
-        found = Neighbourhoods(pool)
+        found = Neighbourhoods(neighbour_lists(pool))
     table = served(pool, length)
     expected = greedy(table, rows)
     some = rows // 2

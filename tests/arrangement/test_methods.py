@@ -96,7 +96,8 @@ def test_the_seed_after_at_wins(method):
 
 
 @pytest.mark.parametrize(
-    "method", [*sorted(set(METHODS) - set(SHUFFLING)), "tmta-turns-1-3", "polar-4", "diverse-9"]
+    "method",
+    [*sorted(set(METHODS) - set(SHUFFLING)), "tmta-turns-1-3", "polar-4", "diverse-9", "mmr-60"],
 )
 def test_a_seed_changes_nothing_else(method):
     given = inputs(30)

@@ -6,7 +6,9 @@ from functools import cached_property, partial
 import numpy as np
 
 from zsg_jax.arrangement.arrangement import Arrangement
-from zsg_jax.arrangement.diverse import Neighbourhoods
+from zsg_jax.arrangement.coverage import Covered, coverage, list_length
+from zsg_jax.arrangement.diverse import Neighbourhoods, neighbour_lists
+from zsg_jax.arrangement.marginal import Marginal, marginal
 from zsg_jax.arrangement.needs import Needs
 from zsg_jax.arrangement.permutations import Tasks, number_tasks
 from zsg_jax.arrangement.rounds import round_robin
@@ -21,9 +23,9 @@ from zsg_jax.similarity.distances import (
 )
 from zsg_jax.similarity.embeddings import Embeddings
 from zsg_jax.similarity.names import check_distance
-from zsg_jax.similarity.search.cosine import RowStatistics, row_statistics, scan
+from zsg_jax.similarity.search.cosine import RowStatistics, row_statistics, scan, top_k
 from zsg_jax.similarity.search.options import Search
-from zsg_jax.similarity.search.scan import Found
+from zsg_jax.similarity.search.scan import Found, Lists
 from zsg_jax.similarity.transport import Transport, optimal_transport
 
 
@@ -81,6 +83,7 @@ class Comparison:
         self._search = search
         self._scores = scores
         self._known: dict[str, np.ndarray] = {}
+        self._marginals: dict[int, Marginal] = {}
 
     def __len__(self) -> int:
         return len(self.tasks)
@@ -102,9 +105,31 @@ class Comparison:
             self._train,
             self._test,
             budget=self.budget,
-            first=self._lists(farthest=False),
+            first=self._first(farthest=False),
             search=self._search,
         )
+
+    @cached_property
+    def covered(self) -> Covered:
+        """Training examples in the order in which each adds most to how test examples are covered.
+
+        Raises:
+            UserError: an empty test set.
+        """
+        check(len(self._test) > 0, "coverage: the test set is empty, so nothing can be covered")
+        length = list_length(len(self), len(self._test))
+        found = self._lists(farthest=False)
+        if found is None:
+            found = top_k(self._train, self._test, length, search=self._search)
+        cosines, index = (one[:, :length] for one in found)
+        return coverage(cosines, index, len(self), self.wanted)
+
+    def marginal(self, weight: int) -> Marginal:
+        """Training examples by maximal marginal relevance with so many hundredths of relevance."""
+        if weight not in self._marginals:
+            lists, relevance = self.neighbourhoods.lists, self.cosines.maximum
+            self._marginals[weight] = marginal(lists, relevance, weight, self.wanted)
+        return self._marginals[weight]
 
     @cached_property
     def cosines(self) -> RowStatistics:
@@ -153,7 +178,7 @@ class Comparison:
     @cached_property
     def neighbourhoods(self) -> Neighbourhoods:
         """Which training examples are near to one another."""
-        return Neighbourhoods(self._train, search=self._search)
+        return Neighbourhoods(neighbour_lists(self._train, search=self._search))
 
     @cached_property
     def transport(self) -> Transport:
@@ -194,11 +219,14 @@ class Comparison:
             search=self._search,
         )
 
-    def _lists(self, *, farthest: bool) -> np.ndarray | None:
+    def _lists(self, *, farthest: bool) -> Lists | None:
         """The first lists of what is nearest, or farthest, where they were announced."""
         if (Needs.FARTHEST if farthest else Needs.NEAREST) not in self._needs:
             return None
-        found = self._scanned.farthest if farthest else self._scanned.nearest
+        return self._scanned.farthest if farthest else self._scanned.nearest
+
+    def _first(self, *, farthest: bool) -> np.ndarray | None:
+        found = self._lists(farthest=farthest)
         return None if found is None else found[1]
 
     def _turns(self, *, farthest: bool) -> Arrangement:
@@ -208,5 +236,5 @@ class Comparison:
             budget=self.budget,
             farthest=farthest,
             search=self._search,
-            first=self._lists(farthest=farthest),
+            first=self._first(farthest=farthest),
         )

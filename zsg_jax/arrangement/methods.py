@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from zsg_jax.arrangement import permutations, reorderings
+from zsg_jax.arrangement import chosen, permutations, reorderings
 from zsg_jax.arrangement.arrangement import Arrangement
 from zsg_jax.arrangement.method import ByColumn, Criterion, Method, Pattern
 from zsg_jax.arrangement.needs import Needs
@@ -117,6 +117,8 @@ METHODS: dict[str, Method] = {
     ),
     # Test examples choose one after the other, each for itself.
     "targets": Method(lambda c, seed: c.rounds, Needs.NEAREST),
+    # Each choice adds most to how well all test examples are covered.
+    "coverage": chosen.COVERAGE,
     # The pool without regard to the test set.
     "random": Method(
         lambda c, seed: c.within_budget(permutations.random(len(c), seed)),
@@ -184,22 +186,6 @@ def _subset(
     )
 
 
-def _diverse(number: int) -> Method:
-    """So many examples that stand for the whole pool, whatever the test set is."""
-
-    def wanted(comparison: Comparison) -> int:
-        check(
-            number <= len(comparison),
-            f"'diverse-{number}' asks for {number:,} rows of {len(comparison):,}; ask for fewer",
-        )
-        return min(number, comparison.wanted)
-
-    return Method(
-        lambda c, seed: c.within_budget(c.neighbourhoods.first(wanted(c))),
-        facts=lambda c: c.neighbourhoods.facts(wanted(c)),
-    )
-
-
 def _tasks(number: int) -> Method:
     """Examples of so many tasks alone."""
 
@@ -255,7 +241,13 @@ PATTERNS: tuple[Pattern | ByColumn, ...] = (
     Pattern(
         "diverse-N",
         "write diverse-N for N rows that stand for all others, N ≥ 1, as in diverse-1000",
-        _diverse,
+        chosen.diverse,
+    ),
+    Pattern(
+        "mmr-W",
+        "write mmr-W for maximal marginal relevance with W hundredths of nearness to the test set, "
+        "the rest of unlikeness to what is chosen, 1 ≤ W ≤ 100, as in mmr-70",
+        chosen.marginal,
     ),
     Pattern(
         "tasks-N",
@@ -351,8 +343,8 @@ def made_with(name: str, comparison: Comparison) -> dict[str, Any]:
     """What else a reader of the arrangement `name` must know, as JSON values.
 
     The distance; of an order by distance what the distance is, with WSD's weights or the transport
-    plan: whether it is exact, else its entropy, iterations and error; of `diverse-N` the lengths of
-    lists, F and the share covered.
+    plan: whether it is exact, else its entropy, iterations and error; of `diverse-N` and `coverage`
+    F and the share of the whole pool's; of `mmr-W` the mean relevance and redundancy of the chosen.
     """
     method = parse(name, 0)[0]
     facts: dict[str, Any] = {"metric": comparison.distance, **method.facts(comparison)}

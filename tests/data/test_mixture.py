@@ -6,7 +6,7 @@ import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
-from zsg_jax.data.mixture import Entry, Mixture, is_mixture, mix, read_mixture, shares
+from zsg_jax.data.mixture import Entry, Mixture, is_mixture, mix, read_mixture, shares, target_sets
 from zsg_jax.runtime.errors import UserError
 
 
@@ -48,6 +48,17 @@ def test_a_file_says_what_is_mixed(tmp_path):
     assert str(read_mixture(hub).entries[0].path) == "hub:owner/name:train"
 
 
+def test_sources_that_are_sets_of_targets(tmp_path):
+    sources = [{"path": "a.jsonl", "share": 0.5}, {"path": "b.jsonl", "share": 2, "budget": 9}]
+    found = target_sets(read_mixture(write(tmp_path, {"sources": sources})))
+    assert found == (("a", Fraction(1, 2), None), ("b", 2, 9))
+    del sources[0]["share"], sources[1]["share"]
+    found = target_sets(read_mixture(write(tmp_path, {"sources": sources})))
+    assert found == (("a", 1, None), ("b", 1, 9))
+    del sources[1]["budget"]
+    assert target_sets(read_mixture(write(tmp_path, {"sources": sources}))) == ()
+
+
 BAD = {
     "broken": ("{", "is not JSON"),
     "a list": ([], "must be an object"),
@@ -67,6 +78,12 @@ BAD = {
         {"sources": [{"path": "a", "weight": 1}, {"path": "b"}]},
         r"sources\[1\] \('b'\): either every source",
     ),
+    "shares in part": (
+        {"sources": [{"path": "a", "share": 1}, {"path": "b", "budget": 2}]},
+        r"sources\[1\] \('b'\): either every source has a \"share\"",
+    ),
+    "share 0": ({"sources": [{"path": "a", "share": 0}]}, '"share" must be a number above 0'),
+    "budget 0": ({"sources": [{"path": "a", "budget": 0}]}, '"budget" must be a whole number'),
     "same name": (
         {"sources": [{"path": "x/a.jsonl"}, {"path": "y/a.jsonl"}]},
         r"sources\[1\] \('a'\): goes by the name of another",

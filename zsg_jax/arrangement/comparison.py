@@ -1,7 +1,8 @@
 """A pool and a test set, and what methods need of them, each computed when first asked for."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import cached_property, partial
+from typing import Any
 
 import numpy as np
 
@@ -12,7 +13,9 @@ from zsg_jax.arrangement.marginal import Marginal, marginal
 from zsg_jax.arrangement.needs import Needs
 from zsg_jax.arrangement.permutations import Tasks, number_tasks
 from zsg_jax.arrangement.rounds import round_robin
+from zsg_jax.arrangement.shares import Shares
 from zsg_jax.arrangement.turns import first_length, tmta
+from zsg_jax.data.mixture import TargetSet
 from zsg_jax.runtime.errors import UserError, check
 from zsg_jax.similarity.distances import (
     Distances,
@@ -21,7 +24,7 @@ from zsg_jax.similarity.distances import (
     of_statistics,
     wsd,
 )
-from zsg_jax.similarity.embeddings import Embeddings
+from zsg_jax.similarity.embeddings import Embeddings, SelectedEmbeddings
 from zsg_jax.similarity.names import check_distance
 from zsg_jax.similarity.search.cosine import RowStatistics, row_statistics, scan, top_k
 from zsg_jax.similarity.search.options import Search
@@ -38,6 +41,7 @@ class Comparison:
         tasks: (N,) int64, each training example's task as a number from 0, by first appearance.
         budget: examples wanted, None for all.
         distance: the distance that measures are made of.
+        sets, set_index, shares: the sets of test examples, and what each has chosen.
     """
 
     def __init__(
@@ -53,6 +57,8 @@ class Comparison:
         needs: Needs = Needs.NOTHING,
         search: Search = Search(),
         scores: Callable[[str], np.ndarray] | None = None,
+        sets: Sequence[TargetSet] = (),
+        set_index: np.ndarray | None = None,
     ) -> None:
         """Keeps everything and computes nothing.
 
@@ -68,6 +74,9 @@ class Comparison:
             search: devices, block size and progress.
             scores: gives the numbers, (N,) float64, that the training examples carry under a name;
                 None: they carry none.
+            sets: the sets that the test examples stand in, which share what TMTA's turns and
+                rounds choose; (): they are one.
+            set_index: (T,) int32 index into `sets` of each test example.
 
         Raises:
             UserError: another number of tasks than of examples, a negative budget, an unknown
@@ -82,6 +91,9 @@ class Comparison:
         self._wsd = partial(wsd, w_min=w_min, w_avg=w_avg)
         self._search = search
         self._scores = scores
+        self.sets, self.set_index = sets, set_index
+        # Of TMTA's turns and of rounds, the sets and what each of them has chosen.
+        self.shares: dict[str, Shares] = {}
         self._known: dict[str, np.ndarray] = {}
         self._marginals: dict[int, Marginal] = {}
 
@@ -106,6 +118,7 @@ class Comparison:
             self._test,
             budget=self.budget,
             first=self._first(farthest=False),
+            shares=self._shares("rounds"),
             search=self._search,
         )
 
@@ -205,6 +218,38 @@ class Comparison:
         """How many examples the budget asks of this pool."""
         return len(self) if self.budget is None else min(self.budget, len(self))
 
+    def of_sets(self, chosen_by: Sequence[str], order: np.ndarray) -> dict[str, dict[str, Any]]:
+        """By name, what each set of test examples is and has chosen, as JSON values.
+
+        Args:
+            chosen_by: as a `Method` has it; of an example that both of two have, the first counts.
+            order: (n,) int64, the training examples that are looked at.
+        """
+        numbers = np.full(len(self), -1)
+        for what in reversed(chosen_by):
+            found = self.shares[what].numbers(len(self))
+            numbers = np.where(found < 0, numbers, found)
+        told: dict[str, dict[str, Any]] = {}
+        for number, one in enumerate(self.sets):
+            members = np.flatnonzero(self.set_index == number)
+            told[one.name] = {
+                "share": str(one.share),
+                "budget": one.budget,
+                "test_rows": len(members),
+            }
+            if chosen_by:
+                rows = np.sort(order[numbers[order] == number])
+                told[one.name] |= {"rows": len(rows), "similarity": self._served(rows, members)}
+        return told
+
+    def _served(self, rows: np.ndarray, members: np.ndarray) -> float | None:
+        """The mean, over some training examples, of the cosine with the nearest of some tests."""
+        if not len(rows):
+            return None
+        train = SelectedEmbeddings(self._train, rows)
+        found = row_statistics(train, np.asarray(self._test[members]), search=self._search.quiet)
+        return float(found.maximum.mean(dtype=np.float64))
+
     @cached_property
     def _scanned(self) -> Found:
         """All that was announced, of one pass."""
@@ -237,4 +282,10 @@ class Comparison:
             farthest=farthest,
             search=self._search,
             first=self._first(farthest=farthest),
+            shares=self._shares("farthest" if farthest else "nearest"),
         )
+
+    def _shares(self, what: str) -> Shares | None:
+        if self.set_index is not None:
+            self.shares[what] = Shares(self.sets, self.set_index)
+        return self.shares.get(what)

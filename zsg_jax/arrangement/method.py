@@ -45,6 +45,8 @@ class Method(NamedTuple):
         facts: gives what else is to be told of it, as JSON values.
         column: the field of the training examples whose numbers it goes by, or "".
         embedded: whether embeddings decide it at all.
+        chosen_by: "nearest", "farthest", "rounds" of a comparison, in which sets of test examples
+            choose by their shares; (): they have no say.
     """
 
     arrange: Callable[[Comparison, int], Arrangement]
@@ -55,6 +57,7 @@ class Method(NamedTuple):
     facts: Callable[[Comparison], dict[str, Any]] = lambda comparison: {}
     column: str = ""
     embedded: bool = True
+    chosen_by: tuple[str, ...] = ()
 
 
 class Pattern(NamedTuple):

@@ -95,28 +95,35 @@ def _fine(name: str, criterion: Criterion) -> dict[str, Method]:
     return _both_ends(name, lambda c: permutations.by_distance(rank(c)), criterion, by_task=False)
 
 
-_BOTH = Needs.NEAREST | Needs.FARTHEST
+_NEAREST = Method(lambda c, seed: c.nearest, Needs.NEAREST, chosen_by=("nearest",))
+_HALVES = Method(
+    lambda c, seed: halves(c.nearest, c.farthest, c.wanted),
+    Needs.NEAREST | Needs.FARTHEST,
+    chosen_by=("nearest", "farthest"),
+)
 
 METHODS: dict[str, Method] = {
     # Algorithm 1 as it stands, and with the farthest example named instead of the nearest.
-    "tmta-min": Method(lambda c, seed: c.nearest, Needs.NEAREST),
-    "tmta-max": Method(lambda c, seed: c.farthest, Needs.FARTHEST),
+    "tmta-min": _NEAREST,
+    "tmta-max": Method(lambda c, seed: c.farthest, Needs.FARTHEST, chosen_by=("farthest",)),
     # The examples of tmta-min three ways: forward, backward, shuffled.
-    "tmta-nft": Method(lambda c, seed: c.nearest, Needs.NEAREST),
-    "tmta-fft": Method(lambda c, seed: permutations.backward(c.nearest), Needs.NEAREST),
-    "tmta-rt": Method(
-        lambda c, seed: permutations.shuffled(c.nearest, seed), Needs.NEAREST, shuffles=True
+    "tmta-nft": _NEAREST,
+    "tmta-fft": _NEAREST._replace(arrange=lambda c, seed: permutations.backward(c.nearest)),
+    "tmta-rt": _NEAREST._replace(
+        arrange=lambda c, seed: permutations.shuffled(c.nearest, seed), shuffles=True
     ),
     # Half of either; and the examples of tmta-min-max shuffled.
-    "tmta-min-max": Method(lambda c, seed: halves(c.nearest, c.farthest, c.wanted), _BOTH),
-    "tmta-max-min": Method(lambda c, seed: halves(c.farthest, c.nearest, c.wanted), _BOTH),
-    "tmta-random": Method(
-        lambda c, seed: permutations.shuffled(halves(c.nearest, c.farthest, c.wanted), seed),
-        _BOTH,
+    "tmta-min-max": _HALVES,
+    "tmta-max-min": _HALVES._replace(
+        arrange=lambda c, seed: halves(c.farthest, c.nearest, c.wanted),
+        chosen_by=_HALVES.chosen_by[::-1],
+    ),
+    "tmta-random": _HALVES._replace(
+        arrange=lambda c, seed: permutations.shuffled(_HALVES.arrange(c, seed), seed),
         shuffles=True,
     ),
     # Test examples choose one after the other, each for itself.
-    "targets": Method(lambda c, seed: c.rounds, Needs.NEAREST),
+    "targets": Method(lambda c, seed: c.rounds, Needs.NEAREST, chosen_by=("rounds",)),
     # Each choice adds most to how well all test examples are covered.
     "coverage": chosen.COVERAGE,
     # The pool without regard to the test set.
@@ -163,7 +170,7 @@ def _turns(a: int, b: int) -> Method | None:
         )
         return turn_range(comparison.nearest, a, b)
 
-    return Method(arrange, Needs.NEAREST) if a < b else None
+    return _NEAREST._replace(arrange=arrange) if a < b else None
 
 
 def _subset(

@@ -3,6 +3,7 @@
 import numpy as np
 
 from zsg_jax.arrangement.arrangement import Arrangement
+from zsg_jax.arrangement.shares import Shares
 from zsg_jax.arrangement.turns import first_length, longest_list
 from zsg_jax.runtime.errors import check
 from zsg_jax.similarity.embeddings import Embeddings, check_pair
@@ -16,6 +17,7 @@ def round_robin(
     *,
     budget: int | None = None,
     first: np.ndarray | None = None,
+    shares: Shares | None = None,
     search: Search = Search(),
 ) -> Arrangement:
     """Every test example in turn takes its nearest training example that is left for itself.
@@ -30,10 +32,14 @@ def round_robin(
         budget: examples wanted, which is how many come; None takes all N.
         first: (T, k) int64, the first lists where a pass has made them already, as `top_k` gives
             them for these embeddings.
+        shares: the sets that test examples stand in, told of what they choose. One example of the
+            set whose turn it is chooses, the next of that set when its turn comes again. None: all
+            are one set.
         search: devices, block size and progress, of the passes that make lists.
 
     Returns:
-        The examples in the order in which they were taken; a turn is a round.
+        The examples in the order in which they were taken; a turn is a round of the set. They are
+        fewer than wanted where every set has its budget.
 
     Raises:
         UserError: a NaN or an infinity, wrong ranks or dtypes, unequal D, an empty test set.
@@ -45,23 +51,29 @@ def round_robin(
     lists = np.empty((len(test), 0), np.int64) if first is None else first
     position = np.zeros(len(test), np.int64)
     removed = np.zeros(len(train), bool)
-    order = np.empty(wanted, np.int64)
-    for taken in range(wanted):
-        one = taken % len(test)
+    shares = Shares.of_one(len(test)) if shares is None else shares
+    order, turn = list[int](), list[int]()
+    while len(order) < wanted and (turn_of := shares.next()) is not None:
+        members, chosen = shares.members[turn_of], shares.chosen[turn_of]
+        past, place = divmod(len(chosen), len(members))
+        one = int(members[place])
         if not _advance(lists[one], position, one, removed):
             # Those outside a list were no nearer than any in it, so lists are needed anew only now.
             lists = top_k(
                 train,
                 test,
-                min(length, len(train) - taken),
-                excluded=removed if taken else None,
+                min(length, len(train) - len(order)),
+                excluded=removed if order else None,
                 search=search,
             )[1]
             position[:] = 0
             length = max(length, min(2 * length, longest))
-        order[taken] = lists[one, position[one]]
-        removed[order[taken]] = True
-    return Arrangement(order, 1 + np.arange(wanted) // len(test))
+        taken = int(lists[one, position[one]])
+        removed[taken] = True
+        chosen.append(taken)
+        order.append(taken)
+        turn.append(1 + past)
+    return Arrangement(np.array(order, np.int64), np.array(turn, np.int32))
 
 
 def _advance(row: np.ndarray, position: np.ndarray, one: int, removed: np.ndarray) -> bool:

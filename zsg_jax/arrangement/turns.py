@@ -5,6 +5,7 @@ from collections.abc import Iterator
 import numpy as np
 
 from zsg_jax.arrangement.arrangement import Arrangement
+from zsg_jax.arrangement.shares import Shares
 from zsg_jax.runtime.errors import check
 from zsg_jax.similarity.embeddings import Embeddings, check_pair
 from zsg_jax.similarity.search.cosine import top_k
@@ -22,6 +23,7 @@ def tmta(
     farthest: bool = False,
     k: int | None = None,
     first: np.ndarray | None = None,
+    shares: Shares | None = None,
     search: Search = Search(),
 ) -> Arrangement:
     """Arranges training examples by turns: in each, every test example names its nearest one left.
@@ -41,10 +43,12 @@ def tmta(
         k: length of the first lists; None picks it from budget, N and T. Affects the time only.
         first: (T, k) int64, the first lists where a pass has made them already, as `top_k` gives
             them for these embeddings.
+        shares: the sets that test examples stand in, told of what they choose; a turn is then one
+            of the set whose turn it is, in which its test examples alone name. None: all are one.
         search: devices, block size and progress, of the passes that make lists.
 
     Returns:
-        The chosen examples by turn.
+        The chosen examples by turn; fewer than wanted where every set has its budget.
 
     Raises:
         UserError: a NaN or an infinity, wrong ranks or dtypes, unequal D, an empty test set, a
@@ -58,12 +62,13 @@ def tmta(
     length = first_length(len(train), len(test), budget) if k is None else k
     if first is None:
         first = np.empty((len(test), 0), np.int64)
-    turns = _turns(train, test, first, length, k is not None, farthest, search)
+    shares = Shares.of_one(len(test)) if shares is None else shares
+    turns = _turns(train, test, first, length, k is not None, farthest, shares, search)
     subsets: list[np.ndarray] = []
     chosen = 0
-    while chosen < wanted:
-        subsets.append(next(turns))
-        chosen += len(subsets[-1])
+    while chosen < wanted and (subset := next(turns, None)) is not None:
+        subsets.append(subset)
+        chosen += len(subset)
     sizes = [len(subset) for subset in subsets]
     return Arrangement(
         order=np.concatenate([np.empty(0, np.int64), *subsets]),
@@ -78,6 +83,7 @@ def _turns(
     length: int,
     given: bool,
     farthest: bool,
+    shares: Shares,
     search: Search,
 ) -> Iterator[np.ndarray]:
     """Each turn's subset, for as long as examples remain.
@@ -90,11 +96,11 @@ def _turns(
     number of devices, because a cosine has the same bits under all of them.
     """
     removed = np.zeros(len(train), bool)
-    everyone = np.arange(len(test))
     position = np.zeros(len(test), np.int64)
     left, longest = len(train), longest_list(len(test))
-    while left:
-        if not _advance(lists, position, removed):
+    while left and (turn_of := shares.next()) is not None:
+        members = shares.members[turn_of]
+        if not _advance(lists, position, removed, members):
             if not given and left <= longest:
                 length = longest  # no further pass, and a sort costs less than keeping lists
             excluded = removed if left < len(train) else None
@@ -109,15 +115,20 @@ def _turns(
             position[:] = 0
             # Lists that ran dry overlap more than was guessed.
             length = max(length, min(2 * length, longest))
-        subset = np.unique(lists[everyone, position])
+        subset = np.unique(lists[members, position[members]])
+        shares.chosen[turn_of] += subset.tolist()
         removed[subset] = True
         left -= len(subset)
         yield subset
 
 
-def _advance(lists: np.ndarray, position: np.ndarray, removed: np.ndarray) -> bool:
-    """Moves every position to its list's first index not removed; False when a list has none."""
-    walking = np.arange(len(lists))
+def _advance(
+    lists: np.ndarray, position: np.ndarray, removed: np.ndarray, walking: np.ndarray
+) -> bool:
+    """Moves the positions of `walking` to the first index of their list that is not removed.
+
+    False when a list has none.
+    """
     while len(walking):
         if position[walking].max() >= lists.shape[1]:
             return False

@@ -71,6 +71,7 @@ def by_answer(dataset: Dataset, side: str) -> Dataset:
         task_index=dataset.task_index[index],
         known_ids=ids,
         known_digest="",
+        set_index=None if dataset.set_index is None else dataset.set_index[index],
     )
 
 

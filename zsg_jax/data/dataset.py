@@ -14,6 +14,7 @@ from zsg_jax.data.formats import natural_instructions
 from zsg_jax.data.formats.jsonl import MAX_ROW_BYTES
 from zsg_jax.data.formats.registry import TASKS, detect
 from zsg_jax.data.instance import TOOLS, Instance, InstancesDigest, instances_digest
+from zsg_jax.data.mixture import TargetSet
 from zsg_jax.data.schemas.read import BadRow, check_records, open_records
 from zsg_jax.data.schemas.registry import AUTO
 from zsg_jax.data.storage import Storage
@@ -65,6 +66,8 @@ class Dataset(Sequence[Instance]):
         skipped_count: how many were left out.
         unanswered: how many of the sources' examples have no answer.
         known_ids, known_digest: `ids` and `digest`, where they need not be read.
+        sets: the sets that test examples stand in, where a mixture has told any.
+        set_index: (N,) int32 index into `sets` of each example, where there are some.
     """
 
     path: Path
@@ -78,6 +81,8 @@ class Dataset(Sequence[Instance]):
     unanswered: int = 0
     known_ids: list[str] | None = None
     known_digest: str = ""
+    sets: Sequence[TargetSet] = ()
+    set_index: np.ndarray | None = None
 
     def __len__(self) -> int:
         return len(self.within)
@@ -107,6 +112,7 @@ class Dataset(Sequence[Instance]):
             task_index=self.task_index[chosen],
             known_ids=None if ids is None else [ids[one] for one in chosen],
             known_digest="",
+            set_index=None if self.set_index is None else self.set_index[chosen],
         )
 
     @cached_property

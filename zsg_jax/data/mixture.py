@@ -28,6 +28,9 @@ class Entry(NamedTuple):
         cap: examples at most; None: all.
         format: as `data.format` takes it.
         label: for messages.
+        share: of a target set, of the training examples that its examples choose, in proportion to
+            the other shares; None: it has none.
+        budget: of a target set, training examples that its examples choose at most; None: any.
     """
 
     name: str
@@ -36,6 +39,22 @@ class Entry(NamedTuple):
     cap: int | None
     format: str
     label: str
+    share: Fraction | None = None
+    budget: int | None = None
+
+
+class TargetSet(NamedTuple):
+    """Test examples of one source, which choose training examples for themselves.
+
+    Attributes:
+        name: the source's.
+        share: of what is chosen, in proportion to the other sets' shares.
+        budget: training examples at most; None: any number.
+    """
+
+    name: str
+    share: Fraction
+    budget: int | None
 
 
 class Mixture(NamedTuple):
@@ -56,7 +75,8 @@ def read_mixture(path: str | Path) -> Mixture:
     """Reads `{"sources": [{"path", "name", "weight", "cap", "format"}, …], "rows", "seed"}`.
 
     A source needs "path", from the file's own folder, "hub:…", "tfds:…" or "rewrites:…"; its name
-    is by default the path's without suffixes. Either every source has a weight or none has.
+    is by default the path's without suffixes. Either every source has a weight or none has. Those
+    of test examples may have "share" and "budget" besides; either all have a share or none has.
 
     Raises:
         UserError: naming the file, the entry and what is wrong with it.
@@ -78,16 +98,26 @@ def read_mixture(path: str | Path) -> Mixture:
             f"{entry.label}: goes by the name of another source, which ids begin with; give it a "
             '"name" of its own',
         )
-        check(
-            (entry.weight is None) == (entries[0].weight is None),
-            f'{entry.label}: either every source has a "weight" or none has; give every one '
-            "a weight",
-        )
+        for key in ("weight", "share"):
+            check(
+                (getattr(entry, key) is None) == (getattr(entries[0], key) is None),
+                f'{entry.label}: either every source has a "{key}" or none has; give every one '
+                f"a {key}",
+            )
     return Mixture(
         path,
         entries,
         _whole(str(path), "rows", content.get("rows"), 1),
         _whole(str(path), "seed", content.get("seed"), 0) or 0,
+    )
+
+
+def target_sets(mixture: Mixture) -> tuple[TargetSet, ...]:
+    """The sources as sets of test examples, in their order; none where none is told to be one."""
+    if all(entry.share is None and entry.budget is None for entry in mixture.entries):
+        return ()
+    return tuple(
+        TargetSet(entry.name, entry.share or Fraction(1), entry.budget) for entry in mixture.entries
     )
 
 
@@ -164,7 +194,7 @@ def mix(mixture: Mixture, counts: Sequence[int]) -> tuple[np.ndarray, np.ndarray
 def _entry(path: Path, number: int, given: Any) -> Entry:
     label = f"{path}: sources[{number}]"
     check(isinstance(given, dict), f'{label}: must be an object with "path"')
-    _check_keys(label, given, ("path", "name", "weight", "cap", "format"))
+    _check_keys(label, given, ("path", "name", "weight", "cap", "format", "share", "budget"))
     for key in ("path", "name", "format"):
         value = given.get(key, "" if key == "path" else "one")
         check(isinstance(value, str) and bool(value.strip()), f'{label}: "{key}" must be a string')
@@ -176,19 +206,24 @@ def _entry(path: Path, number: int, given: Any) -> Entry:
     name = given.get("name", "rewrites" if address.is_address(source) else plain)
     label = f"{label} ({name!r})"
     check("/" not in name and name.isprintable(), f'{label}: "name" must be plain, without "/"')
-    weight = given.get("weight")
-    check(
-        weight is None or (type(weight) in (int, Decimal) and weight > 0),
-        f'{label}: "weight" must be a number above 0',
-    )
     return Entry(
         name,
         source,
-        None if weight is None else Fraction(weight),
+        _positive(label, "weight", given.get("weight")),
         _whole(label, "cap", given.get("cap"), 1),
         given.get("format", "auto"),
         label,
+        _positive(label, "share", given.get("share")),
+        _whole(label, "budget", given.get("budget"), 1),
     )
+
+
+def _positive(label: str, key: str, value: Any) -> Fraction | None:
+    check(
+        value is None or (type(value) in (int, Decimal) and value > 0),
+        f'{label}: "{key}" must be a number above 0',
+    )
+    return None if value is None else Fraction(value)
 
 
 def _whole(label: str, key: str, value: Any, least: int) -> int | None:

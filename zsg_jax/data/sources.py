@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from zsg_jax.data.dataset import Dataset, ReadOptions, from_list, join, open_dataset
-from zsg_jax.data.mixture import is_mixture, mix, read_mixture
+from zsg_jax.data.mixture import is_mixture, mix, read_mixture, target_sets
 from zsg_jax.data.rewrites import rewrites
 from zsg_jax.data.schemas.registry import AUTO
 from zsg_jax.data.splits import EVERYTHING, Selection, select_sides
@@ -71,6 +71,12 @@ def open_mixture(path: str | Path, options: ReadOptions, side: str = "train") ->
             it names mixture and entry.
     """
     mixture = read_mixture(path)
+    sets = target_sets(mixture)
+    check(
+        not sets or side == "test",
+        f'{mixture.path}: "share" and "budget" are of sets of test rows, which choose training '
+        'rows; give training rows a "weight" and a "cap"',
+    )
     datasets: dict[str, Dataset] = {}
     with ExitStack() as stack:
         for entry in mixture.entries:
@@ -91,7 +97,7 @@ def open_mixture(path: str | Path, options: ReadOptions, side: str = "train") ->
         for number, (name, dataset) in enumerate(datasets.items())
     )
     say(f"{mixture.path.name}: {count(len(joined), 'row')} mixed: {shares}")
-    return joined
+    return dataclasses.replace(joined, sets=sets, set_index=source) if sets else joined
 
 
 def _check_alike(path: Path, schemas: list[str]) -> None:

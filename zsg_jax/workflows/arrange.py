@@ -24,6 +24,7 @@ from zsg_jax.arrangement.make import (
     check_scores,
     compare,
     make,
+    sets_words,
     timed,
 )
 from zsg_jax.arrangement.methods import example_distance, parse
@@ -277,6 +278,8 @@ def _explain(
         "zsg_distance": facts["zsg_distance"],
         "Left out as leaks": f"{facts['rows_left_out_as_leaks']:,} rows",
     }
+    if told := sets_words(made.facts):
+        shown["Target sets"] = told
     if options.deduplicate is not None:
         shown["Left out as duplicates"] = f"{facts['rows_left_out_as_duplicates']:,} rows"
     with bar(None, "explanation") as progress:

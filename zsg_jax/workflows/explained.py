@@ -7,7 +7,7 @@ from typing import Any
 from ml_collections import ConfigDict
 
 from zsg_jax.arrangement.arrangement import Arrangement
-from zsg_jax.arrangement.make import Compared, Made
+from zsg_jax.arrangement.make import Compared, Made, sets_words
 from zsg_jax.runtime.files import read_json
 from zsg_jax.runtime.progress import bar, passes
 from zsg_jax.similarity.search.options import Search
@@ -35,6 +35,8 @@ def explainer(
             "Embedded": f"{config.similarity.text} of each row",
             "Distance": config.similarity.distance,
         }
+        if told := sets_words(made.facts):
+            shown["Target sets"] = told
         with bar(None, f"explanation of {method}") as progress:
             explain(
                 folder / claims.EXPLAINED,

@@ -24,6 +24,7 @@ from zsg_jax.arrangement.make import (
     check_scores,
     compare,
     make,
+    sets_words,
 )
 from zsg_jax.arrangement.methods import example_distance, parse
 from zsg_jax.data import export
@@ -131,6 +132,8 @@ class Arranged:
             "Encoder": str(self.facts["encoder"]),
             "zsg_distance": self._meaning,
         }
+        if told := sets_words(self.facts):
+            shown["Target sets"] = told
         return explain(
             Path(path),
             self._arrangement,

@@ -21,7 +21,7 @@ from zsg_jax.data.formats.tfds.write import (
 from zsg_jax.data.schemas.read import BadRow, tell_skipped
 from zsg_jax.data.sources import load
 from zsg_jax.data.splits import Selection
-from zsg_jax.runtime.errors import UserError
+from zsg_jax.runtime.errors import UserError, check
 from zsg_jax.runtime.files import content_digest, move, need_json, read_json, write_json
 from zsg_jax.runtime.progress import count, say
 from zsg_jax.runtime.settings import named_by
@@ -132,6 +132,11 @@ def _opened(
     )
     train, test = load(
         options.train, options.test, reading, stack, rewrites_options={}, selection=selection
+    )
+    check(
+        not test.sets,
+        f'{options.test}: "share" and "budget" of a source would not be in the data set; take '
+        "them out, or arrange from the mixture",
     )
     skipped = [*train.skipped, *test.skipped]
     tell_skipped(skipped, len(skipped), f"; {MANIFEST} lists the first {LISTED:,}")

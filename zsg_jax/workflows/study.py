@@ -278,6 +278,8 @@ def _arrangements(
     """Looks for leaks and makes arrangements where they are not there yet, and loads all."""
     folders = {name: claims.arrangement_folder(workdir, name) for name in part.methods}
     digests = {key: pool.facts[key] for key in ("train_digest", "test_digest")}
+    sets = [f"{one.name}: {one.share}, {one.budget}" for one in pool.test.sets]
+    digests["sets"] = sets or None
     missing = {
         name: folder
         for name, folder in folders.items()

@@ -185,7 +185,11 @@ def default_config() -> ConfigDict:
     # Whether the instances of a step, and the test rows, share rows as long as the longest of them:
     # the same losses but for rounding, sooner. micro_batch_size then counts rows.
     training.packing = True
-    # None: one epoch of the arrangement.
+    # What each epoch does with an arrangement's order: "ordered" takes it as it stands, "backward"
+    # from its end, "shuffled" by arrangement.seed and the epoch's number, as in ("ordered",
+    # "shuffled"). Steps run on from one epoch into the next.
+    training.epochs = ("ordered",)
+    # None: all epochs.
     training.steps = placeholder(int)
     # The peak, and its course over the steps: "cosine" (to a tenth) or "constant".
     training.learning_rate = 3e-3

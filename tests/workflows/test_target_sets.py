@@ -69,9 +69,9 @@ def test_python_takes_the_file_too(sides, targets):
     assert [one["rows"] for one in found.facts["target_sets"].values()] == [2, 6]
 
 
-def test_a_study_keeps_to_the_shares_it_was_made_with(sides, targets, small_config, tmp_path):
+def test_a_study_keeps_to_the_shares_it_was_made_with(sides, targets, make_config, tmp_path):
     def config():
-        return small_config(
+        return make_config(
             **{
                 "data.train": sides["train"],
                 "data.test": targets({"share": 1}, {"share": 3}),

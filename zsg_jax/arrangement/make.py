@@ -14,6 +14,7 @@ from zsg_jax.arrangement.arrangement import Arrangement, load_arrangement, save_
 from zsg_jax.arrangement.comparison import Comparison
 from zsg_jax.arrangement.deduplicate import Deduplicated, deduplicate
 from zsg_jax.arrangement.embedded import EmbeddedPair
+from zsg_jax.arrangement.epochs import ORDERED, epochs
 from zsg_jax.arrangement.methods import arrange, caution, columns, made_with, needs, parse
 from zsg_jax.arrangement.needs import Needs
 from zsg_jax.data.columns import numbers
@@ -116,12 +117,15 @@ class Course:
         steps: to be taken, None for all.
         every: steps between evaluations.
         measures: names from `trajectory.MEASURES`.
+        first: what the first epoch does with an order, as `epochs.epochs` takes it; the similarity
+            of the examples seen changes in it alone.
     """
 
     batch_size: int
     steps: int | None
     every: int
     measures: Sequence[str]
+    first: Sequence[str] = (ORDERED,)
 
 
 # What arrangements embedded that do not say it.
@@ -293,13 +297,13 @@ def is_made(folder: Path) -> bool:
     return (folder / TRAJECTORY).exists()
 
 
-def epoch(folder: Path, batch_size: int) -> int:
-    """The steps of `batch_size` examples that the arrangement in `folder` holds.
+def steps_held(folder: Path, batch_size: int, epochs: int = 1) -> int:
+    """The steps of `batch_size` examples that the arrangement in `folder` holds in so many epochs.
 
     Raises:
         UserError: it is damaged.
     """
-    return -(-len(load_arrangement(folder)[0]) // batch_size)
+    return -(-epochs * len(load_arrangement(folder)[0]) // batch_size)
 
 
 def reaches(folder: Path, steps: int) -> bool:
@@ -342,7 +346,7 @@ def make_and_write(
             f"{folder}: made again, its order is another, so what was trained in it cannot go on; "
             f"something that decides it has changed. Give another {setting('workdir')}",
         )
-        points = _follow(made, compared, course, search)
+        points = _follow(epochs(made.chosen, course.first, options.seed), compared, course, search)
         explain(folder, made, compared)
         facts = {
             "name": name,
@@ -407,14 +411,14 @@ def load_all(
     return arrangements
 
 
-def _follow(made: Made, compared: Compared, course: Course, search: Search) -> Trajectory:
+def _follow(order: np.ndarray, compared: Compared, course: Course, search: Search) -> Trajectory:
     pair, steps = compared.pair, course.steps
     # The weights that orders by WSD use, for all arrangements alike.
     weights = compared.comparison.wsd if "wsd" in course.measures else None
     return trajectory(
         pair.train_embeddings,
         pair.test_embeddings,
-        made.chosen if steps is None else made.chosen[: steps * course.batch_size],
+        order if steps is None else order[: steps * course.batch_size],
         batch_size=course.batch_size,
         every=course.every,
         measures=course.measures,

@@ -68,6 +68,8 @@ def build(workdir: Path, *, title: str, command: str, runs: Sequence[tuple[str, 
             average = " to ".join(f"{weight:.4g}" for weight in ends)  # a task may have its own
             weights = f"{made['w_min']:.4g} (minimum), {average} (average)"
             facts[f"Weights of distances in {name}"] = weights
+    if len(rules := config.get("training.epochs", ())) > 1:
+        facts["Epochs"] = ", then ".join(rules)
     every = [one for by_seed in records.values() for seed in by_seed.values() for one in seed]
     facts |= _speed(every, len(runs))
     command, origin = begun(workdir, command)

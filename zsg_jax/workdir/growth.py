@@ -15,6 +15,8 @@ METRICS = "evaluation.metrics"
 _MAY_GROW = ("arrangement.methods", "seeds", METRICS)
 # And more steps, where the learning rate does not depend on how many there will be.
 _STEPS, _SCHEDULE = "training.steps", "training.schedule"
+# What was done where a workdir is older than a key.
+_BEFORE = {"training.epochs": ["ordered"]}
 # How something is measured may be said when it is asked for first: which metrics a key is read for.
 _READ_FOR: dict[str, Callable[[str], bool]] = {
     "evaluation.scores_every": lambda metric: metric != "loss",
@@ -29,7 +31,7 @@ _READ_FOR: dict[str, Callable[[str], bool]] = {
 
 def agree(key: str, known: Mapping[str, Any], given: Mapping[str, Any]) -> bool:
     """Whether what was made with one flat config stays as it is with another value of a key."""
-    old, new = known.get(key), given.get(key)
+    old, new = known.get(key, _BEFORE.get(key)), given.get(key)
     if key in _MAY_GROW and isinstance(old, list | tuple):
         return set(old) <= set(new or ())
     if key == _STEPS and _more_steps(old, new):

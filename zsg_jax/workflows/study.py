@@ -14,6 +14,7 @@ from ml_collections import ConfigDict
 from zsg_jax.arrangement import make
 from zsg_jax.arrangement.arrangement import Arrangement
 from zsg_jax.arrangement.embedded import Embedded, embed_pair
+from zsg_jax.arrangement.epochs import epochs
 from zsg_jax.arrangement.spaces import fetched
 from zsg_jax.config import flatten
 from zsg_jax.data.batches.steps import Steps
@@ -130,8 +131,7 @@ def completed(config: ConfigDict, workdir: Path | str, command: str, part: Part)
             for name in part.methods:
                 made = claims.arrangement_folder(folder, name)
                 if make.is_made(made):
-                    held = make.epoch(made, config.training.batch_size)
-                    _check_held(config.training.steps, held, name)
+                    _check_held(config.training.steps, _held(config, made), name)
             if stack.enter_context(manifest.claimed(folder, flatten(config))):
                 claims.begin(folder, command)
 
@@ -167,12 +167,19 @@ def _is_to_pretrain(config: ConfigDict, workdir: Path) -> bool:
 
 def _steps(config: ConfigDict, arrangement: Path) -> int:
     """The steps that are wanted in the order of an arrangement that is made."""
-    return config.training.steps or make.epoch(arrangement, config.training.batch_size)
+    return config.training.steps or _held(config, arrangement)
+
+
+def _held(config: ConfigDict, arrangement: Path) -> int:
+    """The steps that an arrangement that is made holds, in all epochs."""
+    training = config.training
+    return make.steps_held(arrangement, training.batch_size, len(training.epochs))
 
 
 def _is_short(config: ConfigDict, arrangement: Path) -> bool:
     """Whether an arrangement that is made was followed for fewer steps than it can be by now."""
-    whole = make.epoch(arrangement, config.training.batch_size)
+    # Followed it is through the first epoch.
+    whole = make.steps_held(arrangement, config.training.batch_size)
     return not make.reaches(arrangement, min(_steps(config, arrangement), whole))
 
 
@@ -221,7 +228,7 @@ def _train(
     all_steps = {
         name: make_steps(
             pool.train_examples,
-            arrangement.order,
+            epochs(arrangement.order, config.training.epochs, config.arrangement.seed),
             mesh,
             longest=int(pool.train_examples.lengths[pool.usable].max()),
             max_length=config.data.max_length,
@@ -317,6 +324,7 @@ def _arrangements(
         steps=config.training.steps,
         every=config.evaluation.every,
         measures=config.similarity.trajectory,
+        first=config.training.epochs[:1],
     )
     leaks = make.LeakSearch(workdir, LeakageOptions(), f"the pairs are in {workdir / PAIRS}")
     with bar(None, "similarity") as progress:
@@ -370,5 +378,5 @@ def _check_held(wanted: int | None, held: int, name: str) -> None:
     check(
         wanted is None or wanted <= held,
         f"training.steps={wanted}, but {name} holds rows for {held} steps; raise "
-        "arrangement.budget or leave training.steps out",
+        "arrangement.budget, give more training.epochs or leave training.steps out",
     )

@@ -165,8 +165,9 @@ def claim_data(config: ConfigDict, workdir: Path, pool: Pool, origin: Origin) ->
 def check_steps(config: ConfigDict, rows: int) -> None:
     """Refuses numbers of steps that no arrangement can serve, before any is made."""
     training, budget = config.training, config.arrangement.budget
-    most = -(-rows // training.batch_size)
-    least = -(-min(budget or rows, rows) // training.batch_size)
+    epochs = len(training.epochs)
+    most = -(-epochs * rows // training.batch_size)
+    least = -(-epochs * min(budget or rows, rows) // training.batch_size)
     if budget is not None and budget > rows:
         say(
             f"arrangement.budget={budget:,} is more than the {rows:,} usable rows, and taken as so "
@@ -180,7 +181,7 @@ def check_steps(config: ConfigDict, rows: int) -> None:
     if training.steps is not None and training.steps > most:
         raise UserError(
             f"training.steps={training.steps}, but {rows} training rows make {most} steps; give "
-            "more rows or leave training.steps out"
+            "more rows, more training.epochs, or leave training.steps out"
         )
     schedule(
         training.schedule,

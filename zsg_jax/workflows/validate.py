@@ -6,6 +6,7 @@ from typing import Any
 
 from ml_collections import ConfigDict
 
+from zsg_jax.arrangement.epochs import check_rules
 from zsg_jax.arrangement.methods import parse
 from zsg_jax.config import default_config, flatten
 from zsg_jax.data.formats.fields import parse_fields
@@ -122,6 +123,7 @@ def validate(config: ConfigDict, *, runs: Sequence[tuple[str, int]] | None = Non
         f"{setting('arrangement.w_min')} and w_avg are both 0, which makes all rows equally far; "
         "set one",
     )
+    check_rules(given["training.epochs"])
     check_loggers(given["logging"])
     _check_profile(given["training.profile_steps"], given["training.steps"])
 

@@ -187,7 +187,9 @@ def default_config() -> ConfigDict:
     training.packing = True
     # What each epoch does with an arrangement's order: "ordered" takes it as it stands, "backward"
     # from its end, "shuffled" by arrangement.seed and the epoch's number, as in ("ordered",
-    # "shuffled"). Steps run on from one epoch into the next.
+    # "shuffled"); steps run on from one epoch into the next. Or a single "anew@100+200": after
+    # these steps the rows that a run has not met are embedded by its own hidden states, read as
+    # what follows says ("anew@100,layer=3,pooling=mean"), and arranged anew by the same method.
     training.epochs = ("ordered",)
     # None: all epochs.
     training.steps = placeholder(int)

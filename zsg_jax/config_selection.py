@@ -33,7 +33,7 @@ def selection_config(base: ConfigDict | None = None) -> ConfigDict:
     # the budget goes; diverse-N stands for as many as the budget. Rules that need no space, such as
     # score-descending:COLUMN, stand once. Beside all of them stands random.
     grid.rules = ("targets", "tmta-min", "min-nft")
-    # Training rows that are selected, multiples of training.batch_size: one epoch of them.
+    # Training rows that are selected, multiples of training.batch_size, to be met training.epochs.
     grid.budgets = (320, 640)
     # Of the initial weights, or adapters; of the rows at random; and of the order.
     grid.seeds = (0, 1, 2)

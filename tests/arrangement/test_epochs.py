@@ -3,7 +3,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from zsg_jax.arrangement.epochs import RULES, check_rules, epochs
+from zsg_jax.arrangement.epochs import RULES, Anew, check_rules, epochs, read_anew
 from zsg_jax.runtime.errors import UserError
 
 
@@ -36,4 +36,10 @@ def test_two_shuffled_epochs_differ_and_so_do_seeds():
 )
 def test_what_is_no_rule_is_refused(rules, message):
     with pytest.raises(UserError, match=rf"training\.epochs.*{message}"):
-        check_rules(rules)
+        check_rules(rules, None)
+
+
+def test_an_epoch_that_is_arranged_anew_begins_with_the_order():
+    assert epochs(np.array([4, 2, 7]), ["anew@1"], 0).tolist() == [4, 2, 7]
+    assert read_anew(["anew@3+60,layer=2,tokens=answers"]) == ((3, 60), ",layer=2,tokens=answers")
+    assert read_anew(["ordered", "shuffled"]) == Anew()

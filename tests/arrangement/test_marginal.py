@@ -78,7 +78,7 @@ def test_without_redundancy_it_is_nearest_first_and_with_it_copies_wait():
     assert sorted(arrange("mmr-100", given, 0).order[:2]) == pair
     later = arrange("mmr-50", given, 0).order.tolist()
     assert later[0] == pair[0]
-    assert later.index(pair[1]) > 100
+    assert later.index(pair[1]) > 20
     less = [
         made_with(f"mmr-{w}", Comparison(pool, targets, range(300), budget=30)) for w in (90, 50)
     ]
@@ -88,6 +88,6 @@ def test_without_redundancy_it_is_nearest_first_and_with_it_copies_wait():
 
 def test_names():
     for name in ("mmr", "mmr-0", "mmr-101", "mmr-0.5"):
-        with pytest.raises(UserError, match=r"write mmr-W .*, as in mmr-70"):
+        with pytest.raises(UserError, match=r"write mmr-N .*, as in mmr-70"):
             parse(name, 0)
     assert "70 %" in plain_name("mmr-70+folds-2")

@@ -8,8 +8,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from zsg_jax.arrangement.comparison import Comparison
-from zsg_jax.arrangement.methods import arrange, needs, parse
+from zsg_jax.arrangement.methods import arrange, needs
 from zsg_jax.arrangement.shares import Shares
+from zsg_jax.arrangement.target_sets import of_sets
 from zsg_jax.data.mixture import TargetSet
 
 
@@ -47,7 +48,7 @@ def naive(kind, cosines, sets, index, wanted):
 
 
 SETS = st.lists(
-    st.tuples(st.fractions(1 / 9, 9, max_denominator=9), st.none() | st.integers(1, 12)),
+    st.tuples(st.fractions(Fraction(1, 9), 9, max_denominator=9), st.none() | st.integers(1, 12)),
     min_size=1,
     max_size=4,
 )
@@ -83,7 +84,7 @@ def test_the_set_that_has_least_of_its_share_is_next(
     cosines = unit(pool) @ unit(targets).T
     expected = naive(kind, cosines, sets, index, rows if budget is None else min(budget, rows))
     assert made.order.tolist() == [row for row, _ in expected]
-    told = given.of_sets(parse(kind, 0)[0].chosen_by, made.order)
+    told = of_sets(kind, given, made.order)["target_sets"]
     for k, one in enumerate(sets):
         own = [row for row, by in expected if by == k]
         facts = told[one.name]
@@ -129,6 +130,6 @@ def test_halves_of_both_tell_what_each_set_chose():
     index = np.array([0, 1, 1, 0], np.int32)
     given = Comparison(pool, targets, range(50), budget=20, sets=sets, set_index=index)
     made = arrange("tmta-min-max", given, 0)
-    told = given.of_sets(parse("tmta-min-max", 0)[0].chosen_by, made.order)
+    told = of_sets("tmta-min-max", given, made.order)["target_sets"]
     assert sum(one["rows"] for one in told.values()) == len(made.order)
-    assert "rows" not in given.of_sets((), made.order)["a"]
+    assert "rows" not in of_sets("min-nft", given, made.order)["target_sets"]["a"]

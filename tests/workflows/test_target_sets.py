@@ -69,9 +69,9 @@ def test_python_takes_the_file_too(sides, targets):
     assert [one["rows"] for one in found.facts["target_sets"].values()] == [2, 6]
 
 
-def test_a_study_keeps_to_the_shares_it_was_made_with(sides, targets, make_config, tmp_path):
+def test_a_study_keeps_to_the_shares_it_was_made_with(sides, targets, small_config, tmp_path):
     def config():
-        return make_config(
+        return small_config(
             **{
                 "data.train": sides["train"],
                 "data.test": targets({"share": 1}, {"share": 3}),
@@ -86,7 +86,6 @@ def test_a_study_keeps_to_the_shares_it_was_made_with(sides, targets, make_confi
     made = tmp_path / "w" / "arrangements" / "targets"
     told = json.loads((made / "arrangement.json").read_text())["provenance"]["target_sets"]
     assert [one["rows"] for one in told.values()] == [4, 12]
-    assert "target set more: 12 rows" in (made / "explain.html").read_text()
     (tmp_path / "w" / "runs").rename(tmp_path / "gone")
     again = config()
     targets({"share": 3}, {"share": 1})

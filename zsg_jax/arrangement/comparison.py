@@ -2,7 +2,6 @@
 
 from collections.abc import Callable, Sequence
 from functools import cached_property, partial
-from typing import Any
 
 import numpy as np
 
@@ -218,37 +217,11 @@ class Comparison:
         """How many examples the budget asks of this pool."""
         return len(self) if self.budget is None else min(self.budget, len(self))
 
-    def of_sets(self, chosen_by: Sequence[str], order: np.ndarray) -> dict[str, dict[str, Any]]:
-        """By name, what each set of test examples is and has chosen, as JSON values.
-
-        Args:
-            chosen_by: as a `Method` has it; of an example that both of two have, the first counts.
-            order: (n,) int64, the training examples that are looked at.
-        """
-        numbers = np.full(len(self), -1)
-        for what in reversed(chosen_by):
-            found = self.shares[what].numbers(len(self))
-            numbers = np.where(found < 0, numbers, found)
-        told: dict[str, dict[str, Any]] = {}
-        for number, one in enumerate(self.sets):
-            members = np.flatnonzero(self.set_index == number)
-            told[one.name] = {
-                "share": str(one.share),
-                "budget": one.budget,
-                "test_rows": len(members),
-            }
-            if chosen_by:
-                rows = np.sort(order[numbers[order] == number])
-                told[one.name] |= {"rows": len(rows), "similarity": self._served(rows, members)}
-        return told
-
-    def _served(self, rows: np.ndarray, members: np.ndarray) -> float | None:
-        """The mean, over some training examples, of the cosine with the nearest of some tests."""
-        if not len(rows):
-            return None
+    def served(self, rows: np.ndarray, tests: np.ndarray) -> np.ndarray:
+        """(n,) float32, of (n,) training examples the cosine with the nearest of (t,) test ones."""
         train = SelectedEmbeddings(self._train, rows)
-        found = row_statistics(train, np.asarray(self._test[members]), search=self._search.quiet)
-        return float(found.maximum.mean(dtype=np.float64))
+        found = row_statistics(train, np.asarray(self._test[tests]), search=self._search.quiet)
+        return found.maximum
 
     @cached_property
     def _scanned(self) -> Found:

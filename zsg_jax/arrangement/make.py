@@ -15,8 +15,9 @@ from zsg_jax.arrangement.comparison import Comparison
 from zsg_jax.arrangement.deduplicate import Deduplicated, deduplicate
 from zsg_jax.arrangement.embedded import EmbeddedPair
 from zsg_jax.arrangement.epochs import ORDERED, epochs
-from zsg_jax.arrangement.methods import arrange, caution, columns, made_with, needs, parse
+from zsg_jax.arrangement.methods import arrange, caution, columns, made_with, needs
 from zsg_jax.arrangement.needs import Needs
+from zsg_jax.arrangement.target_sets import of_sets, sets_words
 from zsg_jax.data.columns import numbers
 from zsg_jax.data.dataset import Dataset
 from zsg_jax.leakage.find import Leakage, LeakageOptions, find_leaks
@@ -254,7 +255,7 @@ def make(name: str, compared: Compared, seed: int) -> Made:
     """
     started = time.perf_counter()
     part = arrange(name, compared.comparison, seed)
-    facts = made_with(name, compared.comparison) | _of_sets(name, compared.comparison, part.order)
+    facts = made_with(name, compared.comparison) | of_sets(name, compared.comparison, part.order)
     # Examples that may not be chosen were never compared; the order counts all of them.
     arrangement = Arrangement(compared.pair.train_indices[part.order], part.turn)
     sizes = arrangement.turn_sizes[arrangement.turn_sizes > 0]
@@ -269,27 +270,6 @@ def make(name: str, compared: Compared, seed: int) -> Made:
     if told := sets_words(facts):
         say(f"{name}: {told}")
     return Made(arrangement, part.order, facts)
-
-
-def _of_sets(name: str, comparison: Comparison, order: np.ndarray) -> dict[str, Any]:
-    if not comparison.sets:
-        return {}
-    return {"target_sets": comparison.of_sets(parse(name, 0)[0].chosen_by, order)}
-
-
-def sets_words(facts: Mapping[str, Any]) -> str:
-    """What the sets of test examples have chosen, of the facts of `Made`; "" where there are none.
-
-    A method in which they have no say is told so.
-    """
-    sets = facts.get("target_sets", {})
-    if any("rows" not in one for one in sets.values()):
-        return "the shares of the target sets have no say in it"
-    return "; ".join(
-        f"target set {name}: {count(one['rows'], 'row')}"
-        + (f", mean cosine {one['similarity']:.4f}" if one["rows"] else "")
-        for name, one in sets.items()
-    )
 
 
 def is_made(folder: Path) -> bool:
@@ -357,16 +337,17 @@ def make_and_write(
             **made.facts,
             **provenance,
         }
-        ids = _lines(compared.pair.train.ids, made.chosen)
+        ids = id_lines(compared.pair.train.ids, made.chosen)
         once(f"write {folder.name}", partial(_write, folder, made.arrangement, facts, ids, points))
 
 
 def _list_ids(folder: Path, ids: Sequence[str], order: np.ndarray) -> None:
     if not (folder / IDS).exists():
-        write_bytes(folder / IDS, _lines(ids, order))
+        write_bytes(folder / IDS, id_lines(ids, order))
 
 
-def _lines(ids: Sequence[str], order: np.ndarray) -> bytes:
+def id_lines(ids: Sequence[str], order: np.ndarray) -> bytes:
+    """The ids of an order of examples, a line each."""
     return "".join(f"{ids[index]}\n" for index in order).encode()
 
 

@@ -251,9 +251,9 @@ PATTERNS: tuple[Pattern | ByColumn, ...] = (
         chosen.diverse,
     ),
     Pattern(
-        "mmr-W",
-        "write mmr-W for maximal marginal relevance with W hundredths of nearness to the test set, "
-        "the rest of unlikeness to what is chosen, 1 ≤ W ≤ 100, as in mmr-70",
+        "mmr-N",
+        "write mmr-N for maximal marginal relevance with N hundredths of nearness to the test set, "
+        "the rest of unlikeness to what is chosen, 1 ≤ N ≤ 100, as in mmr-70",
         chosen.marginal,
     ),
     Pattern(
@@ -351,7 +351,7 @@ def made_with(name: str, comparison: Comparison) -> dict[str, Any]:
 
     The distance; of an order by distance what the distance is, with WSD's weights or the transport
     plan: whether it is exact, else its entropy, iterations and error; of `diverse-N` and `coverage`
-    F and the share of the whole pool's; of `mmr-W` the mean relevance and redundancy of the chosen.
+    F and the share of the whole pool's; of `mmr-N` the mean relevance and redundancy of the chosen.
     """
     method = parse(name, 0)[0]
     facts: dict[str, Any] = {"metric": comparison.distance, **method.facts(comparison)}

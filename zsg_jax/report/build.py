@@ -8,6 +8,7 @@ from urllib.parse import quote
 import numpy as np
 
 from zsg_jax.arrangement.arrangement import load_arrangement
+from zsg_jax.arrangement.epochs import read_anew
 from zsg_jax.evaluation.metrics import FIELDS
 from zsg_jax.evaluation.records import GENERATIONS, SCORES, read
 from zsg_jax.report.page import PROTOCOL, write_report
@@ -70,6 +71,8 @@ def build(workdir: Path, *, title: str, command: str, runs: Sequence[tuple[str, 
             facts[f"Weights of distances in {name}"] = weights
     if len(rules := config.get("training.epochs", ())) > 1:
         facts["Epochs"] = ", then ".join(rules)
+    if anew := read_anew(rules).steps:
+        facts["Arranged anew after steps"] = ", ".join(map(str, anew))
     every = [one for by_seed in records.values() for seed in by_seed.values() for one in seed]
     facts |= _speed(every, len(runs))
     command, origin = begun(workdir, command)

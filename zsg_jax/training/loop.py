@@ -69,6 +69,8 @@ class TrainingRun(NamedTuple):
         steps: the batches, by step, in the order of an arrangement.
         total: how many of them to take.
         place: which run this is, and of how many.
+        until: the step to stop after, although it is not the last; None: go on to that.
+        measured: steps at which all evaluators are due besides.
     """
 
     folder: Path
@@ -77,6 +79,13 @@ class TrainingRun(NamedTuple):
     steps: Steps
     total: int
     place: tuple[int, int] = (1, 1)
+    until: int | None = None
+    measured: Sequence[int] = ()
+
+    @property
+    def end(self) -> int:
+        """The step to stop after."""
+        return self.total if self.until is None else self.until
 
 
 class Recipe(NamedTuple):
@@ -107,7 +116,7 @@ class Recipe(NamedTuple):
 
 
 def train(run: TrainingRun, recipe: Recipe, *, facts: dict[str, str]) -> None:
-    """Takes steps 1 to `run.total`, going on from the newest good checkpoint.
+    """Takes steps 1 to `run.end`, going on from the newest good checkpoint.
 
     The metrics file afterwards holds the same numbers (those of `metrics.CLOCKS` aside) whether or
     not the run was stopped on the way. `facts` are kept in finished.json for the report.
@@ -127,7 +136,7 @@ def train(run: TrainingRun, recipe: Recipe, *, facts: dict[str, str]) -> None:
         digest = _Loop(run, recipe, batches, profile).run()
 
         def finish() -> None:
-            told = {"steps": run.total, "instances": digest.instances, "facts": facts}
+            told = {"steps": run.end, "instances": digest.instances, "facts": facts}
             write_finished(run.folder, told | {"order_digest": digest.feed(())})
 
         once(f"finish {run.folder.name}", finish)
@@ -152,7 +161,7 @@ class _Loop:
 
     def run(self) -> OrderDigest:
         """Takes all steps that are left; returns the digest of all instances consumed."""
-        done, total = self._begin(), self._run.total
+        done, total = self._begin(), self._run.end
         self._clock = begun = time.perf_counter()
         self._first = self._digest.instances
         with bar(total, self._name, "step", initial=done) as progress:
@@ -194,7 +203,7 @@ class _Loop:
         once(f"go on with {self._name}", lambda: remove(run.folder / FINISHED))
         self._log = self._open_log(done)
         self._batches.set_state(position["data"])
-        if done < run.total:
+        if done < run.end:
             self._batches.start()
         self._state = kept | trainer.frozen(run.seed)
         say(f"{self._name}: going on after step {done}")
@@ -227,7 +236,7 @@ class _Loop:
             batch = next(self._batches)
             waited = time.perf_counter() - asked
             self._state, pending = self._compiled(self._state, batch)
-            if step < self._run.total:
+            if step < self._run.end:
                 self._batches.start()
             # The record of the step before is written while the devices are at work on this one.
             self._settle()
@@ -265,7 +274,7 @@ class _Loop:
 
     def _due(self, step: int) -> list[Evaluate]:
         """The evaluators that are due at a step."""
-        last = step == self._run.total
+        last = step == self._run.end or step in self._run.measured
         return [one for one, every in self._recipe.evaluators if step % every == 0 or last]
 
     def _told(self, step: int, measured: dict[str, Any], taken: int, begun: float) -> str:

@@ -7,7 +7,8 @@ from typing import Any
 from ml_collections import ConfigDict
 
 from zsg_jax.arrangement.arrangement import Arrangement
-from zsg_jax.arrangement.make import Compared, Made, sets_words
+from zsg_jax.arrangement.make import Compared, Made
+from zsg_jax.arrangement.target_sets import sets_words
 from zsg_jax.runtime.files import read_json
 from zsg_jax.runtime.progress import bar, passes
 from zsg_jax.similarity.search.options import Search

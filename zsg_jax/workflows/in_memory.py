@@ -24,9 +24,9 @@ from zsg_jax.arrangement.make import (
     check_scores,
     compare,
     make,
-    sets_words,
 )
 from zsg_jax.arrangement.methods import example_distance, parse
+from zsg_jax.arrangement.target_sets import sets_words
 from zsg_jax.data import export
 from zsg_jax.data.dataset import Dataset, ReadOptions, from_list
 from zsg_jax.data.formats.fields import parse_fields

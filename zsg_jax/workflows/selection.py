@@ -156,7 +156,7 @@ def study_config(config: ConfigDict, part: Selections, known: dict[str, Any] | N
             "similarity.trajectory": ["nearest"],
             "arrangement.methods": list(dict.fromkeys(methods)),
             "arrangement.budget": part.budget,
-            "training.steps": part.budget // config.training.batch_size,
+            "training.steps": _steps(config, part.budget),
         }
     )
 
@@ -191,8 +191,12 @@ def _check_grid(config: ConfigDict) -> None:
         _check_rule(rule, least, config)
     for space in grid.spaces:
         _check_space(space, config)
-    steps = least // training.batch_size
+    steps = _steps(config, least)
     schedule(training.schedule, training.learning_rate, steps, training.warmup_steps)
+
+
+def _steps(config: ConfigDict, budget: int) -> int:
+    return len(config.training.epochs) * (budget // config.training.batch_size)
 
 
 def _check_rule(rule: str, budget: int, config: ConfigDict) -> None:

@@ -14,7 +14,7 @@ from ml_collections import ConfigDict
 from zsg_jax.arrangement import make
 from zsg_jax.arrangement.arrangement import Arrangement
 from zsg_jax.arrangement.embedded import Embedded, embed_pair
-from zsg_jax.arrangement.epochs import epochs
+from zsg_jax.arrangement.epochs import epochs, read_anew
 from zsg_jax.arrangement.spaces import fetched
 from zsg_jax.config import flatten
 from zsg_jax.data.batches.steps import Steps
@@ -38,6 +38,7 @@ from zsg_jax.workflows.afterwards import measure_later, missing
 from zsg_jax.workflows.evaluators import make_evaluators, with_folders
 from zsg_jax.workflows.explained import explainer
 from zsg_jax.workflows.pretraining import pretrain
+from zsg_jax.workflows.rearranged import Again, check_anew, parts
 from zsg_jax.workflows.study_data import (
     Reading,
     check_steps,
@@ -178,9 +179,10 @@ def _held(config: ConfigDict, arrangement: Path) -> int:
 
 def _is_short(config: ConfigDict, arrangement: Path) -> bool:
     """Whether an arrangement that is made was followed for fewer steps than it can be by now."""
-    # Followed it is through the first epoch.
-    whole = make.steps_held(arrangement, config.training.batch_size)
-    return not make.reaches(arrangement, min(_steps(config, arrangement), whole))
+    # It is followed through the first epoch, and as long as it is not made anew.
+    training = config.training
+    ends = make.steps_held(arrangement, training.batch_size), *read_anew(training.epochs).steps[:1]
+    return not make.reaches(arrangement, min(_steps(config, arrangement), *ends))
 
 
 def _was_looked_for_leaks(workdir: Path) -> bool:
@@ -225,24 +227,27 @@ def _train(
         trainer.init_from = pretrain(config, start, origin.model, reading.tokenizer, mesh)
     if not arrangements:
         return
+    training = config.training
+    steps_of = partial(
+        make_steps,
+        pool.train_examples,
+        mesh=mesh,
+        longest=int(pool.train_examples.lengths[pool.usable].max()),
+        max_length=config.data.max_length,
+        batch_size=training.batch_size,
+        micro_batch_size=training.micro_batch_size,
+        packing=training.packing,
+    )
     all_steps = {
-        name: make_steps(
-            pool.train_examples,
-            epochs(arrangement.order, config.training.epochs, config.arrangement.seed),
-            mesh,
-            longest=int(pool.train_examples.lengths[pool.usable].max()),
-            max_length=config.data.max_length,
-            batch_size=config.training.batch_size,
-            micro_batch_size=config.training.micro_batch_size,
-            packing=config.training.packing,
-        )
+        name: steps_of(epochs(arrangement.order, training.epochs, config.arrangement.seed))
         for name, arrangement in arrangements.items()
     }
     # Arrangements differ in length: one that is too short is refused before any is trained on.
-    training = config.training
     totals = {name: _total_steps(training.steps, steps, name) for name, steps in all_steps.items()}
     schedule(training.schedule, training.learning_rate, min(totals.values()), training.warmup_steps)
     _check_profiled(training.profile_steps, totals)
+    anew = read_anew(training.epochs)
+    check_anew(anew, totals, workdir, location.checkpoints(workdir / "runs"))
     recipe = loop.Recipe(
         trainer,
         ids=pool.train.ids,
@@ -260,17 +265,21 @@ def _train(
         measure_later(config, folder, checkpoints, evaluators, trainer, seed)
         if not finished(folder, totals[name]):
             run = loop.TrainingRun(folder, checkpoints, seed, all_steps[name], totals[name], place)
-            _train_run(config, run, recipe)
+            again = Again(config, anew, name, pool, steps_of, mesh)
+            _train_run(config, run, recipe, again if again.anew.steps else None)
 
 
-def _train_run(config: ConfigDict, run: loop.TrainingRun, recipe: loop.Recipe) -> None:
+def _train_run(
+    config: ConfigDict, run: loop.TrainingRun, recipe: loop.Recipe, again: Again | None
+) -> None:
     started = time.perf_counter()
     facts = {
         "Model": model_name(config, recipe.trainer),
         "Devices": f"{recipe.trainer.mesh.size} × {jax.devices()[0].device_kind}",
         "Rows of a step": _rows_of_a_step(config, run.steps, run.total),
     }
-    loop.train(run, recipe, facts=facts)
+    for part in [run] if again is None else parts(run, again):
+        loop.train(part, recipe, facts=facts)
     records = metrics.read_records(run.folder)
     say(
         f"{run.folder.name}: {run.total} steps, rows {run.steps.fill(run.total):.0%} full, "
@@ -319,9 +328,10 @@ def _arrangements(
         w_min=config.arrangement.w_min,
         w_avg=config.arrangement.w_avg,
     )
+    anew = read_anew(config.training.epochs)
     course = make.Course(
         batch_size=config.training.batch_size,
-        steps=config.training.steps,
+        steps=min(filter(None, (config.training.steps, *anew.steps[:1])), default=None),
         every=config.evaluation.every,
         measures=config.similarity.trajectory,
         first=config.training.epochs[:1],

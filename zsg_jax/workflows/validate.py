@@ -123,7 +123,7 @@ def validate(config: ConfigDict, *, runs: Sequence[tuple[str, int]] | None = Non
         f"{setting('arrangement.w_min')} and w_avg are both 0, which makes all rows equally far; "
         "set one",
     )
-    check_rules(given["training.epochs"])
+    check_rules(given["training.epochs"], given["training.steps"])
     check_loggers(given["logging"])
     _check_profile(given["training.profile_steps"], given["training.steps"])
 

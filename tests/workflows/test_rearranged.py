@@ -1,0 +1,137 @@
+"""Runs whose pool is arranged anew as they train, killed at any point, against TMTA by hand."""
+
+import hashlib
+import json
+
+import numpy as np
+import pytest
+
+from zsg_jax.arrangement import tmta
+from zsg_jax.arrangement.spaces import open_encoder
+from zsg_jax.runtime.errors import UserError
+from zsg_jax.training import loop
+from zsg_jax.workflows import rearranged, study
+
+AT = (3, 6)
+ANEW = {"training.epochs": ("anew@3+6,pooling=mean",)}
+
+
+def run(config, workdir):
+    return study.run(config, workdir, command="test")
+
+
+def order_of(folder):
+    return np.load(folder / "order.npy").tolist()
+
+
+def embeddings(folder):
+    return np.concatenate([np.load(path) for path in sorted(folder.glob("*.npy"))])
+
+
+def stopping_at(monkeypatch, step):
+    """Ends a run as step `step` is about to be taken, as a kill would."""
+    real, taken = loop.place_batch, []
+
+    def place(batch, mesh):
+        taken.append(1)
+        if len(taken) == step:
+            raise KeyboardInterrupt
+        return real(batch, mesh)
+
+    monkeypatch.setattr(loop, "place_batch", place)
+
+
+@pytest.fixture(scope="module")
+def whole(make_config, tmp_path_factory):
+    """The workdir of a run that nothing has stopped, of 60 of 80 rows."""
+    workdir = tmp_path_factory.mktemp("whole") / "w"
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("zsg_jax.report.page._draw", lambda *given: [])
+        patch.setattr("zsg_jax.workflows.study.explainer", lambda *given: lambda *made: None)
+        page = run(make_config(**ANEW, **{"arrangement.budget": 60}), workdir).read_text()
+    assert "Arranged anew after steps" in page
+    return workdir
+
+
+def test_each_part_is_tmta_of_what_was_left(whole, read_metrics):
+    one = whole / "runs" / "tmta-nft-seed0"
+    order, met = order_of(whole / "arrangements" / "tmta-nft"), []
+    for step in AT:
+        met = order[: 8 * step]
+        folder = one / "rearranged" / str(step)
+        left = [row for row in range(80) if row not in met]
+        sides = [embeddings(folder / "embeddings" / side) for side in ("train", "test")]
+        assert [len(side) for side in sides] == [len(left), 12]
+        expected = tmta(*sides, budget=len(order) - len(met))
+        assert order_of(folder) == [left[row] for row in expected.order]
+        before, order = order, met + order_of(folder)
+        assert order != before
+        assert len(set(order)) == len(order)
+        facts = json.loads((folder / "arrangement.json").read_text())["provenance"]
+        assert facts["after_step"] == step
+        assert f"@{step},layer=" in facts["encoder"]
+        assert "pooling=mean" in facts["encoder"]
+    ids = (one / "rearranged" / "6" / "ids.txt").read_text().splitlines(keepends=True)
+    rows = read_metrics(one)
+    for row in (row for row in rows if row["kind"] == "train"):
+        seen = "".join(ids[: 8 * row["step"]]).encode()
+        assert row["order_digest"] == hashlib.sha256(seen).hexdigest()
+    assert [row["step"] for row in rows if row["kind"] == "test"] == [0, 3, 6, 8]
+    # The similarity of an order that is not gone on with is not told.
+    told = json.loads((whole / "arrangements" / "tmta-nft" / "similarity.json").read_text())
+    assert told["step"][-1] == 3
+
+
+def test_a_run_killed_at_any_point_goes_on_to_the_same_numbers(
+    whole, small_config, read_metrics, tmp_path, monkeypatch
+):
+    config = small_config(**ANEW, **{"arrangement.budget": 60})
+    expected = read_metrics(whole / "runs" / "tmta-nft-seed0")
+    mine = tmp_path / "w" / "runs" / "tmta-nft-seed0"
+    with monkeypatch.context() as patch:
+        stopping_at(patch, 3)
+        with pytest.raises(KeyboardInterrupt):
+            run(config, tmp_path / "w")
+
+    def killed(*given, **more):
+        raise KeyboardInterrupt
+
+    for name in ("embed_pair", "save_arrangement"):
+        with monkeypatch.context() as patch:
+            patch.setattr(rearranged, name, killed)
+            with pytest.raises(KeyboardInterrupt):
+                run(config, tmp_path / "w")
+    # The states are those of the run's checkpoint.
+    encoder = open_encoder(f"states:{mine}@3,pooling=mean", tmp_path)
+    assert embeddings(mine / "rearranged" / "3" / "embeddings" / "test").shape[0] == 12
+    kept = json.loads((mine / "rearranged/3/embeddings/test/manifest.json").read_text())
+    assert encoder.fingerprint in json.dumps(kept)
+    with monkeypatch.context() as patch:
+        stopping_at(patch, 2)
+        with pytest.raises(KeyboardInterrupt):
+            run(config, tmp_path / "w")
+    assert (mine / "rearranged" / "3" / "ids.txt").exists()
+    run(config, tmp_path / "w")
+    assert read_metrics(mine) == expected
+
+
+@pytest.mark.parametrize(
+    ("epochs", "overrides", "message"),
+    [
+        (("anew@3+3",), {}, "ascending steps from 1"),
+        (("anew@0",), {}, "ascending steps from 1"),
+        (("anew@",), {}, "ascending steps from 1"),
+        (("anew@4",), {"training.steps": 4}, "ends with step 4, but .*training.steps=4"),
+        (("anew@10",), {}, "ends with step 10, but tmta-nft has 10"),
+        (("anew@3,layers=1",), {}, r"did you mean layer\?"),
+        (("anew@3", "shuffled"), {}, "anew@3 goes once through the pool"),
+        (
+            ("anew@2",),
+            {"arrangement.methods": ("diverse-70",)},
+            "diverse-70-seed0, arranged anew after step 2: 'diverse-70' asks for 70 rows of 64",
+        ),
+    ],
+)
+def test_what_cannot_be_is_refused(small_config, tmp_path, epochs, overrides, message):
+    with pytest.raises(UserError, match=message):
+        run(small_config(**{"training.epochs": epochs}, **overrides), tmp_path)

@@ -1,0 +1,163 @@
+"""Runs in parts: after some steps what is left of the pool is arranged anew, by the run's own eyes.
+
+What an example is near to changes as the model learns. So after the steps that the config names,
+the training examples that the run has not met, and the test examples, are embedded by the hidden
+states of its checkpoint, and the same method arranges them. What was done is kept in the run's
+folder, from which a killed run goes on: `rearranged/STEP/` holds the arrangement of what was left,
+and ids.txt, the order of the whole run from its first step on.
+"""
+
+import hashlib
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+from jax.sharding import Mesh
+from ml_collections import ConfigDict
+
+from zsg_jax.arrangement import make
+from zsg_jax.arrangement.arrangement import load_arrangement, save_arrangement
+from zsg_jax.arrangement.embedded import Embedded, embed_pair
+from zsg_jax.arrangement.epochs import Anew
+from zsg_jax.data.batches.steps import Steps
+from zsg_jax.data.pool import Pool
+from zsg_jax.runtime.errors import UserError, check
+from zsg_jax.runtime.files import write_bytes
+from zsg_jax.runtime.processes import of_all, once
+from zsg_jax.runtime.progress import bar, passes, say
+from zsg_jax.runtime.settings import setting
+from zsg_jax.similarity.encoders.address import STATES
+from zsg_jax.similarity.search.options import Search
+from zsg_jax.training.loop import TrainingRun
+
+FOLDER = "rearranged"
+
+
+class Again(NamedTuple):
+    """What a run's pool is arranged anew with.
+
+    Attributes:
+        config: of the study.
+        anew: after which steps, and how states are read.
+        name: of the method.
+        pool: all examples.
+        steps_of: lays an order, (n,) int64, into steps.
+        mesh: over which examples are compared.
+    """
+
+    config: ConfigDict
+    anew: Anew
+    name: str
+    pool: Pool
+    steps_of: Callable[[np.ndarray], Steps]
+    mesh: Mesh
+
+
+def check_anew(
+    anew: Anew, totals: Mapping[str, int], workdir: Path, checkpoints: Path | str
+) -> None:
+    """Refuses what no run could do, before any is trained.
+
+    Args:
+        anew: what the config asks for.
+        totals: the steps of each arrangement's runs.
+        workdir: of the study.
+        checkpoints: where those of a run are written.
+
+    Raises:
+        UserError: a run is over before it is arranged anew, or its states cannot be read.
+    """
+    if not anew.steps:
+        return
+    for name, total in totals.items():
+        check(
+            anew.steps[-1] < total,
+            f"{setting('training.epochs')}: ends with step {anew.steps[-1]}, but {name} has "
+            f"{total}; give earlier ones",
+        )
+    check(
+        isinstance(checkpoints, Path) and "," not in str(workdir),
+        f"{setting('training.epochs')}: states are not read from {checkpoints}; give a workdir in "
+        "a folder, without a comma in its name",
+    )
+
+
+def parts(run: TrainingRun, again: Again) -> Iterator[TrainingRun]:
+    """The parts of a run, each to be trained before the next is asked for.
+
+    Raises:
+        UserError: what is left does not suffice, or what was made is damaged or of another run.
+    """
+    ends, batch_size = again.anew.steps, again.config.training.batch_size
+    run = run._replace(measured=ends)
+    for end in ends:
+        folder = run.folder / FOLDER / str(end)
+        used = run.steps.order[: end * batch_size]
+        if not of_all((folder / make.IDS).exists())[0]:
+            yield run._replace(until=end)
+            _arrange_rest(run, used, end, folder, again)
+        rest, facts = load_arrangement(folder)
+        check(
+            facts.get("used_sha256") == _digest(used),
+            f"{folder}: follows other instances than the run has met; delete {run.folder} to train "
+            "this run from the start",
+        )
+        run = run._replace(steps=again.steps_of(np.concatenate([used, rest.order])))
+    yield run
+
+
+def _arrange_rest(run: TrainingRun, used: np.ndarray, end: int, folder: Path, again: Again) -> None:
+    config, pool = again.config, again.pool
+    left, wanted = np.setdiff1d(pool.usable, used), len(run.steps.order) - len(used)
+    say(f"{run.folder.name}: {len(left):,} rows are arranged anew after step {end}")
+    pair = embed_pair(
+        pool.train.select(left),
+        pool.test,
+        f"{STATES}{run.folder}@{end}{again.anew.states}",
+        folder / "embeddings",
+        embedded=Embedded(config.similarity.text),
+        dtype=config.similarity.dtype,
+        train_indices=left,
+        test_indices=pool.answered,
+    )
+    options = make.MethodOptions(
+        (again.name,),
+        seed=config.arrangement.seed,
+        budget=None if config.arrangement.budget is None else wanted,
+        distance=config.similarity.distance,
+        w_min=config.arrangement.w_min,
+        w_avg=config.arrangement.w_avg,
+    )
+    with bar(None, "similarity") as progress:
+        search = Search(again.mesh, config.similarity.block_rows, passes(progress))
+        compared = make.compare(pair, options, toward=pool.aimed, search=search)
+        try:
+            made = make.make(again.name, compared, config.arrangement.seed)
+        except UserError as error:
+            raise UserError(f"{run.folder.name}, arranged anew after step {end}: {error}") from None
+    rest, total = made.arrangement, run.total * config.training.batch_size
+    check(
+        len(used) + len(rest) >= min(total, len(run.steps.order)),
+        f"{run.folder.name}, arranged anew after step {end}: {again.name} gives {len(rest):,} of "
+        f"the {wanted:,} rows that are wanted; give fewer training.steps, or another method",
+    )
+    facts = {
+        "name": again.name,
+        "after_step": end,
+        "used_sha256": _digest(used),
+        **pair.encoder_facts,
+        **made.facts,
+    }
+    ids = make.id_lines(pool.train.ids, np.concatenate([used, rest.order]))
+
+    def write() -> None:
+        save_arrangement(rest, folder, facts)
+        # Written last: where it stands, the folder is whole.
+        write_bytes(folder / make.IDS, ids)
+
+    once(f"arrange {folder.parent.parent.name} after {end}", write)
+
+
+def _digest(order: np.ndarray) -> str:
+    return hashlib.sha256(np.ascontiguousarray(order, "<i8").tobytes()).hexdigest()

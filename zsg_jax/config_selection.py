@@ -35,8 +35,9 @@ def selection_config(base: ConfigDict | None = None) -> ConfigDict:
     grid.rules = ("targets", "tmta-min", "min-nft")
     # Training rows that are selected, multiples of training.batch_size, to be met training.epochs.
     grid.budgets = (320, 640)
-    # Of the initial weights, or adapters; of the rows at random; and of the order.
-    grid.seeds = (0, 1, 2)
+    # Of the initial weights, or adapters; of the rows at random; and of the order. Of fewer than
+    # five, only large differences are told from chance.
+    grid.seeds = (0, 1, 2, 3, 4)
     # Whether the selected rows are met in an order by chance, so that rules differ in which rows
     # they select alone; False keeps the order of the rule.
     grid.shuffle = True

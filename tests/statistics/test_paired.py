@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from scipy import stats
 
 from zsg_jax.runtime.errors import UserError
-from zsg_jax.statistics.paired import holm, mcnemar, paired_differences
+from zsg_jax.statistics.paired import crossed_differences, holm, mcnemar, paired_differences
 
 
 def test_the_interval_is_the_one_of_the_normal_distribution():
@@ -48,6 +48,43 @@ def test_few_seeds_and_alike_examples_widen_the_interval():
     by_seed = rng.normal(0, 1, size=(3, 1)) + rng.normal(0, 0.1, size=(3, 400))
     pooled = by_seed.mean(axis=0, keepdims=True)
     assert width(by_seed, np.zeros((3, 400))) > 10 * width(pooled, zero)
+
+
+def crossed(gap, **kwargs):
+    [found] = crossed_differences({"a": gap, "b": np.zeros_like(gap)}, [("a", "b")], **kwargs)
+    return found
+
+
+@pytest.mark.parametrize("by", ["seeds", "examples"])
+def test_noise_of_one_kind_alone_is_student_s_t(by):
+    rng = np.random.default_rng(5)
+    one = rng.normal(0.5, 1, size=6)
+    gap = np.repeat(one[:, None], 40, axis=1) if by == "seeds" else np.repeat(one[None], 4, axis=0)
+    found, known = crossed(gap), stats.ttest_1samp(one, 0)
+    assert found.p == found.p_holm == pytest.approx(known.pvalue)
+    assert (found.low, found.high) == pytest.approx(tuple(known.confidence_interval(0.95)))
+
+
+def test_both_kinds_of_noise_together_are_covered():
+    rng = np.random.default_rng(6)
+    inside = []
+    for _ in range(400):
+        noise = rng.normal(0, 0.2, size=(3, 1)) + rng.normal(0, 1, size=(1, 50))
+        inside.append(crossed(0.7 + noise + rng.normal(0, 0.5, size=(3, 50))))
+    covered = np.mean([one.low <= 0.7 <= one.high for one in inside])
+    assert 0.93 <= covered <= 0.995
+
+
+def test_only_the_pairs_that_are_asked_for_are_corrected_for():
+    rng = np.random.default_rng(7)
+    values = {name: rng.normal(size=(3, 30)) for name in "abc"}
+    found = crossed_differences(values, [("a", "c"), ("b", "c")])
+    assert [(one.first, one.second, one.seeds) for one in found] == [("a", "c", 3), ("b", "c", 3)]
+    assert [one.p_holm for one in found] == holm([one.p for one in found])
+    same = crossed_differences({"a": values["a"], "b": values["a"]}, [("a", "b")])[0]
+    assert (same.mean, same.low, same.high, same.p) == (0, 0, 0, 1)
+    with pytest.raises(UserError, match="same seeds and examples"):
+        crossed_differences({"a": np.zeros((2, 3)), "b": np.zeros((3, 2))}, [("a", "b")])
 
 
 def test_draws_are_shared_seeded_and_signed():

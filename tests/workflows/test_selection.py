@@ -152,6 +152,8 @@ def test_a_budget_beyond_the_pool_trains_nothing_and_binds_nobody(make, tmp_path
     with pytest.raises(UserError, match=r"grid\.budgets: 88 rows cannot be selected of 80"):
         run(make(**{"grid.budgets": (16, 88), "model.pretraining.steps": 0}), tmp_path / "w")
     assert not list((tmp_path / "w").rglob("runs"))
+    with pytest.raises(UserError, match="88 rows cannot be selected of 64"):
+        run(make(**{"grid.budgets": (88,), "data.rewrites.samples": 4}), tmp_path / "w")
 
 
 @pytest.mark.ci
@@ -184,30 +186,45 @@ def test_killed_at_several_places_it_writes_the_same_numbers(make, commands, tmp
 @pytest.mark.slow
 def test_a_comparison_from_config_to_page(make, tmp_path, capfd):
     workdir = tmp_path / "w"
-    page = run(make(**{"grid.spaces": ("hashing", "states:start")}), workdir)
+    page = run(make(), workdir)
     assert page == workdir / "report" / "index.html"
     first = records(workdir)
-    assert len([name for name in first if "/runs/" in name]) == 3 * 2
+    assert len([name for name in first if "/runs/" in name]) == 2 * 2
+
+    # A larger grid trains what is new alone, and a finished one is only drawn again.
+    larger = {
+        "grid.seeds": (0, 1, 2),
+        "grid.rules": ("targets", "min-nft"),
+        "grid.spaces": ("hashing", "states:start"),
+    }
+    run(make(**larger), workdir)
+    grown = records(workdir)
+    assert {name: grown[name] for name in first} == first
+    assert len([name for name in grown if "/runs/" in name]) == 3 * (1 + 2 * 2)
+    capfd.readouterr()
+    before = page.read_bytes()
+    run(make(**larger), workdir)
+    assert records(workdir) == grown
+    assert page.read_bytes() == before
+    assert capfd.readouterr().err == ""
     with (page.parent / "results.csv").open() as file:
         rows = list(csv.DictReader(file))
-    assert [(one["space"], one["rule"]) for one in rows] == [
-        ("", "random"),
-        ("hashing", "targets"),
-        ("states:start", "targets"),
-    ]
+    ways = [(space, rule) for space in ("hashing", "states:start") for rule in larger["grid.rules"]]
+    assert [(one["space"], one["rule"]) for one in rows] == [("", "random"), *ways]
 
     # Each number again from what the runs have written.
     def ends(name, arrangement):
         folder = part(workdir, name) / "runs"
         runs = [
-            first[str((folder / arrangement.format(k)).relative_to(workdir) / "metrics.jsonl")]
-            for k in (0, 1)
+            grown[str((folder / arrangement.format(k)).relative_to(workdir) / "metrics.jsonl")]
+            for k in larger["grid.seeds"]
         ]
         return np.array([one[-1]["losses"] for one in runs])
 
     random = ends("no-space", "random@{0}-seed{0}")
-    for row, name in zip(rows[1:], ("hashing", "states"), strict=True):
-        values = ends(name, "targets+window-16@{0}-seed{0}")
+    for row, (space, rule) in zip(rows[1:], ways, strict=True):
+        name = space.partition(":")[0]
+        values = ends(name, f"{rule}+window-16@{{0}}-seed{{0}}")
         assert float(row["mean"]) == pytest.approx(values.mean(), rel=1e-6)
         assert float(row["std"]) == pytest.approx(values.mean(axis=1).std(ddof=1), rel=1e-6)
         assert float(row["difference"]) == pytest.approx((values - random).mean(), rel=1e-5)
@@ -231,16 +248,8 @@ def test_a_comparison_from_config_to_page(make, tmp_path, capfd):
         taken.append(int(row.argmax()))
     assert sorted(order) == sorted(taken)
 
-    # A larger grid trains what is new alone, and a finished one is only drawn again.
-    capfd.readouterr()
-    larger = {
-        "grid.seeds": (0, 1, 2),
-        "grid.rules": ("targets", "min-nft"),
-        "grid.budgets": (8, 16),
-    }
-    run(make(**larger), workdir)
-    grown = records(workdir)
-    assert {name: grown[name] for name in first} == first
-    assert len([name for name in grown if "/runs/" in name]) == 3 * 2 * 3 + 2
-    run(make(**larger), workdir)
+    # What is left out stays, and a key beside the grid makes it another comparison.
+    run(make(), workdir)
     assert records(workdir) == grown
+    with pytest.raises(UserError, match=r"training\.learning_rate is 0\.003 there, 0\.1 here"):
+        run(make(**{"training.learning_rate": 0.1}), workdir)

@@ -5,7 +5,7 @@ from itertools import combinations
 from typing import NamedTuple
 
 import numpy as np
-from scipy.stats import binomtest
+from scipy.stats import binomtest, t
 
 from zsg_jax.runtime.errors import check
 from zsg_jax.statistics.errors import detectable, standard_error
@@ -17,7 +17,7 @@ class Difference(NamedTuple):
     """The mean of `first` less the mean of `second`, over the same examples and seeds.
 
     Attributes:
-        low, high: the interval that holds 95 % of the bootstrap's differences.
+        low, high: the interval that holds 95 % of the differences drawn.
         p: how often a difference as large would come by chance, two-sided.
         p_holm: the same, corrected by Holm's rule for all pairs that were compared.
         detectable: the smallest difference that so many examples would show in 80 % of cases.
@@ -38,12 +38,11 @@ class Difference(NamedTuple):
 def paired_differences(
     values: Mapping[str, np.ndarray],
     *,
-    pairs: Sequence[tuple[str, str]] | None = None,
     clusters: Sequence[str] | None = None,
     samples: int = SAMPLES,
     seed: int = 0,
 ) -> list[Difference]:
-    """Pairs of `values` compared by one bootstrap, with the same draws for all.
+    """Every pair of `values` compared by one bootstrap, with the same draws for all.
 
     Each draw takes seeds with replacement, and examples with replacement: whole tasks where
     `clusters` tells them, since examples of a task are alike. p = (c + 1) / (samples + 1), c the
@@ -52,25 +51,19 @@ def paired_differences(
     Args:
         values: name → (K, N), a number for every seed and example; the same seeds and examples
             for all names.
-        pairs: names to compare, for which p is corrected; None: every pair.
         clusters: the task of every example.
 
     Raises:
         UserError: shapes differ, or a value is not finite.
     """
-    arrays = {name: np.atleast_2d(np.asarray(one, np.float64)) for name, one in values.items()}
-    shapes = {name: one.shape for name, one in arrays.items()}
-    check(
-        len(set(shapes.values())) <= 1 and all(np.isfinite(one).all() for one in arrays.values()),
-        f"only finite numbers of the same seeds and examples can be compared; given are {shapes}",
-    )
+    arrays = _arrays(values)
     if len(arrays) < 2:
         return []
-    seeds, count = next(iter(shapes.values()))
+    seeds, count = next(iter(arrays.values())).shape
     weights = _weights(seeds, count, clusters, samples, np.random.default_rng(seed))
     means = {name: _means(one, *weights) for name, one in arrays.items()}
     found = []
-    for first, second in combinations(arrays, 2) if pairs is None else pairs:
+    for first, second in combinations(arrays, 2):
         gap = arrays[first] - arrays[second]
         drawn, mean = means[first] - means[second], gap.mean()
         far = np.abs(drawn - mean) >= abs(mean)
@@ -82,6 +75,50 @@ def paired_differences(
     return [
         Difference(*one[:6], p_holm, detectable(one[6]), seeds)
         for one, p_holm in zip(found, corrected, strict=True)
+    ]
+
+
+def crossed_differences(
+    values: Mapping[str, np.ndarray],
+    pairs: Sequence[tuple[str, str]],
+    *,
+    clusters: Sequence[str] | None = None,
+) -> list[Difference]:
+    """Pairs of `values` compared where few seeds stand for many, and so do the examples.
+
+    The variance of a difference is that of its seeds' means plus that of its examples' means (what
+    both share is counted twice, so it is rather too large), the interval that of t, with degrees of
+    freedom by Welch and Satterthwaite. Of three seeds that agree a bootstrap holds no draw on the
+    other side of 0, which comes by chance in a quarter of all cases; t knows that three are few.
+
+    Args:
+        values: as `paired_differences` takes them; of a single seed the examples' error alone.
+        pairs: names to compare, for all of which p is corrected.
+        clusters: the task of every example, where whole tasks stand for others.
+
+    Raises:
+        UserError: as `paired_differences`.
+    """
+    arrays = _arrays(values)
+    found = []
+    for first, second in pairs:
+        gap = arrays[first] - arrays[second]
+        seeds, count = gap.shape
+        units = count if clusters is None else len(set(clusters))
+        parts = [(standard_error(gap.mean(axis=0), clusters), max(units - 1, 1))]
+        if seeds > 1:
+            parts.append((standard_error(gap.mean(axis=1)), seeds - 1))
+        variance = sum(error**2 for error, _ in parts)
+        fourth = sum(error**4 / degrees for error, degrees in parts if error)
+        freedom = variance**2 / fourth if fourth else 1.0
+        error, mean = variance**0.5, float(gap.mean())
+        half = float(t.ppf(0.975, freedom)) * error
+        p = 2 * float(t.sf(abs(mean) / error, freedom)) if error else float(mean == 0)
+        seen = float(t.ppf(0.975, freedom) + t.ppf(0.8, freedom)) * error
+        found.append((first, second, mean, mean - half, mean + half, p, seen, seeds))
+    corrected = holm([one[5] for one in found])
+    return [
+        Difference(*one[:6], p_holm, *one[6:]) for one, p_holm in zip(found, corrected, strict=True)
     ]
 
 
@@ -110,6 +147,16 @@ def holm(p: Sequence[float]) -> list[float]:
     corrected = np.empty(len(p))
     corrected[order] = np.minimum(np.maximum.accumulate(scaled), 1.0)
     return corrected.tolist()
+
+
+def _arrays(values: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+    arrays = {name: np.atleast_2d(np.asarray(one, np.float64)) for name, one in values.items()}
+    shapes = {name: one.shape for name, one in arrays.items()}
+    check(
+        len(set(shapes.values())) <= 1 and all(np.isfinite(one).all() for one in arrays.values()),
+        f"only finite numbers of the same seeds and examples can be compared; given are {shapes}",
+    )
+    return arrays
 
 
 def _weights(

@@ -45,7 +45,7 @@ def gains(results: Results, measured: Measured) -> Captioned:
         f"{metric.title}: each way against rows at random",
         f"{metric.meaning} Of the targets that steered nothing, at the last step, less that of as "
         f"many rows at random: to the {better} is better. Lines: 95\N{NO-BREAK SPACE}% intervals "
-        "over draws of seeds and targets. Filled: told apart from random, p\N{NO-BREAK SPACE}"
+        "by seeds and targets. Filled: told apart from random, p\N{NO-BREAK SPACE}"
         "≤\N{NO-BREAK SPACE}0.05 by Holm's rule for all that are drawn.",
         f"For each space and rule the difference in {metric.label} to random, with its interval.",
     )

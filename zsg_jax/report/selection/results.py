@@ -18,10 +18,11 @@ from zsg_jax.report.examples import losses, scores
 from zsg_jax.report.metrics import METRICS
 from zsg_jax.report.summary import Runs, records_by_step
 from zsg_jax.runtime.files import need_json, read_json
-from zsg_jax.statistics.paired import Difference, paired_differences
+from zsg_jax.statistics.paired import Difference, crossed_differences
 from zsg_jax.workdir.claims import DATA
 
 RANDOM = "random"
+_HASHING = "hashing"
 
 
 class Cell(NamedTuple):
@@ -113,7 +114,7 @@ def read(cells: Iterable[Cell]) -> Results:
     Raises:
         UserError: a run has not finished, or its records are not those it finished with.
     """
-    cells = sorted(cells, key=lambda cell: cell.rule != RANDOM)
+    cells = sorted(cells, key=lambda cell: cell.rule != RANDOM)  # random first
     found: dict[str, dict[str, dict[int, Any]]] = {}  # measure → way → budget → (K, N)
     facts: dict[str, str] = {}
     tasks: dict[str, list[str] | None] = {}
@@ -165,26 +166,18 @@ def _compared(
     clusters = tasks if len(set(tasks or ())) >= MIN_TASKS else None
     each = {(way, b): one for way, by_budget in values.items() for b, one in by_budget.items()}
     others = [key for key in each if key[0] != RANDOM]
-    told = against(
+    told = crossed_differences(
         {_key(*key): one for key, one in each.items()},
         [(_key(*key), _key(RANDOM, key[1])) for key in others],
-        clusters,
+        clusters=clusters,
     )
     differences: dict[str, dict[int, Difference]] = {}
     for (way, budget), one in zip(others, told, strict=True):
         differences.setdefault(way, {})[budget] = one
-    pooled = against(over_budgets(values), [(way, RANDOM) for way in differences], clusters)
+    pairs = [(way, RANDOM) for way in differences]
+    pooled = crossed_differences(over_budgets(values), pairs, clusters=clusters)
     by_way = dict(zip(differences, pooled, strict=True))
     return Measured(name, values, differences, by_way, clusters)
-
-
-def against(
-    values: Mapping[str, np.ndarray],
-    pairs: Sequence[tuple[str, str]],
-    clusters: Sequence[str] | None,
-) -> list[Difference]:
-    """The differences of these pairs; none where there are none to compare."""
-    return paired_differences(values, pairs=pairs, clusters=clusters) if pairs else []
 
 
 def over_budgets(values: Mapping[str, Mapping[int, np.ndarray]]) -> dict[str, np.ndarray]:
@@ -196,14 +189,14 @@ def _key(way: str, budget: int) -> str:
     return f"{budget} {way}"
 
 
-def _costs(cells: Iterable[Cell]) -> dict[str, Cost]:
+def _costs(cells: Sequence[Cell]) -> dict[str, Cost]:
     """Embeddings that a second budget took from the cache of the first cost their reading."""
-    folders = {(cell.space, cell.folder): None for cell in cells if cell.space}
     costs: dict[str, Cost] = {}
-    for space, folder in folders:
+    for space, folder in dict.fromkeys((cell.space, cell.folder) for cell in cells):
         told = read_json(folder / "embeddings" / COST, ("seconds", "bytes"))
         if told is not None:
-            before = costs.get(space, Cost(0.0, 0))
+            # Where no space is needed, hashed n-grams are there to look for leaks.
+            before = costs.get(space or _HASHING, Cost(0.0, 0))
             size = max(before.bytes, told["bytes"])
-            costs[space] = Cost(before.seconds + told["seconds"], size)
-    return costs
+            costs[space or _HASHING] = Cost(before.seconds + told["seconds"], size)
+    return {cell.space: costs[cell.space] for cell in cells if cell.space in costs}

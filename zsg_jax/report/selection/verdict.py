@@ -4,8 +4,8 @@ from collections.abc import Sequence
 
 from zsg_jax.report.differences import told_apart
 from zsg_jax.report.metrics import METRICS, Metric
-from zsg_jax.report.selection.results import Measured, Results, against, over_budgets
-from zsg_jax.statistics.paired import Difference
+from zsg_jax.report.selection.results import Measured, Results, over_budgets
+from zsg_jax.statistics.paired import Difference, crossed_differences
 
 _SPACE = "\N{NO-BREAK SPACE}"
 
@@ -65,7 +65,7 @@ def _cheaper(results: Results, measured: Measured) -> str:
     pairs = [(best.first, way) for way in others]
     if not pairs or not told_apart(best):
         return ""
-    apart = against(over_budgets(measured.values), pairs, measured.tasks)
+    apart = crossed_differences(over_budgets(measured.values), pairs, clusters=measured.tasks)
     level = [one.second for one in apart if not told_apart(one)]
     if not level:
         return " It is told apart from every other way that was tried."
@@ -94,7 +94,8 @@ def _amount(one: Difference, metric: Metric) -> str:
 
 def _interval(one: Difference, metric: Metric) -> str:
     low, high = (f"{end:+.{metric.digits}f}" for end in (one.low, one.high))
-    return f" (95{_SPACE}%: {low} to {high}, p{_SPACE}={_SPACE}{one.p_holm:.3f})"
+    p = f"={_SPACE}{one.p_holm:.3f}" if one.p_holm >= 0.0005 else f"<{_SPACE}0.001"
+    return f" (95{_SPACE}%: {low} to {high}, p{_SPACE}{p})"
 
 
 def _name(way: str) -> str:

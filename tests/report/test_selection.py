@@ -1,0 +1,148 @@
+"""The page of a comparison of selections, of records whose differences are known."""
+
+import csv
+import json
+
+import numpy as np
+import pytest
+
+from zsg_jax.report import selection
+from zsg_jax.training import finished
+from zsg_jax.workdir import claims
+
+SEEDS, TARGETS, BUDGETS = (0, 1, 2, 3, 4), 60, (16, 32)
+WAYS = {"": "random", "near": "targets", "far": "targets"}
+
+
+@pytest.fixture
+def make(tmp_path):
+    """Writes the records of ways whose losses lie `gaps` from random's, and gives their page."""
+
+    def written(gaps, seeds=SEEDS, exact=False, **cost):
+        rng = np.random.default_rng(1)
+        easy, wins = rng.normal(2, 0.3, TARGETS), rng.random(TARGETS)
+        workdir, cells = tmp_path / "w", []
+        for budget in BUDGETS:
+            for space, rule in WAYS.items():
+                folder = workdir / "studies" / f"{space}-{budget}"
+                names = {seed: f"{rule}@{seed}" for seed in seeds}
+                cells.append(selection.Cell(space, rule, budget, folder, names))
+                for seed, name in names.items():
+                    gap = gaps.get(space, 0.0) + rng.normal(0, 0.02)
+                    losses = easy + gap + rng.normal(0, 0.05, TARGETS)
+                    right = (wins < 0.5 - gap) if exact else None
+                    write_run(claims.run_folder(folder, name, seed), budget // 8, losses, right)
+                facts = {"train_rows": 90, "train_tasks": 3, "aimed_rows": 60, "scored_rows": 60}
+                tasks = [f"task {one % 2}" for one in range(TARGETS)]
+                (folder / "data.json").write_text(json.dumps(facts | {"test_id_tasks": tasks}))
+                if space in cost:
+                    (folder / "embeddings").mkdir()
+                    told = {"seconds": cost[space], "bytes": 2_000_000}
+                    (folder / "embeddings" / "cost.json").write_text(json.dumps(told))
+        config = {"data.train": "a", "data.test": "b", "grid.shuffle": True}
+        config |= {"training.batch_size": 8, "training.learning_rate": 1e-3}
+        (workdir / "config.json").write_text(json.dumps(config))
+        return selection.build(workdir, cells, title="Rows", command="python -m zsg_jax.main")
+
+    return written
+
+
+def write_run(folder, last, losses, right):
+    folder.mkdir(parents=True)
+    rows = [
+        {"step": 0, "kind": "test", "loss": 3.0, "losses": [3.0] * TARGETS},
+        {"step": 1, "kind": "train", "loss": 2.5, "seconds": 0.5},
+        {"step": last, "kind": "test", "loss": losses.mean(), "losses": losses.tolist()},
+    ]
+    if right is not None:
+        rows[0]["exact_match"], rows[2]["exact_match"] = 0.0, 100 * right.mean()
+        told = [
+            {"step": last, "id": f"{one}", "task": f"task {one % 2}", "exact_match": 100.0 * won}
+            for one, won in enumerate(right.tolist())
+        ]
+        (folder / "generations.jsonl").write_text("".join(f"{json.dumps(one)}\n" for one in told))
+    (folder / "metrics.jsonl").write_text("".join(f"{json.dumps(one)}\n" for one in rows))
+    finished.finish(folder, {"steps": last, "facts": {"Model": "a small one"}})
+
+
+def table(page):
+    with (page.parent / "results.csv").open() as file:
+        return list(csv.DictReader(file))
+
+
+def ends(page, budget, space, field="losses"):
+    """(K, N) values at the last step, read from the files again."""
+    found = []
+    for seed in SEEDS:
+        name = f"{WAYS[space]}@{seed}"
+        folder = page.parents[1] / "studies" / f"{space}-{budget}" / "runs" / f"{name}-seed{seed}"
+        if field == "losses":
+            found.append(json.loads((folder / "metrics.jsonl").read_text().splitlines()[-1])[field])
+        else:
+            lines = (folder / "generations.jsonl").read_text().splitlines()
+            found.append([json.loads(line)[field] for line in lines])
+    return np.array(found)
+
+
+def test_the_table_is_what_the_records_say_and_the_answer_what_they_show(make, read_page, browse):
+    page = make({"near": -0.3, "far": 0.2}, exact=True, near=20.0, far=3.0)
+    rows = table(page)
+    assert len(rows) == 2 * len(BUDGETS) * len(WAYS)
+    for row in rows:
+        field = "losses" if row["measure"] == "loss" else row["measure"]
+        values = ends(page, row["budget"], row["space"], field)
+        assert float(row["mean"]) == pytest.approx(values.mean())
+        assert float(row["std"]) == pytest.approx(values.mean(axis=1).std(ddof=1))
+        assert row["seeds"] == "5"
+        if row["rule"] == "random":
+            assert row["difference"] == row["seconds"] == ""
+            continue
+        gap = values - ends(page, row["budget"], "", field)
+        assert float(row["difference"]) == pytest.approx(gap.mean())
+        assert float(row["low"]) <= gap.mean() <= float(row["high"])
+        assert float(row["p"]) <= float(row["p_holm"])
+        # Both budgets' embedding.
+        assert float(row["seconds"]) == 2 * {"near": 20.0, "far": 3.0}[row["space"]]
+        assert int(row["bytes"]) == 2_000_000
+    read = read_page(page)
+    read.check()
+    said = read.said()
+    assert "targets by near is best, its test loss 0.3" in said
+    assert "worse than random: targets by far" in said
+    assert "It is told apart from every other way" in said
+    assert "Exact match, 32 rows: targets by near is best" in said
+    assert len(read.all("img")) == 3
+    assert len(read.table("results")) == 1 + len(BUDGETS) * len(WAYS)
+    held, errors = browse(page)
+    assert errors == []
+    assert held.count("<img") == 3
+
+
+def test_what_is_level_with_the_best_and_costs_less_is_named(make, read_page):
+    page = make({"near": -0.3, "far": -0.3}, near=20.0, far=3.0)
+    said = read_page(page).said()
+    best, other = ("near", "far") if "targets by near is best" in said else ("far", "near")
+    assert f"It cannot be told apart from targets by {other}" in said
+    assert ("targets by far is the cheapest" in said) == (best == "near")
+
+
+def test_without_a_difference_none_is_claimed(make, read_page):
+    said = read_page(make({})).said()
+    assert "No space and rule is better than rows at random" in said
+    assert "would be seen in 80" in said
+    assert "is best" not in said
+
+
+def test_one_seed_gives_no_conclusion(make, read_page):
+    said = read_page(make({"near": -0.3}, seeds=(4,))).said()
+    assert "One seed: no conclusion." in said
+    assert "is best" not in said
+
+
+def test_a_score_that_is_nowhere_other_differs_nowhere(make, read_page):
+    page = make({}, exact=True)
+    for row in table(page):
+        if row["measure"] == "exact_match" and row["rule"] != "random":
+            gap = ends(page, row["budget"], row["space"], "exact_match")
+            gap = gap - ends(page, row["budget"], "", "exact_match")
+            assert float(row["difference"]) == pytest.approx(gap.mean())

@@ -1,4 +1,35 @@
-"""Which space and which rule select the training rows that help most, against rows at random."""
+"""Which space and which rule select the training rows that help most, against rows at random.
+
+    python -m zsg_jax.main --config configs/selection.py
+
+The built-in example: a Llama of 127,552 parameters, pretrained on the spot, then tuned on 320 or
+640 of 4,800 string-rewriting rows, at random or selected for 200 test rows by hashed n-grams or by
+its own hidden states; scored on 200 others of the same two families. 70 runs, 5 seeds. It takes 4
+minutes of one core; beside much other work it took 10. Measured test loss, nats per answer
+token, mean ± standard deviation over seeds, and less that of as many rows at random (95 %; jax
+0.10.2, CPU):
+
+    space          rule       320 rows       less random           640 rows       less random
+    -              random     2.944 ± .060                         2.871 ± .099
+    hashing        targets    2.724 ± .039   -.220 (-.25, -.19)    2.530 ± .024   -.340 (-.44, -.24)
+    hashing        tmta-min   2.723 ± .034   -.221 (-.26, -.18)    2.527 ± .013   -.344 (-.46, -.23)
+    hashing        min-nft    2.728 ± .037   -.216 (-.25, -.18)    2.535 ± .017   -.336 (-.44, -.23)
+    states:start   targets    2.777 ± .031   -.167 (-.21, -.13)    2.623 ± .023   -.248 (-.35, -.15)
+    states:start   tmta-min   2.758 ± .029   -.186 (-.23, -.15)    2.602 ± .022   -.268 (-.37, -.17)
+    states:start   min-nft    2.844 ± .065   -.101 (-.14, -.06)    2.751 ± .050   -.119 (-.20, -.04)
+
+Every way beats random. Here the space decides: by n-grams (1 second for all rows) the three rules
+cannot be told apart, and tmta-min by them is told apart from all three by states (4 seconds).
+
+    python -m zsg_jax.main --config configs/selection.py:p3 --config.data.train=FILE …
+
+A pretrained Llama of 260,032 parameters on P3, all of whose weights are tuned; all-MiniLM-L6-v2
+is a third space, and exact match is measured too. The whole of it has not been run.
+
+    python -m zsg_jax.main --config configs/selection.py:smollm2 --config.data.train=FILE …
+
+Adapters of SmolLM2-135M on the same data. It has not been run.
+"""
 
 from ml_collections import ConfigDict
 

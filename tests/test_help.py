@@ -11,6 +11,7 @@ import pytest
 from zsg_jax import config_help
 from zsg_jax.config import default_config, flatten
 from zsg_jax.config_diversity import diversity_config
+from zsg_jax.config_selection import selection_config
 from zsg_jax.runtime.errors import UserError
 
 SCRIPTS = tomllib.loads((Path(__file__).parents[1] / "pyproject.toml").read_text())["project"][
@@ -60,6 +61,15 @@ def test_every_key_is_told_with_its_comment(make):
     assert [one.keys for one in told if not one.text] == []
     page = config_help.of_group(make(), "all")
     assert all(f"\n{key} = " in f"\n{page}" for key in keys)
+
+
+def test_a_comparison_tells_its_grid_and_the_keys_that_it_has_of_a_study():
+    config = selection_config()
+    page = config_help.of_group(config, "all")
+    told = [key for key in flatten(config) if f"\n{key} = " in f"\n{page}"]
+    assert told == list(flatten(config))
+    assert "arrangement.methods =" not in page
+    assert "grid: spaces=" in config_help.groups(config)
 
 
 def test_a_group_its_values_and_what_is_none():

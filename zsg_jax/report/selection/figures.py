@@ -11,6 +11,8 @@ from zsg_jax.report.metrics import METRICS
 from zsg_jax.report.selection.results import Measured, Results
 from zsg_jax.statistics.paired import Difference
 
+_MARKERS = ("o", "s", "^", "D", "v", "P", "X")
+
 
 def _figure(height: float, columns: int) -> tuple[Figure, list[Axes]]:
     figure = Figure(figsize=(WIDTH, height), layout=ConstrainedLayoutEngine(h_pad=0.06, w_pad=0.06))
@@ -58,32 +60,36 @@ def costs(results: Results) -> Captioned | None:
         return None
     measured = results.measured[0]
     metric, spaces = METRICS[measured.name], list(results.costs)
+    rules = list(dict.fromkeys(cell.rule for cell in results.cells if cell.space))
     style = looks(spaces)
+    shapes = {rule: _MARKERS[i % len(_MARKERS)] for i, rule in enumerate(rules)}
     figure, (ax,) = _figure(3.0, 1)
     for way, one in measured.pooled.items():
         cost = results.cost(way)
-        if cost is None:
-            continue
-        space, _, rule = way.rpartition(": ")
-        look = style[space]
-        face = look.color if told_apart(one) else "white"
-        ax.plot([cost.seconds], [one.mean], "o", ms=6, color=look.color, mfc=face, mew=1.4)
-        ax.annotate(
-            f" {shorten(rule)}", (cost.seconds, one.mean), fontsize=7.5, va="center", xytext=(5, 0),
-            textcoords="offset points",
-        )  # fmt: skip
+        if cost is not None:
+            space, _, rule = way.rpartition(": ")
+            color = style[space].color
+            face = color if told_apart(one) else "white"
+            ax.plot(
+                [cost.seconds], [one.mean], shapes[rule], ms=7, color=color, mfc=face, alpha=0.8
+            )
     for space, look in style.items():
         ax.plot([], [], "o", color=look.color, label=shorten(space, 44))
+    for rule, shape in shapes.items():
+        ax.plot([], [], shape, color="#555555", mfc="white", label=shorten(rule, 44))
     ax.set_xscale("log")
-    ax.margins(x=0.3)
+    for axis in (ax.xaxis.set_major_formatter, ax.xaxis.set_minor_formatter):
+        axis("{x:g}")
+    ax.tick_params(which="both", labelsize=8)
+    ax.margins(x=0.2)
     ax.axhline(0, color="#777777", lw=1, ls=(0, (4, 3)), zorder=0.5)
     ax.set_xlabel("seconds to embed the pool and the targets")
     ax.set_ylabel(f"{metric.label} less random's")
-    ax.legend(fontsize=8)
+    figure.legend(fontsize=8, loc="outside right center")
     return Captioned(
         figure,
         "Gain and cost",
         f"What a space took against the difference in {metric.label} to rows at random, mean over "
         "budgets. Filled: told apart from random. Below the dashed line is better.",
-        "Points by seconds and gain, a colour for each space, each named by its rule.",
+        "Points by seconds and gain, a colour for each space and a shape for each rule.",
     )

@@ -53,6 +53,14 @@ def test_a_window_is_shuffled_by_its_seed_and_they_follow_one_another(comparison
     assert both == one[::2] + one[1::2]
 
 
+def test_the_first_rows_alone(comparison):
+    whole = arrange("tmta-rt", comparison, 0)
+    for number in (2, 30, 99):
+        found = arrange(f"tmta-rt+first-{number}", comparison, 0)
+        assert found.order.tolist() == whole.order.tolist()[:number]
+        assert found.turn.tolist() == whole.turn.tolist()[:number]
+
+
 def test_what_stands_behind_a_plus_is_known(comparison):
     for name in ("min-nft+", "min-nft+fold-2", "min-nft+folds", "min-nft+folds-1", "+folds-2"):
         with pytest.raises(UserError, match="folds"):
@@ -64,4 +72,7 @@ def test_what_stands_behind_a_plus_is_known(comparison):
 def test_plain_names():
     assert plain_name("min-nft+folds-4") == "nearest first, by the nearest test row, 4 times over"
     assert plain_name("tmta-nft+window-64@2") == "nearest first, every 64 rows shuffled"
+    assert plain_name("tmta-nft+first-9+window-9") == (
+        "nearest first, the first 9 alone, every 9 rows shuffled"
+    )
     assert plain_name("nothing+folds-4") == ""

@@ -107,13 +107,13 @@ def test_a_part_for_every_space_and_budget_and_one_of_what_needs_no_space(make):
     assert parts[0].names == {
         "random": {0: "random@0", 1: "random@1"},
         "score-ascending:quality": {
-            seed: f"score-ascending:quality+window-32@{seed}" for seed in (0, 1)
+            seed: f"score-ascending:quality+first-32+window-32@{seed}" for seed in (0, 1)
         },
     }
     assert list(parts[1].names) == ["targets", "diverse-N", "tmta-min+folds-2"]
-    assert parts[1].names["diverse-N"][1] == "diverse-32+window-32@1"
+    assert parts[1].names["diverse-N"][1] == "diverse-32+first-32+window-32@1"
     kept = selection.read(make(**{"grid.shuffle": False}))
-    assert kept[1].names == {"targets": {0: "targets", 1: "targets"}}
+    assert kept[1].names == {"targets": {0: "targets+first-16", 1: "targets+first-16"}}
 
 
 @pytest.mark.parametrize(
@@ -135,6 +135,7 @@ def test_a_part_for_every_space_and_budget_and_one_of_what_needs_no_space(make):
         ({"grid.seeds": (-1,)}, r"grid\.seeds=\(-1,\) must be whole numbers from 0"),
         ({"data.report_fraction": 0.0}, r"report_fraction=0\.0: targets that steered"),
         ({"training.warmup_steps": 2}, r"warmup_steps=2 must be at least 0 and under the 2 steps"),
+        ({"training.epochs": ("anew@1",)}, "what is selected stays"),
         ({"model.dtype": "float31"}, "choose one of float32"),
         (
             {"grid.shuffle": False, "model.init_from": "x", "model.pretraining.steps": 0},
@@ -224,7 +225,7 @@ def test_a_comparison_from_config_to_page(make, tmp_path, capfd):
     random = ends("no-space", "random@{0}-seed{0}")
     for row, (space, rule) in zip(rows[1:], ways, strict=True):
         name = space.partition(":")[0]
-        values = ends(name, f"{rule}+window-16@{{0}}-seed{{0}}")
+        values = ends(name, f"{rule}+first-16+window-16@{{0}}-seed{{0}}")
         assert float(row["mean"]) == pytest.approx(values.mean(), rel=1e-6)
         assert float(row["std"]) == pytest.approx(values.mean(axis=1).std(ddof=1), rel=1e-6)
         assert float(row["difference"]) == pytest.approx((values - random).mean(), rel=1e-5)
@@ -235,7 +236,9 @@ def test_a_comparison_from_config_to_page(make, tmp_path, capfd):
         assert float(row["seconds"]) > 0
 
     # The rows are those that a naive round robin over the targets to aim at takes.
-    order = np.load(part(workdir, "hashing") / "arrangements" / "targets+window-16@1" / "order.npy")
+    order = np.load(
+        part(workdir, "hashing") / "arrangements" / "targets+first-16+window-16@1" / "order.npy"
+    )
     pool, encoder = opened(make(), tmp_path), HashingEncoder()
     cosines = (
         encoder.encode([pool.test[i].text for i in pool.aimed])

@@ -2,7 +2,8 @@
 
 A curriculum over the whole pool at once shows each kind of example in one stretch of the training
 alone. Folds and zigzags walk through it several times instead, every time by other examples of it;
-a window keeps the course and takes the exact order away.
+a window keeps the course and takes the exact order away. The first so many are a part of an order,
+to the example, where a budget of turns would end with a whole one.
 """
 
 import re
@@ -37,7 +38,7 @@ def window(n: int, size: int, seed: int) -> np.ndarray:
 
 
 class Reordering(NamedTuple):
-    """Another order of the same examples.
+    """Another order of the same examples, or of some of them.
 
     Attributes:
         places: gives it of how many there are, the number in its name, and a seed.
@@ -50,7 +51,7 @@ class Reordering(NamedTuple):
     usage: str
 
     def __call__(self, arrangement: Arrangement, number: int, seed: int) -> Arrangement:
-        """The same examples in this order, each with its turn."""
+        """The examples in this order, each with its turn."""
         index = self.places(len(arrangement), number, seed)
         return Arrangement(arrangement.order[index], arrangement.turn[index])
 
@@ -63,6 +64,9 @@ REORDERINGS = {
         lambda n, parts, seed: zigzag(n, parts),
         False,
         "+zigzag-K goes K times through the order, every other time backward",
+    ),
+    "first": Reordering(
+        lambda n, size, seed: np.arange(min(n, size)), False, "+first-K keeps the first K rows"
     ),
     "window": Reordering(window, True, "+window-K shuffles every K rows among themselves"),
 }

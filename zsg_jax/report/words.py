@@ -39,6 +39,7 @@ _FORMS = {
 _AGAIN = {
     "folds": "{0} times over",
     "zigzag": "{0} times over, to and fro",
+    "first": "the first {0} alone",
     "window": "every {0} rows shuffled",
 }
 

@@ -14,6 +14,7 @@ from typing import Any, NamedTuple
 import jax
 from ml_collections import ConfigDict
 
+from zsg_jax.arrangement.epochs import read_anew
 from zsg_jax.arrangement.methods import parse
 from zsg_jax.config import default_config, flatten, from_flat
 from zsg_jax.config_selection import selection_config
@@ -178,6 +179,11 @@ def _check_grid(config: ConfigDict) -> None:
         all(0 <= seed < 2**32 for seed in grid.seeds),
         f"{setting('grid.seeds', tuple(grid.seeds))} must be whole numbers from 0",
     )
+    check(
+        not read_anew(training.epochs).steps,
+        f"{setting('training.epochs', tuple(training.epochs))}: what is selected stays; leave it "
+        "out",
+    )
     check(training.batch_size >= 1, f"{setting('training.batch_size')} must be at least 1")
     for budget in grid.budgets:
         check(
@@ -249,8 +255,9 @@ def _embedded(rule: str, budget: int) -> bool:
 def _arrangements(rule: str, budget: int, config: ConfigDict) -> dict[int, str]:
     """Seed → the arrangement by a rule, as far as the budget goes."""
     name = _method(rule, budget)
-    if config.grid.shuffle and rule != RANDOM:
-        name = f"{name}+window-{budget}"
+    if rule != RANDOM:
+        # To the row, and in an order by chance.
+        name += f"+first-{budget}" + (f"+window-{budget}" if config.grid.shuffle else "")
     shuffles = parse(name, 0)[0].shuffles
     return {seed: f"{name}@{seed}" if shuffles else name for seed in config.grid.seeds}
 

@@ -1,6 +1,5 @@
 """The command: `python -m zsg_jax.arrange --train FILE --test FILE --method NAME --output DIR`."""
 
-import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -100,7 +99,7 @@ def main(argv: Sequence[str]) -> None:
     with streams.importing():
         from zsg_jax.workflows import arrange as command
     written = command.run(ArrangeOptions(**{**given, "output": Path(given["output"])}))
-    streams.show(f"arranged: {os.path.relpath(written)}")
+    streams.show(f"arranged: {streams.near(written)}")
 
 
 def run() -> None:

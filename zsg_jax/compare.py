@@ -1,6 +1,5 @@
 """The command: `python -m zsg_jax.compare WORKDIR WORKDIR… --output DIR`."""
 
-import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -33,7 +32,7 @@ def main(argv: Sequence[str]) -> None:
     with streams.importing():
         from zsg_jax.workflows import compare
     written = compare.run(CompareOptions(**given | {"workdirs": tuple(given["workdirs"])}))
-    streams.show(f"compared: {os.path.relpath(written)}")
+    streams.show(f"compared: {streams.near(written)}")
 
 
 def run() -> None:

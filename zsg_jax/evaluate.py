@@ -1,7 +1,6 @@
 """The command: `python -m zsg_jax.evaluate --checkpoint WORKDIR/runs/NAME-seedK --output DIR`."""
 
 import argparse
-import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -77,7 +76,7 @@ def main(argv: Sequence[str]) -> None:
     for name in ("checkpoint", "stops"):
         given[name] = None if given[name] is None else tuple(given[name])
     written = evaluate.run(EvaluateOptions(**{**given, "output": Path(given["output"])}))
-    streams.show(f"evaluated: {os.path.relpath(written)}")
+    streams.show(f"evaluated: {streams.near(written)}")
 
 
 def run() -> None:

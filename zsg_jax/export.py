@@ -1,6 +1,5 @@
 """The command: `python -m zsg_jax.export --workdir WORKDIR --run NAME-seedK --output FOLDER`."""
 
-import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -39,7 +38,7 @@ def main(argv: Sequence[str]) -> None:
     # Nothing is computed, and a model may be larger than one accelerator's memory.
     jax.config.update("jax_platforms", "cpu")
     written = exporting.run(ExportOptions(**given))
-    streams.show(f"exported: {os.path.relpath(written)}")
+    streams.show(f"exported: {streams.near(written)}")
 
 
 def run() -> None:

@@ -91,7 +91,7 @@ def main(argv: Sequence[str]) -> None:
         if is_address(workdir):
             streams.show(f"report: {workdir}/report/index.html, here {page}")
         else:
-            streams.show(f"report: {os.path.relpath(page)}")
+            streams.show(f"report: {streams.near(page)}")
 
 
 def _helped(config: ConfigDict | None, group: str) -> str:

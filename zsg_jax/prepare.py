@@ -1,6 +1,5 @@
 """The command: `python -m zsg_jax.prepare --train SOURCE [--test SOURCE] --output DIR`."""
 
-import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -51,7 +50,7 @@ def main(argv: Sequence[str]) -> None:
     with streams.importing():
         from zsg_jax.workflows import prepare as command
     written = command.run(PrepareOptions(**{**given, "output": Path(given["output"])}))
-    streams.show(f"prepared: {os.path.relpath(written)}")
+    streams.show(f"prepared: {streams.near(written)}")
 
 
 def run() -> None:

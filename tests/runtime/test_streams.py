@@ -43,6 +43,14 @@ def test_what_cannot_be_shown_is_a_line(flag):
     assert (gone.returncode, gone.stderr) == (0, b"")
 
 
+def test_a_path_is_told_where_the_working_folder_is_gone(tmp_path, monkeypatch):
+    (tmp_path / "gone").mkdir()
+    monkeypatch.chdir(tmp_path / "gone")
+    assert streams.near(tmp_path / "a") == "../a"
+    (tmp_path / "gone").rmdir()
+    assert streams.near(tmp_path / "a") == str(tmp_path / "a")
+
+
 def test_an_interrupt_while_libraries_are_imported_is_a_line(tmp_path):
     # A shell's background job, as which tests may run, is deaf to Ctrl-C.
     hears = signal.signal(signal.SIGINT, signal.default_int_handler)
@@ -80,6 +88,7 @@ def test_what_names_no_device_is_a_line(commands, tmp_path):
     [
         (OSError(errno.EMFILE, "Too many open files", "/a"), "ulimit -n"),
         (OSError(errno.ENOSPC, "No space left on device"), "disk: No space left"),
+        (OSError("18432 requested and 992 written"), "disk: 18432 requested and 992 written"),
         (PermissionError(errno.EACCES, "Permission denied", b"/a\xff"), "Permission denied; mend"),
         (ValueError("UNKNOWN: [a] b: No space left on device\nmore\n" * 99), "disk: No space left"),
         (MemoryError(), "memory is used up"),

@@ -66,6 +66,7 @@ class Sixteen:
 
 def test_rows_that_do_not_divide_are_refused_with_sizes_that_fit():
     sharding.rows_fit(Sixteen, 16, 8)
+    sharding.rows_fit(Sixteen, 16 * 10**13, 16 * 10**13)  # no loop over all numbers below
     with pytest.raises(UserError, match=r"sizes that fit: 8, 16$"):
         sharding.rows_fit(Sixteen, 16, 4)
     with pytest.raises(UserError, match=r"batch_size=12 must be a .* that fit: 8 or 16$"):

@@ -113,9 +113,12 @@ def test_names_and_folders(studies, tmp_path):
     for given in ((one,), (one, one), (one, one + "/")):
         with pytest.raises(UserError, match="two workdirs or more"):
             compare.run(CompareOptions(given, tmp_path / "out"))
-    for output in (one, f"{one}/report", tmp_path):
+    (tmp_path / "link").symlink_to("nowhere")
+    for output in (one, f"{one}/report", tmp_path, tmp_path / "link"):
         with pytest.raises(UserError, match="--output"):
             compare.run(CompareOptions((one, two), type(tmp_path)(output)))
+    with pytest.raises(UserError, match="--window -5: it must be at least 1"):
+        compare.run(CompareOptions((one, two), tmp_path / "out", window=-5))
     (tmp_path / "b").mkdir()
     shutil.move(two, tmp_path / "b" / "one")
     compare.run(CompareOptions((one, str(tmp_path / "b" / "one")), tmp_path / "out"))

@@ -243,6 +243,7 @@ def test_an_export_that_fails_leaves_nothing(uneven, small_config, tmp_path, mon
     [
         (["--run", "a-seed0", "--output", "x"], "--workdir"),
         (["--workdir", "", "--run", "a", "--output", "x"], "--workdir: is empty"),
+        (["--workdir", __file__, "--run", "a", "--output", "x"], "config.json: is missing"),
         (["--workdir", "nope", "--run", "a", "--output", "."], "exists already"),
         (["--workdir", "w", "--run", "a", "--output", "x", "--sep", "3"], "did you mean --step?"),
         (["--workdir", "w", "--run", "a", "--output", "gs://b/x"], "gs://b/x: is no folder"),

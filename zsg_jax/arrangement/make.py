@@ -23,6 +23,7 @@ from zsg_jax.data.dataset import Dataset
 from zsg_jax.leakage.find import Leakage, LeakageOptions, find_leaks
 from zsg_jax.runtime.errors import check
 from zsg_jax.runtime.files import write_bytes
+from zsg_jax.runtime.jax_defaults import check_defaults
 from zsg_jax.runtime.processes import once
 from zsg_jax.runtime.progress import bar, count, passes, say
 from zsg_jax.runtime.settings import setting
@@ -168,6 +169,7 @@ def compare(
     Raises:
         UserError: every training example that is no duplicate leaks, and leaks are to be dropped.
     """
+    check_defaults(training=False)
     seconds = {} if seconds is None else seconds
     asked = needs(options.methods) | (Needs.STATISTICS if statistics else Needs.NOTHING)
     stays, twins = np.ones(len(pair.train), bool), None

@@ -21,6 +21,7 @@ from zsg_jax.data.rewriting.forms import Writer
 from zsg_jax.diversity.cells import Cell
 from zsg_jax.diversity.program import Program, State, model_config
 from zsg_jax.diversity.runs import CellRun, Settings, ended, folder_of
+from zsg_jax.runtime.jax_defaults import check_defaults
 from zsg_jax.runtime.progress import bar, count, say
 
 
@@ -40,6 +41,7 @@ class Plan(NamedTuple):
 
 def plan(cells: int, stack: int) -> Plan:
     """Decides by the platform how so many cells are computed, `stack` at once at most."""
+    check_defaults()
     devices = jax.device_count()
     if jax.default_backend() == "cpu":
         cores = max(1, min(len(os.sched_getaffinity(0)), cells))

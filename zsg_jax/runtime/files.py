@@ -162,7 +162,7 @@ def read_json(path: Path, required: Collection[str] = ()) -> dict[str, Any] | No
     """
     try:
         content = json.loads(path.read_bytes())
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):
         return None
     except (OSError, ValueError, RecursionError) as error:
         raise UserError(f"{path}: is damaged: {error}") from None

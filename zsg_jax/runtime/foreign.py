@@ -18,6 +18,7 @@ PathT = TypeVar("PathT")
 _GO_ON = "mend it, then the same command goes on where it stopped"
 _FILES = re.compile(r"Too many open files|EMFILE|ENFILE")
 _FULL = re.compile(r"no space left|file too large|disk quota exceeded|ENOSPC|EFBIG|EDQUOT", re.I)
+_CUT_SHORT = re.compile(r"\d+ requested and \d+ written")  # NumPy's, which hides why
 _BACKEND = re.compile(r"unable to initialize backend|unknown backend|no visible .* devices", re.I)
 _MEMORY = re.compile(r"RESOURCE_EXHAUSTED|out of memory", re.I)
 
@@ -66,7 +67,7 @@ def _told(error: BaseException) -> str | None:
     if isinstance(error, OSError) and (error.filename is not None or error.errno in FULL):
         # A full disk, a folder that may not be written: the user's to mend.
         return f"{_spelled(error.filename or 'disk')}: {error.strerror}; {_GO_ON}"
-    if full := _FULL.search(str(error)):
+    if full := _FULL.search(str(error)) or _CUT_SHORT.search(str(error)):
         return f"disk: {full[0]}; {_GO_ON}"
     if _BACKEND.search(str(error)):
         asked = os.environ.get("JAX_PLATFORMS")

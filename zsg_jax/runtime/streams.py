@@ -106,6 +106,14 @@ def show(line: str) -> None:
             ) from None
 
 
+def near(path: Path) -> str:
+    """A path from the working folder, or, where that is gone, the path."""
+    try:
+        return os.path.relpath(path)
+    except OSError:
+        return str(path)
+
+
 @contextmanager
 def hushed() -> Iterator[None]:
     """Inside, what libraries write to standard error by themselves is dropped, such as a panic's.

@@ -11,6 +11,7 @@ from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
 from zsg_jax.models.placement import ROWS, TENSOR
 from zsg_jax.runtime.errors import UserError
+from zsg_jax.runtime.jax_defaults import check_defaults
 from zsg_jax.runtime.settings import setting
 
 AXES = (*ROWS, TENSOR)
@@ -65,8 +66,9 @@ def make_mesh(
         devices: those to lay out; None: all of all processes.
 
     Raises:
-        UserError: if the sizes do not fit the devices at hand.
+        UserError: if the sizes do not fit the devices at hand, or JAX is told to compute otherwise.
     """
+    check_defaults()
     devices = jax.devices() if devices is None else list(devices)
     given = _named(data, fsdp, tensor)
     sizes = mesh_sizes(data, fsdp, tensor, devices=len(devices))
@@ -122,11 +124,8 @@ def rows_fit(mesh: Mesh, batch_size: int, micro_batch_size: int) -> None:
         UserError: naming micro-batch sizes that would fit.
     """
     unit = row_devices(mesh)
-    fitting = [
-        size for size in range(1, batch_size + 1) if batch_size % size == 0 and size % unit == 0
-    ]
-    if micro_batch_size not in fitting:
-        if not fitting:
+    if batch_size % micro_batch_size or micro_batch_size % unit:
+        if batch_size % unit:
             below = batch_size - batch_size % unit
             near = f"{below} or {below + unit}" if below else f"{unit}"
             raise UserError(
@@ -134,7 +133,7 @@ def rows_fit(mesh: Mesh, batch_size: int, micro_batch_size: int) -> None:
                 f"devices that {setting('mesh.data')} and {setting('mesh.fsdp')} make; the "
                 f"nearest that fit: {near}"
             )
-        sizes = ", ".join(map(str, fitting))
+        sizes = _divisors(batch_size // unit, unit)
         raise UserError(
             f"{setting('training.micro_batch_size', micro_batch_size)} must divide "
             f"{setting('training.batch_size', batch_size)} and be a multiple of the {unit} "
@@ -156,9 +155,10 @@ def heads_fit(mesh: Mesh, heads: int) -> None:
         )
 
 
-def _divisors(number: int) -> str:
-    """All numbers that divide a number, for a message."""
-    return ", ".join(str(n) for n in range(1, number + 1) if number % n == 0)
+def _divisors(number: int, times: int = 1) -> str:
+    """All numbers that divide a number, each multiplied, for a message."""
+    low = [n for n in range(1, math.isqrt(number) + 1) if number % n == 0]
+    return ", ".join(str(n * times) for n in sorted({*low, *(number // n for n in low)}))
 
 
 def path_name(path: tuple[Any, ...]) -> str:

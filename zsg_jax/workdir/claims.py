@@ -107,7 +107,10 @@ def check_output(output: Path, names: Collection[str], what: str) -> None:
         what: writes such files.
     """
     refuse_address(output, "--output")
-    check(not output.exists() or output.is_dir(), f"--output {output}: is a file; give a folder")
+    check(
+        output.is_dir() or not os.path.lexists(output),
+        f"--output {output}: is a file; give a folder",
+    )
     foreign = [
         path.name
         for path in (output.iterdir() if output.is_dir() else ())

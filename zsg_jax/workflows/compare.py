@@ -64,6 +64,8 @@ def run(options: CompareOptions) -> Path:
         UserError: a workdir holds no finished study of arrangements, the studies cannot be
             compared, or the output folder is another's.
     """
+    window = options.window
+    check(window is None or window >= 1, f"--window {window}: it must be at least 1")
     _check_output(options)
     with ExitStack() as stack:
         names = _names(options.workdirs)

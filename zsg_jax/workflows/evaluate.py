@@ -1,6 +1,7 @@
 """Evaluates alone: checkpoints of runs, a Hugging Face folder, or texts that others generated."""
 
 import dataclasses
+import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack
 from functools import partial
@@ -205,7 +206,14 @@ def _checkpoints(
     flat = need_json(workdir / claims.CONFIG, ("seeds",), "give a run of a study that has trained")
     study = with_folders(from_flat(flat), workdir)
     config = configured(options, study)
-    stack.enter_context(claims.locked(workdir, flag=setting("workdir")))
+    writable = os.access(workdir, os.W_OK)
+    check(
+        writable or options.test is not None,
+        f"{setting('workdir')} {workdir}: may not be written, as checking the study's own test "
+        "rows asks for; give the rows by --test, or a copy of the workdir",
+    )
+    if writable:
+        stack.enter_context(claims.locked(workdir, flag=setting("workdir")))
     if options.test is None:
         # What this version tells of the same inputs may be more.
         stack.enter_context(recording(manifest.Manifest(workdir).placing))

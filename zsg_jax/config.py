@@ -189,7 +189,8 @@ def default_config() -> ConfigDict:
     # from its end, "shuffled" by arrangement.seed and the epoch's number, as in ("ordered",
     # "shuffled"); steps run on from one epoch into the next. Or a single "anew@100+200": after
     # these steps the rows that a run has not met are embedded by its own hidden states, read as
-    # what follows says ("anew@100,layer=3,pooling=mean"), and arranged anew by the same method.
+    # what follows says ("anew@100,layer=3,pooling=mean"), or by its gradients
+    # ("anew@100:gradients,dimension=1024"), and arranged anew by the same method.
     training.epochs = ("ordered",)
     # None: all epochs.
     training.steps = placeholder(int)

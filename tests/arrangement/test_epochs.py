@@ -41,5 +41,9 @@ def test_what_is_no_rule_is_refused(rules, message):
 
 def test_an_epoch_that_is_arranged_anew_begins_with_the_order():
     assert epochs(np.array([4, 2, 7]), ["anew@1"], 0).tolist() == [4, 2, 7]
-    assert read_anew(["anew@3+60,layer=2,tokens=answers"]) == ((3, 60), ",layer=2,tokens=answers")
+    told = read_anew(["anew@3+60,layer=2,tokens=answers"])
+    assert told.steps == (3, 60)
+    assert told.encoder("w/runs/a-seed0", 3) == "states:w/runs/a-seed0@3,layer=2,tokens=answers"
+    told = read_anew(["anew@7:gradients,dimension=64"])
+    assert told.encoder("r", 7) == "gradients:r@7,dimension=64"
     assert read_anew(["ordered", "shuffled"]) == Anew()

@@ -115,6 +115,18 @@ def test_a_run_killed_at_any_point_goes_on_to_the_same_numbers(
     assert read_metrics(mine) == expected
 
 
+def test_by_its_gradients(small_config, tmp_path):
+    rule = "anew@4:gradients,dimension=64"
+    run(small_config(**{"training.epochs": (rule,), "training.steps": 6}), tmp_path / "w")
+    one = tmp_path / "w" / "runs" / "tmta-nft-seed0" / "rearranged" / "4"
+    facts = json.loads((one / "arrangement.json").read_text())["provenance"]
+    assert facts["encoder"].startswith("gradients:tmta-nft-seed0@4")
+    met = order_of(tmp_path / "w" / "arrangements" / "tmta-nft")[:32]
+    left = [row for row in range(80) if row not in met]
+    expected = tmta(*(embeddings(one / "embeddings" / side) for side in ("train", "test")))
+    assert order_of(one) == [left[row] for row in expected.order]
+
+
 @pytest.mark.parametrize(
     ("epochs", "overrides", "message"),
     [
@@ -124,6 +136,8 @@ def test_a_run_killed_at_any_point_goes_on_to_the_same_numbers(
         (("anew@4",), {"training.steps": 4}, "ends with step 4, but .*training.steps=4"),
         (("anew@10",), {}, "ends with step 10, but tmta-nft has 10"),
         (("anew@3,layers=1",), {}, r"did you mean layer\?"),
+        (("anew@3:gradients,layer=1",), {}, "layer"),
+        (("anew@3:texts",), {}, "anew@STEP"),
         (("anew@3", "shuffled"), {}, "anew@3 goes once through the pool"),
         (
             ("anew@2",),

@@ -8,7 +8,7 @@ import numpy as np
 
 from zsg_jax.runtime.errors import check, did_you_mean
 from zsg_jax.runtime.settings import setting
-from zsg_jax.similarity.encoders.address import STATES, read_states
+from zsg_jax.similarity.encoders.address import check_encoder
 
 ORDERED = "ordered"
 # Each gives (n,) of an order (n,), a seed and the number of the epoch, from 1.
@@ -21,7 +21,8 @@ RULES: dict[str, Callable[[np.ndarray, int, int], np.ndarray]] = {
 }
 ANEW = "anew@"
 _USAGE = (
-    "write anew@STEP, anew@STEP+STEP… with ascending steps from 1, then ,KEY=VALUE as of states:"
+    "write anew@STEP or anew@STEP+STEP… with ascending steps from 1; then :states, :gradients or "
+    "nothing, and ,KEY=VALUE as behind these of an encoder"
 )
 
 
@@ -30,11 +31,17 @@ class Anew(NamedTuple):
 
     Attributes:
         steps: after which it is, ascending.
-        states: what stands behind "states:RUN" then, "" or ",KEY=VALUE,…".
+        space: by what of the run, "states" or "gradients".
+        settings: what stands behind "states:RUN" then, "" or ",KEY=VALUE,…".
     """
 
     steps: tuple[int, ...] = ()
-    states: str = ""
+    space: str = "states"
+    settings: str = ""
+
+    def encoder(self, run: str, step: int) -> str:
+        """What embeds examples after a step of a run, as `spaces.open_encoder` takes it."""
+        return f"{self.space}:{run}@{step}{self.settings}"
 
 
 def read_anew(rules: Sequence[str]) -> Anew:
@@ -48,13 +55,16 @@ def read_anew(rules: Sequence[str]) -> Anew:
     if not meant:
         return Anew()
     check(len(rules) == 1, f"{told}: {meant[0]} goes once through the pool; leave the others out")
-    found = re.fullmatch(rf"{ANEW}([1-9]\d{{0,8}}(?:\+[1-9]\d{{0,8}})*)((?:,.*)?)", meant[0])
+    number = r"[1-9]\d{0,8}"
+    form = rf"{ANEW}({number}(?:\+{number})*)(?::(states|gradients))?(,.*)?"
+    found = re.fullmatch(form, meant[0])
     check(found is not None, f"{told}: {_USAGE}")
     assert found is not None
     steps = tuple(map(int, found[1].split("+")))
     check(list(steps) == sorted(set(steps)), f"{told}: {_USAGE}")
-    read_states(f"{STATES}RUN{found[2]}")
-    return Anew(steps, found[2])
+    anew = Anew(steps, found[2] or "states", found[3] or "")
+    check_encoder(anew.encoder("RUN", steps[0]))
+    return anew
 
 
 def check_rules(rules: Sequence[str], steps: int | None) -> None:

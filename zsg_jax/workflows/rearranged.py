@@ -2,9 +2,9 @@
 
 What an example is near to changes as the model learns. So after the steps that the config names,
 the training examples that the run has not met, and the test examples, are embedded by the hidden
-states of its checkpoint, and the same method arranges them. What was done is kept in the run's
-folder, from which a killed run goes on: `rearranged/STEP/` holds the arrangement of what was left,
-and ids.txt, the order of the whole run from its first step on.
+states or the gradients of its checkpoint, and the same method arranges them. What was done is kept
+in the run's folder, from which a killed run goes on: `rearranged/STEP/` holds the arrangement of
+what was left, and ids.txt, the order of the whole run from its first step on.
 """
 
 import hashlib
@@ -27,7 +27,6 @@ from zsg_jax.runtime.files import write_bytes
 from zsg_jax.runtime.processes import of_all, once
 from zsg_jax.runtime.progress import bar, passes, say
 from zsg_jax.runtime.settings import setting
-from zsg_jax.similarity.encoders.address import STATES
 from zsg_jax.similarity.search.options import Search
 from zsg_jax.training.loop import TrainingRun
 
@@ -39,7 +38,7 @@ class Again(NamedTuple):
 
     Attributes:
         config: of the study.
-        anew: after which steps, and how states are read.
+        anew: after which steps, and by what of the run.
         name: of the method.
         pool: all examples.
         steps_of: lays an order, (n,) int64, into steps.
@@ -114,7 +113,7 @@ def _arrange_rest(run: TrainingRun, used: np.ndarray, end: int, folder: Path, ag
     pair = embed_pair(
         pool.train.select(left),
         pool.test,
-        f"{STATES}{run.folder}@{end}{again.anew.states}",
+        again.anew.encoder(str(run.folder), end),
         folder / "embeddings",
         embedded=Embedded(config.similarity.text),
         dtype=config.similarity.dtype,

@@ -59,7 +59,7 @@ class Warmup(NamedTuple):
     model: ModelConfig
     adapters: LoRA | None
     passed: tuple[Passed, ...]
-    direction: Callable[[Named, Any], Named] | None
+    direction: Callable[[Any, Any], Any] | None
     tokenizer: Tokenizer
     form: Form
 

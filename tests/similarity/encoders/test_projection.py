@@ -22,10 +22,8 @@ def projected(projection, vectors, sizes=(1, 3, 4)):
         batches.append((places, jax.device_put(batch)))
         start += size
 
-    def take(places, rows):
+    for places, rows in projection.run(batches):
         found[places] = rows
-
-    projection.run(batches, take)
     return found
 
 

@@ -16,11 +16,31 @@ from jax.sharding import PartitionSpec as P
 
 from zsg_jax.models.placement import Params
 
-_SHORT = (16, 32, 48, 64, 96, 128, 160, 192, 224, 256, 320, 384, 448, 512, 640, 768, 1024)
+_SHORT: tuple[int, ...] = (
+    16,
+    32,
+    48,
+    64,
+    96,
+    128,
+    160,
+    192,
+    224,
+    256,
+    320,
+    384,
+    448,
+    512,
+    640,
+    768,
+    1024,
+)
 _LONG = (1280, 1536, 2048, 2560, 3072, 4096, 6144, 8192, 12288, 16384, 24576)
+# What takes long to compile is compiled for half as many.
+_COARSE = (32, 64, 96, 128, 192, 256, 384, 512, 768, *_LONG[::2])
 # An accelerator computes what is padded sooner than it compiles another width: beside seven other
 # processes on an H200 a width took a minute.
-_FEW = tuple(32 << i for i in range(10))
+_FEW: tuple[int, ...] = tuple(32 << i for i in range(10))
 # Tokens in one batch of one device: what fits a CPU's cache, or keeps an accelerator busy.
 _BATCH_TOKENS = {"cpu": 1024}
 _BATCH_TOKENS_ELSEWHERE = 32768
@@ -65,6 +85,7 @@ class Buckets:
         max_tokens: int,
         mesh: Mesh | None = None,
         most_rows: int | None = None,
+        coarse: bool = False,
         gathered: bool = True,
     ) -> None:
         """Places the parameters, all of them on every device.
@@ -78,12 +99,14 @@ class Buckets:
             mesh: its devices share every batch; without one, the first device does it all. An
                 embedding is the same bit for bit on either if the devices are of one kind.
             most_rows: sequences at most in one batch of one device.
+            coarse: whether there are few widths, which are compiled sooner and computed later.
             gathered: whether every device gets the embeddings of all, or keeps its own alone.
         """
         self._dimension, self._most_rows = dimension, most_rows
         self._mesh = mesh or first_device()
         self._platform = self._mesh.devices.flat[0].platform
-        widths = _SHORT + _LONG if self._platform == "cpu" else _FEW
+        widths = _COARSE if coarse else _SHORT + _LONG
+        widths = widths if self._platform == "cpu" else _FEW
         self.widths = [w for w in widths if w < max_tokens] + [max_tokens]
         everywhere, rows = NamedSharding(self._mesh, P()), P(self._mesh.axis_names)
         self._everywhere, self._rows = everywhere, NamedSharding(self._mesh, rows)

@@ -10,12 +10,13 @@ of the checkpoints side by side, each times the root of its weight.
 
 import copy
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import jax
 import numpy as np
 from jax.sharding import Mesh
+from jax.sharding import PartitionSpec as P
 
 from zsg_jax.data.tokenize.encode import Form
 from zsg_jax.data.tokenize.tokenizer import Tokenizer
@@ -23,7 +24,7 @@ from zsg_jax.models.families import ModelConfig
 from zsg_jax.models.gradients import Named, example_gradients, flat
 from zsg_jax.models.lora import LoRA
 from zsg_jax.similarity.encoders.address import ADAM, GRADIENTS, PLAIN, Gradients
-from zsg_jax.similarity.encoders.buckets import Buckets, first_device
+from zsg_jax.similarity.encoders.buckets import Buckets, Tokens, first_device
 from zsg_jax.similarity.encoders.conversations import Conversations
 from zsg_jax.similarity.encoders.fingerprint import fingerprint
 from zsg_jax.similarity.encoders.projection import Projection
@@ -48,8 +49,8 @@ class Stage(NamedTuple):
     moments: Any = None
 
 
-# Of one example's gradients and an optimizer's moments makes the direction of its next step.
-Direction = Callable[[Named, Any], Named]
+# Of a gradient and an optimizer's moments makes the direction of its next step, a number of each.
+Direction = Callable[[Any, Any], Any]
 
 
 class GradientsEncoder:
@@ -108,7 +109,25 @@ class GradientsEncoder:
         self._stages, self._weights = stages, [stage.weight / total for stage in stages]
         self._mesh = mesh or first_device()
         self._projection = Projection(self.count, settings.dimension, settings.seed, self._mesh)
-        self._gradients = example_gradients(model, lora)
+        gradients = example_gradients(model, lora)
+
+        def embed(
+            params: Any, tokens_BxL: jax.Array, lengths_B: jax.Array, mask_BxL: jax.Array
+        ) -> jax.Array:
+            chosen, others = params["chosen"], params["others"]
+            found = gradients(chosen, others, tokens_BxL, lengths_B, mask_BxL)
+            return self._projection.fill(flat(found))
+
+        self._buckets = Buckets(
+            embed,
+            {},
+            dimension=self._projection.width,
+            max_tokens=self.max_tokens,
+            mesh=self._mesh,
+            most_rows=self._projection.rows,
+            coarse=True,
+            gathered=False,
+        )
         decides = [self._weights, settings.dimension, settings.seed, self.max_tokens]
         self._content = fingerprint(
             _each_once(stages), _VERSION, model, lora, decides, self._conversations.told
@@ -134,25 +153,16 @@ class GradientsEncoder:
         )
         moments = [stage.moments for stage in self._stages if direction is not None]
         self.fingerprint = fingerprint(moments, _VERSION, self._content, side)
-
-        def embed(
-            params: Any, tokens_BxL: jax.Array, lengths_B: jax.Array, mask_BxL: jax.Array
-        ) -> jax.Array:
-            chosen, others = params["chosen"], params["others"]
-            found = self._gradients(chosen, others, tokens_BxL, lengths_B, mask_BxL)
-            if direction is not None:
-                found = jax.vmap(lambda one: direction(one, params["moments"]))(found)
-            return self._projection.fill(flat(found))
-
-        self._buckets = Buckets(
-            embed,
-            {},
-            dimension=self._projection.width,
-            max_tokens=self.max_tokens,
-            mesh=self._mesh,
-            most_rows=self._projection.rows,
-            gathered=False,
-        )
+        if direction is not None:
+            rows = P(self._mesh.axis_names)
+            mapped = jax.shard_map(
+                jax.vmap(direction, in_axes=(0, None)),
+                mesh=self._mesh,
+                in_specs=(rows, P()),
+                out_specs=rows,
+                check_vma=False,
+            )
+            self._directed = jax.jit(mapped)
 
     def encode(
         self, texts: Sequence[str], on_progress: Callable[[int], object] | None = None
@@ -172,26 +182,41 @@ class GradientsEncoder:
         sequences = list(self._conversations.tokens(texts, "gradients are of answers"))
         found = np.empty((len(texts), self.dimension), np.float32)
         finished, count = 0, len(self._stages)
-        for number, own in enumerate(np.split(found, count, axis=1)):
-            stage, share = self._stages[number], np.float32(self._weights[number] ** 0.5)
-
-            def take(
-                places: list[int], rows: np.ndarray, own: Any = own, share: Any = share
-            ) -> None:
-                nonlocal finished
+        parts = np.split(found, count, axis=1)
+        for stage, weight, own in zip(self._stages, self._weights, parts, strict=True):
+            for places, rows in self._projection.run(self._vectors(stage, sequences)):
                 lengths = np.linalg.norm(rows.astype(np.float64), axis=1, keepdims=True)
-                own[places] = share * (rows / np.maximum(lengths, _LEAST))
+                own[places] = weight**0.5 * rows / np.maximum(lengths, _LEAST)
                 before, finished = finished, finished + len(places)
                 if on_progress is not None:
                     on_progress(finished // count - before // count)
-
-            params: dict[str, Any] = {"chosen": stage.chosen, "others": stage.others}
-            if self._direction is not None:
-                params["moments"] = stage.moments
-            self._buckets.params = self._buckets.placed(params)
-            self._projection.run(self._buckets.run(sequences), take)
         self._buckets.params = {}  # the devices' memory is another's now
         return found
+
+    def _vectors(
+        self, stage: Stage, sequences: Sequence[Tokens]
+    ) -> Iterator[tuple[list[int], jax.Array]]:
+        """What is projected, a batch at a time, as `Buckets.run` gives it."""
+        params = {"chosen": stage.chosen, "others": stage.others}
+        self._buckets.params = self._buckets.placed(params)
+        batches = self._buckets.run(sequences)
+        if self._direction is None:
+            yield from batches
+            return
+        # As one vector, behind which Adam makes zeros of zeros.
+        moments = self._buckets.placed(jax.tree.map(self._vector, stage.moments, is_leaf=_is_named))
+        for places, rows in batches:
+            yield places, self._directed(rows, moments)
+
+    def _vector(self, moments: Any) -> Any:
+        """Arrays by parameter as a vector like those that are projected; others as they are."""
+        if not _is_named(moments):
+            return moments
+        return self._projection.fill(flat({name: x[None] for name, x in moments.items()}))[0]
+
+
+def _is_named(x: Any) -> bool:
+    return isinstance(x, dict)
 
 
 def _each_once(stages: Sequence[Stage]) -> list[Named]:

@@ -7,7 +7,7 @@ uses it, arXiv 2402.04333). The signs follow from the seed and the coordinate's 
 are made when they are needed, a few coordinates at a time, and are never kept.
 """
 
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable, Iterator
 from functools import partial
 from typing import Any
 
@@ -83,34 +83,26 @@ class Projection:
         return jnp.pad(vectors_BxP, ((0, 0), (0, self.width - vectors_BxP.shape[1])))
 
     def run(
-        self,
-        batches: Iterable[tuple[list[int], jax.Array]],
-        take: Callable[[list[int], np.ndarray], Any],
-    ) -> None:
+        self, batches: Iterable[tuple[list[int], jax.Array]]
+    ) -> Iterator[tuple[list[int], np.ndarray]]:
         """Projects vectors; each has the same bits whatever others are given with it.
 
         Args:
             batches: places of vectors, and those, (B, width) float32, rows over the devices, B at
                 most `rows` a device; rows beyond the places mean nothing.
-            take: is given places and (n, D) float32 as soon as they are computed.
+
+        Returns:
+            Places and (n, D) float32 as soon as they are computed.
         """
         devices = self._mesh.size
         held: Any = None
         # How many rows each device holds; and of every vector its place and its row among all.
         filled, places, at = 0, list[int](), list[int]()
-
-        def finish() -> None:
-            nonlocal filled
-            if places:
-                take(places[:], np.asarray(self._project(held))[at])
-            places.clear()
-            at.clear()
-            filled = 0
-
         for rows, some in batches:
             each = len(some) // devices
             if filled + each > self.rows:
-                finish()
+                yield places, np.asarray(self._project(held))[at]
+                filled, places, at = 0, [], []
             if held is None:
                 where = NamedSharding(self._mesh, self._by_rows)
                 held = jnp.zeros((devices * self.rows, self.width), jnp.float32, device=where)
@@ -118,4 +110,5 @@ class Projection:
             places += rows
             at += [i // each * self.rows + filled + i % each for i in range(len(rows))]
             filled += each
-        finish()
+        if places:
+            yield places, np.asarray(self._project(held))[at]

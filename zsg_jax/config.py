@@ -168,6 +168,9 @@ def default_config() -> ConfigDict:
     # None: the study's default, mean of the minima / mean of the averages.
     arrangement.w_min = 1.0
     arrangement.w_avg = placeholder(float)
+    # A training row whose cosine with an earlier one that stays is so high may not be chosen, nor
+    # be drawn at random, as 0.95; None: all may.
+    arrangement.deduplicate = placeholder(float)
 
     config.model = _model()
 

@@ -8,6 +8,7 @@ import pytest
 
 import zsg_jax
 from zsg_jax.runtime.errors import UserError
+from zsg_jax.workflows import study
 
 
 @pytest.fixture
@@ -62,6 +63,28 @@ def test_rows_in_memory(doubled):
     assert [pair["kept_row"] for pair in found.facts["duplicates"]] == [*range(10)]
     rows = np.eye(4)[[0, 1, 1, 2]]
     assert sorted(zsg_jax.arrange_data(rows, rows[:1], deduplicate=0.9).order) == [0, 1, 3]
+
+
+def test_a_study_chooses_none_of_them(doubled, small_config, tmp_path):
+    files = {f"data.{side}": path for side, path in doubled.items()}
+    methods = {"arrangement.methods": ("min-nft", "random"), "training.batch_size": 15}
+    config = small_config(**files, **methods, **{"arrangement.deduplicate": 0.999})
+    page = study.run(config, tmp_path / "w", command="test")
+    for name in methods["arrangement.methods"]:
+        order = np.load(tmp_path / "w" / "arrangements" / name / "order.npy")
+        assert sorted(order) == [*range(60)]
+    told = (tmp_path / "w" / "duplicates.jsonl").read_text().splitlines()
+    assert [json.loads(line)["kept_id"] for line in told] == [f"train-{one}" for one in range(10)]
+    assert "10 training rows, whose cosine with an earlier one is 0.999 or more" in page.read_text()
+    with pytest.raises(UserError, match=r"arrangement\.deduplicate is 0\.999 there, None here"):
+        study.run(small_config(**files, **methods), tmp_path / "w", command="test")
+    for value, epochs, message in (
+        (1.5, "ordered", "a cosine above 0"),
+        (0.9, "anew@1", "anew by"),
+    ):
+        wrong = {"arrangement.deduplicate": value, "training.epochs": (epochs,)}
+        with pytest.raises(UserError, match=message):
+            study.run(small_config(**wrong), tmp_path / "other", command="test")
 
 
 @pytest.mark.parametrize("value", [0.0, 1.5])

@@ -11,6 +11,7 @@ from zsg_jax.models.families import FAMILIES
 from zsg_jax.runtime.errors import UserError
 from zsg_jax.training import sharding
 from zsg_jax.training.step import train_step
+from zsg_jax.workflows import selection
 from zsg_jax.workflows.study_model import make_trainer
 from zsg_jax.workflows.validate import validate
 
@@ -24,8 +25,8 @@ def load(name, preset=""):
     return module.get_config(preset)
 
 
-# One has keys of its own, one needs files and has other presets.
-OTHERS = {"diversity", "diversity_real"}
+# Two have keys of their own, one needs files and has other presets.
+OTHERS = {"diversity", "diversity_real", "selection"}
 STUDIES = sorted({path.stem for path in CONFIGS.glob("*.py")} - OTHERS)
 
 
@@ -48,7 +49,17 @@ def test_the_presets_are_valid(name, preset):
     assert f"--config configs/{name}.py{':' * bool(preset)}{preset}" in text
 
 
-@pytest.mark.parametrize("name", STUDIES)
+@pytest.mark.parametrize("preset", ["", "p3", "smollm2"])
+def test_the_presets_of_selections_are_valid(preset):
+    config = load("selection", preset)
+    # A sentence encoder's folder is looked for.
+    config.grid.spaces = tuple(one for one in config.grid.spaces if one != "all-MiniLM-L6-v2")
+    assert len(selection.read(config)) == len(config.grid.budgets) * (1 + len(config.grid.spaces))
+    text = (CONFIGS / "selection.py").read_text()
+    assert f"--config configs/selection.py{':' * bool(preset)}{preset}" in text
+
+
+@pytest.mark.parametrize("name", [*STUDIES, "selection"])
 def test_an_unknown_preset_is_named(name):
     with pytest.raises(
         UserError, match=rf"configs/{name}\.py has no preset 'p4'; choose one of .*\bp3\b"
@@ -93,7 +104,7 @@ def test_the_config_is_small_enough_to_know():
         "model.lora.",
         "evaluation.texts.",
     )
-    assert len([key for key in keys if not key.startswith(own)]) <= 67
+    assert len([key for key in keys if not key.startswith(own)]) <= 68
     assert len(keys) <= 100
 
 

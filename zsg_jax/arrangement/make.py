@@ -337,6 +337,7 @@ def make_and_write(
             **compared.pair.encoder_facts,
             "seconds": round(time.perf_counter() - started, 3),
             **made.facts,
+            **(compared.deduplicated.facts if compared.deduplicated else {}),
             **provenance,
         }
         ids = id_lines(compared.pair.train.ids, made.chosen)

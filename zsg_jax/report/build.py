@@ -64,6 +64,11 @@ def build(workdir: Path, *, title: str, command: str, runs: Sequence[tuple[str, 
         consumed = min(len(arrangement), trained * config["training.batch_size"])
         facts[f"Rows of {name}"] = f"{len(arrangement):,} in {turns[name]:,} turns"
         facts[f"Rows trained on in {name}"] = f"{consumed:,} in {trained:,} steps"
+        if "deduplicate" in made:
+            facts["Left out as duplicates"] = (
+                f"{made['rows_left_out_as_duplicates']:,} training rows, whose cosine with an "
+                f"earlier one is {made['deduplicate']:g} or more"
+            )
         if "w_avg" in made:
             ends = sorted({np.min(made["w_avg"]), np.max(made["w_avg"])})
             average = " to ".join(f"{weight:.4g}" for weight in ends)  # a task may have its own

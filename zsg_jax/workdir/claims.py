@@ -43,7 +43,10 @@ TRAINED = ("pretraining", "runs")
 ARRANGED = "arrangements"
 MADE = ("embeddings", ARRANGED, *TRAINED)
 # What another config would make otherwise; embeddings and tokens have manifests that tell.
-_BOUND = (DATA, MODEL, HUB, BEGUN, MANIFEST, LEAKAGE, "leakage.jsonl", TOKENIZER, ARRANGED)
+_BOUND = (
+    *(DATA, MODEL, HUB, BEGUN, MANIFEST, LEAKAGE, "leakage.jsonl", "duplicates.jsonl"),
+    *(TOKENIZER, ARRANGED),
+)
 # Facts of data.json that decide the numbers.
 DIGESTS = {
     "train_digest": "the training instances",

@@ -38,6 +38,8 @@ def explainer(
         }
         if told := sets_words(made.facts):
             shown["Target sets"] = told
+        if twins := compared.deduplicated:
+            shown["Left out as duplicates"] = f"{len(twins.found.rows):,} rows"
         with bar(None, f"explanation of {method}") as progress:
             explain(
                 folder / claims.EXPLAINED,

@@ -327,6 +327,7 @@ def _arrangements(
         distance=config.similarity.distance,
         w_min=config.arrangement.w_min,
         w_avg=config.arrangement.w_avg,
+        deduplicate=config.arrangement.deduplicate,
     )
     anew = read_anew(config.training.epochs)
     course = make.Course(
@@ -350,6 +351,8 @@ def _arrangements(
         if leakage := compared.leakage:
             summary = {"sentence": leakage.sentence(), **pair.encoder_facts, **leakage.summary()}
             once("write leakage", lambda: write_json(workdir / claims.LEAKAGE, summary))
+        if twins := compared.deduplicated:
+            once("write duplicates", lambda: twins.write(workdir))
         make.make_and_write(
             missing,
             compared,

@@ -6,7 +6,7 @@ from typing import Any
 
 from ml_collections import ConfigDict
 
-from zsg_jax.arrangement.epochs import check_rules
+from zsg_jax.arrangement.epochs import check_rules, read_anew
 from zsg_jax.arrangement.methods import parse
 from zsg_jax.config import default_config, flatten
 from zsg_jax.data.formats.fields import parse_fields
@@ -124,6 +124,16 @@ def validate(config: ConfigDict, *, runs: Sequence[tuple[str, int]] | None = Non
         "set one",
     )
     check_rules(given["training.epochs"], given["training.steps"])
+    twins = given["arrangement.deduplicate"]
+    check(
+        twins is None or 0 < twins <= 1,
+        f"{setting('arrangement.deduplicate', twins)} must be a cosine above 0, at most 1, or None",
+    )
+    check(
+        twins is None or not read_anew(given["training.epochs"]).steps,
+        f"{setting('arrangement.deduplicate', twins)} is of one space, but training.epochs "
+        "arranges anew by others; leave one of them out",
+    )
     check_loggers(given["logging"])
     _check_profile(given["training.profile_steps"], given["training.steps"])
 

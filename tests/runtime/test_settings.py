@@ -11,7 +11,8 @@ PACKAGE = Path(__file__).parents[2] / "zsg_jax"
 # What only studies and plans of them run, which have no other flags than the config's.
 OF_A_STUDY = ("config", "main.py", "plan", "report/", "runtime/cli.py", "runtime/settings.py")
 OF_A_STUDY += tuple(f"workflows/{name}" for name in ("study.py", "study_data.py", "diversity.py"))
-OF_A_STUDY += ("workflows/selection.py", "workflows/plan", "workflows/validate.py")
+OF_A_STUDY += ("workflows/selection.py", "workflows/rearranged.py", "workflows/plan")
+OF_A_STUDY += ("workflows/validate.py",)
 
 
 def test_a_key_is_named_by_the_flags_of_the_command_that_runs():

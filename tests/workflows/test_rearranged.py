@@ -101,6 +101,7 @@ def test_a_run_killed_at_any_point_goes_on_to_the_same_numbers(
             patch.setattr(rearranged, name, killed)
             with pytest.raises(KeyboardInterrupt):
                 run(config, tmp_path / "w")
+        assert not (mine / "finished.json").exists()
     # The states are those of the run's checkpoint.
     encoder = open_encoder(f"states:{mine}@3,pooling=mean", tmp_path)
     assert embeddings(mine / "rearranged" / "3" / "embeddings" / "test").shape[0] == 12

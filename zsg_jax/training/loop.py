@@ -136,10 +136,12 @@ def train(run: TrainingRun, recipe: Recipe, *, facts: dict[str, str]) -> None:
         digest = _Loop(run, recipe, batches, profile).run()
 
         def finish() -> None:
-            told = {"steps": run.end, "instances": digest.instances, "facts": facts}
+            told = {"steps": run.total, "instances": digest.instances, "facts": facts}
             write_finished(run.folder, told | {"order_digest": digest.feed(())})
 
-        once(f"finish {run.folder.name}", finish)
+        # A run that stops earlier is to be gone on with.
+        if run.end == run.total:
+            once(f"finish {run.folder.name}", finish)
 
 
 class _Loop:

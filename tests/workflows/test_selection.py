@@ -157,6 +157,14 @@ def test_a_budget_beyond_the_pool_trains_nothing_and_binds_nobody(make, tmp_path
         run(make(**{"grid.budgets": (88,), "data.rewrites.samples": 4}), tmp_path / "w")
 
 
+def test_a_folder_that_is_no_encoder_is_told_before_anything_is_trained(make, tmp_path):
+    (tmp_path / "none").mkdir()
+    for space in (str(tmp_path / "none"), f"states:{tmp_path / 'none'}"):
+        with pytest.raises(UserError, match=r"config\.json"):
+            run(make(**{"grid.spaces": ("hashing", space)}), tmp_path / "w")
+        assert not list((tmp_path / "w").rglob("pretraining"))
+
+
 @pytest.mark.ci
 @pytest.mark.slow
 def test_killed_at_several_places_it_writes_the_same_numbers(make, commands, tmp_path):

@@ -16,6 +16,7 @@ from ml_collections import ConfigDict
 
 from zsg_jax.arrangement.epochs import read_anew
 from zsg_jax.arrangement.methods import parse
+from zsg_jax.arrangement.spaces import fetched, open_encoder
 from zsg_jax.config import default_config, flatten, from_flat
 from zsg_jax.config_selection import selection_config
 from zsg_jax.runtime.errors import UserError, check
@@ -87,6 +88,7 @@ def run(config: ConfigDict, workdir: Path | str, *, command: str) -> Path:
         stack.enter_context(claims.locked(folder))
         if stack.enter_context(manifest.claimed(folder, flatten(config))):
             claims.begin(folder, command)
+        _check_encoders([part for part in parts if not part.has_finished(folder)], folder)
         start = _begin(config, folder, parts, command)
         for number, part in enumerate(parts, start=1):
             if not part.has_finished(folder):
@@ -269,6 +271,14 @@ def _folder(space: str, budget: int) -> Path:
         plain = re.sub(r"[^\w.=-]+", "-", space).strip("-")[-40:]
         name = f"{plain}-{hashlib.sha256(space.encode()).hexdigest()[:8]}"
     return Path(claims.STUDIES) / f"{name}-{budget}"
+
+
+def _check_encoders(parts: Sequence[Selections], workdir: Path) -> None:
+    """Opens what rows are compared by, so that none is found wanting after others were trained."""
+    for space in dict.fromkeys(part.space for part in parts):
+        if space and not _START.fullmatch(space):
+            hub.fetch(workdir, **fetched(space))
+            open_encoder(space, workdir)
 
 
 def _begin(config: ConfigDict, workdir: Path, parts: Sequence[Selections], command: str) -> Path:

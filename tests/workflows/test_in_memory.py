@@ -52,14 +52,18 @@ def test_what_was_arranged_is_selected_in_order(arranged):
     assert np.array_equal(arranged.select(np.arange(12)), arranged.order)
     with pytest.raises(UserError, match="12"):
         arranged.select(rows(11, "say"))
+    with pytest.raises(UserError, match=r"select: row \d+ is 'say\d+', but 'say\d+' was arranged"):
+        arranged.select(rows(12, "say")[::-1])
 
 
-def test_rows_need_no_answer_and_what_is_embedded_is_told():
+def test_rows_need_no_answer_and_what_is_embedded_is_told(capfd):
     pairs = [{"prompt": f"say {i}", "chosen": "x", "rejected": "y"} for i in range(12)]
     asked = [{"prompt": [{"role": "user", "content": f"tell {i}"}]} for i in range(3)]
     found = zsg_jax.arrange_data(pairs, asked)
     told = {"train": "prompt and chosen answer", "test": "prompt"}
     assert found.facts["embedded_of_rows"] == told
+    said = capfd.readouterr().err.splitlines()
+    assert said[:2] == ["train: read as rows of preference", "test: read as rows of prompt"]
     assert found.select(pairs)[0] == pairs[found.order[0]]
     answered = zsg_jax.arrange_data(
         [{"prompt": one["prompt"], "completion": one["chosen"]} for one in pairs], asked
@@ -73,6 +77,11 @@ def test_a_dataset_of_datasets_keeps_its_columns(arranged):
     found = zsg_jax.arrange_data(train, datasets.Dataset.from_list(rows(3, "tell")), budget=5)
     assert np.array_equal(found.order, arranged.order)
     assert found.select(train)["id"] == [f"say{i}" for i in found.order]
+    with pytest.raises(UserError, match=r"select: row \d+ is"):
+        found.select(train.select(range(11, -1, -1)))
+    # Of embeddings alone nobody knows ids.
+    array = np.eye(12, 3, dtype=np.float32)
+    assert len(zsg_jax.arrange_data(array, array[:3]).select(train)) == 12
 
 
 @settings(deadline=None, max_examples=20)

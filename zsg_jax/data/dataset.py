@@ -286,7 +286,8 @@ def _scan(path: Path, storage: Storage, options: ReadOptions, side: str) -> Data
         path, options.format, read_tasks, options.fields, options.max_row_bytes
     )
     if options.format == AUTO and detect(path) != TASKS:
-        say(f"{path}: read as rows of {schema}")
+        here = path.is_relative_to(options.scratch)  # rows that were in memory
+        say(f"{side if here else path}: read as rows of {schema}")
     skipped: list[BadRow] = []
     skipped_count = 0
 

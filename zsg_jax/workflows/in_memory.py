@@ -99,14 +99,32 @@ class Arranged:
         )
 
     def select(self, rows: Any) -> Any:
-        """`rows` in this order: a Dataset of `datasets`, an array, or any sequence (as a list)."""
+        """`rows` in this order: a Dataset of `datasets`, an array, or any sequence (as a list).
+
+        Raises:
+            UserError: they are not the rows that were arranged, as their number or an id tells.
+        """
         check(
             len(rows) == len(self._pair.train),
             f"select: {len(rows):,} rows, but {len(self._pair.train):,} were arranged; give those",
         )
+        if isinstance(rows, np.ndarray):
+            return rows[self.order]
         if hasattr(rows, "select"):
-            return rows.select(self.order)
-        return rows[self.order] if isinstance(rows, np.ndarray) else [rows[i] for i in self.order]
+            chosen = rows.select(self.order)
+            ids = chosen["id"] if "id" in chosen.column_names else []
+        else:
+            chosen = [rows[i] for i in self.order]
+            ids = [one.get("id") if isinstance(one, Mapping) else None for one in chosen]
+        if "embedded_of_rows" in self.facts:
+            for index, there in zip(self.order, ids, strict=False):
+                known = json.loads(self._pair.train.own(int(index))).get("id")
+                check(
+                    known is None or there is None or str(there) == str(known),
+                    f"select: row {index} is {there!r}, but {known!r} was arranged; give those "
+                    "rows, in the order that they had",
+                )
+        return chosen
 
     def records(self) -> Iterator[bytes]:
         """The rows in this order as JSON objects, with "zsg_turn" and "zsg_distance"."""

@@ -81,7 +81,8 @@ class OrderCallback(TrainerCallback):
             hasattr(rows, "__len__") and len(rows) == len(self._ids),
             f"OrderCallback: {len(self._ids):,} ids, but the trainer kept "
             f"{len(rows) if hasattr(rows, '__len__') else 'a stream of'} rows; rows that it drops "
-            "or packs move all later ones: see docs/trainers.md",
+            "or packs move all later ones: give packing=False and, as longer rows are cut and "
+            "those without an answer dropped, max_length=None; see docs/trainers.md",
         )
         self._check_ids(rows)
         batches, model = len(kwargs["train_dataloader"]), kwargs["model"]

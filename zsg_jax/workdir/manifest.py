@@ -152,8 +152,9 @@ def _expecting(workdir: Path, path: Path, partial: Path) -> Iterator[None]:
     """Inside, a config takes the place of another of which a manifest tells; `Manifest` follows."""
     known = _read(workdir) if path == workdir / claims.CONFIG else None
     if known is not None:
-        digests = [*known.get(claims.CONFIG, [None]), files.file_digest(partial)]
-        _write(workdir, known | {claims.CONFIG: digests})
+        before, digest = known.get(claims.CONFIG, [None]), files.file_digest(partial)
+        if before != [digest]:
+            _write(workdir, known | {claims.CONFIG: [*before, digest]})
     yield
 
 

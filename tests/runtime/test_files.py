@@ -4,6 +4,15 @@ from zsg_jax.runtime import files
 from zsg_jax.runtime.errors import UserError
 
 
+def test_a_file_takes_the_place_of_no_folder(tmp_path):
+    (tmp_path / "folder").mkdir()
+    (tmp_path / "folder" / "thesis.txt").write_text("years of work")
+    with pytest.raises(UserError, match="is a folder; give the name of a file"):
+        files.write_bytes(tmp_path / "folder", b"a page")
+    assert [path.name for path in tmp_path.iterdir()] == ["folder"]
+    assert (tmp_path / "folder" / "thesis.txt").read_text() == "years of work"
+
+
 def test_a_file_is_replaced_whole_and_nothing_is_left_beside(tmp_path):
     path = tmp_path / "new" / "a.json"
     files.write_json(path, {"a": 1})

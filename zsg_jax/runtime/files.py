@@ -47,6 +47,9 @@ def replacing(path: Path) -> Iterator[Path]:
 
     A kill or an error leaves the old one or the new one. (Of folders on a file system that cannot
     exchange two, the old one may lie beside its place, from where the next call takes it back.)
+
+    Raises:
+        UserError: a file would take the place of a folder, with all that lies in it.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     partial, old = (path.with_name(path.name + end) for end in (PARTIAL, OLD + PARTIAL))
@@ -58,6 +61,8 @@ def replacing(path: Path) -> Iterator[Path]:
         yield partial
         for part in (partial, *partial.rglob("*")):
             sync(part)
+        if path.is_dir() and not path.is_symlink() and not partial.is_dir():
+            raise UserError(f"{path}: is a folder; give the name of a file")
         folders = any(one.is_dir() and not one.is_symlink() for one in (partial, path))
         if not (folders and os.path.lexists(path)):
             with _placing(path, partial) if _placing else nullcontext():

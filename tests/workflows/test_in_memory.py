@@ -42,6 +42,9 @@ def test_rows_come_in_the_order_that_the_command_writes(arranged, tmp_path):
     table = pq.read_table(arranged.to_parquet(tmp_path / "new" / "mine.parquet"))
     assert table["id"].to_pylist() == [f"say{i}" for i in arranged.order]
     assert (tmp_path / "new").is_dir()
+    for write in (arranged.to_jsonl, arranged.to_parquet, arranged.explain):
+        with pytest.raises(UserError, match="new: is a folder; give the name of a file"):
+            write(tmp_path / "new")
     assert [p.name for p in (tmp_path / "new").iterdir()] == ["mine.parquet"]
 
 

@@ -162,6 +162,7 @@ class Arranged:
         )
 
     def _write(self, path: Path, format: str) -> Path:
+        check(not path.is_dir(), f"{path}: is a folder; give the name of a file")
         path.parent.mkdir(parents=True, exist_ok=True)
         schema = self._pair.train.schema
         with tempfile.TemporaryDirectory(dir=path.parent) as folder:

@@ -116,11 +116,12 @@ def test_what_is_outside_is_told_in_a_line(capfd, error, part, wrapped):
 def test_a_name_with_line_breaks_and_colours_is_told_in_one_line(capfd, tmp_path):
     path = tmp_path / "a\nb\x1b[31m\r.jsonl"
     path.write_text('{"id": "1", ' + ROW[1:] + "{\n")
-    options = ReadOptions(tmp_path, bad_rows="skip")
+    (scratch := tmp_path / "scratch").mkdir()
+    options = ReadOptions(scratch, bad_rows="skip")
     with open_dataset(path, options) as dataset:
         tell_skipped(dataset.skipped, 1, "")
     with pytest.raises(SystemExit):
-        cli.guard(lambda argv: open_dataset(path, ReadOptions(tmp_path)))([])
+        cli.guard(lambda argv: open_dataset(path, ReadOptions(scratch)))([])
     lines = capfd.readouterr().err.split("\n")
     assert sum("a\\nb\\x1b[31m\\r.jsonl" in line for line in lines) == len(lines) - 1 == 4
 

@@ -50,9 +50,10 @@ The stricter comparison: the same rows in each order, TMTA's turns forward, shuf
     python -m zsg_jax.main --config configs/tmta.py:smollm2 …
     python -m zsg_jax.main --config configs/tmta.py:smollm2_same_rows …
 
-SmolLM2-135M on 1,280 rows of P3, in either form. Of the first, 40 steps have been run, on tasks held
-out at random: nearest first 3.49, shuffled 3.60 and 3.65, farthest first 3.77, from 5.67
-(docs/findings.md). A step takes 12 seconds or more on 2 cores.
+SmolLM2-135M on 1,280 rows of P3, in either form. Of the first, 40 steps have been run, on tasks
+held out at random: nearest first 3.49, shuffled 3.60 and 3.65, farthest first 3.77, from 5.67
+(docs/findings.md; most of these tasks share passages with the pool). A step takes 12 seconds or
+more on 2 cores.
 
     python -m zsg_jax.main --config configs/tmta.py:llama2_7b …
     python -m zsg_jax.main --config configs/tmta.py:llama2_7b_same_rows …

@@ -44,12 +44,14 @@ def test_a_pair_is_one_sentence_over_its_steps():
     told = runs({"a": 0.0, "b": 0.5}, steps=(0,)) | {}
     for name, by_seed in runs({"a": 0.0, "b": 0.0}, steps=(20,)).items():
         told[name][0] += by_seed[0]
-    [said] = sentences(compared(losses(told, None, [0, 20]), [0, 20]), METRICS["loss"])
+    found = compared(losses(told, None, [0, 20]), [0, 20])
+    [said] = sentences(found, METRICS["loss"], 20)
     assert "step 0 a is 0.5000 below b" in said
     assert "0.5000 to 0.5000" in said
     assert "step 20, they do not differ" in said
     noisy = {"a": {0: scored({"x": [1], "y": [0]})}, "b": {0: scored({"x": [0], "y": [1]})}}
-    [said] = sentences(compared(scores(noisy, "exact_match", [20]), [20]), METRICS["exact_match"])
+    found = compared(scores(noisy, "exact_match", [20]), [20])
+    [said] = sentences(found, METRICS["exact_match"], 20)
     assert said.startswith("At the end, step 20, a and b cannot be told apart")
 
 

@@ -144,6 +144,7 @@ def test_arrays_without_rows_are_refused():
         (["a"], {}, "mend it, or leave it out$"),
         ([{"prompt": "a", "more": nested()}], {}, "row 0: maximum recursion"),
         (rows(3, "a"), {"method": None}, "method=None: give a name"),
+        (rows(3, "a"), {"deduplicate": 2}, "deduplicate=2"),
         *[
             (rows(3, "a"), {"budget": one}, "budget=.*: give a whole")
             for one in (0, 2.5, "2", True)

@@ -52,31 +52,36 @@ def told_apart(one: Difference) -> bool:
     return one.p_holm <= 0.05 and not one.low <= 0 <= one.high
 
 
-def sentences(found: Mapping[int, Iterable[Compared]], metric: Metric) -> list[str]:
-    """What the differences of a measure say in words, a sentence a pair, over all its steps."""
+def sentences(
+    found: Mapping[int, Iterable[Compared]], metric: Metric, end: int | None = None
+) -> list[str]:
+    """What the differences of a measure say in words, a sentence a pair, over all its steps.
+
+    At `end` all of the runs end.
+    """
     pairs: dict[tuple[str, str], dict[int, Difference]] = {}
     for step, compared in found.items():
         for one, _ in compared:
             pairs.setdefault((one.first, one.second), {})[step] = one
-    return [_sentence(by_step, metric.digits) for by_step in pairs.values()]
+    return [_sentence(by_step, metric.digits, end) for by_step in pairs.values()]
 
 
-def _sentence(by_step: Mapping[int, Difference], digits: int) -> str:
-    last = max(by_step)
+def _sentence(by_step: Mapping[int, Difference], digits: int, end: int | None) -> str:
     told: list[str] = []
     for step, one in by_step.items():
-        at = f"at step {step}" if step != last else f"at the end, step {step},"
+        at = f"at step {step}" if step != end else f"at the end, step {step},"
         below = one.mean < 0
         low, high = (-one.high, -one.low) if below and told_apart(one) else (one.low, one.high)
-        interval = f"(95\N{NO-BREAK SPACE}%: {low:.{digits}f} to {high:.{digits}f})"
+        interval = f"95\N{NO-BREAK SPACE}%: {low:.{digits}f} to {high:.{digits}f}"
         who, both = (one.first, f"{one.first} and {one.second}") if not told else ("it", "they")
         if one.mean == one.low == one.high == 0:
             told.append(f"{at} {both} do not differ")
         elif told_apart(one):
             amount = f"{abs(one.mean):.{digits}f} {'below' if below else 'above'}"
-            told.append(f"{at} {who} is {amount} {one.second} {interval}")
+            told.append(f"{at} {who} is {amount} {one.second} ({interval})")
         else:
-            told.append(f"{at} {both} cannot be told apart {interval}")
+            held = "" if low <= 0 <= high else f", but p {one.p_holm:.2f} over all pairs"
+            told.append(f"{at} {both} cannot be told apart ({interval}{held})")
     sentence = "; ".join(told)
     return f"{sentence[0].upper()}{sentence[1:]}."
 

@@ -21,7 +21,7 @@ from zsg_jax.report.drawing import Captioned, to_svg
 from zsg_jax.report.examples import losses, scores
 from zsg_jax.report.metrics import METRICS, metric_of
 from zsg_jax.report.reading import reading
-from zsg_jax.report.summary import GROUPS, Runs, compared_steps, summarize
+from zsg_jax.report.summary import GROUPS, Runs, compared_steps, curve_of, summarize
 from zsg_jax.runtime.files import write_bytes
 from zsg_jax.similarity.trajectory import Trajectory
 
@@ -114,7 +114,7 @@ def write_report(
         results=tables.results(summary, turns),
         settings=settings,
         figures=_draw(folder, summary, runs, scored or {}, trajectories),
-        differences=[_difference(name, by_step) for name, by_step in compared.items()],
+        differences=[_difference(summary, *of_one) for of_one in compared.items()],
         steadiness=tables.steadiness(summary),
         correlations=tables.correlations(found),
         kinds=tables.kinds(summary),
@@ -180,14 +180,18 @@ def _differences(
     return found
 
 
-def _difference(name: str, by_step: Mapping[int, list[Compared]]) -> dict[str, Any]:
-    metric = metric_of(name)
+def _difference(
+    summary: Mapping[str, Any], name: str, by_step: Mapping[int, list[Compared]]
+) -> dict[str, Any]:
+    metric, entries = metric_of(name), summary["arrangements"].values()
+    ends = {curve["steps"][-1] for entry in entries if (curve := curve_of(entry, name))}
     return {
         "name": name,
         "title": metric.title,
-        "sentences": sentences(by_step, metric),
+        "sentences": sentences(by_step, metric, min(ends) if len(ends) == 1 else None),
         "table": tables.differences(by_step, metric.digits),
         "seeds": max(one.difference.seeds for pairs in by_step.values() for one in pairs),
+        "most_seeds": max(len(entry["seeds"]) for entry in entries),
     }
 
 

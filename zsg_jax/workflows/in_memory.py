@@ -226,6 +226,10 @@ def arrange_data(
         numbers = {"w_min": w_min, "w_avg": w_avg, "deduplicate": deduplicate}
         for name, number in numbers.items():
             check(number is None or isinstance(number, Real), f"{name}={number!r}: give a number")
+        check(
+            deduplicate is None or 0 < deduplicate <= 1,
+            f"deduplicate={deduplicate}: it must be a cosine above 0, at most 1",
+        )
         parse(method, seed)
         # What is read and embedded lies here as long as the result.
         folder = tempfile.TemporaryDirectory(prefix="zsg_jax-")

@@ -53,6 +53,8 @@ def test_a_pair_is_one_sentence_over_its_steps():
     found = compared(scores(noisy, "exact_match", [20]), [20])
     [said] = sentences(found, METRICS["exact_match"], 20)
     assert said.startswith("At the end, step 20, a and b cannot be told apart")
+    alike = losses(runs(dict.fromkeys("abc", 0.0), steps=(20,)), None, [20])
+    assert len(sentences(compared(alike, [20]), METRICS["loss"])) == 1
 
 
 def scored(answers, field="exact_match", step=20, **more):

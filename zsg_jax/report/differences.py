@@ -63,6 +63,8 @@ def sentences(
     for step, compared in found.items():
         for one, _ in compared:
             pairs.setdefault((one.first, one.second), {})[step] = one
+    if len(pairs) > 1 and all(_same(one) for by_step in pairs.values() for one in by_step.values()):
+        return ["No two differ, in any test instance."]
     return [_sentence(by_step, metric.digits, end) for by_step in pairs.values()]
 
 
@@ -74,7 +76,7 @@ def _sentence(by_step: Mapping[int, Difference], digits: int, end: int | None) -
         low, high = (-one.high, -one.low) if below and told_apart(one) else (one.low, one.high)
         interval = f"95\N{NO-BREAK SPACE}%: {low:.{digits}f} to {high:.{digits}f}"
         who, both = (one.first, f"{one.first} and {one.second}") if not told else ("it", "they")
-        if one.mean == one.low == one.high == 0:
+        if _same(one):
             told.append(f"{at} {both} do not differ")
         elif told_apart(one):
             amount = f"{abs(one.mean):.{digits}f} {'below' if below else 'above'}"
@@ -84,6 +86,10 @@ def _sentence(by_step: Mapping[int, Difference], digits: int, end: int | None) -
             told.append(f"{at} {both} cannot be told apart ({interval}{held})")
     sentence = "; ".join(told)
     return f"{sentence[0].upper()}{sentence[1:]}."
+
+
+def _same(one: Difference) -> bool:
+    return one.mean == one.low == one.high == 0
 
 
 def as_json(found: Mapping[int, Iterable[Compared]]) -> dict[str, list[dict[str, Any]]]:

@@ -1,5 +1,7 @@
 """The tables of a study's page, as the macro `table` of macros.html lays them out."""
 
+import csv
+import io
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -38,6 +40,16 @@ class Table(NamedTuple):
     corner: str
     columns: Sequence[str]
     rows: Sequence[Row]
+
+
+def as_csv(table: Table) -> bytes:
+    """A table as CSV, what stands for no value left empty."""
+    out = io.StringIO()
+    writer = csv.writer(out, lineterminator="\n")
+    writer.writerow([table.corner, *table.columns])
+    for row in table.rows:
+        writer.writerow([row.name, *("" if cell == NONE else cell for cell in row.cells)])
+    return out.getvalue().encode()
 
 
 def results(summary: Mapping[str, Any], turns: Mapping[str, int] | None) -> Table:

@@ -1,9 +1,7 @@
 """Runs the instruction-diversity study: a grid of cells, then its page."""
 
-from contextlib import ExitStack
 from pathlib import Path
 
-import jax
 from ml_collections import ConfigDict
 
 from zsg_jax.config import flatten
@@ -14,7 +12,7 @@ from zsg_jax.diversity.cells import AXES, Cell, grid
 from zsg_jax.diversity.program import DTYPES, LOSSES, Recipe, model_config
 from zsg_jax.diversity.runs import Settings
 from zsg_jax.runtime.errors import check
-from zsg_jax.workdir import claims, manifest
+from zsg_jax.workflows.alone import claimed_alone
 from zsg_jax.workflows.validate import check_keys
 
 _AT_LEAST = {
@@ -51,15 +49,7 @@ def run(config: ConfigDict, workdir: Path | str, *, command: str) -> Path:
         UserError: for every mistake that a user can mend.
     """
     cells, settings = read(config)
-    check(
-        jax.process_count() == 1,
-        f"study=diversity runs in one process, not {jax.process_count()}; it uses all its devices",
-    )
-    claims.refuse_foreign(folder := Path(workdir))
-    with ExitStack() as stack:
-        stack.enter_context(claims.locked(folder))
-        if stack.enter_context(manifest.claimed(folder, flatten(config))):
-            claims.begin(folder, command)
+    with claimed_alone(config, workdir, command) as folder:
         sweep.run(cells, settings, folder)
         # Imported here: a mistake in the config is told before Matplotlib has been imported.
         from zsg_jax.report import diversity as report

@@ -8,7 +8,8 @@ what was left, and ids.txt, the order of the whole run from its first step on.
 """
 
 import hashlib
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
 
@@ -82,6 +83,19 @@ def check_anew(
     )
 
 
+def method_options(config: ConfigDict, methods: Iterable[str]) -> make.MethodOptions:
+    """How a study's config says that `methods` are to be arranged by."""
+    return make.MethodOptions(
+        tuple(methods),
+        seed=config.arrangement.seed,
+        budget=config.arrangement.budget,
+        distance=config.similarity.distance,
+        w_min=config.arrangement.w_min,
+        w_avg=config.arrangement.w_avg,
+        deduplicate=config.arrangement.deduplicate,
+    )
+
+
 def parts(run: TrainingRun, again: Again) -> Iterator[TrainingRun]:
     """The parts of a run, each to be trained before the next is asked for.
 
@@ -120,14 +134,9 @@ def _arrange_rest(run: TrainingRun, used: np.ndarray, end: int, folder: Path, ag
         train_indices=left,
         test_indices=pool.answered,
     )
-    options = make.MethodOptions(
-        (again.name,),
-        seed=config.arrangement.seed,
-        budget=None if config.arrangement.budget is None else wanted,
-        distance=config.similarity.distance,
-        w_min=config.arrangement.w_min,
-        w_avg=config.arrangement.w_avg,
-    )
+    options = method_options(config, (again.name,))
+    if options.budget is not None:
+        options = replace(options, budget=wanted)
     with bar(None, "similarity") as progress:
         search = Search(again.mesh, config.similarity.block_rows, passes(progress))
         compared = make.compare(pair, options, toward=pool.aimed, search=search)

@@ -7,11 +7,9 @@ one. Studies share the weights pretrained in studies/start, and embeddings and t
 import hashlib
 import re
 from collections.abc import Sequence
-from contextlib import ExitStack
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import jax
 from ml_collections import ConfigDict
 
 from zsg_jax.arrangement.epochs import read_anew
@@ -27,8 +25,9 @@ from zsg_jax.similarity.encoders.address import check_encoder
 from zsg_jax.similarity.encoders.registry import ENCODERS
 from zsg_jax.training.finished import finished
 from zsg_jax.training.optimizer import schedule
-from zsg_jax.workdir import claims, hub, manifest
+from zsg_jax.workdir import claims, hub
 from zsg_jax.workflows import study
+from zsg_jax.workflows.alone import claimed_alone
 from zsg_jax.workflows.validate import check_keys, validate
 
 RANDOM = "random"
@@ -79,15 +78,7 @@ def run(config: ConfigDict, workdir: Path | str, *, command: str) -> Path:
         UserError: for every mistake that a user can mend.
     """
     parts = read(config)
-    check(
-        jax.process_count() == 1,
-        f"study=selection runs in one process, not {jax.process_count()}; it uses all its devices",
-    )
-    claims.refuse_foreign(folder := Path(workdir))
-    with ExitStack() as stack:
-        stack.enter_context(claims.locked(folder))
-        if stack.enter_context(manifest.claimed(folder, flatten(config))):
-            claims.begin(folder, command)
+    with claimed_alone(config, workdir, command) as folder:
         _check_encoders([part for part in parts if not part.has_finished(folder)], folder)
         start = _begin(config, folder, parts, command)
         for number, part in enumerate(parts, start=1):

@@ -38,7 +38,7 @@ from zsg_jax.workflows.afterwards import measure_later, missing
 from zsg_jax.workflows.evaluators import make_evaluators, with_folders
 from zsg_jax.workflows.explained import explainer
 from zsg_jax.workflows.pretraining import pretrain
-from zsg_jax.workflows.rearranged import Again, check_anew, parts
+from zsg_jax.workflows.rearranged import Again, check_anew, method_options, parts
 from zsg_jax.workflows.study_data import (
     Reading,
     check_steps,
@@ -320,23 +320,7 @@ def _arrangements(
         test_indices=pool.answered,
         home=workdir,
     )
-    options = make.MethodOptions(
-        tuple(missing),
-        seed=config.arrangement.seed,
-        budget=config.arrangement.budget,
-        distance=config.similarity.distance,
-        w_min=config.arrangement.w_min,
-        w_avg=config.arrangement.w_avg,
-        deduplicate=config.arrangement.deduplicate,
-    )
-    anew = read_anew(config.training.epochs)
-    course = make.Course(
-        batch_size=config.training.batch_size,
-        steps=min(filter(None, (config.training.steps, *anew.steps[:1])), default=None),
-        every=config.evaluation.every,
-        measures=config.similarity.trajectory,
-        first=config.training.epochs[:1],
-    )
+    options, course = method_options(config, missing), _course(config)
     leaks = make.LeakSearch(workdir, LeakageOptions(), f"the pairs are in {workdir / PAIRS}")
     with bar(None, "similarity") as progress:
         search = Search(mesh, config.similarity.block_rows, passes(progress))
@@ -363,6 +347,17 @@ def _arrangements(
             explain=explainer(config, workdir, search, part.explained),
         )
     return make.load_all(folders, digests, pool.train.ids)
+
+
+def _course(config: ConfigDict) -> make.Course:
+    anew = read_anew(config.training.epochs)
+    return make.Course(
+        batch_size=config.training.batch_size,
+        steps=min(filter(None, (config.training.steps, *anew.steps[:1])), default=None),
+        every=config.evaluation.every,
+        measures=config.similarity.trajectory,
+        first=config.training.epochs[:1],
+    )
 
 
 def _rows_of_a_step(config: ConfigDict, steps: Steps, total: int) -> str:

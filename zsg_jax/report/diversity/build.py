@@ -1,7 +1,5 @@
 """Writes the page of the instruction-diversity study: figures, tables, and the tables as CSV."""
 
-import csv
-import io
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -13,7 +11,7 @@ from zsg_jax.report.diversity.published import CLAIMS, OCCURRENCES
 from zsg_jax.report.diversity.results import MEASURES, Group, read, spread
 from zsg_jax.report.drawing import to_svg
 from zsg_jax.report.page import embedded, render
-from zsg_jax.report.tables import NONE, Row, Table
+from zsg_jax.report.tables import NONE, Row, Table, as_csv
 from zsg_jax.runtime.files import need_json, write_bytes
 from zsg_jax.workdir.claims import CONFIG, begun
 
@@ -127,16 +125,6 @@ def curves(groups: Sequence[Group]) -> Table:
                     for one in records
                 ]
     return Table("cells", ["seed", "step", *MEASURES], rows)
-
-
-def as_csv(table: Table) -> bytes:
-    """A table as CSV, what stands for no value left empty."""
-    out = io.StringIO()
-    writer = csv.writer(out, lineterminator="\n")
-    writer.writerow([table.corner, *table.columns])
-    for row in table.rows:
-        writer.writerow([row.name, *("" if cell == NONE else cell for cell in row.cells)])
-    return out.getvalue().encode()
 
 
 def _published() -> Table:

@@ -4,14 +4,13 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from urllib.parse import quote
 
-from zsg_jax.report.diversity.build import as_csv
 from zsg_jax.report.drawing import to_svg
 from zsg_jax.report.metrics import METRICS
 from zsg_jax.report.page import embedded, render
 from zsg_jax.report.selection import figures
 from zsg_jax.report.selection.results import RANDOM, Cell, Measured, Results, read
 from zsg_jax.report.selection.verdict import by_measure, verdict
-from zsg_jax.report.tables import NONE, Row, Table
+from zsg_jax.report.tables import NONE, Row, Table, as_csv
 from zsg_jax.report.tables import Cell as Shown
 from zsg_jax.report.words import plain_name
 from zsg_jax.runtime.files import need_json, read_json, write_bytes

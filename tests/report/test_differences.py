@@ -77,12 +77,13 @@ def test_scores_are_paired_by_id_and_samples_are_averaged():
     told["b"][0] = scored({"x": [0], "y": [0], "other": [0]})
     assert compared(scores(told, "exact_match", [20]), [20]) == {}
     # Of a record that is there twice the last counts.
-    twice = {"a": {0: scored({"x": [7]}) + scored({"x": [1]})}, "b": {0: scored({"x": [0]})}}
+    both = {"x": [0], "y": [0]}
+    twice = {"a": {0: scored({"x": [7], "y": [1]}) + scored({"x": [1]})}, "b": {0: scored(both)}}
     [[one]] = compared(scores(twice, "exact_match", [20]), [20]).values()
     assert (one.difference.mean, one.mcnemar) == (1, None)
 
 
-def test_tasks_are_drawn_whole_where_there_are_enough():
+def test_whole_tasks_are_the_units_where_there_are_enough():
     alike = [f"task {number // 5}" for number in range(60)]
     two = {"a": 0.0, "b": 0.0}
     told = runs(two)
@@ -104,6 +105,8 @@ def test_nothing_is_compared_that_cannot_be():
     assert differences(seeds, None, [20]) == {}
     assert differences(runs({"a": np.nan, "b": 0.0}), None, [20]) == {}
     assert compared(scores({}, "rougeL", [20]), [20]) == {}
+    # Of one seed and one instance nothing tells the error.
+    assert differences(runs({"a": 0.0, "b": 1.0}, instances=1), None, [20]) == {}
 
 
 @pytest.mark.usefixtures("undrawn")

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 from scipy import stats
 
-from zsg_jax.statistics.errors import detectable, standard_error
+from zsg_jax.statistics.errors import standard_error
 
 VALUES = arrays(np.float64, st.integers(2, 30), elements=st.floats(-100, 100))
 
@@ -37,10 +37,3 @@ def test_a_copied_example_tells_nothing_new():
     twice, tasks = np.repeat(values, 2), np.repeat(np.arange(400), 2)
     assert standard_error(twice, tasks) == pytest.approx(standard_error(values), rel=5e-3)
     assert math.isnan(standard_error(values[:1]))
-
-
-def test_what_is_detectable_is_detected_in_four_cases_of_five():
-    rng = np.random.default_rng(0)
-    error = 1 / math.sqrt(50)
-    means = rng.normal(detectable(error), error, size=20_000)
-    assert (np.abs(means) > 1.959964 * error).mean() == pytest.approx(0.8, abs=0.01)

@@ -7,14 +7,14 @@ from zsg_jax.report.examples import Measured
 from zsg_jax.report.metrics import Metric
 from zsg_jax.statistics.paired import Difference, mcnemar, paired_differences
 
-MIN_TASKS = 10  # from so many on, whole tasks are drawn: of fewer, draws say nothing of tasks
+MIN_TASKS = 10  # from so many on, whole tasks are the units: fewer say little of other tasks
 
 KEYS = (
     "of each measure and step, for every pair of arrangements, that of `first` less that of "
-    "`second`: `mean`, the interval from `low` to `high` that holds 95 % of the bootstrap's draws, "
-    "`p`, `p_holm` (for all pairs of the step); `detectable` is the smallest difference that so "
-    "many test instances would show; `mcnemar`, of what is right or wrong, the exact p of examples "
-    "that one has right and the other wrong"
+    "`second`: `mean`, by Student's t over seeds and test instances its 95 % interval from `low` "
+    "to `high` and `p`, `p_holm` (for all pairs of the step); `detectable` is the smallest "
+    "difference that would show in four of five cases; `mcnemar`, of what is right or wrong, the "
+    "exact p of examples that one has right and the other wrong"
 )
 
 
@@ -30,12 +30,12 @@ def differences(
 ) -> dict[int, list[Compared]]:
     """The paired differences at each of `steps` where all runs measured the same examples.
 
-    Seeds are drawn too, those that all arrangements have.
+    Seeds count too, those that all arrangements have.
     """
     found: dict[int, list[Compared]] = {}
     for step in dict.fromkeys(steps):
         values, tasks = measured.at(step)
-        if len(values) < 2:
+        if len(values) < 2 or next(iter(values.values())).size < 2:
             continue
         clusters = tasks if len(set(tasks or ())) >= MIN_TASKS else None
         found[step] = [

@@ -1,10 +1,9 @@
-"""The error of a mean over examples, and the smallest difference that it could show."""
+"""The error of a mean over examples."""
 
 import math
 from collections.abc import Sequence
 
 import numpy as np
-from scipy.stats import norm
 
 
 def standard_error(values: np.ndarray, clusters: Sequence[str] | np.ndarray | None = None) -> float:
@@ -26,13 +25,3 @@ def standard_error(values: np.ndarray, clusters: Sequence[str] | np.ndarray | No
         sums, squares = np.bincount(task, off), np.bincount(task, off * off)
         variance += (sums * sums - squares).sum() / count**2
     return math.sqrt(max(variance, 0.0))
-
-
-def detectable(error: float, *, alpha: float = 0.05, power: float = 0.8) -> float:
-    """The smallest true difference that a two-sided test would show with probability `power`.
-
-    Args:
-        error: the standard error of the difference.
-        alpha: how often a difference of 0 is taken for one.
-    """
-    return float(norm.ppf(1 - alpha / 2) + norm.ppf(power)) * error

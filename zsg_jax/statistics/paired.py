@@ -8,16 +8,14 @@ import numpy as np
 from scipy.stats import binomtest, t
 
 from zsg_jax.runtime.errors import check
-from zsg_jax.statistics.errors import detectable, standard_error
-
-SAMPLES = 1000
+from zsg_jax.statistics.errors import standard_error
 
 
 class Difference(NamedTuple):
     """The mean of `first` less the mean of `second`, over the same examples and seeds.
 
     Attributes:
-        low, high: the interval that holds 95 % of the differences drawn.
+        low, high: the interval that holds the true difference in 95 % of cases.
         p: how often a difference as large would come by chance, two-sided.
         p_holm: the same, corrected by Holm's rule for all pairs that were compared.
         detectable: the smallest difference that so many examples would show in 80 % of cases.
@@ -37,54 +35,11 @@ class Difference(NamedTuple):
 
 def paired_differences(
     values: Mapping[str, np.ndarray],
-    *,
-    clusters: Sequence[str] | None = None,
-    samples: int = SAMPLES,
-    seed: int = 0,
-) -> list[Difference]:
-    """Every pair of `values` compared by one bootstrap, with the same draws for all.
-
-    Each draw takes seeds with replacement, and examples with replacement: whole tasks where
-    `clusters` tells them, since examples of a task are alike. p = (c + 1) / (samples + 1), c the
-    draws whose difference lies as far from the measured one as that lies from 0.
-
-    Args:
-        values: name → (K, N), a number for every seed and example; the same seeds and examples
-            for all names.
-        clusters: the task of every example.
-
-    Raises:
-        UserError: shapes differ, or a value is not finite.
-    """
-    arrays = _arrays(values)
-    if len(arrays) < 2:
-        return []
-    seeds, count = next(iter(arrays.values())).shape
-    weights = _weights(seeds, count, clusters, samples, np.random.default_rng(seed))
-    means = {name: _means(one, *weights) for name, one in arrays.items()}
-    found = []
-    for first, second in combinations(arrays, 2):
-        gap = arrays[first] - arrays[second]
-        drawn, mean = means[first] - means[second], gap.mean()
-        far = np.abs(drawn - mean) >= abs(mean)
-        low, high = np.quantile(drawn, [0.025, 0.975])
-        p = (far.sum() + 1) / (samples + 1)
-        error = standard_error(gap.mean(axis=0), clusters)
-        found.append((first, second, float(mean), float(low), float(high), float(p), error))
-    corrected = holm([one[5] for one in found])
-    return [
-        Difference(*one[:6], p_holm, detectable(one[6]), seeds)
-        for one, p_holm in zip(found, corrected, strict=True)
-    ]
-
-
-def crossed_differences(
-    values: Mapping[str, np.ndarray],
-    pairs: Sequence[tuple[str, str]],
+    pairs: Sequence[tuple[str, str]] | None = None,
     *,
     clusters: Sequence[str] | None = None,
 ) -> list[Difference]:
-    """Pairs of `values` compared where few seeds stand for many, and so do the examples.
+    """Pairs of `values` compared by Student's t, where seeds and examples stand for others.
 
     The variance of a difference is that of its seeds' means plus that of its examples' means (what
     both share is counted twice, so it is rather too large), the interval that of t, with degrees of
@@ -92,24 +47,33 @@ def crossed_differences(
     other side of 0, which comes by chance in a quarter of all cases; t knows that three are few.
 
     Args:
-        values: as `paired_differences` takes them; of a single seed the examples' error alone.
-        pairs: names to compare, for all of which p is corrected.
-        clusters: the task of every example, where whole tasks stand for others.
+        values: name → (K, N), a number for every seed and example; the same seeds and examples
+            for all names. Of a single seed the examples' error alone is known, and the other way
+            round.
+        pairs: names to compare, for all of which p is corrected; without it, all there are.
+        clusters: the task of every example, where whole tasks stand for others, since examples of
+            a task are alike.
+
+    Returns:
+        one for each of `pairs`, in their order.
 
     Raises:
-        UserError: as `paired_differences`.
+        UserError: shapes differ, a value is not finite, or one seed meets one example.
     """
     arrays = _arrays(values)
     found = []
-    for first, second in pairs:
+    for first, second in combinations(arrays, 2) if pairs is None else pairs:
         gap = arrays[first] - arrays[second]
         seeds, count = gap.shape
         units = count if clusters is None else len(set(clusters))
-        parts = [(standard_error(gap.mean(axis=0), clusters), max(units - 1, 1))]
+        check(max(seeds, units) > 1, "of one seed and one example nothing tells the error")
+        parts = []
+        if units > 1:
+            parts.append((standard_error(gap.mean(axis=0), clusters), units - 1))
         if seeds > 1:
             parts.append((standard_error(gap.mean(axis=1)), seeds - 1))
         variance = sum(error**2 for error, _ in parts)
-        fourth = sum(error**4 / degrees for error, degrees in parts if error)
+        fourth = sum(error**4 / degrees for error, degrees in parts)
         freedom = variance**2 / fourth if fourth else 1.0
         error, mean = variance**0.5, float(gap.mean())
         half = float(t.ppf(0.975, freedom)) * error
@@ -157,26 +121,3 @@ def _arrays(values: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
         f"only finite numbers of the same seeds and examples can be compared; given are {shapes}",
     )
     return arrays
-
-
-def _weights(
-    seeds: int,
-    count: int,
-    clusters: Sequence[str] | None,
-    samples: int,
-    rng: np.random.Generator,
-) -> tuple[np.ndarray, np.ndarray]:
-    """How often every draw took each seed, (samples, K), and each example, (samples, N)."""
-    taken = rng.multinomial(seeds, np.full(seeds, 1 / seeds), size=samples)
-    if clusters is None:
-        return taken, rng.multinomial(count, np.full(count, 1 / count), size=samples)
-    _, task = np.unique(np.asarray(clusters), return_inverse=True)
-    tasks = task.max() + 1
-    drawn = rng.multinomial(tasks, np.full(tasks, 1 / tasks), size=samples)
-    return taken, drawn[:, task]
-
-
-def _means(values: np.ndarray, seeds: np.ndarray, examples: np.ndarray) -> np.ndarray:
-    """(samples,): the mean of (K, N) `values` over each draw's seeds and examples."""
-    sums = np.einsum("sk,kn,sn->s", seeds, values, examples, optimize=True)
-    return sums / (seeds.sum(axis=1) * examples.sum(axis=1))

@@ -18,7 +18,7 @@ from zsg_jax.report.examples import losses, scores
 from zsg_jax.report.metrics import METRICS
 from zsg_jax.report.summary import Runs, records_by_step
 from zsg_jax.runtime.files import need_json, read_json
-from zsg_jax.statistics.paired import Difference, crossed_differences
+from zsg_jax.statistics.paired import Difference, paired_differences
 from zsg_jax.workdir.claims import DATA
 
 RANDOM = "random"
@@ -166,7 +166,7 @@ def _compared(
     clusters = tasks if len(set(tasks or ())) >= MIN_TASKS else None
     each = {(way, b): one for way, by_budget in values.items() for b, one in by_budget.items()}
     others = [key for key in each if key[0] != RANDOM]
-    told = crossed_differences(
+    told = paired_differences(
         {_key(*key): one for key, one in each.items()},
         [(_key(*key), _key(RANDOM, key[1])) for key in others],
         clusters=clusters,
@@ -175,7 +175,7 @@ def _compared(
     for (way, budget), one in zip(others, told, strict=True):
         differences.setdefault(way, {})[budget] = one
     pairs = [(way, RANDOM) for way in differences]
-    pooled = crossed_differences(over_budgets(values), pairs, clusters=clusters)
+    pooled = paired_differences(over_budgets(values), pairs, clusters=clusters)
     by_way = dict(zip(differences, pooled, strict=True))
     return Measured(name, values, differences, by_way, clusters)
 

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from zsg_jax.report.differences import told_apart
 from zsg_jax.report.metrics import METRICS, Metric
 from zsg_jax.report.selection.results import Measured, Results, over_budgets
-from zsg_jax.statistics.paired import Difference, crossed_differences
+from zsg_jax.statistics.paired import Difference, paired_differences
 
 _SPACE = "\N{NO-BREAK SPACE}"
 
@@ -65,7 +65,7 @@ def _cheaper(results: Results, measured: Measured) -> str:
     pairs = [(best.first, way) for way in others]
     if not pairs or not told_apart(best):
         return ""
-    apart = crossed_differences(over_budgets(measured.values), pairs, clusters=measured.tasks)
+    apart = paired_differences(over_budgets(measured.values), pairs, clusters=measured.tasks)
     level = [one.second for one in apart if not told_apart(one)]
     if not level:
         return " It is told apart from every other way that was tried."

@@ -5,7 +5,6 @@ import hashlib
 import re
 import shutil
 import subprocess
-import xml.etree.ElementTree as ET
 from html.parser import HTMLParser
 
 import numpy as np
@@ -23,12 +22,15 @@ class Page(HTMLParser):
         super().__init__()
         self.path = path
         self.open, self.tags, self.tables, self.text, self.spoken = [], [], [], {}, []
+        self.figures, self.titles = [], []
         self.feed(path.read_bytes().decode())
         self.close()
         assert not self.open
 
     def handle_starttag(self, tag, attrs):
         self.tags.append((tag, dict(attrs)))
+        if tag == "svg":
+            self.figures.append("")
         if tag not in VOID:
             self.open.append(tag)
         if tag == "br":
@@ -44,6 +46,11 @@ class Page(HTMLParser):
         assert self.open.pop() == tag
 
     def handle_data(self, data):
+        if "svg" in self.open:
+            self.figures[-1] += data
+            if self.open[-1] == "title":
+                self.titles.append(data)
+            return
         if self.open:
             self.text[self.open[-1]] = self.text.get(self.open[-1], "") + data
         if not {"style", "script"} & set(self.open):
@@ -60,17 +67,16 @@ class Page(HTMLParser):
     def table(self, name):
         """The table whose region has the heading of this id."""
         regions = [a for t, a in self.tags if t == "table" or (t == "div" and "role" in a)]
-        labels = [a["aria-labelledby"] for a in regions if "role" in a]
+        labels = [a["aria-labelledby"] for a in regions if a.get("role") == "region"]
         return self.tables[labels.index(name)]
 
     def drawn(self):
-        """The text of every figure, in the page or beside it."""
-        told = []
-        for image in self.all("img"):
-            head, comma, content = image["src"].partition(",")
-            svg = base64.b64decode(content) if comma else (self.path.parent / head).read_bytes()
-            told.append(" ".join(ET.fromstring(svg).itertext()))
-        return told
+        """The text of every figure, and what is told where the pointer rests."""
+        return self.figures
+
+    def images(self):
+        """The attributes of what stands for a figure where it is read aloud."""
+        return [attrs for _, attrs in self.tags if attrs.get("role") == "img"]
 
     def check(self):
         """It asks for nothing from outside, runs its own script at most, and can be read aloud."""
@@ -87,8 +93,10 @@ class Page(HTMLParser):
         assert len(ids) == len(set(ids))
         pointed = {attrs["aria-labelledby"] for _, attrs in self.tags if "aria-labelledby" in attrs}
         assert pointed <= set(ids)
-        assert len(self.all("img")) == len(self.all("figcaption")) == len(self.drawn())
-        assert all(len(image["alt"]) > 40 for image in self.all("img"))
+        assert len(self.images()) == len(self.all("figcaption")) == len(self.drawn())
+        assert all(len(image["aria-label"]) > 40 for image in self.images())
+        used = {a["href"][1:] for _, a in self.tags if a.get("href", "").startswith("#")}
+        assert used <= set(ids)
 
 
 @pytest.fixture(scope="session")

@@ -81,7 +81,7 @@ def test_a_study_from_config_to_page(tmp_path, read_page, browse, capfd):
     # Last: it is skipped where there is no browser.
     held, errors = browse(page)
     assert errors == []
-    assert held.count("<img") == len(read.all("img"))
+    assert held.count("<svg") == len(read.drawn())
 
 
 @pytest.mark.parametrize(

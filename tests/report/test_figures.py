@@ -7,9 +7,10 @@ import numpy as np
 from matplotlib import rcParams
 
 from zsg_jax.report import figures
-from zsg_jax.report.drawing import COLORS, looks, shorten, to_svg
+from zsg_jax.report.drawing import COLORS, looks, shorten
 from zsg_jax.report.metrics import METRICS, Metric
 from zsg_jax.report.summary import summarize
+from zsg_jax.report.svg import to_svg
 from zsg_jax.similarity.trajectory import MEASURES
 
 SVG = "{http://www.w3.org/2000/svg}"

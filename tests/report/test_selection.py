@@ -111,11 +111,11 @@ def test_the_table_is_what_the_records_say_and_the_answer_what_they_show(make, r
     assert "worse than random: targets by far" in said
     assert "It is told apart from every other way" in said
     assert "Exact match, 32 rows: targets by near is best" in said
-    assert len(read.all("img")) == 3
+    assert len(read.drawn()) == 3
     assert len(read.table("results")) == 1 + len(BUDGETS) * len(WAYS)
     held, errors = browse(page)
     assert errors == []
-    assert held.count("<img") == 3
+    assert held.count("<svg") == 3
 
 
 def test_what_is_level_with_the_best_and_costs_less_is_named(make, read_page):

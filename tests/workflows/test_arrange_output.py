@@ -9,7 +9,7 @@ from zsg_jax.workflows.arrange_options import ArrangeOptions
 
 @pytest.fixture(autouse=True)
 def _undrawn(monkeypatch):
-    monkeypatch.setattr("zsg_jax.report.explain.page.to_svg", lambda figure: b"<svg/>")
+    monkeypatch.setattr("zsg_jax.report.svg.to_svg", lambda figure: b"<svg/>")
 
 
 WRITTEN = {"order.npy", "turn.npy", "line.npy", "arrangement.json", "leakage.jsonl", ".lock"}

@@ -94,3 +94,8 @@ def json_ready(value: Any) -> Any:
     if isinstance(value, (float, np.floating)):
         return float(value) if math.isfinite(value) else None
     return value
+
+
+def even_places(n: int, count: int) -> np.ndarray:
+    """At most `count` of n positions, ascending and evenly spaced, first and last included."""
+    return np.linspace(0, n - 1, min(n, count)).round().astype(np.int64)

@@ -1,8 +1,6 @@
 """Draws panels of lines on a step axis, in one style: what all figures have in common."""
 
-import io
 import math
-import warnings
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -15,6 +13,7 @@ from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
 
 from zsg_jax.report.curves import number
+from zsg_jax.report.hover import tell_points
 
 # Okabe and Ito's colours, told apart under all common colour blindnesses; their yellow is left
 # out because it is not legible on white. Past seven arrangements the dash tells them apart.
@@ -113,21 +112,6 @@ def shorten(name: str, limit: int = MAX_NAME) -> str:
         return clean
     tail = (limit - 1) // 2
     return f"{clean[: limit - 1 - tail]}…{clean[-tail:]}"
-
-
-def even_places(n: int, count: int) -> np.ndarray:
-    """At most `count` of n positions, ascending and evenly spaced, first and last included."""
-    return np.linspace(0, n - 1, min(n, count)).round().astype(np.int64)
-
-
-def to_svg(figure: Figure) -> bytes:
-    """`figure` as SVG without a date, so that building it again gives the same bytes."""
-    out = io.BytesIO()
-    with rc_context(STYLE), warnings.catch_warnings():
-        # Text is written as text: a glyph that matplotlib's font lacks is the viewer's to draw.
-        warnings.filterwarnings("ignore", message=r"Glyph .* missing from")
-        figure.savefig(out, format="svg", metadata={"Date": None})
-    return out.getvalue()
 
 
 @rc_context(STYLE)
@@ -234,6 +218,10 @@ def _draw_panel(ax: Axes, panel: Panel, style: Mapping[str, Look], *, small: boo
         marker = "o" if len(values) <= (8 if small else 30) else None
         width, dot = (1.4, 2.4) if small else (1.8, 3.2)
         ax.plot(steps, values, color=color, ls=dash, lw=width, marker=marker, ms=dot)
+        about = [f" ± {one:.2g}" for one in spread[there]] if spread.size else [""] * len(steps)
+        told = zip(steps.tolist(), values.tolist(), about, strict=True)
+        texts = [f"{name}, step {step:,.0f}: {value:.4g}{more}" for step, value, more in told]
+        tell_points(ax, steps, values, texts, name)
         if spread.size:
             low, high = values - spread[there], values + spread[there]
             ax.fill_between(steps, low, high, color=color, alpha=0.18, lw=0)

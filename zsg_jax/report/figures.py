@@ -11,8 +11,8 @@ from typing import Any
 import numpy as np
 
 from zsg_jax.report.correlation import having, measured
-from zsg_jax.report.curves import number
-from zsg_jax.report.drawing import Captioned, Line, Panel, draw, even_places, looks, shorten
+from zsg_jax.report.curves import even_places, number
+from zsg_jax.report.drawing import Captioned, Line, Panel, draw, looks, shorten
 from zsg_jax.report.metrics import METRICS
 from zsg_jax.report.summary import Runs, curve_of, over_tasks, records_by_step
 from zsg_jax.similarity.trajectory import MEASURES, Trajectory

@@ -17,11 +17,11 @@ from zsg_jax.report.curves import json_ready
 from zsg_jax.report.differences import KEYS as DIFFERENCES
 from zsg_jax.report.differences import Compared, as_json, differences, sentences
 from zsg_jax.report.distributions import rewards_figure
-from zsg_jax.report.drawing import Captioned, to_svg
 from zsg_jax.report.examples import losses, scores
 from zsg_jax.report.metrics import METRICS, metric_of
 from zsg_jax.report.reading import reading
 from zsg_jax.report.summary import GROUPS, Runs, compared_steps, curve_of, summarize
+from zsg_jax.report.svg import embedded, to_svg
 from zsg_jax.runtime.files import write_bytes
 from zsg_jax.similarity.trajectory import Trajectory
 
@@ -135,7 +135,7 @@ def _draw(
     runs: Runs,
     scored: Runs,
     trajectories: Mapping[str, Trajectory],
-) -> list[dict[str, str]]:
+) -> list[dict[str, Any]]:
     """Writes the figures there are data for; gives each as the template takes it."""
     drawn = {
         **{name: figures.metric_figure(summary, name) for name in METRICS},
@@ -154,14 +154,8 @@ def _draw(
             continue
         svg = to_svg(one.figure)
         write_bytes(path, svg)
-        shown.append({"name": name, "file": path.name, **embedded(one, svg)})
+        shown.append({"name": name, **embedded(name, one, svg)})
     return shown
-
-
-def embedded(drawn: Captioned, svg: bytes) -> dict[str, str]:
-    """A figure as templates take it, with all its bytes."""
-    texts = {name: text for name, text in drawn._asdict().items() if name != "figure"}
-    return {"source": f"data:image/svg+xml;base64,{base64.b64encode(svg).decode()}", **texts}
 
 
 def _differences(

@@ -4,7 +4,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
 
-from zsg_jax.report.drawing import even_places
+from zsg_jax.report.curves import even_places
 from zsg_jax.report.explain import bins
 
 SIZES = st.integers(1, 60)

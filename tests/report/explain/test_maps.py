@@ -1,9 +1,9 @@
 import numpy as np
 import pytest
 
-from zsg_jax.report.drawing import to_svg
 from zsg_jax.report.explain import maps
 from zsg_jax.report.explain.maps import map_figure, project, served_figure
+from zsg_jax.report.svg import to_svg
 
 
 def rows(n, columns, seed=0):

@@ -9,8 +9,8 @@ from zsg_jax.diversity.runs import ended, folder_of
 from zsg_jax.report.diversity import figures
 from zsg_jax.report.diversity.published import CLAIMS, OCCURRENCES
 from zsg_jax.report.diversity.results import MEASURES, Group, read, spread
-from zsg_jax.report.drawing import to_svg
-from zsg_jax.report.page import embedded, render
+from zsg_jax.report.page import render
+from zsg_jax.report.svg import embedded
 from zsg_jax.report.tables import NONE, Row, Table, as_csv
 from zsg_jax.runtime.files import need_json, write_bytes
 from zsg_jax.workdir.claims import CONFIG, begun
@@ -53,7 +53,7 @@ def build(workdir: Path, cells: Sequence[Cell], *, title: str, command: str, how
         "diversity.html",
         title=title,
         command=begun(workdir, command)[0],
-        figures=[embedded(one, to_svg(one.figure)) for one in drawn if one is not None],
+        figures=[embedded(f"figure{i}", one) for i, one in enumerate(drawn) if one is not None],
         claims=[CLAIMS[axis] for axis in ("rules", *varied) if axis in CLAIMS],
         one_seed=any(len(seeds) == 1 for group in groups for seeds in group.records.values()),
         occurrences=_published() if "occurrences" in varied else None,

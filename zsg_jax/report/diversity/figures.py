@@ -12,6 +12,7 @@ from matplotlib.layout_engine import ConstrainedLayoutEngine
 from zsg_jax.report.diversity.published import TRANSITION
 from zsg_jax.report.diversity.results import MASTERED, MEASURES, PHASES, Group
 from zsg_jax.report.drawing import STYLE, WIDTH, Captioned, Line, Panel, draw, looks
+from zsg_jax.report.hover import tell_boxes, tell_points
 from zsg_jax.statistics.transition import logistic
 
 # Below, between and above: told apart without colour too.
@@ -48,6 +49,8 @@ def by_rules(groups: Sequence[Group]) -> Captioned:
             seeds = list(last[one].values())
             ax.plot([one] * len(seeds), seeds, "o", ms=3, color=look.color, alpha=0.5, mew=0)
         means = [np.mean(list(last[one].values())) for one in n]
+        told = zip(n, means, strict=True)
+        tell_points(ax, n, means, [f"{name}, {one:,} rules: {mean:.3f}" for one, mean in told])
         fitted = group.transition()
         ax.plot(
             n, means, marker="o", ms=5, color=look.color, ls="" if fitted else look.dash, label=name
@@ -116,6 +119,12 @@ def phases(groups: Sequence[Group]) -> Captioned:
             edgecolors="white",
             linewidth=0.5,
         )
+        for row, one in enumerate(rules):
+            up = np.tile([row, row + 1], (len(steps), 1))
+            kinds_of = [PHASES[int(kind)] for kind in phase[row]]
+            told = zip(steps, kinds_of, strict=True)
+            across = np.column_stack([edges[:-1], edges[1:]])
+            tell_boxes(ax, across, up, [f"{one:,} rules, step {at:,}: {k}" for at, k in told])
         ax.set_yticks(np.arange(len(rules)) + 0.5, [f"{one:,}" for one in rules], fontsize=8)
         ax.grid(False)
         ax.set_xlabel("step")
@@ -217,6 +226,9 @@ def applications(groups: Sequence[Group]) -> Captioned | None:
             ax.plot(
                 sorted(last), means, marker="o", ms=3.5, color=look.color, ls=look.dash, label=name
             )
+            told = zip(sorted(last), means, strict=True)
+            texts = [f"{name}, {one:,} rules, {title}: {mean:.3f}" for one, mean in told]
+            tell_points(ax, sorted(last), means, texts, name)
         _rules_axis(ax, every)
         ax.set_ylim(-0.03, 1.03)
         ax.set_title(title, fontsize=8.5)
@@ -259,6 +271,9 @@ def by_axis(groups: Sequence[Group], axis: str) -> Captioned:
             ls=look.dash,
             label=f"{one:,} rules",
         )
+        told = zip(values, means, strict=True)
+        texts = [f"{one:,} rules, {value}: {mean:.3f}" for value, mean in told]
+        tell_points(ax, range(len(values)), means, texts, f"{one:,} rules")
     ax.set_xticks(range(len(values)), [str(value) for value in values], fontsize=8)
     ax.set_xlabel(axis.replace("_", " "))
     ax.set_ylabel("exact match on unseen rules")

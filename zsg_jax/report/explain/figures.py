@@ -5,6 +5,7 @@ written, and `edges` are those of `bins`.
 """
 
 from collections.abc import Sequence
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -23,6 +24,7 @@ from zsg_jax.report.explain.bins import (
     leading_groups,
 )
 from zsg_jax.report.explain.measures import Measured
+from zsg_jax.report.hover import tell_boxes, tell_points
 
 BAND = (10, 90)  # percentiles drawn about a mean
 MAX_LINES = 40  # changes of turn drawn as a line each; more would hide the curves
@@ -46,7 +48,11 @@ def similarity_figure(found: Measured, turn: np.ndarray) -> Captioned:
     ):
         low, high = bin_percentiles(values, edges, BAND)
         top.fill_between(*_steps(edges, low, high), color=color, alpha=0.16, lw=0)
-        top.plot(*_steps(edges, bin_means(values, edges)), color=color, label=label, lw=1.5)
+        means = bin_means(values, edges)
+        top.plot(*_steps(edges, means), color=color, label=label, lw=1.5)
+        told = zip(stretches(edges), means, strict=True)
+        texts = [f"{where}: cosine {label} {mean:.3f}" for where, mean in told]
+        tell_points(top, (edges[:-1] + edges[1:]) / 2, means, texts)
     top.set_ylabel("cosine")
     top.legend(loc="lower left", bbox_to_anchor=(-0.01, 1.0), ncols=2, borderaxespad=0)
 
@@ -54,6 +60,10 @@ def similarity_figure(found: Measured, turn: np.ndarray) -> Captioned:
     share = 100 * np.arange(1, len(met) + 1) / len(met)
     x, y = np.array([0, *met, n]), np.array([0, *share, 100])
     bottom.plot(x, y, drawstyle="steps-post", color=COLORS[2], lw=1.5)
+    by = zip(met, share, strict=True)
+    tell_points(
+        bottom, met, share, [f"by row {at:,}: {of:.0f} % of the test rows" for at, of in by]
+    )
     bottom.set_ylim(0, 104)
     bottom.set_ylabel("test rows met, %")
     position_axis(bottom, n)
@@ -88,7 +98,12 @@ def turns_figure(turn: np.ndarray) -> Captioned | None:
     figure, (left, right) = subplots(2.5, 1, 2)
     groups = bin_edges(len(numbers), MAX_BARS)
     starts = np.concatenate([numbers[groups[:-1]], [numbers[-1] + 1]]) - 0.5
-    left.stairs(bin_means(sizes, groups), starts, fill=True, color=COLORS[5])
+    heights = bin_means(sizes, groups)
+    left.stairs(heights, starts, fill=True, color=COLORS[5])
+    bars = zip(numbers[groups[:-1]], heights, strict=True)
+    across = np.column_stack([starts[:-1], starts[1:]])
+    up = np.column_stack([0 * heights, heights])
+    tell_boxes(left, across, up, [f"turn {at:,}: {rows:,.0f} rows" for at, rows in bars])
     many = len(numbers) > MAX_BARS
     left.set_title("rows in each turn" + (", mean of neighbours" if many else ""), fontsize=10)
     left.set_ylabel("rows")
@@ -144,6 +159,7 @@ def mix_figure(task: np.ndarray, tasks: Sequence[str]) -> Captioned:
         above = floor + 100 * share
         x, low, high = _steps(edges, floor, np.minimum(above, ceiling))
         ax.fill_between(x, low, high, color=color, label=label, lw=0)
+        tell_shares(ax, edges, np.column_stack([low[::2], high[::2]]), share, label)
         ax.plot(x, high, color="white", lw=0.5)
         floor = above
     ax.set_ylim(0, ceiling)
@@ -171,6 +187,20 @@ def subplots(height: float, *shape: int, dpi: int = 100, **options: Any) -> tupl
     """A figure as wide as the page, and its axes."""
     figure = Figure(figsize=(WIDTH, height), dpi=dpi, layout="constrained")
     return figure, figure.subplots(*shape, **options)
+
+
+def stretches(edges: np.ndarray) -> list[str]:
+    """Each stretch in words, its rows counted from 1."""
+    return [f"rows {a + 1:,} to {b:,}" for a, b in pairwise(edges.tolist())]
+
+
+def tell_shares(ax: Axes, edges: np.ndarray, up: np.ndarray, share: np.ndarray, name: str) -> None:
+    """Titles of the stretches in which something has a `share` (B,), from `up` (B, 2) to there."""
+    some = share > 0
+    across = np.column_stack([edges[:-1], edges[1:]])
+    told = zip(stretches(edges), share, strict=True)
+    texts = [f"{name}, {where}: {of:.1%}" for where, of in told if of > 0]
+    tell_boxes(ax, across[some], up[some], texts)
 
 
 def share_edges(n: int) -> np.ndarray:

@@ -8,12 +8,14 @@ from matplotlib import rc_context
 from matplotlib.ticker import MaxNLocator
 from sklearn.decomposition import PCA
 
-from zsg_jax.report.drawing import ROUND_STEPS, STYLE, Captioned, even_places, shorten
+from zsg_jax.report.curves import even_places
+from zsg_jax.report.drawing import ROUND_STEPS, STYLE, Captioned, shorten
 from zsg_jax.report.explain.figures import (
     position_axis,
     share_edges,
     shares_of,
     subplots,
+    tell_shares,
     thousands,
 )
 from zsg_jax.similarity.embeddings import Embeddings, SelectedEmbeddings, unit_embeddings
@@ -46,6 +48,9 @@ def served_figure(nearest: np.ndarray, names: Sequence[str], test_task: np.ndarr
     figure, ax = subplots(0.235 * len(named) + 1.25, dpi=DOTS)
     lines = np.arange(len(named) + 1) - 0.5
     mesh = ax.pcolormesh(edges, lines, 100 * shares, cmap="Blues", vmin=0, **RASTER)
+    for line, share in enumerate(shares):
+        up = np.tile([line - 0.5, line + 0.5], (len(share), 1))
+        tell_shares(ax, edges, up, share, names[named[line]])
     ax.set_ylim(len(named) - 0.5, -0.5)
     labels = [f"{shorten(names[i], 34)} ({counts[i]:,})" for i in named]
     ax.set_yticks(range(len(named)), labels, fontsize=8.5)

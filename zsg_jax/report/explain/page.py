@@ -6,12 +6,13 @@ from typing import Any
 
 from zsg_jax.arrangement import Arrangement
 from zsg_jax.arrangement.embedded import EmbeddedPair
-from zsg_jax.report.drawing import Captioned, to_svg
+from zsg_jax.report.drawing import Captioned
 from zsg_jax.report.explain import tables
 from zsg_jax.report.explain.figures import mix_figure, similarity_figure, turns_figure
 from zsg_jax.report.explain.maps import map_figure, served_figure
 from zsg_jax.report.explain.measures import measure
-from zsg_jax.report.page import embedded, render
+from zsg_jax.report.page import render
+from zsg_jax.report.svg import embedded
 from zsg_jax.runtime.errors import check
 from zsg_jax.runtime.files import write_bytes
 from zsg_jax.runtime.processes import once
@@ -77,11 +78,7 @@ def explain(
         facts=facts,
         leaks=None if leakage is None else tables.leaks(leakage),
         stretches=tables.stretches(found, turn),
-        figures={
-            name: embedded(one, to_svg(one.figure))
-            for name, one in drawn.items()
-            if one is not None
-        },
+        figures={name: embedded(name, one) for name, one in drawn.items() if one is not None},
         train_tasks=tables.train_tasks(task, pair.train.tasks, found.best),
         test_tasks=tables.test_tasks(test_task, pair.test.tasks, served, found),
         test_rows=tables.test_rows(arrangement, pair, found),

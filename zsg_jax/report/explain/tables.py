@@ -7,7 +7,8 @@ import numpy as np
 
 from zsg_jax.arrangement import Arrangement
 from zsg_jax.arrangement.embedded import EmbeddedPair
-from zsg_jax.report.drawing import even_places, shorten
+from zsg_jax.report.curves import even_places
+from zsg_jax.report.drawing import shorten
 from zsg_jax.report.explain.bins import tally
 from zsg_jax.report.explain.measures import PAIRS, SHARE, Measured, resembling
 from zsg_jax.report.explain.pairs import Pair, passages, pick

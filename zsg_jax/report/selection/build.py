@@ -4,12 +4,12 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from urllib.parse import quote
 
-from zsg_jax.report.drawing import to_svg
 from zsg_jax.report.metrics import METRICS
-from zsg_jax.report.page import embedded, render
+from zsg_jax.report.page import render
 from zsg_jax.report.selection import figures
 from zsg_jax.report.selection.results import RANDOM, Cell, Measured, Results, read
 from zsg_jax.report.selection.verdict import by_measure, verdict
+from zsg_jax.report.svg import embedded
 from zsg_jax.report.tables import NONE, Row, Table, as_csv
 from zsg_jax.report.tables import Cell as Shown
 from zsg_jax.report.words import plain_name
@@ -52,7 +52,7 @@ def build(workdir: Path, cells: Iterable[Cell], *, title: str, command: str) -> 
         verdict=verdict(results),
         sentences=by_measure(results),
         results=table(results),
-        figures=[embedded(one, to_svg(one.figure)) for one in drawn if one is not None],
+        figures=[embedded(f"figure{i}", one) for i, one in enumerate(drawn) if one is not None],
         leakage=_leakage(results),
         explained=_explained(workdir, results),
         facts=_facts(workdir, results) | told[1],

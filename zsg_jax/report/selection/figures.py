@@ -7,6 +7,7 @@ from matplotlib.layout_engine import ConstrainedLayoutEngine
 
 from zsg_jax.report.differences import told_apart
 from zsg_jax.report.drawing import STYLE, WIDTH, Captioned, Look, looks, shorten
+from zsg_jax.report.hover import tell_points
 from zsg_jax.report.metrics import METRICS
 from zsg_jax.report.selection.results import Measured, Results
 from zsg_jax.statistics.paired import Difference
@@ -34,7 +35,11 @@ def gains(results: Results, measured: Measured) -> Captioned:
     figure, axes = _figure(0.9 + 0.3 * len(ways), len(results.budgets))
     for ax, budget in zip(axes, results.budgets, strict=True):
         for y, way in enumerate(ways):
-            _interval(ax, measured.differences[way][budget], y, style[way])
+            one = measured.differences[way][budget]
+            _interval(ax, one, y, style[way])
+            interval = f"{one.low:+.{metric.digits}f} to {one.high:+.{metric.digits}f}"
+            told = f"{way}: {one.mean:+.{metric.digits}f} ({interval}), p {one.p_holm:.3f}"
+            tell_points(ax, [one.mean], [y], [told])
         ax.axvline(0, color="#777777", lw=1, ls=(0, (4, 3)), zorder=0.5)
         ax.set_title(f"{budget:,} rows", fontsize=8.5)
         ax.set_xlabel(f"{metric.label} less random's", fontsize=8.5)
@@ -68,6 +73,8 @@ def costs(results: Results) -> Captioned | None:
         cost = results.cost(way)
         if cost is not None:
             space, _, rule = way.rpartition(": ")
+            told = f"{way}: {cost.seconds:,.1f} s, {one.mean:+.{metric.digits}f}"
+            tell_points(ax, [cost.seconds], [one.mean], [told])
             color = style[space].color
             face = color if told_apart(one) else "white"
             ax.plot(

@@ -49,6 +49,8 @@ def test_rows_come_out_in_the_order_as_they_went_in(run, sides, tmp_path):
     np.testing.assert_array_equal(order, expected.order)
     np.testing.assert_array_equal(turn, expected.turn)
     assert facts["turn_sizes"] == expected.turn_sizes.tolist()
+    ids = [examples(sides["train"])[at].id for at in order]
+    assert (out / "ids.txt").read_text() == "".join(f"{one}\n" for one in ids)
     loaded, provenance = load_arrangement(out)
     np.testing.assert_array_equal(loaded.order, order)
     assert provenance["method"] == "tmta-min"

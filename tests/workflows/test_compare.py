@@ -2,10 +2,13 @@
 
 import json
 import shutil
+from pathlib import Path
 
+import numpy as np
 import pytest
 
 from zsg_jax.runtime.errors import UserError
+from zsg_jax.training.finished import finish
 from zsg_jax.training.metrics import read_records
 from zsg_jax.workdir.claims import locked
 from zsg_jax.workflows import compare
@@ -55,6 +58,38 @@ def test_a_page_of_two_studies(studies, finished, tmp_path):
     again = compare.run(CompareOptions(tuple(given), tmp_path / "out"))
     assert again == page
     assert json.loads((tmp_path / "out" / "summary.json").read_text())["window"] is None
+
+
+def test_pairs_of_different_studies_are_compared_and_corrected_for_one_another(studies, tmp_path):
+    given = studies(one={}, two={}, three={})
+    for place, folder in enumerate(given):
+        for name in ("tmta-nft", "tmta-rt"):
+            runs = Path(folder) / "runs"
+            if name == "tmta-rt":
+                shutil.copytree(runs / "tmta-nft-seed0", runs / "tmta-rt-seed0")
+            path = runs / f"{name}-seed0" / "metrics.jsonl"
+            rows = [json.loads(line) for line in path.read_text().splitlines()]
+            for row in rows:
+                if "losses" in row:
+                    more = np.random.default_rng(place + (name == "tmta-rt")).normal(
+                        0.02 * place, 0.05, len(row["losses"])
+                    )
+                    row["losses"] = (np.array(row["losses"]) + more).tolist()
+            path.write_text("".join(f"{json.dumps(row)}\n" for row in rows))
+            finish(path.parent, json.loads((path.parent / "finished.json").read_text()))
+        config = Path(folder) / "config.json"
+        methods = {"arrangement.methods": ["tmta-nft", "tmta-rt"]}
+        config.write_text(json.dumps(json.loads(config.read_text()) | methods))
+    compare.run(CompareOptions(tuple(given), tmp_path / "out"))
+    summary = json.loads((tmp_path / "out" / "summary.json").read_text())
+    for pairs in summary["differences"]["loss"].values():
+        assert len(pairs) == 3 * 2 * 2
+        assert all(one["first"].split(":")[0] != one["second"].split(":")[0] for one in pairs)
+        # Holm's rule by its words: the smallest p times their number, and so on, never falling.
+        least = 0.0
+        for place, one in enumerate(sorted(pairs, key=lambda one: one["p"])):
+            least = min(1.0, max(least, one["p"] * (len(pairs) - place)))
+            assert one["p_holm"] == pytest.approx(least)
 
 
 @pytest.mark.parametrize(

@@ -26,11 +26,16 @@ class Compared(NamedTuple):
 
 
 def differences(
-    measured: Measured, steps: Sequence[int], *, right_or_wrong: bool = False
+    measured: Measured,
+    steps: Sequence[int],
+    pairs: Sequence[tuple[str, str]] | None = None,
+    *,
+    right_or_wrong: bool = False,
 ) -> dict[int, list[Compared]]:
     """The paired differences at each of `steps` where all runs measured the same examples.
 
-    Seeds count too, those that all arrangements have.
+    Seeds count too, those that all arrangements have. Compared, and corrected for one another, are
+    `pairs`; without them all there are.
     """
     found: dict[int, list[Compared]] = {}
     for step in dict.fromkeys(steps):
@@ -42,7 +47,7 @@ def differences(
             Compared(
                 one, mcnemar(values[one.first], values[one.second]) if right_or_wrong else None
             )
-            for one in paired_differences(values, clusters=clusters)
+            for one in paired_differences(values, pairs, clusters=clusters)
         ]
     return found
 

@@ -14,6 +14,7 @@ from matplotlib.ticker import MaxNLocator
 
 from zsg_jax.report.curves import number
 from zsg_jax.report.hover import tell_points
+from zsg_jax.report.words import plain_name
 
 # Okabe and Ito's colours, told apart under all common colour blindnesses; their yellow is left
 # out because it is not legible on white. Past seven arrangements the dash tells them apart.
@@ -47,6 +48,7 @@ STYLE: Any = {
 ROUND_STEPS = [1, 2, 2.5, 5, 10]  # between ticks, times a power of ten
 WIDTH = 8.0  # inches; shown about 800 pixels wide
 MAX_NAME = 28
+MOST_PLAIN = 6  # names of a key that stand with their plain names
 
 
 class Look(NamedTuple):
@@ -192,13 +194,19 @@ def draw_outlines(
 
 def _names_in_row(style: Mapping[str, Look]) -> int:
     # By the count of letters: exact metrics would hang on the fonts of the viewer anyhow.
-    return max(1, int(WIDTH * 72 / (6.2 * max(len(shorten(n)) for n in style) + 42)))
+    return max(1, int(WIDTH * 72 / (6.2 * max(map(len, _labels(style))) + 42)))
+
+
+def _labels(style: Mapping[str, Look]) -> list[str]:
+    """The names of a key, where they are few each with its plain name."""
+    plain = {name: plain_name(name) if len(style) <= MOST_PLAIN else "" for name in style}
+    return [shorten(name) + (f" ({words})" if words else "") for name, words in plain.items()]
 
 
 def _key(figure: Figure, style: Mapping[str, Look], names_in_row: int) -> None:
     figure.legend(
         [Line2D([], [], color=look.color, ls=look.dash) for look in style.values()],
-        [shorten(name) for name in style],
+        _labels(style),
         loc="upper left",
         ncols=min(names_in_row, len(style)),
         fontsize=9.5,

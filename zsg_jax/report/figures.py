@@ -13,7 +13,7 @@ import numpy as np
 from zsg_jax.report.correlation import having, measured
 from zsg_jax.report.curves import even_places, number
 from zsg_jax.report.drawing import Captioned, Line, Panel, draw, looks, shorten
-from zsg_jax.report.metrics import METRICS
+from zsg_jax.report.metrics import METRICS, metric_of
 from zsg_jax.report.summary import Runs, curve_of, over_tasks, records_by_step
 from zsg_jax.similarity.trajectory import MEASURES, Trajectory
 from zsg_jax.statistics.steadiness import running_mean
@@ -152,7 +152,10 @@ def scores_figure(summary: Mapping[str, Any]) -> Captioned | None:
     entries = summary["arrangements"]
     every = {score for entry in entries.values() for score in entry["scores"]}
     scores = every - METRICS.keys() - over_tasks(every).keys()
-    panels = [Panel(shorten(one), "", _lines(_curves(summary, one))) for one in sorted(scores)]
+    panels = [
+        Panel(shorten(metric_of(one).label, 36), "", _lines(_curves(summary, one)))
+        for one in sorted(scores)
+    ]
     if not panels:
         return None
     return Captioned(

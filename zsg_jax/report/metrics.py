@@ -49,7 +49,29 @@ METRICS = {
 }
 
 
+# The other fields of test records, in plain words.
+_WORDS = {
+    "rouge2": "ROUGE-2",
+    "rouge1_unicode": "ROUGE-1 of words in any script",
+    "rouge2_unicode": "ROUGE-2 of words in any script",
+    "rougeL_unicode": "ROUGE-L of words in any script",
+    "exact_match_unicode": "exact match in any script",
+    "accuracy_per_token": "accuracy by likelihood a token",
+    "accuracy_per_character": "accuracy by likelihood a character",
+    "accuracy_per_byte": "accuracy by likelihood a byte",
+    "accuracy_unconditional": "accuracy by what the prompt adds",
+    "headline": "headline score of each category",
+    "generated_tokens": "tokens of a generated text",
+    "empty": "empty texts",
+    "choice_ties": "examples with tied choices",
+    "choice_examples": "examples with choices",
+    "choice_dropped": "examples whose choices were dropped",
+}
+
+
 def metric_of(name: str) -> Metric:
-    """A field's entry of `METRICS`, or a plain one for another score of examples."""
+    """A field's entry of `METRICS`, or a plain one for another number of test records."""
     right_or_wrong = name.startswith(("exact_match", "accuracy"))
-    return METRICS.get(name) or Metric(name, name, "", max, right_or_wrong=right_or_wrong)
+    label = _WORDS.get(name, name)
+    title = label[:1].upper() + label[1:]
+    return METRICS.get(name) or Metric(title, label, "", max, right_or_wrong=right_or_wrong)

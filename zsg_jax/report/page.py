@@ -5,6 +5,7 @@ import hashlib
 import json
 import re
 from collections.abc import Mapping, Sequence
+from itertools import combinations
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +23,7 @@ from zsg_jax.report.metrics import METRICS, metric_of
 from zsg_jax.report.reading import reading
 from zsg_jax.report.summary import GROUPS, Runs, compared_steps, curve_of, summarize
 from zsg_jax.report.svg import embedded, to_svg
+from zsg_jax.report.words import plain_name
 from zsg_jax.runtime.files import write_bytes
 from zsg_jax.similarity.trajectory import Trajectory
 
@@ -51,6 +53,7 @@ def render(template: str, **values: Any) -> bytes:
     )
     script = (Path(__file__).parent / "tables.js").read_text("utf-8")
     digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
+    environment.globals["plain_name"] = plain_name
     page = environment.get_template(template).render(
         script=Markup(script), script_digest=digest, **values
     )
@@ -99,7 +102,8 @@ def write_report(
     summary = summarize(runs, window)
     found = json_ready(correlations(summary, trajectories))
     summary["correlation_with_test_loss"] = found
-    compared = _differences(summary, runs, scored or {}, test_tasks)
+    pairs = None if settings is None else _between_studies(runs)
+    compared = _differences(summary, runs, scored or {}, test_tasks, pairs)
     told = {name: as_json(by_step) for name, by_step in compared.items()}
     summary["differences"] = json_ready(told)
     summary["keys"]["differences"] = DIFFERENCES
@@ -111,7 +115,7 @@ def write_report(
         title=title,
         command=command,
         facts=facts,
-        results=tables.results(summary, turns),
+        results=tables.results(summary, turns, compared),
         settings=settings,
         figures=_draw(folder, summary, runs, scored or {}, trajectories),
         differences=[_difference(summary, *of_one) for of_one in compared.items()],
@@ -159,19 +163,30 @@ def _draw(
 
 
 def _differences(
-    summary: Mapping[str, Any], runs: Runs, scored: Runs, tasks: Sequence[str] | None
+    summary: Mapping[str, Any],
+    runs: Runs,
+    scored: Runs,
+    tasks: Sequence[str] | None,
+    pairs: Sequence[tuple[str, str]] | None,
 ) -> dict[str, dict[int, list[Compared]]]:
-    """Those of every measure that has a value for each example."""
+    """Those of every measure that has a value for each example, of `pairs` or of all."""
     found = {}
     every = {score for entry in summary["arrangements"].values() for score in entry["scores"]}
     for name in [*METRICS, *sorted(every - METRICS.keys())]:
         steps = compared_steps(summary, name)
         loss = name == "loss"
         measured = losses(runs, tasks, steps) if loss else scores(scored, name, steps)
-        by_step = differences(measured, steps, right_or_wrong=metric_of(name).right_or_wrong)
+        right_or_wrong = metric_of(name).right_or_wrong
+        by_step = differences(measured, steps, pairs, right_or_wrong=right_or_wrong)
         if by_step:
             found[name] = by_step
     return found
+
+
+def _between_studies(runs: Runs) -> list[tuple[str, str]]:
+    """The pairs of runs of different studies; those of one study stand on its own page."""
+    study = {name: name.rpartition(": ")[0] for name in runs}
+    return [(a, b) for a, b in combinations(runs, 2) if study[a] != study[b]]
 
 
 def _difference(

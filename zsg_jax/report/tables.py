@@ -2,14 +2,14 @@
 
 import csv
 import io
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from zsg_jax.report import figures
 from zsg_jax.report.curves import KINDS
-from zsg_jax.report.differences import Compared
+from zsg_jax.report.differences import Compared, told_apart
 from zsg_jax.report.drawing import Look, looks
-from zsg_jax.report.metrics import METRICS
+from zsg_jax.report.metrics import METRICS, metric_of
 from zsg_jax.report.summary import OVER_TASKS, curve_of, over_tasks
 from zsg_jax.report.words import plain_name
 
@@ -52,34 +52,48 @@ def as_csv(table: Table) -> bytes:
     return out.getvalue().encode()
 
 
-def results(summary: Mapping[str, Any], turns: Mapping[str, int] | None) -> Table:
-    """A line an arrangement; of several with several seeds the best in a column is marked."""
-    entries = summary["arrangements"]
-    certain = all(len(entry["seeds"]) > 1 for entry in entries.values())
-    columns: dict[str, tuple[Any, int, list[Any]]] = {}
-    if summary["window"] is not None:
-        for part, title in (("auc", "Area up to"), ("loss", "Loss at")):
-            values = [entry["window"][part] for entry in entries.values()]
-            columns[f"{title} step {summary['window']}"] = min, 4, values
-    columns["Area under loss curve"] = min, 4, [entry["auc"] for entry in entries.values()]
+class _Column(NamedTuple):
+    """Mean and deviation of every arrangement, and which arrangement, if any, is the best."""
+
+    digits: int
+    values: Sequence[Mapping[str, Any]]
+    best: str | None = None
+
+
+def results(
+    summary: Mapping[str, Any],
+    turns: Mapping[str, int] | None,
+    compared: Mapping[str, Mapping[int, Iterable[Compared]]],
+) -> Table:
+    """A line an arrangement; the best in a column is marked that is told apart from every other.
+
+    `compared` holds, by measure and step, what tells them apart. Of one seed nothing is marked.
+    """
+    entries, window = summary["arrangements"], summary["window"]
+    columns: dict[str, _Column] = {}
+    if window is not None:
+        areas = [entry["window"]["auc"] for entry in entries.values()]
+        columns[f"Area up to step {window}"] = _Column(4, areas)
+        values = [entry["window"]["loss"] for entry in entries.values()]
+        best = _best(entries, values, min, compared.get("loss", {}).get(window, ()))
+        columns[f"Loss at step {window}"] = _Column(4, values, best)
+    columns["Area under loss curve"] = _Column(4, [entry["auc"] for entry in entries.values()])
     for name, metric in METRICS.items():
         curves = [curve_of(entry, name) for entry in entries.values()]
         if any(curves):
             finals = [
                 {"mean": None, "std": None} if one is None else one["final"] for one in curves
             ]
-            columns[f"Final {metric.label}"] = metric.best, metric.digits, finals
-    best = []
-    for of, _, values in columns.values():
-        means = [value["mean"] for value in values if value["mean"] is not None]
-        best.append(of(means) if certain and len(set(means)) > 1 else None)
+            ends = {one["steps"][-1] for one in curves if one}
+            told = compared.get(name, {}).get(ends.pop(), ()) if len(ends) == 1 else ()
+            best = _best(entries, finals, metric.best, told)
+            columns[f"Final {metric.label}"] = _Column(metric.digits, finals, best)
     rows = []
     for number, (name, look) in enumerate(looks(entries).items()):
         entry = entries[name]
         cells = [
-            Cell(_plus_minus(one, digits), best=mark is not None and one["mean"] == mark)
-            for (_, digits, values), mark in zip(columns.values(), best, strict=True)
-            for one in (values[number],)
+            Cell(_plus_minus(one.values[number], one.digits), best=one.best == name)
+            for one in columns.values()
         ]
         rows.append(Row(name, [*cells, *_about(entry, turns, name)], look, plain_name(name)))
     last = [
@@ -89,6 +103,26 @@ def results(summary: Mapping[str, Any], turns: Mapping[str, int] | None) -> Tabl
         "Last step",
     ]
     return Table("Arrangement", [*columns, *last], rows)
+
+
+def _best(
+    entries: Mapping[str, Mapping[str, Any]],
+    values: Sequence[Mapping[str, Any]],
+    of: Callable[..., Any],
+    compared: Iterable[Compared],
+) -> str | None:
+    """The arrangement with the best value, if several seeds tell it apart from every other."""
+    means = {
+        name: one["mean"]
+        for name, one in zip(entries, values, strict=True)
+        if one["mean"] is not None
+    }
+    pairs = [one.difference for one in compared if one.difference.seeds > 1]
+    apart = {frozenset((one.first, one.second)) for one in pairs if told_apart(one)}
+    if len(means) < 2:
+        return None
+    best = of(means, key=means.__getitem__)
+    return best if all({best, other} in apart for other in means if other != best) else None
 
 
 def _about(entry: Mapping[str, Any], turns: Mapping[str, int] | None, name: str) -> list[Cell]:
@@ -114,7 +148,8 @@ def differences(found: Mapping[int, Iterable[Compared]], digits: int) -> Table:
                 *([] if p is None else [f"{p:.3f}"]),
             ]
             mcnemar |= p is not None
-            rows.append(Row(f"{one.first} − {one.second}", cells))
+            plain = " − ".join(filter(None, map(plain_name, (one.first, one.second))))
+            rows.append(Row(f"{one.first} − {one.second}", cells, plain=plain))
     columns = ["Step", "Difference", "95 % interval", "p (Holm)", "Detectable"]
     return Table("Pair", columns + ["p (McNemar)"] * mcnemar, rows)
 
@@ -131,7 +166,7 @@ def steadiness(summary: Mapping[str, Any]) -> Table:
                 Cell(f"{one['against']:.0%}", f"({one['noise']:.1%})") if one else NONE
                 for one in found
             ]
-            rows.append(Row(METRICS[name].label if name in METRICS else name, cells))
+            rows.append(Row(metric_of(name).label, cells))
     return Table("Moves against the trend (noise)", list(entries), rows)
 
 

@@ -17,6 +17,7 @@ from jax.sharding import Mesh
 from zsg_jax.arrangement.arrangement import save_arrangement
 from zsg_jax.arrangement.embedded import Embedded, EmbeddedPair, embed_pair, open_pair
 from zsg_jax.arrangement.make import (
+    IDS,
     Compared,
     LeakSearch,
     Made,
@@ -50,9 +51,9 @@ from zsg_jax.workflows.arrange_output import AIMED, LINES, PAGE, SCORED, OutFold
 def run(options: ArrangeOptions) -> Path:
     """Arranges as `options` say and writes the result into their `output` folder.
 
-    The folder then holds order.npy, turn.npy, line.npy, arrangement.json, leakage.jsonl and the
-    arranged records; explain.html, or test_aimed.jsonl and test_scored.jsonl, where asked for; and
-    embeddings/, from which another arrangement of the same examples is made sooner.
+    The folder then holds order.npy, turn.npy, line.npy, ids.txt, arrangement.json, leakage.jsonl
+    and the arranged records; explain.html, or test_aimed.jsonl and test_scored.jsonl, where asked
+    for; and embeddings/, from which another arrangement of the same examples is made sooner.
 
     Returns:
         The path of the arranged records.
@@ -195,7 +196,7 @@ def _scored(options: ArrangeOptions, test: Dataset) -> np.ndarray:
 def _write(
     options: ArrangeOptions, pair: EmbeddedPair, made: Made, distance: np.ndarray, folder: Path
 ) -> Path:
-    """Writes the arranged records and, for each, its line in the file it came from.
+    """Writes the arranged records and, for each, its id and its line in the file it came from.
 
     `distance` is (n,), of each record in order.
     """
@@ -208,6 +209,9 @@ def _write(
         records, folder, options.format, total=len(arrangement), schema=pair.train.schema
     )
     write_bytes(folder / LINES, npy_bytes(pair.train.numbers[arrangement.order]))
+    with replacing(folder / IDS) as partial_file, partial_file.open("wb") as file:
+        for index in arrangement.order.tolist():
+            file.write(f"{pair.train[index].id}\n".encode())
     return written
 
 

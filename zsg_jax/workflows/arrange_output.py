@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from zsg_jax.arrangement.deduplicate import FILE as DUPLICATES
+from zsg_jax.arrangement.make import IDS
 from zsg_jax.data.export import FORMATS
 from zsg_jax.leakage.find import FILE as LEAKS
 from zsg_jax.runtime.errors import check
@@ -22,7 +23,7 @@ PAGE = "explain.html"
 AIMED, SCORED = "test_aimed.jsonl", "test_scored.jsonl"
 EMBEDDINGS, SCRATCH, WHOLE = "embeddings", "scratch", ".whole"
 # arrangement.json goes first and comes last: where it stands, the others are those it tells of.
-RESULTS = (MADE, *ARRAYS, LEAKS, DUPLICATES, PAGE, AIMED, SCORED, *FORMATS.values())
+RESULTS = (MADE, *ARRAYS, IDS, LEAKS, DUPLICATES, PAGE, AIMED, SCORED, *FORMATS.values())
 
 
 @dataclass(frozen=True)

@@ -144,6 +144,28 @@ async def check_folds(walker):
         assert await walker.value(opened) == before
 
 
+async def check_titles_of_figures(walker):
+    """A pointer over a point, and over a line beside its points, meets what has a title."""
+    for shape in ("circle", "polyline"):
+        told = await walker.value(f"""
+          (() => {{
+            const all = [...document.querySelectorAll(".drawing {shape}")];
+            return [all.length, all.every((one) => {{
+              one.scrollIntoView({{block: "center"}});
+              let {{left, top, width, height}} = one.getBoundingClientRect();
+              if (one.points) {{
+                const [a, b] = one.points, m = one.getScreenCTM();
+                const [x, y] = [(a.x + b.x) / 2, (a.y + b.y) / 2];
+                [left, top, width, height] = [m.a * x + m.e, m.d * y + m.f, 0, 0];
+              }}
+              const met = document.elementFromPoint(left + width / 2, top + height / 2);
+              return met?.querySelector("title") && met.localName === one.localName;
+            }})];
+          }})()""")
+        assert told[0] > 5
+        assert told[1]
+
+
 def test_a_report_is_walked_by_keys(make_runs, make_trajectory, tmp_path):
     runs = make_runs()
     followed = dict.fromkeys(runs, make_trajectory({"nearest": [0.1, 0.2, 0.3]}))
@@ -160,6 +182,7 @@ def test_a_report_is_walked_by_keys(make_runs, make_trajectory, tmp_path):
         await check_all_are_reached(walker)
         await check_sorting(walker)
         await check_folds(walker)
+        await check_titles_of_figures(walker)
 
     walked(page, tmp_path / "browser", walk)
 

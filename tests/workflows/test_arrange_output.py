@@ -12,7 +12,15 @@ def _undrawn(monkeypatch):
     monkeypatch.setattr("zsg_jax.report.svg.to_svg", lambda figure: b"<svg/>")
 
 
-WRITTEN = {"order.npy", "turn.npy", "line.npy", "arrangement.json", "leakage.jsonl", ".lock"}
+WRITTEN = {
+    "order.npy",
+    "turn.npy",
+    "line.npy",
+    "ids.txt",
+    "arrangement.json",
+    "leakage.jsonl",
+    ".lock",
+}
 
 
 def content(folder):

@@ -148,8 +148,7 @@ def differences(found: Mapping[int, Iterable[Compared]], digits: int) -> Table:
                 *([] if p is None else [f"{p:.3f}"]),
             ]
             mcnemar |= p is not None
-            plain = " − ".join(filter(None, map(plain_name, (one.first, one.second))))
-            rows.append(Row(f"{one.first} − {one.second}", cells, plain=plain))
+            rows.append(Row(f"{one.first} − {one.second}", cells))
     columns = ["Step", "Difference", "95 % interval", "p (Holm)", "Detectable"]
     return Table("Pair", columns + ["p (McNemar)"] * mcnemar, rows)
 

@@ -175,17 +175,26 @@ def write_llama():
 
 
 @pytest.fixture(scope="session")
-def write_reward(write_llama):
+def write_bytes_llama(write_llama):
+    """Writes such a Llama that reads bytes, with its tokenizer."""
+    from zsg_jax.data.tokenize.tokenizer import ByteTokenizer
+
+    def write(folder, seed=0):
+        ByteTokenizer().save(write_llama(folder, seed, vocab_size=258))
+        return folder
+
+    return write
+
+
+@pytest.fixture(scope="session")
+def write_reward(write_bytes_llama):
     """Writes a tiny reward model that reads bytes."""
     from safetensors.numpy import load_file, save_file
 
-    from zsg_jax.data.tokenize.tokenizer import ByteTokenizer
-
     def write(folder):
-        weights = write_llama(folder, seed=3, vocab_size=258) / "model.safetensors"
+        weights = write_bytes_llama(folder, seed=3) / "model.safetensors"
         head = {"score.weight": np.linspace(-1, 1, 16, dtype=np.float32)[None]}
         save_file(load_file(weights) | head, weights)
-        ByteTokenizer().save(folder)
         return folder
 
     return write
@@ -322,9 +331,12 @@ def commands():
 
 @pytest.fixture(scope="session")
 def on_devices():
-    """Runs code on so many simulated devices; gives what its last line, JSON, says, and stderr."""
+    """Runs code on so many simulated devices; gives what its last line, JSON, says, and stderr.
 
-    def run(count, code, *arguments):
+    Of code that is to end otherwise, as `ends` says, it gives nothing.
+    """
+
+    def run(count, code, *arguments, ends=0):
         flags = {"JAX_PLATFORMS": "cpu", "JAX_NUM_CPU_DEVICES": str(count)}
         done = subprocess.run(
             [sys.executable, "-c", code, *map(str, arguments)],
@@ -333,8 +345,8 @@ def on_devices():
             env=os.environ | flags,
             check=False,
         )
-        assert done.returncode == 0, done.stderr
-        return json.loads(done.stdout.splitlines()[-1]), done.stderr
+        assert done.returncode == ends, done.stderr
+        return (json.loads(done.stdout.splitlines()[-1]), done.stderr) if ends == 0 else None
 
     return run
 

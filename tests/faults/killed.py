@@ -2,11 +2,12 @@
 
 It may be a comparison of selections too.
 
-"writing K": in the K-th write of a whole file, which is then half written beside its place; "row
-K": before the K-th metrics row of this process is written; "mid-row K": with half a row written;
-"saving K": in the K-th save, with the state on disk but not yet its manifest; "saved K": after the
-K-th save; "uploading K": in the K-th upload to a bucket, with half of its files there; "records K":
-with the K-th batch of records of examples half written.
+"writing K": in the K-th write of a whole file, which is then half written beside its place;
+"writing:PART K": in the K-th of those whose path holds PART; "row K": before the K-th metrics row
+of this process is written; "mid-row K": with half a row written; "saving K": in the K-th save, with
+the state on disk but not yet its manifest; "saved K": after the K-th save; "uploading K": in the
+K-th upload to a bucket, with half of its files there; "records K": with the K-th batch of records
+of examples half written.
 """
 
 import json
@@ -35,15 +36,16 @@ place, left = "none", 0
 
 def die_here(name):
     global left
-    if name == place:
+    if name == place.partition(":")[0]:
         left -= 1
         if left == 0:
             os.kill(os.getpid(), signal.SIGKILL)
 
 
 def sync_whole(path):
-    if path.is_file():
-        if place == "writing" and left == 1:
+    kind, _, part = place.partition(":")
+    if path.is_file() and part in str(path):
+        if kind == "writing" and left == 1:
             os.truncate(path, path.stat().st_size // 2)
         die_here("writing")
     sync(path)

@@ -1,6 +1,7 @@
 """A run killed with SIGKILL at any moment goes on and writes the numbers it would have."""
 
 import gzip
+import hashlib
 import json
 import signal
 import subprocess
@@ -130,6 +131,56 @@ def test_killed_while_it_measures_all_there_is_of_real_rows(
     records = check_records(config, [("records", 2), ("records", 5)])
     assert set(records) == {GENERATIONS} | ({SCORES} if source == "p3" else set())
     assert all(one.count(b"\n") >= 3 * 20 for one in records.values())
+
+
+# Its checkpoint half saved; within the rows, each side's; before the order is there, and with half
+# of its last file; as its first step is done, and at a step on from there.
+_ANEW = [("saving", 1), ("writing:3/embeddings/train/0", 1), ("writing:3/embeddings/test/m", 1)]
+_ANEW += [("writing:3/order.npy", 1), ("writing:3/ids.txt", 1), ("row", 1), ("row", 3)]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "rule", [pytest.param("anew@3+6", marks=pytest.mark.ci), "anew@3+6:gradients,dimension=32"]
+)
+def test_killed_around_a_new_arrangement_by_adapters_on_two_devices(
+    rule, small_config, write_bytes_llama, commands, read_metrics, tmp_path
+):
+    config = small_config(
+        **{
+            "model.init_from": str(write_bytes_llama(tmp_path / "llama")),
+            "tokenizer": "bytes",
+            "model.lora.rank": 2,
+            "training.epochs": (rule,),
+            "arrangement.budget": 64,
+            "mesh.data": 2,
+        }
+    )
+    file, folders = tmp_path / "config.json", [tmp_path / "whole", tmp_path / "killed"]
+    file.write_text(json.dumps(flatten(config)))
+    several = [(folders[0], file, "none", 0)]
+    several += [(folders[1], file, *place) for place in (*_ANEW, ("none", 0))]
+    here = Path(__file__).parent
+    whole, *deaths, last = commands("killed", *several, cwd=here, JAX_NUM_CPU_DEVICES="2")
+    assert (whole[0], last[0]) == (0, 0), (whole[2], last[2])
+    assert [one[0] for one in deaths] == [-signal.SIGKILL] * len(_ANEW), deaths
+    first, second = (folder / "runs" / "tmta-nft-seed0" for folder in folders)
+    rows = read_metrics(second)
+    assert rows == read_metrics(first)
+    kept = [
+        {
+            str(path.relative_to(one)): path.read_bytes()
+            for path in (one / "rearranged").rglob("*")
+            if path.is_file()
+        }
+        for one in (first, second)
+    ]
+    assert kept[0] == kept[1]
+    ids = (second / "rearranged" / "6" / "ids.txt").read_bytes().splitlines(keepends=True)
+    assert len(set(ids)) == len(ids) >= 64
+    steps = [row for row in rows if row["kind"] == "train"]
+    digests = [hashlib.sha256(b"".join(ids[: 8 * n])).hexdigest() for n in range(1, len(steps) + 1)]
+    assert [row["order_digest"] for row in steps] == digests
 
 
 @pytest.mark.slow

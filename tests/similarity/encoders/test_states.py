@@ -185,24 +185,6 @@ def test_a_conversation_has_the_same_bits_in_any_company(llama):
         assert (encoder.encode([told[i] for i in some]) == found[some]).all()
 
 
-ON_DEVICES = """
-import hashlib, json, sys
-from pathlib import Path
-from zsg_jax.arrangement.spaces import open_encoder
-texts = json.loads(Path(sys.argv[2]).read_text())
-found = open_encoder(f"states:{sys.argv[1]}", Path(sys.argv[1])).encode(texts)
-print(json.dumps(hashlib.sha256(found.tobytes()).hexdigest()))
-"""
-
-
-@pytest.mark.ci
-@pytest.mark.slow
-def test_several_devices_give_the_same_bits(llama, tmp_path, on_devices):
-    (tmp_path / "texts").write_text(json.dumps([conversations("both")(one) for one in made_up()]))
-    told = {on_devices(count, ON_DEVICES, llama, tmp_path / "texts")[0] for count in (1, 2)}
-    assert len(told) == 1
-
-
 def test_prompts_alone_are_read_as_the_model_is_asked_and_texts_as_they_stand(llama):
     transformers = pytest.importorskip("transformers")
     tokenizer = transformers.AutoTokenizer.from_pretrained(llama)

@@ -8,10 +8,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from zsg_jax.arrangement.comparison import Comparison
-from zsg_jax.arrangement.methods import arrange, needs
+from zsg_jax.arrangement.methods import arrange, made_with, needs
 from zsg_jax.arrangement.shares import Shares
 from zsg_jax.arrangement.target_sets import of_sets
 from zsg_jax.data.mixture import TargetSet
+from zsg_jax.runtime.errors import UserError
 
 
 def exact(rows, generator):
@@ -24,10 +25,31 @@ def unit(rows):
     return rows / np.where(norms == 0, 1, norms)
 
 
-def naive(kind, cosines, sets, index, wanted):
-    """Rows of an (N, T) table, each with its set, as the rules say it."""
-    pool, chosen, order = list(range(len(cosines))), [[] for _ in sets], []
-    while pool and len(order) < wanted:
+def named(kind, own, pool, taken, among):
+    """What of the pool a set names next, by its columns of the (N, T) table of cosines."""
+    if kind.startswith("mmr"):
+        weight = int(kind[4:])
+
+        def gain(i):
+            return weight * own[i].max() - (100 - weight) * max([0, *among[i, taken]])
+
+        return [min(pool, key=lambda i: (-gain(i), i))]
+    if kind in CRITERIA:
+        way = kind[4:]
+        order = sorted(range(len(own)), key=lambda i: (-CRITERIA[kind](own[i]), i))
+        return [next(i for i in (order if way == "nft" else order[::-1]) if i in pool)]
+    sign = -1 if kind == "tmta-max" else 1
+    return sorted({min(pool, key=lambda i, one=one: (-sign * one[i], i)) for one in own.T})
+
+
+CRITERIA = {"min-nft": np.max, "min-fft": np.max, "avg-nft": np.mean, "max-fft": np.min}
+
+
+def naive(kind, pool, targets, sets, index, wanted):
+    """Rows, each with its set, as the rules say it."""
+    cosines, among = unit(pool) @ unit(targets).T, unit(pool) @ unit(pool).T
+    left, chosen, order = list(range(len(pool))), [[] for _ in sets], []
+    while left and len(order) < wanted:
         may = [
             k
             for k, one in enumerate(sets)
@@ -39,11 +61,10 @@ def naive(kind, cosines, sets, index, wanted):
         own = np.flatnonzero(index == k)
         if kind == "targets":
             own = own[[len(chosen[k]) % len(own)]]
-        sign = -1 if kind == "tmta-max" else 1
-        named = sorted({min(pool, key=lambda i, j=j: (-sign * cosines[i, j], i)) for j in own})
-        chosen[k] += named
-        order += [(row, k) for row in named]
-        pool = [row for row in pool if row not in named]
+        found = named(kind, cosines[:, own], left, [row for row, _ in order], among)
+        chosen[k] += found
+        order += [(row, k) for row in found]
+        left = [row for row in left if row not in found]
     return order
 
 
@@ -56,7 +77,7 @@ SETS = st.lists(
 
 @settings(max_examples=60, deadline=None)
 @given(
-    kind=st.sampled_from(["targets", "tmta-min", "tmta-max"]),
+    kind=st.sampled_from(["targets", "tmta-min", "tmta-max", "mmr-100", "mmr-60", *CRITERIA]),
     seed=st.integers(0, 2**32 - 1),
     rows=st.integers(1, 30),
     told=SETS,
@@ -82,7 +103,8 @@ def test_the_set_that_has_least_of_its_share_is_next(
     )
     made = arrange(kind, given, 0)
     cosines = unit(pool) @ unit(targets).T
-    expected = naive(kind, cosines, sets, index, rows if budget is None else min(budget, rows))
+    wanted = rows if budget is None else min(budget, rows)
+    expected = naive(kind, pool, targets, sets, index, wanted)
     assert made.order.tolist() == [row for row, _ in expected]
     told = of_sets(kind, given, made.order)["target_sets"]
     for k, one in enumerate(sets):
@@ -91,6 +113,9 @@ def test_the_set_that_has_least_of_its_share_is_next(
         assert facts["share"] == str(one.share)
         assert (facts["budget"], facts["rows"]) == (one.budget, len(own))
         assert facts["test_rows"] == (index == k).sum()
+        if facts["test_rows"] and expected:
+            met = cosines[[row for row, _ in expected]][:, index == k].max(axis=0).mean()
+            assert facts["nearest"] == pytest.approx(met, abs=1e-6)
         if own:
             best = cosines[own][:, index == k].max(axis=1).mean()
             assert facts["similarity"] == pytest.approx(best, abs=1e-6)
@@ -117,7 +142,7 @@ def test_one_set_is_as_none():
     shared = Comparison(
         pool, targets, range(50), budget=None, sets=one, set_index=np.zeros(4, np.int32)
     )
-    for name in ("targets", "tmta-min", "tmta-max", "tmta-min-max"):
+    for name in ("targets", "tmta-min", "tmta-min-max", "wsd-nft", "coverage", "mmr-70"):
         first, second = (arrange(name, inputs, 0) for inputs in (plain, shared))
         assert first.order.tolist() == second.order.tolist()
         assert first.turn.tolist() == second.turn.tolist()
@@ -132,4 +157,44 @@ def test_halves_of_both_tell_what_each_set_chose():
     made = arrange("tmta-min-max", given, 0)
     told = of_sets("tmta-min-max", given, made.order)["target_sets"]
     assert sum(one["rows"] for one in told.values()) == len(made.order)
-    assert "rows" not in of_sets("min-nft", given, made.order)["target_sets"]["a"]
+    plain = of_sets("random", given, made.order)["target_sets"]["a"]
+    assert "rows" not in plain
+    assert plain["nearest"] == told["a"]["nearest"]
+
+
+def test_each_set_has_weights_of_its_own():
+    rng = np.random.default_rng(2)
+    pool, targets = rng.normal(size=(40, 6)), rng.normal(size=(5, 6))
+    sets = [TargetSet("a", Fraction(1), None), TargetSet("b", Fraction(3), None)]
+    index = np.array([0, 1, 1, 0, 1], np.int32)
+    given = Comparison(pool, targets, range(40), budget=12, sets=sets, set_index=index)
+    made = arrange("wsd-nft", given, 0)
+    told = of_sets("wsd-nft", given, made.order)["target_sets"]
+    alone = [Comparison(pool, targets[index == k], range(40), budget=None) for k in (0, 1)]
+    assert [one["rows"] for one in told.values()] == [3, 9]
+    for one, facts in zip(alone, told.values(), strict=True):
+        assert facts["w_avg"] == made_with("wsd-nft", one)["w_avg"]
+    assert "w_avg" not in made_with("wsd-nft", given)
+    # The first of each set is the nearest to it.
+    firsts = [int(arrange("wsd-nft", one, 0).order[0]) for one in alone]
+    assert made.order[:2].tolist() == firsts
+
+
+def test_covering_counts_test_rows_by_the_shares_of_their_sets():
+    rng = np.random.default_rng(3)
+    pool, targets = rng.normal(size=(60, 6)), rng.normal(size=(5, 6))
+    sets = [TargetSet("few", Fraction(9), None), TargetSet("many", Fraction(1), None)]
+    index = np.array([1, 1, 0, 1, 1], np.int32)
+    given = Comparison(pool, targets, range(60), budget=20, sets=sets, set_index=index)
+    made = arrange("coverage", given, 0)
+    # A row of "few" counts 9, one of "many" 1/4: 36 times as much. So it is as if it came 36 times.
+    repeated = np.concatenate([targets[[2] * 36], targets[[0, 1, 3, 4]]])
+    plain = Comparison(pool, repeated, range(60), budget=20)
+    assert made.order.tolist() == arrange("coverage", plain, 0).order.tolist()
+    told = of_sets("coverage", given, made.order)["target_sets"]
+    assert [one["weight"] for one in told.values()] == [1, pytest.approx(1 / 36)]
+    assert "rows" not in told["few"]
+    capped = [TargetSet("few", Fraction(9), 5), sets[1]]
+    given = Comparison(pool, targets, range(60), budget=20, sets=capped, set_index=index)
+    with pytest.raises(UserError, match="coverage: the target set 'few' has a budget"):
+        arrange("coverage", given, 0)

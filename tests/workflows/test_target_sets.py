@@ -41,7 +41,8 @@ def test_the_command_shares_out_and_tells_it(run, targets, tmp_path, capsys):
     assert list(told) == ["test", "more"]
     assert all(0 < one["similarity"] <= 1.000001 for one in told.values())
     assert "target set test: 20 rows, mean cosine" in capsys.readouterr().err
-    assert "target set more: 10 rows" in (tmp_path / "out" / "explain.html").read_text()
+    page = (tmp_path / "out" / "explain.html").read_text()
+    assert "Target set more</th><td>10 rows, mean cosine" in page
     # In the same order but for the sets: each set's rows are its own round robin's.
     _, facts = run(test=targets({}, {"budget": 3}), method="targets", budget=30)
     told = facts["provenance"]["target_sets"]
@@ -57,10 +58,15 @@ def test_the_command_shares_out_and_tells_it(run, targets, tmp_path, capsys):
     )
 
 
-def test_an_order_in_which_shares_have_no_say_says_so(run, targets, capsys):
-    _, facts = run(test=targets({"share": 2}, {"share": 1}), method="min-nft")
+def test_orders_by_distance_are_shared_out_and_others_say_that_they_are_not(run, targets, capsys):
+    test = targets({"share": 2}, {"share": 1})
+    _, facts = run(test=test, method="wsd-nft+window-4", budget=30)
+    told = facts["provenance"]["target_sets"]
+    assert [one["rows"] for one in told.values()] == [20, 10]
+    assert all(one["w_avg"] > 0 for one in told.values())
+    _, facts = run(test=test, method="random", budget=30)
     assert "rows" not in facts["provenance"]["target_sets"]["test"]
-    assert "min-nft: the shares of the target sets have no say" in capsys.readouterr().err
+    assert "random: target sets: their shares have no say" in capsys.readouterr().err
 
 
 def test_python_takes_the_file_too(sides, targets):

@@ -43,7 +43,10 @@ def marginal(weight: int) -> Method | None:
     if weight > 100:
         return None
     return Method(
-        lambda c, seed: c.within_budget(c.marginal(weight).order), Needs.STATISTICS, facts=facts
+        lambda c, seed: c.within_budget(c.marginal(weight).order),
+        Needs.STATISTICS,
+        facts=facts,
+        chosen_by=(f"mmr-{weight}",),
     )
 
 
@@ -67,4 +70,4 @@ def _covered(comparison: Comparison) -> dict[str, Any]:
     }
 
 
-COVERAGE = Method(_covering, Needs.NEAREST | Needs.STATISTICS, facts=_covered)
+COVERAGE = Method(_covering, Needs.NEAREST | Needs.STATISTICS, facts=_covered, weighed=True)

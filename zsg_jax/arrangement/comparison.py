@@ -12,7 +12,7 @@ from zsg_jax.arrangement.marginal import Marginal, marginal
 from zsg_jax.arrangement.needs import Needs
 from zsg_jax.arrangement.permutations import Tasks, number_tasks
 from zsg_jax.arrangement.rounds import round_robin
-from zsg_jax.arrangement.shares import Shares
+from zsg_jax.arrangement.shares import Shares, weights
 from zsg_jax.arrangement.turns import first_length, tmta
 from zsg_jax.data.mixture import TargetSet
 from zsg_jax.runtime.errors import UserError, check
@@ -40,7 +40,8 @@ class Comparison:
         tasks: (N,) int64, each training example's task as a number from 0, by first appearance.
         budget: examples wanted, None for all.
         distance: the distance that measures are made of.
-        sets, set_index, shares: the sets of test examples, and what each has chosen.
+        sets, set_index: the sets of test examples, and the number of each one's.
+        shares: by the names in `Method.chosen_by`, the sets and what each has chosen.
     """
 
     def __init__(
@@ -73,8 +74,8 @@ class Comparison:
             search: devices, block size and progress.
             scores: gives the numbers, (N,) float64, that the training examples carry under a name;
                 None: they carry none.
-            sets: the sets that the test examples stand in, which share what TMTA's turns and
-                rounds choose; (): they are one.
+            sets: the sets that the test examples stand in, which share what is chosen; (): they
+                are one.
             set_index: (T,) int32 index into `sets` of each test example.
 
         Raises:
@@ -91,8 +92,8 @@ class Comparison:
         self._search = search
         self._scores = scores
         self.sets, self.set_index = sets, set_index
-        # Of TMTA's turns and of rounds, the sets and what each of them has chosen.
         self.shares: dict[str, Shares] = {}
+        self._by_sets: dict[str, np.ndarray] = {}
         self._known: dict[str, np.ndarray] = {}
         self._marginals: dict[int, Marginal] = {}
 
@@ -125,23 +126,73 @@ class Comparison:
     def covered(self) -> Covered:
         """Training examples in the order in which each adds most to how test examples are covered.
 
+        Where test examples stand in sets, each counts as `shares.weights` has it.
+
         Raises:
-            UserError: an empty test set.
+            UserError: an empty test set, or a set with a budget.
         """
         check(len(self._test) > 0, "coverage: the test set is empty, so nothing can be covered")
+        for one in self.sets:
+            check(
+                one.budget is None,
+                f"coverage: the target set {one.name!r} has a budget, but a row is chosen for all "
+                "sets at once; leave it out, or take targets",
+            )
+        counted = None if self.set_index is None else weights(self.sets, self.set_index)
         length = list_length(len(self), len(self._test))
         found = self._lists(farthest=False)
         if found is None:
             found = top_k(self._train, self._test, length, search=self._search)
         cosines, index = (one[:, :length] for one in found)
-        return coverage(cosines, index, len(self), self.wanted)
+        return coverage(cosines, index, len(self), self.wanted, counted)
 
     def marginal(self, weight: int) -> Marginal:
         """Training examples by maximal marginal relevance with so many hundredths of relevance."""
         if weight not in self._marginals:
-            lists, relevance = self.neighbourhoods.lists, self.cosines.maximum
-            self._marginals[weight] = marginal(lists, relevance, weight, self.wanted)
+            lists, sets = self.neighbourhoods.lists, self._shares(f"mmr-{weight}")
+            none = np.zeros(len(self), np.float32)
+            relevances = [one.cosines.maximum if len(one._test) else none for one in self.parts]
+            self._marginals[weight] = marginal(lists, relevances, weight, self.wanted, sets)
         return self._marginals[weight]
+
+    def by_sets(self, name: str, order: Callable[["Comparison"], np.ndarray]) -> np.ndarray:
+        """An order of the pool by how near its examples are, (n,) int64.
+
+        Where test examples stand in sets, these choose in turns by their shares, each what is first
+        of those left in the order toward itself; what they have chosen is then in `shares`.
+
+        Args:
+            name: of that order.
+            order: gives it toward the test examples of a comparison.
+        """
+        sets = self._shares(name)
+        if sets is None:
+            return order(self)
+        if name not in self._by_sets:
+            own = [order(one) if len(one._test) else np.empty(0) for one in self.parts]
+            chosen = sets.choose([iter(one.tolist()) for one in own], self.wanted)
+            self._by_sets[name] = np.array(chosen, np.int64)
+        return self._by_sets[name]
+
+    @cached_property
+    def parts(self) -> "list[Comparison]":
+        """The pool beside each set of test examples alone; beside all where they are one."""
+        if self.set_index is None:
+            return [self]
+        members = [np.flatnonzero(self.set_index == number) for number in range(len(self.sets))]
+        return [self._toward(np.asarray(self._test[tests])) for tests in members]
+
+    def _toward(self, test: np.ndarray) -> "Comparison":
+        other = Comparison(
+            self._train,
+            test,
+            self.tasks,
+            budget=self.budget,
+            distance=self.distance,
+            search=self._search,
+        )
+        other._wsd = self._wsd
+        return other
 
     @cached_property
     def cosines(self) -> RowStatistics:
@@ -217,11 +268,18 @@ class Comparison:
         """How many examples the budget asks of this pool."""
         return len(self) if self.budget is None else min(self.budget, len(self))
 
-    def served(self, rows: np.ndarray, tests: np.ndarray) -> np.ndarray:
-        """(n,) float32, of (n,) training examples the cosine with the nearest of (t,) test ones."""
-        train = SelectedEmbeddings(self._train, rows)
-        found = row_statistics(train, np.asarray(self._test[tests]), search=self._search.quiet)
-        return found.maximum
+    def served(self, rows: np.ndarray, tests: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Cosines of (n,) training examples and (t,) test examples, n and t at least 1.
+
+        Returns:
+            (n,) float32, of each training example with its nearest test example, and (t,) of each
+            test example with its nearest training example.
+        """
+        train, test = SelectedEmbeddings(self._train, rows), np.asarray(self._test[tests])
+        found = scan(train, test, nearest=1, statistics=True, search=self._search.quiet)
+        assert found.statistics is not None
+        assert found.nearest is not None
+        return found.statistics.maximum, found.nearest[0][:, 0]
 
     @cached_property
     def _scanned(self) -> Found:
@@ -259,6 +317,6 @@ class Comparison:
         )
 
     def _shares(self, what: str) -> Shares | None:
-        if self.set_index is not None:
+        if self.set_index is not None and what not in self.shares:
             self.shares[what] = Shares(self.sets, self.set_index)
         return self.shares.get(what)

@@ -8,6 +8,7 @@ where c_1(t) ≥ c_2(t) ≥ … are the `RANKS` largest max(0, cos(i, t)) of the
 second example for a test example that has one counts half, a third a quarter; with one rank alone
 this is facility location, which is at its end once every test example has its nearest. An example
 counts for the test examples in whose list it is, their `LIST` nearest; for others its cosine is 0.
+Where test examples stand in sets with shares each counts by its set's; then Σ_t has weights.
 F is a sum of weighted matroid ranks, hence submodular: what is chosen greedily has at least 1 - 1/e
 of the best value (Nemhauser, Wolsey and Fisher, 1978).
 """
@@ -44,7 +45,13 @@ def list_length(rows: int, tests: int) -> int:
     return min(LIST, rows, longest_list(tests))
 
 
-def coverage(cosines: np.ndarray, index: np.ndarray, rows: int, wanted: int) -> Covered:
+def coverage(
+    cosines: np.ndarray,
+    index: np.ndarray,
+    rows: int,
+    wanted: int,
+    counted: np.ndarray | None = None,
+) -> Covered:
     """Chooses until `wanted` are chosen, or nothing adds to F any more.
 
     Args:
@@ -52,13 +59,15 @@ def coverage(cosines: np.ndarray, index: np.ndarray, rows: int, wanted: int) -> 
         index: (T, k) int64, which training examples those are.
         rows: training examples.
         wanted: examples at most.
+        counted: (T,) float64 up to 1, what each test example counts; None: all alike.
 
     Returns:
         The choice; of equals the lower index.
     """
     tests, length = index.shape
     weights = 1 << np.arange(RANKS)[::-1]
-    served = np.rint(np.maximum(cosines, 0) * np.float64(SCALE)).astype(np.int64)
+    scale = np.float64(SCALE) * (np.ones(tests) if counted is None else counted)[:, None]
+    served = np.rint(np.maximum(cosines, 0) * scale).astype(np.int64)
     ends = np.arange(tests + 1) * length
     # A column holds the test examples in whose lists an example is.
     lists = csr_array((served.ravel(), index.ravel(), ends), (tests, rows)).tocsc()

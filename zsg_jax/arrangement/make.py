@@ -269,8 +269,8 @@ def make(name: str, compared: Compared, seed: int) -> Made:
     )
     if odd := caution(facts):
         say(f"{name}: {odd}")
-    if told := sets_words(facts):
-        say(f"{name}: {told}")
+    for of, told in sets_words(facts).items():
+        say(f"{name}: {of}: {told}")
     return Made(arrangement, part.order, facts)
 
 

@@ -45,8 +45,9 @@ class Method(NamedTuple):
         facts: gives what else is to be told of it, as JSON values.
         column: the field of the training examples whose numbers it goes by, or "".
         embedded: whether embeddings decide it at all.
-        chosen_by: "nearest", "farthest", "rounds" of a comparison, in which sets of test examples
-            choose by their shares; (): they have no say.
+        chosen_by: under which names a comparison tells what each set of test examples has chosen
+            by its share; (): none chooses.
+        weighed: whether test examples count by the shares of their sets instead.
     """
 
     arrange: Callable[[Comparison, int], Arrangement]
@@ -58,6 +59,7 @@ class Method(NamedTuple):
     column: str = ""
     embedded: bool = True
     chosen_by: tuple[str, ...] = ()
+    weighed: bool = False
 
 
 class Pattern(NamedTuple):

@@ -76,16 +76,19 @@ def _both_ends(
     name: str, nearest: Callable[[Comparison], np.ndarray], criterion: Criterion, by_task: bool
 ) -> dict[str, Method]:
     """An order of the pool nearest first, and the same backward."""
-    return {
-        f"{name}-nft": Method(
-            lambda c, seed: c.within_budget(nearest(c)), criterion.needs, criterion, by_task=by_task
-        ),
-        f"{name}-fft": Method(
-            lambda c, seed: c.within_budget(nearest(c)[::-1]),
+
+    def method(name: str, order: Callable[[Comparison], np.ndarray]) -> Method:
+        return Method(
+            lambda c, seed: c.within_budget(c.by_sets(name, order)),
             criterion.needs,
             criterion,
             by_task=by_task,
-        ),
+            chosen_by=(name,),
+        )
+
+    return {
+        f"{name}-nft": method(f"{name}-nft", nearest),
+        f"{name}-fft": method(f"{name}-fft", lambda c: nearest(c)[::-1]),
     }
 
 
@@ -350,7 +353,8 @@ def made_with(name: str, comparison: Comparison) -> dict[str, Any]:
     """What else a reader of the arrangement `name` must know, as JSON values.
 
     The distance; of an order by distance what the distance is, with WSD's weights or the transport
-    plan: whether it is exact, else its entropy, iterations and error; of `diverse-N` and `coverage`
+    plan (whether it is exact, else its entropy, iterations and error), unless sets of test examples
+    have their own, which `target_sets.of_sets` tells; of `diverse-N` and `coverage`
     F and the share of the whole pool's; of `mmr-N` the mean relevance and redundancy of the chosen.
     """
     method = parse(name, 0)[0]
@@ -358,13 +362,22 @@ def made_with(name: str, comparison: Comparison) -> dict[str, Any]:
     criterion = method.criterion
     if criterion is not None:
         facts["distance"] = _meaning(criterion, comparison)
-        facts |= criterion.facts(comparison)
+        if not by_sets(method, comparison):
+            facts |= criterion.facts(comparison)
     return facts
+
+
+def by_sets(method: Method, comparison: Comparison) -> bool:
+    """Whether each set of test examples goes by what the criterion says of that set alone."""
+    return (
+        comparison.set_index is not None and method.criterion is not None and bool(method.chosen_by)
+    )
 
 
 def caution(facts: dict[str, Any]) -> str:
     """What is odd about the weights in what `made_with` gave; "" where nothing is."""
-    odd = [w for w in np.ravel(facts.get("w_avg", 1.0)) if not 0 <= w <= STRONG]
+    every = [facts, *facts.get("target_sets", {}).values()]
+    odd = [w for one in every for w in np.ravel(one.get("w_avg", 1.0)) if not 0 <= w <= STRONG]
     if not odd:
         return ""
     w_avg = min(odd)

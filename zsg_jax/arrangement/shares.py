@@ -6,7 +6,7 @@ no set has more than its part of n and one besides, unless others have their bud
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from fractions import Fraction
 
 import numpy as np
@@ -46,9 +46,35 @@ class Shares:
                 best, least = number, taken * self._cost[number]
         return best
 
+    def choose(self, own: Sequence[Iterator[int]], wanted: int) -> list[int]:
+        """Lets the sets choose in turns, each the first of its own that no other has chosen.
+
+        Args:
+            own: of each set training examples, as it would choose them; asked for when they are
+                needed, and at least `wanted` of them.
+            wanted: examples in all; where every set has its budget there are fewer.
+        """
+        order, taken = list[int](), set[int]()
+        while len(order) < wanted and (number := self.next()) is not None:
+            row = next(row for row in own[number] if row not in taken)
+            taken.add(row)
+            order.append(row)
+            self.chosen[number].append(row)
+        return order
+
     def numbers(self, rows: int) -> np.ndarray:
         """(rows,) int64: of each training example the set that has chosen it, or -1."""
         found = np.full(rows, -1)
         for number, chosen in enumerate(self.chosen):
             found[chosen] = number
         return found
+
+
+def weights(sets: Sequence[TargetSet], index: np.ndarray) -> np.ndarray:
+    """(T,) float64, what a test example counts, so that sets together count by their shares.
+
+    That of its set, parted among the test examples of the set; the largest is 1.
+    """
+    counts = np.bincount(index, minlength=len(sets))
+    each = [one.share / int(n) if n else Fraction(0) for one, n in zip(sets, counts, strict=True)]
+    return np.array([float(one / max(each)) for one in each])[index]

@@ -1,4 +1,4 @@
-"""What each set of test examples has chosen: as facts of an arrangement, and in words."""
+"""What sets of test examples choose and are given: as facts of an arrangement, and in words."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -6,53 +6,81 @@ from typing import Any
 import numpy as np
 
 from zsg_jax.arrangement.comparison import Comparison
-from zsg_jax.arrangement.methods import parse
+from zsg_jax.arrangement.methods import by_sets, parse
+from zsg_jax.arrangement.shares import weights
 from zsg_jax.runtime.progress import count
 
 
 def of_sets(name: str, comparison: Comparison, order: np.ndarray) -> dict[str, Any]:
     """The sets of a comparison, as JSON values; nothing where there are none.
 
-    By name their share, budget and test examples, and, where sets have a say in the method, how
-    many of the training examples each of them has chosen, and the mean of their cosines with the
-    nearest of its test examples.
+    By name: `share`, `budget`, `test_rows`; `nearest`, the mean over these of the cosine with the
+    nearest of the training examples. Where sets choose by the method, `rows`, how many each has
+    chosen, and `similarity`, the mean of their cosines with the nearest of its test examples; where
+    they are weighed, `weight`, what one of its test examples counts. And what else decides the
+    order toward a set alone. None stands for a mean over nothing.
 
     Args:
         name: of the method that has arranged the comparison.
         order: (n,) int64, the training examples that are looked at.
     """
-    if not comparison.sets:
+    if comparison.set_index is None:
         return {}
-    chosen_by = parse(name, 0)[0].chosen_by
+    method, index = parse(name, 0)[0], comparison.set_index
     numbers = np.full(len(comparison), -1)
     # Of an example that was chosen both ways the first counts.
-    for what in reversed(chosen_by):
+    for what in reversed(method.chosen_by):
         found = comparison.shares[what].numbers(len(comparison))
         numbers = np.where(found < 0, numbers, found)
+    weight = weights(comparison.sets, index)
     told: dict[str, dict[str, Any]] = {}
     for number, one in enumerate(comparison.sets):
-        tests = np.flatnonzero(comparison.set_index == number)
-        told[one.name] = {"share": str(one.share), "budget": one.budget, "test_rows": len(tests)}
-        if chosen_by:
-            rows = np.sort(order[numbers[order] == number])
-            near = comparison.served(rows, tests).mean(dtype=np.float64) if len(rows) else None
-            told[one.name] |= {
-                "rows": len(rows),
-                "similarity": None if near is None else float(near),
-            }
+        tests = np.flatnonzero(index == number)
+        told[one.name] = facts = {
+            "share": str(one.share),
+            "budget": one.budget,
+            "test_rows": len(tests),
+            "nearest": _mean(comparison, order, tests, of_tests=True),
+        }
+        if method.chosen_by:
+            rows = order[numbers[order] == number]
+            facts["rows"] = len(rows)
+            facts["similarity"] = _mean(comparison, rows, tests, of_tests=False)
+        if method.weighed:
+            facts["weight"] = float(weight[tests[0]]) if len(tests) else None
+        if method.criterion and by_sets(method, comparison) and len(tests):
+            facts |= method.criterion.facts(comparison.parts[number])
     return {"target_sets": told}
 
 
-def sets_words(facts: Mapping[str, Any]) -> str:
-    """What the sets have chosen, of facts that hold what `of_sets` gives; "" where there are none.
+def _mean(
+    comparison: Comparison, rows: np.ndarray, tests: np.ndarray, *, of_tests: bool
+) -> float | None:
+    """The mean cosine of test examples with their nearest training examples, or of these."""
+    if not len(rows) or not len(tests):
+        return None
+    return float(comparison.served(np.sort(rows), tests)[of_tests].mean(dtype=np.float64))
 
-    A method in which they have no say is told so.
+
+def sets_words(facts: Mapping[str, Any]) -> dict[str, str]:
+    """A line about each set, by what it is of; of facts that hold what `of_sets` gives.
+
+    A method in which they have no say is told so first; {} where there are no sets.
     """
     sets = facts.get("target_sets", {})
-    if any("rows" not in one for one in sets.values()):
-        return "the shares of the target sets have no say in it"
-    return "; ".join(
-        f"target set {name}: {count(one['rows'], 'row')}"
-        + (f", mean cosine {one['similarity']:.4f}" if one["rows"] else "")
-        for name, one in sets.items()
-    )
+    told = {f"target set {name}": _words(one) for name, one in sets.items()}
+    if not sets or any("rows" in one or "weight" in one for one in sets.values()):
+        return told
+    return {"target sets": "their shares have no say in it"} | told
+
+
+def _words(one: Mapping[str, Any]) -> str:
+    parts = list[str]()
+    if "rows" in one:
+        cosine = f", mean cosine {one['similarity']:.4f}" if one["rows"] else ""
+        parts.append(f"{count(one['rows'], 'row')}{cosine}")
+    if one.get("weight") is not None:
+        parts.append(f"each of its test rows counts {one['weight']:.3g}")
+    if one["nearest"] is not None:
+        parts.append(f"its test rows have a nearest one of cosine {one['nearest']:.4f} in the mean")
+    return "; ".join(parts) or "no test row"

@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 
 from zsg_jax.runtime.errors import check
+from zsg_jax.similarity.names import check_cosine
 
 
 @dataclass(frozen=True)
@@ -26,7 +27,7 @@ class LeakageOptions:
     limit: int = 10_000
 
     def __post_init__(self) -> None:
-        check(0 < self.threshold <= 1, f"threshold={self.threshold}: a cosine above 0, at most 1")
+        check_cosine(f"threshold={self.threshold}", self.threshold)
         check(0 <= self.task_share <= 1, f"task_share={self.task_share}: it must be from 0 to 1")
         for name, least in (("words", 1), ("max_test_rows", 1), ("limit", 0)):
             value = getattr(self, name)

@@ -10,8 +10,8 @@ from typing import NamedTuple
 
 import numpy as np
 
-from zsg_jax.runtime.errors import check
 from zsg_jax.similarity.embeddings import Embeddings
+from zsg_jax.similarity.names import check_cosine
 from zsg_jax.similarity.search.cosine import cosine_matrix, top_k
 from zsg_jax.similarity.search.options import Search
 
@@ -47,7 +47,7 @@ def duplicates(
     Raises:
         UserError: see `top_k`; a threshold out of range.
     """
-    check(0 < threshold <= 1, f"threshold={threshold}: it must be a cosine above 0, at most 1")
+    check_cosine(f"threshold={threshold}", threshold)
     least, count = np.float32(threshold), len(pool)
     stays = np.zeros(count, bool)
     nearest, cosines = np.full(count, -1), np.full(count, -np.inf, np.float32)

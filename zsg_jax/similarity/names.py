@@ -7,6 +7,16 @@ DISTANCES = ("cosine", "euclidean")
 DTYPES = ("float32", "bfloat16")
 
 
+def check_cosine(told: str, value: float | None) -> None:
+    """Refuses a number from which on two rows could not be alike; None, no such number, may be.
+
+    Args:
+        told: the key and its value, as the user gives them.
+        value: what it is.
+    """
+    check(value is None or 0 < value <= 1, f"{told}: it must be a cosine above 0, at most 1")
+
+
 def check_distance(distance: str) -> None:
     """Refuses what is not one of `DISTANCES`."""
     check(

@@ -282,8 +282,7 @@ def _explain(
         "zsg_distance": facts["zsg_distance"],
         "Left out as leaks": f"{facts['rows_left_out_as_leaks']:,} rows",
     }
-    if told := sets_words(made.facts):
-        shown["Target sets"] = told
+    shown |= {of[0].upper() + of[1:]: told for of, told in sets_words(made.facts).items()}
     if options.deduplicate is not None:
         shown["Left out as duplicates"] = f"{facts['rows_left_out_as_duplicates']:,} rows"
     with bar(None, "explanation") as progress:

@@ -15,6 +15,7 @@ from zsg_jax.data.schemas.registry import AUTO, check_schema
 from zsg_jax.data.views import BOTH, choose_view
 from zsg_jax.runtime.errors import UserError, check
 from zsg_jax.similarity.encoders.address import check_encoder
+from zsg_jax.similarity.names import check_cosine
 
 _EMBEDDED_HERE = ("encoder", "text", "train_prompt", "test_prompt", "dtype", "embeddings", "cache")
 # Keys of a config that messages name, by the flag that says the same here.
@@ -93,14 +94,8 @@ def check_options(options: ArrangeOptions) -> None:
         0 <= options.report_split < 1,
         f"--report-split {options.report_split}: it must be a share from 0 up to, but below, 1",
     )
-    check(
-        0 < options.leak_similarity <= 1,
-        f"--leak-similarity {options.leak_similarity}: it must be a cosine above 0, at most 1",
-    )
-    check(
-        options.deduplicate is None or 0 < options.deduplicate <= 1,
-        f"--deduplicate {options.deduplicate}: it must be a cosine above 0, at most 1",
-    )
+    check_cosine(f"--leak-similarity {options.leak_similarity}", options.leak_similarity)
+    check_cosine(f"--deduplicate {options.deduplicate}", options.deduplicate)
     check(
         bool(np.isfinite([options.w_min, options.w_avg or 0.0]).all()),
         f"--w-min {options.w_min} and --w-avg {options.w_avg} must be finite",

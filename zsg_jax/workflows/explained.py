@@ -36,8 +36,7 @@ def explainer(
             "Embedded": f"{config.similarity.text} of each row",
             "Distance": config.similarity.distance,
         }
-        if told := sets_words(made.facts):
-            shown["Target sets"] = told
+        shown |= {of[0].upper() + of[1:]: told for of, told in sets_words(made.facts).items()}
         if twins := compared.deduplicated:
             shown["Left out as duplicates"] = f"{len(twins.found.rows):,} rows"
         with bar(None, f"explanation of {method}") as progress:

@@ -40,6 +40,7 @@ from zsg_jax.runtime.errors import UserError, check
 from zsg_jax.runtime.settings import named_by
 from zsg_jax.similarity.embeddings import check_finite
 from zsg_jax.similarity.encoders.address import check_encoder
+from zsg_jax.similarity.names import check_cosine
 from zsg_jax.similarity.search.options import Search
 
 # Rows: a file's name or address, as the command takes it; JSON objects, as a list or as a Dataset
@@ -150,8 +151,7 @@ class Arranged:
             "Encoder": str(self.facts["encoder"]),
             "zsg_distance": self._meaning,
         }
-        if told := sets_words(self.facts):
-            shown["Target sets"] = told
+        shown |= {of[0].upper() + of[1:]: told for of, told in sets_words(self.facts).items()}
         return explain(
             Path(path),
             self._arrangement,
@@ -226,10 +226,7 @@ def arrange_data(
         numbers = {"w_min": w_min, "w_avg": w_avg, "deduplicate": deduplicate}
         for name, number in numbers.items():
             check(number is None or isinstance(number, Real), f"{name}={number!r}: give a number")
-        check(
-            deduplicate is None or 0 < deduplicate <= 1,
-            f"deduplicate={deduplicate}: it must be a cosine above 0, at most 1",
-        )
+        check_cosine(f"deduplicate={deduplicate}", deduplicate)
         parse(method, seed)
         # What is read and embedded lies here as long as the result.
         folder = tempfile.TemporaryDirectory(prefix="zsg_jax-")

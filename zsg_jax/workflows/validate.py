@@ -27,7 +27,7 @@ from zsg_jax.models.placement import REMAT
 from zsg_jax.runtime.errors import UserError, check, did_you_mean
 from zsg_jax.runtime.settings import setting
 from zsg_jax.similarity.encoders.address import check_encoder
-from zsg_jax.similarity.names import DISTANCES, DTYPES
+from zsg_jax.similarity.names import DISTANCES, DTYPES, check_cosine
 from zsg_jax.similarity.trajectory import check_measures
 from zsg_jax.training.loggers import check_loggers
 from zsg_jax.training.optimizer import SCHEDULES
@@ -125,14 +125,12 @@ def validate(config: ConfigDict, *, runs: Sequence[tuple[str, int]] | None = Non
     )
     check_rules(given["training.epochs"], given["training.steps"])
     twins = given["arrangement.deduplicate"]
-    check(
-        twins is None or 0 < twins <= 1,
-        f"{setting('arrangement.deduplicate', twins)} must be a cosine above 0, at most 1, or None",
-    )
+    told = setting("arrangement.deduplicate", twins)
+    check_cosine(told, twins)
     check(
         twins is None or not read_anew(given["training.epochs"]).steps,
-        f"{setting('arrangement.deduplicate', twins)} is of one space, but training.epochs "
-        "arranges anew by others; leave one of them out",
+        f"{told} is of one space, but training.epochs arranges anew by others; leave one of them "
+        "out",
     )
     check_loggers(given["logging"])
     _check_profile(given["training.profile_steps"], given["training.steps"])

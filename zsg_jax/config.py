@@ -155,9 +155,9 @@ def default_config() -> ConfigDict:
     # Arrangements to compare, from METHODS in zsg_jax/arrangement/methods.py; or tmta-turns-A-B for
     # the turns [A, B) alone; or of every task, by WSD, polar-N: its N/2 nearest and N/2 farthest
     # examples, or uniform-K: every K-th, and either with -shuffled; or score-ascending:COLUMN and
-    # score-descending:COLUMN, by a number that the rows carry. NAME+folds-K, NAME+zigzag-K and
-    # NAME+window-K are other orders of NAME's, NAME+first-K its first K rows. NAME@K is NAME with a
-    # seed K of its own, if it shuffles.
+    # score-descending:COLUMN, by a number that the rows carry. NAME+folds-K, NAME+zigzag-K,
+    # NAME+stages-K and NAME+window-K are other orders of NAME's, NAME+first-K its first K rows.
+    # NAME@K is NAME with a seed K of its own, if it shuffles.
     arrangement.methods = ("tmta-nft", "tmta-rt", "tmta-fft")
     # TMTA's turns go on until at least this many rows are chosen, other methods keep the first so
     # many; None: until the pool is empty, and all.

@@ -5,6 +5,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from zsg_jax.arrangement import reorderings
 from zsg_jax.arrangement.comparison import Comparison
 from zsg_jax.arrangement.methods import arrange, needs, parse
 from zsg_jax.report.words import plain_name
@@ -53,6 +54,38 @@ def test_a_window_is_shuffled_by_its_seed_and_they_follow_one_another(comparison
     assert both == one[::2] + one[1::2]
 
 
+@settings(deadline=None)
+@given(n=st.integers(0, 200), parts=st.integers(2, 12), seed=st.integers(0, 5))
+def test_half_of_a_stage_is_of_its_stretch_and_half_of_all(n, parts, seed):
+    found, stretch = reorderings.stages(n, parts, seed), [i * parts // n for i in range(n)]
+    assert sorted(found) == list(range(n))
+    sizes = [stretch.count(p) for p in range(parts)]
+    dealt, before = [[0] * parts for _ in range(parts)], 0
+    # Every other row of each stretch, of the whole course, goes to the stages one after the other.
+    for p, size in enumerate(sizes):
+        for place in range(before, before + size):
+            if place % 2:
+                dealt[place // 2 % parts][p] += 1
+        before += size
+    start = 0
+    for stage, row in enumerate(dealt):
+        own = sizes[stage] - sum(one[stage] for one in dealt)
+        here = found[start : start + own + sum(row)]
+        start += len(here)
+        given = [sum(stretch[i] == p for i in here) for p in range(parts)]
+        assert given == [count + own * (p == stage) for p, count in enumerate(row)]
+
+
+def test_stages_go_by_their_seed_and_shuffle():
+    one, other = (reorderings.stages(300, 3, seed).tolist() for seed in (0, 1))
+    assert one != other
+    assert one == reorderings.stages(300, 3, 0).tolist()
+    # Each stage has the mean place of its mixture: of half its own third and half of all.
+    means = [np.mean(one[start : start + 100]) for start in (0, 100, 200)]
+    assert means == pytest.approx([100, 150, 200], abs=15)
+    assert one[:100] != sorted(one[:100])
+
+
 def test_the_first_rows_alone(comparison):
     whole = arrange("tmta-rt", comparison, 0)
     for number in (2, 30, 99):
@@ -75,4 +108,5 @@ def test_plain_names():
     assert plain_name("tmta-nft+first-9+window-9") == (
         "nearest first, the first 9 alone, every 9 rows shuffled"
     )
+    assert plain_name("avg-nft+stages-3").endswith("in 3 stages, half of each from the whole")
     assert plain_name("nothing+folds-4") == ""

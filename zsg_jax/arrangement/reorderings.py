@@ -2,8 +2,9 @@
 
 A curriculum over the whole pool at once shows each kind of example in one stretch of the training
 alone. Folds and zigzags walk through it several times instead, every time by other examples of it;
-a window keeps the course and takes the exact order away. The first so many are a part of an order,
-to the example, where a budget of turns would end with a whole one.
+a window keeps the course and takes the exact order away; stages keep half of it, and mix examples
+of the whole course into each stretch. The first so many are a part of an order, to the example,
+where a budget of turns would end with a whole one.
 """
 
 import re
@@ -35,6 +36,18 @@ def _interleaved(n: int, parts: int) -> list[np.ndarray]:
 def window(n: int, size: int, seed: int) -> np.ndarray:
     """(n,) int64: each `size` in a row shuffled among themselves."""
     return np.lexsort((generator(seed).random(n), np.arange(n) // size))
+
+
+def stages(n: int, parts: int, seed: int) -> np.ndarray:
+    """(n,) int64: of `parts` equal stretches a half each stays, the rest is dealt to all alike.
+
+    Which half, and in what order the examples of a stage stand, is drawn.
+    """
+    random = generator(seed)
+    stage = np.arange(n) * parts // max(1, n)
+    dealt = np.lexsort((random.random(n), stage))[1::2]
+    stage[dealt] = np.arange(len(dealt)) % parts
+    return np.lexsort((random.random(n), stage))
 
 
 class Reordering(NamedTuple):
@@ -69,6 +82,9 @@ REORDERINGS = {
         lambda n, size, seed: np.arange(min(n, size)), False, "+first-K keeps the first K rows"
     ),
     "window": Reordering(window, True, "+window-K shuffles every K rows among themselves"),
+    "stages": Reordering(
+        stages, True, "+stages-K goes through it in K mixtures, half of each from all of the order"
+    ),
 }
 SUFFIXES = tuple(f"+{name}-K" for name in REORDERINGS)
 

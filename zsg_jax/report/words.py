@@ -41,6 +41,7 @@ _AGAIN = {
     "zigzag": "{0} times over, to and fro",
     "first": "the first {0} alone",
     "window": "every {0} rows shuffled",
+    "stages": "in {0} stages, half of each from the whole",
 }
 
 

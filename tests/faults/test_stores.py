@@ -67,8 +67,9 @@ def contents(folder):
 
 
 @pytest.mark.slow
-@pytest.mark.ci
-@pytest.mark.parametrize("name", ["states:{}", "gradients:{},dimension=64"])
+@pytest.mark.parametrize(
+    "name", ["states:{}", pytest.param("gradients:{},dimension=64", marks=pytest.mark.ci)]
+)
 def test_killed_on_some_devices_and_finished_on_others_it_is_the_same(
     name, run, tmp_path, on_devices
 ):
@@ -93,8 +94,6 @@ def test_killed_on_some_devices_and_finished_on_others_it_is_the_same(
     assert sum(path.endswith(".npy") for path in contents(tmp_path / "killed")) == 2
     stored(8, "killed", left=8)
     assert (tmp_path / "killed" / "train" / "manifest.json").exists()
-    for count in (2, 8):
-        assert stored(count, "killed") == [count, order]
-        assert contents(tmp_path / "killed") == whole
-        assert stored(count, f"whole on {count}") == [count, order]
-        assert contents(tmp_path / f"whole on {count}") == whole
+    for count, where in ((2, "killed"), (8, "whole on 8")):
+        assert stored(count, where) == [count, order]
+        assert contents(tmp_path / where) == whole

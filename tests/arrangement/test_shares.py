@@ -42,7 +42,7 @@ def named(kind, own, pool, taken, among):
     return sorted({min(pool, key=lambda i, one=one: (-sign * one[i], i)) for one in own.T})
 
 
-CRITERIA = {"min-nft": np.max, "min-fft": np.max, "avg-nft": np.mean, "max-fft": np.min}
+CRITERIA = {"min-nft": np.max, "min-fft": np.max, "max-nft": np.min, "max-fft": np.min}
 
 
 def naive(kind, pool, targets, sets, index, wanted):

@@ -55,6 +55,23 @@ def test_a_space_in_which_most_rows_are_near_is_told(tmp_path):
     near = find_leaks(train, test, *crowded, STANDARD, folder=tmp_path)
     assert "5 near" in near.sentence()
     assert "higher cosine" in near.sentence()
+    assert (away.summary()["crowded"], near.summary()["crowded"]) == (False, True)
+
+
+def test_so_is_one_in_which_a_few_rows_are_near_to_most(tmp_path):
+    train = [made(i, f"row {i}") for i in range(9)]
+    test = [made(i, f"target {i}") for i in range(4)]
+    # One training row amid all test rows, the others apart.
+    embeddings = np.eye(12)[:9]
+    others = np.eye(12)[[0] * 4] + 0.1 * np.eye(12)[8:]
+    found = find_leaks(train, test, embeddings, others, STANDARD, folder=tmp_path)
+    assert found.counts["near_train_rows"] == 1
+    assert "higher cosine" in found.sentence()
+    # Of test rows that are copied word for word it is no wonder.
+    copied = [*test[:3], *train[3:]]
+    found = find_leaks(copied, test, embeddings, others, STANDARD, folder=tmp_path)
+    assert (found.counts["near_test_rows"], found.counts["exact_test_rows"]) == (4, 3)
+    assert not found.crowded
 
 
 def test_one_of_each_kind(tmp_path):

@@ -169,8 +169,10 @@ class Comparison:
         if sets is None:
             return order(self)
         if name not in self._by_sets:
-            own = [order(one) if len(one._test) else np.empty(0) for one in self.parts]
-            chosen = sets.choose([iter(one.tolist()) for one in own], self.wanted)
+            own: list[list[int]] = [
+                order(one).tolist() if len(one._test) else [] for one in self.parts
+            ]
+            chosen = sets.choose([iter(one) for one in own], self.wanted)
             self._by_sets[name] = np.array(chosen, np.int64)
         return self._by_sets[name]
 

@@ -86,9 +86,19 @@ class Leakage:
             counts[f"{kind}_pairs_written"] = self.written[kind]
         return counts
 
+    @property
+    def crowded(self) -> bool:
+        """Whether the cosine that was asked for tells of the space rather than of copies.
+
+        Most training examples are near to some test example, or most test examples to a training
+        example and alike to none in another way.
+        """
+        train, test = self.of_kind(NEAR), self.test == _bit(NEAR)
+        return any(2 * np.count_nonzero(one) > len(one) for one in (train, test))
+
     def summary(self) -> dict[str, Any]:
-        """JSON values: `counts`, the rule of each kind, and what was set."""
-        return {"counts": self.counts, **self.facts}
+        """JSON values: `counts`, `crowded`, the rule of each kind, and what was set."""
+        return {"counts": self.counts, "crowded": self.crowded, **self.facts}
 
     def sentence(self, way_out: str = "") -> str:
         """One line for the user; `way_out`, such as "pass --drop-leaks …", follows what leaks."""
@@ -110,9 +120,10 @@ class Leakage:
             f"leakage: {counts['leaking_train_rows']:,} of {len(self.train):,} training rows "
             f"({kinds}) touch {counts['touched_test_rows']:,} of {len(self.test):,} test rows"
         )
-        if counts["near_train_rows"] > len(self.train) / 2:
+        if self.crowded:
             line += (
-                "; most rows are that near in this space, copies or not: ask for a higher cosine"
+                "; most rows of a side are that near in this space, copies or not: ask for a "
+                "higher cosine"
             )
         return f"{line}; {way_out}" if way_out else line
 

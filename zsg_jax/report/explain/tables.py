@@ -49,7 +49,8 @@ def leaks(leakage: Mapping[str, Any]) -> dict[str, Any]:
         {"kind": kind, "rule": rule, "cells": [counts[f"{kind}_{side}"] for side in sides]}
         for kind, rule in leakage["rules"].items()
     ]
-    return {"kinds": kinds, "leaked": counts["leaking_train_rows"] > 0, **counts}
+    crowded = leakage.get("crowded", False)
+    return {"kinds": kinds, "leaked": counts["leaking_train_rows"] > 0, "crowded": crowded} | counts
 
 
 def stretches(found: Measured, turn: np.ndarray) -> list[dict[str, Any]]:

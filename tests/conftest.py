@@ -231,7 +231,7 @@ def make_config(small_model):
 
 def _without_pictures(patch):
     patch.setattr("zsg_jax.report.page._draw", lambda *given: [])
-    patch.setattr("zsg_jax.workflows.study.explainer", lambda *given: lambda *made: None)
+    patch.setattr("zsg_jax.workflows.study_orders.explainer", lambda *given: lambda *made: None)
 
 
 @pytest.fixture

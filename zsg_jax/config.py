@@ -171,6 +171,10 @@ def default_config() -> ConfigDict:
     # A training row whose cosine with an earlier one that stays is so high may not be chosen, nor
     # be drawn at random, as 0.95; None: all may.
     arrangement.deduplicate = placeholder(float)
+    # Nor one that leaks a test row, be this arranged toward or only scored: one that has its text,
+    # its prompt or 13 of its words in a row, or a cosine with it that is so high, as 0.95; None:
+    # all may, and leaks are only told, from 0.95 on.
+    arrangement.drop_leaks = placeholder(float)
 
     config.model = _model()
 

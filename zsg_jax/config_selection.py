@@ -10,7 +10,7 @@ NOT_HERE = (
     *("seeds", "similarity.encoder", "similarity.trajectory", "report.window"),
     *("arrangement.methods", "arrangement.budget", "training.steps"),
     # Each space would have a pool of its own, and rows at random yet another.
-    "arrangement.deduplicate",
+    *("arrangement.deduplicate", "arrangement.drop_leaks"),
 )
 
 

@@ -47,7 +47,7 @@ def whole(make_config, tmp_path_factory):
     workdir = tmp_path_factory.mktemp("whole") / "w"
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("zsg_jax.report.page._draw", lambda *given: [])
-        patch.setattr("zsg_jax.workflows.study.explainer", lambda *given: lambda *made: None)
+        patch.setattr("zsg_jax.workflows.study_orders.explainer", lambda *given: lambda *made: None)
         page = run(make_config(**ANEW, **{"arrangement.budget": 60}), workdir).read_text()
     assert "Arranged anew after steps" in page
     return workdir

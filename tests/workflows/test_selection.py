@@ -38,7 +38,9 @@ SMALL = {
 @pytest.fixture
 def make(small_model, monkeypatch):
     """Makes a config of few and small parts, of which no arrangement is explained."""
-    monkeypatch.setattr("zsg_jax.workflows.study.explainer", lambda *given: lambda *made: None)
+    monkeypatch.setattr(
+        "zsg_jax.workflows.study_orders.explainer", lambda *given: lambda *made: None
+    )
 
     def config(**changes):
         made = selection_config()

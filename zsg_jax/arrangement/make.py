@@ -88,12 +88,15 @@ class Compared:
         comparison: of this pair.
         leakage: of the whole pair; None where it was not looked for.
         deduplicated: of the whole pair; None where all may be chosen.
+        dropped: (k,) int64 ascending, the numbers, of all training examples that were read, of
+            those left out because they leak; a duplicate is counted as that alone.
     """
 
     pair: EmbeddedPair
     comparison: Comparison
     leakage: Leakage | None
-    deduplicated: Deduplicated | None = None
+    deduplicated: Deduplicated | None
+    dropped: np.ndarray
 
 
 class Made(NamedTuple):
@@ -148,6 +151,7 @@ def compare(
     *,
     toward: np.ndarray | None = None,
     leaks: LeakSearch | None = None,
+    known_leaks: np.ndarray | None = None,
     statistics: bool = False,
     search: Search,
     seconds: dict[str, float] | None = None,
@@ -162,6 +166,8 @@ def compare(
         options: the arrangements.
         toward: (t,) int64 ascending, the test examples to arrange toward; None: all.
         leaks: None: they are not looked for.
+        known_leaks: (k,) int64 numbers of training examples that are left out, where a search has
+            found them before.
         statistics: whether each example's statistics will be asked for, whatever the methods need.
         search: devices, block size and progress.
         seconds: takes the time of the stages "duplicates", "similarity" and "leakage".
@@ -178,25 +184,28 @@ def compare(
             twins = deduplicate(pair, options.deduplicate, search)
         stays[twins.found.rows] = False
     toward = np.arange(len(pair.test)) if toward is None else toward
-    whole = len(toward) == len(pair.test) and not (leaks and leaks.drop) and bool(stays.all())
-    if leaks is None:
-        part = pair.select(np.flatnonzero(stays), toward)
-        return Compared(part, _comparison(part, options, asked, search), None, twins)
-    needed = Needs.STATISTICS | (asked if whole else Needs.NOTHING)
-    comparison = _comparison(pair, options, needed, search)
-    with timed(seconds, "similarity"):
-        largest = comparison.cosines.maximum
-    with timed(seconds, "leakage"):
-        leakage = _look_for_leaks(pair, leaks, largest, search)
-    if leaks.drop:
-        stays &= ~leakage.leaking
-        check(
-            bool(stays.any()), "--drop-leaks: every training row leaks; nothing is left to arrange"
-        )
+    leaking = np.isin(pair.train_indices, () if known_leaks is None else known_leaks)
+    leakage, comparison = None, None
+    if leaks is not None:
+        whole = len(toward) == len(pair.test) and not leaks.drop and bool(stays.all())
+        needed = Needs.STATISTICS | (asked if whole else Needs.NOTHING)
+        comparison = _comparison(pair, options, needed, search)
+        with timed(seconds, "similarity"):
+            largest = comparison.cosines.maximum
+        with timed(seconds, "leakage"):
+            leakage = _look_for_leaks(pair, leaks, largest, search)
+        if leaks.drop:
+            leaking = leakage.leaking
+    dropped = leaking & stays
+    stays &= ~leaking
+    check(
+        bool(stays.any() or not dropped.any()),
+        f"{setting('arrangement.drop_leaks')}: every training row leaks; nothing is left",
+    )
     part = pair.select(np.flatnonzero(stays), toward)
-    if part is not pair:
+    if comparison is None or part is not pair:
         comparison = _comparison(part, options, asked, search)
-    return Compared(part, comparison, leakage, twins)
+    return Compared(part, comparison, leakage, twins, pair.train_indices[dropped])
 
 
 def _comparison(

@@ -69,6 +69,10 @@ def build(workdir: Path, *, title: str, command: str, runs: Sequence[tuple[str, 
                 f"{made['rows_left_out_as_duplicates']:,} training rows, whose cosine with an "
                 f"earlier one is {made['deduplicate']:g} or more"
             )
+        if "left_out_digest" in made:
+            facts["Left out as leaks"] = (
+                f"{made['rows_left_out_as_leaks']:,} training rows, too much like test rows"
+            )
         if "w_avg" in made:
             ends = sorted({np.min(made["w_avg"]), np.max(made["w_avg"])})
             average = " to ".join(f"{weight:.4g}" for weight in ends)  # a task may have its own

@@ -237,7 +237,6 @@ def _facts(
         }
         for side, dataset in (("train", pair.train), ("test", pair.test))
     }
-    twins = compared.deduplicated.facts if compared.deduplicated else {}
     aimed = len(compared.pair.test)
     assert compared.leakage is not None
     return {
@@ -248,10 +247,8 @@ def _facts(
         "test_rows_aimed_at": aimed,
         "test_rows_scored_only": len(pair.test) - aimed,
         **made.facts,
-        **twins,
-        "rows_left_out_as_leaks": len(pair.train)
-        - len(compared.pair.train)
-        - twins.get("rows_left_out_as_duplicates", 0),
+        **(compared.deduplicated.facts if compared.deduplicated else {}),
+        "rows_left_out_as_leaks": len(compared.dropped),
         "leakage": compared.leakage.summary(),
     }
 

@@ -32,6 +32,7 @@ FLAGS = {
     "similarity.cache": "--cache",
     "similarity.train_prompt": "--train-prompt",
     "similarity.test_prompt": "--test-prompt",
+    "arrangement.drop_leaks": "--drop-leaks",
     "workdir": "--output",
 }
 

@@ -39,6 +39,8 @@ def explainer(
         shown |= {of[0].upper() + of[1:]: told for of, told in sets_words(made.facts).items()}
         if twins := compared.deduplicated:
             shown["Left out as duplicates"] = f"{len(twins.found.rows):,} rows"
+        if config.arrangement.drop_leaks is not None:
+            shown["Left out as leaks"] = f"{len(compared.dropped):,} rows"
         with bar(None, f"explanation of {method}") as progress:
             explain(
                 folder / claims.EXPLAINED,

@@ -54,6 +54,7 @@ _NAMES = {
     "similarity.encoder": "encoder",
     "arrangement.budget": "budget",
     "arrangement.methods": "method",
+    "arrangement.drop_leaks": "drop_leaks",
 }
 
 

@@ -12,20 +12,14 @@ from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
 from zsg_jax.arrangement import make
-from zsg_jax.arrangement.arrangement import Arrangement
-from zsg_jax.arrangement.embedded import Embedded, embed_pair
 from zsg_jax.arrangement.epochs import epochs, read_anew
 from zsg_jax.arrangement.spaces import fetched
 from zsg_jax.config import flatten
 from zsg_jax.data.batches.steps import Steps
 from zsg_jax.data.pool import Pool
-from zsg_jax.leakage.find import FILE as PAIRS
-from zsg_jax.leakage.find import LeakageOptions
 from zsg_jax.runtime.errors import UserError, check
-from zsg_jax.runtime.files import write_json
 from zsg_jax.runtime.processes import once, same_everywhere
-from zsg_jax.runtime.progress import bar, passes, say
-from zsg_jax.similarity.search.options import Search
+from zsg_jax.runtime.progress import say
 from zsg_jax.training import loop, metrics, sharding
 from zsg_jax.training.finished import finished
 from zsg_jax.training.flops import Speed
@@ -36,9 +30,8 @@ from zsg_jax.workdir.location import Workdir, open_workdir
 from zsg_jax.workdir.trained import CHECKPOINTS
 from zsg_jax.workflows.afterwards import measure_later, missing
 from zsg_jax.workflows.evaluators import make_evaluators, with_folders
-from zsg_jax.workflows.explained import explainer
 from zsg_jax.workflows.pretraining import pretrain
-from zsg_jax.workflows.rearranged import Again, check_anew, method_options, parts
+from zsg_jax.workflows.rearranged import Again, check_anew, parts
 from zsg_jax.workflows.study_data import (
     Reading,
     check_steps,
@@ -47,6 +40,14 @@ from zsg_jax.workflows.study_data import (
     open_pool,
 )
 from zsg_jax.workflows.study_model import find_origin, make_trainer, model_name
+from zsg_jax.workflows.study_orders import (
+    Orders,
+    arrange_pool,
+    is_short,
+    steps_held,
+    steps_wanted,
+    was_looked_for_leaks,
+)
 from zsg_jax.workflows.validate import validate
 
 # As many as a warm-up of LESS has (arXiv 2402.04333, section 5.1); they are small.
@@ -132,7 +133,7 @@ def completed(config: ConfigDict, workdir: Path | str, command: str, part: Part)
             for name in part.methods:
                 made = claims.arrangement_folder(folder, name)
                 if make.is_made(made):
-                    _check_held(config.training.steps, _held(config, made), name)
+                    _check_held(config.training.steps, steps_held(config, made), name)
             if stack.enter_context(manifest.claimed(folder, flatten(config))):
                 claims.begin(folder, command)
 
@@ -149,14 +150,14 @@ def _is_whole(config: ConfigDict, workdir: Path, part: Part) -> bool:
         return (workdir / claims.DATA).exists() and not _is_to_pretrain(config, workdir)
     for name in part.methods:
         folder = claims.arrangement_folder(workdir, name)
-        if not make.is_whole(folder) or _is_short(config, folder):
+        if not make.is_whole(folder) or is_short(config, folder):
             return False
     for name, seed in part.runs:
-        steps = _steps(config, claims.arrangement_folder(workdir, name))
+        steps = steps_wanted(config, claims.arrangement_folder(workdir, name))
         run = claims.run_folder(workdir, name, seed)
         if not finished(run, steps) or missing(config, run):
             return False
-    return _was_looked_for_leaks(workdir)
+    return was_looked_for_leaks(workdir)
 
 
 def _is_to_pretrain(config: ConfigDict, workdir: Path) -> bool:
@@ -164,29 +165,6 @@ def _is_to_pretrain(config: ConfigDict, workdir: Path) -> bool:
     folders = [claims.pretraining_folder(workdir, seed) for seed in config.seeds]
     asked = config.model.pretraining.steps and not config.model.init_from
     return bool(asked) and not all(map(finished, folders))
-
-
-def _steps(config: ConfigDict, arrangement: Path) -> int:
-    """The steps that are wanted in the order of an arrangement that is made."""
-    return config.training.steps or _held(config, arrangement)
-
-
-def _held(config: ConfigDict, arrangement: Path) -> int:
-    """The steps that an arrangement that is made holds, in all epochs."""
-    training = config.training
-    return make.steps_held(arrangement, training.batch_size, len(training.epochs))
-
-
-def _is_short(config: ConfigDict, arrangement: Path) -> bool:
-    """Whether an arrangement that is made was followed for fewer steps than it can be by now."""
-    # It is followed through the first epoch, and as long as it is not made anew.
-    training = config.training
-    ends = make.steps_held(arrangement, training.batch_size), *read_anew(training.epochs).steps[:1]
-    return not make.reaches(arrangement, min(_steps(config, arrangement), *ends))
-
-
-def _was_looked_for_leaks(workdir: Path) -> bool:
-    return all((workdir / name).exists() for name in (claims.LEAKAGE, PAIRS))
 
 
 def _compute(config: ConfigDict, location: Workdir, part: Part) -> None:
@@ -221,10 +199,21 @@ def _train(
     make.check_scores(config.arrangement.methods, pool.train.select(pool.usable))
     evaluators = make_evaluators(config, pool.measured_on, reading, trainer, origin)
     once("claim data", partial(claim_data, config, workdir, pool, origin))
-    arrangements = _arrangements(config, workdir, part, pool, mesh) if part.runs else {}
+    orders = Orders({}, pool)
+    if part.runs:
+        orders = arrange_pool(
+            config,
+            workdir,
+            pool,
+            mesh,
+            methods=part.methods,
+            encoder=part.encoder,
+            explained=part.explained,
+        )
     if config.model.pretraining.steps and origin.weights is None:
         start = location if part.start is None else Workdir(part.start)
         trainer.init_from = pretrain(config, start, origin.model, reading.tokenizer, mesh)
+    arrangements, pool = orders
     if not arrangements:
         return
     training = config.training
@@ -285,78 +274,6 @@ def _train_run(
         f"{run.folder.name}: {run.total} steps, rows {run.steps.fill(run.total):.0%} full, "
         f"{metrics.data_wait(records):.1%} of the steps waiting for data, test loss "
         f"{records[-1]['loss']:.4f}, {time.perf_counter() - started:.0f} s"
-    )
-
-
-def _arrangements(
-    config: ConfigDict, workdir: Path, part: Part, pool: Pool, mesh: Mesh
-) -> dict[str, Arrangement]:
-    """Looks for leaks and makes arrangements where they are not there yet, and loads all."""
-    folders = {name: claims.arrangement_folder(workdir, name) for name in part.methods}
-    digests = {key: pool.facts[key] for key in ("train_digest", "test_digest")}
-    sets = [f"{one.name}: {one.share}, {one.budget}" for one in pool.test.sets]
-    digests["sets"] = sets or None
-    missing = {
-        name: folder
-        for name, folder in folders.items()
-        if not make.is_made(folder) or _is_short(config, folder)
-    }
-    looked = _was_looked_for_leaks(workdir)
-    if not missing and looked:
-        return make.load_all(folders, digests, pool.train.ids)
-    pair = embed_pair(
-        pool.train.select(pool.usable),
-        pool.test,
-        part.encoder or config.similarity.encoder,
-        workdir / "embeddings",
-        embedded=Embedded(
-            config.similarity.text,
-            config.similarity.train_prompt,
-            config.similarity.test_prompt,
-        ),
-        dtype=config.similarity.dtype,
-        cache=config.similarity.cache,
-        train_indices=pool.usable,
-        test_indices=pool.answered,
-        home=workdir,
-    )
-    options, course = method_options(config, missing), _course(config)
-    leaks = make.LeakSearch(workdir, LeakageOptions(), f"the pairs are in {workdir / PAIRS}")
-    with bar(None, "similarity") as progress:
-        search = Search(mesh, config.similarity.block_rows, passes(progress))
-        compared = make.compare(
-            pair,
-            options,
-            toward=pool.aimed,
-            leaks=None if looked else leaks,
-            statistics=bool(missing) and "wsd" in course.measures,
-            search=search,
-        )
-        if leakage := compared.leakage:
-            summary = {"sentence": leakage.sentence(), **pair.encoder_facts, **leakage.summary()}
-            once("write leakage", lambda: write_json(workdir / claims.LEAKAGE, summary))
-        if twins := compared.deduplicated:
-            once("write duplicates", lambda: twins.write(workdir))
-        make.make_and_write(
-            missing,
-            compared,
-            options,
-            course,
-            provenance=digests,
-            search=search,
-            explain=explainer(config, workdir, search, part.explained),
-        )
-    return make.load_all(folders, digests, pool.train.ids)
-
-
-def _course(config: ConfigDict) -> make.Course:
-    anew = read_anew(config.training.epochs)
-    return make.Course(
-        batch_size=config.training.batch_size,
-        steps=min(filter(None, (config.training.steps, *anew.steps[:1])), default=None),
-        every=config.evaluation.every,
-        measures=config.similarity.trajectory,
-        first=config.training.epochs[:1],
     )
 
 

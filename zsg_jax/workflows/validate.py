@@ -124,6 +124,7 @@ def validate(config: ConfigDict, *, runs: Sequence[tuple[str, int]] | None = Non
         "set one",
     )
     check_rules(given["training.epochs"], given["training.steps"])
+    check_cosine(_told(given, "arrangement.drop_leaks"), given["arrangement.drop_leaks"])
     twins = given["arrangement.deduplicate"]
     told = setting("arrangement.deduplicate", twins)
     check_cosine(told, twins)

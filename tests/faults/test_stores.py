@@ -56,7 +56,7 @@ def run(write_bytes_llama, make_config, tmp_path_factory):
     )
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("zsg_jax.report.page._draw", lambda *given: [])
-        patch.setattr("zsg_jax.workflows.study.explainer", lambda *given: lambda *made: None)
+        patch.setattr("zsg_jax.workflows.study_orders.explainer", lambda *given: lambda *made: None)
         study.run(config, workdir, command="test")
     return workdir / "runs" / "tmta-nft-seed0"
 

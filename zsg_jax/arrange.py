@@ -69,7 +69,8 @@ def _parser() -> command_line.Parser:
     add("--drop-leaks", "leave out training rows that leak test rows", action="store_true")
     text = "leave out training rows whose cosine with an earlier one that stays is X or more"
     add("--deduplicate", text, type=float, metavar="X")
-    add("--leak-similarity", "cosine from which a row is a near duplicate", type=float, metavar="X")
+    text = "cosine from which a row is a near duplicate; without it 0.95, of hidden states 0.999"
+    add("--leak-similarity", text, type=float, metavar="X")
     add("--leak-words", "length of word n-grams that count as shared", type=int, metavar="N")
     add("--report-split", "share of test rows kept for scoring only", type=float, metavar="F")
     text = "what the rows of both files look like; auto tells it by the first of each"

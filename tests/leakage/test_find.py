@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from zsg_jax.data.instance import Instance, Turn
 from zsg_jax.leakage import find as leakage
 from zsg_jax.leakage.find import FILE, KINDS, find_leaks
-from zsg_jax.leakage.options import LeakageOptions
+from zsg_jax.leakage.options import LeakageOptions, near_in
 from zsg_jax.runtime.errors import UserError
 from zsg_jax.similarity.encoders.hashing import HashingEncoder
 from zsg_jax.similarity.search.options import Search
@@ -72,6 +72,11 @@ def test_so_is_one_in_which_a_few_rows_are_near_to_most(tmp_path):
     found = find_leaks(copied, test, embeddings, others, STANDARD, folder=tmp_path)
     assert (found.counts["near_test_rows"], found.counts["exact_test_rows"]) == (4, 3)
     assert not found.crowded
+
+
+def test_hidden_states_are_near_from_a_higher_cosine_on():
+    assert near_in("states:model,layer=2") == 0.999
+    assert {near_in(name) for name in ("hashing", "gradients:run", "")} == {STANDARD.threshold}
 
 
 def test_one_of_each_kind(tmp_path):

@@ -322,7 +322,7 @@ def test_tasks_stay_with_their_rows_when_leaks_are_dropped(run, sides, method):
     np.testing.assert_allclose([row["zsg_distance"] for row in rows], distance, rtol=1e-6)
 
 
-def test_the_flags_of_leakage_and_of_the_split_are_heard(run, sides, capsys):
+def test_the_flags_of_leakage_and_of_the_split_are_heard(run, sides, write_bytes_llama, tmp_path):
     test = json.loads(Path(sides["test"]).read_text().splitlines()[2])
     words = test["messages"][0]["content"].split()
     test["messages"][0]["content"] = " ".join(["so", *words[:4], "then", "other", "end"])
@@ -334,6 +334,10 @@ def test_the_flags_of_leakage_and_of_the_split_are_heard(run, sides, capsys):
     middle = float(np.median(largest))
     near = run(leak_similarity=middle)[1]["provenance"]["leakage"]["counts"]["near_train_rows"]
     assert near == (largest >= np.float32(middle)).sum() == 31
+    states = f"states:{write_bytes_llama(tmp_path / 'llama')}"
+    assert run(encoder=states)[1]["provenance"]["leakage"]["threshold"] == 0.999
+    found = run(encoder=states, leak_similarity=0.9)[1]["provenance"]["leakage"]
+    assert found["threshold"] == 0.9
     scored = Path(sides["test"]).parent / "out" / "test_scored.jsonl"
     splits = set()
     for seed in range(4):

@@ -1,9 +1,19 @@
-"""What counts as a leak."""
+"""What counts as a leak, in which space."""
 
 from dataclasses import dataclass
 
 from zsg_jax.runtime.errors import check
+from zsg_jax.similarity.encoders.address import STATES
 from zsg_jax.similarity.names import check_cosine
+
+NEAR = 0.95
+# Hidden states of one model all point much the same way.
+NEAR_STATES = 0.999
+
+
+def near_in(encoder: str) -> float:
+    """The cosine from which examples are near in the space of this name, unless one is given."""
+    return NEAR_STATES if encoder.startswith(STATES) else NEAR
 
 
 @dataclass(frozen=True)
@@ -20,7 +30,7 @@ class LeakageOptions:
         UserError: for a setting out of range.
     """
 
-    threshold: float = 0.95
+    threshold: float = NEAR
     words: int = 13
     max_test_rows: int = 10
     task_share: float = 0.5

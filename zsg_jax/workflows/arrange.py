@@ -37,7 +37,7 @@ from zsg_jax.data.schemas.read import NO_TASK, tell_skipped
 from zsg_jax.data.sources import open_source
 from zsg_jax.data.splits import report_split
 from zsg_jax.data.views import view_words
-from zsg_jax.leakage.find import LeakageOptions
+from zsg_jax.leakage.options import LeakageOptions, near_in
 from zsg_jax.runtime.files import npy_bytes, replacing, write_bytes
 from zsg_jax.runtime.progress import bar, count, passes, say
 from zsg_jax.runtime.settings import named_by
@@ -132,9 +132,10 @@ def _arrangement_options(options: ArrangeOptions) -> MethodOptions:
 
 
 def _leak_search(options: ArrangeOptions, folder: OutFolder) -> LeakSearch:
+    near = options.leak_similarity
     return LeakSearch(
         folder.new,
-        LeakageOptions(options.leak_similarity, options.leak_words),
+        LeakageOptions(near_in(options.encoder) if near is None else near, options.leak_words),
         advice="they are left out" if options.drop_leaks else "pass --drop-leaks to leave them out",
         drop=options.drop_leaks,
     )

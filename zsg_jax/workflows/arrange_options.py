@@ -63,7 +63,7 @@ class ArrangeOptions:
     explain: bool = False
     drop_leaks: bool = False
     deduplicate: float | None = None
-    leak_similarity: float = 0.95
+    leak_similarity: float | None = None
     leak_words: int = 13
     report_split: float = 0.0
     bad_rows: str = "refuse"

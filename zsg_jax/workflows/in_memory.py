@@ -35,7 +35,7 @@ from zsg_jax.data.instance import Instance, Turn
 from zsg_jax.data.schemas.read import NO_TASK, way_out
 from zsg_jax.data.sources import open_source
 from zsg_jax.data.views import BOTH, view_words
-from zsg_jax.leakage.find import LeakageOptions
+from zsg_jax.leakage.options import LeakageOptions, near_in
 from zsg_jax.runtime.errors import UserError, check
 from zsg_jax.runtime.settings import named_by
 from zsg_jax.similarity.embeddings import check_finite
@@ -254,7 +254,8 @@ def arrange_data(
                 pair, encoder_facts=pair.encoder_facts | {"embedded_of_rows": shown}
             )
             advice = "they are left out" if drop_leaks else "drop_leaks=True leaves them out"
-            leaks = LeakSearch(Path(folder.name), LeakageOptions(), advice, drop=drop_leaks)
+            near = LeakageOptions(near_in(encoder if isinstance(encoder, str) else ""))
+            leaks = LeakSearch(Path(folder.name), near, advice, drop=drop_leaks)
         search = Search(Mesh(np.asarray(jax.local_devices()), ("rows",)))
         options = MethodOptions((method,), seed, budget, distance, w_min, w_avg, deduplicate)
         compared = compare(pair, options, leaks=leaks, search=search)

@@ -15,7 +15,7 @@ from zsg_jax.arrangement.embedded import Embedded, EmbeddedPair, embed_pair
 from zsg_jax.arrangement.epochs import read_anew
 from zsg_jax.data.pool import Pool
 from zsg_jax.leakage.find import FILE as PAIRS
-from zsg_jax.leakage.find import LeakageOptions
+from zsg_jax.leakage.options import LeakageOptions, near_in
 from zsg_jax.runtime.files import need_json, write_json
 from zsg_jax.runtime.processes import once
 from zsg_jax.runtime.progress import bar, passes
@@ -157,7 +157,8 @@ def _make(
 def _leak_search(config: ConfigDict, workdir: Path) -> make.LeakSearch:
     near, pairs = config.arrangement.drop_leaks, f"the pairs are in {workdir / PAIRS}"
     if near is None:
-        return make.LeakSearch(workdir, LeakageOptions(), pairs)
+        told = LeakageOptions(near_in(config.similarity.encoder))
+        return make.LeakSearch(workdir, told, pairs)
     return make.LeakSearch(workdir, LeakageOptions(near), f"they are left out; {pairs}", drop=True)
 
 

@@ -120,9 +120,9 @@ def test_it_is_the_study_of_the_pool_without_them(
     told = json.loads((tmp_path / "w" / "leakage.json").read_text())
     assert [rows["train"][at][0] in found for at in told["left_out"]] == [True] * 16
     assert told["counts"]["leaking_train_rows"] == 16
-    assert "Left out as leaks" in page
+    assert "16 that leak test rows" in page
     assert "touch 8 of 8 test rows; they are left out." in page
-    assert "Left out as leaks" not in (tmp_path / "clean" / "report" / "index.html").read_text()
+    assert "that leak test rows" not in (tmp_path / "clean" / "report" / "index.html").read_text()
 
 
 def test_a_split_and_a_lower_cosine(rows, small_config, tmp_path):

@@ -12,6 +12,7 @@ from zsg_jax.arrangement.epochs import read_anew
 from zsg_jax.evaluation.metrics import FIELDS
 from zsg_jax.evaluation.records import GENERATIONS, SCORES, read
 from zsg_jax.report.page import PROTOCOL, write_report
+from zsg_jax.report.rows import read_and_kept, used
 from zsg_jax.runtime.errors import UserError
 from zsg_jax.runtime.files import need_json, read_json
 from zsg_jax.similarity.trajectory import FILE as TRAJECTORY
@@ -49,10 +50,9 @@ def build(workdir: Path, *, title: str, command: str, runs: Sequence[tuple[str, 
     lost = "put it back, or start again in another --workdir"
     data = need_json(workdir / DATA, [*sides, "skipped", "shared_tasks", "split"], lost)
     config = need_json(workdir / CONFIG, (), lost)
-    facts = _data_facts(data, config)
     found = read_runs(workdir, runs)
     records, scored = found.records, found.scored
-    facts |= found.facts
+    facts: dict[str, str] = {}
     trajectories: dict[str, Trajectory] = {}
     turns: dict[str, int] = {}
     for name, by_seed in records.items():
@@ -62,22 +62,14 @@ def build(workdir: Path, *, title: str, command: str, runs: Sequence[tuple[str, 
         trajectories[name] = load_trajectory(folder / TRAJECTORY)
         trained = max(one["step"] for seed in by_seed.values() for one in seed)
         consumed = min(len(arrangement), trained * config["training.batch_size"])
-        facts[f"Rows of {name}"] = f"{len(arrangement):,} in {turns[name]:,} turns"
-        facts[f"Rows trained on in {name}"] = f"{consumed:,} in {trained:,} steps"
-        if "deduplicate" in made:
-            facts["Left out as duplicates"] = (
-                f"{made['rows_left_out_as_duplicates']:,} training rows, whose cosine with an "
-                f"earlier one is {made['deduplicate']:g} or more"
-            )
-        if "left_out_digest" in made:
-            facts["Left out as leaks"] = (
-                f"{made['rows_left_out_as_leaks']:,} training rows, too much like test rows"
-            )
+        facts = facts or read_and_kept(data, config, made)
+        facts |= used(name, len(arrangement), turns[name], consumed, trained)
         if "w_avg" in made:
             ends = sorted({np.min(made["w_avg"]), np.max(made["w_avg"])})
             average = " to ".join(f"{weight:.4g}" for weight in ends)  # a task may have its own
             weights = f"{made['w_min']:.4g} (minimum), {average} (average)"
             facts[f"Weights of distances in {name}"] = weights
+    facts |= _settings(config) | found.facts
     if len(rules := config.get("training.epochs", ())) > 1:
         facts["Epochs"] = ", then ".join(rules)
     if anew := read_anew(rules).steps:
@@ -151,22 +143,16 @@ def _scored(folder: Path) -> list[dict[str, Any]]:
     return [{key: one[key] for key in read_of(one)} for one in records]
 
 
-def _data_facts(data: dict[str, Any], config: dict[str, Any]) -> dict[str, str]:
+def _settings(config: dict[str, Any]) -> dict[str, str]:
     budget = config["arrangement.budget"]
-    count = len(data["shared_tasks"])
-    shared = f"{count:,} of them in the training data too" if count else "none of them trained on"
     return {
-        "Training data": f"{config['data.train']}: {data['train_rows']:,} rows of "
-        f"{data['train_tasks']:,} tasks",
-        "Test data": f"{config['data.test']}: {data['test_rows']:,} rows of "
-        f"{data['test_tasks']:,} tasks, {shared}",
+        "Budget": "none: all rows that are kept" if budget is None else f"{budget:,} rows",
         "Tokenizer": config["tokenizer"],
         "Encoder": config["similarity.encoder"],
         "Embedded": f"{config.get('similarity.text', 'both')} of each row",
         "Distance": {"cosine": "-cos", "euclidean": "Euclidean, of unit rows"}[
             config["similarity.distance"]
         ],
-        "Budget": "the whole pool" if budget is None else f"{budget:,} rows",
         "Instances a step": str(config["training.batch_size"]),
     }
 

@@ -45,6 +45,12 @@ _AGAIN = {
 }
 
 
+def named(method: str) -> str:
+    """The name of a method, behind it in brackets its plain name, if it has one."""
+    plain = plain_name(method)
+    return f"{method} ({plain})" if plain else method
+
+
 def plain_name(method: str) -> str:
     """A few plain words for the order that a method makes; "" for a name that is none's.
 

@@ -269,15 +269,15 @@ def _explain(
     aimed = compared.pair.test
     shown = {
         "Method": options.method,
-        "Training rows": f"{options.train}: {len(pair.train):,}",
-        "Test rows": f"{options.test}: {len(pair.test):,}",
+        "Training rows, read": f"{options.train}: {len(pair.train):,}",
+        "Test rows, read": f"{options.test}: {len(pair.test):,}",
         "Arranged toward": f"{len(aimed):,} test rows",
         "Kept for scoring only": f"{len(pair.test) - len(aimed):,} test rows",
         "Budget": "all rows" if options.budget is None else f"{options.budget:,} rows",
         "Encoder": str(facts["encoder"]),
         "Embedded": _embedded_words(options, pair.train, pair.test),
         "Distance": options.distance,
-        "zsg_distance": facts["zsg_distance"],
+        "Distance of a row (zsg_distance)": facts["zsg_distance"],
         "Left out as leaks": f"{facts['rows_left_out_as_leaks']:,} rows",
     }
     shown |= {of[0].upper() + of[1:]: told for of, told in sets_words(made.facts).items()}

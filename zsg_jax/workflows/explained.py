@@ -30,8 +30,8 @@ def explainer(
         found = compared.leakage
         shown = {
             "Method": method,
-            "Training rows": f"{config.data.train}: {len(pair.train):,}",
-            "Test rows": f"{config.data.test}: {len(pair.test):,} to arrange toward",
+            "Training rows, kept": f"{config.data.train}: {len(pair.train):,} that may be chosen",
+            "Test rows, kept": f"{config.data.test}: {len(pair.test):,} to arrange toward",
             "Encoder": str(pair.encoder_facts["encoder"]),
             "Embedded": f"{config.similarity.text} of each row",
             "Distance": config.similarity.distance,

@@ -1,0 +1,55 @@
+"""The rows of a study from what was read to what was trained on: counts that add up."""
+
+import re
+
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from zsg_jax.report.rows import read_and_kept, used
+
+COUNTS = st.integers(0, 2000)
+
+
+def numbers(text):
+    return [int(one.replace(",", "")) for one in re.findall(r"\d[\d,]*", text)]
+
+
+@settings(deadline=None, max_examples=40)
+@given(COUNTS, COUNTS, COUNTS, COUNTS, COUNTS, st.booleans())
+def test_what_is_kept_and_what_is_left_out_are_what_was_read(
+    kept, cut, refused, twins, leaks, split
+):
+    read = kept + cut + refused + twins + leaks
+    data = {
+        "train_rows": read,
+        "train_tasks": 7,
+        "train_dropped": ["x"] * (cut + refused),
+        "train_refused": [{}] * refused,
+        "test_rows": kept + cut,
+        "test_tasks": 3,
+        "test_dropped": ["x"] * cut,
+        "shared_tasks": [],
+        "split": split,
+        "aimed_rows": 11,
+        "scored_rows": 13,
+    }
+    made = {
+        "deduplicate": 0.95,
+        "rows_left_out_as_duplicates": twins,
+        "rows_left_out_as_leaks": leaks,
+    }
+    told = read_and_kept(data, {"data.train": "a.jsonl", "data.test": "b.jsonl"}, made)
+    assert numbers(told["Training data, read"]) == [read, 7]
+    # Apart from 0.95, which the reason of the duplicates names.
+    parts = numbers(told["Training data, kept"].replace("0.95", ""))
+    assert parts == [kept, *(one for one in (refused, cut, twins, leaks) if one)]
+    assert numbers(told["Test data, read"]) == [kept + cut, 3]
+    aims = [11, 13] if split else []
+    assert numbers(told["Test data, kept"]) == [kept, *([cut] if cut else []), *aims]
+
+
+def test_of_what_is_kept_an_order_has_some_and_some_of_these_are_trained_on():
+    [(label, told)] = used("tmta-nft", 4800, 29, 3200, 200).items()
+    assert "tmta-nft (nearest first)" in label
+    assert numbers(told) == [4800, 29, 3200, 200]
+    assert numbers(used("x", 48, 2, 48, 3).popitem()[1]) == [48, 2, 3]

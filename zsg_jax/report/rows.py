@@ -1,0 +1,65 @@
+"""What became of the rows of a study, in words: how many were read, were kept, and were used."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from zsg_jax.report.words import named
+
+_LIMITS = {"train": "data.max_length", "test": "evaluation.max_length"}
+
+
+def read_and_kept(
+    data: Mapping[str, Any], config: Mapping[str, Any], made: Mapping[str, Any]
+) -> dict[str, str]:
+    """Label → text, of both sides.
+
+    Args:
+        data, config: data.json and config.json of the workdir.
+        made: arrangement.json of one of its arrangements.
+    """
+    count = len(data["shared_tasks"])
+    shared = f"{count:,} of them in the training data too" if count else "none of them trained on"
+    if data["split"]:
+        aims = f"{data['aimed_rows']:,} to arrange toward, {data['scored_rows']:,} to score on"
+    else:
+        aims = "to arrange toward and to score on"
+    return {
+        "Training data, read": f"{config['data.train']}: {data['train_rows']:,} rows of "
+        f"{data['train_tasks']:,} tasks",
+        "Training data, kept": _kept("train", data, _unchosen(made)),
+        "Test data, read": f"{config['data.test']}: {data['test_rows']:,} rows of "
+        f"{data['test_tasks']:,} tasks, {shared}",
+        "Test data, kept": f"{_kept('test', data, {})}; {aims}",
+    }
+
+
+def used(name: str, chosen: int, turns: int, trained: int, steps: int) -> dict[str, str]:
+    """Label → text: of the rows kept, how many an arrangement has and how many were trained on."""
+    all_of = "all" if trained == chosen else f"{trained:,}"
+    return {
+        f"Training data, used by {named(name)}": f"{chosen:,} rows in {turns:,} turns; "
+        f"{all_of} of them trained on, in {steps:,} steps"
+    }
+
+
+def _kept(side: str, data: Mapping[str, Any], others: Mapping[str, int]) -> str:
+    dropped, refused = len(data[f"{side}_dropped"]), len(data.get(f"{side}_refused", []))
+    lost = {
+        "that the chat template does not fit": refused,
+        f"without an answer token within {_LIMITS[side]}": dropped - refused,
+        **others,
+    }
+    told = [f"{count:,} {why}" for why, count in lost.items() if count]
+    rest = f"{data[f'{side}_rows'] - dropped - sum(others.values()):,} rows"
+    return f"{rest}; left out: {', '.join(told)}" if told else f"{rest}, all of them"
+
+
+def _unchosen(made: Mapping[str, Any]) -> dict[str, int]:
+    """Of the rows with an answer, those that no arrangement could choose, by the reason."""
+    found = {}
+    if "deduplicate" in made:
+        why = f"near-duplicates of earlier ones (cosine {made['deduplicate']:g} or more)"
+        found[why] = made["rows_left_out_as_duplicates"]
+    if "rows_left_out_as_leaks" in made:
+        found["that leak test rows"] = made["rows_left_out_as_leaks"]
+    return found

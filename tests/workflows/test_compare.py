@@ -1,5 +1,6 @@
 """One page of several studies, and those that are not to be compared."""
 
+import html
 import json
 import shutil
 from pathlib import Path
@@ -80,7 +81,9 @@ def test_pairs_of_different_studies_are_compared_and_corrected_for_one_another(s
         config = Path(folder) / "config.json"
         methods = {"arrangement.methods": ["tmta-nft", "tmta-rt"]}
         config.write_text(json.dumps(json.loads(config.read_text()) | methods))
-    compare.run(CompareOptions(tuple(given), tmp_path / "out"))
+    page = compare.run(CompareOptions(tuple(given), tmp_path / "out"))
+    shown = map(json.loads, (Path(given[0]) / "shown.jsonl").read_text().splitlines())
+    assert any(html.escape(one["prompt"]) in page.read_text() for one in shown)
     summary = json.loads((tmp_path / "out" / "summary.json").read_text())
     for pairs in summary["differences"]["loss"].values():
         assert len(pairs) == 3 * 2 * 2

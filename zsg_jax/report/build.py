@@ -24,6 +24,7 @@ from zsg_jax.workdir.claims import (
     DATA,
     EXPLAINED,
     LEAKAGE,
+    SHOWN,
     arrangement_folder,
     begun,
     run_folder,
@@ -91,6 +92,7 @@ def build(workdir: Path, *, title: str, command: str, runs: Sequence[tuple[str, 
         protocol=protocol(data),
         window=config.get("report.window"),
         test_tasks=data.get("test_id_tasks"),
+        test_rows=read(workdir / SHOWN),
         scored=scored,
         explained={
             name: f"../{quote(page.relative_to(workdir).as_posix())}"

@@ -20,7 +20,7 @@ from zsg_jax.report.differences import Compared, as_json, differences, sentences
 from zsg_jax.report.distributions import rewards_figure
 from zsg_jax.report.examples import losses, scores
 from zsg_jax.report.metrics import METRICS, metric_of
-from zsg_jax.report.reading import reading
+from zsg_jax.report.reading import by_loss, reading
 from zsg_jax.report.summary import GROUPS, Runs, compared_steps, curve_of, summarize
 from zsg_jax.report.svg import embedded, to_svg
 from zsg_jax.report.words import plain_name
@@ -73,6 +73,7 @@ def write_report(
     protocol: str = PROTOCOL,
     window: int | None = None,
     test_tasks: Sequence[str] | None = None,
+    test_rows: Sequence[Mapping[str, Any]] = (),
     scored: Runs | None = None,
     settings: tables.Table | None = None,
     explained: Mapping[str, str] | None = None,
@@ -92,6 +93,7 @@ def write_report(
         protocol: what the scores can and cannot say, the first of the notes.
         window: a step up to which areas and losses are told as well.
         test_tasks: the task of every test instance, for the errors of differences.
+        test_rows: id, task, prompt and references of every test instance; may be empty.
         scored: arrangement → seed → records of generations.jsonl and scores.jsonl.
         settings: of runs of several studies, named STUDY: ARRANGEMENT, those that differ.
         explained: arrangement → its own page, from `folder`; may be empty.
@@ -123,7 +125,7 @@ def write_report(
         correlations=tables.correlations(found),
         kinds=tables.kinds(summary),
         groups=_groups(summary),
-        reading=reading(scored or {}),
+        reading=reading(scored or {}) or by_loss(runs, test_rows),
         notes=[protocol, *_notes(summary), *notes],
         one_seed=any(len(entry["seeds"]) == 1 for entry in summary["arrangements"].values()),
         explained=explained or {},

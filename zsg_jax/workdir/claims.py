@@ -26,6 +26,8 @@ DATA = "data.json"
 # What the study trains, as a config.json: the folder it began with may go.
 MODEL = "model.json"
 LEAKAGE = "leakage.json"
+# What its page shows of the test rows that are scored.
+SHOWN = "shown.jsonl"
 # How a workdir came to be: command, version and date.
 BEGUN = "begun.json"
 # In the folder of an arrangement, the page that shows what it does.
@@ -44,7 +46,7 @@ ARRANGED = "arrangements"
 MADE = ("embeddings", ARRANGED, *TRAINED)
 # What another config would make otherwise; embeddings and tokens have manifests that tell.
 _BOUND = (
-    *(DATA, MODEL, HUB, BEGUN, MANIFEST, LEAKAGE, "leakage.jsonl", "duplicates.jsonl"),
+    *(DATA, MODEL, HUB, BEGUN, MANIFEST, LEAKAGE, "leakage.jsonl", "duplicates.jsonl", SHOWN),
     *(TOKENIZER, ARRANGED),
 )
 # Facts of data.json that decide the numbers.

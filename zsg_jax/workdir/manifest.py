@@ -32,7 +32,7 @@ _REMADE = "put it back, or delete {folder} to make it again"
 _GUARDED = {
     rf"{claims.DATA}|{claims.MODEL}|{claims.HUB}": _BACK,
     rf"{claims.CONFIG}": "put it back, or run its study again, which writes it",
-    rf"{claims.BEGUN}": "put it back, or delete it: the page then does without",
+    rf"{claims.BEGUN}|{claims.SHOWN}": "put it back, or delete it: the page then does without",
     r"leakage\.jsonl?": "put it back, or delete leakage.json and leakage.jsonl to look again",
     r"arrangements/[^/]+/(arrangement\.json|similarity\.json|order\.npy|turn\.npy)": _REMADE,
     r"(runs|pretraining)/[^/]+/finished\.json": "put it back, or delete it: the run then ends anew",
@@ -44,7 +44,7 @@ _GUARDED = {
 _DERIVED = re.compile(r"arrangements/[^/]+/ids\.txt")
 # Who deletes one of these has it made again.
 _MAY_GO = re.compile(
-    rf"leakage\.jsonl?|{claims.BEGUN}|.*/(ids\.txt|finished\.json|end\.json|{claims.EXPLAINED})"
+    rf"leakage\.jsonl?|{claims.BEGUN}|{claims.SHOWN}|.*/(ids\.txt|finished\.json|end\.json|{claims.EXPLAINED})"
 )
 
 

@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 
 from zsg_jax.config import default_config, flatten
 from zsg_jax.evaluation.metrics import TEXTS
+from zsg_jax.evaluation.records import read
 from zsg_jax.report.build import protocol, read_runs
 from zsg_jax.report.page import write_report
 from zsg_jax.report.summary import Record
@@ -21,6 +22,7 @@ from zsg_jax.workdir.claims import (
     DATA,
     DIGESTS,
     REWARD_DIGEST,
+    SHOWN,
     check_output,
     locked,
 )
@@ -90,6 +92,7 @@ def run(options: CompareOptions) -> Path:
             title=f"{' and '.join(names)} compared",
             window=_window(options, studies),
             test_tasks=studies[0].data.get("test_id_tasks"),
+            test_rows=read(studies[0].folder / SHOWN),
             scored=scored,
             settings=_settings(studies),
             protocol=protocol(studies[0].data),

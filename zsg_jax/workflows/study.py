@@ -36,6 +36,7 @@ from zsg_jax.workflows.study_data import (
     Reading,
     check_steps,
     claim_data,
+    keep_shown,
     make_steps,
     open_pool,
 )
@@ -199,6 +200,7 @@ def _train(
     make.check_scores(config.arrangement.methods, pool.train.select(pool.usable))
     evaluators = make_evaluators(config, pool.measured_on, reading, trainer, origin)
     once("claim data", partial(claim_data, config, workdir, pool, origin))
+    once("rows of the page", partial(keep_shown, workdir, pool.measured_on.instances))
     orders = Orders({}, pool)
     if part.runs:
         orders = arrange_pool(
@@ -265,7 +267,7 @@ def _train_run(
     facts = {
         "Model": model_name(config, recipe.trainer),
         "Devices": f"{recipe.trainer.mesh.size} × {jax.devices()[0].device_kind}",
-        "Rows of a step": _rows_of_a_step(config, run.steps, run.total),
+        "Sequences of a step": _sequences_of_a_step(config, run.steps, run.total),
     }
     for part in [run] if again is None else parts(run, again):
         loop.train(part, recipe, facts=facts)
@@ -277,7 +279,7 @@ def _train_run(
     )
 
 
-def _rows_of_a_step(config: ConfigDict, steps: Steps, total: int) -> str:
+def _sequences_of_a_step(config: ConfigDict, steps: Steps, total: int) -> str:
     counts = steps.counts[:total]
     rows = (
         f"{counts.mean():.4g} of {steps.length} tokens for {config.training.batch_size} instances"

@@ -23,16 +23,20 @@ from zsg_jax.data.tokenize import encode as prompts
 from zsg_jax.data.tokenize import jinja
 from zsg_jax.data.tokenize.examples import TokenizedExamples
 from zsg_jax.data.tokenize.tokenizer import Tokenizer, from_folder
+from zsg_jax.evaluation.records import json_line
 from zsg_jax.models import huggingface
 from zsg_jax.models.families import is_file
 from zsg_jax.runtime.errors import UserError
-from zsg_jax.runtime.files import file_digest, write_json
+from zsg_jax.runtime.files import file_digest, write_bytes, write_json
 from zsg_jax.runtime.processes import once
 from zsg_jax.runtime.progress import bar, count, say
 from zsg_jax.training import initial_weights, sharding
 from zsg_jax.training.optimizer import schedule
 from zsg_jax.workdir import claims, decoders, hub
 from zsg_jax.workflows.study_model import Origin
+
+MOST_SHOWN = 10_000  # test rows; of more, the page shows none
+LETTERS_SHOWN = 2000  # of a prompt, and of an answer
 
 
 class Reading(NamedTuple):
@@ -160,6 +164,23 @@ def claim_data(config: ConfigDict, workdir: Path, pool: Pool, origin: Origin) ->
         facts["rouge_tokenizer_digest"] = from_folder(texts.rouge_tokenizer).fingerprint
     claims.claim_data(workdir, facts)
     write_json(workdir / claims.MODEL, huggingface.config_json(origin.model))
+
+
+def keep_shown(workdir: Path, test: Dataset) -> None:
+    """Keeps the beginnings of the scored test rows, up to some thousands, for the page alone."""
+    path = workdir / claims.SHOWN
+    if path.exists() or len(test) > MOST_SHOWN:
+        return
+    rows = (
+        {
+            "id": one.id,
+            "task": one.task,
+            "prompt": "\n\n".join(turn.text for turn in one.turns[:-1])[:LETTERS_SHOWN],
+            "references": [reference[:LETTERS_SHOWN] for reference in one.references],
+        }
+        for one in test
+    )
+    write_bytes(path, b"".join(map(json_line, rows)))
 
 
 def check_steps(config: ConfigDict, rows: int) -> None:

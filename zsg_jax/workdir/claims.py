@@ -9,7 +9,6 @@ import uuid
 from collections.abc import Collection, Iterator
 from contextlib import contextmanager, suppress
 from fnmatch import fnmatchcase
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +18,7 @@ from zsg_jax.runtime.files import PARTIAL, read_json, remove, write_json
 from zsg_jax.runtime.processes import owning
 from zsg_jax.runtime.settings import setting
 from zsg_jax.runtime.shards import MANIFEST
+from zsg_jax.runtime.version import told_version
 from zsg_jax.workdir import growth
 
 CONFIG = "config.json"
@@ -276,7 +276,7 @@ def begin(workdir: Path, command: str) -> None:
         now = datetime.datetime.now(datetime.UTC)
         told = {
             "command": command,
-            "version": version("zsg_jax"),
+            "version": told_version(),
             "date": f"{now:%Y-%m-%d %H:%M} UTC",
         }
         write_json(workdir / BEGUN, told)
@@ -285,8 +285,7 @@ def begin(workdir: Path, command: str) -> None:
 def begun(workdir: Path, command: str) -> tuple[str, dict[str, str]]:
     """The command that a workdir began with, and facts of it; `command` where that is not known."""
     told = read_json(workdir / BEGUN, ("command", "version", "date")) or {}
-    here = version("zsg_jax")
-    facts = {"Page made by": f"zsg_jax {here}"}
+    facts = {"Page made by": f"zsg_jax {told_version()}"}
     if told:
         facts = {"Begun": f"{told['date']}, by zsg_jax {told['version']}"} | facts
     return told.get("command", command), facts

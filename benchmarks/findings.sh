@@ -2,12 +2,16 @@
 # Runs every study of docs/findings.md, one after the other; what has finished is not run again.
 #
 #   benchmarks/findings.sh WORKDIR                   the built-in examples
-#   benchmarks/findings.sh WORKDIR P3 MINILM MODEL [--config.KEY=VALUE …]
+#   benchmarks/findings.sh WORKDIR P3 MINILM MODEL [NI] [--config.KEY=VALUE …]
 #                                                    then those of real rows: a folder with train.jsonl.gz
-#                                                    and test.jsonl.gz, all-MiniLM-L6-v2, SmolLM2-135M; the
-#                                                    settings go to these alone, as for a GPU
+#                                                    and test.jsonl.gz, all-MiniLM-L6-v2, SmolLM2-135M; NI: a
+#                                                    folder with train_tasks.txt and test_tasks.txt. Their form
+#                                                    is cut to what a core does in an hour each; the settings
+#                                                    go to these alone, last, as for a GPU
 #                                                    --config.model.dtype=bfloat16
 #                                                    --config.training.micro_batch_size=None
+#                                                    --config.training.steps=None
+#                                                    --config.data.max_length=256
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
@@ -28,20 +32,61 @@ study() {
 for name in tmta tmta:same_rows granularity turns permutations similarity; do
   study "${name/:/-}" "configs/${name/:/.py:}$([[ $name == *:* ]] || echo .py)"
 done
+[ $# -ge 3 ] || exit 0
 
-if [ $# -ge 3 ]; then
-  p3=$1 encoder=$2 model=$3
-  shift 3
-  given=(--config.similarity.encoder="$encoder" --config.tokenizer="$model"
-    --config.model.init_from="$model" --config.data.train="$p3/train.jsonl.gz" "$@")
-  for name in tmta:smollm2 tmta:smollm2_same_rows granularity:smollm2 turns:smollm2 \
-    permutations:smollm2 similarity:smollm2; do
-    study "${name/:/-}" "configs/${name/:/.py:}" --config.data.test="$p3/test.jsonl.gz" "${given[@]}"
-  done
-  # Unseen tasks that have near kin in the pool, as in the study's figure.
-  for name in tmta:smollm2 tmta:smollm2_same_rows; do
-    study "${name/:/-}-held-out" "configs/${name/:/.py:}" --config.data.split=held-out:0.12 \
-      --config.data.test="$p3/train.jsonl.gz" --config.data.test_per_task=6 \
-      --config.data.truncation=head "${given[@]}"
-  done
+p3=$1 encoder=$2 model=$3
+shift 3
+instructions=
+if [[ $# -ge 1 && $1 != --* ]]; then
+  instructions=$1
+  shift
+fi
+settings=("$@")
+
+# Without rows that leak; SmolLM2-135M takes some 15 seconds a step of these on one core.
+real() {
+  local folder=$1 config=$2
+  shift 2
+  study "$folder" "configs/$config" \
+    --config.similarity.encoder="$encoder" --config.similarity.cache="$workdir/cache" \
+    --config.tokenizer="$model" --config.model.init_from="$model" \
+    --config.data.train="$p3/train.jsonl.gz" --config.data.test="$workdir/choices.jsonl" \
+    --config.data.test_per_task=25 --config.data.truncation=head --config.data.max_length=128 \
+    --config.evaluation.max_length=128 --config.evaluation.every=10 \
+    --config.training.checkpoint_every=10 --config.training.steps=30 --config.report.window=30 \
+    --config.arrangement.drop_leaks=0.95 "$@" "${settings[@]}"
+}
+
+mkdir -p "$workdir"
+python benchmarks/p3_choices.py "$p3/test.jsonl.gz" "$workdir/choices.jsonl"
+# T0's tasks, which have few kin in the pool: the study's form, with two shuffles; the same rows in
+# each order; toward one half of the rows, scored on the other; and adapters.
+orders="('tmta-min-max', 'tmta-random', 'tmta-max-min', 'tmta-random@1')"
+real t0 tmta.py:smollm2 --config.arrangement.methods="$orders" \
+  --config.evaluation.metrics="('loss', 'choices', 'exact_match')" \
+  --config.evaluation.scores_every=100 --config.evaluation.texts.decoding=greedy,max_new_tokens=8
+real t0-same-rows tmta.py:smollm2_same_rows --config.arrangement.budget=480 --config.report.window=15
+real t0-other-half tmta.py:smollm2 --config.data.report_fraction=0.5
+real t0-adapters tmta.py:smollm2 --config.model.lora.rank=16 --config.model.lora.alpha=32 \
+  --config.training.learning_rate=2e-4
+# Orders by chance, by task and by distance; every measure of similarity beside them.
+real t0-similarity similarity.py:smollm2 --config.data.test_per_task=15 \
+  --config.training.steps=16 --config.evaluation.every=2 --config.report.window=16
+real t0-turns turns.py:smollm2 --config.training.steps=12 --config.evaluation.every=4 \
+  --config.arrangement.methods="('tmta-turns-1-4', 'tmta-turns-4-7', 'tmta-turns-7-10', 'tmta-turns-10-13')"
+real t0-granularity granularity.py:smollm2 --config.data.test_per_task=15 \
+  --config.training.steps=20 --config.evaluation.every=5
+# Tasks held out at random, which have near kin in the pool, as in the study's figure; and the same
+# with the rows that leak.
+held_out=(--config.data.test="$p3/train.jsonl.gz" --config.data.split=held-out:0.12
+  --config.data.test_per_task=3 --config.data.max_length=192 --config.evaluation.max_length=192
+  --config.training.steps=40 --config.report.window=40 --config.arrangement.methods="$orders")
+real held-out tmta.py:smollm2 "${held_out[@]}"
+real held-out-leaks tmta.py:smollm2 "${held_out[@]}" --config.arrangement.drop_leaks=None
+if [ -n "$instructions" ]; then
+  real instructions tmta.py:smollm2 --config.data.train="$instructions/train_tasks.txt" \
+    --config.data.test="$instructions/test_tasks.txt" --config.data.test_per_task=50 \
+    --config.data.natural_instructions.train_per_task=0 \
+    --config.data.natural_instructions.positive_examples=0 --config.data.truncation=middle \
+    --config.data.max_length=192 --config.evaluation.max_length=192 --config.arrangement.budget=960
 fi

@@ -39,8 +39,8 @@ have met different rows. One seed, 35 minutes on 2 quiet cores:
     tmta-random  (shuffled)            9.65        3.78         2.76          2.40
     tmta-max-min (farthest first)      9.65        4.85         3.34          2.19
 
-Step 150 ends the study's window: nearest first is 0.35 below shuffled (95 % over test rows 0.26 to
-0.45), and at the end 0.09 above it.
+Step 150 ends the study's window: nearest first is 0.35 below shuffled (95 % over test rows 0.25 to
+0.46), and at the end 0.09 above it.
 
     python -m zsg_jax.main --config configs/tmta.py:p3_same_rows --config.data.train=FILE …
 

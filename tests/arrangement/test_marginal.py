@@ -86,6 +86,12 @@ def test_without_redundancy_it_is_nearest_first_and_with_it_copies_wait():
     assert less[0]["relevance"] > less[1]["relevance"]
 
 
+def test_nothing_to_be_near_to():
+    given = Comparison(np.ones((3, 2)), np.empty((0, 2)), range(3), budget=None)
+    with pytest.raises(UserError, match="empty"):
+        arrange("mmr-70", given, 0)
+
+
 def test_names():
     for name in ("mmr", "mmr-0", "mmr-101", "mmr-0.5"):
         with pytest.raises(UserError, match=r"write mmr-N .*, as in mmr-70"):

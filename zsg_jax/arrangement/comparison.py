@@ -151,7 +151,7 @@ class Comparison:
         if weight not in self._marginals:
             lists, sets = self.neighbourhoods.lists, self._shares(f"mmr-{weight}")
             none = np.zeros(len(self), np.float32)
-            relevances = [one.cosines.maximum if len(one._test) else none for one in self.parts]
+            relevances = [one.cosines.maximum if one is not None else none for one in self.parts]
             self._marginals[weight] = marginal(lists, relevances, weight, self.wanted, sets)
         return self._marginals[weight]
 
@@ -170,24 +170,27 @@ class Comparison:
             return order(self)
         if name not in self._by_sets:
             own: list[list[int]] = [
-                order(one).tolist() if len(one._test) else [] for one in self.parts
+                order(one).tolist() if one is not None else [] for one in self.parts
             ]
             chosen = sets.choose([iter(one) for one in own], self.wanted)
             self._by_sets[name] = np.array(chosen, np.int64)
         return self._by_sets[name]
 
     @cached_property
-    def parts(self) -> "list[Comparison]":
-        """The pool beside each set of test examples alone; beside all where they are one."""
+    def parts(self) -> "list[Comparison | None]":
+        """The pool beside each set of test examples alone, beside all where they are one set.
+
+        None stands for a set without test examples.
+        """
         if self.set_index is None:
             return [self]
         members = [np.flatnonzero(self.set_index == number) for number in range(len(self.sets))]
-        return [self._toward(np.asarray(self._test[tests])) for tests in members]
+        return [self._toward(tests) if len(tests) else None for tests in members]
 
-    def _toward(self, test: np.ndarray) -> "Comparison":
+    def _toward(self, tests: np.ndarray) -> "Comparison":
         other = Comparison(
             self._train,
-            test,
+            np.asarray(self._test[tests]),
             self.tasks,
             budget=self.budget,
             distance=self.distance,

@@ -48,8 +48,9 @@ def of_sets(name: str, comparison: Comparison, order: np.ndarray) -> dict[str, A
             facts["similarity"] = _mean(comparison, rows, tests, of_tests=False)
         if method.weighed:
             facts["weight"] = float(weight[tests[0]]) if len(tests) else None
-        if method.criterion and by_sets(method, comparison) and len(tests):
-            facts |= method.criterion.facts(comparison.parts[number])
+        if method.criterion and by_sets(method, comparison):
+            alone = comparison.parts[number]
+            facts |= {} if alone is None else method.criterion.facts(alone)
     return {"target_sets": told}
 
 

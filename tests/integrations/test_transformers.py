@@ -61,7 +61,7 @@ def digest(ids):
     return hashlib.sha256("".join(f"{one}\n" for one in ids).encode()).hexdigest()
 
 
-def sft(folder, ordered, trained_on=None, network=None, **settings):
+def sft(folder, ordered, trained_on=None, network=None, evaluated_on=None, **settings):
     check = OrderCallback(ordered["id"])
     given = {"per_device_train_batch_size": 2, "gradient_accumulation_steps": 2} | settings
     given = {"num_train_epochs": 2, "train_sampling_strategy": "sequential"} | given
@@ -72,6 +72,7 @@ def sft(folder, ordered, trained_on=None, network=None, **settings):
         network or model(),
         args,
         train_dataset=trained_on or ordered,
+        eval_dataset=evaluated_on,
         processing_class=tokenizer(),
         callbacks=[check],
     )
@@ -97,6 +98,25 @@ def test_training_that_goes_on_is_compared_from_where_it_stopped(arranged, tmp_p
     trainer.train(resume_from_checkpoint=True)
     assert check.order_digest == digest([f"r{i}" for i in found.order.tolist() * 2][:21])
     assert check.examples == 21
+
+
+def test_going_on_otherwise_than_before_is_told(arranged, tmp_path):
+    found, rows = arranged
+    ordered = found.select(rows)
+    settings = {"save_strategy": "steps", "save_steps": 1}
+    sft(tmp_path, ordered, max_steps=2, **settings)[0].train()
+    # Steps of 2 rows, by which the third would be rows 5 and 6: they have been met.
+    other = {"gradient_accumulation_steps": 1, "max_steps": 4, **settings}
+    trainer, _ = sft(tmp_path, ordered, **other)
+    with pytest.raises(UserError, match="up to step 2 the checkpoint has consumed other examples"):
+        trainer.train(resume_from_checkpoint=True)
+    # What is logged before the first step of those that are left tells of those before.
+    looks = {"max_steps": 3, "eval_on_start": True, "eval_strategy": "steps", "eval_steps": 9}
+    trainer, _ = sft(tmp_path, ordered, evaluated_on=ordered, **settings, **looks)
+    trainer.train(resume_from_checkpoint=True)
+    at_two = [one["order_digest"] for one in trainer.state.log_history if one["step"] == 2]
+    assert len(at_two) > 1
+    assert set(at_two) == {digest(f"r{i}" for i in found.order[:8])}
 
 
 @pytest.mark.parametrize(

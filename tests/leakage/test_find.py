@@ -199,6 +199,7 @@ def test_embeddings_of_other_examples_are_refused(train_count, test_count, messa
         {"threshold": 2.0},
         {"threshold": 0.0},
         {"words": 0},
+        {"words": 10**12},
         {"max_test_rows": 0},
         {"task_share": 1.5},
     ],

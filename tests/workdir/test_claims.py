@@ -1,5 +1,6 @@
 import errno
 import fcntl
+import json
 from pathlib import Path
 
 import pytest
@@ -103,6 +104,10 @@ def test_folders_that_are_not_ours_are_left_alone(tmp_path):
     with pytest.raises(UserError, match="is a file"):
         refuse_foreign(tmp_path / "thesis.txt")
     assert [path.name for path in tmp_path.iterdir()] == ["thesis.txt"]
+    (model := tmp_path / "model").mkdir()
+    (model / CONFIG).write_text('{"model_type": "llama", "hidden_size": 64}')
+    with pytest.raises(UserError, match=rf"its {CONFIG} is no study's"):
+        refuse_foreign(model)
 
 
 def test_a_first_try_that_made_nothing_binds_nobody(tmp_path):
@@ -258,6 +263,23 @@ def test_who_was_stopped_while_another_went_on_puts_nothing_in_place(tmp_path, m
         with gone_on:
             once("anything", lambda: None)
         assert (tmp_path / "data.json").read_bytes() == before
+
+
+@pytest.mark.parametrize("deleted", [False, True])
+def test_a_workdir_that_is_moved_or_deleted_is_not_made_anew(tmp_path, deleted):
+    with locked(tmp_path / "w"), claimed(tmp_path / "w", CONFIG_A):
+        write_json(tmp_path / "w" / "data.json", {"a": 1})
+        (tmp_path / "w").rename(tmp_path / "elsewhere")
+        for work in (lambda: write_json(tmp_path / "w" / "data.json", {}), lambda: once("x", dict)):
+            with pytest.raises(UserError, match="has been moved or deleted while"):
+                work()
+        assert not (tmp_path / "w").exists()
+        if deleted:  # and another lies there now
+            (tmp_path / "w").mkdir()
+            with pytest.raises(UserError, match="has been moved or deleted while"):
+                once("y", dict)
+    with locked(tmp_path / "elsewhere"), claimed(tmp_path / "elsewhere", CONFIG_A):
+        assert json.loads((tmp_path / "elsewhere" / "data.json").read_text()) == {"a": 1}
 
 
 def test_nor_does_it_give_the_workdir_free(tmp_path):

@@ -16,6 +16,7 @@ from zsg_jax.runtime.errors import UserError
         ({"budget": 0}, "--budget 0: it must be at least 1"),
         ({"leak_similarity": 1.5}, "--leak-similarity 1.5: it must be a cosine"),
         ({"leak_words": 0}, "--leak-words 0"),
+        ({"leak_words": 10**12}, "--leak-words 1000000000000: it must be at most 10000"),
         ({"report_split": 1.0}, "--report-split 1.0: it must be a share"),
         ({"train_embeddings": "a.npy"}, "--train-embeddings and --test-embeddings go together"),
         ({"train": "nowhere.jsonl"}, r"nowhere\.jsonl: no such file"),

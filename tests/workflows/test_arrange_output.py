@@ -86,10 +86,6 @@ def test_input_is_not_read_from_where_output_goes(run, tmp_path):
     with pytest.raises(UserError, match=r"--train .*arranged\.jsonl: lies in the output folder"):
         run(train=str(mixture))
     assert arranged.exists()
-    (tmp_path / "other").mkdir()
-    (tmp_path / "other" / "scratch").write_text("a file")
-    with pytest.raises(UserError, match="scratch is a file; give another folder"):
-        run(output=tmp_path / "other")
 
 
 def test_a_folder_of_other_things_is_left_alone(run, tmp_path):
@@ -104,6 +100,11 @@ def test_a_folder_of_other_things_is_left_alone(run, tmp_path):
     assert (tmp_path / "out" / "thesis.tex").read_text() == "years of work"
     with pytest.raises(UserError, match=r"train\.jsonl: is a file"):
         run(output=tmp_path / "train.jsonl")
+    (work := tmp_path / "lab" / "scratch").mkdir(parents=True)
+    (work / "notes.txt").write_text("of an experiment")
+    with pytest.raises(UserError, match=r"holds scratch, which no arrangement wrote"):
+        run(output=tmp_path / "lab")
+    assert (work / "notes.txt").exists()
 
 
 @pytest.mark.parametrize("crowded", [False, True])

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from zsg_jax.data.formats.jsonl import json_file
+from zsg_jax.data.formats.jsonl import json_file, named_once
 from zsg_jax.data.formats.tables import HUB
 from zsg_jax.data.formats.tfds import PREFIX
 from zsg_jax.data.rewriting import address
@@ -16,6 +16,7 @@ from zsg_jax.data.sampling import draw, sample
 from zsg_jax.runtime.errors import check, did_you_mean
 
 SUFFIX = ".mix.json"
+_MOST = Decimal(10) ** 15  # of weights and shares
 
 
 class Entry(NamedTuple):
@@ -83,7 +84,8 @@ def read_mixture(path: str | Path) -> Mixture:
     """
     path = Path(path)
     # Weights as they are written: 0.1 and 0.3 are one to three, exactly.
-    content = json_file(path, 'give an object with "sources"', parse_float=Decimal)
+    once = {"object_pairs_hook": named_once}
+    content = json_file(path, 'give an object with "sources"', parse_float=Decimal, **once)
     check(isinstance(content, dict), f'{path}: must be an object with "sources"')
     _check_keys(str(path), content, ("sources", "rows", "seed"))
     listed = content.get("sources")
@@ -219,9 +221,10 @@ def _entry(path: Path, number: int, given: Any) -> Entry:
 
 
 def _positive(label: str, key: str, value: Any) -> Fraction | None:
+    # Fractions of what lies far beyond take hours.
     check(
-        value is None or (type(value) in (int, Decimal) and value > 0),
-        f'{label}: "{key}" must be a number above 0',
+        value is None or (type(value) in (int, Decimal) and 1 / _MOST <= value <= _MOST),
+        f'{label}: "{key}" must be a number above 0, from 1e-15 to 1e15',
     )
     return None if value is None else Fraction(value)
 

@@ -87,6 +87,9 @@ class OrderCallback(TrainerCallback):
         self._check_ids(rows)
         batches, model = len(kwargs["train_dataloader"]), kwargs["model"]
         self._course = _Course(rows, batches, args, state.global_step, self._tokens)
+        self._course.check_ends_whole(state.max_steps)
+        self._check_before(state.log_history)
+        self._count()
         _look_no_longer(model)
         _LOOKING[model] = model.register_forward_pre_hook(self._met, with_kwargs=True)
 
@@ -111,9 +114,25 @@ class OrderCallback(TrainerCallback):
                 f"arrangement {here!r}; train on arranged.select(dataset)",
             )
 
+    def _check_before(self, history: Sequence[dict[str, Any]]) -> None:
+        """Compares what was logged before a checkpoint with what this order has for its steps."""
+        logged = [one for one in history if "order_digest" in one]
+        if logged:
+            step = logged[-1]["step"]
+            examples = self._course.examples_before(self._course.batch_of(step))
+            check(
+                self._digests.upto(examples) == logged[-1]["order_digest"],
+                f"OrderCallback: up to step {step} the checkpoint has consumed other examples than "
+                f"the first {examples:,} of these; go on with the rows, the batch size, the "
+                "accumulation and the number of processes that it was made with",
+            )
+
     def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         """Brings the digest up to the step."""
-        self.examples = self._course.examples
+        self._count()
+
+    def _count(self) -> None:
+        self.examples = self._course.examples_before(self._course.batch)
         self.order_digest = self._digests.upto(self.examples)
 
     def on_log(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
@@ -166,9 +185,28 @@ class _Course:
         self._rows, self._batches, self._size = rows, batches, args.per_device_train_batch_size
         self._tokens = tokens
         self._place, self._places = args.process_index, args.world_size
-        steps = -(-batches // args.gradient_accumulation_steps)
-        self.batch = step // steps * batches + step % steps * args.gradient_accumulation_steps
+        self._accumulated = args.gradient_accumulation_steps
         self._drop_last = args.dataloader_drop_last
+        self.batch = self.batch_of(step)
+
+    def batch_of(self, step: int) -> int:
+        """How many batches come before the end of a step."""
+        epoch, inside = divmod(step, -(-self._batches // self._accumulated))
+        return epoch * self._batches + inside * self._accumulated
+
+    def check_ends_whole(self, steps: int) -> None:
+        """Refuses a last batch that processes would fill with rows from the start."""
+        rows, together = len(self._rows), self._size * self._places
+        check(
+            self._places == 1
+            or self._drop_last
+            or rows % together == 0
+            or steps * self._accumulated < self._batches,
+            f"OrderCallback: {rows:,} rows are no multiple of {together}, the batches of "
+            f"{self._places} processes, which would fill the last ones with rows from the start; "
+            "give dataloader_drop_last=True, which leaves out the last rows, or max_steps that end "
+            "before",
+        )
 
     def next(self) -> range:
         """The rows of the next batch."""
@@ -182,10 +220,9 @@ class _Course:
         given = self._rows[index]["input_ids"] if self._tokens is None else self._tokens[index]
         return [int(one) for one in given]
 
-    @property
-    def examples(self) -> int:
-        """Examples that all processes have met so far."""
-        epoch, inside = divmod(self.batch, self._batches)
+    def examples_before(self, batch: int) -> int:
+        """Examples that all processes have met in so many batches of each."""
+        epoch, inside = divmod(batch, self._batches)
         whole = self._batches * self._places * self._size
         met = inside * self._places * self._size
         rows = whole if self._drop_last else len(self._rows)

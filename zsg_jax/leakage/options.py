@@ -15,6 +15,8 @@ def near_in(encoder: str) -> float:
     """The cosine from which examples are near in the space of this name, unless one is given."""
     return NEAR_STATES if encoder.startswith(STATES) else NEAR
 
+MOST_WORDS = 10_000  # of an n-gram: more than any passage that could be looked for
+
 
 @dataclass(frozen=True)
 class LeakageOptions:
@@ -22,7 +24,7 @@ class LeakageOptions:
 
     Attributes:
         threshold: cosine from which examples are near, above 0, at most 1.
-        words: of an n-gram.
+        words: of an n-gram, at most `MOST_WORDS`.
         max_test_rows, task_share: when an n-gram is template: see `NgramIndex`.
         limit: pairs of a kind that are written, 0 for none.
 
@@ -42,3 +44,4 @@ class LeakageOptions:
         for name, least in (("words", 1), ("max_test_rows", 1), ("limit", 0)):
             value = getattr(self, name)
             check(value >= least, f"{name}={value}: it must be at least {least}")
+        check(self.words <= MOST_WORDS, f"words={self.words}: it must be at most {MOST_WORDS}")

@@ -15,6 +15,7 @@ from typing import Any, Protocol
 import numpy as np
 
 from zsg_jax.runtime.errors import UserError
+from zsg_jax.runtime.processes import check_owned
 
 PARTIAL = ".partial"
 OLD = ".old"
@@ -49,8 +50,10 @@ def replacing(path: Path) -> Iterator[Path]:
     exchange two, the old one may lie beside its place, from where the next call takes it back.)
 
     Raises:
-        UserError: a file would take the place of a folder, with all that lies in it.
+        UserError: a file would take the place of a folder, with all that lies in it; or as
+            `check_owned`, before anything is made.
     """
+    check_owned()
     path.parent.mkdir(parents=True, exist_ok=True)
     partial, old = (path.with_name(path.name + end) for end in (PARTIAL, OLD + PARTIAL))
     if os.path.lexists(old) and not os.path.lexists(path):
@@ -146,6 +149,15 @@ def file_digest(path: Path) -> str:
     """SHA-256 of a file of any size."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def stamp(path: Path) -> tuple[int, ...] | None:
+    """What is another once a file has been written over or replaced; None: there is none."""
+    try:
+        status = path.stat()
+    except OSError:
+        return None  # opening it tells what is wrong
+    return status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns
 
 
 def content_digest(path: Path) -> str:

@@ -11,6 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from zsg_jax.runtime.errors import UserError, check
+from zsg_jax.runtime.files import stamp
 
 HOST_ROWS = 8192  # embeddings read at a time
 CACHED = 1 << 16  # numbers held in float64 at a time
@@ -49,7 +50,7 @@ class StoredEmbeddings(_Lazy):
         Files of bfloat16 hold it as uint16, which NumPy can write.
         """
         self._paths = [path for path, _ in files]
-        self._stamps = [_stamp(path) for path in self._paths]
+        self._stamps = [stamp(path) for path in self._paths]
         self._starts = np.cumsum([0, *(count for _, count in files)])
         self.shape = (int(self._starts[-1]), width)
         self.dtype = np.dtype(dtype)
@@ -86,7 +87,7 @@ class StoredEmbeddings(_Lazy):
         content = _mapped(path)
         same_dtype = content.dtype in (self.dtype, file_dtype(self.dtype))
         fits = content.shape == (rows, self.shape[1]) and same_dtype
-        fits = fits and _stamp(path) == self._stamps[number]
+        fits = fits and stamp(path) == self._stamps[number]
         check(fits, f"{path}: has changed since it was opened; start again")
         return content.view(self.dtype)
 
@@ -230,14 +231,6 @@ def open_embeddings(path: str | Path) -> StoredEmbeddings:
         f"{path}: shape {content.shape}; embeddings must be (rows, columns), one row an instance",
     )
     return StoredEmbeddings([(path, len(content))], content.shape[1], content.dtype)
-
-
-def _stamp(path: Path) -> tuple[int, ...] | None:
-    try:
-        status = path.stat()
-    except OSError:
-        return None  # opening it tells what is wrong
-    return status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns
 
 
 def _mapped(path: Path) -> np.ndarray:

@@ -3,11 +3,12 @@
 import datetime
 import fcntl
 import os
+import re
 import socket
 import time
 import uuid
-from collections.abc import Collection, Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Collection, Iterator, Mapping
+from contextlib import ExitStack, contextmanager, suppress
 from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any
@@ -91,7 +92,7 @@ def refuse_address(folder: Path | str, flag: str = "--workdir") -> None:
 
 
 def refuse_foreign(workdir: Path) -> None:
-    """Refuses an address, a file, and a folder that holds files but no config of ours."""
+    """Refuses an address, a file, and a folder that holds files but no config of a study."""
     refuse_address(workdir)
     if workdir.exists() and not workdir.is_dir():
         raise UserError(f"--workdir {workdir}: is a file; give a folder")
@@ -101,6 +102,17 @@ def refuse_foreign(workdir: Path) -> None:
             raise UserError(
                 f"--workdir {workdir}: holds files but no {CONFIG}; give an empty or a new folder"
             )
+    refuse_no_study(workdir)
+
+
+def refuse_no_study(workdir: Path) -> None:
+    """Refuses a folder whose config.json another program wrote, as that of a model."""
+    known = read_json(workdir / CONFIG)
+    check(
+        known is None or any(key.startswith("training.") for key in known),
+        f"--workdir {workdir}: its {CONFIG} is no study's but, it may be, a model's; give an empty "
+        "or a new folder",
+    )
 
 
 def check_output(output: Path, names: Collection[str], what: str) -> None:
@@ -133,7 +145,8 @@ def locked(workdir: Path, flag: str = "--workdir") -> Iterator[None]:
     """Keeps others out of `workdir`, making it if need be; a kill ends the lock too.
 
     Where there are no locks, or somebody has deleted the file, another process may go on with it
-    while this one is stopped: this one then ends before it puts anything else in place.
+    while this one is stopped: this one then ends before it puts anything else in place. So it does
+    where the folder has been moved or deleted.
 
     Args:
         workdir: the folder.
@@ -148,7 +161,10 @@ def locked(workdir: Path, flag: str = "--workdir") -> Iterator[None]:
         file = (workdir / LOCK).open("a+", errors="replace")
     except OSError as error:
         raise UserError(f"{flag} {workdir}: cannot be written: {error.strerror}") from None
-    with file:
+    # As long as it is open, no other folder has its number.
+    with file, ExitStack() as stack:
+        opened = os.open(workdir, os.O_RDONLY)
+        stack.callback(os.close, opened)
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
@@ -167,7 +183,16 @@ def locked(workdir: Path, flag: str = "--workdir") -> Iterator[None]:
 
         def check_held() -> None:
             with suppress(OSError):
-                found = (workdir / LOCK).read_text(errors="replace")
+                try:
+                    found = (workdir / LOCK).read_text(errors="replace")
+                except FileNotFoundError:
+                    check(
+                        workdir.is_dir() and os.path.samestat(workdir.stat(), os.fstat(opened)),
+                        f"{flag} {workdir}: has been moved or deleted while this process was at "
+                        "work there; it ends here, and where the folder is now the same command "
+                        "goes on",
+                    )
+                    return
                 if found not in (held, ""):
                     raise UserError(
                         f"{flag} {workdir}: another process{_holder(found)} has gone on with it "
@@ -279,7 +304,43 @@ def begin(workdir: Path, command: str) -> None:
             "version": told_version(),
             "date": f"{now:%Y-%m-%d %H:%M} UTC",
         }
+        with suppress(FileNotFoundError):  # it has been deleted: no relative path is read
+            told["folder"] = os.getcwd()
         write_json(workdir / BEGUN, told)
+
+
+@contextmanager
+def whence(workdir: Path, config: Mapping[str, Any]) -> Iterator[None]:
+    """Inside, a mistake with what a study names by relative paths says from where these go.
+
+    Args:
+        workdir: the study's.
+        config: flat, as in its config.json.
+    """
+    try:
+        yield
+    except UserError as error:
+        folder = Path((read_json(workdir / BEGUN) or {}).get("folder", ""))
+        given = (value for value in config.values() if isinstance(value, str))
+        # Of PATH:SPLIT, states:PATH,… and their kin, the path too.
+        names = {part for value in given for part in (value, *re.split("[:,@]", value)) if part}
+        if not any(_elsewhere(name, folder, str(error)) for name in names):
+            raise
+        where = f"{folder}, where" if folder.is_absolute() else "the folder in which"
+        raise type(error)(
+            f"{error}; relative paths of {workdir} go from {where} it was first run: run this "
+            "command there"
+        ) from None
+
+
+def _elsewhere(name: str, folder: Path, told: str) -> bool:
+    """Whether a relative path means another file, or none, than in the folder of a study."""
+    if Path(name).is_absolute():
+        return False
+    if (folder / name).exists():
+        return not (os.path.exists(name) and os.path.samefile(folder / name, name))
+    missing = re.search(r"no such|not exist|no folder", told) and not os.path.exists(name)
+    return bool(missing and re.search(rf"(?<![\w/.-]){re.escape(name)}(?![\w/-])", told))
 
 
 def begun(workdir: Path, command: str) -> tuple[str, dict[str, str]]:

@@ -113,6 +113,11 @@ def read_study(workdir: Path, way_out: str) -> TrainedStudy:
     manifest.check_whole(workdir)
     config = need_json(workdir / claims.CONFIG, ("model.family", "tokenizer"), way_out)
     facts = need_json(workdir / claims.DATA, claims.DIGESTS, way_out)
+    with claims.whence(workdir, config):
+        return _read_study(workdir, config, facts)
+
+
+def _read_study(workdir: Path, config: dict[str, Any], facts: dict[str, Any]) -> TrainedStudy:
     name = hub.folder(config["tokenizer"], workdir)
     tokenizer = choose_tokenizer(name, workdir / claims.TOKENIZER)
     _check_same(config["tokenizer"], tokenizer.fingerprint, facts["tokenizer_digest"], "tokenizer")

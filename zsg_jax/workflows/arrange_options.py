@@ -13,6 +13,7 @@ from zsg_jax.data.formats.natural_instructions.options import check_untokenized,
 from zsg_jax.data.mixture import is_mixture, read_mixture
 from zsg_jax.data.schemas.registry import AUTO, check_schema
 from zsg_jax.data.views import BOTH, choose_view
+from zsg_jax.leakage.options import MOST_WORDS
 from zsg_jax.runtime.errors import UserError, check
 from zsg_jax.similarity.encoders.address import check_encoder
 from zsg_jax.similarity.names import check_cosine
@@ -91,6 +92,10 @@ def check_options(options: ArrangeOptions) -> None:
             value is None or value >= minimum,
             f"--{name.replace('_', '-')} {value}: it must be at least {minimum}",
         )
+    check(
+        options.leak_words <= MOST_WORDS,
+        f"--leak-words {options.leak_words}: it must be at most {MOST_WORDS}",
+    )
     check(
         0 <= options.report_split < 1,
         f"--report-split {options.report_split}: it must be a share from 0 up to, but below, 1",

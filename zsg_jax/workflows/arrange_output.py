@@ -110,8 +110,9 @@ def claimed(root: Path) -> Iterator[OutFolder]:
         names = {*RESULTS, EMBEDDINGS, SCRATCH, WHOLE, LOCK}
         there = {path.name for path in root.iterdir()}
         ours = {name for name in there if name.removesuffix(PARTIAL).removesuffix(OLD) in names}
-        # A lock is left by every arrangement, whole or not.
-        foreign = there - ours if there & {MADE, LOCK} else there - {EMBEDDINGS, SCRATCH}
+        # A lock is left by every arrangement, whole or not; without, a folder called scratch, which
+        # is emptied, is somebody's.
+        foreign = there - ours if there & {MADE, LOCK} else there - {EMBEDDINGS}
         check(
             not foreign,
             f"--output {root}: holds {', '.join(sorted(foreign)[:3])}, which no arrangement wrote; "

@@ -217,9 +217,10 @@ def _checkpoints(
     if options.test is None:
         # What this version tells of the same inputs may be more.
         stack.enter_context(recording(manifest.Manifest(workdir).placing))
-        reading, pool = open_pool(study, workdir, stack)
-        origin = find_origin(study, reading.tokenizer, workdir)
-        claim_data(study, workdir, pool, origin)
+        with claims.whence(workdir, flat):
+            reading, pool = open_pool(study, workdir, stack)
+            origin = find_origin(study, reading.tokenizer, workdir)
+            claim_data(study, workdir, pool, origin)
         tests = pool.measured_on
     else:
         known = trained.read_study(workdir, "give a run of a study that has trained")

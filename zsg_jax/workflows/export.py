@@ -4,7 +4,7 @@ import json
 import math
 import shutil
 from collections.abc import Collection, Iterable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
 from zsg_jax.data.pool import TRAINED
@@ -14,7 +14,7 @@ from zsg_jax.models.huggingface.adapters import write_adapters
 from zsg_jax.models.huggingface.write import write
 from zsg_jax.models.placement import Params
 from zsg_jax.runtime.buckets import fetched, is_address
-from zsg_jax.runtime.errors import check
+from zsg_jax.runtime.errors import UserError, check
 from zsg_jax.runtime.files import remove, replacing, write_json
 from zsg_jax.runtime.progress import say
 from zsg_jax.runtime.settings import named_by
@@ -88,16 +88,26 @@ def _run(options: ExportOptions) -> Path:
 
 
 def _check_new(output: Path) -> None:
+    beside = _beside(output)
+    if output.exists() and beside.exists():
+        # A kill left it; while a command is at work there, it is that one's.
+        with suppress(UserError), locked(beside, "--output"):
+            remove(beside)
     check(
         not (output.exists() or output.is_symlink()),
         f"--output {output}: exists already; give a new folder",
     )
 
 
+def _beside(output: Path) -> Path:
+    """Where a command that writes `output` says so."""
+    return output.with_name(f".{output.name}.exporting")
+
+
 @contextmanager
 def _writing(output: Path) -> Iterator[Path]:
     """A folder that takes the place of `output` at the end; of two commands the second ends."""
-    beside = output.with_name(f".{output.name}.exporting")
+    beside = _beside(output)
     with locked(beside, "--output"), ExitStack() as stack:
         stack.callback(remove, beside)
         _check_new(output)

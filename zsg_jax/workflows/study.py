@@ -131,6 +131,7 @@ def completed(config: ConfigDict, workdir: Path | str, command: str, part: Part)
                 claims.refuse_foreign(folder)
             stack.enter_context(claims.locked(folder))
             location.begin()
+            claims.refuse_no_study(folder)
             for name in part.methods:
                 made = claims.arrangement_folder(folder, name)
                 if make.is_made(made):

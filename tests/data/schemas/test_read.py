@@ -64,6 +64,7 @@ def test_a_category_groups_scores_and_changes_no_digest(tmp_path, read_source):
 ASK, ANSWER = ("user", "x"), ("assistant", "y")
 BAD = {
     "not JSON": (b'{"id": "b", "messages": [', "is not JSON"),
+    "a name twice": (b'{"id": "b", "prompt": "x", "prompt": "y"}', 'names "prompt" twice'),
     "not an object": (b"[1, 2]", "JSON list, not an object"),
     "null": (b"null", "JSON null"),
     "not UTF-8": (b'{"id": "caf\xe9"}', "not UTF-8"),

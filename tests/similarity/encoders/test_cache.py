@@ -77,6 +77,20 @@ def test_what_is_damaged_or_deleted_is_embedded_again(tmp_path, capsys):
     assert encoder.seen == ["new", "a", "c"]
 
 
+@pytest.mark.parametrize("spoil", ["cut", "changed"])
+def test_what_is_written_over_while_it_is_used_is_embedded_again(tmp_path, spoil):
+    asked(tmp_path, ["a", "b"])
+    cached = CachedEncoder(encoder := Counting(), tmp_path)
+    cached.encode(["b"])
+    (path,) = tmp_path.rglob("*.npy")
+    content = path.read_bytes()
+    kept = content[:-30] if spoil == "cut" else content[:-1] + bytes([content[-1] ^ 1])
+    time.sleep(0.01)  # a clock's tick
+    path.write_bytes(kept)
+    np.testing.assert_array_equal(cached.encode(["a", "b"]), Counting().encode(["a", "b"]))
+    assert encoder.seen == ["a", "b"]
+
+
 def test_what_a_killed_writer_left_goes_after_a_day_and_files_may_go_at_any_moment(
     tmp_path, monkeypatch
 ):

@@ -43,6 +43,19 @@ class Refused(Exception):
     """Why one record is no instance."""
 
 
+def named_once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """An object's members; of a name that comes twice every reader keeps one, each as it likes."""
+    members = dict(pairs)
+    if len(members) < len(pairs):
+        names = [name for name, _ in pairs]
+        twice = next(name for name in names if names.count(name) > 1)
+        raise Refused(f'names "{twice}" twice in one object; leave one of them')
+    return members
+
+
+_OBJECT = json.JSONDecoder(object_pairs_hook=named_once)
+
+
 def too_long(most: int) -> str:
     """Why a row whose JSON takes more than `most` bytes is refused."""
     return (
@@ -81,7 +94,7 @@ class Record(NamedTuple):
 def json_object(raw: bytes) -> dict[str, Any]:
     """The JSON object that `raw` holds; raises Refused if it holds none."""
     try:
-        parsed = json.loads(raw.decode().rstrip())
+        parsed = _OBJECT.decode(raw.decode().rstrip())
     except UnicodeDecodeError as error:
         raise Refused(f"is not UTF-8 (byte {error.start} of the row)") from None
     except json.JSONDecodeError as error:
@@ -101,6 +114,8 @@ def json_file(path: Path, way_out: str, **options: Any) -> Any:
     """
     try:
         return json.loads(path.read_bytes(), **options)
+    except Refused as error:
+        raise UserError(f"{path}: {error}") from None
     except OSError as error:
         raise UserError(f"{path}: cannot be read: {error.strerror or error}; {way_out}") from None
     except (ValueError, RecursionError) as error:

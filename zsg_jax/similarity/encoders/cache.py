@@ -15,7 +15,7 @@ from pathlib import Path
 import jax
 import numpy as np
 
-from zsg_jax.runtime.files import PARTIAL, file_digest, sweep, sync
+from zsg_jax.runtime.files import PARTIAL, file_digest, stamp, sweep, sync
 from zsg_jax.runtime.progress import say
 from zsg_jax.similarity.encoders.registry import Encoder
 
@@ -48,6 +48,7 @@ class CachedEncoder:
         self._folder = Path(folder).expanduser() / "embeddings" / place
         self._dtype = np.dtype([("key", "<u8", 2), ("row", "<f4", encoder.dimension)])
         self._paths, self._opened = list[Path](), False
+        self._stamps = list[tuple[int, ...] | None]()  # of files that were found whole
         # Of every embedding its text's digest, in the order of the first half, and the number of
         # its file and of the embedding there.
         self._keys, self._places = np.empty((0, 2), np.uint64), np.empty((0, 2), np.int64)
@@ -83,19 +84,29 @@ class CachedEncoder:
         places = self._places[at[found]]
         for number in np.unique(places[:, 0]):
             here = places[:, 0] == number
-            try:
-                content = np.load(self._paths[number], mmap_mode="r", allow_pickle=False)
+            content = self._load(number)
+            if content is None:
+                there[found[here]] = False
+            else:
                 rows[found[here]] = content["row"][places[here, 1]]
-            except OSError:
-                there[found[here]] = False  # it was deleted meanwhile
         return np.flatnonzero(~there)
+
+    def _load(self, number: int) -> np.ndarray | None:
+        """The content of a file; None: it was deleted, or written over, since it was whole."""
+        path = self._paths[number]
+        try:
+            if stamp(path) == self._stamps[number]:
+                return np.load(path, mmap_mode="r", allow_pickle=False)
+        except (OSError, ValueError, EOFError):
+            pass
+        return None
 
     def _open(self) -> None:
         """Takes in the files that are whole."""
         self._opened = True
         sweep(self._folder)
         for path in sorted(self._folder.glob("*.npy")):
-            content = None
+            content, found = None, stamp(path)
             try:
                 if file_digest(path) == path.stem:
                     content = np.load(path, mmap_mode="r", allow_pickle=False)
@@ -105,11 +116,12 @@ class CachedEncoder:
                 say(f"{path}: is damaged; it is left out, and its texts are embedded again")
                 path.unlink(missing_ok=True)
                 continue
-            self._know(path, np.array(content["key"]))
+            self._know(path, np.array(content["key"]), found)
 
-    def _know(self, path: Path, keys: np.ndarray) -> None:
+    def _know(self, path: Path, keys: np.ndarray, found: tuple[int, ...] | None) -> None:
         file = len(self._paths)
         self._paths.append(path)
+        self._stamps.append(found)
         order = np.argsort(keys[:, 0])
         at = np.searchsorted(self._keys[:, 0], keys[order, 0])
         places = np.stack([np.full(len(keys), file), order], axis=1)
@@ -125,7 +137,7 @@ class CachedEncoder:
         except OSError as error:
             say(f"{self._folder}: takes no embeddings: {error.strerror}; they are not shared")
             return
-        self._know(path, keys)
+        self._know(path, keys, stamp(path))
 
     def _write(self, content: np.ndarray) -> Path:
         self._folder.mkdir(parents=True, exist_ok=True)

@@ -1,6 +1,7 @@
 """Folders read: what is in them, exactly, or a refusal that names file and key."""
 
 import json
+import shutil
 from pathlib import Path
 
 import jax
@@ -241,6 +242,12 @@ def test_a_truncated_or_damaged_file_is_named(tmp_path, make_folder):
 
 def test_a_missing_shard_and_a_broken_index_are_named(tmp_path, make_folder):
     make_folder(tmp_path, CONFIG, shards=3)
+    kept, other = (tmp_path / f"part-{number}.safetensors" for number in (1, 2))
+    whole = other.read_bytes()
+    shutil.copy(kept, other)
+    with pytest.raises(UserError, match=r"part-2\.safetensors: tensor .* stands in part-1\.safe"):
+        load(tmp_path)
+    other.write_bytes(whole)
     (tmp_path / "part-1.safetensors").unlink()
     with pytest.raises(UserError, match=r"part-1\.safetensors: no such file, although model.*json"):
         load(tmp_path)

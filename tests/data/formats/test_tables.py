@@ -172,6 +172,11 @@ def test_other_files_are_refused(tmp_path, read_source, name):
     pq.write_table(empty, tmp_path / "empty.parquet")
     with pytest.raises(UserError, match=r"empty\.parquet: holds no instance"):
         read_source(tmp_path / "empty.parquet")
+    columns = [pa.array([text]) for text in ("which?", "this", "that")]
+    twice = pa.table(columns, names=["question", "answer", "answer"])
+    pq.write_table(twice, tmp_path / "twice.parquet")
+    with pytest.raises(UserError, match=r"twice\.parquet: has two columns of one name"):
+        read_source(tmp_path / "twice.parquet")
 
 
 def test_splits_are_named_until_one_is_given(tmp_path, read_source):

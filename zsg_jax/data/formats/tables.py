@@ -154,6 +154,12 @@ def _records(
     number = 0
     with _damage_named(path, lambda: number, what):
         for batch in batches():
+            names = batch.schema.names
+            check(
+                len(set(names)) == len(names),
+                f"{path}: has two columns of one name, of {', '.join(sorted(names))[:200]}; leave "
+                "one of them",
+            )
             for row in _bounded_rows(batch, most):
                 number += 1
                 record = Record(path, number, b"", unit="row")

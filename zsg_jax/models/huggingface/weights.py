@@ -85,6 +85,12 @@ class Weights:
             for name in handle.keys():  # noqa: SIM118, it is no dict
                 tensor = handle.get_slice(name)
                 shape, dtype = tuple(tensor.get_shape()), str(tensor.get_dtype())
+                other = self.tensors.get(name)
+                check(
+                    other is None,
+                    f"{path}: tensor {name!r} stands in {other and other.path.name} too, and which"
+                    " one counts is not told; fetch the files again",
+                )
                 self.tensors[name] = Tensor(path, shape, dtype)
         self._join_packed()
         if not isinstance(layout, Layout):

@@ -52,6 +52,8 @@ def test_what_is_not_known_is_left_out():
     assert set(both) == {"tokens_per_second", "memory"}
     real = Speed(MODEL, LENGTHS, sharding.make_mesh(1, 1), "float32")([0, 2], 4.0)
     assert real["tokens_per_second"] == 3.0
+    # Of a clock that stands still.
+    assert np.isfinite(Speed(MODEL, LENGTHS, Mesh(known), "float32")([0], 0.0)["mfu"])
 
 
 def test_every_training_row_tells_its_real_tokens_a_second(small_config, tmp_path):

@@ -129,6 +129,7 @@ class Speed:
             that was in use on any device of this process since it began, where the device tells.
         """
         lengths = self._lengths[np.asarray(index, np.int64)]
+        seconds = max(seconds, 1e-9)  # of a clock that stands still
         fields: dict[str, Any] = {"tokens_per_second": round(float(lengths.sum()) / seconds, 1)}
         if self._peak is not None:
             done = train(self._model, lengths)

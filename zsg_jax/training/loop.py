@@ -283,7 +283,7 @@ class _Loop:
         """Where the run is after an evaluation, and how long all runs that are left will take."""
         run, seconds = self._run, time.perf_counter() - begun
         number, runs = run.place
-        a_second = (self._digest.instances - self._first) / seconds
+        a_second = (self._digest.instances - self._first) / max(seconds, 1e-9)
         loss = f"test loss {measured['loss']:.3f}, " if "loss" in measured else ""
         left = seconds / taken * (run.total - step + run.total * (runs - number))
         return (

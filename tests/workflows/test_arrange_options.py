@@ -19,6 +19,7 @@ from zsg_jax.runtime.errors import UserError
         ({"leak_words": 10**12}, "--leak-words 1000000000000: it must be at most 10000"),
         ({"report_split": 1.0}, "--report-split 1.0: it must be a share"),
         ({"train_embeddings": "a.npy"}, "--train-embeddings and --test-embeddings go together"),
+        ({"output": "x", "embeddings": "./x"}, "--embeddings ./x: is the --output too"),
         ({"train": "nowhere.jsonl"}, r"nowhere\.jsonl: no such file"),
         ({"encoder": "nowhere"}, "nowhere"),
         ({"format": "csv"}, "csv"),

@@ -11,6 +11,7 @@ from zsg_jax.arrangement.spaces import open_encoder
 from zsg_jax.runtime.errors import UserError
 from zsg_jax.training import loop
 from zsg_jax.workflows import rearranged, study
+from zsg_jax.workflows.results import StudyResult
 
 AT = (3, 6)
 ANEW = {"training.epochs": ("anew@3+6,pooling=mean",)}
@@ -114,6 +115,13 @@ def test_a_run_killed_at_any_point_goes_on_to_the_same_numbers(
     assert (mine / "rearranged" / "3" / "ids.txt").exists()
     run(config, tmp_path / "w")
     assert read_metrics(mine) == expected
+
+
+def test_the_order_that_it_began_with_is_not_given_for_that_of_a_run(whole):
+    page = whole / "report" / "index.html"
+    result = StudyResult(whole, page, json.loads((page.parent / "summary.json").read_text()))
+    with pytest.raises(UserError, match="every run arranged what was left anew"):
+        result.order("tmta-nft")
 
 
 def test_by_its_gradients(small_config, tmp_path):

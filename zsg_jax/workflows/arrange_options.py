@@ -125,6 +125,10 @@ def check_options(options: ArrangeOptions) -> None:
     check_encoder(options.encoder)
     choose_view(options.text)
     output = Path(options.output).resolve()
+    check(
+        not options.embeddings or Path(options.embeddings).resolve() != output,
+        f"--embeddings {options.embeddings}: is the --output too; give it a folder of its own",
+    )
     for flag in ("train", "test", "train_embeddings", "test_embeddings"):
         path = getattr(options, flag)
         mixed = [one.path for one in read_mixture(path).entries] if is_mixture(path or "") else []

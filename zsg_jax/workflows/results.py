@@ -11,9 +11,12 @@ from typing import Any
 import numpy as np
 from ml_collections import ConfigDict
 
+from zsg_jax.arrangement.epochs import read_anew
 from zsg_jax.runtime.cli import no_config, packaged_configs, study_name
 from zsg_jax.runtime.errors import UserError, check, did_you_mean
+from zsg_jax.runtime.files import need_json
 from zsg_jax.training.metrics import read_run
+from zsg_jax.workdir.claims import CONFIG
 
 
 @dataclass(frozen=True)
@@ -58,12 +61,18 @@ class StudyResult:
         return read_run(self.workdir / "runs" / f"{arrangement}-seed{seed}")
 
     def order(self, arrangement: str) -> np.ndarray:
-        """(n,) int64 numbers of the training examples in the order that they were trained on.
+        """(n,) int64 numbers of the training examples in the order of the first epoch.
 
         Raises:
-            UserError: there is no such arrangement.
+            UserError: there is no such arrangement, or each run arranged what was left anew.
         """
         self._entry(arrangement)
+        rules = need_json(self.workdir / CONFIG).get("training.epochs", ())
+        check(
+            not read_anew(rules).steps,
+            f"{arrangement}: every run arranged what was left anew; the ids of its whole order are "
+            f"in {self.workdir}/runs/{arrangement}-seedK/rearranged/STEP/ids.txt",
+        )
         return np.load(self.workdir / "arrangements" / arrangement / "order.npy")
 
     def _entry(self, arrangement: str) -> Mapping[str, Any]:

@@ -26,6 +26,7 @@ def relative(uneven, small_config, tmp_path, monkeypatch):
     ByteTokenizer().save(home / "words")
     monkeypatch.chdir(home)
     given = {"data.train": "train.jsonl", "data.test": "test.jsonl", "tokenizer": "words"}
+    given["report.title"] = "no file has so long a name " * 20
     study.run(small_config(**given, **{"training.steps": 1}), tmp_path / "w", command="test")
     (tmp_path / "away").mkdir()
     monkeypatch.chdir(tmp_path / "away")

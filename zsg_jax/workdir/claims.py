@@ -337,7 +337,7 @@ def _elsewhere(name: str, folder: Path, told: str) -> bool:
     """Whether a relative path means another file, or none, than in the folder of a study."""
     if Path(name).is_absolute():
         return False
-    if (folder / name).exists():
+    if os.path.exists(folder / name):
         return not (os.path.exists(name) and os.path.samefile(folder / name, name))
     missing = re.search(r"no such|not exist|no folder", told) and not os.path.exists(name)
     return bool(missing and re.search(rf"(?<![\w/.-]){re.escape(name)}(?![\w/-])", told))

@@ -110,6 +110,9 @@ def test_going_on_otherwise_than_before_is_told(arranged, tmp_path):
     trainer, _ = sft(tmp_path, ordered, **other)
     with pytest.raises(UserError, match="up to step 2 the checkpoint has consumed other examples"):
         trainer.train(resume_from_checkpoint=True)
+    trainer, _ = sft(tmp_path, ordered, max_steps=3, ignore_data_skip=True, **settings)
+    with pytest.raises(UserError, match="ignore_data_skip=True would begin the epoch again"):
+        trainer.train(resume_from_checkpoint=True)
     # What is logged before the first step of those that are left tells of those before.
     looks = {"max_steps": 3, "eval_on_start": True, "eval_strategy": "steps", "eval_steps": 9}
     trainer, _ = sft(tmp_path, ordered, evaluated_on=ordered, **settings, **looks)

@@ -265,21 +265,34 @@ def test_who_was_stopped_while_another_went_on_puts_nothing_in_place(tmp_path, m
         assert (tmp_path / "data.json").read_bytes() == before
 
 
-@pytest.mark.parametrize("deleted", [False, True])
-def test_a_workdir_that_is_moved_or_deleted_is_not_made_anew(tmp_path, deleted):
-    with locked(tmp_path / "w"), claimed(tmp_path / "w", CONFIG_A):
-        write_json(tmp_path / "w" / "data.json", {"a": 1})
-        (tmp_path / "w").rename(tmp_path / "elsewhere")
-        for work in (lambda: write_json(tmp_path / "w" / "data.json", {}), lambda: once("x", dict)):
-            with pytest.raises(UserError, match="has been moved or deleted while"):
+def moved_or_deleted():
+    return pytest.raises(UserError, match="has been moved or deleted while")
+
+
+def test_a_workdir_that_is_moved_or_deleted_is_not_made_anew(tmp_path):
+    folder, elsewhere = tmp_path / "w", tmp_path / "elsewhere"
+    with locked(folder), claimed(folder, CONFIG_A):
+        write_json(folder / "data.json", {"a": 1})
+        folder.rename(elsewhere)
+        for work in (lambda: write_json(folder / "data.json", {}), lambda: once("x", dict)):
+            with moved_or_deleted():
                 work()
-        assert not (tmp_path / "w").exists()
-        if deleted:  # and another lies there now
-            (tmp_path / "w").mkdir()
-            with pytest.raises(UserError, match="has been moved or deleted while"):
-                once("y", dict)
-    with locked(tmp_path / "elsewhere"), claimed(tmp_path / "elsewhere", CONFIG_A):
-        assert json.loads((tmp_path / "elsewhere" / "data.json").read_text()) == {"a": 1}
+        assert not folder.exists()
+        folder.mkdir()  # another lies there now
+        with moved_or_deleted():
+            once("y", dict)
+    with locked(elsewhere), claimed(elsewhere, CONFIG_A):
+        assert json.loads((elsewhere / "data.json").read_text()) == {"a": 1}
+        (elsewhere / CONFIG).unlink()
+        (elsewhere / ".lock").unlink()
+        with moved_or_deleted():  # of what has been deleted a part was written anew
+            once("z", dict)
+
+
+def test_what_is_not_found_in_a_workdir_that_is_gone_is_not_what_is_told(tmp_path):
+    with moved_or_deleted(), locked(tmp_path / "w"):
+        (tmp_path / "w").rename(tmp_path / "elsewhere")
+        (tmp_path / "w" / "runs").mkdir()
 
 
 def test_nor_does_it_give_the_workdir_free(tmp_path):

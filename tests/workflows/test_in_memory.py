@@ -55,6 +55,8 @@ def test_what_was_arranged_is_selected_in_order(arranged):
     assert np.array_equal(arranged.select(np.arange(12)), arranged.order)
     with pytest.raises(UserError, match="12"):
         arranged.select(rows(11, "say"))
+    with pytest.raises(UserError, match="a stream cannot be put in order"):
+        arranged.select(iter(rows(12, "say")))
     with pytest.raises(UserError, match=r"select: row \d+ is 'say\d+', but 'say\d+' was arranged"):
         arranged.select(rows(12, "say")[::-1])
 

@@ -84,6 +84,11 @@ class OrderCallback(TrainerCallback):
             "or packs move all later ones: give packing=False and, as longer rows are cut and "
             "those without an answer dropped, max_length=None; see docs/trainers.md",
         )
+        check(
+            state.global_step == 0 or not args.ignore_data_skip,
+            "OrderCallback: ignore_data_skip=True would begin the epoch again, with rows that the "
+            "checkpoint has met; leave it out",
+        )
         self._check_ids(rows)
         batches, model = len(kwargs["train_dataloader"]), kwargs["model"]
         self._course = _Course(rows, batches, args, state.global_step, self._tokens)

@@ -14,6 +14,7 @@ from typing import NamedTuple
 import fsspec
 
 from zsg_jax.runtime.errors import FULL, Unavailable, UserError, did_you_mean, first_line
+from zsg_jax.runtime.files import at_home
 
 # By scheme: the package that fsspec reads it with.
 SCHEMES = {"gs": "gcsfs", "s3": "s3fs"}
@@ -225,7 +226,7 @@ def naming(address: str, folder: Path | str) -> Iterator[None]:
 def cache() -> Path:
     """The folder of this machine for what can be had again from elsewhere."""
     given = os.environ.get("XDG_CACHE_HOME")
-    return (Path(given) if given else Path.home() / ".cache").absolute() / "zsg_jax"
+    return (Path(given) if given else at_home("~/.cache")).absolute() / "zsg_jax"
 
 
 @contextmanager

@@ -151,6 +151,20 @@ def file_digest(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
+def at_home(path: str | Path) -> Path:
+    """A path whose ~ is the folder of the user that it names.
+
+    Raises:
+        UserError: there is none.
+    """
+    try:
+        return Path(path).expanduser()
+    except RuntimeError:
+        raise UserError(
+            f"{path}: no folder is known that ~ stands for; give a whole path"
+        ) from None
+
+
 def stamp(path: Path) -> tuple[int, ...] | None:
     """What is another once a file has been written over or replaced; None: there is none."""
     try:

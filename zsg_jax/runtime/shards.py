@@ -21,6 +21,7 @@ from typing import Any
 from zsg_jax.runtime import processes
 from zsg_jax.runtime.files import (
     PARTIAL,
+    at_home,
     file_digest,
     json_bytes,
     remove,
@@ -186,7 +187,7 @@ class Shared:
     def __init__(self, cache: str | Path, kind: str, head: Mapping[str, Any]) -> None:
         """Takes the folder of all, what is kept, and the head of its manifest."""
         name = hashlib.sha256(json_bytes(dict(head))).hexdigest()[:32]
-        self._kept = Path(cache).expanduser() / kind / name
+        self._kept = at_home(cache) / kind / name
 
     def fetch(self, folder: Path) -> None:
         """Copies what is kept to a folder without a manifest, whose shards are then checked."""

@@ -181,13 +181,20 @@ def locked(workdir: Path, flag: str = "--workdir") -> Iterator[None]:
             os.ftruncate(file.fileno(), 0)
             os.write(file.fileno(), held.encode())
 
+        claimed = False  # whether there has been a config
+
         def check_held() -> None:
+            nonlocal claimed
             with suppress(OSError):
+                there = (workdir / CONFIG).exists()
                 try:
                     found = (workdir / LOCK).read_text(errors="replace")
+                    claimed = claimed or there
                 except FileNotFoundError:
                     check(
-                        workdir.is_dir() and os.path.samestat(workdir.stat(), os.fstat(opened)),
+                        workdir.is_dir()
+                        and os.path.samestat(workdir.stat(), os.fstat(opened))
+                        and (there or not claimed),
                         f"{flag} {workdir}: has been moved or deleted while this process was at "
                         "work there; it ends here, and where the folder is now the same command "
                         "goes on",
@@ -200,7 +207,12 @@ def locked(workdir: Path, flag: str = "--workdir") -> Iterator[None]:
                     )
 
         with owning(check_held):
-            yield
+            try:
+                yield
+            except (OSError, LookupError):
+                # What is not found need not be told where nothing is.
+                check_held()
+                raise
 
 
 def _holder(content: str) -> str:

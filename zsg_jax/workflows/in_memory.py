@@ -106,6 +106,7 @@ class Arranged:
         Raises:
             UserError: they are not the rows that were arranged, as their number or an id tells.
         """
+        check(hasattr(rows, "__len__"), "select: a stream cannot be put in order; load it whole")
         check(
             len(rows) == len(self._pair.train),
             f"select: {len(rows):,} rows, but {len(self._pair.train):,} were arranged; give those",

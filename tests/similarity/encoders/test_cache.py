@@ -12,6 +12,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from zsg_jax.runtime.errors import UserError
 from zsg_jax.runtime.files import file_digest
 from zsg_jax.similarity.encoders.cache import CachedEncoder
 from zsg_jax.workflows import study
@@ -116,6 +117,8 @@ def test_a_folder_that_takes_nothing_stops_nobody(tmp_path, capsys):
     (tmp_path / "cache").write_text("a file")
     assert asked(tmp_path / "cache", ["a"], ["a"]) == ["a", "a"]
     assert "takes no embeddings" in capsys.readouterr().err
+    with pytest.raises(UserError, match="~nobody-of-this-name/x: no folder is known"):
+        CachedEncoder(Counting(), "~nobody-of-this-name/x")
 
 
 def test_two_processes_at_once_leave_what_each_has_embedded(tmp_path):

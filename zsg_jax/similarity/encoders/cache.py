@@ -15,7 +15,7 @@ from pathlib import Path
 import jax
 import numpy as np
 
-from zsg_jax.runtime.files import PARTIAL, file_digest, stamp, sweep, sync
+from zsg_jax.runtime.files import PARTIAL, at_home, file_digest, stamp, sweep, sync
 from zsg_jax.runtime.progress import say
 from zsg_jax.similarity.encoders.registry import Encoder
 
@@ -45,7 +45,7 @@ class CachedEncoder:
             "cores": len(os.sched_getaffinity(0)),
         }
         place = hashlib.sha256(json.dumps(self._head).encode()).hexdigest()[:32]
-        self._folder = Path(folder).expanduser() / "embeddings" / place
+        self._folder = at_home(folder) / "embeddings" / place
         self._dtype = np.dtype([("key", "<u8", 2), ("row", "<f4", encoder.dimension)])
         self._paths, self._opened = list[Path](), False
         self._stamps = list[tuple[int, ...] | None]()  # of files that were found whole

@@ -12,6 +12,7 @@ from typing import NamedTuple
 
 from zsg_jax.data.formats.tfds.layout import FEATURES, INFO, VERSION
 from zsg_jax.runtime.errors import UserError, check
+from zsg_jax.runtime.files import at_home
 
 PREFIX = "tfds:"
 
@@ -68,7 +69,7 @@ def _named(source: str) -> Address:
         bool(name) and ".." not in name.split("/"),
         f"{source}: names no data set; give tfds:NAME[/CONFIG][:VERSION][:SPLIT][@DATA_DIR]",
     )
-    data = Path(root or os.environ.get("TFDS_DATA_DIR") or "~/tensorflow_datasets").expanduser()
+    data = at_home(root or os.environ.get("TFDS_DATA_DIR") or "~/tensorflow_datasets")
     base = data / name
     if version:
         folder = base / version

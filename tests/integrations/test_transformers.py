@@ -1,6 +1,10 @@
 """Trainers of transformers and TRL on small random weights, in an arrangement's order."""
 
 import hashlib
+import os
+import subprocess
+import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -196,6 +200,41 @@ def test_tokens_of_ones_own_are_compared(arranged, tmp_path):
                 trainer.train()
     with pytest.raises(UserError, match="13 ids, but 12 rows of tokens"):
         OrderCallback(ids, [one["input_ids"] for one in ordered[1:]])
+
+
+_OF_SEVERAL = """
+import sys
+from datasets import Dataset
+from test_transformers import sft
+from zsg_jax.runtime.errors import UserError
+rows = [{"id": f"r{i}", "prompt": "red green", "completion": "blue"} for i in range(13)]
+for name, settings in (("drop", {"dataloader_drop_last": True}), ("fill", {})):
+    trainer, check = sft(f"{sys.argv[1]}/{name}", Dataset.from_list(rows), **settings)
+    try:
+        trainer.train()
+        told = check.order_digest
+    except UserError as error:
+        told = error
+    if trainer.is_world_process_zero():
+        print(f"{name}: {told}")
+"""
+
+
+@pytest.mark.slow
+def test_several_processes_share_each_batch_and_fill_none(tmp_path, free_port):
+    (script := tmp_path / "script.py").write_text(_OF_SEVERAL)
+    flags = ["--nproc_per_node=2", f"--master_port={free_port()}", str(script), str(tmp_path)]
+    here = Path(__file__).parent
+    paths = f"{here}:{here.parents[1]}"
+    told = subprocess.run(
+        [sys.executable, "-m", "torch.distributed.run", *flags],
+        env=os.environ | {"PYTHONPATH": paths, "CUDA_VISIBLE_DEVICES": ""},
+        stdout=subprocess.PIPE,
+        text=True,
+        check=True,
+    ).stdout
+    assert f"drop: {digest([f'r{i}' for i in range(12)] * 2)}" in told
+    assert "fill: OrderCallback: 13 rows are no multiple of 4, the batches of 2 processes" in told
 
 
 def test_a_sampler_feeds_the_order_of_a_dataset_as_it_is(arranged, tmp_path):

@@ -205,9 +205,10 @@ def test_tokens_of_ones_own_are_compared(arranged, tmp_path):
 _OF_SEVERAL = """
 import sys
 from datasets import Dataset
-from test_transformers import sft
+from test_transformers import WORDS, sft
 from zsg_jax.runtime.errors import UserError
-rows = [{"id": f"r{i}", "prompt": "red green", "completion": "blue"} for i in range(13)]
+prompts = [f"{WORDS[i % 10]} {WORDS[i // 10]}" for i in range(13)]
+rows = [{"id": f"r{i}", "prompt": one, "completion": "blue"} for i, one in enumerate(prompts)]
 for name, settings in (("drop", {"dataloader_drop_last": True}), ("fill", {})):
     trainer, check = sft(f"{sys.argv[1]}/{name}", Dataset.from_list(rows), **settings)
     try:

@@ -12,7 +12,7 @@ from zsg_jax.data.dataset import Dataset, Texts
 from zsg_jax.data.views import BOTH, choose_view, conversations, view_facts
 from zsg_jax.runtime.errors import check
 from zsg_jax.runtime.files import file_digest, read_json, write_json
-from zsg_jax.runtime.processes import once
+from zsg_jax.runtime.processes import is_first, once
 from zsg_jax.runtime.progress import count, say
 from zsg_jax.runtime.settings import setting
 from zsg_jax.similarity.embeddings import (
@@ -120,7 +120,7 @@ def embed_pair(
         prompt_text(chosen, what.train_prompt, setting("similarity.train_prompt")),
         prompt_text(chosen, what.test_prompt, setting("similarity.test_prompt")),
     )
-    started = time.perf_counter()
+    cost = _Cost(folder)
     train_embeddings, test_embeddings = (
         embed(
             _texts(dataset, what.text, prompt, own),
@@ -128,15 +128,15 @@ def embed_pair(
             folder / side,
             dtype=dtype,
             description=f"embedding {side}",
+            on_shard=cost.note,
         )
         for side, dataset, prompt, own in zip(
             ("train", "test"), (train, test), prompts, sides, strict=True
         )
     )
-    seconds = time.perf_counter() - started
-    once("cost of embeddings", lambda: _note_cost(folder, seconds))
+    once("cost of embeddings", cost.note)
     told = f" behind the prompts {' and '.join(map(repr, prompts))}" if any(prompts) else ""
-    say(f"embeddings: {len(train) + len(test):,} rows by {chosen.name}{told}, {seconds:.1f} s")
+    say(f"embeddings: {len(train) + len(test):,} rows by {chosen.name}{told}, {cost.seconds:.1f} s")
     facts = {**view_facts(what.text), "train_prompt": prompts[0], "test_prompt": prompts[1]}
     return EmbeddedPair(
         train,
@@ -154,14 +154,25 @@ def embed_pair(
     )
 
 
-def _note_cost(folder: Path, seconds: float) -> None:
-    before = (read_json(folder / COST) or {}).get("seconds", 0.0)
-    files = [one for side in ("train", "test") for one in (folder / side).rglob("*.npy")]
-    cost = {
-        "seconds": round(before + seconds, 3),
-        "bytes": sum(one.stat().st_size for one in files),
-    }
-    write_json(folder / COST, cost)
+class _Cost:
+    """What embeddings take, noted with every shard that a kill would leave."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder, self._started = folder, time.perf_counter()
+        self._before = (read_json(folder / COST) or {}).get("seconds", 0.0)
+
+    @property
+    def seconds(self) -> float:
+        """Since this start."""
+        return time.perf_counter() - self._started
+
+    def note(self) -> None:
+        """Writes the seconds of all starts, and the bytes that are there, on the first process."""
+        if is_first():
+            sides = (self._folder / side for side in ("train", "test"))
+            sizes = [one.stat().st_size for side in sides for one in side.rglob("*.npy")]
+            told = {"seconds": round(self._before + self.seconds, 3), "bytes": sum(sizes)}
+            write_json(self._folder / COST, told)
 
 
 def _texts(dataset: Dataset, text: str, prompt: str, encoder: Encoder) -> Texts:

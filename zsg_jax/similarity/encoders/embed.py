@@ -2,7 +2,7 @@
 
 import hashlib
 import itertools
-from collections.abc import Iterable, Iterator, Sequence, Sized
+from collections.abc import Callable, Iterable, Iterator, Sequence, Sized
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +28,7 @@ def embed(
     dtype: str = "float32",
     shard_rows: int | None = None,
     description: str = "embedding",
+    on_shard: Callable[[], object] = lambda: None,
 ) -> StoredEmbeddings:
     """Embeds texts, keeping every `shard_rows` embeddings on disk as soon as they are computed.
 
@@ -47,6 +48,7 @@ def embed(
         shard_rows: embeddings of a shard; less is lost on a kill, more files are written. None:
             4,096, or fewer where they would take more than `SHARD_NUMBERS`.
         description: the progress bar's label.
+        on_shard: called whenever this process has written a shard.
 
     Returns:
         (N, dimension) of `dtype`, on disk.
@@ -81,6 +83,7 @@ def embed(
                     rows = rows.astype(np.dtype(dtype))
                     with shards.writing(entry) as path, path.open("wb") as file:
                         np.save(file, rows.view(file_dtype(rows.dtype)), allow_pickle=False)
+                    on_shard()
                     continue
             progress.update(len(chunk))
     shards.finish(rows=stop)

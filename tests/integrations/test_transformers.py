@@ -93,6 +93,14 @@ def test_trl_consumes_the_order_and_says_its_digest(arranged, tmp_path):
     assert logged[0] == digest(ids[:4])
 
 
+def test_rows_that_every_epoch_leaves_out_are_not_in_the_digest(arranged, tmp_path):
+    found, rows = arranged
+    trainer, check = sft(tmp_path, found.select(rows), dataloader_drop_last=True)
+    trainer.train()
+    assert check.order_digest == digest([f"r{i}" for i in found.order[:12]] * 2)
+    assert check.examples == 24
+
+
 def test_training_that_goes_on_is_compared_from_where_it_stopped(arranged, tmp_path):
     found, rows = arranged
     ordered = found.select(rows)

@@ -93,6 +93,7 @@ class OrderCallback(TrainerCallback):
         batches, model = len(kwargs["train_dataloader"]), kwargs["model"]
         self._course = _Course(rows, batches, args, state.global_step, self._tokens)
         self._course.check_ends_whole(state.max_steps)
+        self._digests = _Digests(self._ids[: self._course.an_epoch])
         self._check_before(state.log_history)
         self._count()
         _look_no_longer(model)
@@ -228,10 +229,14 @@ class _Course:
     def examples_before(self, batch: int) -> int:
         """Examples that all processes have met in so many batches of each."""
         epoch, inside = divmod(batch, self._batches)
-        whole = self._batches * self._places * self._size
         met = inside * self._places * self._size
-        rows = whole if self._drop_last else len(self._rows)
-        return epoch * rows + min(met, rows)
+        return epoch * self.an_epoch + min(met, self.an_epoch)
+
+    @property
+    def an_epoch(self) -> int:
+        """Examples that are met in an epoch, the first ones."""
+        whole = self._batches * self._places * self._size
+        return whole if self._drop_last else len(self._rows)
 
 
 class _Digests:

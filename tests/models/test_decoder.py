@@ -128,6 +128,7 @@ def test_logits_equal_a_naive_float64_model(changes, segments, forward):
         (lambda: make(num_heads=3), "num_heads=3 is no multiple of num_kv_heads=2"),
         (lambda: make(head_dim=5), "head_dim=5 and rope_share=1.0 turn an odd"),
         (lambda: make(num_layers=0), "num_layers=0; give a whole number"),
+        (lambda: make(num_layers=10**9), "num_layers=1000000000; it must be at most 10,000"),
         (lambda: make(vocab_size=True), "vocab_size=True"),
         (lambda: make(windows=(0,)), r"windows=\(0,\); give whole numbers"),
         (lambda: Gpt2Config(9, 12, 9, 1, 5, 9), "hidden_size=12 is no multiple of num_heads=5"),

@@ -6,6 +6,9 @@ from typing import Any
 
 from zsg_jax.runtime.errors import check
 
+# Of what a model's arrays are made one by one: no more of them than any model has.
+_MOST = {"num_layers": 10_000, "experts": 10_000}
+
 
 def check_fields(name: str, config: Any) -> None:
     """Checks the fields of a dataclass that are declared int, float or bool.
@@ -25,6 +28,8 @@ def check_fields(name: str, config: Any) -> None:
             check(
                 whole and value >= least, f"{given(value)}; give a whole number above {least - 1}"
             )
+            most = _MOST.get(field.name, value)
+            check(value <= most, f"{given(value)}; it must be at most {most:,}")
         elif field.type is float or (field.type == float | None and value is not None):
             number = isinstance(value, int | float) and not isinstance(value, bool)
             check(number and 0 < value < math.inf, f"{given(value)}; give a number above 0")

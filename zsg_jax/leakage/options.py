@@ -15,6 +15,7 @@ def near_in(encoder: str) -> float:
     """The cosine from which examples are near in the space of this name, unless one is given."""
     return NEAR_STATES if encoder.startswith(STATES) else NEAR
 
+
 MOST_WORDS = 10_000  # of an n-gram: more than any passage that could be looked for
 
 

@@ -141,7 +141,7 @@ def check_output(output: Path, names: Collection[str], what: str) -> None:
 
 
 @contextmanager
-def locked(workdir: Path, flag: str = "--workdir") -> Iterator[None]:
+def locked(workdir: Path, flag: str = "--workdir", *, passing: bool = False) -> Iterator[None]:
     """Keeps others out of `workdir`, making it if need be; a kill ends the lock too.
 
     Where there are no locks, or somebody has deleted the file, another process may go on with it
@@ -151,6 +151,7 @@ def locked(workdir: Path, flag: str = "--workdir") -> Iterator[None]:
     Args:
         workdir: the folder.
         flag: what the user gave it as.
+        passing: whether the folder, made for the lock alone, goes at the end.
 
     Raises:
         UserError: if another process is at work there, or it cannot be written.
@@ -213,6 +214,9 @@ def locked(workdir: Path, flag: str = "--workdir") -> Iterator[None]:
                 # What is not found need not be told where nothing is.
                 check_held()
                 raise
+            finally:
+                if passing:
+                    remove(workdir)
 
 
 def _holder(content: str) -> str:

@@ -4,7 +4,7 @@ import json
 import math
 import shutil
 from collections.abc import Collection, Iterable, Iterator
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from zsg_jax.data.pool import TRAINED
@@ -15,7 +15,7 @@ from zsg_jax.models.huggingface.write import write
 from zsg_jax.models.placement import Params
 from zsg_jax.runtime.buckets import fetched, is_address
 from zsg_jax.runtime.errors import UserError, check
-from zsg_jax.runtime.files import remove, replacing, write_json
+from zsg_jax.runtime.files import replacing, write_json
 from zsg_jax.runtime.progress import say
 from zsg_jax.runtime.settings import named_by
 from zsg_jax.training.checkpoint_files import MANIFEST
@@ -91,8 +91,8 @@ def _check_new(output: Path) -> None:
     beside = _beside(output)
     if output.exists() and beside.exists():
         # A kill left it; while a command is at work there, it is that one's.
-        with suppress(UserError), locked(beside, "--output"):
-            remove(beside)
+        with suppress(UserError), locked(beside, "--output", passing=True):
+            pass
     check(
         not (output.exists() or output.is_symlink()),
         f"--output {output}: exists already; give a new folder",
@@ -108,12 +108,11 @@ def _beside(output: Path) -> Path:
 def _writing(output: Path) -> Iterator[Path]:
     """A folder that takes the place of `output` at the end; of two commands the second ends."""
     beside = _beside(output)
-    with locked(beside, "--output"), ExitStack() as stack:
-        stack.callback(remove, beside)
+    with locked(beside, "--output", passing=True):
         _check_new(output)
-        partial = stack.enter_context(replacing(output))
-        partial.mkdir()
-        yield partial
+        with replacing(output) as partial:
+            partial.mkdir()
+            yield partial
 
 
 def _needed(options: ExportOptions, names: Collection[str]) -> list[str]:

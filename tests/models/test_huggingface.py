@@ -105,6 +105,7 @@ def test_tied_tables_may_be_stored_twice_only_while_they_are_equal(tmp_path, mak
         ("llama", {"sliding_window": 128}, "sliding_window is 128, a key not known here"),
         ("llama", {"num_hidden_layers": None}, "'num_hidden_layers' is missing"),
         ("llama", {"num_hidden_layers": "two"}, "num_hidden_layers is 'two'"),
+        ("llama", {"hidden_size": 16.0, "head_dim": None}, "hidden_size=16.0"),
         ("llama", {"num_key_value_heads": 3}, "num_kv_heads=3"),
         ("mistral", {"sliding_window": "wide"}, "sliding_window is 'wide'"),
         ("mistral", {"num_key_value_heads": None}, "'num_key_value_heads' is missing"),

@@ -45,7 +45,7 @@ def read_decoder(config: ConfigReader, family: str) -> DecoderConfig:
         defaults["max_positions"] = 2048
     if family in _HEAD_DIM:
         check("head_dim" in config.values, f"{config.path}: 'head_dim' is missing; fetch it again")
-    if isinstance(width, int) and isinstance(heads, int) and heads > 0:
+    if isinstance(width, int | float) and isinstance(heads, int | float) and heads > 0:
         defaults["head_dim"] = width // heads
     numbers = config.numbers(_NUMBERS, defaults)
     more: dict[str, Any] = _MORE.get(family, _no_window)(config, numbers["num_layers"])

@@ -127,6 +127,8 @@ def parser(defaults: Mapping[str, Any], helped: Helped) -> Callable[[Sequence[st
         except flags.UnrecognizedFlagError as error:
             known = [f"--{name}" for name in flags.FLAGS]
             fail(f"--{error.flagname}: unknown flag{did_you_mean(f'--{error.flagname}', known)}")
+        except flags.IllegalFlagValueError as error:
+            fail(f"{first_line(error)}; --config.help shows what each key takes")
         except (UserError, flags.Error) as error:
             fail(first_line(error))
         # The user's config file is run here, so anything may come out of it.

@@ -46,7 +46,7 @@ def naive(cosines, length, ranks):
     return chosen + rest, len(chosen), table
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(
     st.integers(0, 2**32 - 1),
     st.integers(1, 24),

@@ -41,7 +41,7 @@ def greedy(table, count):
     return chosen
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(st.integers(0, 2**32 - 1), st.integers(1, 24), st.integers(1, 30), st.integers(1, 24))
 def test_the_greedy_choice_over_lists(seed, rows, length, queries):
     pool = exact(rows, np.random.default_rng(seed))
@@ -65,7 +65,7 @@ def test_the_greedy_choice_over_lists(seed, rows, length, queries):
         assert part == pytest.approx(value(table, expected[:some]) / all_of_it)
 
 
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=20)
 @given(st.integers(0, 2**32 - 1), st.integers(2, 8), st.integers(1, 20))
 def test_one_of_each_tight_cluster(seed, clusters, size):
     generator = np.random.default_rng(seed)

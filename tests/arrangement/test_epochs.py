@@ -1,13 +1,12 @@
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from zsg_jax.arrangement.epochs import RULES, Anew, check_rules, epochs, read_anew
 from zsg_jax.runtime.errors import UserError
 
 
-@settings(deadline=None)
 @given(
     order=st.lists(st.integers(0, 99), unique=True, min_size=1, max_size=30),
     rules=st.lists(st.sampled_from(sorted(RULES)), min_size=1, max_size=4),

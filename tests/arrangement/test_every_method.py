@@ -205,7 +205,7 @@ def apart(distance, gap):
 
 
 @pytest.mark.parametrize("metric", ["cosine", "euclidean"])
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(st.data(), BUDGETS, st.integers(0, 99), WEIGHTS, st.integers(1, 9))
 def test_all_orders(metric, data, budget, seed, weights, number):
     """Cosines with ties, exactly; Euclidean distances, no exact numbers, where there are none."""
@@ -238,7 +238,7 @@ def test_all_orders(metric, data, budget, seed, weights, number):
         assert ("Euclidean" in text) == (metric == "euclidean")
 
 
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=20)
 @given(pools(gaussians), BUDGETS, WEIGHTS, st.sampled_from(["cosine", "euclidean"]))
 def test_whole_tasks_by_the_wsd_of_their_mean_embedding(pool, budget, weights, metric):
     train, test, tasks = pool
@@ -260,7 +260,7 @@ def test_whole_tasks_by_the_wsd_of_their_mean_embedding(pool, budget, weights, m
     assert text.startswith("WSD of the task's mean row")
 
 
-@settings(max_examples=12, deadline=None)
+@settings(max_examples=12)
 @given(st.integers(0, 2**32 - 1), st.sampled_from(["cosine", "euclidean"]))
 def test_examples_by_what_they_pay_in_the_transport(seed, metric):
     generator = np.random.default_rng(seed)

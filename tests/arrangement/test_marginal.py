@@ -41,7 +41,7 @@ def naive(pool, targets, weight, length):
     return chosen, redundancy, relevance
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(
     st.integers(0, 2**32 - 1),
     st.integers(1, 24),

@@ -2,7 +2,7 @@ import itertools
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from zsg_jax.arrangement import reorderings
@@ -20,7 +20,6 @@ def comparison():
     return Comparison(train, test, np.arange(37) % 3, budget=30, needs=needs(names))
 
 
-@settings(deadline=None)
 @given(
     base=st.sampled_from(["min-nft", "tmta-rt", "round-robin"]),
     how=st.sampled_from(["folds", "zigzag", "window"]),
@@ -54,7 +53,6 @@ def test_a_window_is_shuffled_by_its_seed_and_they_follow_one_another(comparison
     assert both == one[::2] + one[1::2]
 
 
-@settings(deadline=None)
 @given(n=st.integers(0, 200), parts=st.integers(2, 12), seed=st.integers(0, 5))
 def test_half_of_a_stage_is_of_its_stretch_and_half_of_all(n, parts, seed):
     found, stretch = reorderings.stages(n, parts, seed), [i * parts // n for i in range(n)]

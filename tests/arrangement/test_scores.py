@@ -4,7 +4,7 @@ import itertools
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from zsg_jax.arrangement.comparison import Comparison
@@ -29,7 +29,6 @@ def compared(scores, budget=None):
     )
 
 
-@settings(deadline=None)
 @given(
     scores=st.lists(NUMBERS, min_size=1, max_size=30),
     down=st.booleans(),

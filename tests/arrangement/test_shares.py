@@ -75,7 +75,7 @@ SETS = st.lists(
 )
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(
     kind=st.sampled_from(["targets", "tmta-min", "tmta-max", "mmr-100", "mmr-60", *CRITERIA]),
     seed=st.integers(0, 2**32 - 1),
@@ -123,7 +123,7 @@ def test_the_set_that_has_least_of_its_share_is_next(
             assert facts["similarity"] is None
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(st.lists(st.integers(1, 9), min_size=1, max_size=4), st.integers(1, 60))
 def test_no_set_has_more_than_its_part_and_one(shares, picks):
     sets = [TargetSet(str(k), Fraction(share), None) for k, share in enumerate(shares)]

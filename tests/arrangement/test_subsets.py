@@ -32,7 +32,7 @@ def test_turns_of_the_second_half_are_counted_on():
     assert pairs(halves(TURNS, NOTHING, 0)) == []
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(st.lists(st.integers(0, 6), min_size=1), st.integers(1, 9), st.integers(1, 40), st.data())
 def test_equal_budgets_of_a_number_of_tasks(names, n, budget, data):
     tasks = number_tasks(names)

@@ -61,7 +61,7 @@ BLOCKS = st.sampled_from([1, 512, 8192])
 SEEDS = st.integers(0, 2**32 - 1)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(
     SIZES, TESTS, BUDGETS, st.booleans(), LENGTHS, BLOCKS, SEEDS,
     st.sampled_from(["exact ties", "gaussians", "repeats"]),
@@ -85,7 +85,7 @@ def test_the_turns_are_those_of_the_whole_matrix(n, t, budget, farthest, k, bloc
     assert as_lists(found) == naive(similarity, budget, farthest)
 
 
-@settings(max_examples=15, deadline=None)
+@settings(max_examples=15)
 @given(st.integers(1, 200), TESTS, BUDGETS, st.booleans(), SEEDS)
 def test_a_budget_only_cuts_whole_turns_off(n, t, budget, farthest, seed):
     generator = np.random.default_rng(seed)

@@ -48,7 +48,7 @@ LINES = st.lists(
 )
 
 
-@settings(deadline=None, max_examples=30)
+@settings(max_examples=30)
 @given(LINES, st.sampled_from([".jsonl", ".jsonl.gz"]), st.sampled_from([b"\n", b"\r\n"]))
 def test_a_dataset_holds_what_stands_in_the_lines(tmp_path_factory, lines, suffix, end):
     path = tmp_path_factory.mktemp("dataset") / f"x{suffix}"
@@ -112,7 +112,7 @@ def test_the_digest_is_of_all_that_instances_hold():
 TASKS = st.lists(st.sampled_from("abc"), min_size=1, max_size=9)
 
 
-@settings(deadline=None, max_examples=20)
+@settings(max_examples=20)
 @given(TASKS, st.data())
 def test_a_selection_is_what_it_is_of_a_list(tmp_path_factory, tasks, data):
     listed = instances_of(tasks)
@@ -140,7 +140,7 @@ def test_a_selection_is_what_it_is_of_a_list(tmp_path_factory, tasks, data):
                     dataset[len(expected)]
 
 
-@settings(deadline=None, max_examples=20)
+@settings(max_examples=20)
 @given(TASKS, TASKS, st.data())
 def test_joined_datasets_are_one_in_the_order_given(tmp_path_factory, one, two, data):
     lists = {"one": instances_of(one), "two": instances_of(two)}

@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from zsg_jax.evaluation.aggregate import HEADLINES, aggregate, aggregate_records
@@ -13,7 +13,6 @@ EXAMPLES = st.lists(
 )
 
 
-@settings(deadline=None)
 @given(EXAMPLES, st.randoms())
 def test_means_are_over_instances_and_over_tasks(examples, random):
     tasks = [task for task, *_ in examples]

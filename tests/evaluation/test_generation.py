@@ -195,7 +195,7 @@ def test_texts_end_at_any_end_and_the_reason_is_told():
     assert all(len(text.tokens) >= 5 for text in later(params, PROMPTS[:5], IDS[:5]))
 
 
-@settings(max_examples=15, deadline=None)
+@settings(max_examples=15)
 @given(
     st.lists(st.integers(-8, 8), min_size=2, max_size=9),
     st.floats(0.05, 1.0),

@@ -5,7 +5,7 @@ import string
 import numpy as np
 import pytest
 import tokenizers
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from rouge_score import rouge_scorer
 
@@ -24,7 +24,6 @@ def unicode_match(text, reference):
     return score(text, [reference], ["exact_match_unicode"])["exact_match_unicode"]
 
 
-@settings(deadline=None)
 @given(TEXT, st.lists(TEXT, min_size=1, max_size=3))
 def test_rouge_is_that_of_the_package(text, references):
     package = rouge_scorer.RougeScorer(ROUGE, use_stemmer=True)
@@ -46,7 +45,6 @@ def test_rouge_of_long_texts_is_that_of_the_package():
         assert score(text, [reference], ["rouge"]) == pytest.approx(expected)
 
 
-@settings(deadline=None)
 @given(TEXT, TEXT)
 def test_exact_match_is_the_official_one(text, reference):
     def plain(told):
@@ -130,7 +128,6 @@ def test_letters_are_words_where_no_space_is():
     )
 
 
-@settings(deadline=None)
 @given(ANY, st.lists(ANY, min_size=1, max_size=3))
 def test_scores_stay_in_bounds_and_more_references_never_cost(text, references):
     some = score(text, references[:1], METRICS)

@@ -125,7 +125,7 @@ SIDES = st.lists(
 )
 
 
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=20)
 @given(SIDES, SIDES, st.integers(0, 5), st.integers(1, 12))
 def test_counts_are_exact_and_the_file_holds_the_first_of_each_kind(train, test, limit, batch):
     directions = np.eye(5)

@@ -31,7 +31,7 @@ def as_dict(blocks):
     return found
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(
     st.integers(0, 2**32 - 1),
     st.integers(0, 40),

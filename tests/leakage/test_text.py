@@ -2,7 +2,7 @@ import unicodedata
 
 import numpy as np
 import pytest
-from hypothesis import example, given, settings
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from zsg_jax.data.instance import Instance, Turn
@@ -105,7 +105,6 @@ EXAMPLES = st.builds(
 )
 
 
-@settings(deadline=None)
 @given(
     st.lists(EXAMPLES, max_size=6),
     st.lists(EXAMPLES, max_size=6),

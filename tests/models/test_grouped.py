@@ -58,7 +58,7 @@ def sums_and_gradients(params, x, shares, index):
     return (out * jax.lax.stop_gradient(x)).sum(), out
 
 
-@settings(max_examples=6, deadline=None)
+@settings(max_examples=6)
 @given(
     st.integers(0, 99),
     # Every shape is compiled.

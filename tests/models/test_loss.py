@@ -50,7 +50,7 @@ def with_gradients(x, head, tokens, vocab, parts):
 
 # Few shapes, for each is compiled: words, rows of padding and parts, which need not divide.
 @pytest.mark.parametrize(("vocab", "padding", "parts"), [(2, 0, 3), (23, 2, 7), (9, 3, 1)])
-@settings(deadline=None, max_examples=5)
+@settings(max_examples=5)
 @given(seed=st.integers(0, 99))
 def test_losses_and_gradients_are_those_written_down_whatever_the_parts(
     vocab, padding, parts, seed

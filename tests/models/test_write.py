@@ -33,7 +33,7 @@ def there_and_back(source, target, file_bytes=5 * 10**9, dtype="same", padding=0
     write(target, model, params, source=source, dtype=dtype, file_bytes=file_bytes)
 
 
-@settings(max_examples=10, deadline=None)
+@settings(max_examples=10)
 @given(
     family=st.sampled_from(sorted(FAMILIES)),
     dtype=st.sampled_from(list(DTYPES.values())),

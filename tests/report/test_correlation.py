@@ -31,7 +31,7 @@ def ranks(x):
 CURVE = st.lists(st.integers(0, 9), min_size=4, max_size=4)
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(CURVE, CURVE, CURVE, CURVE)
 def test_correlations_are_those_by_their_formulas(make_trajectory, loss, other, seen, others):
     summary = summary_of(one=[9.5, *loss], two=[9.5, *other])

@@ -14,7 +14,7 @@ def numbers(text):
     return [int(one.replace(",", "")) for one in re.findall(r"\d[\d,]*", text)]
 
 
-@settings(deadline=None, max_examples=40)
+@settings(max_examples=40)
 @given(COUNTS, COUNTS, COUNTS, COUNTS, COUNTS, st.booleans())
 def test_what_is_kept_and_what_is_left_out_are_what_was_read(
     kept, cut, refused, twins, leaks, split

@@ -55,7 +55,7 @@ def test_the_manifest_tells_every_shard_and_its_digests(tmp_path):
     assert digests(tmp_path / "00001") == {"a": told["00001/a"], "b": told["00001/b"]}
 
 
-@settings(max_examples=12, deadline=None)
+@settings(max_examples=12)
 @given(st.lists(st.lists(st.integers(0, 2), max_size=6), min_size=2, max_size=4))
 def test_a_shard_is_written_anew_only_where_it_was_made_of_something_else(tmp_path_factory, runs):
     folder, known = tmp_path_factory.mktemp("shards"), {}

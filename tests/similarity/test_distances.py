@@ -18,7 +18,7 @@ def gaussian(seed, n, t):
     return generator.normal(size=(n, 12)), generator.normal(size=(t, 12))
 
 
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=20)
 @given(SEEDS, st.integers(1, 40), st.integers(1, 140), st.booleans())
 def test_distances_agree_with_float64(seed, n, t, euclidean):
     train, test = gaussian(seed, n, t)

@@ -27,7 +27,7 @@ def kl(seen, test, n):
     return sum(p[x] * math.log(p[x] / (q.get(x, 0.0) + 1e-10)) for x in p)
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(st.lists(TEXTS, min_size=1, max_size=6), st.lists(TEXTS, max_size=4), st.integers(1, 3))
 def test_it_equals_the_sum_from_nothing_at_every_point(steps, groups, n):
     found, seen = Divergence(groups, n), []

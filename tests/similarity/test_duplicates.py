@@ -36,7 +36,7 @@ def naive(pool, threshold):
     return found
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(
     st.integers(0, 2**32 - 1),
     st.integers(0, 40),

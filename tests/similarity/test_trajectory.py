@@ -55,7 +55,7 @@ def from_nothing(seen, test, texts, test_texts, metric, w_min, w_avg):
     }
 
 
-@settings(max_examples=12, deadline=None)
+@settings(max_examples=12)
 @given(
     st.integers(1, 30),
     st.integers(1, 9),

@@ -36,7 +36,7 @@ def exact(costs_NxT):
     return found.x.reshape(n, t)
 
 
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=20)
 @given(SEEDS, st.integers(1, 24), st.integers(1, 12), DISTANCES)
 def test_an_example_pays_what_it_pays_in_the_linear_programs_plan(seed, n, t, distance):
     train, test = clusters(seed, n, t)
@@ -49,7 +49,7 @@ def test_an_example_pays_what_it_pays_in_the_linear_programs_plan(seed, n, t, di
     assert found.facts == {"plan": "exact"}
 
 
-@settings(max_examples=5, deadline=None)
+@settings(max_examples=5)
 @given(SEEDS, DISTANCES)
 def test_sinkhorns_plan_is_the_exact_one_but_for_its_entropy(seed, distance):
     # One shape, one compilation.

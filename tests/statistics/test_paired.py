@@ -2,7 +2,7 @@ import math
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from scipy import stats
 
@@ -114,7 +114,6 @@ def test_holms_rule_step_by_step(p):
     assert holm(p) == pytest.approx(expected)
 
 
-@settings(deadline=None)
 @given(st.lists(st.tuples(st.booleans(), st.booleans()), max_size=60))
 def test_mcnemar_counts_only_what_they_do_not_share(pairs):
     wins = sum(a and not b for a, b in pairs)

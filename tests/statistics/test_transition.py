@@ -8,7 +8,7 @@ from zsg_jax.statistics.transition import logistic, transition
 RULES = np.array([64, 256, 512, 768, 1024, 2048, 4096])
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(st.floats(300, 1500), st.floats(2, 8), st.floats(0.6, 1))
 def test_a_curve_of_its_own_form_is_found_again(midpoint, slope, top):
     values = dict(zip(RULES.tolist(), logistic(RULES, midpoint, slope, top), strict=True))

@@ -89,7 +89,7 @@ def test_a_dataset_of_datasets_keeps_its_columns(arranged):
     assert len(zsg_jax.arrange_data(array, array[:3]).select(train)) == 12
 
 
-@settings(deadline=None, max_examples=20)
+@settings(max_examples=20)
 @given(seed=st.integers(0, 99), budget=st.integers(1, 9))
 def test_embeddings_alone_are_arranged_as_by_the_algorithm(seed, budget):
     generator = np.random.default_rng(seed)

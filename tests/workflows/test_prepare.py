@@ -123,7 +123,7 @@ def test_the_manifest_tells_counts_and_digests(make, tmp_path, read_source):
 TEXT = st.text(st.characters(exclude_categories=["Cs"]), min_size=1, max_size=9).filter(str.strip)
 
 
-@settings(deadline=None, max_examples=20)
+@settings(max_examples=20)
 @given(
     st.lists(st.tuples(TEXT, TEXT, st.lists(TEXT, max_size=2), st.booleans()), min_size=1),
     st.integers(1, 5),

@@ -188,7 +188,7 @@ def test_seeds_decide_the_weights_and_the_shuffles_and_steps_what_is_seen(
     assert own == same != other
     points = json.loads((tmp_path / "arrangements" / "tmta-rt" / "similarity.json").read_text())
     assert points["step"] == [3, 5]
-    assert "40 in 5 steps" in page.read_text()
+    assert "40 of them trained on, in 5 steps" in page.read_text()
 
 
 def test_every_kind_of_order_by_another_distance_and_its_weights(small_config, tmp_path):

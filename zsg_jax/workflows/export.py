@@ -101,7 +101,8 @@ def _check_new(output: Path) -> None:
 
 def _beside(output: Path) -> Path:
     """Where a command that writes `output` says so."""
-    return output.with_name(f".{output.name}.exporting")
+    whole = output.absolute()  # ".", say, has no name
+    return whole.parent / f".{whole.name}.exporting"
 
 
 @contextmanager

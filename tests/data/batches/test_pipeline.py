@@ -24,7 +24,7 @@ def examples(lengths, kind=Examples):
     )
 
 
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=20)
 @given(
     st.lists(st.integers(1, 20), min_size=1, max_size=50),
     st.none() | st.sampled_from(PACKINGS).map(lambda numbers: SequencesAtOnce(*numbers)),

@@ -74,7 +74,7 @@ def says(feature, value):
     return json.dumps(json.loads(text)) == json.dumps(value)
 
 
-@settings(deadline=None, max_examples=30)
+@settings(max_examples=30)
 @given(many_rows())
 def test_every_field_comes_back_by_the_public_protocol(tmp_path_factory, rows):
     got = exported(tmp_path_factory.mktemp("export"), rows)

@@ -85,7 +85,7 @@ def round_trip(folder, rows, format):
     return READERS[format](path)
 
 
-@settings(deadline=None, max_examples=15)
+@settings(max_examples=15)
 @given(typed_rows())
 @pytest.mark.parametrize("format", READERS)
 def test_rows_of_one_type_a_field_come_back(tmp_path_factory, format, rows):

@@ -39,7 +39,7 @@ def test_lines_have_their_number_and_offset(tmp_path_factory, texts, marked, zip
         assert record.location == f"{path}:{record.number}"
 
 
-@settings(deadline=None, max_examples=25)
+@settings(max_examples=25)
 @given(
     st.lists(VALUES, max_size=8),
     st.sampled_from([None, 0, 2, "\t"]),
@@ -68,7 +68,7 @@ def test_elements_keep_their_bytes_but_for_line_breaks(tmp_path):
     assert records == ['{"a":  1.50, "b": "x\\n y"}', f'{{"é": 1e999, "é": {digits}}}']
 
 
-@settings(deadline=None, max_examples=25)
+@settings(max_examples=25)
 @given(st.lists(st.dictionaries(TEXTS, VALUES, max_size=3), min_size=1, max_size=5), st.data())
 def test_every_cut_of_an_array_is_noticed(tmp_path_factory, values, data):
     text = json.dumps(values)

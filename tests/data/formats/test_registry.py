@@ -160,7 +160,7 @@ FORMATS = {
 
 
 @pytest.mark.parametrize("format", FORMATS)
-@settings(deadline=None, max_examples=20)
+@settings(max_examples=20)
 @given(st.sampled_from(WRITTEN_AS), st.data())
 def test_instances_come_back_as_they_went_in(tmp_path_factory, format, written_as, data):
     schema, multi, fields = written_as

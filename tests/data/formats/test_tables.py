@@ -60,7 +60,7 @@ def test_rows_are_numbered_from_one_across_their_parts(tmp_path, write):
     assert len(found) in (3000, 30)
 
 
-@settings(deadline=None, max_examples=25)
+@settings(max_examples=25)
 @given(
     st.recursive(
         st.one_of(
@@ -98,7 +98,7 @@ def test_values_that_json_lacks_are_written_by_a_rule(value, expected):
 
 
 @pytest.mark.parametrize("write", [parquet, stream])
-@settings(deadline=None, max_examples=15)
+@settings(max_examples=15)
 @given(st.floats(0, 1, exclude_max=True))
 def test_a_file_cut_anywhere_is_refused(tmp_path_factory, read_source, write, share):
     path = write(tmp_path_factory.mktemp("cut"))

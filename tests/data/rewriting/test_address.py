@@ -52,7 +52,7 @@ TEXTS = st.builds(
 )
 
 
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=20)
 @given(DRAWINGS, SCORINGS, TEXTS)
 def test_an_address_gives_the_rows_of_a_cell(tmp_path_factory, drawing, scoring, text):
     folder = tmp_path_factory.mktemp("rows")

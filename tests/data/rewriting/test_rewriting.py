@@ -74,7 +74,7 @@ def studies(draw):
     )
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 @given(studies(), st.integers(0, 99))
 def test_rows_are_what_a_plain_interpreter_makes_of_them(study, seed):
     language, draws, mix, form = study
@@ -122,7 +122,7 @@ def spelled(ids):
     return "".join(LETTERS[i] for i in ids)
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(st.integers(0, 99), st.sampled_from(MIXES), st.sampled_from([6, 12]), st.integers(8, 30))
 def test_families_are_built_and_shared_as_named_and_tests_are_unseen(seed, mix, X, letters):
     language = Language(x=X, y=4, z=30, letters=letters)

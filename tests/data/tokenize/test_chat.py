@@ -74,7 +74,7 @@ def check_runs(styles, style, name, ids, mask, turns, answers, join):
 
 
 @pytest.mark.parametrize(("style", "name", "join"), CASES)
-@settings(max_examples=10, deadline=None)
+@settings(max_examples=10)
 @given(
     contents=st.lists(CONTENT, min_size=1, max_size=3),
     system=st.none() | CONTENT,
@@ -102,7 +102,7 @@ def test_answers_alone_are_learned_and_training_begins_as_a_prompt_does(
 
 
 @pytest.mark.parametrize("style", CHAT)
-@settings(max_examples=6, deadline=None)
+@settings(max_examples=6)
 @given(
     contents=st.lists(st.sampled_from(["Hello you", "12 + 30", "\n\ny", " é\n"]), min_size=1),
     marked=st.booleans(),

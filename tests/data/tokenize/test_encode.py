@@ -37,7 +37,7 @@ def naive(plain, bos, eos, contents, join):
 
 @pytest.mark.parametrize("join", [False, True])
 @pytest.mark.parametrize("name", ["bytes", "digits", "mistral", "prepend"])
-@settings(max_examples=12, deadline=None)
+@settings(max_examples=12)
 @given(contents=CONTENTS)
 def test_ids_and_loss_are_the_studys(styles, name, contents, join):
     if name == "bytes":
@@ -83,7 +83,7 @@ CHOICES = st.lists(
 
 
 @pytest.mark.parametrize("style", [None, "qwen", "llama2"])
-@settings(max_examples=8, deadline=None)
+@settings(max_examples=8)
 @given(CONTENTS, CHOICES, st.sampled_from(TRUNCATIONS), st.sampled_from([30, 55, 999]))
 def test_a_choice_has_the_ids_of_the_example_it_is_the_answer_of(
     styles, style, contents, choices, truncation, limit

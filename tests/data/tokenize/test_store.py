@@ -69,7 +69,7 @@ def same(stored, held):
     assert dict(stored.refused) == dict(held.refused)
 
 
-@settings(max_examples=15, deadline=None)
+@settings(max_examples=15)
 @given(
     count=st.integers(1, 30),
     shard_rows=st.integers(1, 12),

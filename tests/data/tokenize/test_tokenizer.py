@@ -20,7 +20,7 @@ def trimming():
 
 
 @pytest.mark.parametrize("tokenizer", [BYTES, BPE, trimming()], ids=["bytes", "bpe", "trimming"])
-@settings(deadline=None, max_examples=30)
+@settings(max_examples=30)
 @given(
     parts=st.lists(
         st.tuples(

@@ -1,6 +1,6 @@
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from zsg_jax.data.instance import Instance, Turn
@@ -100,7 +100,6 @@ CONTENTS = st.lists(
 
 
 @pytest.mark.parametrize("name", FORMS)
-@settings(deadline=None)
 @given(
     contents=CONTENTS,
     system=st.none() | st.just("be so"),
@@ -165,7 +164,6 @@ def test_what_a_cut_keeps_and_counts(
         assert (np.diff(mask[len(prompt) :].astype(int)) <= 0).all()
 
 
-@settings(deadline=None)
 @given(contents=CONTENTS, over=st.integers(0, 30))
 def test_a_prompt_cut_at_the_tail_still_asks_for_an_answer(contents, over):
     one = instance(*contents)
@@ -191,7 +189,6 @@ def naive_words(contents, over, truncation):
     return left, over
 
 
-@settings(deadline=None)
 @given(
     prompts=st.lists(st.text("xyz", min_size=1, max_size=8), min_size=1, max_size=3),
     over=st.integers(0, 30),

@@ -1,6 +1,6 @@
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from scipy import stats
 
@@ -24,7 +24,6 @@ def test_bins_hold_every_position_once_and_differ_by_one_at_most(n, limit):
     assert max(sizes) - min(sizes) <= 1
 
 
-@settings(deadline=None)
 @given(SIZES, LIMITS, st.integers(0, 99))
 def test_means_and_percentiles_are_those_of_each_stretch(n, limit, seed):
     values = np.random.default_rng(seed).normal(size=n).astype(np.float32)

@@ -21,7 +21,7 @@ def cosines(train, test):
     return units[0].astype(np.float64) @ units[1].astype(np.float64).T
 
 
-@settings(max_examples=8, deadline=None)
+@settings(max_examples=8)
 @given(st.integers(1, 40), st.integers(1, 5), st.integers(1, 5), st.integers(0, 99))
 def test_measures_are_those_of_the_whole_matrix(n, tests, k, seed):
     train, test = embeddings(45, tests, seed=seed)
@@ -59,7 +59,7 @@ def test_a_bad_row_past_the_first_block_is_named_by_its_own_number():
         measure(np.arange(100, 900), train, test, 1, search=Search(block_size=256))
 
 
-@settings(max_examples=10, deadline=None)
+@settings(max_examples=10)
 @given(
     st.integers(120, 400),
     st.integers(12, 40),

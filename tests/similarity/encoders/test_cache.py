@@ -49,7 +49,7 @@ def asked(folder, *several, fingerprint="1"):
 TEXTS = st.lists(st.sampled_from([f"text {n}" for n in range(9)]), max_size=6)
 
 
-@settings(deadline=None, max_examples=15)
+@settings(max_examples=15)
 @given(st.lists(st.lists(TEXTS, max_size=3), min_size=1, max_size=3))
 def test_every_text_is_embedded_once(tmp_path_factory, studies):
     folder, known = tmp_path_factory.mktemp("cache"), []

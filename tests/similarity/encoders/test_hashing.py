@@ -14,7 +14,7 @@ def test_rows_are_unit_rows_of_float32():
     np.testing.assert_allclose(np.linalg.norm(rows, axis=1), [1, 0, 0, 1, 1], atol=1e-6)
 
 
-@settings(max_examples=12, deadline=None)
+@settings(max_examples=12)
 @given(st.lists(st.text(max_size=30), max_size=6), st.randoms())
 def test_a_row_depends_on_its_own_text_only(texts, random):
     encoder = HashingEncoder(32)

@@ -98,7 +98,7 @@ def test_negative_zero_ties_with_zero():
         assert not np.signbit(values).any()
 
 
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=20)
 @given(
     n=st.sampled_from([1, 40, 700]),
     t=st.integers(1, 130),
@@ -130,7 +130,7 @@ def test_empty_sets():
         row_statistics(some, none)
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(seed=st.integers(0, 2**32 - 1), exponent=st.integers(-1000, 1000))
 def test_unit_rows_ignore_powers_of_two_and_place(seed, exponent):
     rows = np.random.default_rng(seed).normal(size=(5, 33))
@@ -190,7 +190,7 @@ def test_one_compile_for_one_shape(on_host, function):
 
 
 @pytest.mark.parametrize("on_host", [True, False])
-@settings(max_examples=15, deadline=None)
+@settings(max_examples=15)
 @given(
     n=st.sampled_from([1, 60, 300, 700]),
     t=st.sampled_from([1, 20, 130]),

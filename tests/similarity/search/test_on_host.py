@@ -8,7 +8,7 @@ from zsg_jax.similarity.search.on_host import HostLists, sorted_lists
 
 
 @pytest.mark.parametrize("farthest", [False, True])
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(
     tests=st.integers(1, 5),
     k=st.integers(1, 40),
@@ -37,7 +37,7 @@ def test_lists_are_a_stable_sort_of_all_that_was_added(
     assert (keys[:, order.shape[1] :] == on_host.NOTHING).all()
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(
     n=st.integers(0, 60),
     t=st.integers(0, 9),

@@ -16,7 +16,7 @@ def unit(x):
     return x / np.maximum(np.linalg.norm(x, axis=1, keepdims=True), 1e-300)
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(n=st.integers(1, 60), many=st.integers(1, 9), seed=st.integers(0, 2**32 - 1))
 def test_the_order_and_the_parts_in_which_rows_come_change_no_bit(n, many, seed):
     generator = np.random.default_rng(seed)
@@ -32,7 +32,7 @@ def test_the_order_and_the_parts_in_which_rows_come_change_no_bit(n, many, seed)
     np.testing.assert_allclose(straight.means(), exact, rtol=0, atol=2.0**-38)
 
 
-@settings(max_examples=12, deadline=None)
+@settings(max_examples=12)
 @given(
     n=st.sampled_from([1, 300, 700]),
     nearest=st.sampled_from([0, 3, 900]),

@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import pytest
 import tokenizers
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from tokenizers import decoders, models, pre_tokenizers, processors, trainers
 
@@ -88,7 +88,6 @@ FORM = st.builds(
 ) | st.sampled_from(RANDOM_FORMS)
 
 
-@settings(deadline=None)
 @given(TASK, st.lists(st.tuples(TEXT, FORM), max_size=3), st.integers(1, 260), st.booleans())
 def test_prompts_follow_the_rule_of_the_study(task, wanted, limit, bos):
     inner = INNERS[bos]

@@ -79,13 +79,15 @@ def _sentence(by_step: Mapping[int, Difference], digits: int, end: int | None) -
         at = f"at step {step}" if step != end else f"at the end, step {step},"
         below = one.mean < 0
         low, high = (-one.high, -one.low) if below and told_apart(one) else (one.low, one.high)
-        interval = f"95\N{NO-BREAK SPACE}%: {low:.{digits}f} to {high:.{digits}f}"
+        over = "" if one.seeds > 1 else " over test instances alone"
+        interval = f"95\N{NO-BREAK SPACE}%{over}: {low:.{digits}f} to {high:.{digits}f}"
         who, both = (one.first, f"{one.first} and {one.second}") if not told else ("it", "they")
         if _same(one):
             told.append(f"{at} {both} do not differ")
         elif told_apart(one):
             amount = f"{abs(one.mean):.{digits}f} {'below' if below else 'above'}"
-            told.append(f"{at} {who} is {amount} {one.second} ({interval})")
+            run = "" if one.seeds > 1 else ", of this one run each"
+            told.append(f"{at} {who} is {amount} {one.second}{run} ({interval})")
         else:
             held = "" if low <= 0 <= high else f", but p {one.p_holm:.2f} over all pairs"
             told.append(f"{at} {both} cannot be told apart ({interval}{held})")

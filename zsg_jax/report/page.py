@@ -201,6 +201,7 @@ def _difference(
         "title": metric.title,
         "sentences": sentences(by_step, metric, min(ends) if len(ends) == 1 else None),
         "table": tables.differences(by_step, metric.digits),
+        "right_or_wrong": metric.right_or_wrong,
         "seeds": max(one.difference.seeds for pairs in by_step.values() for one in pairs),
         "most_seeds": max(len(entry["seeds"]) for entry in entries),
     }

@@ -1,7 +1,7 @@
 "use strict";
 // Heads of tables become buttons that sort, tables and commands can be copied, pairs searched.
 const words = (cell) => cell.textContent.replace(/\s+/g, " ").trim();
-const value = (cell) => parseFloat(words(cell).replace(/,/g, ""));
+const value = (cell) => parseFloat(words(cell).replace(/^< |,/g, ""));
 
 function sort(table, column, head) {
   const up = head.getAttribute("aria-sort") !== "ascending";

@@ -143,7 +143,7 @@ def differences(found: Mapping[int, Iterable[Compared]], digits: int) -> Table:
                 str(step),
                 f"{one.mean:+.{digits}f}",
                 f"{one.low:+.{digits}f} to {one.high:+.{digits}f}",
-                f"{one.p_holm:.3f}",
+                f"{one.p_holm:.3f}" if one.p_holm >= 0.0005 else "< 0.001",
                 f"{one.detectable:.{digits}f}" if one.detectable else NONE,
                 *([] if p is None else [f"{p:.3f}"]),
             ]

@@ -22,8 +22,8 @@ from zsg_jax.workflows import study
 METHODS = ("tmta-nft", "tmta-fft")
 
 
-def run(config, workdir):
-    return study.run(config, workdir, command="python -m zsg_jax.main")
+def run(config, workdir, command="python -m zsg_jax.main"):
+    return study.run(config, workdir, command=command)
 
 
 @pytest.fixture
@@ -117,7 +117,8 @@ def test_a_workdir_grows_by_orders_and_seeds_and_keeps_what_it_has(
     grown = tmp_path / "w"
     shutil.copytree(finished, grown)
     first = {path: path.read_bytes() for path in (grown / "runs").rglob("*.jsonl")}
-    run(small_config(**{"arrangement.methods": METHODS, "seeds": (0, 1)}), grown)
+    more = small_config(**{"arrangement.methods": METHODS, "seeds": (0, 1)})
+    assert "the command with more" in run(more, grown, "the command with more").read_text()
     for name in METHODS:
         for seed in (0, 1):
             one = Path("runs") / f"{name}-seed{seed}"

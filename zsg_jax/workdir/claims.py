@@ -365,6 +365,8 @@ def begun(workdir: Path, command: str) -> tuple[str, dict[str, str]]:
     facts = {"Page made by": f"zsg_jax {told_version()}"}
     if told:
         facts = {"Begun": f"{told['date']}, by zsg_jax {told['version']}"} | facts
+        if command != told["command"]:
+            facts["Last command"] = command  # by which it may have grown
     return told.get("command", command), facts
 
 

@@ -14,10 +14,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import settings
+from hypothesis import HealthCheck, settings
 
-# Where a test does not ask for more.
-settings.register_profile("few", max_examples=40)
+# Where a test does not ask for more. What compiles, or waits for a core, may take its time.
+settings.register_profile(
+    "few", max_examples=40, deadline=None, suppress_health_check=[HealthCheck.too_slow]
+)
 settings.load_profile("few")
 
 # The same small steps are compiled by many tests and by the processes they start: once will do.

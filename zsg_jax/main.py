@@ -11,7 +11,7 @@ from ml_collections import ConfigDict, config_flags
 
 from zsg_jax import config_diversity, config_help, config_selection
 from zsg_jax.runtime import cli as command_line
-from zsg_jax.runtime import cluster, processes, streams
+from zsg_jax.runtime import cluster, processes, progress, streams
 from zsg_jax.runtime import signals as stopping
 from zsg_jax.runtime.buckets import Store, is_address
 from zsg_jax.runtime.errors import check
@@ -77,7 +77,11 @@ def main(argv: Sequence[str]) -> None:
     )
     if not processes.is_first():
         command_line.speaker = f"zsg_jax: process {processes.index()}"
-    stopping.listen(command_line.end_by)
+    stopping.listen(
+        command_line.end_by,
+        lambda: progress.say("told to stop: after the step at work, with a checkpoint"),
+    )
+    progress.pulse()
     try:
         kinds = {config_diversity.STUDY: diversity.run, config_selection.STUDY: selection.run}
         page = kinds.get(config.get("study"), study.run)(config, workdir, command=command)

@@ -1,3 +1,6 @@
+import subprocess
+import sys
+
 from zsg_jax.runtime import progress
 
 
@@ -16,6 +19,28 @@ def test_off_a_terminal_a_line_a_minute_tells_how_far_it_is(monkeypatch, capsys)
         clock[0] += 50
         shown.update()
     assert capsys.readouterr().err == ""
+
+
+PULSE = """
+import time
+from zsg_jax.runtime import progress
+progress.EVERY = 0.4
+progress.pulse()
+progress.say("compiling a program")
+time.sleep(1)  # as one call of a compiler's, in which no line comes
+progress.say("done")
+time.sleep(0.2)
+"""
+
+
+def test_a_minute_without_a_line_is_told():
+    ended = subprocess.run(
+        [sys.executable, "-c", PULSE], capture_output=True, text=True, check=True, timeout=60
+    )
+    lines = ended.stderr.splitlines()
+    assert (lines[0], lines[-1]) == ("compiling a program", "done")
+    assert len(lines) > 2
+    assert all(line.endswith("after: compiling a program") for line in lines[1:-1])
 
 
 def test_lengths_of_time_are_told_as_people_say_them():

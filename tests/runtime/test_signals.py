@@ -184,7 +184,7 @@ DEFERRING = """
 import sys, threading, time
 from zsg_jax.runtime import cli as command_line, signals as stopping
 stopping.LONGEST = float(sys.argv[1])
-stopping.listen(command_line.end_by)
+stopping.listen(command_line.end_by, lambda: print("heard", flush=True))
 with stopping.deferred():
     print("now", flush=True)
     threading.Event().wait()  # for ever, as for a thread that has died
@@ -204,6 +204,7 @@ def test_what_defers_the_end_does_not_do_so_for_ever(longest, signals):
         time.sleep(wait)
         assert child.poll() is None  # the second came with the first
         child.send_signal(signal.SIGTERM)
-    _, told = child.communicate(timeout=20)
+    heard, told = child.communicate(timeout=20)
+    assert heard == "heard\n"
     assert child.returncode == stopping.CODE
     assert told.startswith("zsg_jax: ended by SIGTERM; the same command goes on")

@@ -1,6 +1,7 @@
 """Progress and one-line messages of process 0: bars on a terminal, elsewhere a line a minute."""
 
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
@@ -13,16 +14,43 @@ from zsg_jax.runtime.streams import one_line
 
 T = TypeVar("T")
 
+EVERY = 60.0  # seconds without a line, after which who reads a log is told that work goes on
+_last = (time.monotonic(), "the start")  # when the last line was said, and which
+
 
 def say(message: str) -> None:
     """Prints one line to standard error, on process 0, without tearing a running bar.
 
     Where nobody reads what is said, as at a pipe that is gone, the work goes on all the same.
     """
+    global _last
+    _last = time.monotonic(), message
+    _write(message)
+
+
+def _write(message: str) -> None:
     if is_first():
         with suppress(OSError, ValueError):
             tqdm.write(one_line(message), file=sys.stderr)
             sys.stderr.flush()
+
+
+def pulse() -> None:
+    """From now on each minute without a line, as of compiling, is told, but on a terminal."""
+    if not sys.stderr.isatty():
+        threading.Thread(target=_beat, daemon=True).start()
+
+
+def _beat() -> None:
+    last, told = _last, 0.0
+    while True:
+        time.sleep(EVERY / 60)
+        if _last is not last:
+            last, told = _last, 0.0
+        quiet = time.monotonic() - last[0]
+        if quiet // EVERY > told:  # of a machine that slept, once
+            told = quiet // EVERY
+            _write(f"at work, {duration(quiet)} after: {last[1]}")
 
 
 def count(number: int, noun: str) -> str:
@@ -44,8 +72,6 @@ class Lines:
         n, total: how many are done, and of how many; None where that is not known.
     """
 
-    EVERY = 60.0  # seconds
-
     def __init__(self, total: int | None, description: str, unit: str, initial: int) -> None:
         self._description, self._unit = description, unit
         self.n = self._first = initial
@@ -61,7 +87,7 @@ class Lines:
         """Counts `n` more, and says so where a minute has passed without a line."""
         self.n += int(n)
         now = time.monotonic()
-        if now - self._told < self.EVERY:
+        if now - self._told < EVERY:
             return
         self._told = now
         a_second = (self.n - self._first) / max(now - self._started, 1e-9)

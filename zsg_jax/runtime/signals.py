@@ -39,7 +39,9 @@ class Terminated(KeyboardInterrupt):
         self.everywhere = everywhere
 
 
-def listen(end: Callable[[int], object] | None = None) -> None:
+def listen(
+    end: Callable[[int], object] | None = None, heard: Callable[[], object] = lambda: None
+) -> None:
     """From now on SIGTERM raises `Terminated`, at once or, where it is deferred, at a good place.
 
     So does Ctrl-C where it is deferred; elsewhere it is Python's own.
@@ -49,6 +51,7 @@ def listen(end: Callable[[int], object] | None = None) -> None:
         end: called in another thread, with the signal's number, where the main one has not ended
             by then: `PATIENCE` seconds later, as while it compiles; where the end is deferred
             `LONGEST` seconds later, or `SAVING` once all processes save; or at a second signal.
+        heard: called in another thread, at once, where the end is deferred.
     """
     signal.signal(signal.SIGTERM, _hear)
     # A shell's background job stays deaf to it.
@@ -59,7 +62,7 @@ def listen(end: Callable[[int], object] | None = None) -> None:
         reader, writer = os.pipe()
         os.set_blocking(writer, False)
         signal.set_wakeup_fd(writer, warn_on_full_buffer=False)
-        threading.Thread(target=_watch, args=(reader, end), daemon=True).start()
+        threading.Thread(target=_watch, args=(reader, end, heard), daemon=True).start()
 
 
 def _raise_again(others: Callable[[Any], object], dropped: Any) -> None:
@@ -77,15 +80,18 @@ def _raise_again(others: Callable[[Any], object], dropped: Any) -> None:
     again.start()
 
 
-def _watch(reader: int, end: Callable[[int], object]) -> None:
+def _watch(reader: int, end: Callable[[int], object], heard: Callable[[], object]) -> None:
     """Python hears in its main thread alone, between instructions, some of which hide errors."""
     first: dict[int, float] = {}  # when a signal was heard first, by its number
     while True:
         ready = select.select([reader], [], [], 0.1 if signal.SIGTERM in first else None)[0]
         now = time.monotonic()
         for number in os.read(reader, 64) if ready else b"":
-            heard = number in (signal.SIGTERM, signal.SIGINT)
-            if heard and now - first.setdefault(number, now) > 0.5:
+            if number not in (signal.SIGTERM, signal.SIGINT):
+                continue
+            if not first and _deferring:
+                heard()
+            if now - first.setdefault(number, now) > 0.5:
                 end(number)
         if now - first.get(signal.SIGTERM, now) > _patience():
             end(signal.SIGTERM)

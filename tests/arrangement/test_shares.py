@@ -148,12 +148,18 @@ def test_one_set_is_as_none():
         assert first.turn.tolist() == second.turn.tolist()
 
 
+def drawn(seed, rows, budget, index, *sets):
+    """A pool, targets, and their comparison, of target sets as (name, share, its budget)."""
+    rng = np.random.default_rng(seed)
+    pool, targets = rng.normal(size=(rows, 6)), rng.normal(size=(len(index), 6))
+    told = [TargetSet(name, Fraction(share), own) for name, share, own in sets]
+    index = np.array(index, np.int32)
+    given = Comparison(pool, targets, range(rows), budget=budget, sets=told, set_index=index)
+    return pool, targets, given
+
+
 def test_halves_of_both_tell_what_each_set_chose():
-    rng = np.random.default_rng(1)
-    pool, targets = rng.normal(size=(50, 6)), rng.normal(size=(4, 6))
-    sets = [TargetSet("a", Fraction(2), None), TargetSet("b", Fraction(1), 7)]
-    index = np.array([0, 1, 1, 0], np.int32)
-    given = Comparison(pool, targets, range(50), budget=20, sets=sets, set_index=index)
+    *_, given = drawn(1, 50, 20, [0, 1, 1, 0], ("a", 2, None), ("b", 1, 7))
     made = arrange("tmta-min-max", given, 0)
     told = of_sets("tmta-min-max", given, made.order)["target_sets"]
     assert sum(one["rows"] for one in told.values()) == len(made.order)
@@ -163,11 +169,8 @@ def test_halves_of_both_tell_what_each_set_chose():
 
 
 def test_each_set_has_weights_of_its_own():
-    rng = np.random.default_rng(2)
-    pool, targets = rng.normal(size=(40, 6)), rng.normal(size=(5, 6))
-    sets = [TargetSet("a", Fraction(1), None), TargetSet("b", Fraction(3), None)]
-    index = np.array([0, 1, 1, 0, 1], np.int32)
-    given = Comparison(pool, targets, range(40), budget=12, sets=sets, set_index=index)
+    index = np.array([0, 1, 1, 0, 1])
+    pool, targets, given = drawn(2, 40, 12, index, ("a", 1, None), ("b", 3, None))
     made = arrange("wsd-nft", given, 0)
     told = of_sets("wsd-nft", given, made.order)["target_sets"]
     alone = [Comparison(pool, targets[index == k], range(40), budget=None) for k in (0, 1)]
@@ -181,11 +184,8 @@ def test_each_set_has_weights_of_its_own():
 
 
 def test_covering_counts_test_rows_by_the_shares_of_their_sets():
-    rng = np.random.default_rng(3)
-    pool, targets = rng.normal(size=(60, 6)), rng.normal(size=(5, 6))
-    sets = [TargetSet("few", Fraction(9), None), TargetSet("many", Fraction(1), None)]
-    index = np.array([1, 1, 0, 1, 1], np.int32)
-    given = Comparison(pool, targets, range(60), budget=20, sets=sets, set_index=index)
+    index, many = [1, 1, 0, 1, 1], ("many", 1, None)
+    pool, targets, given = drawn(3, 60, 20, index, ("few", 9, None), many)
     made = arrange("coverage", given, 0)
     # A row of "few" counts 9, one of "many" 1/4: 36 times as much. So it is as if it came 36 times.
     repeated = np.concatenate([targets[[2] * 36], targets[[0, 1, 3, 4]]])
@@ -194,7 +194,6 @@ def test_covering_counts_test_rows_by_the_shares_of_their_sets():
     told = of_sets("coverage", given, made.order)["target_sets"]
     assert [one["weight"] for one in told.values()] == [1, pytest.approx(1 / 36)]
     assert "rows" not in told["few"]
-    capped = [TargetSet("few", Fraction(9), 5), sets[1]]
-    given = Comparison(pool, targets, range(60), budget=20, sets=capped, set_index=index)
+    *_, given = drawn(3, 60, 20, index, ("few", 9, 5), many)
     with pytest.raises(UserError, match="coverage: the target set 'few' has a budget"):
         arrange("coverage", given, 0)

@@ -297,9 +297,7 @@ def kept():
 
 
 @given(kills=st.lists(st.tuples(st.integers(1, 40), st.booleans()), max_size=4))
-@settings(
-    max_examples=12, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
-)
+@settings(max_examples=12, suppress_health_check=[HealthCheck.function_scoped_fixture])
 def test_a_study_that_is_killed_loses_nothing_that_was_uploaded(machine, monkeypatch, kills):
     clear()
     study(machine("undisturbed"), [])

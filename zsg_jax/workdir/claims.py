@@ -11,7 +11,7 @@ from collections.abc import Collection, Iterator, Mapping
 from contextlib import ExitStack, contextmanager, suppress
 from fnmatch import fnmatchcase
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
 from zsg_jax.runtime.buckets import is_address, spelled
 from zsg_jax.runtime.errors import UserError, check
@@ -166,22 +166,7 @@ def locked(workdir: Path, flag: str = "--workdir", *, passing: bool = False) -> 
     with file, ExitStack() as stack:
         opened = os.open(workdir, os.O_RDONLY)
         stack.callback(os.close, opened)
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            file.seek(0)
-            raise UserError(
-                f"{flag} {workdir}: another process is at work there{_holder(file.read(200))}; "
-                f"wait for it, end it if it stands still, or give another {flag}"
-            ) from None
-        except OSError:
-            # Some network and bucket file systems have no locks; there, care is the user's.
-            pass
-        held = f" ({os.getpid()} on {socket.gethostname()})\n{uuid.uuid4().hex}\n"
-        with suppress(OSError):  # a full disk is told where it matters
-            os.ftruncate(file.fileno(), 0)
-            os.write(file.fileno(), held.encode())
-
+        held = _take(file, workdir, flag)
         claimed = False  # whether there has been a config
 
         def check_held() -> None:
@@ -217,6 +202,26 @@ def locked(workdir: Path, flag: str = "--workdir", *, passing: bool = False) -> 
             finally:
                 if passing:
                     remove(workdir)
+
+
+def _take(file: TextIO, workdir: Path, flag: str) -> str:
+    """Locks an open file, if there are locks, and writes in it who holds it: what is returned."""
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        file.seek(0)
+        raise UserError(
+            f"{flag} {workdir}: another process is at work there{_holder(file.read(200))}; "
+            f"wait for it, end it if it stands still, or give another {flag}"
+        ) from None
+    except OSError:
+        # Some network and bucket file systems have no locks; there, care is the user's.
+        pass
+    held = f" ({os.getpid()} on {socket.gethostname()})\n{uuid.uuid4().hex}\n"
+    with suppress(OSError):  # a full disk is told where it matters
+        os.ftruncate(file.fileno(), 0)
+        os.write(file.fileno(), held.encode())
+    return held
 
 
 def _holder(content: str) -> str:

@@ -17,9 +17,7 @@ KINDS = {"xla": xla.attend, "splash": partial(splash.attend, interpret=True)}
 LENGTH = 136
 WINDOWS = (None, 30)
 
-few = settings(
-    max_examples=6, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
-)
+few = settings(max_examples=6, suppress_health_check=[HealthCheck.function_scoped_fixture])
 layouts = st.lists(st.lists(st.integers(1, 90), max_size=6), min_size=2, max_size=2)
 
 

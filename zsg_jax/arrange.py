@@ -9,7 +9,7 @@ from zsg_jax.arrangement.reorderings import SUFFIXES
 from zsg_jax.data.export import FORMATS
 from zsg_jax.data.schemas.registry import AUTO, SCHEMAS
 from zsg_jax.runtime import cli as command_line
-from zsg_jax.runtime import streams
+from zsg_jax.runtime import progress, streams
 from zsg_jax.similarity.names import DISTANCES, DTYPES
 from zsg_jax.workflows.arrange_options import ArrangeOptions
 
@@ -97,6 +97,7 @@ def _parser() -> command_line.Parser:
 def main(argv: Sequence[str]) -> None:
     """Arranges what the flags name."""
     given = vars(_parser().parse_args(list(argv[1:])))
+    progress.pulse()
     with streams.importing():
         from zsg_jax.workflows import arrange as command
     written = command.run(ArrangeOptions(**{**given, "output": Path(given["output"])}))

@@ -9,7 +9,7 @@ from zsg_jax.data.schemas.registry import AUTO, SCHEMAS
 from zsg_jax.data.tokenize.encode import ANSWERS
 from zsg_jax.data.tokenize.truncation import TRUNCATIONS
 from zsg_jax.evaluation.metrics import METRICS
-from zsg_jax.runtime import cli, streams
+from zsg_jax.runtime import cli, progress, streams
 from zsg_jax.workflows.evaluate_options import BASELINES, EvaluateOptions
 
 
@@ -71,6 +71,7 @@ def _parser() -> cli.Parser:
 def main(argv: Sequence[str]) -> None:
     """Evaluates what the flags name."""
     given = vars(_parser().parse_args(list(argv[1:])))
+    progress.pulse()
     with streams.importing():
         from zsg_jax.workflows import evaluate
     for name in ("checkpoint", "stops"):

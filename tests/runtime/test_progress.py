@@ -3,28 +3,23 @@ import sys
 
 from zsg_jax.runtime import progress
 
-
-def test_off_a_terminal_a_line_a_minute_tells_how_far_it_is(monkeypatch, capsys):
-    clock = [0.0]
-    monkeypatch.setattr(progress.time, "monotonic", lambda: clock[0])
-    with progress.bar(1000, "embedding train", initial=100) as shown:
-        for _ in range(300):
-            clock[0] += 1
-            shown.update()
-        lines = capsys.readouterr().err.splitlines()
-        assert len(lines) == 5
-        assert lines[-1].startswith("embedding train: 400 of 1,000 rows, 1 a second, 10 min left")
-        shown.note("found")
-        assert capsys.readouterr().err == "embedding train: found\n"
-        clock[0] += 50
-        shown.update()
-    assert capsys.readouterr().err == ""
-
-
-PULSE = """
+BEGIN = """
 import time
 from zsg_jax.runtime import progress
+progress.say("begin")  # which imports jax
 progress.EVERY = 0.4
+"""
+BARS = """
+with progress.bar(1000, "embedding train", initial=100) as outer:
+    time.sleep(0.6)
+    outer.update(300)
+    with progress.bar(None, "evaluation") as inner:
+        time.sleep(1)  # as one call, in which nothing is counted
+    time.sleep(0.6)
+    outer.note("found")
+time.sleep(1)  # of a library, whose caller is at work
+"""
+PULSE = """
 progress.pulse()
 progress.say("compiling a program")
 time.sleep(1)  # as one call of a compiler's, in which no line comes
@@ -33,11 +28,28 @@ time.sleep(0.2)
 """
 
 
-def test_a_minute_without_a_line_is_told():
+def told(script):
     ended = subprocess.run(
-        [sys.executable, "-c", PULSE], capture_output=True, text=True, check=True, timeout=60
+        [sys.executable, "-c", BEGIN + script],
+        capture_output=True,
+        text=True,
+        check=True,
+        timeout=60,
     )
-    lines = ended.stderr.splitlines()
+    return ended.stderr.splitlines()[1:]
+
+
+def test_off_a_terminal_a_line_a_minute_tells_how_far_it_is():
+    lines = told(BARS)
+    assert lines[0] == "embedding train: 100 of 1,000 rows"
+    assert lines[1] == "evaluation: 0 rows"
+    assert lines[-2].startswith("embedding train: 400 of 1,000 rows, ")
+    assert lines[-2].endswith(" s left")
+    assert lines[-1] == "embedding train: found"
+
+
+def test_a_minute_without_a_line_is_told():
+    lines = told(PULSE)
     assert (lines[0], lines[-1]) == ("compiling a program", "done")
     assert len(lines) > 2
     assert all(line.endswith("after: compiling a program") for line in lines[1:-1])

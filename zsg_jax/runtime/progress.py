@@ -5,6 +5,7 @@ import threading
 import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
+from functools import cache
 from typing import TypeVar
 
 from tqdm import tqdm
@@ -16,6 +17,8 @@ T = TypeVar("T")
 
 EVERY = 60.0  # seconds without a line, after which who reads a log is told that work goes on
 _last = (time.monotonic(), "the start")  # when the last line was said, and which
+_always = False  # not only while a bar is open
+_open: list["Lines"] = []  # the innermost last
 
 
 def say(message: str) -> None:
@@ -24,8 +27,8 @@ def say(message: str) -> None:
     Where nobody reads what is said, as at a pipe that is gone, the work goes on all the same.
     """
     global _last
-    _last = time.monotonic(), message
     _write(message)
+    _last = time.monotonic(), message
 
 
 def _write(message: str) -> None:
@@ -36,7 +39,14 @@ def _write(message: str) -> None:
 
 
 def pulse() -> None:
-    """From now on each minute without a line, as of compiling, is told, but on a terminal."""
+    """From now on a minute without a line, as of compiling, is told outside of bars too."""
+    global _always
+    _always = True
+    _begin_to_beat()
+
+
+@cache
+def _begin_to_beat() -> None:
     if not sys.stderr.isatty():
         threading.Thread(target=_beat, daemon=True).start()
 
@@ -48,8 +58,12 @@ def _beat() -> None:
         if _last is not last:
             last, told = _last, 0.0
         quiet = time.monotonic() - last[0]
-        if quiet // EVERY > told:  # of a machine that slept, once
-            told = quiet // EVERY
+        if quiet // EVERY <= told:  # of a machine that slept, once
+            continue
+        told = quiet // EVERY
+        if shown := _open[-1:]:
+            say(shown[0].told())
+        elif _always:
             _write(f"at work, {duration(quiet)} after: {last[1]}")
 
 
@@ -66,7 +80,7 @@ def duration(seconds: float) -> str:
 
 
 class Lines:
-    """What a bar shows, told in a line a minute: for who reads a log.
+    """What a bar shows, told in each minute without another line: for who reads a log.
 
     Attributes:
         n, total: how many are done, and of how many; None where that is not known.
@@ -76,7 +90,7 @@ class Lines:
         self._description, self._unit = description, unit
         self.n = self._first = initial
         self.total = total
-        self._started = self._told = time.monotonic()
+        self._started = time.monotonic()
 
     def reset(self, total: int | None = None) -> None:
         """Begins anew, with another total."""
@@ -84,29 +98,30 @@ class Lines:
         self._started = time.monotonic()
 
     def update(self, n: float = 1) -> None:
-        """Counts `n` more, and says so where a minute has passed without a line."""
+        """Counts `n` more."""
         self.n += int(n)
-        now = time.monotonic()
-        if now - self._told < EVERY:
-            return
-        self._told = now
-        a_second = (self.n - self._first) / max(now - self._started, 1e-9)
+
+    def note(self, text: str) -> None:
+        """Says what has just been found."""
+        say(f"{self._description}: {text}")
+
+    def told(self) -> str:
+        """How far it is, how fast, and the time left."""
+        a_second = (self.n - self._first) / max(time.monotonic() - self._started, 1e-9)
         of = f" of {self.total:,}" if self.total else ""
         left = ""
         if self.total and a_second and self.n < self.total:
             left = f", {duration((self.total - self.n) / a_second)} left"
-        say(f"{self._description}: {self.n:,}{of} {self._unit}s, {a_second:.3g} a second{left}")
-
-    def note(self, text: str) -> None:
-        """Says what has just been found."""
-        self._told = time.monotonic()
-        say(f"{self._description}: {text}")
+        fast = f", {a_second:.3g} a second" if a_second else ""
+        return f"{self._description}: {self.n:,}{of} {self._unit}s{fast}{left}"
 
     def __enter__(self) -> "Lines":
+        _open.append(self)
+        _begin_to_beat()
         return self
 
     def __exit__(self, *exception: object) -> None:
-        pass
+        _open.remove(self)
 
 
 class Bar(tqdm):

@@ -1,9 +1,11 @@
 """Paired differences of arrangements: what is compared, and when nothing is."""
 
+from itertools import combinations
+
 import numpy as np
 import pytest
 
-from zsg_jax.report.differences import differences as compared
+from zsg_jax.report.differences import differences as all_differences
 from zsg_jax.report.differences import sentences
 from zsg_jax.report.examples import losses, scores
 from zsg_jax.report.metrics import METRICS
@@ -26,6 +28,11 @@ def runs(offsets, seeds=(0,), steps=(0, 10, 20), instances=60):
     }
 
 
+def compared(measured, steps, **options):
+    pairs = list(combinations(measured.values, 2))
+    return all_differences(measured, dict.fromkeys(steps, pairs), **options)
+
+
 def differences(told, tasks, steps):
     found = compared(losses(told, tasks, steps), steps)
     return {step: [one.difference for one in pairs] for step, pairs in found.items()}
@@ -45,16 +52,16 @@ def test_a_pair_is_one_sentence_over_its_steps():
     for name, by_seed in runs({"a": 0.0, "b": 0.0}, steps=(20,)).items():
         told[name][0] += by_seed[0]
     found = compared(losses(told, None, [0, 20]), [0, 20])
-    [said] = sentences(found, METRICS["loss"], 20)
+    [said] = sentences(found, METRICS["loss"], {"a": 20, "b": 20})
     assert "step 0 a is 0.5000 below b" in said
     assert "0.5000 to 0.5000" in said
     assert "step 20, they do not differ" in said
     noisy = {"a": {0: scored({"x": [1], "y": [0]})}, "b": {0: scored({"x": [0], "y": [1]})}}
     found = compared(scores(noisy, "exact_match", [20]), [20])
-    [said] = sentences(found, METRICS["exact_match"], 20)
+    [said] = sentences(found, METRICS["exact_match"], {"a": 20, "b": 20})
     assert said.startswith("At the end, step 20, a and b cannot be told apart")
     alike = losses(runs(dict.fromkeys("abc", 0.0), steps=(20,)), None, [20])
-    assert len(sentences(compared(alike, [20]), METRICS["loss"])) == 1
+    assert len(sentences(compared(alike, [20]), METRICS["loss"], {})) == 1
 
 
 def scored(answers, field="exact_match", step=20, **more):
@@ -107,6 +114,16 @@ def test_nothing_is_compared_that_cannot_be():
     assert compared(scores({}, "rougeL", [20]), [20]) == {}
     # Of one seed and one instance nothing tells the error.
     assert differences(runs({"a": 0.0, "b": 1.0}, instances=1), None, [20]) == {}
+
+
+def test_those_that_go_on_are_compared_where_a_shorter_one_has_ended():
+    told = runs({"a": 0.0, "b": 0.5}) | runs({"short": 0.2}, steps=(0, 10))
+    pairs = {10: [("a", "short"), ("b", "short")], 20: [("a", "b")]}
+    found = all_differences(losses(told, None, pairs), pairs)
+    assert {step: len(of) for step, of in found.items()} == {10: 2, 20: 1}
+    said = sentences(found, METRICS["loss"], {"a": 20, "b": 20, "short": 10})
+    begin = [" ".join(one.split()[:3]) for one in said]
+    assert begin == ["At step 10", "At step 10", "At the end,"]
 
 
 @pytest.mark.usefixtures("undrawn")

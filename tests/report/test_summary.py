@@ -16,7 +16,7 @@ from zsg_jax.report.curves import (
     curve_kind,
     first_step_within,
 )
-from zsg_jax.report.summary import KEYS, compared_steps, summarize
+from zsg_jax.report.summary import KEYS, compared_at, summarize
 from zsg_jax.runtime.errors import UserError
 
 LOSSES = st.lists(st.floats(0, 20), min_size=2, max_size=30)
@@ -218,5 +218,15 @@ def test_the_window_ends_where_all_arrangements_were_evaluated():
     summary = summarize({"a": {0: rows([3, 2, 1, 1])}, "b": {0: rows([3, 2, 1], every=20)}}, 25)
     assert summary["window"] == 20
     assert {one["window"]["step"] for one in summary["arrangements"].values()} == {20}
-    assert compared_steps(summary, "loss") == [20]
-    assert compared_steps(summary, "rougeL") == []
+    assert compared_at(summary, "loss") == {20: [("a", "b")]}
+    assert compared_at(summary, "rougeL") == {}
+
+
+def test_two_are_compared_at_the_last_step_that_both_have():
+    lengths = {"a": 6, "b": 6, "short": 3}
+    told = {name: {0: rows([3.0] * count)} for name, count in lengths.items()}
+    end, short = ("a", "b"), [("a", "short"), ("b", "short")]
+    assert compared_at(summarize(told), "loss") == {20: short, 50: [end]}
+    assert compared_at(summarize(told, 10), "loss") == {10: [end, *short], 20: short, 50: [end]}
+    assert compared_at(summarize(told, 40), "loss") == {20: [end, *short], 50: [end]}
+    assert compared_at(summarize(told), "loss", [end]) == {50: [end]}

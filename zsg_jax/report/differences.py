@@ -27,19 +27,18 @@ class Compared(NamedTuple):
 
 def differences(
     measured: Measured,
-    steps: Sequence[int],
-    pairs: Sequence[tuple[str, str]] | None = None,
+    pairs: Mapping[int, Sequence[tuple[str, str]]],
     *,
     right_or_wrong: bool = False,
 ) -> dict[int, list[Compared]]:
-    """The paired differences at each of `steps` where all runs measured the same examples.
+    """The paired differences at each step of `pairs` where their runs measured the same examples.
 
-    Seeds count too, those that all arrangements have. Compared, and corrected for one another, are
-    `pairs`; without them all there are.
+    Seeds count too, those that all arrangements of a step have. The pairs of a step are corrected
+    for one another.
     """
     found: dict[int, list[Compared]] = {}
-    for step in dict.fromkeys(steps):
-        values, tasks = measured.at(step)
+    for step, of_step in pairs.items():
+        values, tasks = measured.at(step, {name for pair in of_step for name in pair})
         if len(values) < 2 or next(iter(values.values())).size < 2:
             continue
         clusters = tasks if len(set(tasks or ())) >= MIN_TASKS else None
@@ -47,7 +46,7 @@ def differences(
             Compared(
                 one, mcnemar(values[one.first], values[one.second]) if right_or_wrong else None
             )
-            for one in paired_differences(values, pairs, clusters=clusters)
+            for one in paired_differences(values, of_step, clusters=clusters)
         ]
     return found
 
@@ -58,11 +57,11 @@ def told_apart(one: Difference) -> bool:
 
 
 def sentences(
-    found: Mapping[int, Iterable[Compared]], metric: Metric, end: int | None = None
+    found: Mapping[int, Iterable[Compared]], metric: Metric, ends: Mapping[str, int]
 ) -> list[str]:
     """What the differences of a measure say in words, a sentence a pair, over all its steps.
 
-    At `end` all of the runs end.
+    `ends`: arrangement → its last step.
     """
     pairs: dict[tuple[str, str], dict[int, Difference]] = {}
     for step, compared in found.items():
@@ -70,7 +69,10 @@ def sentences(
             pairs.setdefault((one.first, one.second), {})[step] = one
     if len(pairs) > 1 and all(_same(one) for by_step in pairs.values() for one in by_step.values()):
         return ["No two differ, in any test instance."]
-    return [_sentence(by_step, metric.digits, end) for by_step in pairs.values()]
+    return [
+        _sentence(by_step, metric.digits, ends[first] if ends[first] == ends[second] else None)
+        for (first, second), by_step in pairs.items()
+    ]
 
 
 def _sentence(by_step: Mapping[int, Difference], digits: int, end: int | None) -> str:

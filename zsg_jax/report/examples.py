@@ -1,6 +1,6 @@
 """The value of every test example, for each measure, from the records of runs."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -22,18 +22,21 @@ class Measured(NamedTuple):
     values: Mapping[str, Mapping[int, Mapping[int, Values]]]
     tasks: Mapping[str, str]
 
-    def at(self, step: int) -> tuple[dict[str, np.ndarray], list[str] | None]:
+    def at(
+        self, step: int, names: Collection[str] | None = None
+    ) -> tuple[dict[str, np.ndarray], list[str] | None]:
         """Arrangement → (K, N) values of the seeds and examples of all, and the N tasks.
 
-        Empty where an arrangement lacks an example that another has, or a value is not finite; the
-        tasks are None where one is not known.
+        Of the arrangements `names`, or of all. Empty where one lacks an example that another has,
+        or a value is not finite; the tasks are None where one is not known.
         """
-        if not self.values:
+        chosen = {name: one for name, one in self.values.items() if names is None or name in names}
+        if not chosen:
             return {}, None
-        seeds = sorted(set.intersection(*map(set, self.values.values())))
+        seeds = sorted(set.intersection(*map(set, chosen.values())))
         cells = {
             name: [by_seed[seed].get(step, {}) for seed in seeds]
-            for name, by_seed in self.values.items()
+            for name, by_seed in chosen.items()
         }
         ids = {frozenset(one) for found in cells.values() for one in found}
         if len(ids) != 1 or not next(iter(ids)):
@@ -49,7 +52,7 @@ class Measured(NamedTuple):
         return arrays, tasks
 
 
-def losses(runs: Runs, tasks: Sequence[str] | None, steps: Sequence[int]) -> Measured:
+def losses(runs: Runs, tasks: Sequence[str] | None, steps: Collection[int]) -> Measured:
     """The losses in the test records of metrics.jsonl; an example is told by its place.
 
     Args:
@@ -78,7 +81,7 @@ def losses(runs: Runs, tasks: Sequence[str] | None, steps: Sequence[int]) -> Mea
     return Measured(values, {f"{place:09}": task for place, task in enumerate(tasks)})
 
 
-def scores(scored: Runs, field: str, steps: Sequence[int]) -> Measured:
+def scores(scored: Runs, field: str, steps: Collection[int]) -> Measured:
     """The values of a field in generations.jsonl and scores.jsonl; of several samples their mean.
 
     Args:

@@ -21,7 +21,7 @@ from zsg_jax.report.distributions import rewards_figure
 from zsg_jax.report.examples import losses, scores
 from zsg_jax.report.metrics import METRICS, metric_of
 from zsg_jax.report.reading import by_loss, reading
-from zsg_jax.report.summary import GROUPS, Runs, compared_steps, curve_of, summarize
+from zsg_jax.report.summary import GROUPS, Pair, Runs, compared_at, curve_of, summarize
 from zsg_jax.report.svg import embedded, to_svg
 from zsg_jax.report.words import plain_name
 from zsg_jax.runtime.files import write_bytes
@@ -169,23 +169,23 @@ def _differences(
     runs: Runs,
     scored: Runs,
     tasks: Sequence[str] | None,
-    pairs: Sequence[tuple[str, str]] | None,
+    pairs: Sequence[Pair] | None,
 ) -> dict[str, dict[int, list[Compared]]]:
     """Those of every measure that has a value for each example, of `pairs` or of all."""
     found = {}
     every = {score for entry in summary["arrangements"].values() for score in entry["scores"]}
     for name in [*METRICS, *sorted(every - METRICS.keys())]:
-        steps = compared_steps(summary, name)
+        steps = compared_at(summary, name, pairs)
         loss = name == "loss"
         measured = losses(runs, tasks, steps) if loss else scores(scored, name, steps)
         right_or_wrong = metric_of(name).right_or_wrong
-        by_step = differences(measured, steps, pairs, right_or_wrong=right_or_wrong)
+        by_step = differences(measured, steps, right_or_wrong=right_or_wrong)
         if by_step:
             found[name] = by_step
     return found
 
 
-def _between_studies(runs: Runs) -> list[tuple[str, str]]:
+def _between_studies(runs: Runs) -> list[Pair]:
     """The pairs of runs of different studies; those of one study stand on its own page."""
     study = {name: name.rpartition(": ")[0] for name in runs}
     return [(a, b) for a, b in combinations(runs, 2) if study[a] != study[b]]
@@ -194,16 +194,16 @@ def _between_studies(runs: Runs) -> list[tuple[str, str]]:
 def _difference(
     summary: Mapping[str, Any], name: str, by_step: Mapping[int, list[Compared]]
 ) -> dict[str, Any]:
-    metric, entries = metric_of(name), summary["arrangements"].values()
-    ends = {curve["steps"][-1] for entry in entries if (curve := curve_of(entry, name))}
+    metric, entries = metric_of(name), summary["arrangements"]
+    ends = {a: curve["steps"][-1] for a, one in entries.items() if (curve := curve_of(one, name))}
     return {
         "name": name,
         "title": metric.title,
-        "sentences": sentences(by_step, metric, min(ends) if len(ends) == 1 else None),
+        "sentences": sentences(by_step, metric, ends),
         "table": tables.differences(by_step, metric.digits),
         "right_or_wrong": metric.right_or_wrong,
         "seeds": max(one.difference.seeds for pairs in by_step.values() for one in pairs),
-        "most_seeds": max(len(entry["seeds"]) for entry in entries),
+        "most_seeds": max(len(entry["seeds"]) for entry in entries.values()),
     }
 
 

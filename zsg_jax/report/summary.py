@@ -5,6 +5,7 @@ JSON, in which a number that is not finite is null.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
+from itertools import combinations
 from typing import Any
 
 import numpy as np
@@ -21,6 +22,7 @@ from zsg_jax.statistics.steadiness import Steadiness, steadiness
 
 Record = Mapping[str, Any]
 Runs = Mapping[str, Mapping[int, Sequence[Record]]]
+Pair = tuple[str, str]  # two arrangements
 
 # What the keys of an arrangement's entry mean; written into summary.json beside the numbers.
 KEYS = {
@@ -78,7 +80,8 @@ def summarize(runs: Runs, window: int | None = None) -> dict[str, Any]:
         ends_at = ", ".join(f"{name} at step {end}" for name, end in ends.items())
         notes.append(
             "The arrangements do not end at the same step, so their areas and final losses are "
-            f"not taken over the same steps: {ends_at}."
+            f"not taken over the same steps: {ends_at}. Two of them are compared at the last step "
+            "that both have."
         )
     return json_ready({"arrangements": entries, "window": end, "notes": notes, "keys": KEYS})
 
@@ -96,18 +99,28 @@ def over_tasks(scores: Iterable[str]) -> dict[str, str]:
     return {name: of for name, of in found.items() if of in names}
 
 
-def compared_steps(summary: Mapping[str, Any], metric: str) -> list[int]:
-    """The steps to compare arrangements at: the end of the window, if there is one, and the last.
+def compared_at(
+    summary: Mapping[str, Any], metric: str, pairs: Sequence[Pair] | None = None
+) -> dict[int, list[Pair]]:
+    """Step → the pairs of arrangements to compare there, of `pairs` or of all there are.
 
-    Both of those at which the metric was measured in all arrangements; none where there is none.
+    All at the last step of the window, if there is one, at which the metric was measured in each;
+    and each pair at the last step that both have.
     """
-    curves = [curve_of(entry, metric) for entry in summary["arrangements"].values()]
-    if any(curve is None for curve in curves):
-        return []
-    common = set.intersection(*(set(curve["steps"]) for curve in curves if curve))
+    curves = {
+        name: set(curve["steps"])
+        for name, entry in summary["arrangements"].items()
+        if (curve := curve_of(entry, metric))
+    }
     end = summary["window"]
-    window = [step for step in common if end is not None and step <= end]
-    return sorted({max(some) for some in (window, common) if some})
+    common = set.intersection(*curves.values()) if curves else set()
+    window = {max(upto)} if (upto := [s for s in common if end is not None and s <= end]) else set()
+    found: dict[int, list[Pair]] = {}
+    for first, second in combinations(curves, 2) if pairs is None else pairs:
+        shared = curves.get(first, set()) & curves.get(second, set())
+        for step in window | {max(shared)} if shared else ():
+            found.setdefault(step, []).append((first, second))
+    return dict(sorted(found.items()))
 
 
 Tests = Mapping[int, Mapping[int, Record]]  # seed → step → the test record

@@ -85,7 +85,8 @@ def results(
                 {"mean": None, "std": None} if one is None else one["final"] for one in curves
             ]
             ends = {one["steps"][-1] for one in curves if one}
-            told = compared.get(name, {}).get(ends.pop(), ()) if len(ends) == 1 else ()
+            # Of arrangements that end apart none is the best.
+            told = compared.get(name, {}).get(max(ends), ())
             best = _best(entries, finals, metric.best, told)
             columns[f"Final {metric.label}"] = _Column(metric.digits, finals, best)
     rows = []

@@ -14,7 +14,7 @@ from zsg_jax.data.tokenize.examples import TokenizedExamples
 from zsg_jax.evaluation.evaluator import not_finite
 from zsg_jax.models.loss import answer_losses, segment_losses, token_losses
 from zsg_jax.models.placement import Params
-from zsg_jax.runtime.progress import bar
+from zsg_jax.runtime.progress import bar, working
 from zsg_jax.training.sharding import BATCH, place_batch, row_devices
 from zsg_jax.training.step import Hidden
 
@@ -155,5 +155,5 @@ def _compile(
         in_shardings=(params_shardings, NamedSharding(mesh, BATCH)),
         out_shardings=replicated,
     )
-    with jax.set_mesh(mesh):
+    with working("compiling the evaluation"), jax.set_mesh(mesh):
         return jitted.lower(abstract_params, batch).compile()

@@ -4,7 +4,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from functools import cache
 from typing import TypeVar
 
@@ -18,7 +18,7 @@ T = TypeVar("T")
 EVERY = 60.0  # seconds without a line, after which who reads a log is told that work goes on
 _last = (time.monotonic(), "the start")  # when the last line was said, and which
 _always = False  # not only while a bar is open
-_open: list["Lines"] = []  # the innermost last
+_open: list[Callable[[], str]] = []  # what is at work, the innermost last
 
 
 def say(message: str) -> None:
@@ -62,7 +62,7 @@ def _beat() -> None:
             continue
         told = quiet // EVERY
         if shown := _open[-1:]:
-            say(shown[0].told())
+            say(shown[0]())
         elif _always:
             _write(f"at work, {duration(quiet)} after: {last[1]}")
 
@@ -116,12 +116,12 @@ class Lines:
         return f"{self._description}: {self.n:,}{of} {self._unit}s{fast}{left}"
 
     def __enter__(self) -> "Lines":
-        _open.append(self)
+        _open.append(self.told)
         _begin_to_beat()
         return self
 
     def __exit__(self, *exception: object) -> None:
-        _open.remove(self)
+        _open.remove(self.told)
 
 
 class Bar(tqdm):
@@ -145,6 +145,24 @@ def bar(total: int | None, description: str, unit: str = "row", initial: int = 0
         leave=False,
         dynamic_ncols=True,
     )
+
+
+@contextmanager
+def working(what: str) -> Iterator[None]:
+    """Shows that work goes on of which nothing can be counted, as compiling."""
+    began = time.monotonic()
+
+    def told() -> str:
+        return f"{what}, {duration(time.monotonic() - began)} so far"
+
+    shown = sys.stderr.isatty() and is_first()
+    _open.append(told)
+    _begin_to_beat()
+    try:
+        with tqdm(desc=f"{what} …", bar_format="{desc}", disable=not shown, leave=False):
+            yield
+    finally:
+        _open.remove(told)
 
 
 def passes(progress: "Bar | Lines") -> Callable[[int, int], None]:

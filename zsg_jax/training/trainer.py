@@ -16,6 +16,7 @@ from zsg_jax.models import model as models
 from zsg_jax.models.families import ModelConfig
 from zsg_jax.models.lora import LoRA
 from zsg_jax.models.placement import Compute, Params
+from zsg_jax.runtime.progress import working
 from zsg_jax.training import initial_weights, optimizer, sharding
 from zsg_jax.training.step import FROZEN, compile_init, compile_train_step, initial_state
 
@@ -222,12 +223,13 @@ class Trainer:
         }
 
     def _compile(self, total: int, length: int, sequences: int) -> jax.stages.Compiled:
-        return compile_train_step(
-            self.abstract_state,
-            self.abstract_batch(length, sequences),
-            self.mesh,
-            **self.train_step_arguments(total),
-        )
+        with working(f"compiling the step of {sequences:,} sequences of {length:,} tokens"):
+            return compile_train_step(
+                self.abstract_state,
+                self.abstract_batch(length, sequences),
+                self.mesh,
+                **self.train_step_arguments(total),
+            )
 
     def _optimizer(self, total: int) -> tuple[Any, Any]:
         o = self._options

@@ -26,7 +26,7 @@ from transformers import (
 )
 
 import zsg_jax
-from zsg_jax.integrations.transformers import ArrangedSampler, OrderCallback
+from zsg_jax.integrations.trl import ArrangedSampler, OrderCallback
 from zsg_jax.runtime.errors import UserError
 
 pytestmark = pytest.mark.references

@@ -20,7 +20,7 @@ from zsg_jax.runtime.ballot import Ballot
 from zsg_jax.runtime.errors import UserError
 from zsg_jax.runtime.files import remove
 from zsg_jax.runtime.processes import is_first, once
-from zsg_jax.runtime.progress import bar, duration, say
+from zsg_jax.runtime.progress import bar, duration, say, working
 from zsg_jax.runtime.settings import setting
 from zsg_jax.runtime.signals import Terminated, deferred
 from zsg_jax.training import metrics
@@ -192,7 +192,8 @@ class _Loop:
             self._mend({})
             self._log = self._open_log(-1)
             self._batches.start()
-            self._state = trainer.initial_state(run.seed)
+            with working(f"{self._name}: making the first state"):
+                self._state = trainer.initial_state(run.seed)
             if records:
                 say(f"{self._name}: starts at step 0, since no checkpoint was kept")
             self._evaluate(0)

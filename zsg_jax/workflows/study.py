@@ -17,6 +17,7 @@ from zsg_jax.arrangement.spaces import fetched
 from zsg_jax.config import flatten
 from zsg_jax.data.batches.steps import Steps
 from zsg_jax.data.pool import Pool
+from zsg_jax.evaluation.evaluator import Evaluator
 from zsg_jax.runtime.errors import UserError, check
 from zsg_jax.runtime.processes import once, same_everywhere
 from zsg_jax.runtime.progress import say
@@ -25,6 +26,7 @@ from zsg_jax.training.finished import finished
 from zsg_jax.training.flops import Speed
 from zsg_jax.training.loggers import Logging, check_installed
 from zsg_jax.training.optimizer import schedule
+from zsg_jax.training.trainer import Trainer
 from zsg_jax.workdir import claims, hub, manifest
 from zsg_jax.workdir.location import Workdir, open_workdir
 from zsg_jax.workdir.trained import CHECKPOINTS
@@ -216,10 +218,20 @@ def _train(
     if config.model.pretraining.steps and origin.weights is None:
         start = location if part.start is None else Workdir(part.start)
         trainer.init_from = pretrain(config, start, origin.model, reading.tokenizer, mesh)
+    if orders.arrangements:
+        _train_in_orders(config, location, part, orders, trainer, evaluators)
+
+
+def _train_in_orders(
+    config: ConfigDict,
+    location: Workdir,
+    part: Part,
+    orders: Orders,
+    trainer: Trainer,
+    evaluators: Sequence[tuple[Evaluator, int]],
+) -> None:
+    workdir, mesh, training = location.folder, trainer.mesh, config.training
     arrangements, pool = orders
-    if not arrangements:
-        return
-    training = config.training
     steps_of = partial(
         make_steps,
         pool.train_examples,

@@ -112,10 +112,11 @@ def test_training_that_goes_on_is_compared_from_where_it_stopped(arranged, tmp_p
     assert check.examples == 21
 
 
-def test_going_on_otherwise_than_before_is_told(arranged, tmp_path):
+@pytest.mark.parametrize("logged", ["steps", "no"])
+def test_going_on_otherwise_than_before_is_told(arranged, tmp_path, logged):
     found, rows = arranged
     ordered = found.select(rows)
-    settings = {"save_strategy": "steps", "save_steps": 1}
+    settings = {"save_strategy": "steps", "save_steps": 1, "logging_strategy": logged}
     sft(tmp_path, ordered, max_steps=2, **settings)[0].train()
     # Steps of 2 rows, by which the third would be rows 5 and 6: they have been met.
     other = {"gradient_accumulation_steps": 1, "max_steps": 4, **settings}
@@ -130,8 +131,19 @@ def test_going_on_otherwise_than_before_is_told(arranged, tmp_path):
     trainer, _ = sft(tmp_path, ordered, evaluated_on=ordered, **settings, **looks)
     trainer.train(resume_from_checkpoint=True)
     at_two = [one["order_digest"] for one in trainer.state.log_history if one["step"] == 2]
-    assert len(at_two) > 1
+    assert len(at_two) > (logged == "steps")
     assert set(at_two) == {digest(f"r{i}" for i in found.order[:8])}
+
+
+def test_what_a_checkpoint_of_another_training_consumed_is_taken_on_trust(
+    arranged, tmp_path, capfd
+):
+    found, rows = arranged
+    trainer, check = sft(tmp_path, found.select(rows), max_steps=2, save_steps=1)
+    trainer.remove_callback(check)
+    trainer.train()
+    sft(tmp_path, found.select(rows), max_steps=3)[0].train(resume_from_checkpoint=True)
+    assert "of step 2 does not say which examples it has consumed" in capfd.readouterr().err
 
 
 @pytest.mark.parametrize(
@@ -246,15 +258,20 @@ def test_several_processes_share_each_batch_and_fill_none(tmp_path, free_port):
     assert "fill: OrderCallback: 13 rows are no multiple of 4, the batches of 2 processes" in told
 
 
-def test_a_sampler_feeds_the_order_of_a_dataset_as_it_is(arranged, tmp_path):
+@pytest.mark.parametrize("count", [13, 5])
+def test_a_sampler_feeds_the_order_of_a_dataset_as_it_is(arranged, tmp_path, count):
     found, rows = arranged
+    order = found.order[:count].copy()
     tokens = tokenizer()
     lines = [f"{row['prompt']} {row['completion']}" for row in rows]
     encoded = [{"input_ids": one, "labels": one} for one in tokens(lines)["input_ids"]]
 
+    sampler = ArrangedSampler(order)
+    order[:] = 0  # it has its own
+
     class InOrder(Trainer):
         def _get_train_sampler(self, *arguments):
-            return ArrangedSampler(found.order)
+            return sampler
 
     met = []
     network = model()
@@ -264,5 +281,14 @@ def test_a_sampler_feeds_the_order_of_a_dataset_as_it_is(arranged, tmp_path):
     args = TrainingArguments(
         str(tmp_path), per_device_train_batch_size=1, num_train_epochs=1, report_to=[], use_cpu=True
     )
-    InOrder(network, args, train_dataset=encoded).train()
-    assert [one[0] for one in met] == [encoded[i]["input_ids"] for i in found.order]
+    ids = [f"r{i}" for i in found.order]
+    check = OrderCallback(ids, [encoded[i]["input_ids"] for i in found.order])
+    InOrder(network, args, train_dataset=encoded, callbacks=[check]).train()
+    assert [one[0] for one in met] == [encoded[i]["input_ids"] for i in found.order[:count]]
+    assert check.order_digest == digest(ids[:count])
+
+
+@pytest.mark.parametrize("order", [[0.5, 1.7], [[0, 1]], [-1, 0], [True, False], ["0"], None])
+def test_what_is_no_order_is_refused(order):
+    with pytest.raises(UserError, match="is no order"):
+        ArrangedSampler(order)

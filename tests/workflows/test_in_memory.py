@@ -55,8 +55,9 @@ def test_what_was_arranged_is_selected_in_order(arranged):
     assert np.array_equal(arranged.select(np.arange(12)), arranged.order)
     with pytest.raises(UserError, match="12"):
         arranged.select(rows(11, "say"))
-    with pytest.raises(UserError, match="a stream cannot be put in order"):
-        arranged.select(iter(rows(12, "say")))
+    for without_numbers in (iter(rows(12, "say")), set(range(12)), None):
+        with pytest.raises(UserError, match="a stream cannot be put in order"):
+            arranged.select(without_numbers)
     with pytest.raises(UserError, match=r"select: row \d+ is 'say\d+', but 'say\d+' was arranged"):
         arranged.select(rows(12, "say")[::-1])
 
@@ -126,6 +127,30 @@ class Ragged:
         return [[1.0] * (1 + n % 2) for n in range(len(texts))]
 
 
+class NoArray:
+    """As a tensor that asks for its gradient, or is of a type that NumPy does not know."""
+
+    def encode(self, texts):
+        return self
+
+    def __array__(self, *arguments, **named):
+        raise RuntimeError("call detach first")
+
+
+def test_masked_embeddings_are_refused():
+    masked = np.ma.masked_array(np.eye(3, dtype=np.float32), np.eye(3) > 0)
+    with pytest.raises(UserError, match="test: embeddings: some are masked"):
+        zsg_jax.arrange_data(np.eye(3, dtype=np.float32), masked)
+
+
+def test_a_data_frame_is_told_what_to_give_instead(arranged):
+    frame = pytest.importorskip("pandas").DataFrame(rows(12, "say"))
+    for give in (arranged.select, lambda rows: zsg_jax.arrange_data(rows, rows)):
+        with pytest.raises(UserError, match=r"is a data frame.*to_dict"):
+            give(frame)
+    assert len(arranged.select(frame.to_dict("records"))) == len(arranged)
+
+
 def test_arrays_without_rows_are_refused():
     some, none = np.ones((2, 3)), np.ones((0, 3))
     for sides, name in (((none, some), "train"), ((some, none), "test")):
@@ -145,7 +170,7 @@ def test_arrays_without_rows_are_refused():
         ([], {}, "train.*no instance"),
         (["a"], {}, "mend it, or leave it out$"),
         ([{"prompt": "a", "more": nested()}], {}, "row 0: maximum recursion"),
-        (rows(3, "a"), {"method": None}, "method=None: give a name"),
+        (rows(3, "a"), {"method": None}, "method=None: give a text"),
         (rows(3, "a"), {"deduplicate": 2}, "deduplicate=2"),
         *[
             (rows(3, "a"), {"budget": one}, "budget=.*: give a whole")
@@ -154,7 +179,10 @@ def test_arrays_without_rows_are_refused():
         (rows(3, "a"), {"seed": "x"}, "seed='x': give a whole number, 0 or more"),
         (rows(3, "a"), {"w_min": "a", "method": "wsd-nft"}, "w_min='a': give a number"),
         (rows(3, "a"), {"max_row_bytes": None}, "max_row_bytes=None: give a whole number"),
-        (rows(3, "a"), {"encoder": Ragged()}, "encoder: .*each text needs a vector"),
+        (rows(3, "a"), {"distance": None}, "distance=None: give a text"),
+        (rows(3, "a"), {"data_fields": {}}, "data_fields={}: give a text"),
+        (rows(3, "a"), {"encoder": Ragged()}, "encoder: .*a vector of the same length"),
+        (rows(3, "a"), {"encoder": NoArray()}, "encoder: .*is to give an array"),
     ],
 )
 def test_a_mistake_is_told_in_a_line(train, options, match):

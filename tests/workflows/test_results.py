@@ -56,3 +56,31 @@ def test_a_wrong_name_is_told(result, tmp_path):
                 ask(wrong)
     with pytest.raises(UserError, match="seed=7 is none of 0, 1"):
         result.records("tmta-nft", 7)
+
+
+@pytest.mark.parametrize(
+    ("content", "told"),
+    [
+        ("def get_config(\n", "SyntaxError"),
+        ("x = 1\n", "no attribute 'get_config'"),
+        ("def get_config(preset):\n    return 1 / 0\n", "ZeroDivisionError"),
+    ],
+)
+def test_a_config_file_that_cannot_be_loaded_is_told(content, told, tmp_path):
+    (tmp_path / "mine.txt").write_text(content)
+    with pytest.raises(UserError, match=f"mine.txt': the file cannot be loaded: .*{told}"):
+        zsg_jax.run_study(str(tmp_path / "mine.txt"), tmp_path / "workdir")
+
+
+def test_what_has_changed_since_is_not_given(result):
+    run = result.workdir / "runs" / "tmta-nft-seed0"
+    for file, ask in (
+        (run / "metrics.jsonl", result.records),
+        (result.workdir / "arrangements" / "tmta-nft" / "order.npy", result.order),
+    ):
+        content = file.read_bytes()
+        ask("tmta-nft")
+        file.write_bytes(content[:-2] + bytes([content[-2] ^ 1]) + content[-1:])
+        with pytest.raises(UserError, match=file.name):
+            ask("tmta-nft")
+        file.write_bytes(content)

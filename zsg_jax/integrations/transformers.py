@@ -19,6 +19,8 @@ from transformers import TrainerCallback
 from zsg_jax.runtime.errors import UserError, check
 from zsg_jax.runtime.progress import say
 
+# Where the trainer's state keeps the digest, with every checkpoint.
+_KEPT = "order_digest"
 # Who looks at a model: of a training that failed, until the next one of that model begins.
 _LOOKING: WeakKeyDictionary[torch.nn.Module, Any] = WeakKeyDictionary()
 
@@ -27,8 +29,20 @@ class ArrangedSampler(torch.utils.data.Sampler[int]):
     """Gives the numbers of an order, epoch after epoch; for a dataset in its own order."""
 
     def __init__(self, order: Sequence[int] | np.ndarray) -> None:
-        """Takes (n,) numbers of examples."""
-        self._order = np.asarray(order, np.int64)
+        """Takes (n,) numbers of examples.
+
+        Raises:
+            UserError: they are others than whole numbers from 0.
+        """
+        given = np.array(order)
+        check(
+            given.ndim == 1
+            and (given.dtype.kind in "iu" or not given.size)
+            and given.min(initial=0) >= 0,
+            f"ArrangedSampler: {str(order)[:60]} is no order; give whole numbers from 0 in one row,"
+            " as arranged.order",
+        )
+        self._order = given.astype(np.int64)
 
     def __len__(self) -> int:
         return len(self._order)
@@ -94,8 +108,8 @@ class OrderCallback(TrainerCallback):
         self._course = _Course(rows, batches, args, state.global_step, self._tokens)
         self._course.check_ends_whole(state.max_steps)
         self._digests = _Digests(self._ids[: self._course.an_epoch])
-        self._check_before(state.log_history)
-        self._count()
+        self._check_before(state)
+        self._count(state)
         _look_no_longer(model)
         _LOOKING[model] = model.register_forward_pre_hook(self._met, with_kwargs=True)
 
@@ -120,26 +134,33 @@ class OrderCallback(TrainerCallback):
                 f"arrangement {here!r}; train on arranged.select(dataset)",
             )
 
-    def _check_before(self, history: Sequence[dict[str, Any]]) -> None:
-        """Compares what was logged before a checkpoint with what this order has for its steps."""
-        logged = [one for one in history if "order_digest" in one]
-        if logged:
-            step = logged[-1]["step"]
-            examples = self._course.examples_before(self._course.batch_of(step))
-            check(
-                self._digests.upto(examples) == logged[-1]["order_digest"],
-                f"OrderCallback: up to step {step} the checkpoint has consumed other examples than "
-                f"the first {examples:,} of these; go on with the rows, the batch size, the "
-                "accumulation and the number of processes that it was made with",
+    def _check_before(self, state: Any) -> None:
+        """Compares what a checkpoint says that it has consumed with what this order has for it."""
+        if state.global_step == 0:
+            return
+        digest = state.stateful_callbacks.get(_KEPT)
+        if digest is None:
+            say(
+                f"OrderCallback: the checkpoint of step {state.global_step} does not say which "
+                "examples it has consumed, so that they are the first of these is taken on trust"
             )
+            return
+        examples = self._course.examples_before(self._course.batch)
+        check(
+            self._digests.upto(examples) == digest,
+            f"OrderCallback: up to step {state.global_step} the checkpoint has consumed other "
+            f"examples than the first {examples:,} of these; go on with the rows, the batch size, "
+            "the accumulation and the number of processes that it was made with",
+        )
 
     def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         """Brings the digest up to the step."""
-        self._count()
+        self._count(state)
 
-    def _count(self) -> None:
+    def _count(self, state: Any) -> None:
         self.examples = self._course.examples_before(self._course.batch)
         self.order_digest = self._digests.upto(self.examples)
+        state.stateful_callbacks[_KEPT] = self.order_digest
 
     def on_log(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         """Adds the digest to what is logged."""
@@ -193,12 +214,8 @@ class _Course:
         self._place, self._places = args.process_index, args.world_size
         self._accumulated = args.gradient_accumulation_steps
         self._drop_last = args.dataloader_drop_last
-        self.batch = self.batch_of(step)
-
-    def batch_of(self, step: int) -> int:
-        """How many batches come before the end of a step."""
-        epoch, inside = divmod(step, -(-self._batches // self._accumulated))
-        return epoch * self._batches + inside * self._accumulated
+        epoch, inside = divmod(step, -(-batches // self._accumulated))
+        self.batch = epoch * batches + inside * self._accumulated
 
     def check_ends_whole(self, steps: int) -> None:
         """Refuses a last batch that processes would fill with rows from the start."""
@@ -235,8 +252,7 @@ class _Course:
     @property
     def an_epoch(self) -> int:
         """Examples that are met in an epoch, the first ones."""
-        whole = self._batches * self._places * self._size
-        return whole if self._drop_last else len(self._rows)
+        return min(self._batches * self._places * self._size, len(self._rows))
 
 
 class _Digests:

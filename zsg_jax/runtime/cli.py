@@ -133,7 +133,7 @@ def parser(defaults: Mapping[str, Any], helped: Helped) -> Callable[[Sequence[st
             fail(first_line(error))
         # The user's config file is run here, so anything may come out of it.
         except Exception as error:
-            fail(_not_in_config(error, argv) or _not_loaded(error))
+            fail(_not_in_config(error, argv) or not_loaded("--config", error))
         if len(rest) > 1:
             fail(f"{rest[1]!r}: unknown argument; settings are given as --config.KEY=VALUE")
         return rest
@@ -179,7 +179,7 @@ def loaded_config(value: Any) -> ConfigDict:
         # config_flags hands out a stand-in that raises the loader's error when it is touched.
         _ = value.seeds
     except OSError as error:
-        raise UserError(_not_loaded(error)) from None
+        raise UserError(not_loaded("--config", error)) from None
     except AttributeError:
         pass
     raise UserError("--config: get_config() must return an ml_collections.ConfigDict")
@@ -311,12 +311,13 @@ def _not_in_config(error: BaseException, argv: Sequence[str]) -> str | None:
     return None
 
 
-def _not_loaded(error: BaseException) -> str:
+def not_loaded(told: str, error: BaseException) -> str:
+    """What to say, after `told`, of whatever came out of a user's config file."""
     while error.__cause__ is not None:
         error = error.__cause__
     if isinstance(error, UserError):
         return str(error)
     frames = traceback.extract_tb(error.__traceback__)
     where = f" ({frames[-1].filename}:{frames[-1].lineno})" if frames else ""
-    told = f"{type(error).__name__}: {first_line(error)}{where}"
-    return f"--config: the file cannot be loaded: {told}"
+    what = f"{type(error).__name__}: {first_line(error)}{where}"
+    return f"{told}: the file cannot be loaded: {what}"

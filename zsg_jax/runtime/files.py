@@ -19,6 +19,7 @@ from zsg_jax.runtime.processes import check_owned
 
 PARTIAL = ".partial"
 OLD = ".old"
+_BACK = "put it back, or make its folder again"
 
 
 class Placing(Protocol):
@@ -196,12 +197,12 @@ def read_json(path: Path, required: Collection[str] = ()) -> dict[str, Any] | No
     except (FileNotFoundError, NotADirectoryError):
         return None
     except (OSError, ValueError, RecursionError) as error:
-        raise UserError(f"{path}: is damaged: {error}") from None
+        raise UserError(f"{path}: is damaged: {error}; {_BACK}") from None
     if not isinstance(content, dict):
-        raise UserError(f"{path}: is damaged: it holds no JSON object")
+        raise UserError(f"{path}: is damaged: it holds no JSON object; {_BACK}")
     missing = [key for key in required if key not in content]
     if missing:
-        raise UserError(f"{path}: is damaged: it holds no {', '.join(missing)}")
+        raise UserError(f"{path}: is damaged: it holds no {', '.join(missing)}; {_BACK}")
     return content
 
 

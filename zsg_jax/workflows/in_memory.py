@@ -106,7 +106,11 @@ class Arranged:
         Raises:
             UserError: they are not the rows that were arranged, as their number or an id tells.
         """
-        check(hasattr(rows, "__len__"), "select: a stream cannot be put in order; load it whole")
+        _refuse_frame("select", rows)
+        check(
+            hasattr(rows, "__len__") and hasattr(rows, "__getitem__"),
+            "select: a stream cannot be put in order, nor what has no numbers; give a list",
+        )
         check(
             len(rows) == len(self._pair.train),
             f"select: {len(rows):,} rows, but {len(self._pair.train):,} were arranged; give those",
@@ -221,7 +225,14 @@ def arrange_data(
         UserError: for every mistake that a user can mend; a row is named by its number.
     """
     with named_by(_NAMES):
-        check(isinstance(method, str), f"method={method!r}: give a name, such as tmta-min")
+        texts = {
+            "method": method,
+            "distance": distance,
+            "data_format": data_format,
+            "data_fields": data_fields,
+        }
+        for name, text in texts.items():
+            check(isinstance(text, str), f"{name}={text!r}: give a text")
         _check_whole("budget", budget, 1, optional=True)
         _check_whole("seed", seed, 0)
         _check_whole("max_row_bytes", max_row_bytes, 1)
@@ -282,6 +293,7 @@ def _opened(rows: Rows, side: str, options: ReadOptions) -> Dataset:
 def _read(rows: Rows, side: str, options: ReadOptions) -> Dataset:
     if isinstance(rows, str | os.PathLike):
         return open_source(os.fspath(rows), options, side)
+    _refuse_frame(side, rows)
     try:
         every = iter(rows)
     except TypeError:
@@ -301,6 +313,13 @@ def _read(rows: Rows, side: str, options: ReadOptions) -> Dataset:
                 raise UserError(f"{side}: row {number}: {error}; give texts and numbers") from None
     with _named(side, options):
         return open_source(path, options, side)
+
+
+def _refuse_frame(told: str, rows: Any) -> None:
+    check(
+        not hasattr(rows, "iloc"),
+        f'{told}: is a data frame, which goes by its columns; give frame.to_dict("records")',
+    )
 
 
 def _file(side: str, options: ReadOptions) -> Path:
@@ -334,8 +353,11 @@ def _embedded(
     given = [encoder.encode(dataset.texts[:]) for dataset in (train, test)]
     try:
         arrays = tuple(map(np.asarray, given))
-    except ValueError as error:
-        raise UserError(f"encoder: {error}; each text needs a vector of the same length") from None
+    except (ValueError, TypeError, RuntimeError) as error:  # the latter of tensors of PyTorch
+        raise UserError(
+            f"encoder: {error}; encode is to give an array, a vector of the same length for each "
+            "text"
+        ) from None
     return _pair((train, test), arrays, type(encoder).__name__)
 
 
@@ -358,6 +380,7 @@ def _pair(
             f"{name}: embeddings of shape {array.shape} for {len(dataset):,} rows; each row needs "
             "its own",
         )
+        check(not np.ma.is_masked(array), f"{name}: embeddings: some are masked; fill them in")
         check_finite(array, f"{name}: embeddings")
         digests[name] = hashlib.sha256(array.tobytes()).hexdigest()
     facts = {"encoder": encoder, "encoder_digest": digests}

@@ -1,22 +1,24 @@
 """Studies from Python: run by a name and settings, their curves as arrays."""
 
-import json
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass
-from importlib.util import module_from_spec, spec_from_file_location
+from importlib.machinery import SourceFileLoader
+from importlib.util import module_from_spec, spec_from_loader
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from ml_collections import ConfigDict
 
+from zsg_jax.arrangement.arrangement import load_arrangement
 from zsg_jax.arrangement.epochs import read_anew
-from zsg_jax.runtime.cli import no_config, packaged_configs, study_name
+from zsg_jax.runtime.cli import no_config, not_loaded, packaged_configs, study_name
 from zsg_jax.runtime.errors import UserError, check, did_you_mean
 from zsg_jax.runtime.files import need_json
+from zsg_jax.training.finished import finished
 from zsg_jax.training.metrics import read_run
-from zsg_jax.workdir.claims import CONFIG
+from zsg_jax.workdir.claims import CONFIG, arrangement_folder, run_folder
 
 
 @dataclass(frozen=True)
@@ -52,19 +54,22 @@ class StudyResult:
         """What one run has measured, a dict for each record: metrics.jsonl, and what came later.
 
         Raises:
-            UserError: there is no such run.
+            UserError: there is no such run, or its records are not those that it finished with.
         """
         seeds = list(self._entry(arrangement)["loss_by_seed"])
         check(
             str(seed) in map(str, seeds), f"seed={seed!r} is none of {', '.join(map(str, seeds))}"
         )
-        return read_run(self.workdir / "runs" / f"{arrangement}-seed{seed}")
+        folder = run_folder(self.workdir, arrangement, seed)
+        finished(folder)
+        return read_run(folder)
 
     def order(self, arrangement: str) -> np.ndarray:
         """(n,) int64 numbers of the training examples in the order of the first epoch.
 
         Raises:
-            UserError: there is no such arrangement, or each run arranged what was left anew.
+            UserError: there is no such arrangement, it is damaged, or each run arranged what was
+                left anew.
         """
         self._entry(arrangement)
         rules = need_json(self.workdir / CONFIG).get("training.epochs", ())
@@ -73,7 +78,7 @@ class StudyResult:
             f"{arrangement}: every run arranged what was left anew; the ids of its whole order are "
             f"in {self.workdir}/runs/{arrangement}-seedK/rearranged/STEP/ids.txt",
         )
-        return np.load(self.workdir / "arrangements" / arrangement / "order.npy")
+        return load_arrangement(arrangement_folder(self.workdir, arrangement))[0].order
 
     def _entry(self, arrangement: str) -> Mapping[str, Any]:
         entries, name = self.summary["arrangements"], str(arrangement)
@@ -121,19 +126,22 @@ def run_study(
     check("seeds" in config, f"{name}: is no study of arrangements; run it by zsg_jax.main")
     folder = Path(workdir or Path("workdir") / name)
     page = study.run(config, folder, command=f"zsg_jax.run_study({name!r}, {str(folder)!r})")
-    return StudyResult(folder, page, json.loads((page.parent / "summary.json").read_text()))
+    return StudyResult(folder, page, need_json(page.parent / "summary.json"))
 
 
 def _loaded(file: str, preset: str) -> ConfigDict:
     path = Path(file) if Path(file).is_file() else packaged_configs().get(file)
     if path is None:
         raise no_config(f"config {file!r}", file)
-    spec = spec_from_file_location(path.stem, path)
+    loader = SourceFileLoader(path.stem, str(path))
+    spec = spec_from_loader(path.stem, loader)
     assert spec is not None
-    assert spec.loader is not None
     module = module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module.get_config(preset)
+    try:
+        loader.exec_module(module)
+        return module.get_config(preset)
+    except Exception as error:  # anything may come out of a user's file
+        raise UserError(not_loaded(f"config {file!r}", error)) from error
 
 
 def _change(config: ConfigDict, settings: Mapping[str, Any], group: str = "") -> None:

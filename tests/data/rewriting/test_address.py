@@ -1,5 +1,6 @@
 """Addresses of string rewriting, against the rows of the study's cells."""
 
+import itertools
 import json
 from dataclasses import replace
 
@@ -13,6 +14,12 @@ from zsg_jax.data.rewriting.drawing import Drawing, Scoring
 from zsg_jax.data.sources import open_source
 from zsg_jax.diversity.cells import Cell, CellData
 from zsg_jax.runtime.errors import UserError
+
+
+def apart(line):
+    """The same with a blank between every two letters beside each other."""
+    blanks = (" " * (a.isalnum() and b.isalnum()) for a, b in itertools.pairwise(line))
+    return "".join(map("".join, zip(line, [*blanks, ""], strict=True)))
 
 
 def spelled(drawing, scoring, text):
@@ -48,6 +55,7 @@ TEXTS = st.builds(
     Text,
     form=st.sampled_from(["compact", "lines"]),
     letters=st.integers(20, 40),
+    spaced=st.booleans(),
     task=st.sampled_from(["family", "instruction"]),
 )
 
@@ -72,7 +80,7 @@ def test_an_address_gives_the_rows_of_a_cell(tmp_path_factory, drawing, scoring,
             assert [one.id for one in found] == [one["id"] for one in records]
         between = "" if text.form == "compact" else "\n"
         made = [one["prompt"] + between + one["completion"] + "$" for one in records]
-        assert made == lines
+        assert made == [apart(line) if text.spaced else line for line in lines]
         if text.task == "family":
             assert [one["task"] for one in records] == [one["family"] for one in records]
         else:

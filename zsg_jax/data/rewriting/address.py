@@ -5,6 +5,7 @@ rules. They are the rows that the instruction-diversity study draws for a cell o
 """
 
 import json
+import re
 from collections.abc import Iterator
 from dataclasses import Field, dataclass, fields
 from pathlib import Path
@@ -24,6 +25,7 @@ SIDES = ("train", "test")
 TASKS = ("family", "instruction")
 _TEST = "test_"
 _SWITCH = {"true": True, "false": False}
+_BETWEEN_LETTERS = re.compile(r"(?<=\w)(?=\w)")
 
 
 @dataclass(frozen=True)
@@ -34,12 +36,15 @@ class Text:
         side: "train", or "test" for the rows of unseen rules.
         form: of a row, a name from `forms.FORMS`; the mark at its end is left out.
         letters: of the alphabet.
+        spaced: whether letters stand apart, as words do: what counts words, as ROUGE, then sees
+            each of them.
         task: what a row's task is named by, the "family" of its rules or its "instruction".
     """
 
     side: str = "train"
     form: str = "lines"
     letters: int = 26
+    spaced: bool = False
     task: str = "family"
 
 
@@ -100,11 +105,14 @@ def records(path: Path) -> Iterator[Record]:
             lines = writer.texts(tokens, np.asarray(lengths) - 1)
             for line, (kind, instruction, applied) in zip(lines, facts, strict=True):
                 number += 1
+                prompt, answer = line[: writer.prompt].rstrip("\n"), line[writer.prompt :]
+                if text.spaced:
+                    prompt, answer = (_BETWEEN_LETTERS.sub(" ", one) for one in (prompt, answer))
                 record = {
                     "id": f"rewrites/{text.side}/{number}",
                     "task": kinds[kind] if text.task == "family" else f"rule {instruction}",
-                    "prompt": line[: writer.prompt].rstrip("\n"),
-                    "completion": line[writer.prompt :],
+                    "prompt": prompt,
+                    "completion": answer,
                     "family": kinds[kind],
                     "instruction": int(instruction),
                     "applied": int(applied),

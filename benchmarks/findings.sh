@@ -32,9 +32,8 @@ study() {
 eight=--config.seeds="(0, 1, 2, 3, 4, 5, 6, 7)"  # three do not tell nearest first from shuffled
 study tmta configs/tmta.py "$eight"
 study tmta-same_rows configs/tmta.py:same_rows "$eight"
-study granularity configs/granularity.py "$eight"
-for name in turns permutations similarity; do
-  study "$name" "configs/$name.py"
+for name in granularity turns permutations similarity; do
+  study "$name" "configs/$name.py" "$eight"
 done
 [ $# -ge 3 ] || exit 0
 

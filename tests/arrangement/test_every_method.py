@@ -2,6 +2,7 @@
 
 import itertools
 import math
+from fractions import Fraction
 
 import numpy as np
 import pytest
@@ -11,6 +12,8 @@ from scipy.optimize import linear_sum_assignment
 
 from zsg_jax.arrangement.comparison import Comparison
 from zsg_jax.arrangement.methods import METHODS, arrange, example_distance, made_with
+from zsg_jax.arrangement.target_sets import of_sets
+from zsg_jax.data.mixture import TargetSet
 
 TRANSPORT = {name for name in METHODS if name.startswith("ot-")}
 # Of a mean embedding float32 cannot hold the cosines exactly.
@@ -242,9 +245,7 @@ def test_all_orders(metric, data, budget, seed, weights, number):
 @given(pools(gaussians), BUDGETS, WEIGHTS, st.sampled_from(["cosine", "euclidean"]))
 def test_whole_tasks_by_the_wsd_of_their_mean_embedding(pool, budget, weights, metric):
     train, test, tasks = pool
-    groups = by_task(tasks)
-    rows = [unit(row) for row in train]
-    means = [[sum(rows[i][d] for i in g) / len(g) for d in range(12)] for g in groups]
+    groups, means = task_means(train, tasks)
     every = all_distances(means, test, metric)
     found, w_avg = measures(every, **weights)
     gap = noise(every, w_avg, metric)
@@ -260,15 +261,92 @@ def test_whole_tasks_by_the_wsd_of_their_mean_embedding(pool, budget, weights, m
     assert text.startswith("WSD of the task's mean row")
 
 
+def task_means(train, tasks):
+    """The rows of each task, and their mean embedding."""
+    groups, rows = by_task(tasks), [unit(row) for row in train]
+    return groups, [[sum(rows[i][d] for i in g) / len(g) for d in range(12)] for g in groups]
+
+
+def toward(kind, train, test, tasks, metric):
+    """The pool nearest first toward these test rows alone, how sure that is, and WSD's weight."""
+    every, w_avg = all_distances(train, test, metric), None
+    if kind == "ot":
+        paid = assigned(every)
+        return ranked(paid), apart(paid, 1e-7), None
+    if kind == "coarse":
+        groups, means = task_means(train, tasks)
+        every = all_distances(means, test, metric)
+        found, w_avg = measures(every)
+        order = flat(groups[task] for task in ranked(found["wsd"]))
+        return order, apart(found["wsd"], noise(every, w_avg, metric)), w_avg
+    found, w_avg = measures(every)
+    sure = apart(found[kind], noise(every, w_avg, metric))
+    return ranked(found[kind]), sure, w_avg if kind == "wsd" else None
+
+
+def shared_out(orders, sets, wanted):
+    """The set with least of its share takes the first of its order that is left: (row, set)."""
+    found, chosen = [], [0] * len(sets)
+    while len(found) < wanted:
+        may = [k for k, one in enumerate(sets) if one.budget is None or chosen[k] < one.budget]
+        if not may:
+            break
+        k = min(may, key=lambda k: (Fraction(chosen[k]) / sets[k].share, k))
+        taken = {row for row, _ in found}
+        found.append((next(row for row in orders[k] if row not in taken), k))
+        chosen[k] += 1
+    return found
+
+
+@pytest.mark.parametrize("kind", ["avg", "wsd", "coarse", "ot"])
+@settings(max_examples=10)
+@given(
+    st.integers(0, 2**32 - 1),
+    # 24 rows are a whole number to each test row of a set, so that a plan is an assignment.
+    st.lists(st.sampled_from([1, 2, 3, 4, 6]), min_size=1, max_size=3),
+    st.lists(st.fractions(Fraction(1, 5), 5, max_denominator=5), min_size=3, max_size=3),
+    st.lists(st.none() | st.integers(1, 12), min_size=3, max_size=3),
+    st.none() | st.integers(1, 24),
+    st.sampled_from(["cosine", "euclidean"]),
+)
+def test_sets_of_test_rows_take_turns_in_orders_of_their_own(
+    kind, seed, sizes, shares, budgets, budget, metric
+):
+    generator = np.random.default_rng(seed)
+    train, test = gaussians(24, generator), gaussians(sum(sizes), generator)
+    tasks = [f"task {i}" for i in generator.integers(0, 5, 24)]
+    sets = [TargetSet(f"set {k}", shares[k], budgets[k]) for k in range(len(sizes))]
+    index = generator.permutation(np.repeat(np.arange(len(sizes)), sizes)).astype(np.int32)
+    alone = [toward(kind, train, test[index == k], tasks, metric) for k in range(len(sizes))]
+    assume(all(sure for _, sure, _ in alone))
+    shared = {"sets": sets, "set_index": index, "budget": budget, "distance": metric}
+    inputs = Comparison(train, test, tasks, **shared)
+    for end in ("nft", "fft"):
+        orders = [ends(order, end) for order, _, _ in alone]
+        expected = shared_out(orders, sets, 24 if budget is None else budget)
+        made = arrange(f"{kind}-{end}", inputs, 0)
+        assert made.order.tolist() == [row for row, _ in expected]
+        told = of_sets(f"{kind}-{end}", inputs, made.order)["target_sets"]
+        assert [one["rows"] for one in told.values()] == [
+            sum(by == k for _, by in expected) for k in range(len(sizes))
+        ]
+        for one, (_, _, w_avg) in zip(told.values(), alone, strict=True):
+            assert w_avg is None or one["w_avg"] == pytest.approx(w_avg, rel=1e-4, abs=1e-5)
+            assert kind != "ot" or one["plan"] == "exact"
+
+
+def assigned(every):
+    """What each row pays: with copies of each test row the best plan is the best assignment."""
+    wide = np.array(every).repeat(len(every) // len(every[0]), axis=1)
+    return wide[linear_sum_assignment(wide)] / len(every)
+
+
 @settings(max_examples=12)
 @given(st.integers(0, 2**32 - 1), st.sampled_from(["cosine", "euclidean"]))
 def test_examples_by_what_they_pay_in_the_transport(seed, metric):
     generator = np.random.default_rng(seed)
     train, test = gaussians(24, generator), gaussians(6, generator)
-    every = np.array(all_distances(train, test, metric))
-    # With four copies of each test example the best plan is the best assignment.
-    wide = every.repeat(4, axis=1)
-    paid = wide[linear_sum_assignment(wide)] / 24
+    paid = assigned(all_distances(train, test, metric))
     assume(apart(paid, 1e-7))
     nearest_first = ranked(paid)
     for budget in (None, 7):

@@ -41,7 +41,7 @@ def test_a_further_metric_is_one_entry(make_runs, monkeypatch):
     runs = make_runs(rouge=7.0, rouge_by_task={"t1": 8.0, "t2": 6.0}, exact=1.0)
     summary = summarize(runs)
     assert figures.metric_figure(summary, "rouge").figure.axes[0].get_ylabel() == "ROUGE-L"
-    drawn = figures.by_task_figure(summary, "rouge")
+    drawn = figures.by_group_figure(summary, "rouge")
     assert drawn.figure.axes[0].get_lines()[0].get_ydata().tolist() == [8.0] * 4
     # Other numbers share a figure, a panel each.
     assert [ax.get_ylabel() for ax in figures.scores_figure(summary).figure.axes] == ["exact"]
@@ -57,7 +57,7 @@ def test_an_arrangement_has_one_look_in_every_figure_and_the_bytes_are_the_same(
         summary = summarize(runs)
         drawn = (
             figures.metric_figure(summary),
-            figures.by_task_figure(summary),
+            figures.by_group_figure(summary),
             figures.train_loss_figure(runs),
         )
         return [to_svg(one.figure).decode() for one in drawn]
@@ -74,7 +74,7 @@ def test_an_arrangement_has_one_look_in_every_figure_and_the_bytes_are_the_same(
 
 def test_tasks_are_drawn_from_zero_and_of_many_some_as_the_figure_says(make_runs):
     few = make_runs(names=("nft",), tasks="abc") | make_runs(names=("fft",), tasks="ab")
-    drawn = figures.by_task_figure(summarize(few))
+    drawn = figures.by_group_figure(summarize(few))
     assert [len(ax.get_lines()) for ax in shown(drawn)] == [2, 2, 1]
     assert all(ax.get_ylim()[0] == 0 for ax in shown(drawn))
     assert not any("left out" in text for text in texts(drawn))
@@ -83,7 +83,7 @@ def test_tasks_are_drawn_from_zero_and_of_many_some_as_the_figure_says(make_runs
     picked, total = figures.pick_tasks(summary)
     assert (len(picked), len(set(picked)), total) == (24, 24, 60)
     assert {"task00", "task59"} <= set(picked)  # lowest and highest final loss
-    written = texts(figures.by_task_figure(summary))
+    written = texts(figures.by_group_figure(summary))
     assert {text for text in written if text.startswith("task")} == set(picked)
     assert any(text.startswith("24 of 60 tasks") and "36 left out" in text for text in written)
 
@@ -97,7 +97,7 @@ def test_train_loss_is_smoothed_and_says_over_how_many_steps(make_runs):
 def test_any_name_gives_well_formed_svg(make_runs):
     assert shorten("a" * 20 + "b" * 20, 11) == "aaaaa…bbbbb"
     names = ["<script>alert(1)</script>", "$x_1$", "a & b", "\x01", "任务 \u202e", "tab\tnul\x00"]
-    drawn = figures.by_task_figure(summarize(make_runs(names, tasks=names)))
+    drawn = figures.by_group_figure(summarize(make_runs(names, tasks=names)))
     assert {shorten(name).strip() for name in names} <= set(texts(drawn))
 
 

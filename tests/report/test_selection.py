@@ -18,7 +18,7 @@ WAYS = {"": "random", "near": "targets", "far": "targets"}
 def make(tmp_path):
     """Writes the records of ways whose losses lie `gaps` from random's, and gives their page."""
 
-    def written(gaps, seeds=SEEDS, exact=False, **cost):
+    def written(gaps, seeds=SEEDS, exact=False, sets=(), **cost):
         rng = np.random.default_rng(1)
         easy, wins = rng.normal(2, 0.3, TARGETS), rng.random(TARGETS)
         workdir, cells = tmp_path / "w", []
@@ -34,7 +34,8 @@ def make(tmp_path):
                     write_run(claims.run_folder(folder, name, seed), budget // 8, losses, right)
                 facts = {"train_rows": 90, "train_tasks": 3, "aimed_rows": 60, "scored_rows": 60}
                 tasks = [f"task {one % 2}" for one in range(TARGETS)]
-                (folder / "data.json").write_text(json.dumps(facts | {"test_id_tasks": tasks}))
+                facts |= {"test_id_tasks": tasks} | ({"test_id_sets": sets} if sets else {})
+                (folder / "data.json").write_text(json.dumps(facts))
                 if space in cost:
                     (folder / "embeddings").mkdir()
                     told = {"seconds": cost[space], "bytes": 2_000_000}
@@ -107,12 +108,23 @@ def test_the_table_is_what_the_records_say_and_the_answer_what_they_show(make, r
     read = read_page(page)
     read.check()
     said = read.said()
-    assert "targets by near is best, its test loss 0.3" in said
-    assert "worse than random: targets by far" in said
+    assert "Which space and rule? targets by near is best." in said
+    assert "Is the difference real? Yes: its test loss is 0.3" in said
+    assert "Is any worse than rows at random? targets by far." in said
     assert "It is told apart from every other way" in said
     assert "Exact match, 32 rows: targets by near is best" in said
     assert len(read.drawn()) == 3
     assert len(read.table("results")) == 1 + len(BUDGETS) * len(WAYS)
+    # Each way's gain over budgets, beside what its space took.
+    gains = {row["space"]: [] for row in rows if row["rule"] != "random"}
+    for row in rows:
+        if row["measure"] == "loss" and row["rule"] != "random":
+            gains[row["space"]].append(float(row["difference"]))
+    for space, line in zip(("near", "far"), read.table("answer")[1:], strict=True):
+        assert line[0].startswith(f"targets by {space}")
+        assert line[1].startswith(f"{np.mean(gains[space]):+.4f}")
+        assert line[-2:] == [{"near": "40.0", "far": "6.0"}[space], "2.0"]
+    assert "0.000" not in said
     held, errors = browse(page)
     assert errors == []
     assert held.count("<svg") == 3
@@ -122,15 +134,32 @@ def test_what_is_level_with_the_best_and_costs_less_is_named(make, read_page):
     page = make({"near": -0.3, "far": -0.3}, near=20.0, far=3.0)
     said = read_page(page).said()
     best, other = ("near", "far") if "targets by near is best" in said else ("far", "near")
-    assert f"It cannot be told apart from targets by {other}" in said
-    assert ("targets by far is the cheapest" in said) == (best == "near")
+    assert f"targets by {other} cannot be told apart from it" in said
+    assert ("targets by far, as good, is the cheapest" in said) == (best == "near")
 
 
 def test_without_a_difference_none_is_claimed(make, read_page):
     said = read_page(make({})).said()
-    assert "No space and rule is better than rows at random" in said
+    assert "None is better than as many rows at random" in said
     assert "would be seen in 80" in said
     assert "is best" not in said
+
+
+def test_each_set_of_targets_is_told_by_itself(make, read_page):
+    sets = ["a", "b", "b"] * (TARGETS // 3)
+    page = make({"near": -0.3}, sets=sets)
+    rows = table(page)
+    for row in rows:
+        if row["rule"] == "random" or row["measure"] != "loss":
+            continue
+        of = [not row["target_set"] or row["target_set"] == one for one in sets]
+        gap = ends(page, row["budget"], row["space"]) - ends(page, row["budget"], "")
+        assert float(row["difference"]) == pytest.approx(gap[:, of].mean())
+    assert {row["target_set"] for row in rows} == {"", "a", "b"}
+    read = read_page(page)
+    read.check()
+    assert read.table("sets")[0][2:4] == ["a", "b"]
+    assert "Test loss of target set b, 16 rows: targets by near is best" in read.said()
 
 
 def test_one_seed_gives_no_conclusion(make, read_page):

@@ -75,7 +75,9 @@ def test_python_takes_the_file_too(sides, targets):
     assert [one["rows"] for one in found.facts["target_sets"].values()] == [2, 6]
 
 
-def test_a_study_keeps_to_the_shares_it_was_made_with(sides, targets, small_config, tmp_path):
+def test_a_study_keeps_to_the_shares_it_was_made_with_and_tells_each_sets_loss(
+    sides, targets, small_config, tmp_path
+):
     def config():
         return small_config(
             **{
@@ -92,6 +94,18 @@ def test_a_study_keeps_to_the_shares_it_was_made_with(sides, targets, small_conf
     made = tmp_path / "w" / "arrangements" / "targets"
     told = json.loads((made / "arrangement.json").read_text())["provenance"]["target_sets"]
     assert [one["rows"] for one in told.values()] == [4, 12]
+    data = json.loads((tmp_path / "w" / "data.json").read_text())
+    lines = (tmp_path / "w" / "runs" / "targets-seed0" / "metrics.jsonl").read_text().splitlines()
+    losses = [one["losses"] for one in map(json.loads, lines) if one["kind"] == "test"][-1]
+    own = {name: [] for name in ("more", "test")}
+    for id, loss in zip(data["test_ids"], losses, strict=True):
+        own[id.split("/")[0]].append(loss)
+    report = tmp_path / "w" / "report"
+    summary = json.loads((report / "summary.json").read_text())["arrangements"]["targets"]
+    assert {name: curve[-1] for name, curve in summary["loss_by_set"].items()} == pytest.approx(
+        {name: np.mean(each) for name, each in own.items()}
+    )
+    assert 'id="loss_by_set"' in (report / "index.html").read_text()
     (tmp_path / "w" / "runs").rename(tmp_path / "gone")
     again = config()
     targets({"share": 3}, {"share": 1})

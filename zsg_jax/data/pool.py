@@ -159,6 +159,7 @@ def make_pool(
         "shared_tasks": sorted(_named_tasks(sides["train"]) & _named_tasks(sides["test"])),
         "test_ids": [chosen.ids[index] for index in scored],
         "test_id_tasks": [str(task) for task in chosen.select(scored).task_names],
+        **_sets(chosen.select(scored)),
         "aimed_rows": len(aimed),
         "scored_rows": len(scored),
         "split": bool(report_fraction),
@@ -167,6 +168,13 @@ def make_pool(
     return Pool(
         sides["train"], chosen, examples["train"], shown, usable, answered, aimed, scored, facts
     )
+
+
+def _sets(scored: Dataset) -> dict[str, Any]:
+    """The target set of every scored example, where there are sets."""
+    if scored.set_index is None:
+        return {}
+    return {"test_id_sets": [scored.sets[number].name for number in scored.set_index]}
 
 
 def make_tests(

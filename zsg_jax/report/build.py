@@ -92,6 +92,7 @@ def build(workdir: Path, *, title: str, command: str, runs: Sequence[tuple[str, 
         protocol=protocol(data),
         window=config.get("report.window"),
         test_tasks=data.get("test_id_tasks"),
+        test_sets=test_sets(data),
         test_rows=read(workdir / SHOWN),
         scored=scored,
         explained={
@@ -177,6 +178,12 @@ def _speed(records: list[dict[str, Any]], runs: int) -> dict[str, str]:
 def _leakage(workdir: Path) -> str:
     leakage = read_json(workdir / LEAKAGE, ["sentence"])
     return "leakage: not looked for." if leakage is None else f"{leakage['sentence']}."
+
+
+def test_sets(data: Mapping[str, Any]) -> dict[str, str]:
+    """Id → target set of every scored example of a study's data.json; {} where there are none."""
+    sets = data.get("test_id_sets", [])
+    return dict(zip(data["test_ids"] if sets else [], sets, strict=True))
 
 
 def protocol(data: Mapping[str, Any]) -> str:

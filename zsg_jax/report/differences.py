@@ -56,6 +56,11 @@ def told_apart(one: Difference) -> bool:
     return one.p_holm <= 0.05 and not one.low <= 0 <= one.high
 
 
+def p_words(p: float) -> str:
+    """A p as it stands behind the letter, or below it in a table: never 0, which none is."""
+    return f"{p:.3f}" if p >= 0.0005 else "< 0.001"
+
+
 def sentences(
     found: Mapping[int, Iterable[Compared]], metric: Metric, ends: Mapping[str, int]
 ) -> list[str]:
@@ -91,7 +96,7 @@ def _sentence(by_step: Mapping[int, Difference], digits: int, end: int | None) -
             run = "" if one.seeds > 1 else ", of this one run each"
             told.append(f"{at} {who} is {amount} {one.second}{run} ({interval})")
         else:
-            held = "" if low <= 0 <= high else f", but p {one.p_holm:.2f} over all pairs"
+            held = "" if low <= 0 <= high else f", but p {p_words(one.p_holm)} over all pairs"
             told.append(f"{at} {both} cannot be told apart ({interval}{held})")
     sentence = "; ".join(told)
     return f"{sentence[0].upper()}{sentence[1:]}."

@@ -6,6 +6,7 @@ from typing import NamedTuple
 import numpy as np
 
 from zsg_jax.report.curves import number
+from zsg_jax.report.metrics import METRICS
 from zsg_jax.report.summary import Record, Runs
 
 Values = Mapping[str, float]  # id → value
@@ -105,6 +106,42 @@ def scores(scored: Runs, field: str, steps: Collection[int]) -> Measured:
                 for step, by_id in samples.items()
             }
     return Measured(values, tasks)
+
+
+def with_sets(runs: Runs, scored: Runs, sets: Mapping[str, str]) -> Runs:
+    """The runs, whose test records tell the mean of each target set in NAME_by_set.
+
+    Args:
+        runs, scored: as `losses` and `scores` take them.
+        sets: id → set of every test example, in the order of the losses; of fewer than two sets
+            nothing is told.
+    """
+    if len(set(sets.values())) < 2:
+        return runs
+    every = [one for by_seed in runs.values() for run in by_seed.values() for one in run]
+    steps = sorted({one["step"] for one in every if one.get("kind") == "test"})
+    loss = losses(runs, list(sets.values()), steps)
+    measured = {"loss": (loss.values, loss.tasks)}
+    for field in METRICS.keys() - {"loss"}:
+        measured[field] = scores(scored, field, steps).values, sets
+
+    def told(name: str, seed: int, record: Record) -> Record:
+        if record.get("kind") != "test":
+            return record
+        means = dict[str, dict[str, float]]()
+        for field, (values, of) in measured.items():
+            found = values.get(name, {}).get(seed, {}).get(record["step"], {})
+            if found and found.keys() <= of.keys():
+                means[f"{field}_by_set"] = {
+                    one: float(np.mean([value for id, value in found.items() if of[id] == one]))
+                    for one in dict.fromkeys(of[id] for id in found)
+                }
+        return {**record, **means}
+
+    return {
+        name: {seed: [told(name, seed, one) for one in run] for seed, run in by_seed.items()}
+        for name, by_seed in runs.items()
+    }
 
 
 def last_texts(records: Sequence[Record]) -> tuple[int, dict[str, Record]] | None:

@@ -14,7 +14,7 @@ from zsg_jax.report.correlation import having, measured
 from zsg_jax.report.curves import even_places, number
 from zsg_jax.report.drawing import Captioned, Line, Panel, draw, looks, shorten
 from zsg_jax.report.metrics import METRICS, metric_of
-from zsg_jax.report.summary import Runs, curve_of, over_tasks, records_by_step
+from zsg_jax.report.summary import GROUPS, Runs, curve_of, over_tasks, records_by_step
 from zsg_jax.similarity.trajectory import MEASURES, Trajectory
 from zsg_jax.statistics.steadiness import running_mean
 
@@ -64,16 +64,19 @@ def metric_figure(summary: Mapping[str, Any], metric: str = "loss") -> Captioned
 
 
 def pick_tasks(
-    summary: Mapping[str, Any], metric: str = "loss", limit: int = MAX_TASKS
+    summary: Mapping[str, Any],
+    metric: str = "loss",
+    limit: int = MAX_TASKS,
+    group: str = "by_task",
 ) -> tuple[list[str], int]:
-    """The tasks to draw and how many there are in all.
+    """The tasks, or parts of another group of `GROUPS`, to draw, and how many there are in all.
 
     At most `limit`, spread evenly over the ranking by final value (mean over arrangements), lowest
     and highest included: a choice that favours no arrangement. Given in order of name.
     """
     finals: dict[str, list[float]] = {}
     for curve in _curves(summary, metric).values():
-        for task, values in curve["by_task"].items():
+        for task, values in curve[group].items():
             finals.setdefault(task, []).append(number(values[-1]))
     # NaN, of what was not measured to the end, comes last.
     ranked = sorted(
@@ -83,35 +86,38 @@ def pick_tasks(
     return sorted(ranked[place] for place in places), len(ranked)
 
 
-def by_task_figure(summary: Mapping[str, Any], metric: str = "loss") -> Captioned | None:
-    """Mean of a metric against step, one panel a task; None for fewer than two tasks.
+def by_group_figure(
+    summary: Mapping[str, Any], metric: str = "loss", group: str = "by_task"
+) -> Captioned | None:
+    """Mean of a metric against step, one panel a task or target set; None for fewer than two.
 
     Every panel has its own axis, and each starts at zero, so that what hardly moves looks flat.
     `pick_tasks` chooses; the figure says how many were left out.
     """
-    tasks, total = pick_tasks(summary, metric)
+    tasks, total = pick_tasks(summary, metric, group=group)
+    one = GROUPS[group]
     if total < 2:
         return None
     shown, panels = METRICS[metric], []
     for task in tasks:
         lines = {
-            name: Line(curve["steps"], curve["by_task"][task])
+            name: Line(curve["steps"], curve[group][task])
             for name, curve in _curves(summary, metric).items()
-            if task in curve["by_task"]
+            if task in curve[group]
         }
         panels.append(Panel(shown.label, shorten(task, 36), lines, from_zero=True))
     caption = (
-        "One panel for each task, mean over seeds. Every panel has its own axis from zero, so "
+        f"One panel for each {one}, mean over seeds. Every panel has its own axis from zero, so "
         "compare shapes across panels and lines inside one."
     )
     if len(tasks) < total:
         caption += f" {_left_out(len(tasks), total)} The table below has them all."
     return Captioned(
         draw(panels, looks(summary["arrangements"]), note=_left_out(len(tasks), total)),
-        f"{shown.title} by task",
+        f"{shown.title} by {one}",
         caption,
-        f"Small line charts of {shown.label} against step for {len(tasks)} of {total} tasks; the "
-        "final values stand in the table of tasks.",
+        f"Small line charts of {shown.label} against step, {len(tasks)} of {total}, one for each "
+        f"{one}; the final values stand in the table by {one}.",
     )
 
 

@@ -18,7 +18,7 @@ from zsg_jax.report.curves import json_ready
 from zsg_jax.report.differences import KEYS as DIFFERENCES
 from zsg_jax.report.differences import Compared, as_json, differences, sentences
 from zsg_jax.report.distributions import rewards_figure
-from zsg_jax.report.examples import losses, scores
+from zsg_jax.report.examples import losses, scores, with_sets
 from zsg_jax.report.metrics import METRICS, metric_of
 from zsg_jax.report.reading import by_loss, reading
 from zsg_jax.report.summary import GROUPS, Pair, Runs, compared_at, curve_of, summarize
@@ -73,6 +73,7 @@ def write_report(
     protocol: str = PROTOCOL,
     window: int | None = None,
     test_tasks: Sequence[str] | None = None,
+    test_sets: Mapping[str, str] | None = None,
     test_rows: Sequence[Mapping[str, Any]] = (),
     scored: Runs | None = None,
     settings: tables.Table | None = None,
@@ -93,6 +94,7 @@ def write_report(
         protocol: what the scores can and cannot say, the first of the notes.
         window: a step up to which areas and losses are told as well.
         test_tasks: the task of every test instance, for the errors of differences.
+        test_sets: id → target set of every test instance, in their order, where there are sets.
         test_rows: id, task, prompt and references of every test instance; may be empty.
         scored: arrangement → seed → records of generations.jsonl and scores.jsonl.
         settings: of runs of several studies, named STUDY: ARRANGEMENT, those that differ.
@@ -101,6 +103,7 @@ def write_report(
     Raises:
         UserError: `summarize` finds nothing to compare.
     """
+    runs = with_sets(runs, scored or {}, test_sets or {})
     summary = summarize(runs, window)
     found = json_ready(correlations(summary, trajectories))
     summary["correlation_with_test_loss"] = found
@@ -146,7 +149,11 @@ def _draw(
     drawn = {
         **{name: figures.metric_figure(summary, name) for name in METRICS},
         "similarity": figures.similarity_figure(summary, trajectories),
-        **{f"{name}_by_task": figures.by_task_figure(summary, name) for name in METRICS},
+        **{
+            f"{name}_{group}": figures.by_group_figure(summary, name, group)
+            for group in ("by_set", "by_task")
+            for name in METRICS
+        },
         "similarity_by_task": figures.similarity_by_task_figure(summary, trajectories),
         "rewards": rewards_figure(scored, list(runs)),
         "scores": figures.scores_figure(summary),
@@ -214,7 +221,7 @@ def _groups(summary: Mapping[str, Any]) -> list[dict[str, Any]]:
         for group in GROUPS:
             table = tables.by_group(summary, name, group)
             if table.rows:
-                title = f"Final {metric.label} {group.replace('_', ' ')}"
+                title = f"Final {metric.label} by {GROUPS[group]}"
                 found.append({"id": f"{name}_{group}", "title": title, "table": table})
     return found
 

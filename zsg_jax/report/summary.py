@@ -31,6 +31,7 @@ KEYS = {
     "loss_std": "sample standard deviation of the test loss over seeds; null for one seed",
     "loss_by_seed": "test loss of every seed",
     "loss_by_task": "test loss of every task, mean over seeds",
+    "loss_by_set": "test loss of every set of targets, where there are several, mean over seeds",
     "auc": "area under the test-loss curve by the trapezoid rule, divided by the step span: "
     "an average loss, in the units of the loss; lower is better",
     "first_step_within_5_percent": "first evaluated step at which the loss differs from its final "
@@ -44,12 +45,13 @@ KEYS = {
     "window": "the same area and loss up to the step `window` of the summary, the last that all "
     "arrangements were evaluated at up to report.window; null without one",
     "scores": "every other number of the test rows, on the steps at which all seeds have it: "
-    "its curve's mean and standard deviation, by task and by category where it has that, its final "
-    "value and steadiness",
+    "its curve's mean and standard deviation, by task, category and target set where it has that, "
+    "its final value and steadiness",
 }
 
 OVER_TASKS = "_over_tasks"
-GROUPS = ("by_task", "by_category")
+# Fields of a test record NAME_by_task, …, that tell a metric of a part of the test examples.
+GROUPS = {"by_task": "task", "by_category": "category", "by_set": "target set"}
 
 # Numbers of a test record that are counts or clocks, not scores.
 _NOT_SCORES = {"step", "loss", "instances", "dropped", "skipped", "tokens", "seconds"}
@@ -169,6 +171,7 @@ def _entry(tests: Tests, steps: Sequence[int], window: int | None) -> dict[str, 
         "loss_std": loss["std"],
         "loss_by_seed": loss["by_seed"],
         "loss_by_task": by_task,
+        "loss_by_set": loss["by_set"],
         "auc": _spread(seeds, [area_under_curve(steps, curve) for curve in losses]),
         "first_step_within_5_percent": {
             "of_mean_curve": first_step_within(steps, loss["mean"]),
@@ -204,12 +207,12 @@ def curve_of(entry: Mapping[str, Any], metric: str) -> Mapping[str, Any] | None:
     """A metric's part of an arrangement's entry; None where it was not measured.
 
     Returns:
-        "steps", and for each of them "mean", "std" (None for one seed), "by_task" and, of a score,
-        "by_category"; "final" and "steadiness".
+        "steps", and for each of them "mean", "std" (None for one seed), "by_task", "by_set" and,
+        of a score, "by_category"; "final" and "steadiness".
     """
     if metric != "loss":
         return entry["scores"].get(metric)
-    parts = {name: entry[f"loss_{name}"] for name in ("mean", "std", "by_task")}
+    parts = {name: entry[f"loss_{name}"] for name in ("mean", "std", "by_task", "by_set")}
     parts |= {"final": entry["final_loss"], "steadiness": entry["steadiness"]}
     return {"steps": entry["steps"], **parts}
 

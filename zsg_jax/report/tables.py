@@ -7,10 +7,10 @@ from typing import Any, NamedTuple
 
 from zsg_jax.report import figures
 from zsg_jax.report.curves import KINDS
-from zsg_jax.report.differences import Compared, told_apart
+from zsg_jax.report.differences import Compared, p_words, told_apart
 from zsg_jax.report.drawing import Look, looks
 from zsg_jax.report.metrics import METRICS, metric_of
-from zsg_jax.report.summary import OVER_TASKS, curve_of, over_tasks
+from zsg_jax.report.summary import GROUPS, OVER_TASKS, curve_of, over_tasks
 from zsg_jax.report.words import plain_name
 
 NONE = "–"
@@ -144,9 +144,9 @@ def differences(found: Mapping[int, Iterable[Compared]], digits: int) -> Table:
                 str(step),
                 f"{one.mean:+.{digits}f}",
                 f"{one.low:+.{digits}f} to {one.high:+.{digits}f}",
-                f"{one.p_holm:.3f}" if one.p_holm >= 0.0005 else "< 0.001",
+                p_words(one.p_holm),
                 f"{one.detectable:.{digits}f}" if one.detectable else NONE,
-                *([] if p is None else [f"{p:.3f}"]),
+                *([] if p is None else [p_words(p)]),
             ]
             mcnemar |= p is not None
             rows.append(Row(f"{one.first} − {one.second}", cells))
@@ -171,14 +171,14 @@ def steadiness(summary: Mapping[str, Any]) -> Table:
 
 
 def by_group(summary: Mapping[str, Any], metric: str, group: str) -> Table:
-    """The final value of every task ("by_task") or category; of the loss its kind of curve."""
+    """The final value of every part of a group of `GROUPS`; of a task's loss its kind of curve."""
     entries = summary["arrangements"]
     curves = [(curve_of(entry, metric) or {}).get(group, {}) for entry in entries.values()]
     rows = []
     for name in sorted({name for curve in curves for name in curve}):
         cells = []
         for curve, entry in zip(curves, entries.values(), strict=True):
-            kind = entry["curve_kind"].get(name) if metric == "loss" else None
+            kind = entry["curve_kind"].get(name) if (metric, group) == ("loss", "by_task") else None
             last = curve.get(name, [None])[-1]
             cells.append(Cell(_number(last, METRICS[metric].digits), below=kind or ""))
         rows.append(Row(name, cells))
@@ -186,7 +186,7 @@ def by_group(summary: Mapping[str, Any], metric: str, group: str) -> Table:
     if group == "by_task" and rows and all(over):
         means = [_number(one["final"]["mean"], METRICS[metric].digits) for one in over if one]
         rows.append(Row("(mean over tasks)", means))
-    return Table("Task" if group == "by_task" else "Category", list(entries), rows)
+    return Table(GROUPS[group].capitalize(), list(entries), rows)
 
 
 def kinds(summary: Mapping[str, Any]) -> Table:

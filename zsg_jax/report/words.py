@@ -1,6 +1,7 @@
 """Plain names beside the names of methods, as the pages show them."""
 
 import re
+from collections.abc import Sequence
 
 _PLAIN = {
     "tmta-min": "nearest first",
@@ -49,6 +50,23 @@ def named(method: str) -> str:
     """The name of a method, behind it in brackets its plain name, if it has one."""
     plain = plain_name(method)
     return f"{method} ({plain})" if plain else method
+
+
+def space_words(space: str) -> str:
+    """What a space compares rows by, in a few words."""
+    kind, _, rest = space.partition(":")
+    of = "the model before it is tuned" if rest.partition(",")[0] == "start" else "a model"
+    known = {
+        "hashing": "hashed n-grams",
+        "states": f"hidden states of {of}",
+        "gradients": f"gradients of the loss of {of}",
+    }
+    return known.get(kind, "a sentence encoder")
+
+
+def listed(names: Sequence[str]) -> str:
+    """The names, at least one, with commas and an "and"."""
+    return names[0] if len(names) == 1 else f"{', '.join(names[:-1])} and {names[-1]}"
 
 
 def plain_name(method: str) -> str:

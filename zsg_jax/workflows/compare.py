@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 from zsg_jax.config import default_config, flatten
 from zsg_jax.evaluation.metrics import TEXTS
 from zsg_jax.evaluation.records import read
-from zsg_jax.report.build import protocol, read_runs
+from zsg_jax.report.build import protocol, read_runs, test_sets
 from zsg_jax.report.page import write_report
 from zsg_jax.report.summary import Record
 from zsg_jax.report.tables import Row, Table
@@ -92,6 +92,8 @@ def run(options: CompareOptions) -> Path:
             title=f"{' and '.join(names)} compared",
             window=_window(options, studies),
             test_tasks=studies[0].data.get("test_id_tasks"),
+            # Ids begin with the name of the set, so that no two studies have other ones.
+            test_sets=next((sets for one in studies if (sets := test_sets(one.data))), {}),
             test_rows=read(studies[0].folder / SHOWN),
             scored=scored,
             settings=_settings(studies),

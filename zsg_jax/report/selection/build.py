@@ -1,19 +1,28 @@
 """Writes the page of a comparison of selections: the answer, figures, and a table, also as CSV."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from urllib.parse import quote
 
-from zsg_jax.report.metrics import METRICS
+from zsg_jax.report.differences import p_words, told_apart
+from zsg_jax.report.metrics import METRICS, Metric
 from zsg_jax.report.page import render
 from zsg_jax.report.selection import figures
-from zsg_jax.report.selection.results import RANDOM, Cell, Measured, Results, read
-from zsg_jax.report.selection.verdict import by_measure, verdict
+from zsg_jax.report.selection.results import (
+    RANDOM,
+    Cell,
+    Measured,
+    Results,
+    read,
+    way_name,
+)
+from zsg_jax.report.selection.verdict import against_best, by_measure, verdict
 from zsg_jax.report.svg import embedded
 from zsg_jax.report.tables import NONE, Row, Table, as_csv
 from zsg_jax.report.tables import Cell as Shown
-from zsg_jax.report.words import plain_name
+from zsg_jax.report.words import listed, plain_name, space_words
 from zsg_jax.runtime.files import need_json, read_json, write_bytes
+from zsg_jax.statistics.paired import Difference
 from zsg_jax.workdir.claims import (
     CONFIG,
     DATA,
@@ -24,6 +33,12 @@ from zsg_jax.workdir.claims import (
 )
 
 _COMPARED = ("mean", "low", "high", "p", "p_holm", "detectable")  # of a `Difference`
+_COST = ("Seconds to embed", "MB of embeddings")
+# A rule's plain name is that of an order; here it selects, and the order is another matter.
+_RULES = {
+    RANDOM: "drawn anew by every seed",
+    "tmta-min": "turn by turn, the nearest of every target",
+}
 
 
 def build(workdir: Path, cells: Iterable[Cell], *, title: str, command: str) -> Path:
@@ -43,7 +58,7 @@ def build(workdir: Path, cells: Iterable[Cell], *, title: str, command: str) -> 
     results = read(cells)
     folder = workdir / "report"
     write_bytes(folder / "results.csv", as_csv(numbers(results)))
-    drawn = [*(figures.gains(results, one) for one in results.measured), figures.costs(results)]
+    drawn = [figures.costs(results), *(figures.gains(results, *one) for one in results.titled)]
     told = begun(workdir, command)
     page = render(
         "selection.html",
@@ -51,7 +66,11 @@ def build(workdir: Path, cells: Iterable[Cell], *, title: str, command: str) -> 
         command=told[0],
         verdict=verdict(results),
         sentences=by_measure(results),
-        results=table(results),
+        answer=answer(results),
+        spaces={one.space: space_words(one.space) for one in results.cells if one.space},
+        budgets=listed([f"{one:,}" for one in results.budgets]),
+        results=table(results, results.measured),
+        by_set=table(results, list(results.by_set.values()), list(results.by_set)),
         figures=[embedded(f"figure{i}", one) for i, one in enumerate(drawn) if one is not None],
         leakage=_leakage(results),
         explained=_explained(workdir, results),
@@ -62,22 +81,61 @@ def build(workdir: Path, cells: Iterable[Cell], *, title: str, command: str) -> 
     return index
 
 
-def table(results: Results) -> Table:
-    """A line for every budget and way, below each value its difference to random."""
+def answer(results: Results) -> Table:
+    """A line for every way, the best first: gain over budgets, and what its space costs."""
+    measured = results.measured[0]
+    metric, level = METRICS[measured.name], against_best(results)
+    one_seed = len(results.seeds) == 1
+    rows = []
+    for way, one in sorted(
+        measured.pooled.items(), key=lambda item: item[1].mean, reverse=metric.best is max
+    ):
+        gain, interval = f"{one.mean:+.{metric.digits}f}", _interval(one, metric)
+        cells = [
+            Shown(gain, below="" if one_seed else interval),
+            NONE if one_seed else _level(level.get(way), metric),
+            *_cost(results, way),
+        ]
+        rows.append(Row(way_name(way), cells, plain=_plain(way)))
+    columns = [f"{metric.title} less random's", "Against the best", *_COST]
+    return Table("Space and rule", columns, rows)
+
+
+def _interval(one: Difference, metric: Metric) -> str:
+    low, high = (f"{end:+.{metric.digits}f}" for end in (one.low, one.high))
+    return f"{low} to {high}, p {p_words(one.p_holm)}"
+
+
+def _level(best_less: Difference | None, metric: Metric) -> str:
+    if best_less is None:
+        return "the best"
+    if not told_apart(best_less):
+        return "not told apart"
+    return f"{-best_less.mean:+.{metric.digits}f}, p {p_words(best_less.p_holm)}"
+
+
+def table(
+    results: Results, measured: Sequence[Measured], labels: Sequence[str] | None = None
+) -> Table:
+    """A line for every budget and way, below each value its difference to random.
+
+    Args:
+        measured: a column each.
+        labels: of the columns; None: what was measured.
+    """
     rows = []
     for budget in results.budgets:
         for way in results.ways:
-            shown = [_shown(one, way, budget) for one in results.measured]
-            rule = way.rpartition(": ")[2]
-            row = Row(
-                way,
-                [f"{budget:,}", *shown, str(len(results.seeds)), *_cost(results, way)],
-                plain=plain_name(rule),
-            )
-            rows.append(row)
-    labels = [METRICS[one.name].label for one in results.measured]
-    columns = ["Rows", *(label[0].upper() + label[1:] for label in labels)]
-    return Table("Space and rule", [*columns, "Seeds", "Seconds", "MB"], rows)
+            shown = [_shown(one, way, budget) for one in measured]
+            cells = [f"{budget:,}", *shown, *_cost(results, way)]
+            rows.append(Row(way_name(way), cells, plain=_plain(way)))
+    labels = labels or [METRICS[one.name].title for one in measured]
+    return Table("Space and rule", ["Rows", *labels, *_COST], rows)
+
+
+def _plain(way: str) -> str:
+    rule = way.rpartition(": ")[2]
+    return _RULES.get(rule) or plain_name(rule)
 
 
 def _shown(measured: Measured, way: str, budget: int) -> Shown:
@@ -88,8 +146,8 @@ def _shown(measured: Measured, way: str, budget: int) -> Shown:
     if way == RANDOM:
         return Shown(told)
     one = measured.differences[way][budget]
-    interval = f"{one.mean:+.{digits}f} ({one.low:+.{digits}f} to {one.high:+.{digits}f})"
-    return Shown(told, below=f"{interval}, p {one.p_holm:.3f}")
+    interval = _interval(one, METRICS[measured.name])
+    return Shown(told, below=f"{one.mean:+.{digits}f}: {interval}")
 
 
 def _cost(results: Results, way: str) -> list[str]:
@@ -98,9 +156,10 @@ def _cost(results: Results, way: str) -> list[str]:
 
 
 def numbers(results: Results) -> Table:
-    """The same as plain numbers, a line for every measure too."""
+    """The same as plain numbers, a line for every measure too, and for the loss of every set."""
     rows = []
-    for measured in results.measured:
+    sets = [*([""] * len(results.measured)), *results.by_set]
+    for of, (_, measured) in zip(sets, results.titled, strict=True):
         for budget in results.budgets:
             for way in results.ways:
                 space, _, rule = way.rpartition(": ")
@@ -113,12 +172,14 @@ def numbers(results: Results) -> Table:
                     *(getattr(one, field, None) for field in _COMPARED),
                     *(len(values), *(cost or (None, None))),
                 ]
-                rows.append(Row(measured.name, [space, rule, str(budget), *map(_plain, cells)]))
-    columns = ["space", "rule", "budget", "mean", "std", "difference", *_COMPARED[1:]]
+                rows.append(
+                    Row(measured.name, [of, space, rule, str(budget), *map(_number, cells)])
+                )
+    columns = ["target_set", "space", "rule", "budget", "mean", "std", "difference", *_COMPARED[1:]]
     return Table("measure", [*columns, "seeds", "seconds", "bytes"], rows)
 
 
-def _plain(value: float | None) -> str:
+def _number(value: float | None) -> str:
     return "" if value is None else f"{value:.8g}" if isinstance(value, float) else str(value)
 
 
@@ -139,7 +200,7 @@ def _explained(workdir: Path, results: Results) -> Mapping[str, str]:
         page = arrangement_folder(cell.folder, cell.names[seed]) / EXPLAINED
         if page.exists():
             path = quote(page.relative_to(workdir).as_posix())
-            found[f"{cell.way}, {cell.budget:,} rows"] = f"../{path}"
+            found[f"{way_name(cell.way)}, {cell.budget:,} rows"] = f"../{path}"
     return found
 
 
@@ -156,6 +217,7 @@ def _facts(workdir: Path, results: Results) -> dict[str, str]:
         "Order of the selected rows": shuffled,
         "Instances a step": str(config["training.batch_size"]),
         "Learning rate": f"{config['training.learning_rate']:g}",
-        "Runs": f"{runs}; {results.seconds:,.0f} seconds in training steps",
+        "Runs": f"{runs}, {len(results.seeds)} of each line; {results.seconds:,.0f} seconds in "
+        "training steps",
         **{key: results.facts[key] for key in ("Model", "Devices") if key in results.facts},
     }

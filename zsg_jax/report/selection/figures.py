@@ -5,11 +5,11 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.layout_engine import ConstrainedLayoutEngine
 
-from zsg_jax.report.differences import told_apart
+from zsg_jax.report.differences import p_words, told_apart
 from zsg_jax.report.drawing import STYLE, WIDTH, Captioned, Look, looks, shorten
 from zsg_jax.report.hover import tell_points
 from zsg_jax.report.metrics import METRICS
-from zsg_jax.report.selection.results import Measured, Results
+from zsg_jax.report.selection.results import Measured, Results, way_name
 from zsg_jax.statistics.paired import Difference
 
 _MARKERS = ("o", "s", "^", "D", "v", "P", "X")
@@ -28,7 +28,7 @@ def _interval(ax: Axes, one: Difference, y: float, look: Look) -> None:
 
 
 @rc_context(STYLE)
-def gains(results: Results, measured: Measured) -> Captioned:
+def gains(results: Results, title: str, measured: Measured) -> Captioned:
     """The difference of every way to rows at random, a panel for each budget."""
     metric, ways = METRICS[measured.name], list(measured.differences)
     style = looks(ways)
@@ -38,18 +38,18 @@ def gains(results: Results, measured: Measured) -> Captioned:
             one = measured.differences[way][budget]
             _interval(ax, one, y, style[way])
             interval = f"{one.low:+.{metric.digits}f} to {one.high:+.{metric.digits}f}"
-            told = f"{way}: {one.mean:+.{metric.digits}f} ({interval}), p {one.p_holm:.3f}"
-            tell_points(ax, [one.mean], [y], [told])
+            told = f"{way_name(way)}: {one.mean:+.{metric.digits}f} ({interval})"
+            tell_points(ax, [one.mean], [y], [f"{told}, p {p_words(one.p_holm)}"])
         ax.axvline(0, color="#777777", lw=1, ls=(0, (4, 3)), zorder=0.5)
         ax.set_title(f"{budget:,} rows", fontsize=8.5)
         ax.set_xlabel(f"{metric.label} less random's", fontsize=8.5)
         ax.tick_params(labelsize=8)
-    axes[0].set_yticks(range(len(ways)), [shorten(way, 44) for way in ways], fontsize=8)
+    axes[0].set_yticks(range(len(ways)), [shorten(way_name(way), 44) for way in ways], fontsize=8)
     axes[0].invert_yaxis()
     better = "left" if metric.best is min else "right"
     return Captioned(
         figure,
-        f"{metric.title}: each way against rows at random",
+        f"{title}: each way against rows at random",
         f"{metric.meaning} Of the targets that steered nothing, at the last step, less that of as "
         f"many rows at random: to the {better} is better. Lines: 95\N{NO-BREAK SPACE}% intervals "
         "by seeds and targets. Filled: told apart from random, p\N{NO-BREAK SPACE}"
@@ -73,7 +73,7 @@ def costs(results: Results) -> Captioned | None:
         cost = results.cost(way)
         if cost is not None:
             space, _, rule = way.rpartition(": ")
-            told = f"{way}: {cost.seconds:,.1f} s, {one.mean:+.{metric.digits}f}"
+            told = f"{way_name(way)}: {cost.seconds:,.1f} s, {one.mean:+.{metric.digits}f}"
             tell_points(ax, [cost.seconds], [one.mean], [told])
             color = style[space].color
             face = color if told_apart(one) else "white"
@@ -89,6 +89,7 @@ def costs(results: Results) -> Captioned | None:
         axis("{x:g}")
     ax.tick_params(which="both", labelsize=8)
     ax.margins(x=0.2)
+    better = "Below" if metric.best is min else "Above"
     ax.axhline(0, color="#777777", lw=1, ls=(0, (4, 3)), zorder=0.5)
     ax.set_xlabel("seconds to embed the pool and the targets")
     ax.set_ylabel(f"{metric.label} less random's")
@@ -97,6 +98,6 @@ def costs(results: Results) -> Captioned | None:
         figure,
         "Gain and cost",
         f"What a space took against the difference in {metric.label} to rows at random, mean over "
-        "budgets. Filled: told apart from random. Below the dashed line is better.",
+        f"budgets. Filled: told apart from random. {better} the dashed line is better.",
         "Points by seconds and gain, a colour for each space and a shape for each rule.",
     )

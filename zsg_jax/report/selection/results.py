@@ -48,6 +48,12 @@ class Cell(NamedTuple):
         return f"{self.space}: {self.rule}" if self.space else self.rule
 
 
+def way_name(way: str) -> str:
+    """Space and rule as a sentence has them: "targets by hashing"."""
+    space, colon, rule = way.rpartition(": ")
+    return f"{rule} by {space}" if colon else rule
+
+
 class Cost(NamedTuple):
     """What a space took, over all budgets: seconds of embedding, and bytes of its embeddings."""
 
@@ -81,6 +87,7 @@ class Results(NamedTuple):
         cells: of the page, random first.
         seeds: of every cell.
         measured: what was measured in all of them, the loss first.
+        by_set: set of targets → the loss of its targets; empty where they are one set.
         costs: space → what it took.
         facts: label → text: what the model was and where it ran.
         seconds: in training steps, of all runs.
@@ -89,6 +96,7 @@ class Results(NamedTuple):
     cells: Sequence[Cell]
     seeds: Sequence[int]
     measured: Sequence[Measured]
+    by_set: Mapping[str, Measured]
     costs: Mapping[str, Cost]
     facts: Mapping[str, str]
     seconds: float
@@ -102,6 +110,13 @@ class Results(NamedTuple):
     def budgets(self) -> list[int]:
         """Ascending."""
         return sorted({cell.budget for cell in self.cells})
+
+    @property
+    def titled(self) -> list[tuple[str, Measured]]:
+        """What was measured, each with its title; the loss of each set of targets last."""
+        titles = [METRICS[one.name].title for one in self.measured]
+        sets = [f"{titles[0]} of target set {name}" for name in self.by_set]
+        return list(zip([*titles, *sets], [*self.measured, *self.by_set.values()], strict=True))
 
     def cost(self, way: str) -> Cost | None:
         """What the space of a way took; None for one that has none."""
@@ -128,8 +143,8 @@ def read(cells: Iterable[Cell]) -> Results:
                 facts |= one.facts
                 runs[cell.way] = {seed: one.records[n][seed] for seed, n in cell.names.items()}
                 scored[cell.way] = {seed: one.scored[n][seed] for seed, n in cell.names.items()}
-        told = need_json(cells[0].folder / DATA, ("test_id_tasks",))["test_id_tasks"]
-        for name, (values, of) in _last(runs, scored, told).items():
+        data = need_json(cells[0].folder / DATA, ("test_id_tasks",))
+        for name, (values, of) in _last(runs, scored, data["test_id_tasks"]).items():
             tasks[name] = of
             for way, array in values.items():
                 found.setdefault(name, {}).setdefault(way, {})[budget] = array
@@ -140,7 +155,26 @@ def read(cells: Iterable[Cell]) -> Results:
             for one in r
         )
     measured = [_compared(name, by_way, tasks[name]) for name, by_way in found.items()]
-    return Results(cells, list(cells[0].names), measured, _costs(cells), facts, seconds)
+    by_set = _by_set(measured[0], data.get("test_id_sets", ()))
+    return Results(cells, list(cells[0].names), measured, by_set, _costs(cells), facts, seconds)
+
+
+def _by_set(loss: Measured, sets: Sequence[str]) -> dict[str, Measured]:
+    """The loss of each set's targets, where all are known to stand in several.
+
+    A target alone is none, where one seed and one target would tell no error.
+    """
+    found = {}
+    for name in dict.fromkeys(sets) if len(set(sets)) > 1 else ():
+        of = [place for place, one in enumerate(sets) if one == name]
+        values = {
+            way: {budget: one[:, of] for budget, one in by_budget.items()}
+            for way, by_budget in loss.values.items()
+        }
+        if next(iter(values[RANDOM].values())).size > 1:
+            tasks = None if loss.tasks is None else [loss.tasks[place] for place in of]
+            found[name] = _compared(loss.name, values, tasks)
+    return found
 
 
 def _last(

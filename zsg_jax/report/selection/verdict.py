@@ -1,91 +1,140 @@
 """Which space and rule to use, in words, and whether the difference is real."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
-from zsg_jax.report.differences import told_apart
+from zsg_jax.report.differences import p_words, told_apart
 from zsg_jax.report.metrics import METRICS, Metric
-from zsg_jax.report.selection.results import Measured, Results, over_budgets
+from zsg_jax.report.selection.results import Measured, Results, over_budgets, way_name
+from zsg_jax.report.words import listed
 from zsg_jax.statistics.paired import Difference, paired_differences
 
+WHICH = "Which space and rule?"
+REAL = "Is the difference real?"
+ELSE = "Would another do as well?"
+COST = "What does it cost?"
+WORSE = "Is any worse than rows at random?"
 _SPACE = "\N{NO-BREAK SPACE}"
 
 
-def verdict(results: Results) -> str:
-    """The answer of the whole comparison, over all budgets, by its loss."""
-    measured, pooled = results.measured[0], list(results.measured[0].pooled.values())
-    metric, best = METRICS[measured.name], _best(measured, pooled)
-    over = f"; means over budgets of {_listed([f'{one:,}' for one in results.budgets])} rows"
-    over = over if len(results.budgets) > 1 else f"; {results.budgets[0]:,} rows"
+def verdict(results: Results) -> dict[str, str]:
+    """Question → answer, of the whole comparison, over all budgets, by its loss."""
+    measured = results.measured[0]
+    best, metric, found = _best(measured), METRICS[measured.name], measured.pooled
+    over = listed([f"{one:,}" for one in results.budgets])
+    over = f"mean over {over} rows" if len(results.budgets) > 1 else f"{over} rows"
+    name = way_name(best.first)
     if len(results.seeds) == 1:
-        return (
-            f"One seed: no conclusion. {_name(best.first)} has the lowest {metric.label}, "
-            f"{_amount(best, metric)} that of as many rows at random{over}, but nothing is known "
-            "of the noise of training; give more seeds."
+        told = (
+            f"One seed: no conclusion. {name} has the lowest {metric.label}, "
+            f"{_amount(best, metric)} as many rows at random ({over}), but nothing is known of the "
+            "noise of training; give more seeds."
         )
-    return f"{_told(measured, pooled)[:-1]}{over}.{_cheaper(results, measured)}"
+        return {WHICH: told}
+    if all(_same(one) for one in found.values()):
+        return {WHICH: f"None: no way differs from as many rows at random ({over})."}
+    if not _better(best, metric):
+        return {
+            WHICH: "None is better than as many rows at random by more than chance gives.",
+            REAL: f"No: {_chance(best, metric)} ({over}, {len(results.seeds)} seeds).",
+        } | _worse(measured)
+    level = [way for way, one in against_best(results).items() if not told_apart(one)]
+    return {
+        WHICH: f"{name} is best.",
+        REAL: f"Yes: its {metric.label} is {_amount(best, metric)} that of as many rows at random "
+        f"({_interval(best, metric)}; {over}, {len(results.seeds)} seeds).",
+        ELSE: f"{listed([way_name(way) for way in level])} cannot be told apart from it."
+        if level
+        else "It is told apart from every other way that was tried."
+        if len(found) > 1
+        else "No other was tried.",
+        **_cost(results, best.first, level),
+        **_worse(measured),
+    }
 
 
 def by_measure(results: Results) -> list[str]:
-    """A sentence for each measure and budget; none for one seed."""
+    """A sentence for each measure, set of targets and budget; none for one seed."""
     if len(results.seeds) == 1:
         return []
     lines = []
-    for measured in results.measured:
+    for title, measured in results.titled:
         for budget in results.budgets:
-            by_way = measured.differences.items()
-            found = [(way, by_budget[budget]) for way, by_budget in by_way]
-            told = _told(measured, [one._replace(first=way) for way, one in found])
-            lines.append(f"{METRICS[measured.name].title}, {budget:,} rows: {told}")
+            by_way = {way: one[budget] for way, one in measured.differences.items()}
+            lines.append(f"{title}, {budget:,} rows: {_told(measured, by_way)}")
     return lines
 
 
-def _told(measured: Measured, found: Sequence[Difference]) -> str:
-    """Which way is best, and which are worse than rows at random."""
-    best, metric = _best(measured, found), METRICS[measured.name]
-    sign = 1 if metric.best is min else -1
-    if all(one.mean == one.low == one.high == 0 for one in found):
-        return "No space and rule differs from as many rows at random."
-    how = f"{_amount(best, metric)} that of as many rows at random{_interval(best, metric)}"
-    if told_apart(best) and sign * best.mean < 0:
-        told = f"{_name(best.first)} is best, its {metric.label} {how}."
+def against_best(results: Results) -> dict[str, Difference]:
+    """Every other way → the best less that one in loss, mean over budgets."""
+    measured = results.measured[0]
+    best = _best(measured).first
+    others = [way for way in measured.pooled if way != best]
+    pairs = [(best, way) for way in others]
+    values = over_budgets(measured.values)
+    found = paired_differences(values, pairs, clusters=measured.tasks) if pairs else []
+    return dict(zip(others, found, strict=True))
+
+
+def _told(measured: Measured, found: Mapping[str, Difference]) -> str:
+    """Which way is best at a budget, and which are worse than rows at random."""
+    metric = METRICS[measured.name]
+    if all(_same(one) for one in found.values()):
+        return "no way differs from as many rows at random."
+    way = metric.best(found, key=lambda way: found[way].mean)
+    best = found[way]
+    if _better(best, metric):
+        told = (
+            f"{way_name(way)} is best, {_amount(best, metric)} as many rows at random "
+            f"({_interval(best, metric)})"
+        )
     else:
         told = (
-            f"No space and rule is better than rows at random by more than chance gives: the "
-            f"best, {_name(best.first)}, has a {metric.label} {how}; a difference of "
-            f"{best.detectable:.{metric.digits}f} would be seen in 80{_SPACE}% of cases."
+            "none is better than as many rows at random by more than chance gives; "
+            f"{_chance(best._replace(first=way), metric)}"
         )
-    worse = [_name(one.first) for one in found if told_apart(one) and sign * one.mean > 0]
-    return told[:-1] + (f"; worse than random: {_listed(worse)}." if worse else ".")
+    worse = [way_name(way) for way, one in found.items() if _is_worse(one, metric)]
+    return told + (f"; worse than random: {listed(worse)}." if worse else ".")
 
 
-def _cheaper(results: Results, measured: Measured) -> str:
-    """Whether others cannot be told from the best, and cost less."""
-    best = _best(measured, list(measured.pooled.values()))
-    others = [way for way in measured.pooled if way != best.first]
-    pairs = [(best.first, way) for way in others]
-    if not pairs or not told_apart(best):
-        return ""
-    apart = paired_differences(over_budgets(measured.values), pairs, clusters=measured.tasks)
-    level = [one.second for one in apart if not told_apart(one)]
-    if not level:
-        return " It is told apart from every other way that was tried."
-    told = f" It cannot be told apart from {_listed([_name(way) for way in level])}"
+def _cost(results: Results, best: str, level: Sequence[str]) -> dict[str, str]:
+    """What the space of the best took, and whether one that does as well took less."""
+    cost = results.cost(best)
+    if cost is None:
+        return {COST: "Nothing to embed: it needs no space."} if results.costs else {}
+    space = best.rpartition(": ")[0]
+    told = f"{space} took {cost.seconds:,.1f} seconds and {cost.bytes / 1e6:,.1f} MB to embed"
+    told += " the pool and the targets"
 
     def seconds(way: str) -> float:
-        cost = results.cost(way)
-        return cost.seconds if cost else 0.0
+        other = results.cost(way)
+        return other.seconds if other else 0.0
 
-    least = min(level, key=seconds)
-    if seconds(least) < seconds(best.first):
-        told += (
-            f", of which {_name(least)} is the cheapest: its space took {seconds(least):,.1f} "
-            f"seconds, that of the best {seconds(best.first):,.1f}"
-        )
-    return f"{told}."
+    least = min([best, *level], key=seconds)
+    if seconds(least) < cost.seconds:
+        told += f"; {way_name(least)}, as good, is the cheapest: {seconds(least):,.1f} seconds"
+    return {COST: f"{told}."}
 
 
-def _best(measured: Measured, found: Sequence[Difference]) -> Difference:
-    return METRICS[measured.name].best(found, key=lambda one: one.mean)
+def _worse(measured: Measured) -> dict[str, str]:
+    metric = METRICS[measured.name]
+    worse = [way_name(way) for way, one in measured.pooled.items() if _is_worse(one, metric)]
+    return {WORSE: f"{listed(worse)}."} if worse else {}
+
+
+def _best(measured: Measured) -> Difference:
+    return METRICS[measured.name].best(measured.pooled.values(), key=lambda one: one.mean)
+
+
+def _better(one: Difference, metric: Metric) -> bool:
+    return told_apart(one) and (one.mean < 0) == (metric.best is min)
+
+
+def _is_worse(one: Difference, metric: Metric) -> bool:
+    return told_apart(one) and (one.mean < 0) != (metric.best is min)
+
+
+def _same(one: Difference) -> bool:
+    return one.mean == one.low == one.high == 0
 
 
 def _amount(one: Difference, metric: Metric) -> str:
@@ -93,15 +142,16 @@ def _amount(one: Difference, metric: Metric) -> str:
 
 
 def _interval(one: Difference, metric: Metric) -> str:
-    low, high = (f"{end:+.{metric.digits}f}" for end in (one.low, one.high))
-    p = f"={_SPACE}{one.p_holm:.3f}" if one.p_holm >= 0.0005 else f"<{_SPACE}0.001"
-    return f" (95{_SPACE}%: {low} to {high}, p{_SPACE}{p})"
+    """As it is read behind `_amount`: how far below, or above."""
+    low, high = (-one.high, -one.low) if one.mean < 0 else (one.low, one.high)
+    digits = metric.digits
+    told = f"95{_SPACE}%: {low:.{digits}f} to {high:.{digits}f}"
+    return f"{told}, p{_SPACE}{p_words(one.p_holm)}"
 
 
-def _name(way: str) -> str:
-    space, colon, rule = way.rpartition(": ")
-    return f"{rule} by {space}" if colon else rule
-
-
-def _listed(names: Sequence[str]) -> str:
-    return names[0] if len(names) == 1 else f"{', '.join(names[:-1])} and {names[-1]}"
+def _chance(best: Difference, metric: Metric) -> str:
+    seen = f"{best.detectable:.{metric.digits}f} would be seen in 80{_SPACE}% of cases"
+    return (
+        f"the best, {way_name(best.first)}, is {_amount(best, metric)} ({_interval(best, metric)}; "
+        f"a difference of {seen})"
+    )

@@ -91,7 +91,7 @@ def answer(results: Results) -> Table:
         measured.pooled.items(), key=lambda item: item[1].mean, reverse=metric.best is max
     ):
         gain, interval = f"{one.mean:+.{metric.digits}f}", _interval(one, metric)
-        cells = [
+        cells: list[str | Shown] = [
             Shown(gain, below="" if one_seed else interval),
             NONE if one_seed else _level(level.get(way), metric),
             *_cost(results, way),
@@ -127,7 +127,7 @@ def table(
     for budget in results.budgets:
         for way in results.ways:
             shown = [_shown(one, way, budget) for one in measured]
-            cells = [f"{budget:,}", *shown, *_cost(results, way)]
+            cells: list[str | Shown] = [f"{budget:,}", *shown, *_cost(results, way)]
             rows.append(Row(way_name(way), cells, plain=_plain(way)))
     labels = labels or [METRICS[one.name].title for one in measured]
     return Table("Space and rule", ["Rows", *labels, *_COST], rows)

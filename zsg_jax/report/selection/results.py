@@ -165,7 +165,7 @@ def _by_set(loss: Measured, sets: Sequence[str]) -> dict[str, Measured]:
     A target alone is none, where one seed and one target would tell no error.
     """
     found = {}
-    for name in dict.fromkeys(sets) if len(set(sets)) > 1 else ():
+    for name in sorted(set(sets)) if len(set(sets)) > 1 else ():
         of = [place for place, one in enumerate(sets) if one == name]
         values = {
             way: {budget: one[:, of] for budget, one in by_budget.items()}

@@ -143,15 +143,20 @@ def _amount(one: Difference, metric: Metric) -> str:
 
 def _interval(one: Difference, metric: Metric) -> str:
     """As it is read behind `_amount`: how far below, or above."""
-    low, high = (-one.high, -one.low) if one.mean < 0 else (one.low, one.high)
+    return _range(*((-one.high, -one.low) if one.mean < 0 else (one.low, one.high)), one, metric)
+
+
+def _range(low: float, high: float, one: Difference, metric: Metric) -> str:
     digits = metric.digits
     told = f"95{_SPACE}%: {low:.{digits}f} to {high:.{digits}f}"
     return f"{told}, p{_SPACE}{p_words(one.p_holm)}"
 
 
 def _chance(best: Difference, metric: Metric) -> str:
-    seen = f"{best.detectable:.{metric.digits}f} would be seen in 80{_SPACE}% of cases"
+    """Of what is not told apart: a sign, for it may lie on either side."""
+    digits = metric.digits
     return (
-        f"the best, {way_name(best.first)}, is {_amount(best, metric)} ({_interval(best, metric)}; "
-        f"a difference of {seen})"
+        f"the {metric.label} of the best, {way_name(best.first)}, less that of random rows is "
+        f"{best.mean:+.{digits}f} ({_range(best.low, best.high, best, metric)}); a difference of "
+        f"{best.detectable:.{digits}f} would be seen in 80{_SPACE}% of cases"
     )

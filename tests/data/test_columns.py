@@ -37,6 +37,18 @@ def test_numbers_of_every_row_in_any_selection(tmp_path):
         assert numbers(dataset.select(np.array([2, 0])), "quality").tolist() == [1e30, 3.0]
 
 
+def test_whole_numbers_that_float64_would_make_equal_are_refused(tmp_path):
+    path = lines(tmp_path / "a.jsonl", rows(2**60, -(2**60), 2**60, 2**60 + 1))
+    with (
+        opened(path, tmp_path) as dataset,
+        pytest.raises(UserError, match=r"a\.jsonl:4: .*too long to be told apart"),
+    ):
+        numbers(dataset, "quality")
+    whole = lines(tmp_path / "b.jsonl", rows(2**60, 2**61, 2**60, 2**53, 2**53 - 1))
+    with opened(whole, tmp_path) as dataset:
+        assert len(set(numbers(dataset, "quality"))) == 4
+
+
 def test_fields_lie_deeper_and_under_other_names(tmp_path):
     path = lines(tmp_path / "a.jsonl", rows({"by": [1, {"judge": 7}]}, name="scores"))
     with opened(path, tmp_path) as dataset:

@@ -188,3 +188,14 @@ def test_one_file_gives_both_sides_of_flan_mini(tmp_path, capsys):
     assert [len(side) for side in held] == [90, 60]
     with pytest.raises(UserError, match="hold out fewer"):
         select_sides(both, both, Selection("held-out:5"))
+
+
+def test_tasks_that_look_alike_are_told(capsys):
+    composed, apart = "r\u00e9sum\u00e9", "re\u0301sume\u0301"
+    assert composed != apart
+    train, test = dataset(numbered([composed, "b"])), dataset(numbered([apart, "b"]))
+    select_sides(train, test, Selection())
+    assert "tasks: 2 names" in (told := capsys.readouterr().err)
+    assert "count as different tasks" in told
+    select_sides(train, train, Selection())
+    assert not capsys.readouterr().err

@@ -1,10 +1,11 @@
 """Overrides and names of configs, as the commands' own parser reads them."""
 
 import json
+import resource
 
 import pytest
 
-from zsg_jax.runtime.cli import packaged_configs
+from zsg_jax.runtime.cli import guard, packaged_configs
 
 # A command that prints the config that its flags give.
 SHOW = """
@@ -55,3 +56,11 @@ def test_overrides_and_names(shown, tmp_path):
     assert again["training.steps"] == 3
     assert by_name == by_path
     assert own == preset
+
+
+def test_a_limit_of_the_address_space_is_told(monkeypatch, capsys):
+    guarded = guard(lambda argv: None)
+    for most, told in ((resource.RLIM_INFINITY, False), (8 << 30, True)):
+        monkeypatch.setattr(resource, "getrlimit", lambda which, most=most: (most, most))
+        guarded([])
+        assert ("limited to 8.0 GiB" in capsys.readouterr().err) == told

@@ -1,3 +1,4 @@
+import numpy as np
 import pytest
 
 from zsg_jax.runtime import files
@@ -42,3 +43,22 @@ def test_numbers_that_json_lacks_are_not_written(tmp_path):
     (tmp_path / "a.json").write_bytes(b"\xff")
     with pytest.raises(UserError, match=r"a\.json: is damaged"):
         files.read_json(tmp_path / "a.json")
+
+
+@pytest.mark.filterwarnings("ignore:Data type alias")
+def test_a_damaged_array_is_no_error_of_python_s_grammar(tmp_path):
+    path = tmp_path / "a.npy"
+    np.save(path, np.arange(5))
+    whole = path.read_bytes()
+    assert files.load_npy(path).tolist() == list(range(5))
+    assert isinstance(files.load_npy(path), np.memmap)
+    told = 0
+    for bit in range(8 * 128):  # of the header
+        content = bytearray(whole)
+        content[bit // 8] ^= 1 << bit % 8
+        path.write_bytes(content)
+        try:
+            files.load_npy(path, mapped=False)
+        except (OSError, EOFError, ValueError):
+            told += 1
+    assert told > 900

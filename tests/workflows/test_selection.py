@@ -159,6 +159,18 @@ def test_a_budget_beyond_the_pool_trains_nothing_and_binds_nobody(make, tmp_path
         run(make(**{"grid.budgets": (88,), "data.rewrites.samples": 4}), tmp_path / "w")
 
 
+def test_one_seed_and_one_scored_row_are_told_before_any_run(make, tmp_path):
+    rows = [{"prompt": f"say {i}", "completion": "a b"} for i in range(18)]
+    lines = [json.dumps(row) + "\n" for row in rows]
+    (tmp_path / "train.jsonl").write_text("".join(lines[:16]))
+    (tmp_path / "test.jsonl").write_text("".join(lines[16:]))
+    sides = {f"data.{side}": str(tmp_path / f"{side}.jsonl") for side in ("train", "test")}
+    config = make(**sides, tokenizer="bytes", **{"grid.seeds": (0,), "grid.budgets": (8,)})
+    with pytest.raises(UserError, match="one seed and the only target"):
+        run(config, tmp_path / "workdir")
+    assert not list((tmp_path / "workdir").rglob("runs"))
+
+
 def test_a_folder_that_is_no_encoder_is_told_before_anything_is_trained(make, tmp_path):
     (tmp_path / "none").mkdir()
     for space in (str(tmp_path / "none"), f"states:{tmp_path / 'none'}"):

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from zsg_jax.runtime.errors import UserError, check
-from zsg_jax.runtime.files import npy_bytes, write_bytes
+from zsg_jax.runtime.files import load_npy, npy_bytes, write_bytes
 
 ARRAYS: dict[str, np.dtype] = {"order": np.dtype("<i8"), "turn": np.dtype("<i4")}
 AGAIN = "delete the folder to make the arrangement again"
@@ -104,7 +104,7 @@ def load_arrangement(folder: Path) -> tuple[Arrangement, dict[str, Any]]:
 def _array(path: Path, dtype: np.dtype) -> np.ndarray:
     check(path.is_file(), f"{path}: not found; {AGAIN}")
     try:
-        values = np.load(path, allow_pickle=False)
+        values = load_npy(path, mapped=False)
     except (ValueError, EOFError, OSError) as error:
         raise UserError(f"{path}: damaged ({error}); {AGAIN}") from error
     check(values.dtype == dtype, f"{path}: dtype {values.dtype}, not {dtype}; {AGAIN}")

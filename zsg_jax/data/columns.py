@@ -9,7 +9,9 @@ import numpy as np
 from zsg_jax.data.dataset import Dataset
 from zsg_jax.data.formats.fields import value_at
 from zsg_jax.data.formats.jsonl import json_type
-from zsg_jax.runtime.errors import UserError
+from zsg_jax.runtime.errors import UserError, check
+
+_EXACT = 2**53  # up to here float64 holds every whole number
 
 
 def numbers(dataset: Dataset, column: str) -> np.ndarray:
@@ -20,9 +22,10 @@ def numbers(dataset: Dataset, column: str) -> np.ndarray:
         column: the field's name, which may lead into objects and lists, as "scores.quality".
 
     Raises:
-        UserError: a row, named by file and line, whose field is missing or is no finite number.
+        UserError: a row, named by file and line, whose field is missing or is no finite number, or
+            a whole one beyond 2^53 that float64 does not tell from another row's.
     """
-    found = np.empty(len(dataset), np.float64)
+    found, long = np.empty(len(dataset), np.float64), dict[float, int]()
     for index in range(len(dataset)):
         record = json.loads(dataset.own(index))
         value = value_at(record, column)
@@ -32,6 +35,13 @@ def numbers(dataset: Dataset, column: str) -> np.ndarray:
                 "or choose another method"
             )
         found[index] = value[0]
+        if isinstance(value[0], int) and abs(value[0]) > _EXACT:
+            other = long.setdefault(float(value[0]), value[0])
+            check(
+                other == value[0],
+                f"{dataset.location(index)}: {column!r} is {value[0]}, that of another row {other}:"
+                " too long to be told apart; take less from all, so that they are shorter",
+            )
     return found
 
 

@@ -1,5 +1,7 @@
 """Which examples a study uses: by a split of the tasks, so many a task, and for scoring only."""
 
+import unicodedata
+from collections import Counter
 from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -142,12 +144,26 @@ def select_sides(train: Dataset, test: Dataset, selection: Selection) -> tuple[D
     Raises:
         UserError: as `choose_split` does.
     """
+    _tell_alike({*train.tasks, *test.tasks})
     split, seed = selection.split, selection.seed
     chosen = choose_split(split, train.tasks, test.tasks, seed) if split else None
     return (
         _select("train", train, chosen and chosen.train, selection.train_per_task, seed),
         _select("test", test, chosen and chosen.test, selection.test_per_task, seed),
     )
+
+
+def _tell_alike(names: Collection[str]) -> None:
+    """Says which tasks are told apart by nothing that can be seen."""
+    one = {name: unicodedata.normalize("NFC", name) for name in names}
+    several = Counter(one.values())
+    alike = sorted(name for name in one if several[one[name]] > 1)
+    if alike:
+        say(
+            f"tasks: {len(alike):,} names, such as {alike[0]!r}, look like another one and differ "
+            "in how Unicode writes their letters (NFC, NFD); they count as different tasks, so "
+            "write all in one form"
+        )
 
 
 def _select(

@@ -146,6 +146,8 @@ def guard(main: Callable[[Sequence[str]], Any]) -> Callable[[Sequence[str]], Any
 
     def guarded(argv: Sequence[str]) -> None:
         streams.begin()
+        if limit := foreign.limit():
+            _say(limit)
         try:
             main(argv)
         except UserError as error:

@@ -10,6 +10,7 @@ import time
 from collections.abc import Collection, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from pathlib import Path
+from tokenize import TokenError
 from typing import Any, Protocol
 
 import numpy as np
@@ -134,6 +135,18 @@ def npy_bytes(values: np.ndarray) -> bytes:
     buffer = io.BytesIO()
     np.save(buffer, values, allow_pickle=False)
     return buffer.getvalue()
+
+
+def load_npy(path: Path, *, mapped: bool = True) -> np.ndarray:
+    """What `numpy.load` reads without pickle, mapped from the disk or in memory.
+
+    Raises:
+        OSError, EOFError, ValueError: it cannot be read, or is damaged.
+    """
+    try:
+        return np.load(path, mmap_mode="r" if mapped else None, allow_pickle=False)
+    except (TokenError, SyntaxError) as error:  # of a header that no longer is Python
+        raise ValueError(f"its header is damaged: {error}") from None
 
 
 def json_bytes(content: Any) -> bytes:

@@ -3,6 +3,7 @@
 import errno
 import os
 import re
+import resource
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import wraps
@@ -39,6 +40,17 @@ def short_of_files(error: BaseException) -> str | None:
     """
     lines = (_limited(one) for one in _roots(error))
     return next((line for line in lines if line is not None), None)
+
+
+def limit() -> str | None:
+    """The line that tells of a limit beyond which a library ends the process without an error."""
+    most = resource.getrlimit(resource.RLIMIT_AS)[0]
+    if most == resource.RLIM_INFINITY:
+        return None
+    return (
+        f"the address space is limited to {most / 2**30:.1f} GiB (ulimit -v): where that is too "
+        "little, XLA aborts the process; ulimit -v unlimited takes the limit away"
+    )
 
 
 def _roots(error: BaseException) -> list[BaseException]:

@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from zsg_jax.runtime.errors import UserError, check
-from zsg_jax.runtime.files import stamp
+from zsg_jax.runtime.files import load_npy, stamp
 
 HOST_ROWS = 8192  # embeddings read at a time
 CACHED = 1 << 16  # numbers held in float64 at a time
@@ -235,7 +235,7 @@ def open_embeddings(path: str | Path) -> StoredEmbeddings:
 
 def _mapped(path: Path) -> np.ndarray:
     try:
-        values = np.load(path, mmap_mode="r", allow_pickle=False)
+        values = load_npy(path)
     except FileNotFoundError:
         raise UserError(f"{path}: no such file") from None
     except OSError as error:

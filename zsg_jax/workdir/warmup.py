@@ -21,6 +21,7 @@ from zsg_jax.models.lora import LoRA
 from zsg_jax.models.model import cast
 from zsg_jax.runtime.errors import check
 from zsg_jax.training import metrics, optimizer
+from zsg_jax.training.finished import finished
 from zsg_jax.training.initial_weights import padded_as
 from zsg_jax.workdir import trained
 from zsg_jax.workdir.decoders import form_of, frozen, open_decoder, run_at, study_of
@@ -135,6 +136,7 @@ def _optimizer(config: Mapping[str, Any]) -> Any:
 
 def _rates(folder: Path, steps: Sequence[int], told: str) -> list[float]:
     """The mean learning rate before each of these steps, from the one before it on."""
+    finished(folder)  # of which records are what the run ended with
     rates = {
         one["step"]: one["learning_rate"]
         for one in metrics.read_records(folder)

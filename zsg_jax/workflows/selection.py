@@ -289,8 +289,14 @@ def _begin(config: ConfigDict, workdir: Path, parts: Sequence[Selections], comma
         )
 
     with study.completed(plain, start, command, study.Part([], check_rows=check_rows)):
-        data = need_json(start / claims.DATA, ("train_rows", "train_dropped"))
+        data = need_json(start / claims.DATA, ("train_rows", "train_dropped", "scored_rows"))
     check_rows(data["train_rows"] - len(data["train_dropped"]))
+    seeds = tuple(config.grid.seeds)
+    check(
+        len(seeds) > 1 or data["scored_rows"] > 1,
+        f"{setting('grid.seeds', seeds)}: by one seed and the only target that is scored no "
+        "difference can be told from chance; give more seeds, or more targets",
+    )
     return start
 
 

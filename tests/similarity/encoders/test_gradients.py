@@ -1,6 +1,7 @@
 """Gradients of runs and folders as embeddings, against LESS written out in NumPy."""
 
 import json
+import shutil
 from functools import cache
 
 import jax
@@ -238,3 +239,11 @@ def test_what_has_no_gradient_is_refused(folder, run, name, texts, message):
     with pytest.raises(UserError, match=message) as caught:
         embedded()
     assert "\n" not in str(caught.value)
+
+
+def test_rates_that_are_not_the_run_s_are_refused(finished, tmp_path):
+    workdir = shutil.copytree(finished, tmp_path / "w")
+    log = workdir / "runs" / RUN / "metrics.jsonl"
+    log.write_text(log.read_text().replace('"learning_rate": ', '"learning_rate": 1', 1))
+    with pytest.raises(UserError, match=r"metrics\.jsonl: is not what the run finished with"):
+        open_encoder(f"gradients:{log.parent},dimension=64", tmp_path)

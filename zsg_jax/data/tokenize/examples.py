@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 
 from zsg_jax.runtime.errors import UserError, check
-from zsg_jax.runtime.files import need_json
+from zsg_jax.runtime.files import load_npy, need_json
 
 # As `runtime.shards` calls it.
 MANIFEST = "manifest.json"
@@ -175,6 +175,6 @@ class StoredExamples(TokenizedExamples):
 
 def _load(path: Path) -> np.ndarray:
     try:
-        return np.load(path, mmap_mode="r", allow_pickle=False)
+        return load_npy(path)
     except (OSError, ValueError, EOFError) as error:
         raise UserError(f"{path}: cannot be read ({error}); start again to make it anew") from None

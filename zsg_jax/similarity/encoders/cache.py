@@ -15,7 +15,7 @@ from pathlib import Path
 import jax
 import numpy as np
 
-from zsg_jax.runtime.files import PARTIAL, at_home, file_digest, stamp, sweep, sync
+from zsg_jax.runtime.files import PARTIAL, at_home, file_digest, load_npy, stamp, sweep, sync
 from zsg_jax.runtime.progress import say
 from zsg_jax.similarity.encoders.registry import Encoder
 
@@ -96,7 +96,7 @@ class CachedEncoder:
         path = self._paths[number]
         try:
             if stamp(path) == self._stamps[number]:
-                return np.load(path, mmap_mode="r", allow_pickle=False)
+                return load_npy(path)
         except (OSError, ValueError, EOFError):
             pass
         return None
@@ -109,7 +109,7 @@ class CachedEncoder:
             content, found = None, stamp(path)
             try:
                 if file_digest(path) == path.stem:
-                    content = np.load(path, mmap_mode="r", allow_pickle=False)
+                    content = load_npy(path)
             except FileNotFoundError:
                 continue  # it was deleted meanwhile
             if content is None or content.dtype != self._dtype:

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from zsg_jax.report.differences import differences as all_differences
-from zsg_jax.report.differences import sentences
+from zsg_jax.report.differences import luck, sentences
 from zsg_jax.report.examples import losses, scores
 from zsg_jax.report.metrics import METRICS
 from zsg_jax.report.page import write_report
@@ -62,6 +62,15 @@ def test_a_pair_is_one_sentence_over_its_steps():
     assert said.startswith("At the end, step 20, a and b cannot be told apart")
     alike = losses(runs(dict.fromkeys("abc", 0.0), steps=(20,)), None, [20])
     assert len(sentences(compared(alike, [20]), METRICS["loss"], {})) == 1
+
+
+def test_what_other_draws_of_a_shuffle_come_to_is_told():
+    told = runs({"tmta-random": 0.0, "tmta-random@1": 0.3, "tmta-random@2": 0.1, "nft": 0.5})
+    [said] = luck(compared(losses(told, None, [20]), [20]), 2)
+    assert "step 20" in said
+    assert "3 shuffles of tmta-random" in said
+    assert "0.30" in said
+    assert luck(compared(losses(runs({"a": 0.0, "b": 0.3}), None, [20]), [20]), 2) == []
 
 
 def scored(answers, field="exact_match", step=20, **more):

@@ -1,5 +1,6 @@
 """Which arrangements can be told apart: paired differences of a measure, example by example."""
 
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -7,6 +8,7 @@ from zsg_jax.report.examples import Measured
 from zsg_jax.report.metrics import Metric
 from zsg_jax.statistics.paired import Difference, mcnemar, paired_differences
 
+_DRAW = re.compile(r"@\d+$")  # of METHOD@SEED, the seed of a shuffle
 MIN_TASKS = 10  # from so many on, whole tasks are the units: fewer say little of other tasks
 
 KEYS = (
@@ -78,6 +80,26 @@ def sentences(
         _sentence(by_step, metric.digits, ends[first] if ends[first] == ends[second] else None)
         for (first, second), by_step in pairs.items()
     ]
+
+
+def luck(found: Mapping[int, Iterable[Compared]], digits: int) -> list[str]:
+    """What other draws of a shuffled order come to, a sentence for each order that has several."""
+    told = []
+    for step, compared in found.items():
+        draws: dict[str, list[Difference]] = {}
+        for one, _ in compared:
+            base = _DRAW.sub("", one.first)
+            if base == _DRAW.sub("", one.second):
+                draws.setdefault(base, []).append(one)
+        for base, pairs in draws.items():
+            count = len({name for one in pairs for name in (one.first, one.second)})
+            most = max(abs(one.mean) for one in pairs)
+            told.append(
+                f"The luck of a draw: at step {step} the {count} shuffles of {base} differ by up "
+                f"to {most:.{digits}f}; a difference from one of them that is no larger may be no "
+                "more than that."
+            )
+    return told
 
 
 def _sentence(by_step: Mapping[int, Difference], digits: int, end: int | None) -> str:

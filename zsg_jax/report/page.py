@@ -16,7 +16,7 @@ from zsg_jax.report import figures, tables
 from zsg_jax.report.correlation import correlations
 from zsg_jax.report.curves import json_ready
 from zsg_jax.report.differences import KEYS as DIFFERENCES
-from zsg_jax.report.differences import Compared, as_json, differences, sentences
+from zsg_jax.report.differences import Compared, as_json, differences, luck, sentences
 from zsg_jax.report.distributions import rewards_figure
 from zsg_jax.report.examples import losses, scores, with_sets
 from zsg_jax.report.metrics import METRICS, metric_of
@@ -206,7 +206,7 @@ def _difference(
     return {
         "name": name,
         "title": metric.title,
-        "sentences": sentences(by_step, metric, ends),
+        "sentences": [*sentences(by_step, metric, ends), *luck(by_step, metric.digits)],
         "table": tables.differences(by_step, metric.digits),
         "right_or_wrong": metric.right_or_wrong,
         "seeds": max(one.difference.seeds for pairs in by_step.values() for one in pairs),

@@ -83,7 +83,8 @@ def summarize(runs: Runs, window: int | None = None) -> dict[str, Any]:
         notes.append(
             "The arrangements do not end at the same step, so their areas and final losses are "
             f"not taken over the same steps: {ends_at}. Two of them are compared at the last step "
-            "that both have."
+            "that both were measured at, and not at all where that is step 0; a smaller "
+            "evaluation.every gives more steps."
         )
     return json_ready({"arrangements": entries, "window": end, "notes": notes, "keys": KEYS})
 
@@ -107,10 +108,10 @@ def compared_at(
     """Step → the pairs of arrangements to compare there, of `pairs` or of all there are.
 
     All at the last step of the window, if there is one, at which the metric was measured in each;
-    and each pair at the last step that both have.
+    and each pair at the last step that both have. At step 0 nothing has been trained yet.
     """
     curves = {
-        name: set(curve["steps"])
+        name: set(curve["steps"]) - {0}
         for name, entry in summary["arrangements"].items()
         if (curve := curve_of(entry, metric))
     }
@@ -146,7 +147,7 @@ def _common(name: str, tests: Tests) -> list[int]:
 
 def _window_end(steps: Sequence[Sequence[int]], window: int | None) -> int | None:
     """The last step up to `window` that all were evaluated at; None where all end there."""
-    common = set.intersection(*map(set, steps))
+    common = set.intersection(*map(set, steps)) - {0}
     end = max((step for step in common if window is not None and step <= window), default=None)
     return None if all(one[-1] == end for one in steps) else end
 

@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from functools import cache
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from tqdm import tqdm
 
@@ -159,10 +159,18 @@ def working(what: str) -> Iterator[None]:
     _open.append(told)
     _begin_to_beat()
     try:
-        with tqdm(desc=f"{what} …", bar_format="{desc}", disable=not shown, leave=False):
+        form = "{desc} {elapsed}"
+        with tqdm(desc=f"{what} …", bar_format=form, disable=not shown, leave=False) as line:
+            threading.Thread(target=_tick, args=(line,), daemon=True).start()
             yield
     finally:
         _open.remove(told)
+
+
+def _tick(line: "tqdm[Any]") -> None:
+    while not line.disable:  # closed, it is
+        line.refresh()
+        time.sleep(1)
 
 
 def passes(progress: "Bar | Lines") -> Callable[[int, int], None]:

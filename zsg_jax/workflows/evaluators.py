@@ -157,9 +157,10 @@ def _texts(
     instances = list(tests.instances)
     prompts = encode.encode_prompts(instances, tokenizer, reading.form, limit)
     if count := int((prompts.cut > 0).sum()):
+        why = ", to leave room for the text" if limit < evaluation.max_length else ""
         say(
             f"generation: {count:,} of {len(prompts.ids):,} prompts were cut to {limit} tokens, by "
-            f"{int(prompts.cut.sum()):,} in all, to leave room for the text"
+            f"{int(prompts.cut.sum()):,} in all{why}"
         )
     reward, words = None, texts.rouge_tokenizer
     if "reward" in evaluation.metrics:

@@ -152,6 +152,20 @@ def test_the_page_tells_the_window_and_the_differences(make_runs, read_page, tmp
 
 
 @pytest.mark.usefixtures("undrawn")
+def test_the_page_compares_nothing_before_the_first_step(make_runs, read_page, tmp_path):
+    told = make_runs(seeds=1, losses=NOISE[:8].tolist())
+    for name, end in (("nft", 8), ("fft", 7)):
+        told[name][0] = [
+            one | {"step": end if one["step"] else 0}
+            for one in told[name][0]
+            if one["kind"] == "test" and one["step"] <= 10
+        ]
+    page = read_page(write_report(tmp_path, {name: told[name] for name in ("nft", "fft")}, {}, {}))
+    page.check()
+    assert "after step 0 no two were measured" in page.said()
+
+
+@pytest.mark.usefixtures("undrawn")
 def test_the_page_tells_how_steady_each_measure_is(make_runs, read_page, tmp_path):
     told = make_runs(seeds=1, evaluations=12)
     scores = [1.0, 4, 2, 6, 4, 7, 6, 9, 8, 8, 10, 9]

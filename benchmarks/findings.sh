@@ -35,6 +35,24 @@ study tmta-same_rows configs/tmta.py:same_rows "$eight"
 for name in granularity turns permutations similarity; do
   study "$name" "configs/$name.py" "$eight"
 done
+mkdir -p "$workdir"
+cat > "$workdir/answering.json" << 'END'
+{"model_type": "llama", "vocab_size": 320, "hidden_size": 128, "intermediate_size": 344,
+ "num_hidden_layers": 3, "num_attention_heads": 4, "num_key_value_heads": 4, "head_dim": 32,
+ "max_position_embeddings": 64, "rms_norm_eps": 1e-5, "tie_word_embeddings": true}
+END
+rows=rewrites:rules=4096,samples=19,spaced=true,test_rows=128,test_rules=128
+study answering configs/tmta.py --config.model.size="$workdir/answering.json" \
+  --config.seeds="(0,)" --config.model.pretraining.steps=0 \
+  --config.tokenizer=train --config.tokenizer_size=320 \
+  --config.data.train=$rows --config.data.test=$rows,side=test \
+  --config.data.max_length=64 --config.evaluation.max_length=64 \
+  --config.arrangement.methods="('random@0', 'random@1')" --config.arrangement.budget=None \
+  --config.report.window=None --config.training.batch_size=64 --config.training.learning_rate=4e-3 \
+  --config.training.warmup_steps=100 --config.training.weight_decay=0.1 \
+  --config.evaluation.every=20 --config.evaluation.scores_every=1 --config.evaluation.batch_size=128 \
+  --config.evaluation.metrics="('loss', 'rouge', 'exact_match')" \
+  --config.evaluation.texts.decoding=greedy,max_new_tokens=12
 [ $# -ge 3 ] || exit 0
 
 p3=$1 encoder=$2 model=$3
@@ -60,7 +78,6 @@ real() {
     --config.arrangement.drop_leaks=0.95 "$@" "${settings[@]}"
 }
 
-mkdir -p "$workdir"
 python benchmarks/p3_choices.py "$p3/test.jsonl.gz" "$workdir/choices.jsonl"
 # T0's tasks, which have few kin in the pool: the study's form, with two shuffles; the same rows in
 # each order; toward one half of the rows, scored on the other; and adapters.

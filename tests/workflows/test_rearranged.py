@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import shutil
 
 import numpy as np
 import pytest
@@ -122,6 +123,19 @@ def test_the_order_that_it_began_with_is_not_given_for_that_of_a_run(whole):
     result = StudyResult(whole, page, json.loads((page.parent / "summary.json").read_text()))
     with pytest.raises(UserError, match="every run arranged what was left anew"):
         result.order("tmta-nft")
+
+
+def test_what_was_arranged_anew_is_guarded(whole, small_config, tmp_path):
+    config = small_config(**ANEW, **{"arrangement.budget": 60})
+    workdir = shutil.copytree(whole, tmp_path / "w")
+    folder = workdir / "runs" / "tmta-nft-seed0" / "rearranged" / "3"
+    for name in ("ids.txt", "order.npy", "turn.npy", "arrangement.json"):
+        content = (folder / name).read_bytes()
+        (folder / name).write_bytes(content[:-2] + bytes([content[-2] ^ 1]) + content[-1:])
+        with pytest.raises(UserError, match=f"rearranged/3/{name}: is damaged"):
+            run(config, workdir)
+        (folder / name).write_bytes(content)
+    run(config, workdir)
 
 
 def test_by_its_gradients(small_config, tmp_path):

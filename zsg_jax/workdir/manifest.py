@@ -39,6 +39,9 @@ _GUARDED = {
     r"runs/[^/]+/end\.json": "put it back, or delete it: the cell is then trained anew",
     rf"arrangements/[^/]+/{claims.EXPLAINED}": "put it back, or delete it: the page does without",
     r"arrangements/[^/]+/ids\.txt": "",
+    r"runs/[^/]+/rearranged/\d+/(ids\.txt|arrangement\.json|order\.npy|turn\.npy)": (
+        "put it back, or delete {folder}: a run that goes on arranges the same anew"
+    ),
 }
 # What follows from the others, and is made again.
 _DERIVED = re.compile(r"arrangements/[^/]+/ids\.txt")
@@ -225,5 +228,6 @@ def _present(workdir: Path) -> list[str]:
     for part in ("arrangements", "runs", "pretraining"):
         if (workdir / part).is_dir():
             folders += [one for one in (workdir / part).iterdir() if one.is_dir()]
+    folders += (workdir / "runs").glob("*/rearranged/*")
     paths = (path for folder in folders for path in folder.iterdir() if path.is_file())
     return sorted(name for path in paths if (name := _name(workdir, path)) is not None)

@@ -2,6 +2,7 @@
 
 import csv
 import json
+import shutil
 import signal
 from contextlib import ExitStack
 from pathlib import Path
@@ -165,7 +166,8 @@ def test_one_seed_and_one_scored_row_are_told_before_any_run(make, tmp_path):
     (tmp_path / "train.jsonl").write_text("".join(lines[:16]))
     (tmp_path / "test.jsonl").write_text("".join(lines[16:]))
     sides = {f"data.{side}": str(tmp_path / f"{side}.jsonl") for side in ("train", "test")}
-    config = make(**sides, tokenizer="bytes", **{"grid.seeds": (0,), "grid.budgets": (8,)})
+    few = {"grid.seeds": (0,), "grid.budgets": (8,), "model.pretraining.steps": 0}
+    config = make(**sides, tokenizer="bytes", **few)
     with pytest.raises(UserError, match="one seed and the only target"):
         run(config, tmp_path / "workdir")
     assert not list((tmp_path / "workdir").rglob("runs"))
@@ -203,6 +205,31 @@ def test_killed_at_several_places_it_writes_the_same_numbers(make, commands, tmp
                 ]
             )
     assert tables[0] == tables[1]
+
+
+@pytest.mark.ci
+@pytest.mark.slow
+def test_a_grid_does_not_grow_by_other_rows(make, tmp_path):
+    rows = [{"prompt": f"say {i}", "completion": "a b"} for i in range(20)]
+    lines = [json.dumps(row) + "\n" for row in rows]
+    (tmp_path / "test.jsonl").write_text("".join(lines[16:]))
+    sides = {f"data.{side}": str(tmp_path / f"{side}.jsonl") for side in ("train", "test")}
+    fixed = {**sides, "tokenizer": "bytes", "model.pretraining.steps": 0, "grid.seeds": (0,)}
+
+    def again(changed, **grid):
+        (tmp_path / "train.jsonl").write_text("".join(changed))
+        run(make(**fixed, **{"grid.budgets": (8,)} | grid), tmp_path / "w")
+
+    again(lines[:16])
+    first, changed = records(tmp_path / "w"), [lines[0].replace("a b", "b a"), *lines[1:16]]
+    with pytest.raises(UserError, match="studies/start: the training instances changed"):
+        again(changed, **{"grid.budgets": (8, 16)})
+    assert records(tmp_path / "w") == first
+    shutil.rmtree(tmp_path / "w" / "studies" / "start")
+    with pytest.raises(UserError, match="the training instances changed"):
+        again(changed)
+    shutil.rmtree(tmp_path / "w" / "studies" / "start")
+    again(lines[:16])
 
 
 @pytest.mark.ci

@@ -384,6 +384,12 @@ def claim_data(workdir: Path, facts: dict[str, Any]) -> None:
     Raises:
         UserError: naming the input that has changed since.
     """
+    check_data(workdir, facts)
+    write_json(workdir / DATA, facts)
+
+
+def check_data(workdir: Path, facts: Mapping[str, Any]) -> None:
+    """Refuses other inputs than those that `claim_data` has recorded, if it has."""
     known = read_json(workdir / DATA, required=DIGESTS)
     for key, what in (DIGESTS | MORE_DIGESTS).items():
         if known is not None and key in known and known[key] != facts.get(key):
@@ -391,4 +397,3 @@ def claim_data(workdir: Path, facts: dict[str, Any]) -> None:
                 f"{setting('workdir')} {workdir}: {what} changed since it was made; give another "
                 f"{setting('workdir')}, or the inputs it was made with"
             )
-    write_json(workdir / DATA, facts)

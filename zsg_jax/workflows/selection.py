@@ -304,6 +304,8 @@ def _complete(
     config: ConfigDict, workdir: Path, start: Path, part: Selections, command: str
 ) -> None:
     folder = workdir / part.folder
+    if made_of := read_json(folder / claims.DATA):
+        claims.check_data(start, made_of)
     plain = study_config(config, part, read_json(folder / claims.CONFIG))
     plain.similarity.cache = _cache(config, workdir)
     first = config.grid.seeds[0]

@@ -202,7 +202,7 @@ def _train(
     check_steps(config, len(pool.usable))
     make.check_scores(config.arrangement.methods, pool.train.select(pool.usable))
     evaluators = make_evaluators(config, pool.measured_on, reading, trainer, origin)
-    once("claim data", partial(claim_data, config, workdir, pool, origin))
+    once("claim data", partial(claim_data, config, workdir, pool, origin, part.start))
     once("rows of the page", partial(keep_shown, workdir, pool.measured_on.instances))
     orders = Orders({}, pool)
     if part.runs:

@@ -143,8 +143,13 @@ def _by_answer(config: ConfigDict, dataset: Dataset, side: str) -> Dataset:
     return by_answer(dataset, side) if config.data.answers == prompts.EACH else dataset
 
 
-def claim_data(config: ConfigDict, workdir: Path, pool: Pool, origin: Origin) -> None:
-    """Binds the workdir to these examples, tokens and weights, or refuses it if it has others."""
+def claim_data(
+    config: ConfigDict, workdir: Path, pool: Pool, origin: Origin, start: Path | None = None
+) -> None:
+    """Binds the workdir to these examples, tokens and weights, or refuses it if it has others.
+
+    Of a study that is a part, they must be those of the one that it starts from, too.
+    """
     digest = ""
     if origin.weights:
         # Weights that do not fit are refused here, before anything is embedded.
@@ -162,6 +167,8 @@ def claim_data(config: ConfigDict, workdir: Path, pool: Pool, origin: Origin) ->
         )
     if texts.rouge_tokenizer:
         facts["rouge_tokenizer_digest"] = from_folder(texts.rouge_tokenizer).fingerprint
+    if start is not None:
+        claims.check_data(start, facts)
     claims.claim_data(workdir, facts)
     write_json(workdir / claims.MODEL, huggingface.config_json(origin.model))
 

@@ -97,6 +97,8 @@ def records(path: Path) -> Iterator[Record]:
             stream = unseen_rows(sides, scoring)
         kinds = [str(kind) for kind in stream.rules.kinds]
         number = 0
+        # Rules are numbered on each side anew.
+        rule = "rule" if text.side == "train" else "unseen rule"
         for rows in track(stream, "rewriting", stream.chunks):
             tokens, lengths = writer.tokens(rows)
             of_kind = stream.rules.kind[rows.instruction]
@@ -110,7 +112,7 @@ def records(path: Path) -> Iterator[Record]:
                     prompt, answer = (_BETWEEN_LETTERS.sub(" ", one) for one in (prompt, answer))
                 record = {
                     "id": f"rewrites/{text.side}/{number}",
-                    "task": kinds[kind] if text.task == "family" else f"rule {instruction}",
+                    "task": kinds[kind] if text.task == "family" else f"{rule} {instruction}",
                     "prompt": prompt,
                     "completion": answer,
                     "family": kinds[kind],

@@ -188,3 +188,28 @@ def test_what_cannot_be_done_is_refused(rows, files, small_config, tmp_path):
     ):
         with pytest.raises(UserError, match=message):
             run(small_config(**given), tmp_path / message)
+
+
+@pytest.mark.ci
+@pytest.mark.slow
+def test_orders_by_numbers_that_have_changed_are_not_compared(small_config, tmp_path):
+    def with_numbers(shift):
+        rows = [
+            {"prompt": f"say {i}", "completion": "a", "quality": (i + shift) % 5} for i in range(8)
+        ]
+        (tmp_path / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+
+    def again(*methods):
+        source = str(tmp_path / "rows.jsonl")
+        given = {"data.train": source, "data.test": source, "tokenizer": "bytes"}
+        given |= {"training.steps": 1, "model.pretraining.steps": 0}
+        run(small_config(**given, **{"arrangement.methods": methods}), tmp_path / "w")
+
+    with_numbers(0)
+    again("score-ascending:quality")
+    with_numbers(1)
+    with pytest.raises(UserError, match="not all were ordered by the same 'quality'"):
+        again("score-ascending:quality", "score-descending:quality")
+    with_numbers(0)
+    shutil.rmtree(tmp_path / "w" / "arrangements" / "score-descending:quality")
+    again("score-ascending:quality", "score-descending:quality")

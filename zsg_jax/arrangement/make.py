@@ -15,7 +15,7 @@ from zsg_jax.arrangement.comparison import Comparison
 from zsg_jax.arrangement.deduplicate import Deduplicated, deduplicate
 from zsg_jax.arrangement.embedded import EmbeddedPair
 from zsg_jax.arrangement.epochs import ORDERED, epochs
-from zsg_jax.arrangement.methods import arrange, caution, columns, made_with, needs
+from zsg_jax.arrangement.methods import SCORES, arrange, caution, columns, made_with, needs
 from zsg_jax.arrangement.needs import Needs
 from zsg_jax.arrangement.target_sets import of_sets, sets_words
 from zsg_jax.data.columns import numbers
@@ -374,11 +374,13 @@ def load_all(
         ids: of all training examples.
 
     Raises:
-        UserError: an arrangement is damaged, or was made from other data or with another encoder.
+        UserError: an arrangement is damaged, or was made from other data, by other numbers of the
+            rows or with another encoder.
     """
     arrangements: dict[str, Arrangement] = {}
     encoders: dict[str, str | None] = {}
     texts: list[Any] = []
+    scores: dict[str, set[str]] = {}
     for name, folder in folders.items():
         arrangements[name], found = load_arrangement(folder)
         check(
@@ -387,6 +389,8 @@ def load_all(
         )
         encoders[name] = found.get("encoder_digest")
         texts.append(found.get("embedded", _PLAIN))
+        if SCORES in found:
+            scores.setdefault(columns([name])[0], set()).add(found[SCORES])
         once(f"ids of {name}", partial(_list_ids, folder, ids, arrangements[name].order))
     parts = "; ".join(f"{name}: {digest}" for name, digest in encoders.items())
     check(
@@ -395,6 +399,13 @@ def load_all(
         f"{setting('similarity.encoder')} has changed since; give another {setting('workdir')}, "
         "or put it back and delete what the other one made",
     )
+    for column, digests in scores.items():
+        check(
+            len(digests) == 1,
+            f"{folder.parent}: not all were ordered by the same {column!r}, which has changed in "
+            f"the training rows since; give another {setting('workdir')}, or put it back and "
+            "delete what was made by the other",
+        )
     check(
         all(one == texts[0] for one in texts),
         f"{folder.parent}: not all were made of the same texts: a prompt or the template of "

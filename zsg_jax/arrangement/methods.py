@@ -6,6 +6,7 @@ another order of any of them, one of `reorderings.REORDERINGS`.
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Any
 
@@ -21,6 +22,7 @@ from zsg_jax.runtime.errors import UserError, check, did_you_mean
 if TYPE_CHECKING:  # the names of methods are known without what compares by them
     from zsg_jax.arrangement.comparison import Comparison
 
+SCORES = "scores_sha256"  # of the numbers that training examples carry, in what is told of an order
 STRONG = 10.0  # a weight of WSD's average from which on the minimum hardly counts
 
 
@@ -218,6 +220,7 @@ def _score(name: str, sign: int) -> ByColumn:
         return Method(
             lambda c, seed: c.within_budget(permutations.by_distance(sign * c.score(column))),
             criterion=criterion,
+            facts=lambda c: {SCORES: hashlib.sha256(c.score(column).tobytes()).hexdigest()},
             column=column,
             embedded=False,
         )

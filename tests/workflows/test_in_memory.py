@@ -42,6 +42,8 @@ def test_rows_come_in_the_order_that_the_command_writes(arranged, tmp_path):
     table = pq.read_table(arranged.to_parquet(tmp_path / "new" / "mine.parquet"))
     assert table["id"].to_pylist() == [f"say{i}" for i in arranged.order]
     assert (tmp_path / "new").is_dir()
+    with pytest.raises(UserError, match="plain JSON lines"):
+        arranged.to_jsonl(tmp_path / "mine.jsonl.gz")
     for write in (arranged.to_jsonl, arranged.to_parquet, arranged.explain):
         with pytest.raises(UserError, match="new: is a folder; give the name of a file"):
             write(tmp_path / "new")

@@ -234,6 +234,25 @@ def test_a_grid_does_not_grow_by_other_rows(make, tmp_path):
 
 @pytest.mark.ci
 @pytest.mark.slow
+def test_budgets_that_went_by_other_numbers_are_not_compared(make, tmp_path):
+    fixed = {"tokenizer": "bytes", "model.pretraining.steps": 0, "grid.seeds": (0,)}
+    fixed |= {"grid.spaces": ("hashing",), "grid.rules": ("score-descending:quality",)}
+
+    def again(shift, *budgets):
+        rows = [
+            {"prompt": f"say {i}", "completion": "a", "quality": (i + shift) % 7} for i in range(20)
+        ]
+        (tmp_path / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+        sides = {f"data.{side}": str(tmp_path / "rows.jsonl") for side in ("train", "test")}
+        run(make(**sides, **fixed, **{"grid.budgets": budgets}), tmp_path / "w")
+
+    again(0, 8)
+    with pytest.raises(UserError, match="not all were ordered by the same 'quality'"):
+        again(1, 8, 16)
+
+
+@pytest.mark.ci
+@pytest.mark.slow
 def test_a_comparison_from_config_to_page(make, tmp_path, capfd):
     workdir = tmp_path / "w"
     page = run(make(), workdir)

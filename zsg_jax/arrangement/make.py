@@ -15,11 +15,11 @@ from zsg_jax.arrangement.comparison import Comparison
 from zsg_jax.arrangement.deduplicate import Deduplicated, deduplicate
 from zsg_jax.arrangement.embedded import EmbeddedPair
 from zsg_jax.arrangement.epochs import ORDERED, epochs
-from zsg_jax.arrangement.methods import SCORES, arrange, caution, columns, made_with, needs
+from zsg_jax.arrangement.methods import arrange, caution, made_with, needs
 from zsg_jax.arrangement.needs import Needs
+from zsg_jax.arrangement.scores import check_same_scores
 from zsg_jax.arrangement.target_sets import of_sets, sets_words
 from zsg_jax.data.columns import numbers
-from zsg_jax.data.dataset import Dataset
 from zsg_jax.leakage.find import Leakage, LeakageOptions, find_leaks
 from zsg_jax.runtime.errors import check
 from zsg_jax.runtime.files import write_bytes
@@ -227,16 +227,6 @@ def _comparison(
     )
 
 
-def check_scores(methods: Sequence[str], train: Dataset) -> None:
-    """Refuses training examples without a number that one of the methods goes by.
-
-    Raises:
-        UserError: naming the example by file and line.
-    """
-    for column in columns(methods):
-        numbers(train, column)
-
-
 def _look_for_leaks(
     pair: EmbeddedPair, leaks: LeakSearch, largest: np.ndarray, search: Search
 ) -> Leakage:
@@ -380,7 +370,7 @@ def load_all(
     arrangements: dict[str, Arrangement] = {}
     encoders: dict[str, str | None] = {}
     texts: list[Any] = []
-    scores: dict[str, set[str]] = {}
+    facts: list[tuple[str, Mapping[str, Any]]] = []
     for name, folder in folders.items():
         arrangements[name], found = load_arrangement(folder)
         check(
@@ -389,8 +379,7 @@ def load_all(
         )
         encoders[name] = found.get("encoder_digest")
         texts.append(found.get("embedded", _PLAIN))
-        if SCORES in found:
-            scores.setdefault(columns([name])[0], set()).add(found[SCORES])
+        facts.append((name, found))
         once(f"ids of {name}", partial(_list_ids, folder, ids, arrangements[name].order))
     parts = "; ".join(f"{name}: {digest}" for name, digest in encoders.items())
     check(
@@ -399,13 +388,7 @@ def load_all(
         f"{setting('similarity.encoder')} has changed since; give another {setting('workdir')}, "
         "or put it back and delete what the other one made",
     )
-    for column, digests in scores.items():
-        check(
-            len(digests) == 1,
-            f"{folder.parent}: not all were ordered by the same {column!r}, which has changed in "
-            f"the training rows since; give another {setting('workdir')}, or put it back and "
-            "delete what was made by the other",
-        )
+    check_same_scores(folder.parent, facts)
     check(
         all(one == texts[0] for one in texts),
         f"{folder.parent}: not all were made of the same texts: a prompt or the template of "

@@ -22,12 +22,12 @@ from zsg_jax.arrangement.make import (
     LeakSearch,
     Made,
     MethodOptions,
-    check_scores,
     compare,
     make,
     timed,
 )
 from zsg_jax.arrangement.methods import example_distance, parse
+from zsg_jax.arrangement.scores import check_scores
 from zsg_jax.arrangement.target_sets import sets_words
 from zsg_jax.data import export
 from zsg_jax.data.dataset import Dataset, ReadOptions

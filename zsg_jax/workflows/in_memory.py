@@ -21,11 +21,11 @@ from zsg_jax.arrangement.make import (
     LeakSearch,
     Made,
     MethodOptions,
-    check_scores,
     compare,
     make,
 )
 from zsg_jax.arrangement.methods import example_distance, parse
+from zsg_jax.arrangement.scores import check_scores
 from zsg_jax.arrangement.target_sets import sets_words
 from zsg_jax.data import export
 from zsg_jax.data.dataset import Dataset, ReadOptions, from_list
@@ -138,7 +138,15 @@ class Arranged:
         return export.arranged(self._pair.train.raw, self.order, self.turn, self.distance)
 
     def to_jsonl(self, path: str | os.PathLike[str]) -> Path:
-        """Writes `records` to a file, a line each."""
+        """Writes `records` to a file, a line each.
+
+        Raises:
+            UserError: its name promises compression.
+        """
+        check(
+            Path(path).suffix not in (".gz", ".bz2", ".xz", ".zst"),
+            f"{path}: what is written is plain JSON lines; leave out {Path(path).suffix}",
+        )
         return self._write(Path(path), "jsonl")
 
     def to_parquet(self, path: str | os.PathLike[str]) -> Path:

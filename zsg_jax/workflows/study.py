@@ -13,6 +13,7 @@ from ml_collections import ConfigDict
 
 from zsg_jax.arrangement import make
 from zsg_jax.arrangement.epochs import epochs, read_anew
+from zsg_jax.arrangement.scores import check_scores
 from zsg_jax.arrangement.spaces import fetched
 from zsg_jax.config import flatten
 from zsg_jax.data.batches.steps import Steps
@@ -200,7 +201,7 @@ def _train(
     trainer = make_trainer(config, reading.tokenizer, mesh, origin)
     part.check_rows(len(pool.usable))
     check_steps(config, len(pool.usable))
-    make.check_scores(config.arrangement.methods, pool.train.select(pool.usable))
+    check_scores(config.arrangement.methods, pool.train.select(pool.usable))
     evaluators = make_evaluators(config, pool.measured_on, reading, trainer, origin)
     once("claim data", partial(claim_data, config, workdir, pool, origin, part.start))
     once("rows of the page", partial(keep_shown, workdir, pool.measured_on.instances))

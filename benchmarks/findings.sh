@@ -32,6 +32,7 @@ study() {
 eight=--config.seeds="(0, 1, 2, 3, 4, 5, 6, 7)"  # three do not tell nearest first from shuffled
 study tmta configs/tmta.py "$eight"
 study tmta-same_rows configs/tmta.py:same_rows "$eight"
+study tmta-other-half configs/tmta.py "$eight" --config.data.report_fraction=0.5
 for name in granularity turns permutations similarity; do
   study "$name" "configs/$name.py" "$eight"
 done

@@ -32,7 +32,8 @@ Nearest first gains from fine grain; farthest first does not.
 
     python -m zsg_jax.main --config configs/granularity.py:smollm2 …
 
-SmolLM2-135M on the same data, 1,280 rows of each order. It has not been run.
+SmolLM2-135M on the same data, 1,280 rows of each order. 20 steps have been run: fine 3.98 and 4.72
+(nearest and farthest first), coarse 4.33 and 5.15, from 6.67 (docs/smollm2.md).
 
     python -m zsg_jax.main --config configs/granularity.py:llama2_7b …
 

@@ -36,8 +36,8 @@ Nearest first starts late and is ahead of all from step 30 on.
 
     python -m zsg_jax.main --config configs/permutations.py:smollm2 …
 
-SmolLM2-135M on the same data, 1,280 rows of each order. It has not been run; similarity.py:smollm2
-trains in the same orders, and measures similarity beside them.
+SmolLM2-135M on the same data, 1,280 rows of each order; similarity.py:smollm2 trains in the same
+orders, and was run: after 16 steps random 4.55, round-robin 4.65, cluster 4.84.
 
     python -m zsg_jax.main --config configs/permutations.py:llama2_7b …
 

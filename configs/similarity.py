@@ -32,8 +32,8 @@ alone went with the loss across orders (Pearson 0.85, the others -0.48 to 0.09, 
     python -m zsg_jax.main --config configs/similarity.py:smollm2 …
 
 SmolLM2-135M on the same data, 1,280 rows of each order. 16 steps have been run: wsd-nft 4.44,
-random 4.55, round-robin 4.65, cluster 4.84, wsd-fft 5.06, from 6.67; Pearson's over all 0.53 for the
-nearest row seen, 0.30 for WSD, 0.42 for transport (docs/smollm2.md).
+random 4.55, round-robin 4.65, cluster 4.84, wsd-fft 5.06, from 6.67; Pearson's over all 0.53 for
+the nearest row seen, 0.30 for WSD, 0.42 for transport (docs/smollm2.md).
 
     python -m zsg_jax.main --config configs/similarity.py:llama2_7b …
 

@@ -75,7 +75,7 @@ def studies(commands, tmp_path):
 
 def test_the_built_in_examples_need_nothing(studies):
     found = studies()
-    assert len(found) == 7
+    assert len(found) == 8
     assert all(config["data.train"].startswith("rewrites") for config in found.values())
 
 
@@ -83,7 +83,7 @@ def test_studies_of_real_rows_have_no_leaks_and_take_the_settings(studies):
     found = studies("p3", "minilm", "smollm2", "ni", "--config.training.steps=7")
     real = {name: one for name, one in found.items() if "rewrites" not in one["data.train"]}
     assert [found[name]["training.steps"] for name in found.keys() - real.keys()].count(7) == 0
-    assert len(found) - len(real) == 7
+    assert len(found) - len(real) == 8
     assert len(real) == 10
     for name, config in real.items():
         assert config["training.steps"] == 7

@@ -18,10 +18,10 @@ token, mean ± standard deviation over seeds, and less that of as many rows at r
     states:start   tmta-min   2.758 ± .029   -.186 (-.23, -.15)    2.602 ± .022   -.268 (-.37, -.17)
     states:start   min-nft    2.844 ± .065   -.101 (-.14, -.06)    2.751 ± .050   -.119 (-.20, -.04)
 
-Every way beats random. Here the space decides: by n-grams (1 second for all rows) the three rules
-cannot be told apart, and tmta-min by them is told apart from all three by states (4 seconds). By
---config.grid.spaces="('gradients:start,dimension=512',)", 46 seconds, the same rules were not
-told from random: .018 to .035 above it at 320 rows.
+Every way of the table beats random. Here the space decides: by n-grams (1 second for all rows) the
+three rules cannot be told apart, and tmta-min by them is told apart from all three by states (4
+seconds). By --config.grid.spaces="('gradients:start,dimension=512',)", 46 seconds, the same rules
+were not told from random: .018 to .035 above it at 320 rows.
 
     python -m zsg_jax.main --config configs/selection.py:p3 --config.data.train=FILE …
 

@@ -162,7 +162,7 @@ def test_the_page_compares_nothing_before_the_first_step(make_runs, read_page, t
         ]
     page = read_page(write_report(tmp_path, {name: told[name] for name in ("nft", "fft")}, {}, {}))
     page.check()
-    assert "after step 0 no two were measured" in page.said()
+    assert "at the same step after step 0" in page.said()
 
 
 @pytest.mark.usefixtures("undrawn")

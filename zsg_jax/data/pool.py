@@ -152,14 +152,15 @@ def make_pool(
     usable, answered = (np.flatnonzero(examples[side].answer_tokens) for side in sides)
     chosen = sides["test"].select(answered)
     aimed, scored = _aimed_and_scored(chosen, report_fraction, seed)
+    told = chosen.select(scored)
     facts = {f"{side}_{key}": fact for side in sides for key, fact in counts[side].items()} | {
         "skipped": [record._asdict() for one in sides.values() for record in one.skipped],
         "tokenizer_digest": tokenizer.fingerprint,
         "template_digest": form.fingerprint,
         "shared_tasks": sorted(_named_tasks(sides["train"]) & _named_tasks(sides["test"])),
         "test_ids": [chosen.ids[index] for index in scored],
-        "test_id_tasks": [str(task) for task in chosen.select(scored).task_names],
-        **_sets(chosen.select(scored)),
+        "test_id_tasks": [str(task) for task in told.task_names],
+        **_sets(told),
         "aimed_rows": len(aimed),
         "scored_rows": len(scored),
         "split": bool(report_fraction),

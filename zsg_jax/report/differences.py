@@ -59,7 +59,7 @@ def told_apart(one: Difference) -> bool:
 
 
 def p_words(p: float) -> str:
-    """A p as it stands behind the letter, or below it in a table: never 0, which none is."""
+    """What stands behind the letter p: three digits, and for what they would make 0 "< 0.001"."""
     return f"{p:.3f}" if p >= 0.0005 else "< 0.001"
 
 
@@ -83,7 +83,7 @@ def sentences(
 
 
 def luck(found: Mapping[int, Iterable[Compared]], digits: int) -> list[str]:
-    """What other draws of a shuffled order come to, a sentence for each order that has several."""
+    """What other draws of a shuffled order come to: a sentence for each step and such order."""
     told = []
     for step, compared in found.items():
         draws: dict[str, list[Difference]] = {}

@@ -110,10 +110,11 @@ def by_group_figure(
         f"One panel for each {one}, mean over seeds. Every panel has its own axis from zero, so "
         "compare shapes across panels and lines inside one."
     )
-    if len(tasks) < total:
-        caption += f" {_left_out(len(tasks), total)} The table below has them all."
+    note = _left_out(len(tasks), total, one)
+    if note:
+        caption += f" {note} The table below has them all."
     return Captioned(
-        draw(panels, looks(summary["arrangements"]), note=_left_out(len(tasks), total)),
+        draw(panels, looks(summary["arrangements"]), note=note),
         f"{shown.title} by {one}",
         caption,
         f"Small line charts of {shown.label} against step, {len(tasks)} of {total}, one for each "
@@ -238,12 +239,12 @@ def _lines(curves: Mapping[str, Mapping[str, Any]]) -> dict[str, Line]:
     return {name: Line(one["steps"], one["mean"], one["std"]) for name, one in curves.items()}
 
 
-def _left_out(drawn: int, total: int) -> str:
-    """The line below a figure that does not draw all tasks; nothing below one that does."""
+def _left_out(drawn: int, total: int, part: str = "task") -> str:
+    """The line below a figure that does not draw all parts; nothing below one that does."""
     if total == drawn:
         return ""
     return (
-        f"{drawn} of {total} tasks, evenly spaced in the ranking by final value; "
+        f"{drawn} of {total} {part}s, evenly spaced in the ranking by final value; "
         f"{total - drawn} left out."
     )
 

@@ -215,7 +215,7 @@ def _difference(
 
 
 def _groups(summary: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """The tables by task and by category of each measure that has them."""
+    """The tables of each measure by the `GROUPS` that it has."""
     found = []
     for name, metric in METRICS.items():
         for group in GROUPS:

@@ -235,7 +235,7 @@ def _curve(tests: Tests, seeds: Sequence[int], steps: Sequence[int], name: str) 
 def _parts(
     tests: Tests, seeds: Sequence[int], steps: Sequence[int], name: str
 ) -> dict[str, np.ndarray]:
-    """The mean curve of each task, or category, in a field that tells them all."""
+    """The mean curve of each part of a group, in a field that tells them all."""
     cells = [[tests[k][s].get(name) or {} for s in steps] for k in seeds]
     parts = sorted({part for curve in cells for cell in curve for part in cell})
     return {

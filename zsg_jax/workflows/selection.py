@@ -324,15 +324,15 @@ def _complete(
 
 def _check_scores(workdir: Path, parts: Sequence[Selections]) -> None:
     """Each budget is a study of its own: all must have gone by the same numbers of the rows."""
-    names = [(workdir / part.folder, name) for part in parts for name, _ in part.runs]
-    folders = {name: claims.arrangement_folder(folder, name) for folder, name in names}
+    folders = {
+        claims.arrangement_folder(workdir / part.folder, name): name
+        for part in parts
+        for name, _ in part.runs
+        if columns([name])
+    }
     check_same_scores(
         workdir / claims.STUDIES,
-        [
-            (name, load_arrangement(folder)[1])
-            for name, folder in folders.items()
-            if columns([name])
-        ],
+        [(name, load_arrangement(folder)[1]) for folder, name in folders.items()],
     )
 
 

@@ -4,7 +4,7 @@ import sys
 from zsg_jax.runtime import progress
 
 BEGIN = """
-import time
+import sys, time
 from zsg_jax.runtime import progress
 progress.say("begin")  # which imports jax
 progress.EVERY = 0.2
@@ -21,6 +21,12 @@ with progress.bar(1000, "embedding train", initial=100) as outer:
     outer.note("found")
 time.sleep(1)  # of a library, whose caller is at work
 """
+CLOSED = """
+sys.stderr.close()
+with progress.bar(3, "a"), progress.working("b"):
+    progress.say("c")
+print("done")
+"""
 PULSE = """
 progress.pulse()
 progress.say("compiling a program")
@@ -30,15 +36,18 @@ time.sleep(0.2)
 """
 
 
-def told(script):
-    ended = subprocess.run(
+def ended(script):
+    return subprocess.run(
         [sys.executable, "-c", BEGIN + script],
         capture_output=True,
         text=True,
         check=True,
         timeout=60,
     )
-    return ended.stderr.splitlines()[1:]
+
+
+def told(script):
+    return ended(script).stderr.splitlines()[1:]
 
 
 def test_off_a_terminal_a_line_a_minute_tells_how_far_it_is():
@@ -61,3 +70,7 @@ def test_a_minute_without_a_line_is_told():
 
 def test_lengths_of_time_are_told_as_people_say_them():
     assert [progress.duration(one) for one in (50, 600, 12_600)] == ["50 s", "10 min", "3.5 h"]
+
+
+def test_where_standard_error_is_closed_work_goes_on():
+    assert ended(CLOSED).stdout == "done\n"

@@ -38,6 +38,12 @@ def _write(message: str) -> None:
             sys.stderr.flush()
 
 
+def _on_terminal() -> bool:
+    with suppress(ValueError):  # of one that is closed
+        return sys.stderr.isatty()
+    return False
+
+
 def pulse() -> None:
     """From now on a minute without a line, as of compiling, is told outside of bars too."""
     global _always
@@ -47,7 +53,7 @@ def pulse() -> None:
 
 @cache
 def _begin_to_beat() -> None:
-    if not sys.stderr.isatty():
+    if not _on_terminal():
         threading.Thread(target=_beat, daemon=True).start()
 
 
@@ -134,7 +140,7 @@ class Bar(tqdm):
 
 def bar(total: int | None, description: str, unit: str = "row", initial: int = 0) -> "Bar | Lines":
     """A bar with the time left; a line a minute where standard error is no terminal."""
-    if not sys.stderr.isatty():
+    if not _on_terminal():
         return Lines(total, description, unit, initial)
     return Bar(
         total=total,
@@ -155,7 +161,7 @@ def working(what: str) -> Iterator[None]:
     def told() -> str:
         return f"{what}, {duration(time.monotonic() - began)} so far"
 
-    shown = sys.stderr.isatty() and is_first()
+    shown = _on_terminal() and is_first()
     _open.append(told)
     _begin_to_beat()
     try:

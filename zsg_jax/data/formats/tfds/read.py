@@ -45,8 +45,8 @@ class TfdsRecords:
 
     def bounded(self, most: int) -> Iterator[Record]:
         """The same, refusing those that take more than `most` bytes."""
-        every = track(self._shards, f"reading {self.path.name}", len(self))
-        for number, stored in enumerate(every, start=1):
+        told = f"reading {self.path.name}"
+        for number, stored in enumerate(track(self._shards, told, len(self)), start=1):
             record = Record(self.path, number, b"", unit="row")
             try:
                 if len(stored) > most:

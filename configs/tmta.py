@@ -54,7 +54,7 @@ The stricter comparison: the same rows in each order, TMTA's turns forward, shuf
 SmolLM2-135M on 1,280 rows of P3, in either form. Of the first, 30 steps have been run on T0's
 tasks: nearest first 3.09, shuffled 3.42 and 3.48, farthest first 3.88, from 6.69; and 40 on tasks
 held out at random: 3.49, 3.60 and 3.65, 3.77, from 5.67, but without the rows that share passages
-with these (--config.arrangement.drop_leaks=0.95) the lead is gone (docs/findings.md). A step
+with these (--config.arrangement.drop_leaks=0.95) no lead is seen (docs/findings.md). A step
 takes 12 seconds or more on 2 cores; benchmarks/findings.sh cuts the studies of this model to what
 one core does in an hour each.
 

@@ -288,7 +288,9 @@ def test_a_sampler_feeds_the_order_of_a_dataset_as_it_is(arranged, tmp_path, cou
     assert check.order_digest == digest(ids[:count])
 
 
-@pytest.mark.parametrize("order", [[0.5, 1.7], [[0, 1]], [-1, 0], [True, False], ["0"], None])
+@pytest.mark.parametrize(
+    "order", [[0.5, 1.7], [[0, 1]], [[0], [0, 1]], [-1, 0], [True, False], ["0"], None]
+)
 def test_what_is_no_order_is_refused(order):
     with pytest.raises(UserError, match="is no order"):
         ArrangedSampler(order)

@@ -34,7 +34,10 @@ class ArrangedSampler(torch.utils.data.Sampler[int]):
         Raises:
             UserError: they are others than whole numbers from 0.
         """
-        given = np.array(order)
+        try:
+            given = np.array(order)
+        except ValueError:  # rows of several lengths
+            given = np.array([None])
         check(
             given.ndim == 1
             and (given.dtype.kind in "iu" or not given.size)

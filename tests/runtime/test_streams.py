@@ -88,7 +88,7 @@ def test_what_names_no_device_is_a_line(commands, tmp_path):
     [
         (OSError(errno.EMFILE, "Too many open files", "/a"), "ulimit -n"),
         (OSError(errno.ENOSPC, "No space left on device"), "disk: No space left"),
-        (OSError("18432 requested and 992 written"), "disk: 18432 requested and 992 written"),
+        (OSError("18432 requested and 992 written"), "disk: no space left"),
         (PermissionError(errno.EACCES, "Permission denied", b"/a\xff"), "Permission denied; mend"),
         (ValueError("UNKNOWN: [a] b: No space left on device\nmore\n" * 99), "disk: No space left"),
         (MemoryError(), "memory is used up"),

@@ -79,8 +79,10 @@ def _told(error: BaseException) -> str | None:
     if isinstance(error, OSError) and (error.filename is not None or error.errno in FULL):
         # A full disk, a folder that may not be written: the user's to mend.
         return f"{_spelled(error.filename or 'disk')}: {error.strerror}; {_GO_ON}"
-    if full := _FULL.search(str(error)) or _CUT_SHORT.search(str(error)):
+    if full := _FULL.search(str(error)):
         return f"disk: {full[0]}; {_GO_ON}"
+    if cut := _CUT_SHORT.search(str(error)):
+        return f"disk: no space left, as it seems ({cut[0]}); {_GO_ON}"
     if _BACKEND.search(str(error)):
         asked = os.environ.get("JAX_PLATFORMS")
         way_out = f"JAX_PLATFORMS={asked} names what is not here: unset it, or install that"

@@ -58,6 +58,11 @@ def told_apart(one: Difference) -> bool:
     return one.p_holm <= 0.05 and not one.low <= 0 <= one.high
 
 
+def same(one: Difference) -> bool:
+    """Whether the two do not differ, by any seed or example."""
+    return one.mean == one.low == one.high == 0
+
+
 def p_words(p: float) -> str:
     """What stands behind the letter p: three digits, and for what they would make 0 "< 0.001"."""
     return f"{p:.3f}" if p >= 0.0005 else "< 0.001"
@@ -74,7 +79,7 @@ def sentences(
     for step, compared in found.items():
         for one, _ in compared:
             pairs.setdefault((one.first, one.second), {})[step] = one
-    if len(pairs) > 1 and all(_same(one) for by_step in pairs.values() for one in by_step.values()):
+    if len(pairs) > 1 and all(same(one) for by_step in pairs.values() for one in by_step.values()):
         return ["No two differ, in any test instance."]
     return [
         _sentence(by_step, metric.digits, ends[first] if ends[first] == ends[second] else None)
@@ -111,7 +116,7 @@ def _sentence(by_step: Mapping[int, Difference], digits: int, end: int | None) -
         over = "" if one.seeds > 1 else " over test instances alone"
         interval = f"95\N{NO-BREAK SPACE}%{over}: {low:.{digits}f} to {high:.{digits}f}"
         who, both = (one.first, f"{one.first} and {one.second}") if not told else ("it", "they")
-        if _same(one):
+        if same(one):
             told.append(f"{at} {both} do not differ")
         elif told_apart(one):
             amount = f"{abs(one.mean):.{digits}f} {'below' if below else 'above'}"
@@ -122,10 +127,6 @@ def _sentence(by_step: Mapping[int, Difference], digits: int, end: int | None) -
             told.append(f"{at} {both} cannot be told apart ({interval}{held})")
     sentence = "; ".join(told)
     return f"{sentence[0].upper()}{sentence[1:]}."
-
-
-def _same(one: Difference) -> bool:
-    return one.mean == one.low == one.high == 0
 
 
 def as_json(found: Mapping[int, Iterable[Compared]]) -> dict[str, list[dict[str, Any]]]:

@@ -263,16 +263,7 @@ def arrange_data(
                 answers=False,
                 max_row_bytes=max_row_bytes,
             )
-            sides = _opened(train, "train", read), _opened(test, "test", read)
-            with _named("train", read):
-                check_scores((method,), sides[0])
-            pair = _embedded(*sides, encoder, Path(folder.name), cache)
-            shown = {
-                one: view_words(BOTH, of) for one, of in zip(("train", "test"), sides, strict=True)
-            }
-            pair = dataclasses.replace(
-                pair, encoder_facts=pair.encoder_facts | {"embedded_of_rows": shown}
-            )
+            pair = _of_rows(train, test, read, method, encoder, cache)
             advice = "they are left out" if drop_leaks else "drop_leaks=True leaves them out"
             near = LeakageOptions(near_in(encoder if isinstance(encoder, str) else ""))
             leaks = LeakSearch(Path(folder.name), near, advice, drop=drop_leaks)
@@ -367,6 +358,17 @@ def _embedded(
             "text"
         ) from None
     return _pair((train, test), arrays, type(encoder).__name__)
+
+
+def _of_rows(
+    train: Rows, test: Rows, read: ReadOptions, method: str, encoder: Any, cache: Any
+) -> EmbeddedPair:
+    sides = {"train": _opened(train, "train", read), "test": _opened(test, "test", read)}
+    with _named("train", read):
+        check_scores((method,), sides["train"])
+    pair = _embedded(sides["train"], sides["test"], encoder, read.scratch, cache)
+    shown = {side: view_words(BOTH, of) for side, of in sides.items()}
+    return dataclasses.replace(pair, encoder_facts=pair.encoder_facts | {"embedded_of_rows": shown})
 
 
 def _of_arrays(train: np.ndarray, test: np.ndarray) -> EmbeddedPair:

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 
-from zsg_jax.report.differences import p_words, told_apart
+from zsg_jax.report.differences import p_words, same, told_apart
 from zsg_jax.report.metrics import METRICS, Metric
 from zsg_jax.report.selection.results import Measured, Results, over_budgets, way_name
 from zsg_jax.report.words import listed
@@ -30,7 +30,7 @@ def verdict(results: Results) -> dict[str, str]:
             "noise of training; give more seeds."
         )
         return {WHICH: told}
-    if all(_same(one) for one in found.values()):
+    if all(same(one) for one in found.values()):
         return {WHICH: f"None: no way differs from as many rows at random ({over})."}
     if not _better(best, metric):
         return {
@@ -78,7 +78,7 @@ def against_best(results: Results) -> dict[str, Difference]:
 def _told(measured: Measured, found: Mapping[str, Difference]) -> str:
     """Which way is best at a budget, and which are worse than rows at random."""
     metric = METRICS[measured.name]
-    if all(_same(one) for one in found.values()):
+    if all(same(one) for one in found.values()):
         return "no way differs from as many rows at random."
     way = metric.best(found, key=lambda way: found[way].mean)
     best = found[way]
@@ -131,10 +131,6 @@ def _better(one: Difference, metric: Metric) -> bool:
 
 def _is_worse(one: Difference, metric: Metric) -> bool:
     return told_apart(one) and (one.mean < 0) != (metric.best is min)
-
-
-def _same(one: Difference) -> bool:
-    return one.mean == one.low == one.high == 0
 
 
 def _amount(one: Difference, metric: Metric) -> str:

@@ -1,5 +1,6 @@
 """A trace of some steps of a run, which XProf, TensorBoard and Perfetto open."""
 
+import datetime
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -41,6 +42,8 @@ class Profile:
             options = jax.profiler.ProfileOptions()
             # Calls of Python functions would be most of the trace, and slow the steps down.
             options.python_tracer_level = 0
+            # By itself JAX names a trace by the second, and a run that goes on may need no longer.
+            options.session_id = f"{datetime.datetime.now():%Y_%m_%d_%H_%M_%S_%f}"
             self._folder.mkdir(parents=True, exist_ok=True)
             jax.profiler.start_trace(
                 self._folder, create_perfetto_trace=True, profiler_options=options

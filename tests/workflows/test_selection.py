@@ -236,19 +236,24 @@ def test_a_grid_does_not_grow_by_other_rows(make, tmp_path):
 @pytest.mark.slow
 def test_budgets_that_went_by_other_numbers_are_not_compared(make, tmp_path):
     fixed = {"tokenizer": "bytes", "model.pretraining.steps": 0, "grid.seeds": (0,)}
-    fixed |= {"grid.spaces": ("hashing",), "grid.rules": ("score-descending:quality",)}
+    fixed |= {"grid.spaces": ("hashing",)}
 
-    def again(shift, *budgets):
+    def again(shift, *budgets, rules=("round-robin", "score-descending:quality")):
         rows = [
             {"prompt": f"say {i}", "completion": "a", "quality": (i + shift) % 7} for i in range(20)
         ]
         (tmp_path / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
         sides = {f"data.{side}": str(tmp_path / "rows.jsonl") for side in ("train", "test")}
-        run(make(**sides, **fixed, **{"grid.budgets": budgets}), tmp_path / "w")
+        grid = {"grid.budgets": budgets, "grid.rules": rules}
+        run(make(**sides, **fixed, **grid), tmp_path / "w")
 
+    # A rule that looks at no numbers is bound to none.
+    again(3, 8, rules=("round-robin",))
     again(0, 8)
-    with pytest.raises(UserError, match="not all were ordered by the same 'quality'"):
+    trained = records(tmp_path / "w")
+    with pytest.raises(UserError, match=r"the numbers 'quality' .* changed since"):
         again(1, 8, 16)
+    assert records(tmp_path / "w") == trained
 
 
 @pytest.mark.ci

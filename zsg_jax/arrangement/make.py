@@ -17,7 +17,6 @@ from zsg_jax.arrangement.embedded import EmbeddedPair
 from zsg_jax.arrangement.epochs import ORDERED, epochs
 from zsg_jax.arrangement.methods import arrange, caution, made_with, needs
 from zsg_jax.arrangement.needs import Needs
-from zsg_jax.arrangement.scores import check_same_scores
 from zsg_jax.arrangement.target_sets import of_sets, sets_words
 from zsg_jax.data.columns import numbers
 from zsg_jax.leakage.find import Leakage, LeakageOptions, find_leaks
@@ -364,13 +363,11 @@ def load_all(
         ids: of all training examples.
 
     Raises:
-        UserError: an arrangement is damaged, or was made from other data, by other numbers of the
-            rows or with another encoder.
+        UserError: an arrangement is damaged, or was made from other data or with another encoder.
     """
     arrangements: dict[str, Arrangement] = {}
     encoders: dict[str, str | None] = {}
     texts: list[Any] = []
-    facts: list[tuple[str, Mapping[str, Any]]] = []
     for name, folder in folders.items():
         arrangements[name], found = load_arrangement(folder)
         check(
@@ -379,7 +376,6 @@ def load_all(
         )
         encoders[name] = found.get("encoder_digest")
         texts.append(found.get("embedded", _PLAIN))
-        facts.append((name, found))
         once(f"ids of {name}", partial(_list_ids, folder, ids, arrangements[name].order))
     parts = "; ".join(f"{name}: {digest}" for name, digest in encoders.items())
     check(
@@ -388,7 +384,6 @@ def load_all(
         f"{setting('similarity.encoder')} has changed since; give another {setting('workdir')}, "
         "or put it back and delete what the other one made",
     )
-    check_same_scores(folder.parent, facts)
     check(
         all(one == texts[0] for one in texts),
         f"{folder.parent}: not all were made of the same texts: a prompt or the template of "

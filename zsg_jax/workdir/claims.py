@@ -65,6 +65,8 @@ MORE_DIGESTS = {
     "reward_words_digest": "the tokenizer or the template of the reward model",
     "rouge_tokenizer_digest": "the tokenizer whose words ROUGE counts",
 }
+# Of studies that order by numbers of the rows: one for each column.
+SCORES_DIGESTS = "scores_digests"
 
 
 def run_folder(workdir: Path, name: str, seed: int) -> Path:
@@ -379,7 +381,7 @@ def claim_data(workdir: Path, facts: dict[str, Any]) -> None:
     """Records what the inputs were, or checks that they are still the same.
 
     Args:
-        facts: counts, and the digests that `DIGESTS` names.
+        facts: counts, and the digests that `DIGESTS` and its kin name.
 
     Raises:
         UserError: naming the input that has changed since.
@@ -390,10 +392,20 @@ def claim_data(workdir: Path, facts: dict[str, Any]) -> None:
 
 def check_data(workdir: Path, facts: Mapping[str, Any]) -> None:
     """Refuses other inputs than those that `claim_data` has recorded, if it has."""
-    known = read_json(workdir / DATA, required=DIGESTS)
-    for key, what in (DIGESTS | MORE_DIGESTS).items():
-        if known is not None and key in known and known[key] != facts.get(key):
-            raise UserError(
-                f"{setting('workdir')} {workdir}: {what} changed since it was made; give another "
-                f"{setting('workdir')}, or the inputs it was made with"
-            )
+    known = read_json(workdir / DATA, required=DIGESTS) or {}
+    changed = [
+        what
+        for key, what in (DIGESTS | MORE_DIGESTS).items()
+        if key in known and known[key] != facts.get(key)
+    ]
+    scores = facts.get(SCORES_DIGESTS, {})
+    changed += [
+        f"the numbers {column!r} of the training instances"
+        for column, digest in known.get(SCORES_DIGESTS, {}).items()
+        if scores.get(column, digest) != digest
+    ]
+    check(
+        not changed,
+        f"{setting('workdir')} {workdir}: {', '.join(changed)} changed since it was made; give "
+        f"another {setting('workdir')}, or the inputs it was made with",
+    )

@@ -12,10 +12,8 @@ from typing import Any, NamedTuple
 
 from ml_collections import ConfigDict
 
-from zsg_jax.arrangement.arrangement import load_arrangement
 from zsg_jax.arrangement.epochs import read_anew
-from zsg_jax.arrangement.methods import columns, parse
-from zsg_jax.arrangement.scores import check_same_scores
+from zsg_jax.arrangement.methods import parse
 from zsg_jax.arrangement.spaces import fetched, open_encoder
 from zsg_jax.config import default_config, flatten, from_flat
 from zsg_jax.config_selection import selection_config
@@ -87,7 +85,6 @@ def run(config: ConfigDict, workdir: Path | str, *, command: str) -> Path:
             if not part.has_finished(folder):
                 say(f"part {number} of {len(parts)}: {part.folder.name}")
             _complete(config, folder, start, part, command)
-        _check_scores(folder, parts)
         # Imported here: a mistake in the config is told before Matplotlib has been imported.
         from zsg_jax.report import selection as report
 
@@ -320,20 +317,6 @@ def _complete(
     )
     with study.completed(plain, folder, command, computed):
         pass
-
-
-def _check_scores(workdir: Path, parts: Sequence[Selections]) -> None:
-    """Each budget is a study of its own: all must have gone by the same numbers of the rows."""
-    folders = {
-        claims.arrangement_folder(workdir / part.folder, name): name
-        for part in parts
-        for name, _ in part.runs
-        if columns([name])
-    }
-    check_same_scores(
-        workdir / claims.STUDIES,
-        [(name, load_arrangement(folder)[1]) for folder, name in folders.items()],
-    )
 
 
 def _cache(config: ConfigDict, workdir: Path) -> str:

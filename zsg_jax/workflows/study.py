@@ -13,13 +13,14 @@ from ml_collections import ConfigDict
 
 from zsg_jax.arrangement import make
 from zsg_jax.arrangement.epochs import epochs, read_anew
-from zsg_jax.arrangement.scores import check_scores
+from zsg_jax.arrangement.methods import columns
 from zsg_jax.arrangement.spaces import fetched
 from zsg_jax.config import flatten
 from zsg_jax.data.batches.steps import Steps
 from zsg_jax.data.pool import Pool
 from zsg_jax.evaluation.evaluator import Evaluator
 from zsg_jax.runtime.errors import UserError, check
+from zsg_jax.runtime.files import read_json
 from zsg_jax.runtime.processes import once, same_everywhere
 from zsg_jax.runtime.progress import say
 from zsg_jax.training import loop, metrics, sharding
@@ -152,7 +153,13 @@ def completed(config: ConfigDict, workdir: Path | str, command: str, part: Part)
 def _is_whole(config: ConfigDict, workdir: Path, part: Part) -> bool:
     """Whether nothing is left to make but the report."""
     if not part.runs:
-        return (workdir / claims.DATA).exists() and not _is_to_pretrain(config, workdir)
+        known = read_json(workdir / claims.DATA)
+        scores = set(columns(config.arrangement.methods))
+        return (
+            known is not None
+            and scores <= known.get(claims.SCORES_DIGESTS, {}).keys()
+            and not _is_to_pretrain(config, workdir)
+        )
     for name in part.methods:
         folder = claims.arrangement_folder(workdir, name)
         if not make.is_whole(folder) or is_short(config, folder):
@@ -201,7 +208,6 @@ def _train(
     trainer = make_trainer(config, reading.tokenizer, mesh, origin)
     part.check_rows(len(pool.usable))
     check_steps(config, len(pool.usable))
-    check_scores(config.arrangement.methods, pool.train.select(pool.usable))
     evaluators = make_evaluators(config, pool.measured_on, reading, trainer, origin)
     once("claim data", partial(claim_data, config, workdir, pool, origin, part.start))
     once("rows of the page", partial(keep_shown, workdir, pool.measured_on.instances))

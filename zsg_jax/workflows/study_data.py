@@ -9,6 +9,7 @@ import numpy as np
 from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
+from zsg_jax.arrangement.scores import check_scores
 from zsg_jax.config import flatten
 from zsg_jax.data import sources
 from zsg_jax.data.batches.steps import SequencesAtOnce, Steps, sequence_length
@@ -156,7 +157,8 @@ def claim_data(
         digest = initial_weights.digest(origin.weights, origin.model)
     elif is_file(config.model.size):
         digest = file_digest(Path(config.model.size))
-    facts = {**pool.facts, "weights_digest": digest}
+    scores = check_scores(config.arrangement.methods, pool.train.select(pool.usable))
+    facts = {**pool.facts, "weights_digest": digest, claims.SCORES_DIGESTS: scores}
     texts = config.evaluation.texts
     if reward_model := texts.reward_model:
         words = from_folder(reward_model)

@@ -9,7 +9,7 @@ import pytest
 
 from zsg_jax.data.tokenize.tokenizer import ByteTokenizer
 from zsg_jax.runtime.errors import UserError
-from zsg_jax.workdir import claims
+from zsg_jax.workdir import layout
 from zsg_jax.workflows import evaluate, export, study
 from zsg_jax.workflows.evaluate_options import EvaluateOptions
 from zsg_jax.workflows.export import ExportOptions
@@ -45,8 +45,8 @@ def test_relative_paths_of_a_study_are_told_from_where_they_go(relative, tmp_pat
     evaluate.run(asked)
     export.run(exported)
     # Workdirs of earlier versions do not tell the folder; nor is it there on another machine.
-    told = json.loads((relative / claims.BEGUN).read_text())
-    (relative / claims.BEGUN).unlink()
+    told = json.loads((relative / layout.BEGUN).read_text())
+    (relative / layout.BEGUN).unlink()
     os.chdir(tmp_path / "away")
     Path("train.jsonl").unlink()
     with pytest.raises(UserError, match="go from the folder in which it was first run"):

@@ -86,7 +86,7 @@ from zsg_jax.data.tokenize import jinja, tokenizer
 from zsg_jax.models.huggingface import read_config
 from zsg_jax.runtime import cli, files
 from zsg_jax.similarity.embeddings import open_embeddings
-from zsg_jax.workdir import claims
+from zsg_jax.workdir import claims, lock
 
 folder = Path(sys.argv[1])
 for name in ("a.json", "config.json", "tokenizer.json", "data.json"):
@@ -98,7 +98,7 @@ opening = [
     lambda: files.write_json(folder / "b.json", {}),
     lambda: files.file_digest(folder / "a.json"),
     lambda: json_file(folder / "a.json", "mend it"),
-    lambda: claims.locked(folder / "w").__enter__(),
+    lambda: lock.locked(folder / "w").__enter__(),
     lambda: claims.claim_data(folder, {}),
     lambda: open_dataset(folder / "a.jsonl", ReadOptions(folder)),
     lambda: open_embeddings(folder / "a.npy"),

@@ -8,7 +8,6 @@ import pytest
 
 from zsg_jax.report import selection
 from zsg_jax.training import finished
-from zsg_jax.workdir import claims
 
 SEEDS, TARGETS, BUDGETS = (0, 1, 2, 3, 4), 60, (16, 32)
 WAYS = {"": "random", "near": "targets", "far": "targets"}
@@ -31,7 +30,7 @@ def make(tmp_path):
                     gap = gaps.get(space, 0.0) + rng.normal(0, 0.02)
                     losses = easy + gap + rng.normal(0, 0.05, TARGETS)
                     right = (wins < 0.5 - gap) if exact else None
-                    write_run(claims.run_folder(folder, name, seed), budget // 8, losses, right)
+                    write_run(names.run_folder(folder, name, seed), budget // 8, losses, right)
                 facts = {"train_rows": 90, "train_tasks": 3, "aimed_rows": 60, "scored_rows": 60}
                 tasks = [f"task {one % 2}" for one in range(TARGETS)]
                 facts |= {"test_id_tasks": tasks} | ({"test_id_sets": sets} if sets else {})

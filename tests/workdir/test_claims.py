@@ -9,16 +9,9 @@ from zsg_jax.runtime.errors import UserError
 from zsg_jax.runtime.files import write_json
 from zsg_jax.runtime.processes import once
 from zsg_jax.runtime.shards import MANIFEST
-from zsg_jax.workdir.claims import (
-    CONFIG,
-    DIGESTS,
-    check_shared,
-    claim,
-    claim_data,
-    locked,
-    refuse_address,
-    refuse_foreign,
-)
+from zsg_jax.workdir.claims import DIGESTS, check_shared, claim, claim_data, refuse_foreign
+from zsg_jax.workdir.layout import CONFIG
+from zsg_jax.workdir.lock import locked, refuse_address
 from zsg_jax.workdir.manifest import check_whole, claimed
 
 CONFIG_A = {"seeds": [0, 1], "training.batch_size": 16, "mesh.data": 1, "report.title": "a"}

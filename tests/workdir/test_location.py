@@ -13,7 +13,7 @@ from zsg_jax.runtime.buckets import Store
 from zsg_jax.runtime.errors import Unavailable, UserError
 from zsg_jax.runtime.processes import keep
 from zsg_jax.workdir import location
-from zsg_jax.workdir.claims import CONFIG
+from zsg_jax.workdir.layout import CONFIG
 from zsg_jax.workdir.location import CLAIM, open_workdir
 
 ADDRESS = "memory://bucket/study"

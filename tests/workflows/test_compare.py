@@ -11,7 +11,7 @@ import pytest
 from zsg_jax.runtime.errors import UserError
 from zsg_jax.training.finished import finish
 from zsg_jax.training.metrics import read_records
-from zsg_jax.workdir.claims import locked
+from zsg_jax.workdir.lock import locked
 from zsg_jax.workflows import compare
 from zsg_jax.workflows.compare_options import CompareOptions
 

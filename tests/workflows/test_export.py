@@ -15,7 +15,7 @@ from zsg_jax.data.tokenize.encode import encode
 from zsg_jax.data.tokenize.tokenizer import ByteTokenizer, from_folder
 from zsg_jax.runtime import cli
 from zsg_jax.runtime.errors import UserError
-from zsg_jax.workdir import claims
+from zsg_jax.workdir import layout, lock
 from zsg_jax.workflows import export as exporting
 from zsg_jax.workflows import study
 from zsg_jax.workflows.export import ExportOptions
@@ -220,10 +220,10 @@ def test_an_export_that_fails_leaves_nothing(uneven, small_config, tmp_path, mon
     assert [path.name for path in tmp_path.iterdir() if path != work] == []
     monkeypatch.undo()
     # While another command writes the same folder.
-    with claims.locked(tmp_path / ".out.exporting"):
+    with lock.locked(tmp_path / ".out.exporting"):
         with pytest.raises(UserError, match=r"--output .* another process is at work"):
             exporting.run(ExportOptions(work, "tmta-nft-seed0", tmp_path / "out"))
-        assert (tmp_path / ".out.exporting" / claims.LOCK).exists()
+        assert (tmp_path / ".out.exporting" / layout.LOCK).exists()
     flags = {"workdir": work, "run": "tmta-nft-seed0", "output": tmp_path / "out"}
     given = [f"--{name}={value}" for name, value in flags.items()]
     capsys.readouterr()

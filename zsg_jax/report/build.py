@@ -19,14 +19,14 @@ from zsg_jax.similarity.trajectory import FILE as TRAJECTORY
 from zsg_jax.similarity.trajectory import Trajectory, load_trajectory
 from zsg_jax.training import metrics
 from zsg_jax.training.finished import finished
-from zsg_jax.workdir.claims import (
+from zsg_jax.workdir.begun import begun
+from zsg_jax.workdir.layout import (
     CONFIG,
     DATA,
     EXPLAINED,
     LEAKAGE,
     SHOWN,
     arrangement_folder,
-    begun,
     run_folder,
 )
 

@@ -20,7 +20,7 @@ from zsg_jax.runtime.errors import UserError, check
 from zsg_jax.runtime.files import read_json
 from zsg_jax.training.initial_weights import load, padded_as
 from zsg_jax.workdir import trained
-from zsg_jax.workdir.claims import refuse_address
+from zsg_jax.workdir.lock import refuse_address
 
 # Keys of a config that decide how examples become tokens.
 _FORM = (

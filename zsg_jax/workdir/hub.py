@@ -15,7 +15,7 @@ from zsg_jax.data.tokenize.tokenizer import FILES
 from zsg_jax.runtime.errors import UserError, check, first_line
 from zsg_jax.runtime.files import read_json, write_json
 from zsg_jax.runtime.progress import say
-from zsg_jax.workdir import claims
+from zsg_jax.workdir import layout
 
 _MODEL = ("config.json", "generation_config.json", "*.safetensors", "*.safetensors.index.json")
 _ADAPTERS = ("adapter_config.json", "adapter_model.safetensors")
@@ -54,7 +54,7 @@ def fetch(
     for names, files in kinds:
         for name in dict.fromkeys(filter(is_name, names)):
             wanted.setdefault(name, []).extend(files)
-    known = read_json(workdir / claims.HUB) or {}
+    known = read_json(workdir / layout.HUB) or {}
     for name, patterns in wanted.items():
         if name in known:
             continue
@@ -62,7 +62,7 @@ def fetch(
         say(f"{name}: is taken at commit {commit}")
         known[name] = {"commit": commit, "files": patterns}
         workdir.mkdir(parents=True, exist_ok=True)
-        write_json(workdir / claims.HUB, known)
+        write_json(workdir / layout.HUB, known)
 
 
 def folder(name: str, workdir: Path | None, *, ask: bool = True) -> str:
@@ -76,10 +76,10 @@ def folder(name: str, workdir: Path | None, *, ask: bool = True) -> str:
     """
     if not is_name(name):
         return name
-    kept: Any = (read_json(workdir / claims.HUB) or {}).get(name) if workdir else None
+    kept: Any = (read_json(workdir / layout.HUB) or {}).get(name) if workdir else None
     check(
         isinstance(kept, dict) and {"commit", "files"} <= kept.keys(),
-        f"{name}: {workdir}/{claims.HUB} names no commit of it; run the study there again",
+        f"{name}: {workdir}/{layout.HUB} names no commit of it; run the study there again",
     )
     try:
         return str(_snapshot(name, kept["commit"], kept["files"], cached=True))

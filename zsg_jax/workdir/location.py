@@ -21,7 +21,7 @@ from zsg_jax.runtime.errors import Unavailable, UserError, check
 from zsg_jax.runtime.files import PARTIAL, read_json, write_json
 from zsg_jax.runtime.processes import exchanging, is_first, of_all
 from zsg_jax.runtime.progress import say
-from zsg_jax.workdir import claims
+from zsg_jax.workdir import layout
 
 # What a bucket's workdir keeps for itself, here and there.
 _OWN = ".zsg_jax"
@@ -155,8 +155,8 @@ class BucketWorkdir(Workdir):
         names = {name for name in self._store.list() if not self._left_alone(name)}
         claim = self._read_claim()
         check(
-            not names or claims.CONFIG in names or claim is not None,
-            f"--workdir {self.address}: holds objects but no {claims.CONFIG}; give an empty or a "
+            not names or layout.CONFIG in names or claim is not None,
+            f"--workdir {self.address}: holds objects but no {layout.CONFIG}; give an empty or a "
             "new place",
         )
         if claim is not None and _is_alive(claim):
@@ -261,8 +261,8 @@ class BucketWorkdir(Workdir):
         """What is half written, of use to this machine alone, or gets to the bucket by itself."""
         first, *_ = parts = name.split("/")
         return (
-            first in (_OWN, claims.SCRATCH)
-            or name == claims.LOCK
+            first in (_OWN, layout.SCRATCH)
+            or name == layout.LOCK
             or any(part.endswith(PARTIAL) for part in parts)
             or (self._orbax_writes and _CHECKPOINTS.match(name) is not None)
         )

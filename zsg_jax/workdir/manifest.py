@@ -22,7 +22,7 @@ from zsg_jax.runtime.errors import Unavailable, UserError, check
 from zsg_jax.runtime.processes import check_owned
 from zsg_jax.runtime.progress import say
 from zsg_jax.runtime.shards import MANIFEST
-from zsg_jax.workdir import claims
+from zsg_jax.workdir import claims, layout
 
 Digests = list[str | None]
 
@@ -30,14 +30,14 @@ _BACK = "put it back, or start again in another --workdir"
 _REMADE = "put it back, or delete {folder} to make it again"
 # The files that are guarded, and the way out where one has changed.
 _GUARDED = {
-    rf"{claims.DATA}|{claims.MODEL}|{claims.HUB}": _BACK,
-    rf"{claims.CONFIG}": "put it back, or run its study again, which writes it",
-    rf"{claims.BEGUN}|{claims.SHOWN}": "put it back, or delete it: the page then does without",
+    rf"{layout.DATA}|{layout.MODEL}|{layout.HUB}": _BACK,
+    rf"{layout.CONFIG}": "put it back, or run its study again, which writes it",
+    rf"{layout.BEGUN}|{layout.SHOWN}": "put it back, or delete it: the page then does without",
     r"leakage\.jsonl?": "put it back, or delete leakage.json and leakage.jsonl to look again",
     r"arrangements/[^/]+/(arrangement\.json|similarity\.json|order\.npy|turn\.npy)": _REMADE,
     r"(runs|pretraining)/[^/]+/finished\.json": "put it back, or delete it: the run then ends anew",
     r"runs/[^/]+/end\.json": "put it back, or delete it: the cell is then trained anew",
-    rf"arrangements/[^/]+/{claims.EXPLAINED}": "put it back, or delete it: the page does without",
+    rf"arrangements/[^/]+/{layout.EXPLAINED}": "put it back, or delete it: the page does without",
     r"arrangements/[^/]+/ids\.txt": "",
     r"runs/[^/]+/rearranged/\d+/(ids\.txt|arrangement\.json|order\.npy|turn\.npy)": (
         "put it back, or delete {folder}: a run that goes on arranges the same anew"
@@ -47,7 +47,7 @@ _GUARDED = {
 _DERIVED = re.compile(r"arrangements/[^/]+/ids\.txt")
 # Who deletes one of these has it made again.
 _MAY_GO = re.compile(
-    rf"leakage\.jsonl?|{claims.BEGUN}|{claims.SHOWN}|.*/(ids\.txt|finished\.json|end\.json|{claims.EXPLAINED})"
+    rf"leakage\.jsonl?|{layout.BEGUN}|{layout.SHOWN}|.*/(ids\.txt|finished\.json|end\.json|{layout.EXPLAINED})"
 )
 
 
@@ -63,14 +63,14 @@ class Manifest:
         self._workdir = workdir
         self._lock = threading.Lock()
         known, present = _read(workdir), _present(workdir)
-        if known is None and set(present) - {claims.CONFIG}:
+        if known is None and set(present) - {layout.CONFIG}:
             say(
                 f"{workdir}: has no {MANIFEST}, as workdirs of earlier versions; what it holds is "
                 "taken as it is, and guarded from now on"
             )
         self._files: dict[str, Digests] = {}
         for name, digests in (known or {}).items():
-            if name == claims.CONFIG:
+            if name == layout.CONFIG:
                 continue  # it was compared with the config that was given
             problem = _problem(workdir, name, digests)
             if problem is None:
@@ -118,7 +118,7 @@ def claimed(workdir: Path, config: dict[str, Any]) -> Iterator[bool]:
     Raises:
         UserError: as `claims.claim` and `Manifest`.
     """
-    before, trained = files.read_json(workdir / claims.CONFIG), claims.trained(workdir)
+    before, trained = files.read_json(workdir / layout.CONFIG), claims.trained(workdir)
     with files.recording(partial(_expecting, workdir)):
         new = claims.claim(workdir, config)
     try:
@@ -132,7 +132,7 @@ def claimed(workdir: Path, config: dict[str, Any]) -> Iterator[bool]:
             if not trained and not claims.trained(workdir):
                 claims.release(workdir)
             elif before not in (None, config) and claims.trained(workdir) == trained:
-                files.write_json(workdir / claims.CONFIG, before)
+                files.write_json(workdir / layout.CONFIG, before)
                 Manifest(workdir)
         raise
 
@@ -153,11 +153,11 @@ def check_whole(workdir: Path) -> None:
 @contextmanager
 def _expecting(workdir: Path, path: Path, partial: Path) -> Iterator[None]:
     """Inside, a config takes the place of another of which a manifest tells; `Manifest` follows."""
-    known = _read(workdir) if path == workdir / claims.CONFIG else None
+    known = _read(workdir) if path == workdir / layout.CONFIG else None
     if known is not None:
-        before, digest = known.get(claims.CONFIG, [None]), files.file_digest(partial)
+        before, digest = known.get(layout.CONFIG, [None]), files.file_digest(partial)
         if before != [digest]:
-            _write(workdir, known | {claims.CONFIG: [*before, digest]})
+            _write(workdir, known | {layout.CONFIG: [*before, digest]})
     yield
 
 

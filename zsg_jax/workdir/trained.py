@@ -16,7 +16,7 @@ from zsg_jax.runtime.progress import say
 from zsg_jax.runtime.settings import setting
 from zsg_jax.training import checkpoint
 from zsg_jax.training.checkpoint import Checkpoints
-from zsg_jax.workdir import claims, hub, manifest
+from zsg_jax.workdir import begun, claims, hub, layout, manifest
 
 CHECKPOINTS = "checkpoints"
 # Where runs lie; those of pretraining are called after no arrangement.
@@ -111,21 +111,21 @@ def read_study(workdir: Path, way_out: str) -> TrainedStudy:
         UserError: it is none, or its tokenizer or the weights it began with have changed or gone.
     """
     manifest.check_whole(workdir)
-    config = need_json(workdir / claims.CONFIG, ("model.family", "tokenizer"), way_out)
-    facts = need_json(workdir / claims.DATA, claims.DIGESTS, way_out)
-    with claims.whence(workdir, config):
+    config = need_json(workdir / layout.CONFIG, ("model.family", "tokenizer"), way_out)
+    facts = need_json(workdir / layout.DATA, claims.DIGESTS, way_out)
+    with begun.whence(workdir, config):
         return _read_study(workdir, config, facts)
 
 
 def _read_study(workdir: Path, config: dict[str, Any], facts: dict[str, Any]) -> TrainedStudy:
     name = hub.folder(config["tokenizer"], workdir)
-    tokenizer = choose_tokenizer(name, workdir / claims.TOKENIZER)
+    tokenizer = choose_tokenizer(name, workdir / layout.TOKENIZER)
     _check_same(config["tokenizer"], tokenizer.fingerprint, facts["tokenizer_digest"], "tokenizer")
     init_from = hub.folder(config["model.init_from"], workdir)
     before = run_of(init_from) if init_from else None
     lora = _lora(config)
     if before is not None:
-        model = huggingface.read_config(workdir / claims.MODEL)
+        model = huggingface.read_config(workdir / layout.MODEL)
         source, weights = _first_folder(before.workdir, model), None
         if lora is not None:
             weights = checkpoints(before, setting("model.init_from")).whole(before.step)
@@ -139,7 +139,7 @@ def _read_study(workdir: Path, config: dict[str, Any], facts: dict[str, Any]) ->
         config["model.size"],
         init_from,
         vocab_size=tokenizer.vocab_size,
-        max_positions=huggingface.read_config(workdir / claims.MODEL).max_positions,
+        max_positions=huggingface.read_config(workdir / layout.MODEL).max_positions,
     )
     if init_from:
         digest = huggingface.check_folder(init_from, model)
@@ -164,8 +164,8 @@ def _first_folder(workdir: Path, model: ModelConfig) -> Path | None:
     while workdir not in seen:
         seen.add(workdir)
         try:
-            config = read_json(workdir / claims.CONFIG, ("model.init_from",))
-            facts = read_json(workdir / claims.DATA, claims.DIGESTS)
+            config = read_json(workdir / layout.CONFIG, ("model.init_from",))
+            facts = read_json(workdir / layout.DATA, claims.DIGESTS)
             if config is None or facts is None:
                 break
             given = config["model.init_from"]

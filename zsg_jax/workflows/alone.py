@@ -9,7 +9,7 @@ from ml_collections import ConfigDict
 
 from zsg_jax.config import flatten
 from zsg_jax.runtime.errors import check
-from zsg_jax.workdir import claims, manifest
+from zsg_jax.workdir import begun, claims, lock, manifest
 
 
 @contextmanager
@@ -25,7 +25,7 @@ def claimed_alone(config: ConfigDict, workdir: Path | str, command: str) -> Iter
         "devices",
     )
     claims.refuse_foreign(folder := Path(workdir))
-    with claims.locked(folder), manifest.claimed(folder, flatten(config)) as new:
+    with lock.locked(folder), manifest.claimed(folder, flatten(config)) as new:
         if new:
-            claims.begin(folder, command)
+            begun.begin(folder, command)
         yield folder

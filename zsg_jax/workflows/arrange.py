@@ -42,7 +42,7 @@ from zsg_jax.runtime.files import npy_bytes, replacing, write_bytes
 from zsg_jax.runtime.progress import bar, count, passes, say
 from zsg_jax.runtime.settings import named_by
 from zsg_jax.similarity.search.options import Search
-from zsg_jax.workdir.claims import locked
+from zsg_jax.workdir.lock import locked
 from zsg_jax.workflows.arrange_options import FLAGS, ArrangeOptions, check_options
 from zsg_jax.workflows.arrange_output import AIMED, LINES, PAGE, SCORED, OutFolder, claimed
 

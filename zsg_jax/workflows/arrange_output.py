@@ -14,7 +14,8 @@ from zsg_jax.leakage.find import FILE as LEAKS
 from zsg_jax.runtime.errors import check
 from zsg_jax.runtime.files import OLD, PARTIAL, move, remove, replacing, sync
 from zsg_jax.runtime.processes import check_owned
-from zsg_jax.workdir.claims import LOCK, locked
+from zsg_jax.workdir.layout import LOCK
+from zsg_jax.workdir.lock import locked
 
 MADE = "arrangement.json"
 LINES = "line.npy"

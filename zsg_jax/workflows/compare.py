@@ -17,16 +17,10 @@ from zsg_jax.runtime.errors import UserError, check
 from zsg_jax.runtime.files import need_json
 from zsg_jax.runtime.settings import named_by
 from zsg_jax.workdir import manifest
-from zsg_jax.workdir.claims import (
-    CONFIG,
-    DATA,
-    DIGESTS,
-    REWARD_DIGEST,
-    SHOWN,
-    check_output,
-    locked,
-)
+from zsg_jax.workdir.claims import DIGESTS, REWARD_DIGEST, check_output
 from zsg_jax.workdir.growth import MAY_CHANGE
+from zsg_jax.workdir.layout import CONFIG, DATA, SHOWN
+from zsg_jax.workdir.lock import locked
 from zsg_jax.workflows.compare_options import CompareOptions
 
 # Facts of data.json that a loss of test rows follows from, besides the parameters.

@@ -36,7 +36,7 @@ from zsg_jax.runtime.files import (
 from zsg_jax.runtime.progress import say
 from zsg_jax.runtime.settings import named_by, setting
 from zsg_jax.training import sharding
-from zsg_jax.workdir import claims, hub, manifest, trained
+from zsg_jax.workdir import begun, claims, hub, layout, lock, manifest, trained
 from zsg_jax.workflows.evaluate_options import (
     EvaluateOptions,
     check_options,
@@ -56,7 +56,7 @@ _INPUTS = (
     *("reward_model", "reward_template", "rouge_tokenizer"),
 )
 # What the output folder may hold before the request is written there.
-_BEFORE = (claims.SCRATCH, claims.TOKENIZER, claims.HUB)
+_BEFORE = (layout.SCRATCH, layout.TOKENIZER, layout.HUB)
 MAX_LENGTH = 1024  # as arXiv 2406.11721 cuts test rows
 Record = dict[str, Any]
 
@@ -99,7 +99,7 @@ def run(options: EvaluateOptions) -> Path:
         subjects = _subjects(_fetched(options), stack)
         first = next(subjects)  # a mistake is told before the output folder is there
         options.output.mkdir(parents=True, exist_ok=True)
-        stack.enter_context(claims.locked(options.output, flag="--output"))
+        stack.enter_context(lock.locked(options.output, flag="--output"))
         _claim(options)
         done = mended(path)
         written = Written(path)
@@ -203,7 +203,7 @@ def _checkpoints(
 ) -> Iterator[Subject]:
     """The checkpoints of a study's runs, on its test rows or on others."""
     manifest.check_whole(workdir)
-    flat = need_json(workdir / claims.CONFIG, ("seeds",), "give a run of a study that has trained")
+    flat = need_json(workdir / layout.CONFIG, ("seeds",), "give a run of a study that has trained")
     study = with_folders(from_flat(flat), workdir)
     config = configured(options, study)
     writable = os.access(workdir, os.W_OK)
@@ -213,11 +213,11 @@ def _checkpoints(
         "rows asks for; give the rows by --test, or a copy of the workdir",
     )
     if writable:
-        stack.enter_context(claims.locked(workdir, flag=setting("workdir")))
+        stack.enter_context(lock.locked(workdir, flag=setting("workdir")))
     if options.test is None:
         # What this version tells of the same inputs may be more.
         stack.enter_context(recording(manifest.Manifest(workdir).placing))
-        with claims.whence(workdir, flat):
+        with begun.whence(workdir, flat):
             reading, pool = open_pool(study, workdir, stack)
             origin = find_origin(study, reading.tokenizer, workdir)
             claim_data(study, workdir, pool, origin)
@@ -259,7 +259,7 @@ def _measure(
 
 
 def _tests(config: ConfigDict, reading: Reading, output: Path, stack: ExitStack) -> TestSet:
-    dataset = open_tests(config, reading.tokenizer, output / claims.SCRATCH, stack)
+    dataset = open_tests(config, reading.tokenizer, output / layout.SCRATCH, stack)
     length = config.evaluation.max_length
     return make_tests(dataset, reading.tokenizer, length, reading.form, config.data.bad_rows)
 
@@ -268,7 +268,7 @@ def _model(options: EvaluateOptions, mesh: Mesh, stack: ExitStack) -> Subject:
     """A Hugging Face folder, with adapters or without."""
     config = configured(options)
     folder = hub.folder(config.tokenizer, options.output)
-    tokenizer = choose_tokenizer(folder, options.output / claims.TOKENIZER)
+    tokenizer = choose_tokenizer(folder, options.output / layout.TOKENIZER)
     if options.max_length is None:
         weights = hub.folder(options.model, options.output)
         config.evaluation.max_length = min(
@@ -303,7 +303,7 @@ def _texts(options: EvaluateOptions, stack: ExitStack) -> Subject:
     config = configured(options)
     # No prompt is read, so none need be cut.
     config.data.natural_instructions.max_source = 0
-    tests = open_tests(config, None, options.output / claims.SCRATCH, stack)
+    tests = open_tests(config, None, options.output / layout.SCRATCH, stack)
     metrics = config.evaluation.metrics
     words = config.evaluation.texts.rouge_tokenizer
     if options.metrics is None:

@@ -12,7 +12,7 @@ from zsg_jax.arrangement.target_sets import sets_words
 from zsg_jax.runtime.files import read_json
 from zsg_jax.runtime.progress import bar, passes
 from zsg_jax.similarity.search.options import Search
-from zsg_jax.workdir import claims
+from zsg_jax.workdir import layout
 
 
 def explainer(
@@ -43,10 +43,10 @@ def explainer(
             shown["Left out as leaks"] = f"{len(compared.dropped):,} rows"
         with bar(None, f"explanation of {method}") as progress:
             explain(
-                folder / claims.EXPLAINED,
+                folder / layout.EXPLAINED,
                 Arrangement(made.chosen, made.arrangement.turn),
                 pair,
-                leakage=found.summary() if found else read_json(workdir / claims.LEAKAGE),
+                leakage=found.summary() if found else read_json(workdir / layout.LEAKAGE),
                 facts=shown,
                 title=f"{config.report.title}: {method}",
                 search=search.with_progress(passes(progress)),

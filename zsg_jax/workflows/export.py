@@ -20,7 +20,7 @@ from zsg_jax.runtime.progress import say
 from zsg_jax.runtime.settings import named_by
 from zsg_jax.training.checkpoint_files import MANIFEST
 from zsg_jax.workdir import decoders, hub, trained
-from zsg_jax.workdir.claims import locked, refuse_address
+from zsg_jax.workdir.lock import locked, refuse_address
 from zsg_jax.workflows.export_options import ExportOptions
 
 # Of a workdir, what no export reads.

@@ -26,7 +26,7 @@ from zsg_jax.runtime.files import content_digest, move, need_json, read_json, wr
 from zsg_jax.runtime.progress import count, say
 from zsg_jax.runtime.settings import named_by
 from zsg_jax.runtime.shards import Shards
-from zsg_jax.workdir import claims
+from zsg_jax.workdir import lock
 from zsg_jax.workflows.prepare_options import FLAGS, PrepareOptions, check_options
 
 PLAN = "plan.json"
@@ -61,7 +61,7 @@ def run(options: PrepareOptions) -> Path:
     if root.exists() and not root.is_dir():
         raise UserError(f"--output {root}: is a file; give a folder")
     with ExitStack() as stack:
-        stack.enter_context(claims.locked(root, flag="--output"))
+        stack.enter_context(lock.locked(root, flag="--output"))
         sides, skipped = _opened(options, root / "scratch", stack)
         plans = [
             plan_split(side, instances, options.shard_mb * MEGABYTE, options.shard_rows)

@@ -18,7 +18,7 @@ from zsg_jax.training.checkpoint import Checkpoints
 from zsg_jax.training.finished import finished
 from zsg_jax.training.flops import Speed
 from zsg_jax.training.trainer import Trainer, TrainerOptions
-from zsg_jax.workdir import claims
+from zsg_jax.workdir import layout
 from zsg_jax.workdir.location import Workdir
 from zsg_jax.workdir.trained import CHECKPOINTS
 from zsg_jax.workflows.evaluators import make_loss
@@ -58,7 +58,7 @@ def pretrain(
         compute=make_compute(config, model, mesh, lambda line: None),
         param_dtype=config.model.param_dtype,
     )
-    folders = {seed: claims.pretraining_folder(location.folder, seed) for seed in config.seeds}
+    folders = {seed: layout.pretraining_folder(location.folder, seed) for seed in config.seeds}
     kept = {seed: location.checkpoints(folder / CHECKPOINTS) for seed, folder in folders.items()}
     left = [seed for seed, folder in folders.items() if not finished(folder)]
     if left:

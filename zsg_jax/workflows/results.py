@@ -18,7 +18,7 @@ from zsg_jax.runtime.errors import UserError, check, did_you_mean
 from zsg_jax.runtime.files import need_json
 from zsg_jax.training.finished import finished
 from zsg_jax.training.metrics import read_run
-from zsg_jax.workdir.claims import CONFIG, arrangement_folder, run_folder
+from zsg_jax.workdir.layout import CONFIG, arrangement_folder, run_folder
 
 
 @dataclass(frozen=True)

@@ -25,7 +25,7 @@ from zsg_jax.similarity.encoders.address import check_encoder
 from zsg_jax.similarity.encoders.registry import ENCODERS
 from zsg_jax.training.finished import finished
 from zsg_jax.training.optimizer import schedule
-from zsg_jax.workdir import claims, hub
+from zsg_jax.workdir import claims, hub, layout
 from zsg_jax.workflows import study
 from zsg_jax.workflows.alone import claimed_alone
 from zsg_jax.workflows.validate import check_keys, validate
@@ -59,7 +59,7 @@ class Selections(NamedTuple):
     def has_finished(self, workdir: Path) -> bool:
         """Whether all of its runs have taken their steps."""
         folder = workdir / self.folder
-        return all(finished(claims.run_folder(folder, name, seed)) for name, seed in self.runs)
+        return all(finished(layout.run_folder(folder, name, seed)) for name, seed in self.runs)
 
 
 def run(config: ConfigDict, workdir: Path | str, *, command: str) -> Path:
@@ -261,7 +261,7 @@ def _folder(space: str, budget: int) -> Path:
     if space not in ENCODERS and space:
         plain = re.sub(r"[^\w.=-]+", "-", space).strip("-")[-40:]
         name = f"{plain}-{hashlib.sha256(space.encode()).hexdigest()[:8]}"
-    return Path(claims.STUDIES) / f"{name}-{budget}"
+    return Path(layout.STUDIES) / f"{name}-{budget}"
 
 
 def _check_encoders(parts: Sequence[Selections], workdir: Path) -> None:
@@ -274,8 +274,8 @@ def _check_encoders(parts: Sequence[Selections], workdir: Path) -> None:
 
 def _begin(config: ConfigDict, workdir: Path, parts: Sequence[Selections], command: str) -> Path:
     """Reads the rows, checks what hangs on them, and pretrains; gives the workdir of that."""
-    largest, start = parts[0], workdir / claims.STUDIES / "start"
-    known = read_json(start / claims.CONFIG)
+    largest, start = parts[0], workdir / layout.STUDIES / "start"
+    known = read_json(start / layout.CONFIG)
     plain = study_config(config, largest, known)
     plain.similarity.cache = _cache(config, workdir)
     # It takes no steps.
@@ -289,7 +289,7 @@ def _begin(config: ConfigDict, workdir: Path, parts: Sequence[Selections], comma
         )
 
     with study.completed(plain, start, command, study.Part([], check_rows=check_rows)):
-        data = need_json(start / claims.DATA, ("train_rows", "train_dropped", "scored_rows"))
+        data = need_json(start / layout.DATA, ("train_rows", "train_dropped", "scored_rows"))
     check_rows(data["train_rows"] - len(data["train_dropped"]))
     seeds = tuple(config.grid.seeds)
     check(
@@ -304,9 +304,9 @@ def _complete(
     config: ConfigDict, workdir: Path, start: Path, part: Selections, command: str
 ) -> None:
     folder = workdir / part.folder
-    if made_of := read_json(folder / claims.DATA):
+    if made_of := read_json(folder / layout.DATA):
         claims.check_data(start, made_of)
-    plain = study_config(config, part, read_json(folder / claims.CONFIG))
+    plain = study_config(config, part, read_json(folder / layout.CONFIG))
     plain.similarity.cache = _cache(config, workdir)
     first = config.grid.seeds[0]
     computed = study.Part(
@@ -329,6 +329,6 @@ def _encoder(space: str, config: ConfigDict, start: Path) -> str:
     if found is None:
         return ""
     # Of the seed that was the first when the comparison began, whatever was added since.
-    seed = need_json(start / claims.CONFIG, ("seeds",))["seeds"][0]
-    model = config.model.init_from or claims.pretraining_folder(start, seed)
+    seed = need_json(start / layout.CONFIG, ("seeds",))["seeds"][0]
+    model = config.model.init_from or layout.pretraining_folder(start, seed)
     return f"{found[1]}:{model}{found[2] or ''}"

@@ -29,7 +29,7 @@ from zsg_jax.training.flops import Speed
 from zsg_jax.training.loggers import Logging, check_installed
 from zsg_jax.training.optimizer import schedule
 from zsg_jax.training.trainer import Trainer
-from zsg_jax.workdir import claims, hub, manifest
+from zsg_jax.workdir import begun, claims, hub, layout, lock, manifest
 from zsg_jax.workdir.location import Workdir, open_workdir
 from zsg_jax.workdir.trained import CHECKPOINTS
 from zsg_jax.workflows.afterwards import measure_later, missing
@@ -133,15 +133,15 @@ def completed(config: ConfigDict, workdir: Path | str, command: str, part: Part)
         def take() -> None:
             if location.address is None:
                 claims.refuse_foreign(folder)
-            stack.enter_context(claims.locked(folder))
+            stack.enter_context(lock.locked(folder))
             location.begin()
             claims.refuse_no_study(folder)
             for name in part.methods:
-                made = claims.arrangement_folder(folder, name)
+                made = layout.arrangement_folder(folder, name)
                 if make.is_made(made):
                     _check_held(config.training.steps, steps_held(config, made), name)
             if stack.enter_context(manifest.claimed(folder, flatten(config))):
-                claims.begin(folder, command)
+                begun.begin(folder, command)
 
         once("claim the workdir", take)
         claims.check_shared(folder)
@@ -153,7 +153,7 @@ def completed(config: ConfigDict, workdir: Path | str, command: str, part: Part)
 def _is_whole(config: ConfigDict, workdir: Path, part: Part) -> bool:
     """Whether nothing is left to make but the report."""
     if not part.runs:
-        known = read_json(workdir / claims.DATA)
+        known = read_json(workdir / layout.DATA)
         scores = set(columns(config.arrangement.methods))
         return (
             known is not None
@@ -161,12 +161,12 @@ def _is_whole(config: ConfigDict, workdir: Path, part: Part) -> bool:
             and not _is_to_pretrain(config, workdir)
         )
     for name in part.methods:
-        folder = claims.arrangement_folder(workdir, name)
+        folder = layout.arrangement_folder(workdir, name)
         if not make.is_whole(folder) or is_short(config, folder):
             return False
     for name, seed in part.runs:
-        steps = steps_wanted(config, claims.arrangement_folder(workdir, name))
-        run = claims.run_folder(workdir, name, seed)
+        steps = steps_wanted(config, layout.arrangement_folder(workdir, name))
+        run = layout.run_folder(workdir, name, seed)
         if not finished(run, steps) or missing(config, run):
             return False
     return was_looked_for_leaks(workdir)
@@ -174,7 +174,7 @@ def _is_whole(config: ConfigDict, workdir: Path, part: Part) -> bool:
 
 def _is_to_pretrain(config: ConfigDict, workdir: Path) -> bool:
     """Whether there are seeds whose model is still to be pretrained."""
-    folders = [claims.pretraining_folder(workdir, seed) for seed in config.seeds]
+    folders = [layout.pretraining_folder(workdir, seed) for seed in config.seeds]
     asked = config.model.pretraining.steps and not config.model.init_from
     return bool(asked) and not all(map(finished, folders))
 
@@ -271,7 +271,7 @@ def _train_in_orders(
         logging=Logging(config.logging, flatten(config)),
     )
     for number, (name, seed) in enumerate(part.runs, start=1):
-        folder = claims.run_folder(workdir, name, seed)
+        folder = layout.run_folder(workdir, name, seed)
         checkpoints, place = location.checkpoints(folder / CHECKPOINTS), (number, len(part.runs))
         measure_later(config, folder, checkpoints, evaluators, trainer, seed)
         if not finished(folder, totals[name]):

@@ -33,7 +33,7 @@ from zsg_jax.runtime.processes import once
 from zsg_jax.runtime.progress import bar, count, say
 from zsg_jax.training import initial_weights, sharding
 from zsg_jax.training.optimizer import schedule
-from zsg_jax.workdir import claims, decoders, hub
+from zsg_jax.workdir import claims, decoders, hub, layout
 from zsg_jax.workflows.study_model import Origin
 
 MOST_SHOWN = 10_000  # test rows; of more, the page shows none
@@ -52,7 +52,7 @@ def open_pool(config: ConfigDict, workdir: Path, stack: ExitStack) -> tuple[Read
 
     `stack` closes the sources, which are read as long as the pool is used.
     """
-    folder, name = workdir / claims.TOKENIZER, hub.folder(config.tokenizer, workdir)
+    folder, name = workdir / layout.TOKENIZER, hub.folder(config.tokenizer, workdir)
     # A tokenizer that is trained on the examples cannot count their tokens before it is there.
     ready = None if name == "train" else choose_tokenizer(name, folder)
     train, test = _load(config, workdir, ready, stack)
@@ -72,7 +72,7 @@ def open_pool(config: ConfigDict, workdir: Path, stack: ExitStack) -> tuple[Read
             form=form,
             bad_rows=config.data.bad_rows,
             on_progress=progress.update,
-            folder=workdir / claims.TOKENS,
+            folder=workdir / layout.TOKENS,
             cache=config.similarity.cache,
         )
     shared = pool.facts["shared_tasks"]
@@ -126,7 +126,7 @@ def _load(
     config: ConfigDict, workdir: Path, ready: Tokenizer | None, stack: ExitStack
 ) -> tuple[Dataset, Dataset]:
     data = config.data
-    options = read_options(config, workdir / claims.SCRATCH, ready)
+    options = read_options(config, workdir / layout.SCRATCH, ready)
     train, test = sources.load(
         data.train,
         data.test,
@@ -136,7 +136,7 @@ def _load(
         selection=Selection(data.split, data.train_per_task, data.test_per_task, data.seed),
     )
     skipped = [*train.skipped, *test.skipped]
-    tell_skipped(skipped, len(skipped), f"; all are listed in {workdir / claims.DATA}")
+    tell_skipped(skipped, len(skipped), f"; all are listed in {workdir / layout.DATA}")
     return _by_answer(config, train, "training"), _by_answer(config, test, "test")
 
 
@@ -172,12 +172,12 @@ def claim_data(
     if start is not None:
         claims.check_data(start, facts)
     claims.claim_data(workdir, facts)
-    write_json(workdir / claims.MODEL, huggingface.config_json(origin.model))
+    write_json(workdir / layout.MODEL, huggingface.config_json(origin.model))
 
 
 def keep_shown(workdir: Path, test: Dataset) -> None:
     """Keeps the beginnings of the scored test rows, up to some thousands, for the page alone."""
-    path = workdir / claims.SHOWN
+    path = workdir / layout.SHOWN
     if path.exists() or len(test) > MOST_SHOWN:
         return
     rows = (

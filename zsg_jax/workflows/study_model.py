@@ -21,7 +21,7 @@ from zsg_jax.runtime.errors import UserError, check
 from zsg_jax.runtime.progress import say
 from zsg_jax.runtime.settings import setting
 from zsg_jax.training.trainer import Trainer, TrainerOptions
-from zsg_jax.workdir import claims, decoders, hub, trained
+from zsg_jax.workdir import decoders, hub, layout, trained
 
 # Texts that different tokenizers read differently.
 _PROBES = ("The quick brown fox, at 12:30, didn't jump.", "User: naïve café\nAssistant:  42 {x}")
@@ -77,7 +77,7 @@ def _of_run(config: ConfigDict, tokenizer: Tokenizer, run: trained.TrainedRun) -
     )
     name = study.tokenizer_name
     if tokenizer.fingerprint != study.tokenizer.fingerprint:
-        used = run.workdir / claims.TOKENIZER if name == "train" else study.config["tokenizer"]
+        used = run.workdir / layout.TOKENIZER if name == "train" else study.config["tokenizer"]
         raise UserError(
             f"{setting('tokenizer', repr(config.tokenizer))} is not the one that {given} was "
             f"trained with; pass {setting('tokenizer', used)}"

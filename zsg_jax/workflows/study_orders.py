@@ -20,7 +20,7 @@ from zsg_jax.runtime.files import need_json, write_json
 from zsg_jax.runtime.processes import once
 from zsg_jax.runtime.progress import bar, passes
 from zsg_jax.similarity.search.options import Search
-from zsg_jax.workdir import claims
+from zsg_jax.workdir import layout
 from zsg_jax.workflows.explained import explainer
 from zsg_jax.workflows.rearranged import method_options
 
@@ -64,7 +64,7 @@ def arrange_pool(
         UserError: every training row leaks and is to be left out, or what is there is damaged or
             was made from others.
     """
-    folders = {name: claims.arrangement_folder(workdir, name) for name in methods}
+    folders = {name: layout.arrangement_folder(workdir, name) for name in methods}
     missing = {
         name: folder
         for name, folder in folders.items()
@@ -98,7 +98,7 @@ def is_short(config: ConfigDict, arrangement: Path) -> bool:
 
 def was_looked_for_leaks(workdir: Path) -> bool:
     """Whether both files that tell them are there."""
-    return all((workdir / name).exists() for name in (claims.LEAKAGE, PAIRS))
+    return all((workdir / name).exists() for name in (layout.LEAKAGE, PAIRS))
 
 
 def _make(
@@ -173,7 +173,7 @@ def _write_leakage(
         **leakage.summary(),
         **({LEFT_OUT: compared.dropped.tolist()} if dropped else {}),
     }
-    write_json(workdir / claims.LEAKAGE, told)
+    write_json(workdir / layout.LEAKAGE, told)
 
 
 def _left_out(config: ConfigDict, workdir: Path) -> np.ndarray:
@@ -181,7 +181,7 @@ def _left_out(config: ConfigDict, workdir: Path) -> np.ndarray:
     if config.arrangement.drop_leaks is None:
         return np.zeros(0, np.int64)
     lost = "delete it to look for leaks again"
-    return np.array(need_json(workdir / claims.LEAKAGE, (LEFT_OUT,), lost)[LEFT_OUT], np.int64)
+    return np.array(need_json(workdir / layout.LEAKAGE, (LEFT_OUT,), lost)[LEFT_OUT], np.int64)
 
 
 def _provenance(config: ConfigDict, workdir: Path, pool: Pool) -> dict[str, Any]:

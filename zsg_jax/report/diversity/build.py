@@ -13,7 +13,8 @@ from zsg_jax.report.page import render
 from zsg_jax.report.svg import embedded
 from zsg_jax.report.tables import NONE, Row, Table, as_csv
 from zsg_jax.runtime.files import need_json, write_bytes
-from zsg_jax.workdir.claims import CONFIG, begun
+from zsg_jax.workdir.begun import begun
+from zsg_jax.workdir.layout import CONFIG
 
 
 def build(workdir: Path, cells: Sequence[Cell], *, title: str, command: str, how: str) -> Path:

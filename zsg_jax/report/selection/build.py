@@ -23,14 +23,8 @@ from zsg_jax.report.tables import Cell as Shown
 from zsg_jax.report.words import listed, plain_name, space_words
 from zsg_jax.runtime.files import need_json, read_json, write_bytes
 from zsg_jax.statistics.paired import Difference
-from zsg_jax.workdir.claims import (
-    CONFIG,
-    DATA,
-    EXPLAINED,
-    LEAKAGE,
-    arrangement_folder,
-    begun,
-)
+from zsg_jax.workdir.begun import begun
+from zsg_jax.workdir.layout import CONFIG, DATA, EXPLAINED, LEAKAGE, arrangement_folder
 
 _COMPARED = ("mean", "low", "high", "p", "p_holm", "detectable")  # of a `Difference`
 _COST = ("Seconds to embed", "MB of embeddings")

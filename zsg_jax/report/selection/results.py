@@ -19,7 +19,7 @@ from zsg_jax.report.metrics import METRICS
 from zsg_jax.report.summary import Runs, records_by_step
 from zsg_jax.runtime.files import need_json, read_json
 from zsg_jax.statistics.paired import Difference, paired_differences
-from zsg_jax.workdir.claims import DATA
+from zsg_jax.workdir.layout import DATA
 
 RANDOM = "random"
 _HASHING = "hashing"

@@ -16,19 +16,11 @@ from jax.sharding import Mesh
 
 from zsg_jax.arrangement.arrangement import save_arrangement
 from zsg_jax.arrangement.embedded import Embedded, EmbeddedPair, embed_pair, open_pair
-from zsg_jax.arrangement.make import (
-    IDS,
-    Compared,
-    LeakSearch,
-    Made,
-    MethodOptions,
-    compare,
-    make,
-    timed,
-)
+from zsg_jax.arrangement.make import Compared, LeakSearch, Made, MethodOptions, compare, make, timed
 from zsg_jax.arrangement.methods import example_distance, parse
 from zsg_jax.arrangement.scores import check_scores
 from zsg_jax.arrangement.target_sets import sets_words
+from zsg_jax.arrangement.written import IDS
 from zsg_jax.data import export
 from zsg_jax.data.dataset import Dataset, ReadOptions
 from zsg_jax.data.formats.fields import parse_fields

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from zsg_jax.arrangement.deduplicate import FILE as DUPLICATES
-from zsg_jax.arrangement.make import IDS
+from zsg_jax.arrangement.written import IDS
 from zsg_jax.data.export import FORMATS
 from zsg_jax.leakage.find import FILE as LEAKS
 from zsg_jax.runtime.errors import check

@@ -16,14 +16,7 @@ import numpy as np
 from jax.sharding import Mesh
 
 from zsg_jax.arrangement.embedded import EmbeddedPair, embed_pair
-from zsg_jax.arrangement.make import (
-    Compared,
-    LeakSearch,
-    Made,
-    MethodOptions,
-    compare,
-    make,
-)
+from zsg_jax.arrangement.make import Compared, LeakSearch, Made, MethodOptions, compare, make
 from zsg_jax.arrangement.methods import example_distance, parse
 from zsg_jax.arrangement.scores import check_scores
 from zsg_jax.arrangement.target_sets import sets_words

@@ -17,7 +17,7 @@ import numpy as np
 from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
-from zsg_jax.arrangement import make
+from zsg_jax.arrangement import make, written
 from zsg_jax.arrangement.arrangement import load_arrangement, save_arrangement
 from zsg_jax.arrangement.embedded import Embedded, embed_pair
 from zsg_jax.arrangement.epochs import Anew
@@ -107,7 +107,7 @@ def parts(run: TrainingRun, again: Again) -> Iterator[TrainingRun]:
     for end in ends:
         folder = run.folder / FOLDER / str(end)
         used = run.steps.order[: end * batch_size]
-        if not of_all((folder / make.IDS).exists())[0]:
+        if not of_all((folder / written.IDS).exists())[0]:
             yield run._replace(until=end)
             _arrange_rest(run, used, end, folder, again)
         rest, facts = load_arrangement(folder)
@@ -157,12 +157,12 @@ def _arrange_rest(run: TrainingRun, used: np.ndarray, end: int, folder: Path, ag
         **pair.encoder_facts,
         **made.facts,
     }
-    ids = make.id_lines(pool.train.ids, np.concatenate([used, rest.order]))
+    ids = written.id_lines(pool.train.ids, np.concatenate([used, rest.order]))
 
     def write() -> None:
         save_arrangement(rest, folder, facts)
         # Written last: where it stands, the folder is whole.
-        write_bytes(folder / make.IDS, ids)
+        write_bytes(folder / written.IDS, ids)
 
     once(f"arrange {folder.parent.parent.name} after {end}", write)
 

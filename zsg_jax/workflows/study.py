@@ -11,7 +11,7 @@ import jax
 from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
-from zsg_jax.arrangement import make
+from zsg_jax.arrangement import written
 from zsg_jax.arrangement.epochs import epochs, read_anew
 from zsg_jax.arrangement.methods import columns
 from zsg_jax.arrangement.spaces import fetched
@@ -138,7 +138,7 @@ def completed(config: ConfigDict, workdir: Path | str, command: str, part: Part)
             claims.refuse_no_study(folder)
             for name in part.methods:
                 made = layout.arrangement_folder(folder, name)
-                if make.is_made(made):
+                if written.is_made(made):
                     _check_held(config.training.steps, steps_held(config, made), name)
             if stack.enter_context(manifest.claimed(folder, flatten(config))):
                 begun.begin(folder, command)
@@ -162,7 +162,7 @@ def _is_whole(config: ConfigDict, workdir: Path, part: Part) -> bool:
         )
     for name in part.methods:
         folder = layout.arrangement_folder(workdir, name)
-        if not make.is_whole(folder) or is_short(config, folder):
+        if not written.is_whole(folder) or is_short(config, folder):
             return False
     for name, seed in part.runs:
         steps = steps_wanted(config, layout.arrangement_folder(workdir, name))

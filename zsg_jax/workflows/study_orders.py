@@ -9,7 +9,7 @@ import numpy as np
 from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
-from zsg_jax.arrangement import make
+from zsg_jax.arrangement import make, written
 from zsg_jax.arrangement.arrangement import Arrangement
 from zsg_jax.arrangement.embedded import Embedded, EmbeddedPair, embed_pair
 from zsg_jax.arrangement.epochs import read_anew
@@ -68,11 +68,11 @@ def arrange_pool(
     missing = {
         name: folder
         for name, folder in folders.items()
-        if not make.is_made(folder) or is_short(config, folder)
+        if not written.is_made(folder) or is_short(config, folder)
     }
     if missing or not was_looked_for_leaks(workdir):
         _make(config, workdir, pool, mesh, missing, encoder, explained)
-    arrangements = make.load_all(folders, _provenance(config, workdir, pool), pool.train.ids)
+    arrangements = written.load_all(folders, _provenance(config, workdir, pool), pool.train.ids)
     kept = np.setdiff1d(pool.usable, _left_out(config, workdir))
     return Orders(arrangements, pool._replace(usable=kept))
 
@@ -80,7 +80,7 @@ def arrange_pool(
 def steps_held(config: ConfigDict, arrangement: Path) -> int:
     """The steps that an arrangement that is made holds, in all epochs."""
     training = config.training
-    return make.steps_held(arrangement, training.batch_size, len(training.epochs))
+    return written.steps_held(arrangement, training.batch_size, len(training.epochs))
 
 
 def steps_wanted(config: ConfigDict, arrangement: Path) -> int:
@@ -92,8 +92,11 @@ def is_short(config: ConfigDict, arrangement: Path) -> bool:
     """Whether an arrangement that is made was followed for fewer steps than it can be by now."""
     # It is followed through the first epoch, and as long as it is not made anew.
     training = config.training
-    ends = make.steps_held(arrangement, training.batch_size), *read_anew(training.epochs).steps[:1]
-    return not make.reaches(arrangement, min(steps_wanted(config, arrangement), *ends))
+    ends = (
+        written.steps_held(arrangement, training.batch_size),
+        *read_anew(training.epochs).steps[:1],
+    )
+    return not written.reaches(arrangement, min(steps_wanted(config, arrangement), *ends))
 
 
 def was_looked_for_leaks(workdir: Path) -> bool:
@@ -143,7 +146,7 @@ def _make(
             once("write leakage", lambda: _write_leakage(config, workdir, compared, pair))
         if twins := compared.deduplicated:
             once("write duplicates", lambda: twins.write(workdir))
-        make.make_and_write(
+        written.make_and_write(
             missing,
             compared,
             options,
@@ -196,9 +199,9 @@ def _provenance(config: ConfigDict, workdir: Path, pool: Pool) -> dict[str, Any]
     return facts
 
 
-def _course(config: ConfigDict) -> make.Course:
+def _course(config: ConfigDict) -> written.Course:
     anew = read_anew(config.training.epochs)
-    return make.Course(
+    return written.Course(
         batch_size=config.training.batch_size,
         steps=min(filter(None, (config.training.steps, *anew.steps[:1])), default=None),
         every=config.evaluation.every,

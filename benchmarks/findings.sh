@@ -89,11 +89,17 @@ real t0 tmta.py:smollm2 --config.arrangement.methods="$orders" \
 real t0-same-rows tmta.py:smollm2_same_rows --config.arrangement.budget=480 --config.report.window=15
 real t0-other-half tmta.py:smollm2 --config.data.report_fraction=0.5
 real t0-adapters tmta.py:smollm2 --config.model.lora.rank=16 --config.model.lora.alpha=32 \
-  --config.training.learning_rate=2e-4
+  --config.training.learning_rate=2e-4 --config.arrangement.methods="$orders"
+# A whole epoch, of fewer rows.
+real t0-epoch tmta.py:smollm2 --config.arrangement.budget=480 --config.training.steps=None \
+  --config.report.window=None --config.evaluation.every=5
 # Orders by chance, by task and by distance; every measure of similarity beside them.
 real t0-similarity similarity.py:smollm2 --config.data.test_per_task=15 \
   --config.training.steps=16 --config.evaluation.every=2 --config.report.window=16
 real t0-turns turns.py:smollm2 --config.training.steps=12 --config.evaluation.every=4 \
+  --config.arrangement.budget=None \
+  --config.arrangement.methods="('tmta-turns-1-4', 'tmta-turns-20-23', 'tmta-turns-50-53', 'tmta-turns-90-93')"
+real t0-near-turns turns.py:smollm2 --config.training.steps=12 --config.evaluation.every=4 \
   --config.arrangement.methods="('tmta-turns-1-4', 'tmta-turns-4-7', 'tmta-turns-7-10', 'tmta-turns-10-13')"
 real t0-granularity granularity.py:smollm2 --config.data.test_per_task=15 \
   --config.training.steps=20 --config.evaluation.every=5

@@ -9,7 +9,7 @@ from zsg_jax.report.metrics import Metric
 from zsg_jax.statistics.paired import Difference, mcnemar, paired_differences
 
 _DRAW = re.compile(r"@\d+$")  # of METHOD@SEED, the seed of a shuffle
-MIN_TASKS = 10  # from so many on, whole tasks are the units: fewer say little of other tasks
+_MIN_TASKS = 10  # from so many on, whole tasks are the units: fewer say little of other tasks
 
 KEYS = (
     "of each measure and step, for every pair of arrangements, that of `first` less that of "
@@ -43,7 +43,7 @@ def differences(
         values, tasks = measured.at(step, {name for pair in of_step for name in pair})
         if len(values) < 2 or next(iter(values.values())).size < 2:
             continue
-        clusters = tasks if len(set(tasks or ())) >= MIN_TASKS else None
+        clusters = units(tasks)
         found[step] = [
             Compared(
                 one, mcnemar(values[one.first], values[one.second]) if right_or_wrong else None
@@ -51,6 +51,11 @@ def differences(
             for one in paired_differences(values, of_step, clusters=clusters)
         ]
     return found
+
+
+def units(tasks: Sequence[str] | None) -> Sequence[str] | None:
+    """The task of every example, where whole tasks stand for others; None: examples do."""
+    return tasks if len(set(tasks or ())) >= _MIN_TASKS else None
 
 
 def told_apart(one: Difference) -> bool:
@@ -66,6 +71,28 @@ def same(one: Difference) -> bool:
 def p_words(p: float) -> str:
     """What stands behind the letter p: three digits, and for what they would make 0 "< 0.001"."""
     return f"{p:.3f}" if p >= 0.0005 else "< 0.001"
+
+
+def amount(one: Difference, digits: int) -> str:
+    """How far it is from 0, and where: "0.0123 below"."""
+    return f"{abs(one.mean):.{digits}f} {'below' if one.mean < 0 else 'above'}"
+
+
+def interval(one: Difference, digits: int, *, behind_amount: bool, over: str = "") -> str:
+    """Its interval in a sentence, "95 %: 0.0100 to 0.0200".
+
+    Args:
+        one, digits: as `amount` takes them.
+        behind_amount: of what is below 0, tell how far below.
+        over: what the interval is by, behind "95 %".
+    """
+    low, high = (-one.high, -one.low) if behind_amount and one.mean < 0 else (one.low, one.high)
+    return f"95\N{NO-BREAK SPACE}%{over}: {low:.{digits}f} to {high:.{digits}f}"
+
+
+def signed_interval(one: Difference, digits: int) -> str:
+    """Its interval in a table, "-0.0200 to +0.0100"."""
+    return f"{one.low:+.{digits}f} to {one.high:+.{digits}f}"
 
 
 def sentences(
@@ -111,20 +138,18 @@ def _sentence(by_step: Mapping[int, Difference], digits: int, end: int | None) -
     told: list[str] = []
     for step, one in by_step.items():
         at = f"at step {step}" if step != end else f"at the end, step {step},"
-        below = one.mean < 0
-        low, high = (-one.high, -one.low) if below and told_apart(one) else (one.low, one.high)
         over = "" if one.seeds > 1 else " over test instances alone"
-        interval = f"95\N{NO-BREAK SPACE}%{over}: {low:.{digits}f} to {high:.{digits}f}"
+        about = interval(one, digits, behind_amount=told_apart(one), over=over)
         who, both = (one.first, f"{one.first} and {one.second}") if not told else ("it", "they")
         if same(one):
             told.append(f"{at} {both} do not differ")
         elif told_apart(one):
-            amount = f"{abs(one.mean):.{digits}f} {'below' if below else 'above'}"
             run = "" if one.seeds > 1 else ", of this one run each"
-            told.append(f"{at} {who} is {amount} {one.second}{run} ({interval})")
+            told.append(f"{at} {who} is {amount(one, digits)} {one.second}{run} ({about})")
         else:
-            held = "" if low <= 0 <= high else f", but p {p_words(one.p_holm)} over all pairs"
-            told.append(f"{at} {both} cannot be told apart ({interval}{held})")
+            inside = one.low <= 0 <= one.high
+            held = "" if inside else f", but p {p_words(one.p_holm)} over all pairs"
+            told.append(f"{at} {both} cannot be told apart ({about}{held})")
     sentence = "; ".join(told)
     return f"{sentence[0].upper()}{sentence[1:]}."
 

@@ -13,7 +13,7 @@ from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
 
 from zsg_jax.report.curves import number
-from zsg_jax.report.hover import tell_points
+from zsg_jax.report.hover import printable, tell_points
 from zsg_jax.report.words import plain_name
 
 # Okabe and Ito's colours, told apart under all common colour blindnesses; their yellow is left
@@ -107,9 +107,9 @@ def looks(names: Iterable[str]) -> dict[str, Look]:
 def shorten(name: str, limit: int = MAX_NAME) -> str:
     """`name` with its middle left out past `limit` letters, and without control characters.
 
-    Names of tasks tend to differ at both ends; a control character would make an SVG unreadable.
+    Names of tasks tend to differ at both ends.
     """
-    clean = "".join(letter if letter.isprintable() else " " for letter in name)
+    clean = printable(name)
     if len(clean) <= limit:
         return clean
     tail = (limit - 1) // 2
@@ -137,14 +137,8 @@ def draw(
     """
     columns = min(columns, len(panels))
     rows = math.ceil(len(panels) / columns)
-    names_in_row = _names_in_row(style)
-    key = 0.22 * math.ceil(len(style) / names_in_row) + 0.12
     below = 0.32 if note else 0.06
-    whole = height * rows + key + below
-    room = (0, below / whole, 1, 1 - (key + below) / whole)
-    layout = ConstrainedLayoutEngine(rect=room, h_pad=0.06, w_pad=0.06)
-    figure = Figure(figsize=(WIDTH, whole), layout=layout)
-    axes = figure.subplots(rows, columns, sharex=True, squeeze=False).ravel()
+    figure, axes = _below_key(style, height * rows, rows, columns, below, sharex=True)
     size = 10.0 if columns == 1 else 8.5
     for i, ax in enumerate(axes):
         if i >= len(panels):
@@ -158,9 +152,9 @@ def draw(
         left = i - i % columns
         if i == left or panels[i].label != panels[left].label:
             ax.set_ylabel(panels[i].label, fontsize=size)
-    _key(figure, style, names_in_row)
     if note:
-        figure.text(0.012, 0.1 / whole, note, fontsize=9, color="#555555", va="bottom")
+        at = 0.1 / figure.get_figheight()
+        figure.text(0.012, at, note, fontsize=9, color="#555555", va="bottom")
     return figure
 
 
@@ -175,12 +169,7 @@ def draw_outlines(
         style: of every arrangement, in the order of the key.
         across, up: labels of the axes.
     """
-    names_in_row = _names_in_row(style)
-    key = 0.22 * math.ceil(len(style) / names_in_row) + 0.12
-    whole = 2.6 + key
-    layout = ConstrainedLayoutEngine(rect=(0, 0, 1, 1 - key / whole), h_pad=0.06, w_pad=0.06)
-    figure = Figure(figsize=(WIDTH, whole), layout=layout)
-    axes = figure.subplots(1, len(panels), sharex=True, sharey=True, squeeze=False)[0]
+    figure, axes = _below_key(style, 2.6, 1, len(panels), sharex=True, sharey=True)
     for ax, (title, outlines) in zip(axes, panels.items(), strict=True):
         for name, one in outlines.items():
             color, dash = style[name]
@@ -188,31 +177,55 @@ def draw_outlines(
         ax.set_title(title, fontsize=8.5)
         ax.set_xlabel(across, fontsize=8.5)
     axes[0].set_ylabel(up, fontsize=8.5)
-    _key(figure, style, names_in_row)
     return figure
 
 
-def _names_in_row(style: Mapping[str, Look]) -> int:
+def panels_of(
+    height: float,
+    columns: int = 1,
+    rows: int = 1,
+    *,
+    rect: tuple[float, float, float, float] = (0, 0, 1, 1),
+    **shared: Any,
+) -> tuple[Figure, list[Axes]]:
+    """A figure as wide as the page, and its axes; `rect` and `shared` as matplotlib takes them."""
+    layout = ConstrainedLayoutEngine(rect=rect, h_pad=0.06, w_pad=0.06)
+    figure = Figure(figsize=(WIDTH, height), layout=layout)
+    return figure, list(figure.subplots(rows, columns, squeeze=False, **shared).ravel())
+
+
+def _below_key(
+    style: Mapping[str, Look],
+    height: float,
+    rows: int,
+    columns: int,
+    below: float = 0.0,
+    **shared: Any,
+) -> tuple[Figure, list[Axes]]:
+    """Panels of that height in all, in inches, the key above them and room `below`."""
+    labels = _labels(style)
     # By the count of letters: exact metrics would hang on the fonts of the viewer anyhow.
-    return max(1, int(WIDTH * 72 / (6.2 * max(map(len, _labels(style))) + 42)))
-
-
-def _labels(style: Mapping[str, Look]) -> list[str]:
-    """The names of a key, where they are few each with its plain name."""
-    plain = {name: plain_name(name) if len(style) <= MOST_PLAIN else "" for name in style}
-    return [shorten(name) + (f" ({words})" if words else "") for name, words in plain.items()]
-
-
-def _key(figure: Figure, style: Mapping[str, Look], names_in_row: int) -> None:
+    names_in_row = max(1, int(WIDTH * 72 / (6.2 * max(map(len, labels)) + 42)))
+    key = 0.22 * math.ceil(len(style) / names_in_row) + 0.12
+    whole = height + key + below
+    rect = (0, below / whole, 1, 1 - (key + below) / whole)
+    figure, axes = panels_of(whole, columns, rows, rect=rect, **shared)
     figure.legend(
         [Line2D([], [], color=look.color, ls=look.dash) for look in style.values()],
-        _labels(style),
+        labels,
         loc="upper left",
         ncols=min(names_in_row, len(style)),
         fontsize=9.5,
         handlelength=2.2,
         borderaxespad=0.2,
     )
+    return figure, axes
+
+
+def _labels(style: Mapping[str, Look]) -> list[str]:
+    """The names of a key, where they are few each with its plain name."""
+    plain = {name: plain_name(name) if len(style) <= MOST_PLAIN else "" for name in style}
+    return [shorten(name) + (f" ({words})" if words else "") for name, words in plain.items()]
 
 
 def _draw_panel(ax: Axes, panel: Panel, style: Mapping[str, Look], *, small: bool) -> None:

@@ -108,6 +108,15 @@ def scores(scored: Runs, field: str, steps: Collection[int]) -> Measured:
     return Measured(values, tasks)
 
 
+def values_of(
+    metric: str, runs: Runs, scored: Runs, tasks: Sequence[str] | None, steps: Collection[int]
+) -> Measured:
+    """The values of the loss or of a field of scores; arguments as `losses` and `scores` have."""
+    if metric == "loss":
+        return losses(runs, tasks, steps)
+    return scores(scored, metric, steps)
+
+
 def with_sets(runs: Runs, scored: Runs, sets: Mapping[str, str]) -> Runs:
     """The runs, whose test records tell the mean of each target set in NAME_by_set.
 

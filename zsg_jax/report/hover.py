@@ -94,6 +94,9 @@ def _boxes(x: np.ndarray, y: np.ndarray, texts: Sequence[str]) -> list[str]:
 
 
 def _title(text: str) -> str:
-    # A control character would make the SVG unreadable.
-    clean = "".join(letter if letter.isprintable() else " " for letter in text)
-    return f"<title>{escape(clean)}</title>"
+    return f"<title>{escape(printable(text))}</title>"
+
+
+def printable(text: str) -> str:
+    """`text` without control characters, which would make an SVG unreadable."""
+    return "".join(letter if letter.isprintable() else " " for letter in text)

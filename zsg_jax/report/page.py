@@ -2,7 +2,6 @@
 
 import base64
 import hashlib
-import json
 import re
 from collections.abc import Mapping, Sequence
 from itertools import combinations
@@ -18,13 +17,13 @@ from zsg_jax.report.curves import json_ready
 from zsg_jax.report.differences import KEYS as DIFFERENCES
 from zsg_jax.report.differences import Compared, as_json, differences, luck, sentences
 from zsg_jax.report.distributions import rewards_figure
-from zsg_jax.report.examples import losses, scores, with_sets
+from zsg_jax.report.examples import values_of, with_sets
 from zsg_jax.report.metrics import METRICS, metric_of
 from zsg_jax.report.reading import by_loss, reading
 from zsg_jax.report.summary import GROUPS, Pair, Runs, compared_at, curve_of, summarize
 from zsg_jax.report.svg import embedded, to_svg
 from zsg_jax.report.words import plain_name
-from zsg_jax.runtime.files import write_bytes
+from zsg_jax.runtime.files import write_bytes, write_json
 from zsg_jax.similarity.trajectory import Trajectory
 
 TITLE = "Test loss by arrangement of the training data"
@@ -58,6 +57,13 @@ def render(template: str, **values: Any) -> bytes:
         script=Markup(script), script_digest=digest, **values
     )
     return _FORBIDDEN.sub("\ufffd", page).encode()
+
+
+def write_page(folder: Path, template: str, **values: Any) -> Path:
+    """Writes what `render` gives as the index.html of a folder, and returns its path."""
+    index = folder / "index.html"
+    write_bytes(index, render(template, **values))
+    return index
 
 
 def write_report(
@@ -113,9 +119,10 @@ def write_report(
     summary["differences"] = json_ready(told)
     summary["keys"]["differences"] = DIFFERENCES
     folder.mkdir(parents=True, exist_ok=True)
-    write_bytes(folder / "summary.json", _json(summary))
+    write_json(folder / "summary.json", summary)
 
-    page = render(
+    return write_page(
+        folder,
         "page.html",
         title=title,
         command=command,
@@ -133,9 +140,6 @@ def write_report(
         one_seed=any(len(entry["seeds"]) == 1 for entry in summary["arrangements"].values()),
         explained=explained or {},
     )
-    index = folder / "index.html"
-    write_bytes(index, page)
-    return index
 
 
 def _draw(
@@ -183,10 +187,8 @@ def _differences(
     every = {score for entry in summary["arrangements"].values() for score in entry["scores"]}
     for name in [*METRICS, *sorted(every - METRICS.keys())]:
         steps = compared_at(summary, name, pairs)
-        loss = name == "loss"
-        measured = losses(runs, tasks, steps) if loss else scores(scored, name, steps)
-        right_or_wrong = metric_of(name).right_or_wrong
-        by_step = differences(measured, steps, right_or_wrong=right_or_wrong)
+        measured = values_of(name, runs, scored, tasks, steps)
+        by_step = differences(measured, steps, right_or_wrong=metric_of(name).right_or_wrong)
         if by_step:
             found[name] = by_step
     return found
@@ -238,7 +240,3 @@ def _notes(summary: Mapping[str, Any]) -> list[str]:
                 f"scored: {kept}."
             )
     return notes
-
-
-def _json(value: Any) -> bytes:
-    return (json.dumps(value, allow_nan=False, ensure_ascii=False, indent=1) + "\n").encode()

@@ -84,13 +84,12 @@ def reading(scored: Runs) -> Reading | None:
         for a, b in combinations(last, 2)
         if (examples := _pick(a, b, last[a], last[b], by))
     }
-    shown = dict(list(pairs.items())[:PAIRS])
     label = METRICS[by].label
     about = (
         f"Generated at the last step, by the run of seed {seed}, the first sample of each test "
         f"instance: those whose {label} differs most between two arrangements."
     )
-    return Reading(about, label, shown, len(pairs) - len(shown)) if shown else None
+    return _reading(about, label, pairs)
 
 
 def by_loss(runs: Runs, rows: Sequence[Record]) -> Reading | None:
@@ -119,14 +118,20 @@ def by_loss(runs: Runs, rows: Sequence[Record]) -> Reading | None:
         for a, b in combinations(means, 2)
         if (order := _largest(np.abs(means[a] - means[b])))
     }
-    shown = dict(list(pairs.items())[:PAIRS])
     label = METRICS["loss"].label
     seeds = max((len(one) for one in values.values()), default=0)
     about = (
         f"At step {step}, {f'means over {seeds} seeds' if seeds > 1 else 'of one seed'}: the test "
         f"instances whose {label} differs most between two arrangements."
     )
-    return Reading(about, label, shown, len(pairs) - len(shown)) if shown else None
+    return _reading(about, label, pairs)
+
+
+def _reading(
+    about: str, by: str, pairs: Mapping[tuple[str, str], Sequence[Example]]
+) -> Reading | None:
+    shown = dict(list(pairs.items())[:PAIRS])
+    return Reading(about, by, shown, len(pairs) - len(shown)) if shown else None
 
 
 def _losses(row: Record, step: int, by_name: Mapping[str, float]) -> Example:

@@ -4,6 +4,7 @@ import io
 import re
 import warnings
 import xml.etree.ElementTree as ET
+from collections.abc import Iterable
 from typing import Any
 
 from markupsafe import Markup
@@ -39,6 +40,11 @@ def embedded(name: str, drawn: Captioned, svg: bytes | None = None) -> dict[str,
     """
     texts = {key: text for key, text in drawn._asdict().items() if key != "figure"}
     return {"drawing": inline(svg or to_svg(drawn.figure), name), **texts}
+
+
+def all_embedded(drawn: Iterable[Captioned | None]) -> list[dict[str, Any]]:
+    """What `embedded` gives of the figures that there are, by their places."""
+    return [embedded(f"figure{i}", one) for i, one in enumerate(drawn) if one is not None]
 
 
 def inline(svg: bytes, name: str) -> Markup:

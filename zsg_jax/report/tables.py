@@ -5,9 +5,11 @@ import io
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
+import numpy as np
+
 from zsg_jax.report import figures
 from zsg_jax.report.curves import KINDS
-from zsg_jax.report.differences import Compared, p_words, told_apart
+from zsg_jax.report.differences import Compared, p_words, signed_interval, told_apart
 from zsg_jax.report.drawing import Look, looks
 from zsg_jax.report.metrics import METRICS, metric_of
 from zsg_jax.report.summary import GROUPS, OVER_TASKS, curve_of, over_tasks
@@ -93,7 +95,7 @@ def results(
     for number, (name, look) in enumerate(looks(entries).items()):
         entry = entries[name]
         cells = [
-            Cell(_plus_minus(one.values[number], one.digits), best=one.best == name)
+            Cell(_told(one.values[number], one.digits), best=one.best == name)
             for one in columns.values()
         ]
         rows.append(Row(name, [*cells, *_about(entry, turns, name)], look, plain_name(name)))
@@ -128,7 +130,7 @@ def _best(
 
 def _about(entry: Mapping[str, Any], turns: Mapping[str, int] | None, name: str) -> list[Cell]:
     near = entry["first_step_within_5_percent"]
-    seeds = f"seeds: {_plus_minus(near, 1)}" if len(entry["seeds"]) > 1 else ""
+    seeds = f"seeds: {_told(near, 1)}" if len(entry["seeds"]) > 1 else ""
     cells = [Cell(_number(near["of_mean_curve"], 0), below=seeds)]
     if turns is not None:
         cells.append(Cell(str(turns.get(name, NONE))))
@@ -143,7 +145,7 @@ def differences(found: Mapping[int, Iterable[Compared]], digits: int) -> Table:
             cells = [
                 str(step),
                 f"{one.mean:+.{digits}f}",
-                f"{one.low:+.{digits}f} to {one.high:+.{digits}f}",
+                signed_interval(one, digits),
                 p_words(one.p_holm),
                 f"{one.detectable:.{digits}f}" if one.detectable else NONE,
                 *([] if p is None else [p_words(p)]),
@@ -211,10 +213,21 @@ def correlations(found: Mapping[str, Any]) -> Table:
     return Table("Correlation of the test loss with", columns, rows)
 
 
-def _plus_minus(value: Mapping[str, Any], digits: int) -> str:
-    spread = "" if value["std"] is None else f" ± {value['std']:.{digits}f}"
-    return _number(value["mean"], digits) + spread
+def mean_and_std(values: Sequence[float] | np.ndarray) -> tuple[float | None, float | None]:
+    """The mean and, of several values, their sample standard deviation."""
+    array = np.asarray(values, np.float64)
+    deviation = float(array.std(ddof=1)) if len(array) > 1 else None
+    return float(array.mean()) if len(array) else None, deviation
 
 
-def _number(value: float | None, digits: int = 4) -> str:
+def plus_minus(mean: float | None, std: float | None, digits: int) -> str:
+    """A mean with its deviation, where there are these."""
+    return _number(mean, digits) + ("" if std is None else f" ± {std:.{digits}f}")
+
+
+def _told(value: Mapping[str, Any], digits: int) -> str:
+    return plus_minus(value["mean"], value["std"], digits)
+
+
+def _number(value: float | None, digits: int) -> str:
     return NONE if value is None else f"{value:.{digits}f}"

@@ -8,10 +8,10 @@ from zsg_jax.diversity.cells import Cell
 from zsg_jax.diversity.runs import ended, folder_of
 from zsg_jax.report.diversity import figures
 from zsg_jax.report.diversity.published import CLAIMS, OCCURRENCES
-from zsg_jax.report.diversity.results import MEASURES, Group, read, spread
-from zsg_jax.report.page import render
-from zsg_jax.report.svg import embedded
-from zsg_jax.report.tables import NONE, Row, Table, as_csv
+from zsg_jax.report.diversity.results import MEASURES, Group, read
+from zsg_jax.report.page import write_page
+from zsg_jax.report.svg import all_embedded
+from zsg_jax.report.tables import NONE, Row, Table, as_csv, mean_and_std, plus_minus
 from zsg_jax.runtime.files import need_json, write_bytes
 from zsg_jax.workdir.begun import begun
 from zsg_jax.workdir.layout import CONFIG
@@ -50,20 +50,18 @@ def build(workdir: Path, cells: Sequence[Cell], *, title: str, command: str, how
         *(figures.curves(group) for group in groups[:4]),
     ]
     varied = list(groups[0].values)
-    page = render(
+    return write_page(
+        folder,
         "diversity.html",
         title=title,
         command=begun(workdir, command)[0],
-        figures=[embedded(f"figure{i}", one) for i, one in enumerate(drawn) if one is not None],
+        figures=all_embedded(drawn),
         claims=[CLAIMS[axis] for axis in ("rules", *varied) if axis in CLAIMS],
         one_seed=any(len(seeds) == 1 for group in groups for seeds in group.records.values()),
         occurrences=_published() if "occurrences" in varied else None,
         facts=_facts(workdir, cells, how),
         **tables,
     )
-    index = folder / "index.html"
-    write_bytes(index, page)
-    return index
 
 
 def _by_axis(groups: Sequence[Group]) -> list[Any]:
@@ -81,8 +79,8 @@ def results(groups: Sequence[Group]) -> Table:
         last = {name: group.last(name) for name in there}
         for rules, by_seed in sorted(group.records.items()):
             values = [list(last[name].get(rules, {}).values()) for name in there]
-            cells = [_plus_minus(one) for one in values]
-            rows.append(Row(_name(group, rules), [*cells, str(len(by_seed))]))
+            cells = [plus_minus(*mean_and_std(one), 3) for one in values]
+            rows.append(Row(group.named(rules), [*cells, str(len(by_seed))]))
     return Table("Cells", [*(MEASURES[name] for name in there), "seeds"], rows)
 
 
@@ -96,7 +94,7 @@ def transitions(groups: Sequence[Group]) -> Table:
             interval = NONE if found.low is None else f"{found.low:,.0f} to {found.high:,.0f}"
             numbers = f"{found.midpoint:,.0f}", interval, f"{found.slope:.2f}", f"{found.top:.3f}"
             cells = list(numbers)
-        rows.append(Row(group.label or "all cells", cells))
+        rows.append(Row(group.title, cells))
     return Table("Transition", ["midpoint, rules", "95 % interval", "slope", "top"], rows)
 
 
@@ -119,7 +117,7 @@ def curves(groups: Sequence[Group]) -> Table:
             for seed, records in sorted(by_seed.items()):
                 rows += [
                     Row(
-                        _name(group, rules),
+                        group.named(rules),
                         [str(seed), str(one["step"])]
                         + ["" if one[name] is None else f"{one[name]:.6g}" for name in MEASURES],
                     )
@@ -153,14 +151,3 @@ def _facts(workdir: Path, cells: Sequence[Cell], how: str) -> Mapping[str, str]:
         "Device": ends[0]["device"],
         **begun(workdir, "")[1],
     }
-
-
-def _name(group: Group, rules: int) -> str:
-    return f"{group.label}, {rules:,} rules" if group.label else f"{rules:,} rules"
-
-
-def _plus_minus(values: Sequence[float]) -> str:
-    if not values:
-        return NONE
-    mean, deviation = spread(values)
-    return f"{mean:.3f}" + ("" if deviation is None else f" ± {deviation:.3f}")

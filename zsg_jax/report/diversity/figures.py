@@ -7,22 +7,16 @@ from matplotlib import rc_context
 from matplotlib.axes import Axes
 from matplotlib.colors import ListedColormap
 from matplotlib.figure import Figure
-from matplotlib.layout_engine import ConstrainedLayoutEngine
 
 from zsg_jax.report.diversity.published import TRANSITION
 from zsg_jax.report.diversity.results import MASTERED, MEASURES, PHASES, Group
-from zsg_jax.report.drawing import STYLE, WIDTH, Captioned, Line, Panel, draw, looks
+from zsg_jax.report.drawing import STYLE, Captioned, Line, Panel, draw, looks, panels_of
 from zsg_jax.report.hover import tell_boxes, tell_points
 from zsg_jax.statistics.transition import logistic
 
 # Below, between and above: told apart without colour too.
 _PHASE_COLORS = ("#eeeeee", "#E69F00", "#0072B2")
 _MOST_LINES = 8
-
-
-def _figure(height: float, columns: int = 1) -> tuple[Figure, list[Axes]]:
-    figure = Figure(figsize=(WIDTH, height), layout=ConstrainedLayoutEngine(h_pad=0.06, w_pad=0.06))
-    return figure, list(figure.subplots(1, columns, squeeze=False).ravel())
 
 
 def _rules_axis(ax: Axes, rules: Sequence[int]) -> None:
@@ -32,15 +26,11 @@ def _rules_axis(ax: Axes, rules: Sequence[int]) -> None:
     ax.set_xlabel("rules trained on (I)")
 
 
-def _names(groups: Sequence[Group]) -> list[str]:
-    return [group.label or "all cells" for group in groups]
-
-
 @rc_context(STYLE)
 def by_rules(groups: Sequence[Group]) -> Captioned:
     """Exact match on unseen rules against I: seeds, means, and the fitted transition."""
-    figure, (ax,) = _figure(3.4)
-    style = looks(_names(groups))
+    figure, (ax,) = panels_of(3.4)
+    style = looks(group.title for group in groups)
     every = sorted({rules for group in groups for rules in group.records})
     for group, (name, look) in zip(groups, style.items(), strict=True):
         last = group.last("unseen_exact")
@@ -105,8 +95,8 @@ def curves(group: Group) -> Captioned:
 def phases(groups: Sequence[Group]) -> Captioned:
     """Which I memorizes and which generalizes, at which step."""
     groups = groups[:4]
-    figure, axes = _figure(1.3 + 0.2 * max(len(one.records) for one in groups), len(groups))
-    for ax, group, name in zip(axes, groups, _names(groups), strict=True):
+    figure, axes = panels_of(1.3 + 0.2 * max(len(one.records) for one in groups), len(groups))
+    for ax, group in zip(axes, groups, strict=True):
         steps, rules, phase = group.phases()
         edges = np.append(steps, 2 * steps[-1] - steps[-2] if len(steps) > 1 else steps[-1] + 1)
         ax.pcolormesh(
@@ -128,7 +118,7 @@ def phases(groups: Sequence[Group]) -> Captioned:
         ax.set_yticks(np.arange(len(rules)) + 0.5, [f"{one:,}" for one in rules], fontsize=8)
         ax.grid(False)
         ax.set_xlabel("step")
-        ax.set_title(name, fontsize=8.5)
+        ax.set_title(group.title, fontsize=8.5)
     axes[0].set_ylabel("rules (I)")
     colors = dict(zip(PHASES, ("grey", "orange", "blue"), strict=True))
     return Captioned(
@@ -187,7 +177,7 @@ def _in_colors(
     table: np.ndarray, rows: Sequence[str], columns: Sequence[str]
 ) -> tuple[Figure, Axes]:
     """Shares (rows, columns) as colours with their numbers, nothing where there is none."""
-    figure, (ax,) = _figure(1.1 + 0.36 * len(rows))
+    figure, (ax,) = panels_of(1.1 + 0.36 * len(rows))
     ax.imshow(table, cmap="Blues", vmin=0, vmax=1, aspect="auto")
     for (i, j), value in np.ndenumerate(table):
         if np.isfinite(value):
@@ -216,8 +206,8 @@ def applications(groups: Sequence[Group]) -> Captioned | None:
     }
     if not any(group.last("unseen_exact_no_op") for group in groups):
         return None
-    figure, axes = _figure(2.6, len(names))
-    style = looks(_names(groups))
+    figure, axes = panels_of(2.6, len(names))
+    style = looks(group.title for group in groups)
     every = sorted({rules for group in groups for rules in group.records})
     for ax, (measure, title) in zip(axes, names.items(), strict=True):
         for group, (name, look) in zip(groups, style.items(), strict=True):
@@ -249,15 +239,16 @@ def kinds(groups: Sequence[Group]) -> Mapping[str, Mapping[str, float]]:
     for group in groups:
         for rules, by_seed in sorted(group.records.items()):
             last = [records[-1]["unseen_by_kind"] for records in by_seed.values()]
-            name = f"{group.label}, {rules:,} rules" if group.label else f"{rules:,} rules"
-            found[name] = {kind: float(np.mean([one[kind] for one in last])) for kind in last[0]}
+            found[group.named(rules)] = {
+                kind: float(np.mean([one[kind] for one in last])) for kind in last[0]
+            }
     return found
 
 
 @rc_context(STYLE)
 def by_axis(groups: Sequence[Group], axis: str) -> Captioned:
     """Accuracy on unseen rules against the values of another axis, a line for each I."""
-    figure, (ax,) = _figure(3.0)
+    figure, (ax,) = panels_of(3.0)
     rules = sorted({one for group in groups for one in group.records})
     values = [group.values[axis] for group in groups]
     for one, look in zip(rules, looks(map(str, rules)).values(), strict=True):

@@ -35,13 +35,20 @@ class Group(NamedTuple):
         label: the values of the axes in which groups differ, "" where there is one group.
         values: of these axes.
         records: I → seed → test records, step by step.
-        train: the same, training records.
     """
 
     label: str
     values: dict[str, Any]
     records: dict[int, dict[int, list[dict[str, Any]]]]
-    train: dict[int, dict[int, list[dict[str, Any]]]]
+
+    @property
+    def title(self) -> str:
+        """The label, or what stands for it where there is one group."""
+        return self.label or "all cells"
+
+    def named(self, rules: int) -> str:
+        """The cells of one I."""
+        return f"{self.label}, {rules:,} rules" if self.label else f"{rules:,} rules"
 
     def last(self, measure: str) -> dict[int, dict[int, float]]:
         """I → seed → the final value; without those that have none."""
@@ -95,11 +102,9 @@ def read(workdir: Path, cells: Sequence[Cell]) -> list[Group]:
             raise UserError(f"{folder}: has not finished; run the study again to go on with it")
         values = {axis: fields[cell][axis] for axis in varied}
         label = ", ".join(_told(axis, value) for axis, value in values.items())
-        group = groups.setdefault(label, Group(label, values, {}, {}))
-        records = metrics.read_records(folder)
-        for kind, where in (("test", group.records), ("train", group.train)):
-            of_kind = [one for one in records if one["kind"] == kind]
-            where.setdefault(cell.rules, {})[cell.seed] = of_kind
+        group = groups.setdefault(label, Group(label, values, {}))
+        records = [one for one in metrics.read_records(folder) if one["kind"] == "test"]
+        group.records.setdefault(cell.rules, {})[cell.seed] = records
     return list(groups.values())
 
 
@@ -109,9 +114,3 @@ def _told(axis: str, value: Any) -> str:
     if axis in words and not value:
         return words[axis]
     return f"{axis.replace('_', ' ')} {value}"
-
-
-def spread(values: Sequence[float]) -> tuple[float, float | None]:
-    """The mean, and the sample standard deviation of several."""
-    array = np.array(values, np.float64)
-    return float(array.mean()), float(array.std(ddof=1)) if len(array) > 1 else None

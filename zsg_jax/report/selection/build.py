@@ -4,9 +4,9 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from urllib.parse import quote
 
-from zsg_jax.report.differences import p_words, told_apart
+from zsg_jax.report.differences import p_words, signed_interval, told_apart
 from zsg_jax.report.metrics import METRICS, Metric
-from zsg_jax.report.page import render
+from zsg_jax.report.page import write_page
 from zsg_jax.report.selection import figures
 from zsg_jax.report.selection.results import (
     RANDOM,
@@ -17,8 +17,8 @@ from zsg_jax.report.selection.results import (
     way_name,
 )
 from zsg_jax.report.selection.verdict import against_best, by_measure, verdict
-from zsg_jax.report.svg import embedded
-from zsg_jax.report.tables import NONE, Row, Table, as_csv
+from zsg_jax.report.svg import all_embedded
+from zsg_jax.report.tables import NONE, Row, Table, as_csv, mean_and_std, plus_minus
 from zsg_jax.report.tables import Cell as Shown
 from zsg_jax.report.words import listed, plain_name, space_words
 from zsg_jax.runtime.files import need_json, read_json, write_bytes
@@ -52,9 +52,10 @@ def build(workdir: Path, cells: Iterable[Cell], *, title: str, command: str) -> 
     results = read(cells)
     folder = workdir / "report"
     write_bytes(folder / "results.csv", as_csv(numbers(results)))
-    drawn = [figures.costs(results), *(figures.gains(results, *one) for one in results.titled)]
+    drawn = figures.costs(results), *(figures.gains(results, *one) for one in results.titled)
     told = begun(workdir, command)
-    page = render(
+    return write_page(
+        folder,
         "selection.html",
         title=title,
         command=told[0],
@@ -65,14 +66,11 @@ def build(workdir: Path, cells: Iterable[Cell], *, title: str, command: str) -> 
         budgets=listed([f"{one:,}" for one in results.budgets]),
         results=table(results, results.measured),
         by_set=table(results, list(results.by_set.values()), list(results.by_set)),
-        figures=[embedded(f"figure{i}", one) for i, one in enumerate(drawn) if one is not None],
+        figures=all_embedded(drawn),
         leakage=_leakage(results),
         explained=_explained(workdir, results),
         facts=_facts(workdir, results) | told[1],
     )
-    index = folder / "index.html"
-    write_bytes(index, page)
-    return index
 
 
 def answer(results: Results) -> Table:
@@ -96,8 +94,7 @@ def answer(results: Results) -> Table:
 
 
 def _interval(one: Difference, metric: Metric) -> str:
-    low, high = (f"{end:+.{metric.digits}f}" for end in (one.low, one.high))
-    return f"{low} to {high}, p {p_words(one.p_holm)}"
+    return f"{signed_interval(one, metric.digits)}, p {p_words(one.p_holm)}"
 
 
 def _level(best_less: Difference | None, metric: Metric) -> str:
@@ -135,8 +132,7 @@ def _plain(way: str) -> str:
 def _shown(measured: Measured, way: str, budget: int) -> Shown:
     values = measured.values[way][budget].mean(axis=1)
     digits = METRICS[measured.name].digits
-    spread = f" ± {values.std(ddof=1):.{digits}f}" if len(values) > 1 else ""
-    told = f"{values.mean():.{digits}f}{spread}"
+    told = plus_minus(*mean_and_std(values), digits)
     if way == RANDOM:
         return Shown(told)
     one = measured.differences[way][budget]
@@ -158,11 +154,10 @@ def numbers(results: Results) -> Table:
             for way in results.ways:
                 space, _, rule = way.rpartition(": ")
                 values = measured.values[way][budget].mean(axis=1)
-                spread = values.std(ddof=1) if len(values) > 1 else None
                 one = measured.differences.get(way, {}).get(budget)
                 cost = results.cost(way)
                 cells = [
-                    *(values.mean(), spread),
+                    *mean_and_std(values),
                     *(getattr(one, field, None) for field in _COMPARED),
                     *(len(values), *(cost or (None, None))),
                 ]

@@ -1,23 +1,20 @@
 """The figures of a comparison of selections: what each way gains over rows at random, and costs."""
 
+from collections.abc import Sequence
+
 from matplotlib import rc_context
 from matplotlib.axes import Axes
-from matplotlib.figure import Figure
-from matplotlib.layout_engine import ConstrainedLayoutEngine
+from matplotlib.ticker import LogLocator, MaxNLocator
 
-from zsg_jax.report.differences import p_words, told_apart
-from zsg_jax.report.drawing import STYLE, WIDTH, Captioned, Look, looks, shorten
+from zsg_jax.report.differences import p_words, signed_interval, told_apart
+from zsg_jax.report.drawing import STYLE, Captioned, Look, looks, panels_of, shorten
 from zsg_jax.report.hover import tell_points
 from zsg_jax.report.metrics import METRICS
 from zsg_jax.report.selection.results import Measured, Results, way_name
 from zsg_jax.statistics.paired import Difference
 
 _MARKERS = ("o", "s", "^", "D", "v", "P", "X")
-
-
-def _figure(height: float, columns: int) -> tuple[Figure, list[Axes]]:
-    figure = Figure(figsize=(WIDTH, height), layout=ConstrainedLayoutEngine(h_pad=0.06, w_pad=0.06))
-    return figure, list(figure.subplots(1, columns, squeeze=False, sharey=True).ravel())
+_LEAST = 0.001  # seconds, as they are kept
 
 
 def _interval(ax: Axes, one: Difference, y: float, look: Look) -> None:
@@ -32,14 +29,14 @@ def gains(results: Results, title: str, measured: Measured) -> Captioned:
     """The difference of every way to rows at random, a panel for each budget."""
     metric, ways = METRICS[measured.name], list(measured.differences)
     style = looks(ways)
-    figure, axes = _figure(0.9 + 0.3 * len(ways), len(results.budgets))
+    figure, axes = panels_of(0.9 + 0.3 * len(ways), len(results.budgets), sharey=True)
     for ax, budget in zip(axes, results.budgets, strict=True):
         for y, way in enumerate(ways):
             one = measured.differences[way][budget]
             _interval(ax, one, y, style[way])
-            interval = f"{one.low:+.{metric.digits}f} to {one.high:+.{metric.digits}f}"
-            told = f"{way_name(way)}: {one.mean:+.{metric.digits}f} ({interval})"
-            tell_points(ax, [one.mean], [y], [f"{told}, p {p_words(one.p_holm)}"])
+            told = f"{way_name(way)}: {one.mean:+.{metric.digits}f}"
+            told += f" ({signed_interval(one, metric.digits)}), p {p_words(one.p_holm)}"
+            tell_points(ax, [one.mean], [y], [told])
         ax.axvline(0, color="#777777", lw=1, ls=(0, (4, 3)), zorder=0.5)
         ax.set_title(f"{budget:,} rows", fontsize=8.5)
         ax.set_xlabel(f"{metric.label} less random's", fontsize=8.5)
@@ -68,27 +65,24 @@ def costs(results: Results) -> Captioned | None:
     rules = list(dict.fromkeys(cell.rule for cell in results.cells if cell.space))
     style = looks(spaces)
     shapes = {rule: _MARKERS[i % len(_MARKERS)] for i, rule in enumerate(rules)}
-    figure, (ax,) = _figure(3.0, 1)
+    figure, (ax,) = panels_of(3.0)
+    wide = _seconds_axis(ax, [cost.seconds for cost in results.costs.values()])
     for way, one in measured.pooled.items():
         cost = results.cost(way)
         if cost is not None:
             space, _, rule = way.rpartition(": ")
             told = f"{way_name(way)}: {cost.seconds:,.1f} s, {one.mean:+.{metric.digits}f}"
-            tell_points(ax, [cost.seconds], [one.mean], [told])
+            # Side by side, or rules that are level would hide one another.
+            beside = 0.03 * (rules.index(rule) - (len(rules) - 1) / 2)
+            x, y = [max(cost.seconds, _LEAST) * wide**beside], [one.mean]
+            tell_points(ax, x, y, [told])
             color = style[space].color
             face = color if told_apart(one) else "white"
-            ax.plot(
-                [cost.seconds], [one.mean], shapes[rule], ms=7, color=color, mfc=face, alpha=0.8
-            )
+            ax.plot(x, y, shapes[rule], ms=7, color=color, mfc=face, alpha=0.8)
     for space, look in style.items():
         ax.plot([], [], "o", color=look.color, label=shorten(space, 44))
     for rule, shape in shapes.items():
         ax.plot([], [], shape, color="#555555", mfc="white", label=shorten(rule, 44))
-    ax.set_xscale("log")
-    for axis in (ax.xaxis.set_major_formatter, ax.xaxis.set_minor_formatter):
-        axis("{x:g}")
-    ax.tick_params(which="both", labelsize=8)
-    ax.margins(x=0.2)
     better = "Below" if metric.best is min else "Above"
     ax.axhline(0, color="#777777", lw=1, ls=(0, (4, 3)), zorder=0.5)
     ax.set_xlabel("seconds to embed the pool and the targets")
@@ -98,6 +92,21 @@ def costs(results: Results) -> Captioned | None:
         figure,
         "Gain and cost",
         f"What a space took against the difference in {metric.label} to rows at random, mean over "
-        f"budgets. Filled: told apart from random. {better} the dashed line is better.",
+        f"budgets; the rules of a space side by side. Filled: told apart from random. {better} the "
+        "dashed line is better.",
         "Points by seconds and gain, a colour for each space and a shape for each rule.",
     )
+
+
+def _seconds_axis(ax: Axes, seconds: Sequence[float]) -> float:
+    """Makes the level axis one of seconds, and gives how many times the least the most is."""
+    low, high = (max(end, _LEAST) for end in (min(seconds), max(seconds)))
+    wide = max(high / low, 2.0)
+    ax.set_xscale("log")
+    ax.set_xlim(low / wide**0.2, high * wide**0.2)
+    subs = (1, 2, 5) if wide < 1000 else (1,)
+    ax.xaxis.set_major_locator(LogLocator(subs=subs) if wide > 10 else MaxNLocator(6))
+    ax.xaxis.set_major_formatter("{x:g}")
+    ax.minorticks_off()
+    ax.tick_params(labelsize=8)
+    return wide

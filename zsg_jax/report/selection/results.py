@@ -13,8 +13,8 @@ import numpy as np
 from zsg_jax.arrangement.embedded import COST
 from zsg_jax.report.build import read_runs
 from zsg_jax.report.curves import number
-from zsg_jax.report.differences import MIN_TASKS
-from zsg_jax.report.examples import losses, scores
+from zsg_jax.report.differences import units
+from zsg_jax.report.examples import values_of
 from zsg_jax.report.metrics import METRICS
 from zsg_jax.report.summary import Runs, records_by_step
 from zsg_jax.runtime.files import need_json, read_json
@@ -186,9 +186,7 @@ def _last(
     found = {}
     for name in METRICS:
         if all(number(one[last].get(name)) == one[last].get(name) for one in tests):
-            loss = name == "loss"
-            each = losses(runs, tasks, [last]) if loss else scores(scored, name, [last])
-            values, of = each.at(last)
+            values, of = values_of(name, runs, scored, tasks, [last]).at(last)
             if values:
                 found[name] = values, of
     return found
@@ -197,7 +195,7 @@ def _last(
 def _compared(
     name: str, values: Mapping[str, Mapping[int, np.ndarray]], tasks: Sequence[str] | None
 ) -> Measured:
-    clusters = tasks if len(set(tasks or ())) >= MIN_TASKS else None
+    clusters = units(tasks)
     each = {(way, b): one for way, by_budget in values.items() for b, one in by_budget.items()}
     others = [key for key in each if key[0] != RANDOM]
     told = paired_differences(

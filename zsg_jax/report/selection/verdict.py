@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 
-from zsg_jax.report.differences import p_words, same, told_apart
+from zsg_jax.report.differences import amount, interval, p_words, same, told_apart
 from zsg_jax.report.metrics import METRICS, Metric
 from zsg_jax.report.selection.results import Measured, Results, over_budgets, way_name
 from zsg_jax.report.words import listed
@@ -26,29 +26,30 @@ def verdict(results: Results) -> dict[str, str]:
     if len(results.seeds) == 1:
         told = (
             f"One seed: no conclusion. {name} has the lowest {metric.label}, "
-            f"{_amount(best, metric)} as many rows at random ({over}), but nothing is known of the "
-            "noise of training; give more seeds."
+            f"{amount(best, metric.digits)} as many rows at random ({over}), but nothing is known "
+            "of the noise of training; give more seeds."
         )
         return {WHICH: told}
     if all(same(one) for one in found.values()):
         return {WHICH: f"None: no way differs from as many rows at random ({over})."}
+    worse = {WORSE: f"{told}."} if (told := _worse(found, metric)) else {}
     if not _better(best, metric):
         return {
             WHICH: "None is better than as many rows at random by more than chance gives.",
             REAL: f"No: {_chance(best, metric)} ({over}, {len(results.seeds)} seeds).",
-        } | _worse(measured)
+        } | worse
     level = [way for way, one in against_best(results).items() if not told_apart(one)]
     return {
         WHICH: f"{name} is best.",
-        REAL: f"Yes: its {metric.label} is {_amount(best, metric)} that of as many rows at random "
-        f"({_interval(best, metric)}; {over}, {len(results.seeds)} seeds).",
+        REAL: f"Yes: its {metric.label} is {amount(best, metric.digits)} that of as many rows at "
+        f"random ({_interval(best, metric)}; {over}, {len(results.seeds)} seeds).",
         ELSE: f"{listed([way_name(way) for way in level])} cannot be told apart from it."
         if level
         else "It is told apart from every other way that was tried."
         if len(found) > 1
         else "No other was tried.",
         **_cost(results, best.first, level),
-        **_worse(measured),
+        **worse,
     }
 
 
@@ -84,7 +85,7 @@ def _told(measured: Measured, found: Mapping[str, Difference]) -> str:
     best = found[way]
     if _better(best, metric):
         told = (
-            f"{way_name(way)} is best, {_amount(best, metric)} as many rows at random "
+            f"{way_name(way)} is best, {amount(best, metric.digits)} as many rows at random "
             f"({_interval(best, metric)})"
         )
     else:
@@ -92,8 +93,8 @@ def _told(measured: Measured, found: Mapping[str, Difference]) -> str:
             "none is better than as many rows at random by more than chance gives; "
             f"{_chance(best._replace(first=way), metric)}"
         )
-    worse = [way_name(way) for way, one in found.items() if _is_worse(one, metric)]
-    return told + (f"; worse than random: {listed(worse)}." if worse else ".")
+    worse = _worse(found, metric)
+    return told + (f"; worse than random: {worse}." if worse else ".")
 
 
 def _cost(results: Results, best: str, level: Sequence[str]) -> dict[str, str]:
@@ -115,10 +116,12 @@ def _cost(results: Results, best: str, level: Sequence[str]) -> dict[str, str]:
     return {COST: f"{told}."}
 
 
-def _worse(measured: Measured) -> dict[str, str]:
-    metric = METRICS[measured.name]
-    worse = [way_name(way) for way, one in measured.pooled.items() if _is_worse(one, metric)]
-    return {WORSE: f"{listed(worse)}."} if worse else {}
+def _worse(found: Mapping[str, Difference], metric: Metric) -> str:
+    """The ways that are worse than rows at random; "" for none."""
+    worse = [
+        way_name(way) for way, one in found.items() if told_apart(one) and not _better(one, metric)
+    ]
+    return listed(worse) if worse else ""
 
 
 def _best(measured: Measured) -> Difference:
@@ -129,22 +132,8 @@ def _better(one: Difference, metric: Metric) -> bool:
     return told_apart(one) and (one.mean < 0) == (metric.best is min)
 
 
-def _is_worse(one: Difference, metric: Metric) -> bool:
-    return told_apart(one) and (one.mean < 0) != (metric.best is min)
-
-
-def _amount(one: Difference, metric: Metric) -> str:
-    return f"{abs(one.mean):.{metric.digits}f} {'below' if one.mean < 0 else 'above'}"
-
-
-def _interval(one: Difference, metric: Metric) -> str:
-    """As it is read behind `_amount`: how far below, or above."""
-    return _range(*((-one.high, -one.low) if one.mean < 0 else (one.low, one.high)), one, metric)
-
-
-def _range(low: float, high: float, one: Difference, metric: Metric) -> str:
-    digits = metric.digits
-    told = f"95{_SPACE}%: {low:.{digits}f} to {high:.{digits}f}"
+def _interval(one: Difference, metric: Metric, *, behind_amount: bool = True) -> str:
+    told = interval(one, metric.digits, behind_amount=behind_amount)
     return f"{told}, p{_SPACE}{p_words(one.p_holm)}"
 
 
@@ -153,6 +142,6 @@ def _chance(best: Difference, metric: Metric) -> str:
     digits = metric.digits
     return (
         f"the {metric.label} of the best, {way_name(best.first)}, less that of random rows is "
-        f"{best.mean:+.{digits}f} ({_range(best.low, best.high, best, metric)}); a difference of "
-        f"{best.detectable:.{digits}f} would be seen in 80{_SPACE}% of cases"
+        f"{best.mean:+.{digits}f} ({_interval(best, metric, behind_amount=False)}); a difference "
+        f"of {best.detectable:.{digits}f} would be seen in 80{_SPACE}% of cases"
     )

@@ -1,6 +1,5 @@
 """The command: `python -m zsg_jax.arrange --train FILE --test FILE --method NAME --output DIR`."""
 
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -8,14 +7,13 @@ from zsg_jax.arrangement.methods import NAMES
 from zsg_jax.arrangement.reorderings import SUFFIXES
 from zsg_jax.data.export import FORMATS
 from zsg_jax.data.schemas.registry import AUTO, SCHEMAS
-from zsg_jax.runtime import cli as command_line
-from zsg_jax.runtime import progress, streams
+from zsg_jax.runtime import cli, progress, streams
 from zsg_jax.similarity.names import DISTANCES, DTYPES
 from zsg_jax.workflows.arrange_options import ArrangeOptions
 
 
-def _parser() -> command_line.Parser:
-    parser = command_line.Parser(
+def _parser() -> cli.Parser:
+    parser = cli.Parser(
         "arrange",
         "Arranges training rows by their similarity to test rows and writes them in that order, "
         "for any trainer. Nothing is downloaded but what hub: names.",
@@ -31,7 +29,7 @@ def _parser() -> command_line.Parser:
     )
     add("--train", f"training rows: {source}", metavar="FILE", required=True)
     add("--test", f"test rows to arrange toward: {source}", metavar="FILE", required=True)
-    add("--output", "folder to write to", metavar="DIR", required=True)
+    add("--output", "folder to write to", metavar="DIR", required=True, type=Path)
     names = f"{', '.join(NAMES[:-1])} or {NAMES[-1]}"
     again = ", ".join(SUFFIXES)
     add("--method", f"{names}; NAME@SEED for those that shuffle; and {again}", metavar="NAME")
@@ -100,14 +98,11 @@ def main(argv: Sequence[str]) -> None:
     progress.pulse()
     with streams.importing():
         from zsg_jax.workflows import arrange as command
-    written = command.run(ArrangeOptions(**{**given, "output": Path(given["output"])}))
+    written = command.run(ArrangeOptions(**given))
     streams.show(f"arranged: {streams.near(written)}")
 
 
-def run() -> None:
-    """The command, with the flags of `sys.argv`."""
-    command_line.guard(main)(sys.argv)
-
+run = cli.command(main)
 
 if __name__ == "__main__":
     run()

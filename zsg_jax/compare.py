@@ -1,6 +1,5 @@
 """The command: `python -m zsg_jax.compare WORKDIR WORKDIR… --output DIR`."""
 
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -31,14 +30,11 @@ def main(argv: Sequence[str]) -> None:
     # Imported here: --help and --version do not wait for it.
     with streams.importing():
         from zsg_jax.workflows import compare
-    written = compare.run(CompareOptions(**given | {"workdirs": tuple(given["workdirs"])}))
+    written = compare.run(CompareOptions(**given))
     streams.show(f"compared: {streams.near(written)}")
 
 
-def run() -> None:
-    """The command, with the flags of `sys.argv`."""
-    cli.guard(main)(sys.argv)
-
+run = cli.command(main)
 
 if __name__ == "__main__":
     run()

@@ -1,7 +1,6 @@
 """The command: `python -m zsg_jax.evaluate --checkpoint WORKDIR/runs/NAME-seedK --output DIR`."""
 
 import argparse
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -9,6 +8,7 @@ from zsg_jax.data.schemas.registry import AUTO, SCHEMAS
 from zsg_jax.data.tokenize.encode import ANSWERS
 from zsg_jax.data.tokenize.truncation import TRUNCATIONS
 from zsg_jax.evaluation.metrics import METRICS
+from zsg_jax.models.dtypes import COMPUTED
 from zsg_jax.runtime import cli, progress, streams
 from zsg_jax.workflows.evaluate_options import BASELINES, EvaluateOptions
 
@@ -41,7 +41,8 @@ def _parser() -> cli.Parser:
     add("--test", text, metavar="FILE")
     text = "without it a study's own, loss of --model, rouge,exact_match of given texts"
     add("--metrics", f"of {','.join(METRICS)}; {text}", metavar="NAME,…")
-    add("--output", "folder for evaluation.jsonl, a record of each", metavar="DIR", required=True)
+    text = "folder for evaluation.jsonl, a record of each"
+    add("--output", text, metavar="DIR", required=True, type=Path)
     text = "devices along data, fsdp and tensor, -1 for all that are left"
     add("--mesh", text, metavar="D,F,T", type=_mesh)
     add("--decoding", "greedy, study, NAME=VALUE,…, or a name and changes", metavar="HOW")
@@ -50,11 +51,11 @@ def _parser() -> cli.Parser:
     add("--reward-model", "folder, or hub:OWNER/NAME, for the metric reward", metavar="FOLDER")
     add("--reward-template", "study, chat, or a Jinja file", metavar="NAME")
     text = "what the reward model is computed in"
-    add("--reward-dtype", text, choices=("float32", "bfloat16"))
+    add("--reward-dtype", text, choices=COMPUTED)
     add("--batch-size", "rows at once", type=int, metavar="N")
     add("--max-length", "tokens at most of a row, and of a prompt", type=int, metavar="N")
     add("--tokenizer", "another folder than --model's own", metavar="FOLDER")
-    add("--dtype", "what --model computes in", choices=("float32", "bfloat16"))
+    add("--dtype", "what --model computes in", choices=COMPUTED)
     add("--template", "study, chat, or a Jinja file", metavar="NAME")
     text = "what a chat template is given besides, as enable_thinking=false"
     add("--template-args", text, metavar="NAME=VALUE,…")
@@ -74,16 +75,12 @@ def main(argv: Sequence[str]) -> None:
     progress.pulse()
     with streams.importing():
         from zsg_jax.workflows import evaluate
-    for name in ("checkpoint", "stops"):
-        given[name] = None if given[name] is None else tuple(given[name])
-    written = evaluate.run(EvaluateOptions(**{**given, "output": Path(given["output"])}))
+    given["stops"] = given["stops"] and tuple(given["stops"])
+    written = evaluate.run(EvaluateOptions(**given))
     streams.show(f"evaluated: {streams.near(written)}")
 
 
-def run() -> None:
-    """The command, with the flags of `sys.argv`."""
-    cli.guard(main)(sys.argv)
-
+run = cli.command(main)
 
 if __name__ == "__main__":
     run()

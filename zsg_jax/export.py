@@ -1,19 +1,17 @@
 """The command: `python -m zsg_jax.export --workdir WORKDIR --run NAME-seedK --output FOLDER`."""
 
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 
 from zsg_jax.models.dtypes import DTYPES, SAME
-from zsg_jax.runtime import cli as command_line
-from zsg_jax.runtime import streams
+from zsg_jax.runtime import cli, streams
 from zsg_jax.workflows.export_options import ExportOptions
 
 
-def _parser() -> command_line.Parser:
+def _parser() -> cli.Parser:
     description = "Writes a checkpoint of a study's run as a Hugging Face folder."
     example = "--workdir workdir/tmta --run tmta-min-max-seed0 --output exported"
-    parser = command_line.Parser("export", description, example, ExportOptions)
+    parser = cli.Parser("export", description, example, ExportOptions)
     add = parser.flag
     text = "the study's; may be gs://… or s3://…"
     add("--workdir", text, metavar="WORKDIR", required=True, type=Path)
@@ -41,10 +39,7 @@ def main(argv: Sequence[str]) -> None:
     streams.show(f"exported: {streams.near(written)}")
 
 
-def run() -> None:
-    """The command, with the flags of `sys.argv`."""
-    command_line.guard(main)(sys.argv)
-
+run = cli.command(main)
 
 if __name__ == "__main__":
     run()

@@ -10,8 +10,7 @@ from absl import app, flags, logging
 from ml_collections import ConfigDict, config_flags
 
 from zsg_jax import config_diversity, config_help, config_selection
-from zsg_jax.runtime import cli as command_line
-from zsg_jax.runtime import cluster, processes, progress, streams
+from zsg_jax.runtime import cli, cluster, processes, progress, streams
 from zsg_jax.runtime import signals as stopping
 from zsg_jax.runtime.buckets import Store, is_address
 from zsg_jax.runtime.errors import check
@@ -58,9 +57,9 @@ def main(argv: Sequence[str]) -> None:
 
     # Libraries' running commentary would drown the study's own lines.
     logging.set_verbosity(logging.WARNING)
-    config = command_line.loaded_config(_CONFIG.value)
+    config = cli.loaded_config(_CONFIG.value)
     file, _, preset = config_flags.get_config_filename(flags.FLAGS["config"]).partition(":")
-    name = command_line.study_name(file, preset)
+    name = cli.study_name(file, preset)
     # A launcher's quotes keep the shell of another machine from it.
     check(_WORKDIR.value != "", "--workdir: is empty; leave it out, or give a folder")
     workdir = os.path.expanduser(_WORKDIR.value or Path("workdir") / name)
@@ -76,9 +75,9 @@ def main(argv: Sequence[str]) -> None:
         heartbeat_timeout_seconds=_HEARTBEAT.value,
     )
     if not processes.is_first():
-        command_line.speaker = f"zsg_jax: process {processes.index()}"
+        cli.speaker = f"zsg_jax: process {processes.index()}"
     stopping.listen(
-        command_line.end_by,
+        cli.end_by,
         lambda: progress.say("told to stop: after the step at work, with a checkpoint"),
     )
     progress.pulse()
@@ -89,7 +88,7 @@ def main(argv: Sequence[str]) -> None:
         if stop.everywhere:
             cluster.leave()
             if not processes.is_first():
-                command_line.end_now(128 + stopping.heard())
+                cli.end_now(128 + stopping.heard())
         raise
     if processes.is_first():
         if is_address(workdir):
@@ -105,7 +104,7 @@ def _helped(config: ConfigDict | None, group: str) -> str:
         "python -m zsg_jax.main",
         "Runs a study: arranges the training data, trains a model in each order, measures the test "
         "data as it goes and draws the comparison. Run again on its workdir, it goes on where it "
-        f"was stopped. Packaged configs: {', '.join(command_line.packaged_configs())}.",
+        f"was stopped. Packaged configs: {', '.join(cli.packaged_configs())}.",
         "--config tmta --config.seeds='(0,)' --config.training.steps=20 --workdir workdir/short",
         [one.name for one in _FLAGS],
     )
@@ -113,8 +112,8 @@ def _helped(config: ConfigDict | None, group: str) -> str:
 
 def run() -> None:
     """The command, with the flags of `sys.argv`."""
-    parse = command_line.parser(config_help.every_key(), _helped)
-    app.run(cluster.ends_all(command_line.guard(main)), flags_parser=parse)
+    parse = cli.parser(config_help.every_key(), _helped)
+    app.run(cluster.ends_all(cli.guard(main)), flags_parser=parse)
 
 
 if __name__ == "__main__":

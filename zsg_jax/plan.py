@@ -6,8 +6,7 @@ from absl import app, flags, logging
 from ml_collections import ConfigDict, config_flags
 
 from zsg_jax import config_diversity, config_help, config_selection
-from zsg_jax.runtime import cli as command_line
-from zsg_jax.runtime import streams
+from zsg_jax.runtime import cli, streams
 from zsg_jax.runtime.errors import UserError, check
 
 _CONFIG = config_flags.DEFINE_config_file(
@@ -34,7 +33,7 @@ def main(argv: Sequence[str]) -> None:
         from zsg_jax.workflows import plan as command
         from zsg_jax.workflows import plan_diversity, selection
     logging.set_verbosity(logging.WARNING)
-    config = command_line.loaded_config(_CONFIG.value)
+    config = cli.loaded_config(_CONFIG.value)
     if not _TOPOLOGY.value:
         raise UserError("--topology is missing; give a machine such as --topology v5p:2x2x2")
     machine, memory, json = _TOPOLOGY.value, _MEMORY_GB.value, _JSON.value
@@ -46,7 +45,7 @@ def main(argv: Sequence[str]) -> None:
     else:
         advice = command.run(config, machine, rows=_ROWS.value, memory_gb=memory, as_json=json)
     if advice is not None:
-        command_line.fail(advice)
+        cli.fail(advice)
 
 
 def _helped(config: ConfigDict | None, group: str) -> str:
@@ -63,8 +62,8 @@ def _helped(config: ConfigDict | None, group: str) -> str:
 
 def run() -> None:
     """The command, with the flags of `sys.argv`."""
-    parse = command_line.parser(config_help.every_key(), _helped)
-    app.run(command_line.guard(main), flags_parser=parse)
+    parse = cli.parser(config_help.every_key(), _helped)
+    app.run(cli.guard(main), flags_parser=parse)
 
 
 if __name__ == "__main__":

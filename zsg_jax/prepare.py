@@ -1,17 +1,15 @@
 """The command: `python -m zsg_jax.prepare --train SOURCE [--test SOURCE] --output DIR`."""
 
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 
 from zsg_jax.data.schemas.registry import AUTO, SCHEMAS
-from zsg_jax.runtime import cli as command_line
-from zsg_jax.runtime import streams
+from zsg_jax.runtime import cli, streams
 from zsg_jax.workflows.prepare_options import PrepareOptions
 
 
-def _parser() -> command_line.Parser:
-    parser = command_line.Parser(
+def _parser() -> cli.Parser:
+    parser = cli.Parser(
         "prepare",
         "Writes sources as a versioned data set of TFDS, in ArrayRecord shards that can be read in "
         "any order. Killed, the same command goes on after the last whole shard and writes the "
@@ -24,7 +22,7 @@ def _parser() -> command_line.Parser:
     add("--train", f"rows of the split train: {source}", metavar="SOURCE", required=True)
     add("--test", "rows of the split test, likewise; none without it", metavar="SOURCE")
     text = "folder of the data set; its last name is the data set's"
-    add("--output", text, metavar="DIR", required=True)
+    add("--output", text, metavar="DIR", required=True, type=Path)
     add("--version", "three numbers; each version has a folder of its own", metavar="X.Y.Z")
     add("--shard-mb", "text of a shard at most, in megabytes", type=float, metavar="MB")
     add("--shard-rows", "rows of a shard at most, instead", type=int, metavar="N")
@@ -49,14 +47,11 @@ def main(argv: Sequence[str]) -> None:
     given = vars(_parser().parse_args(list(argv[1:])))
     with streams.importing():
         from zsg_jax.workflows import prepare as command
-    written = command.run(PrepareOptions(**{**given, "output": Path(given["output"])}))
+    written = command.run(PrepareOptions(**given))
     streams.show(f"prepared: {streams.near(written)}")
 
 
-def run() -> None:
-    """The command, with the flags of `sys.argv`."""
-    command_line.guard(main)(sys.argv)
-
+run = cli.command(main)
 
 if __name__ == "__main__":
     run()

@@ -75,6 +75,11 @@ def sets_words(facts: Mapping[str, Any]) -> dict[str, str]:
     return {"target sets": "their shares have no say in it"} | told
 
 
+def sets_facts(facts: Mapping[str, Any]) -> dict[str, str]:
+    """What `sets_words` gives, as a page has its facts: each begins with a capital."""
+    return {of[0].upper() + of[1:]: told for of, told in sets_words(facts).items()}
+
+
 def _words(one: Mapping[str, Any]) -> str:
     parts = list[str]()
     if "rows" in one:

@@ -25,7 +25,7 @@ from zsg_jax.training.optimizer import adamw
 # "small": a decoder that shows the transition on two cores; "gpt2": that of arXiv 2402.10891.
 MODELS = ("small", "gpt2")
 LOSSES = ("all", "answers")
-DTYPES = ("float32", "bfloat16")
+
 # Rows scored at once.
 SCORED = 256
 
@@ -56,7 +56,7 @@ class Recipe:
         final_share: of the peak, at the last step.
         b2, eps, weight_decay, clip_norm: AdamW's; gradients are clipped cell by cell.
         loss: the tokens that carry loss: "all" but the first, or "answers" with their end.
-        dtype: of products, one of `DTYPES`; weights, moments, norms and the loss are float32.
+        dtype: of products, of `COMPUTED`; weights, moments, norms and the loss are float32.
     """
 
     batch_size: int = 64

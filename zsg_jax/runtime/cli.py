@@ -83,7 +83,7 @@ class _Path(argparse.Action):
         several = values if isinstance(values, list) else [values]
         if not all(one.strip() for one in several):
             raise argparse.ArgumentError(self, "is empty; leave it out, or give a path")
-        made = [self._kind(one) for one in several]
+        made = tuple(map(self._kind, several))
         setattr(namespace, self.dest, made if isinstance(values, list) else made[0])
 
 
@@ -165,6 +165,11 @@ def guard(main: Callable[[Sequence[str]], Any]) -> Callable[[Sequence[str]], Any
             fail(line)
 
     return guarded
+
+
+def command(main: Callable[[Sequence[str]], Any]) -> Callable[[], None]:
+    """What a script of the package calls: `guard` of a `main`, with the flags of `sys.argv`."""
+    return lambda: guard(main)(sys.argv)
 
 
 def loaded_config(value: Any) -> ConfigDict:

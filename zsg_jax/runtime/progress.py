@@ -94,9 +94,8 @@ class Lines:
 
     def __init__(self, total: int | None, description: str, unit: str, initial: int) -> None:
         self._description, self._unit = description, unit
+        self.reset(total)
         self.n = self._first = initial
-        self.total = total
-        self._started = time.monotonic()
 
     def reset(self, total: int | None = None) -> None:
         """Begins anew, with another total."""
@@ -121,14 +120,6 @@ class Lines:
         fast = f", {a_second:.3g} a second" if a_second else ""
         return f"{self._description}: {self.n:,}{of} {self._unit}s{fast}{left}"
 
-    def __enter__(self) -> "Lines":
-        _open.append(self.told)
-        _begin_to_beat()
-        return self
-
-    def __exit__(self, *exception: object) -> None:
-        _open.remove(self.told)
-
 
 class Bar(tqdm):
     """A bar on a terminal."""
@@ -138,11 +129,28 @@ class Bar(tqdm):
         self.set_postfix_str(text)
 
 
-def bar(total: int | None, description: str, unit: str = "row", initial: int = 0) -> "Bar | Lines":
+@contextmanager
+def _at_work(told: Callable[[], str]) -> Iterator[None]:
+    """Inside, `told` gives what is said of each minute without another line."""
+    _open.append(told)
+    _begin_to_beat()
+    try:
+        yield
+    finally:
+        _open.remove(told)
+
+
+@contextmanager
+def bar(
+    total: int | None, description: str, unit: str = "row", initial: int = 0
+) -> Iterator[Bar | Lines]:
     """A bar with the time left; a line a minute where standard error is no terminal."""
     if not _on_terminal():
-        return Lines(total, description, unit, initial)
-    return Bar(
+        lines = Lines(total, description, unit, initial)
+        with _at_work(lines.told):
+            yield lines
+        return
+    with Bar(
         total=total,
         initial=initial,
         desc=description,
@@ -150,7 +158,8 @@ def bar(total: int | None, description: str, unit: str = "row", initial: int = 0
         disable=not is_first(),
         leave=False,
         dynamic_ncols=True,
-    )
+    ) as shown:
+        yield shown
 
 
 @contextmanager
@@ -161,16 +170,13 @@ def working(what: str) -> Iterator[None]:
     def told() -> str:
         return f"{what}, {duration(time.monotonic() - began)} so far"
 
-    shown = _on_terminal() and is_first()
-    _open.append(told)
-    _begin_to_beat()
-    try:
-        form = "{desc} {elapsed}"
-        with tqdm(desc=f"{what} …", bar_format=form, disable=not shown, leave=False) as line:
-            threading.Thread(target=_tick, args=(line,), daemon=True).start()
-            yield
-    finally:
-        _open.remove(told)
+    shown, form = _on_terminal() and is_first(), "{desc} {elapsed}"
+    with (
+        _at_work(told),
+        tqdm(desc=f"{what} …", bar_format=form, disable=not shown, leave=False) as line,
+    ):
+        threading.Thread(target=_tick, args=(line,), daemon=True).start()
+        yield
 
 
 def _tick(line: "tqdm[Any]") -> None:
@@ -179,7 +185,7 @@ def _tick(line: "tqdm[Any]") -> None:
         time.sleep(1)
 
 
-def passes(progress: "Bar | Lines") -> Callable[[int, int], None]:
+def passes(progress: Bar | Lines) -> Callable[[int, int], None]:
     """A callback for work in passes: takes how many rows are done, and how many a pass has."""
 
     def done(rows: int, of: int) -> None:

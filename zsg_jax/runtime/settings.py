@@ -3,6 +3,8 @@
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 
+from zsg_jax.runtime.errors import check
+
 # Of a study: what is no key of its config.
 _STUDY = {"workdir": "--workdir"}
 _flags: Mapping[str, str] | None = None
@@ -20,6 +22,25 @@ def named_by(flags: Mapping[str, str]) -> Iterator[None]:
         yield
     finally:
         _flags = before
+
+
+def flag(name: str) -> str:
+    """The flag of a command that sets a field of its options."""
+    return f"--{name.replace('_', '-')}"
+
+
+def check_least(options: object, **least: float) -> None:
+    """Refuses fields of a command's options that are less than they may be; None is none.
+
+    Raises:
+        UserError: naming the flag, its value and the least.
+    """
+    for name, minimum in least.items():
+        value = getattr(options, name)
+        check(
+            value is None or value >= minimum,
+            f"{flag(name)} {value}: it must be at least {minimum:g}",
+        )
 
 
 def setting(key: str, value: object = None) -> str:

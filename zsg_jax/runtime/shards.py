@@ -145,7 +145,7 @@ class Shards:
             self._write(self._manifest, shards, **facts)
             for path in self._folder.iterdir() if prune else self._parts():
                 if path.name not in (*shards, self._manifest):
-                    shutil.rmtree(path) if path.is_dir() else path.unlink()
+                    remove(path)
         if self._count > 1:
             wait_for_all(f"joined {self._folder.name}")
 

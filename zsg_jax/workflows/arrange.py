@@ -19,7 +19,7 @@ from zsg_jax.arrangement.embedded import Embedded, EmbeddedPair, embed_pair, ope
 from zsg_jax.arrangement.make import Compared, LeakSearch, Made, MethodOptions, compare, make, timed
 from zsg_jax.arrangement.methods import example_distance, parse
 from zsg_jax.arrangement.scores import check_scores
-from zsg_jax.arrangement.target_sets import sets_words
+from zsg_jax.arrangement.target_sets import sets_facts
 from zsg_jax.arrangement.written import IDS
 from zsg_jax.data import export
 from zsg_jax.data.dataset import Dataset, ReadOptions
@@ -272,7 +272,7 @@ def _explain(
         "Distance of a row (zsg_distance)": facts["zsg_distance"],
         "Left out as leaks": f"{facts['rows_left_out_as_leaks']:,} rows",
     }
-    shown |= {of[0].upper() + of[1:]: told for of, told in sets_words(made.facts).items()}
+    shown |= sets_facts(made.facts)
     if options.deduplicate is not None:
         shown["Left out as duplicates"] = f"{facts['rows_left_out_as_duplicates']:,} rows"
     with bar(None, "explanation") as progress:

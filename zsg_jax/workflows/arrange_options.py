@@ -15,6 +15,7 @@ from zsg_jax.data.schemas.registry import AUTO, check_schema
 from zsg_jax.data.views import BOTH, choose_view
 from zsg_jax.leakage.options import MOST_WORDS
 from zsg_jax.runtime.errors import UserError, check
+from zsg_jax.runtime.settings import check_least, flag
 from zsg_jax.similarity.encoders.address import check_encoder
 from zsg_jax.similarity.names import check_cosine
 
@@ -85,13 +86,7 @@ def check_options(options: ArrangeOptions) -> None:
         parse(options.method, options.seed)
     except UserError as error:
         raise UserError(f"--method: {error}") from None
-    least = {"budget": 1, "seed": 0, "leak_words": 1, "block_rows": 1, "max_row_bytes": 1}
-    for name, minimum in least.items():
-        value = getattr(options, name)
-        check(
-            value is None or value >= minimum,
-            f"--{name.replace('_', '-')} {value}: it must be at least {minimum}",
-        )
+    check_least(options, budget=1, seed=0, leak_words=1, block_rows=1, max_row_bytes=1)
     check(
         options.leak_words <= MOST_WORDS,
         f"--leak-words {options.leak_words}: it must be at most {MOST_WORDS}",
@@ -129,14 +124,14 @@ def check_options(options: ArrangeOptions) -> None:
         not options.embeddings or Path(options.embeddings).resolve() != output,
         f"--embeddings {options.embeddings}: is the --output too; give it a folder of its own",
     )
-    for flag in ("train", "test", "train_embeddings", "test_embeddings"):
-        path = getattr(options, flag)
+    for name in ("train", "test", "train_embeddings", "test_embeddings"):
+        path = getattr(options, name)
         mixed = [one.path for one in read_mixture(path).entries] if is_mixture(path or "") else []
         for part in [path, *mixed] if path else ():
             check(
                 output not in Path(part).resolve().parents,
-                f"--{flag.replace('_', '-')} {part}: lies in the output folder, whose files the "
-                "new arrangement replaces; give another --output",
+                f"{flag(name)} {part}: lies in the output folder, whose files the new arrangement "
+                "replaces; give another --output",
             )
     check_format(options.format)
     check_untokenized(from_text(options.natural_instructions))

@@ -15,7 +15,7 @@ from zsg_jax.report.tables import Row, Table
 from zsg_jax.runtime.buckets import fetched, is_address
 from zsg_jax.runtime.errors import UserError, check
 from zsg_jax.runtime.files import need_json
-from zsg_jax.runtime.settings import named_by
+from zsg_jax.runtime.settings import check_least, named_by
 from zsg_jax.workdir import manifest
 from zsg_jax.workdir.claims import DIGESTS, REWARD_DIGEST, check_output
 from zsg_jax.workdir.growth import MAY_CHANGE
@@ -60,8 +60,7 @@ def run(options: CompareOptions) -> Path:
         UserError: a workdir holds no finished study of arrangements, the studies cannot be
             compared, or the output folder is another's.
     """
-    window = options.window
-    check(window is None or window >= 1, f"--window {window}: it must be at least 1")
+    check_least(options, window=1)
     _check_output(options)
     with ExitStack() as stack:
         names = _names(options.workdirs)

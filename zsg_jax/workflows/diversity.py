@@ -9,11 +9,13 @@ from zsg_jax.config_diversity import diversity_config
 from zsg_jax.data.rewriting.drawing import Scoring
 from zsg_jax.diversity import sweep
 from zsg_jax.diversity.cells import AXES, Cell, grid
-from zsg_jax.diversity.program import DTYPES, LOSSES, Recipe, model_config
+from zsg_jax.diversity.program import LOSSES, Recipe, model_config
 from zsg_jax.diversity.runs import Settings
+from zsg_jax.models.dtypes import COMPUTED
 from zsg_jax.runtime.errors import check
+from zsg_jax.runtime.settings import setting
 from zsg_jax.workflows.alone import claimed_alone
-from zsg_jax.workflows.validate import check_keys
+from zsg_jax.workflows.validate import check_keys, check_values
 
 _AT_LEAST = {
     "mesh.stack": 1,
@@ -72,19 +74,13 @@ def read(config: ConfigDict) -> tuple[list[Cell], Settings]:
     start = diversity_config()
     given = flatten(config)
     check_keys(given, flatten(start), start)
-    for key, least in _AT_LEAST.items():
-        check(given[key] >= least, f"config.{key}={given[key]} must be at least {least}")
-    for key, known in {"training.loss": LOSSES, "model.dtype": DTYPES}.items():
-        check(
-            given[key] in known,
-            f"config.{key}={given[key]!r} is unknown; choose one of {', '.join(known)}",
-        )
+    check_values(given, {"training.loss": LOSSES, "model.dtype": COMPUTED}, _AT_LEAST)
     training, evaluation = config.training, config.evaluation
     every, keep_every = evaluation.every, training.checkpoint_every
     check(
         keep_every % every == 0,
-        f"config.training.checkpoint_every={keep_every} must be a multiple of evaluation.every="
-        f"{every}",
+        f"{setting('training.checkpoint_every', keep_every)} must be a multiple of evaluation."
+        f"every={every}",
     )
     recipe = {key: value for key, value in training.items() if key != "checkpoint_every"}
     scoring = {key: value for key, value in evaluation.items() if key != "every"}

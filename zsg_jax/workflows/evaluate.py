@@ -34,14 +34,13 @@ from zsg_jax.runtime.files import (
     write_json,
 )
 from zsg_jax.runtime.progress import say
-from zsg_jax.runtime.settings import named_by, setting
+from zsg_jax.runtime.settings import flag, named_by, setting
 from zsg_jax.training import sharding
 from zsg_jax.workdir import begun, claims, hub, layout, lock, manifest, trained
 from zsg_jax.workflows.evaluate_options import (
     EvaluateOptions,
     check_options,
     configured,
-    flag,
     flags,
 )
 from zsg_jax.workflows.evaluators import make_evaluators, reward_model, with_folders

@@ -11,6 +11,7 @@ from zsg_jax.data.formats.natural_instructions.options import Options, from_text
 from zsg_jax.evaluation.metrics import METRICS
 from zsg_jax.evaluation.scores import METRICS as SCORES
 from zsg_jax.runtime.errors import check, did_you_mean
+from zsg_jax.runtime.settings import flag
 
 BASELINES = ("copy_input", "copy_demonstration")
 
@@ -76,11 +77,6 @@ OF_TESTS = (
     *("max_length", "template", "template_args", "answers", "truncation"),
     *("data_format", "data_fields", "bad_rows"),
 )
-
-
-def flag(name: str) -> str:
-    """The flag that sets a field."""
-    return f"--{name.replace('_', '-')}"
 
 
 def flags(options: EvaluateOptions) -> dict[str, str]:

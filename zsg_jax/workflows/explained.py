@@ -8,7 +8,7 @@ from ml_collections import ConfigDict
 
 from zsg_jax.arrangement.arrangement import Arrangement
 from zsg_jax.arrangement.make import Compared, Made
-from zsg_jax.arrangement.target_sets import sets_words
+from zsg_jax.arrangement.target_sets import sets_facts
 from zsg_jax.runtime.files import read_json
 from zsg_jax.runtime.progress import bar, passes
 from zsg_jax.similarity.search.options import Search
@@ -36,7 +36,7 @@ def explainer(
             "Embedded": f"{config.similarity.text} of each row",
             "Distance": config.similarity.distance,
         }
-        shown |= {of[0].upper() + of[1:]: told for of, told in sets_words(made.facts).items()}
+        shown |= sets_facts(made.facts)
         if twins := compared.deduplicated:
             shown["Left out as duplicates"] = f"{len(twins.found.rows):,} rows"
         if config.arrangement.drop_leaks is not None:

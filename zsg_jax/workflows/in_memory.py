@@ -19,7 +19,7 @@ from zsg_jax.arrangement.embedded import EmbeddedPair, embed_pair
 from zsg_jax.arrangement.make import Compared, LeakSearch, Made, MethodOptions, compare, make
 from zsg_jax.arrangement.methods import example_distance, parse
 from zsg_jax.arrangement.scores import check_scores
-from zsg_jax.arrangement.target_sets import sets_words
+from zsg_jax.arrangement.target_sets import sets_facts
 from zsg_jax.data import export
 from zsg_jax.data.dataset import Dataset, ReadOptions, from_list
 from zsg_jax.data.formats.fields import parse_fields
@@ -158,7 +158,7 @@ class Arranged:
             "Encoder": str(self.facts["encoder"]),
             "zsg_distance": self._meaning,
         }
-        shown |= {of[0].upper() + of[1:]: told for of, told in sets_words(self.facts).items()}
+        shown |= sets_facts(self.facts)
         return explain(
             Path(path),
             self._arrangement,

@@ -11,6 +11,7 @@ from zsg_jax.data.schemas.registry import AUTO, check_schema
 from zsg_jax.data.sources import REWRITES
 from zsg_jax.data.splits import check_split
 from zsg_jax.runtime.errors import check
+from zsg_jax.runtime.settings import check_least
 
 # Keys of a config that messages name, by the flag that says the same here.
 FLAGS = {
@@ -70,18 +71,7 @@ def check_options(options: PrepareOptions) -> None:
         f"--version {options.version!r}: must be three numbers, as 1.0.0",
     )
     check(options.shard_mb > 0, f"--shard-mb {options.shard_mb}: it must be above 0")
-    for key, least in (
-        ("shard_rows", 1),
-        ("max_row_bytes", 1),
-        ("train_per_task", 1),
-        ("test_per_task", 1),
-        ("seed", 0),
-    ):
-        value = getattr(options, key)
-        check(
-            value is None or value >= least,
-            f"--{key.replace('_', '-')} {value}: it must be at least {least}",
-        )
+    check_least(options, shard_rows=1, max_row_bytes=1, train_per_task=1, test_per_task=1, seed=0)
     for side in ("train", "test"):
         check(
             getattr(options, side) != REWRITES,

@@ -1,7 +1,7 @@
 """What the values of a config must be, checked before anything is done with them."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from ml_collections import ConfigDict
@@ -22,6 +22,7 @@ from zsg_jax.evaluation.decoding import parse as parse_decoding
 from zsg_jax.evaluation.metrics import METRICS
 from zsg_jax.models.attention import AUTO as AUTO_ATTENTION
 from zsg_jax.models.attention import KERNELS
+from zsg_jax.models.dtypes import COMPUTED
 from zsg_jax.models.families import DEFAULT, FAMILIES, is_file
 from zsg_jax.models.placement import REMAT
 from zsg_jax.runtime.errors import UserError, check, did_you_mean
@@ -42,9 +43,9 @@ _CHOICES: dict[str, tuple[str, ...]] = {
     "data.truncation": TRUNCATIONS,
     "similarity.dtype": DTYPES,
     "similarity.distance": DISTANCES,
-    "model.dtype": ("float32", "bfloat16"),
-    "evaluation.texts.reward_dtype": ("float32", "bfloat16"),
-    "model.param_dtype": ("float32", "bfloat16"),
+    "model.dtype": COMPUTED,
+    "evaluation.texts.reward_dtype": COMPUTED,
+    "model.param_dtype": COMPUTED,
     "model.remat": tuple(REMAT),
     "model.attention": (AUTO_ATTENTION, *KERNELS),
     "training.schedule": SCHEDULES,
@@ -104,15 +105,7 @@ def validate(config: ConfigDict, *, runs: Sequence[tuple[str, int]] | None = Non
     given, start = flatten(config), default_config()
     known = flatten(start)
     check_keys(given, known, start)
-    for key, choices in (_CHOICES | _model_choices(given)).items():
-        check(
-            given[key] in choices,
-            f"{_told(given, key)} is unknown; choose one of {', '.join(choices)}"
-            + did_you_mean(str(given[key]), choices),
-        )
-    for key, least in _AT_LEAST.items():
-        value = given[key]
-        check(value is None or value >= least, f"{setting(key, value)} must be at least {least:g}")
+    check_values(given, _CHOICES | _model_choices(given), _AT_LEAST)
     _check_runs(given, known, runs)
     _check_data(given)
     _check_metrics(given)
@@ -149,6 +142,21 @@ def check_keys(given: dict[str, Any], known: dict[str, Any], start: ConfigDict) 
     for key, default in known.items():
         check(key in given, f"{setting(key)} is missing; start from the defaults of its study")
         _check_type(key, given[key], default, _held_type(start, key))
+
+
+def check_values(
+    given: dict[str, Any], choices: Mapping[str, Sequence[str]], at_least: Mapping[str, float]
+) -> None:
+    """What is one of several words, and numbers that have a least one."""
+    for key, known in choices.items():
+        check(
+            given[key] in known,
+            f"{_told(given, key)} is unknown; choose one of {', '.join(known)}"
+            + did_you_mean(str(given[key]), known),
+        )
+    for key, least in at_least.items():
+        value = given[key]
+        check(value is None or value >= least, f"{setting(key, value)} must be at least {least:g}")
 
 
 def _check_runs(

@@ -41,7 +41,7 @@ def read_tokenizer(folder: Path) -> tuple[tokenizers.Tokenizer, dict[str, Any]]:
     check(isinstance(listed, list), f"{folder / FILE}: added_tokens is no list; fetch it again")
     known = {one["content"]: one for one in listed}
     vocabulary = _vocabulary(content)
-    ends = [_content(names.get(key)) for key in ("bos_token", "eos_token")]
+    ends = [text_of(names.get(key)) for key in ("bos_token", "eos_token")]
     for text, told in _told(folder, names).items():
         if text in ends and text not in vocabulary and text not in known and "wanted" not in told:
             continue  # a mistake, which is told where it is looked for
@@ -76,7 +76,8 @@ def _told(folder: Path, names: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
     return told
 
 
-def _content(token: Any) -> Any:
+def text_of(token: Any) -> Any:
+    """What a folder says of a special token: its text, or an object that holds it."""
     return token.get("content") if isinstance(token, dict) else token
 
 

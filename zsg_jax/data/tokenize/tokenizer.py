@@ -11,7 +11,7 @@ import tokenizers
 from tokenizers import decoders, models, pre_tokenizers, trainers
 
 from zsg_jax.data.tokenize.encoding import Encoding, Span
-from zsg_jax.data.tokenize.folder import read_tokenizer
+from zsg_jax.data.tokenize.folder import read_tokenizer, text_of
 from zsg_jax.data.tokenize.rendered import RenderedEncoder, encoded, to_encoding
 from zsg_jax.runtime.errors import UserError
 from zsg_jax.runtime.files import write_bytes, write_json
@@ -193,20 +193,15 @@ def _read(folder: Path) -> Tokenizer:
             'add {"eos_token": …} to tokenizer_config.json'
         )
     bos_id = _special(inner, names, "bos_token", folder)
-    texts = {key: _text(token) for key, token in names.items() if key.endswith("_token")}
+    texts = {key: text_of(token) for key, token in names.items() if key.endswith("_token")}
     special = {key: text for key, text in texts.items() if isinstance(text, str)}
     return Tokenizer(inner, bos_id, eos_id, special)
-
-
-def _text(token: Any) -> Any:
-    """What a folder says of a special token: its text, or an object that holds it."""
-    return token.get("content") if isinstance(token, dict) else token
 
 
 def _special(
     inner: tokenizers.Tokenizer, names: dict[str, Any], key: str, folder: Path
 ) -> int | None:
-    token = _text(names.get(key))
+    token = text_of(names.get(key))
     if token is None:
         return None
     if not isinstance(token, str):

@@ -12,7 +12,6 @@ import numpy as np
 from zsg_jax.data.tokenize.examples import Examples
 from zsg_jax.data.tokenize.tokenizer import Tokenizer
 
-STRINGS = "strings"
 _LETTERS = "abcdefghijklmnopqrstuvwxyz"
 _MARKS = (" ", "\n", ": ", " -> ", ", ", "; ")
 _LENGTH = 40  # letters and marks of a string at least

@@ -161,11 +161,6 @@ class RewardModel:
         """What `texts.TextEvaluator` takes: rewards of texts, by the places of their instances."""
         return lambda places, texts: self.score([instances[i].turns[:-1] for i in places], texts)
 
-    def of_references(self, instances: Sequence[Instance]) -> np.ndarray:
-        """The reward of each instance's own answer, the first of its references, (n,) float64."""
-        answers = [one.turns[-1].content for one in instances]
-        return self.score([one.turns[:-1] for one in instances], answers)
-
     def _tokenized(self, prompts: Sequence[Sequence[Turn]], texts: Sequence[str]) -> Examples:
         for turns in prompts if self._study else ():
             check(

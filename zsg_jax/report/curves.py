@@ -31,10 +31,8 @@ def area_under_curve(steps: Sequence[int], losses: Sequence[float] | np.ndarray)
     return float(np.trapezoid(losses, steps)) / (steps[-1] - steps[0])
 
 
-def first_step_within(
-    steps: Sequence[int], losses: Sequence[float] | np.ndarray, share: float = NEAR_FINAL
-) -> int | None:
-    """First of `steps` (S,) whose loss differs from the last by at most `share` of the last.
+def first_step_within(steps: Sequence[int], losses: Sequence[float] | np.ndarray) -> int | None:
+    """First of `steps` (S,) whose loss differs from the last by at most 5 % of the last.
 
     None where the final loss is not finite. The loss may leave that band again later.
     """
@@ -42,7 +40,8 @@ def first_step_within(
     if not values.size or not np.isfinite(values[-1]):
         return None
     # The last value is always within, so there is a first one; NaN compares as not within.
-    return int(steps[int(np.argmax(np.abs(values - values[-1]) <= share * abs(values[-1])))])
+    near = np.abs(values - values[-1]) <= NEAR_FINAL * abs(values[-1])
+    return int(steps[int(np.argmax(near))])
 
 
 def curve_kind(steps: Sequence[int], losses: Sequence[float] | np.ndarray) -> str | None:

@@ -64,15 +64,12 @@ def metric_figure(summary: Mapping[str, Any], metric: str = "loss") -> Captioned
 
 
 def pick_tasks(
-    summary: Mapping[str, Any],
-    metric: str = "loss",
-    limit: int = MAX_TASKS,
-    group: str = "by_task",
+    summary: Mapping[str, Any], metric: str = "loss", group: str = "by_task"
 ) -> tuple[list[str], int]:
     """The tasks, or parts of another group of `GROUPS`, to draw, and how many there are in all.
 
-    At most `limit`, spread evenly over the ranking by final value (mean over arrangements), lowest
-    and highest included: a choice that favours no arrangement. Given in order of name.
+    At most `MAX_TASKS`, spread evenly over the ranking by final value (mean over arrangements),
+    lowest and highest included: a choice that favours no arrangement. Given in order of name.
     """
     finals: dict[str, list[float]] = {}
     for curve in _curves(summary, metric).values():
@@ -82,7 +79,7 @@ def pick_tasks(
     ranked = sorted(
         finals, key=lambda task: (np.nan_to_num(np.mean(finals[task]), nan=np.inf), task)
     )
-    places = even_places(len(ranked), limit)
+    places = even_places(len(ranked), MAX_TASKS)
     return sorted(ranked[place] for place in places), len(ranked)
 
 
@@ -94,7 +91,7 @@ def by_group_figure(
     Every panel has its own axis, and each starts at zero, so that what hardly moves looks flat.
     `pick_tasks` chooses; the figure says how many were left out.
     """
-    tasks, total = pick_tasks(summary, metric, group=group)
+    tasks, total = pick_tasks(summary, metric, group)
     one = GROUPS[group]
     if total < 2:
         return None

@@ -113,11 +113,11 @@ def remove(path: Path) -> None:
         path.unlink(missing_ok=True)
 
 
-def sweep(folder: Path, seconds: float = 86_400) -> None:
-    """Deletes what killed writers left in a folder that several share, once it is that old."""
+def sweep(folder: Path) -> None:
+    """Deletes what killed writers left in a folder that several share, once it is a day old."""
     for left in folder.glob(f"*{PARTIAL}"):
         with suppress(OSError):  # another process may do so too
-            if time.time() - left.stat().st_mtime > seconds:
+            if time.time() - left.stat().st_mtime > 86_400:
                 remove(left)
 
 

@@ -13,8 +13,6 @@ from functools import partial
 from types import FrameType
 from typing import Any
 
-# What shells and schedulers read as "ended by SIGTERM": to be started again.
-CODE = 128 + signal.SIGTERM
 # Seconds until a main thread that has not ended is ended: at work on what a kill cannot harm; with
 # the end deferred; saving for all. A second signal, other than one that comes with the first, as
 # from `timeout`, ends it as well.

@@ -33,7 +33,7 @@ def logistic(n: np.ndarray, midpoint: float, slope: float, top: float) -> np.nda
     return top / (1 + np.exp(-slope * (np.log(n) - np.log(midpoint))))
 
 
-def transition(values: Mapping[int, Mapping[int, float]], *, seed: int = 0) -> Transition | None:
+def transition(values: Mapping[int, Mapping[int, float]]) -> Transition | None:
     """Fits the transition of shares that are 0 for small n and settle for large ones.
 
     Least squares on the means over seeds. The interval is the percentile bootstrap: seeds are drawn
@@ -41,7 +41,6 @@ def transition(values: Mapping[int, Mapping[int, float]], *, seed: int = 0) -> T
 
     Args:
         values: n → seed → share from 0 to 1.
-        seed: of the draws.
 
     Returns:
         None where there are fewer than three n, or no mean passes `RISEN`, or all do.
@@ -59,7 +58,7 @@ def transition(values: Mapping[int, Mapping[int, float]], *, seed: int = 0) -> T
     fitted = _fit(n, means)
     if len(seeds) == 1:
         return Transition(*fitted)
-    rng = np.random.default_rng(seed)
+    rng = np.random.default_rng(0)
     drawn = np.sort(rng.integers(0, len(seeds), (_DRAWS, len(seeds))), axis=1)
     # Of few seeds there are few different draws.
     different, counts = np.unique(drawn, axis=0, return_counts=True)

@@ -69,10 +69,10 @@ def tally(codes: np.ndarray, groups: int, positions: np.ndarray, values: np.ndar
     return Tally(rows, sums / np.maximum(rows, 1), median)
 
 
-def leading_groups(codes: np.ndarray, groups: int, limit: int, stretches: int = 10) -> np.ndarray:
-    """The groups to name, at most `limit`: those with the largest share of any one stretch.
+def leading_groups(codes: np.ndarray, groups: int, limit: int) -> np.ndarray:
+    """The groups to name, at most `limit`: those with the largest share of any one tenth.
 
-    Stretches are bins, tenths by default. Where groups are alike in size, as in a balanced
+    Where groups are alike in size, as in a balanced
     mixture, this finds what an order brings together, and otherwise it finds the frequent ones.
     Ties go to the more frequent group, then to the lower code. Groups without a position are
     never named.
@@ -80,7 +80,7 @@ def leading_groups(codes: np.ndarray, groups: int, limit: int, stretches: int = 
     Returns:
         (at most limit,) int64 codes, the group with the largest peak first.
     """
-    peaks = bin_shares(codes, groups, bin_edges(len(codes), stretches)).max(axis=1)
+    peaks = bin_shares(codes, groups, bin_edges(len(codes), 10)).max(axis=1)
     rows = np.bincount(codes, minlength=groups)
     ranked = np.lexsort((np.arange(groups), -rows, -peaks))
     return ranked[rows[ranked] > 0][:limit]

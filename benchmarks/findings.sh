@@ -107,9 +107,12 @@ real t0-granularity granularity.py:smollm2 --config.data.test_per_task=15 \
 # with the rows that leak.
 held_out=(--config.data.test="$p3/train.jsonl.gz" --config.data.split=held-out:0.12
   --config.data.test_per_task=3 --config.data.max_length=192 --config.evaluation.max_length=192
-  --config.training.steps=40 --config.report.window=40 --config.arrangement.methods="$orders")
-real held-out tmta.py:smollm2 "${held_out[@]}"
-real held-out-leaks tmta.py:smollm2 "${held_out[@]}" --config.arrangement.drop_leaks=None
+  --config.evaluation.every=5)
+real held-out tmta.py:smollm2 "${held_out[@]}" --config.training.steps=20 --config.report.window=20 \
+  --config.arrangement.methods="('tmta-min-max', 'tmta-random@0', 'tmta-max-min')"
+real held-out-leaks tmta.py:smollm2 "${held_out[@]}" --config.training.steps=40 \
+  --config.report.window=40 --config.arrangement.drop_leaks=None \
+  --config.arrangement.methods="('tmta-min-max', 'tmta-random@0', 'tmta-max-min', 'tmta-random@1')"
 if [ -n "$instructions" ]; then
   real instructions tmta.py:smollm2 --config.data.train="$instructions/train_tasks.txt" \
     --config.data.test="$instructions/test_tasks.txt" --config.data.test_per_task=50 \

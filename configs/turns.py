@@ -24,8 +24,9 @@ groups have been run: turns 1 to 5 ended at 3.88 after 45 steps, turns 6 to 10 a
 
     python -m zsg_jax.main --config configs/turns.py:smollm2 …
 
-SmolLM2-135M on P3, three groups of two turns. Four groups of three have been run, 12 steps each:
-4.59, 4.61, 4.76, 4.57 on T0's tasks, from 6.69 (docs/smollm2.md).
+SmolLM2-135M on P3, three groups of two turns. Groups of three of the whole pool have been run, 12
+steps each: turns 1 to 3, 20 to 22, 50 to 52 and 90 to 92 come to 4.59, 4.94, 4.93 and 5.05 on T0's
+tasks, from 6.69 (docs/smollm2.md).
 
     python -m zsg_jax.main --config configs/turns.py:llama2_7b …
 

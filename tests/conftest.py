@@ -371,7 +371,7 @@ def read_metrics():
 @pytest.fixture(scope="session")
 def read_source(tmp_path_factory):
     """Reads a source whole: its instances, and the records that were left out."""
-    from zsg_jax.data.dataset import ReadOptions, open_dataset
+    from zsg_jax.data.reading import ReadOptions, open_dataset
 
     scratch = tmp_path_factory.mktemp("scratch")
 

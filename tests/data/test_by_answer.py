@@ -4,8 +4,9 @@ import numpy as np
 import pytest
 
 from zsg_jax.data.by_answer import by_answer
-from zsg_jax.data.dataset import ReadOptions, from_list, open_dataset
+from zsg_jax.data.dataset import from_list
 from zsg_jax.data.instance import instances_digest
+from zsg_jax.data.reading import ReadOptions, open_dataset
 from zsg_jax.data.schemas.read import parse
 from zsg_jax.runtime.errors import UserError
 

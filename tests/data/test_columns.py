@@ -8,7 +8,7 @@ import pytest
 
 from zsg_jax.data.by_answer import by_answer
 from zsg_jax.data.columns import numbers
-from zsg_jax.data.dataset import ReadOptions
+from zsg_jax.data.reading import ReadOptions
 from zsg_jax.data.sources import open_source
 from zsg_jax.runtime.errors import UserError
 

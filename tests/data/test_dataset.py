@@ -11,8 +11,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from zsg_jax.data.dataset import SKIPPED_KEPT, ReadOptions, from_list, join, open_dataset
+from zsg_jax.data.dataset import from_list, join
 from zsg_jax.data.instance import Instance, Turn, instances_digest
+from zsg_jax.data.reading import SKIPPED_KEPT, ReadOptions, open_dataset
 from zsg_jax.runtime.errors import UserError
 
 

@@ -8,7 +8,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from zsg_jax.config import default_config
-from zsg_jax.data.dataset import ReadOptions
+from zsg_jax.data.reading import ReadOptions
 from zsg_jax.data.sources import load, open_source
 from zsg_jax.data.splits import Selection
 from zsg_jax.runtime.errors import UserError

@@ -5,8 +5,9 @@ import json
 import numpy as np
 import pytest
 
-from zsg_jax.data.dataset import ReadOptions, join, open_dataset
+from zsg_jax.data.dataset import join
 from zsg_jax.data.formats.natural_instructions import Options
+from zsg_jax.data.reading import ReadOptions, open_dataset
 from zsg_jax.evaluation.predictions import (
     copy_demonstration,
     copy_input,

@@ -80,7 +80,7 @@ _OPENING = """
 import json, os, resource, sys
 from pathlib import Path
 import numpy as np
-from zsg_jax.data.dataset import ReadOptions, open_dataset
+from zsg_jax.data.reading import ReadOptions, open_dataset
 from zsg_jax.data.formats.jsonl import json_file
 from zsg_jax.data.tokenize import jinja, tokenizer
 from zsg_jax.models.huggingface import read_config

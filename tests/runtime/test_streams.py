@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from zsg_jax.data.dataset import ReadOptions, open_dataset
+from zsg_jax.data.reading import ReadOptions, open_dataset
 from zsg_jax.data.schemas.read import tell_skipped
 from zsg_jax.runtime import cli, foreign, streams
 from zsg_jax.runtime.errors import UserError

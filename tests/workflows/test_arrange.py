@@ -15,9 +15,9 @@ from zsg_jax.arrangement import tmta
 from zsg_jax.arrangement.arrangement import load_arrangement
 from zsg_jax.arrangement.comparison import Comparison
 from zsg_jax.arrangement.methods import arrange, example_distance
-from zsg_jax.data.dataset import ReadOptions, open_dataset
 from zsg_jax.data.export.examples import Example
 from zsg_jax.data.instance import instances_digest
+from zsg_jax.data.reading import ReadOptions, open_dataset
 from zsg_jax.runtime.errors import UserError
 from zsg_jax.similarity.encoders.hashing import HashingEncoder
 from zsg_jax.similarity.search.cosine import cosine_matrix

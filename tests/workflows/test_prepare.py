@@ -10,10 +10,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from zsg_jax import prepare
-from zsg_jax.data.dataset import ReadOptions, open_dataset
 from zsg_jax.data.export.examples import Example
 from zsg_jax.data.formats.tfds.write import MEGABYTE
 from zsg_jax.data.instance import instances_digest
+from zsg_jax.data.reading import ReadOptions, open_dataset
 from zsg_jax.runtime import cli as command_line
 from zsg_jax.runtime.errors import UserError
 from zsg_jax.workflows import arrange as arranging

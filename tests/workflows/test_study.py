@@ -13,7 +13,7 @@ import pytest
 
 from zsg_jax.arrangement import tmta
 from zsg_jax.data import sources
-from zsg_jax.data.dataset import ReadOptions
+from zsg_jax.data.reading import ReadOptions
 from zsg_jax.runtime.errors import UserError
 from zsg_jax.similarity.encoders.hashing import HashingEncoder
 from zsg_jax.training import loop

@@ -6,8 +6,9 @@ from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import Any
 
-from zsg_jax.data.dataset import Dataset, ReadOptions, from_list, join, open_dataset
+from zsg_jax.data.dataset import Dataset, from_list, join
 from zsg_jax.data.mixture import is_mixture, mix, read_mixture, target_sets
+from zsg_jax.data.reading import ReadOptions, open_dataset
 from zsg_jax.data.rewrites import rewrites
 from zsg_jax.data.schemas.registry import AUTO
 from zsg_jax.data.splits import EVERYTHING, Selection, select_sides

@@ -22,9 +22,10 @@ from zsg_jax.arrangement.scores import check_scores
 from zsg_jax.arrangement.target_sets import sets_facts
 from zsg_jax.arrangement.written import IDS
 from zsg_jax.data import export
-from zsg_jax.data.dataset import Dataset, ReadOptions
+from zsg_jax.data.dataset import Dataset
 from zsg_jax.data.formats.fields import parse_fields
 from zsg_jax.data.formats.natural_instructions.options import from_text
+from zsg_jax.data.reading import ReadOptions
 from zsg_jax.data.schemas.read import NO_TASK, tell_skipped
 from zsg_jax.data.sources import open_source
 from zsg_jax.data.splits import report_split

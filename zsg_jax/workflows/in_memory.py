@@ -21,10 +21,11 @@ from zsg_jax.arrangement.methods import example_distance, parse
 from zsg_jax.arrangement.scores import check_scores
 from zsg_jax.arrangement.target_sets import sets_facts
 from zsg_jax.data import export
-from zsg_jax.data.dataset import Dataset, ReadOptions, from_list
+from zsg_jax.data.dataset import Dataset, from_list
 from zsg_jax.data.formats.fields import parse_fields
 from zsg_jax.data.formats.jsonl import MAX_ROW_BYTES
 from zsg_jax.data.instance import Instance, Turn
+from zsg_jax.data.reading import ReadOptions
 from zsg_jax.data.schemas.read import NO_TASK, way_out
 from zsg_jax.data.sources import open_source
 from zsg_jax.data.views import BOTH, view_words

@@ -5,7 +5,7 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
-from zsg_jax.data.dataset import Dataset, ReadOptions
+from zsg_jax.data.dataset import Dataset
 from zsg_jax.data.formats import natural_instructions
 from zsg_jax.data.formats.fields import parse_fields
 from zsg_jax.data.formats.natural_instructions.options import from_text
@@ -18,6 +18,7 @@ from zsg_jax.data.formats.tfds.write import (
     plan_split,
     write_split,
 )
+from zsg_jax.data.reading import ReadOptions
 from zsg_jax.data.schemas.read import BadRow, tell_skipped
 from zsg_jax.data.sources import load
 from zsg_jax.data.splits import Selection

@@ -14,10 +14,11 @@ from zsg_jax.config import flatten
 from zsg_jax.data import sources
 from zsg_jax.data.batches.steps import SequencesAtOnce, Steps, sequence_length
 from zsg_jax.data.by_answer import by_answer
-from zsg_jax.data.dataset import Dataset, ReadOptions
+from zsg_jax.data.dataset import Dataset
 from zsg_jax.data.formats.fields import parse_fields
 from zsg_jax.data.formats.natural_instructions import Options
 from zsg_jax.data.pool import Pool, choose_tokenizer, keep_trained, make_pool
+from zsg_jax.data.reading import ReadOptions
 from zsg_jax.data.schemas.read import tell_skipped
 from zsg_jax.data.splits import Selection
 from zsg_jax.data.tokenize import encode as prompts

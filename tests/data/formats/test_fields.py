@@ -4,8 +4,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from zsg_jax.data.dataset import ReadOptions, open_dataset
 from zsg_jax.data.formats.fields import parse_fields, rename
+from zsg_jax.data.reading import ReadOptions, open_dataset
 from zsg_jax.runtime.errors import UserError
 
 

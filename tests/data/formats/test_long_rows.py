@@ -80,7 +80,7 @@ def test_what_rows_share_is_not_counted_as_each_ones(tmp_path, read_source):
 _READ = """
 import sys
 from pathlib import Path
-from zsg_jax.data.dataset import ReadOptions, open_dataset
+from zsg_jax.data.reading import ReadOptions, open_dataset
 from zsg_jax.runtime.errors import UserError
 try:
     open_dataset(sys.argv[1], ReadOptions(Path(sys.argv[2]), max_row_bytes=16 << 20))

@@ -10,9 +10,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from zsg_jax.data.dataset import ReadOptions, open_dataset
 from zsg_jax.data.formats import registry
 from zsg_jax.data.instance import Instance, Turn, instances_digest
+from zsg_jax.data.reading import ReadOptions, open_dataset
 from zsg_jax.data.schemas.checks import CHOICES
 from zsg_jax.data.schemas.registry import SCHEMAS
 from zsg_jax.runtime.errors import UserError

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from zsg_jax.data.dataset import ReadOptions, open_dataset
+from zsg_jax.data.reading import ReadOptions, open_dataset
 from zsg_jax.data.rewriting.address import Text, read_address
 from zsg_jax.data.rewriting.drawing import Drawing, Scoring
 from zsg_jax.data.sources import open_source

@@ -2,9 +2,9 @@ import json
 
 import pytest
 
-from zsg_jax.data.dataset import ReadOptions, open_dataset
 from zsg_jax.data.formats.jsonl import Refused
 from zsg_jax.data.instance import Turn
+from zsg_jax.data.reading import ReadOptions, open_dataset
 from zsg_jax.data.schemas.registry import SCHEMAS, fitting
 from zsg_jax.data.schemas.unanswered import plain_text, preference, prompt
 from zsg_jax.runtime.errors import UserError

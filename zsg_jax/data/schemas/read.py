@@ -102,7 +102,7 @@ def check_records(
     """Checks records that `open_records` gave; yields each good one and its instance.
 
     Args:
-        bad_rows, answers: as `dataset.ReadOptions` has them.
+        bad_rows, answers: as `reading.ReadOptions` has them.
         on_skipped: takes each that is left out.
 
     Raises:

@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 import tensorflow_datasets as tfds
 
-from zsg_jax.data.dataset import ReadOptions, open_dataset
 from zsg_jax.data.export.examples import Example
 from zsg_jax.data.formats.tfds import open_tfds
+from zsg_jax.data.reading import ReadOptions, open_dataset
 from zsg_jax.runtime.errors import UserError
 
 features = tfds.features
@@ -159,7 +159,7 @@ class Hiding:
         return None if hidden else self.finder.find_spec(name, *more)
 
 sys.meta_path[:] = [Hiding(finder) for finder in sys.meta_path]
-from zsg_jax.data.dataset import ReadOptions, open_dataset
+from zsg_jax.data.reading import ReadOptions, open_dataset
 from zsg_jax.workflows import prepare as command
 from zsg_jax.workflows.prepare_options import PrepareOptions
 

@@ -5,11 +5,11 @@ from concurrent.futures import ThreadPoolExecutor
 import numpy as np
 import pytest
 
-from zsg_jax.data.dataset import ReadOptions, open_dataset
 from zsg_jax.data.export.examples import Example
 from zsg_jax.data.formats.tfds import open_tfds
 from zsg_jax.data.formats.tfds.files import ArrayRecords, Part
 from zsg_jax.data.instance import instances_digest
+from zsg_jax.data.reading import ReadOptions, open_dataset
 from zsg_jax.runtime.errors import UserError
 
 

@@ -12,7 +12,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import nnx
-from jax.sharding import Mesh, NamedSharding, PartitionSpec
+from jax.sharding import Mesh
 
 from zsg_jax.data.batches.packing import Batch, pack
 from zsg_jax.data.tokenize.encode import ChoiceTokens
@@ -20,7 +20,7 @@ from zsg_jax.models.branches import mixing
 from zsg_jax.models.loss import label_losses
 from zsg_jax.models.model import hidden_with
 from zsg_jax.models.placement import Params
-from zsg_jax.training.sharding import BATCH, place_own, row_devices
+from zsg_jax.training.sharding import compile_by_rows, place_own, row_devices
 
 NAMES = ("tokens", "positions", "segment_ids", "branch_ids")
 
@@ -180,17 +180,12 @@ class LogLikelihood:
         return self._step(scored)(params, placed), branch
 
     def _compile(self, scored: int) -> jax.stages.Compiled:
-        rows = NamedSharding(self._mesh, BATCH)
         sizes = dict.fromkeys(NAMES, self._length) | {"place": scored, "label": scored}
         batch = {
-            name: jax.ShapeDtypeStruct((self.batch_size, size), np.int32, sharding=rows)
+            name: jax.ShapeDtypeStruct((self.batch_size, size), np.int32)
             for name, size in sizes.items()
         }
-        where = jax.tree.map(lambda leaf: leaf.sharding, self._abstract)
-        everywhere = NamedSharding(self._mesh, PartitionSpec())
-        jitted = jax.jit(self._losses, in_shardings=(where, rows), out_shardings=everywhere)
-        with jax.set_mesh(self._mesh):
-            return jitted.lower(self._abstract, batch).compile()
+        return compile_by_rows(self._losses, self._abstract, batch, self._mesh)
 
     def _losses(self, params: Params, batch: dict[str, jax.Array]) -> jax.Array:
         """(R, scored) float32 nats of every token that is predicted."""

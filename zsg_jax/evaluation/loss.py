@@ -6,7 +6,7 @@ from typing import Any
 
 import jax
 import numpy as np
-from jax.sharding import Mesh, NamedSharding, PartitionSpec
+from jax.sharding import Mesh
 
 from zsg_jax.data.batches.packing import Batch, lay_packed, pack, spread
 from zsg_jax.data.batches.steps import lay, sequence_length
@@ -15,7 +15,7 @@ from zsg_jax.evaluation.evaluator import not_finite
 from zsg_jax.models.loss import answer_losses, segment_losses, token_losses
 from zsg_jax.models.placement import Params
 from zsg_jax.runtime.progress import bar, working
-from zsg_jax.training.sharding import BATCH, place_batch, row_devices
+from zsg_jax.training.sharding import compile_by_rows, place_batch, row_devices
 from zsg_jax.training.step import Hidden
 
 
@@ -138,9 +138,6 @@ def _packed(
 def _compile(
     hidden: Hidden, vocab_size: int, abstract_params: Any, batch: Any, mesh: Mesh
 ) -> jax.stages.Compiled:
-    replicated = NamedSharding(mesh, PartitionSpec())
-    params_shardings = jax.tree.map(lambda leaf: leaf.sharding, abstract_params)
-
     def step(params: Any, batch: Any) -> tuple[jax.Array, jax.Array, jax.Array]:
         x, head = hidden(params, batch["tokens"], batch["positions"], batch["segment_ids"])
         losses = token_losses(x, head, batch["tokens"], vocab_size)
@@ -150,10 +147,5 @@ def _compile(
         sums = segment_losses(losses, batch["loss_mask"], batch["segment_ids"], segments)
         return (*sums, batch["index"])
 
-    jitted = jax.jit(
-        step,
-        in_shardings=(params_shardings, NamedSharding(mesh, BATCH)),
-        out_shardings=replicated,
-    )
-    with working("compiling the evaluation"), jax.set_mesh(mesh):
-        return jitted.lower(abstract_params, batch).compile()
+    with working("compiling the evaluation"):
+        return compile_by_rows(step, abstract_params, batch, mesh)

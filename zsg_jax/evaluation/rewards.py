@@ -13,7 +13,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.sharding import Mesh, NamedSharding, PartitionSpec
+from jax.sharding import Mesh
 
 from zsg_jax.data.batches.packing import lay_packed, pack
 from zsg_jax.data.instance import Instance, Turn
@@ -30,7 +30,7 @@ from zsg_jax.models.placement import Compute, Params
 from zsg_jax.runtime.errors import UserError, check
 from zsg_jax.runtime.settings import setting
 from zsg_jax.training.sharding import (
-    BATCH,
+    compile_by_rows,
     heads_fit,
     place_own,
     row_devices,
@@ -188,16 +188,9 @@ class RewardModel:
         return Examples(made)
 
     def _compile(self, length: int) -> jax.stages.Compiled:
-        rows = NamedSharding(self._mesh, BATCH)
-        batch = {
-            name: jax.ShapeDtypeStruct((self._batch_size, length), np.int32, sharding=rows)
-            for name in ("tokens", "positions", "segment_ids")
-        }
-        where = jax.tree.map(lambda leaf: leaf.sharding, self._abstract)
-        everywhere = NamedSharding(self._mesh, PartitionSpec())
-        jitted = jax.jit(self._scores, in_shardings=(where, rows), out_shardings=everywhere)
-        with jax.set_mesh(self._mesh):
-            return jitted.lower(self._abstract, batch).compile()
+        one = jax.ShapeDtypeStruct((self._batch_size, length), np.int32)
+        batch = dict.fromkeys(("tokens", "positions", "segment_ids"), one)
+        return compile_by_rows(self._scores, self._abstract, batch, self._mesh)
 
     def _scores(self, params: Params, batch: dict[str, jax.Array]) -> jax.Array:
         """What the head makes of every token, (R, L) float32."""

@@ -2,7 +2,7 @@
 
 import math
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
@@ -219,3 +219,21 @@ def place_batch(batch: dict[str, np.ndarray], mesh: Mesh) -> dict[str, jax.Array
             name: jax.make_array_from_process_local_data(sharding, rows)
             for name, rows in batch.items()
         }
+
+
+def compile_by_rows(
+    step: Callable[[Any, Any], Any], abstract_params: Any, batch: Any, mesh: Mesh
+) -> jax.stages.Compiled:
+    """Compiles a function of parameters and a batch, whose results every device then has.
+
+    Args:
+        step: the function.
+        abstract_params: shapes and shardings of the parameters.
+        batch: one, or the shapes of one; split over its sequences.
+        mesh: that it is computed on.
+    """
+    where = jax.tree.map(lambda leaf: leaf.sharding, abstract_params)
+    rows, everywhere = NamedSharding(mesh, BATCH), NamedSharding(mesh, PartitionSpec())
+    jitted = jax.jit(step, in_shardings=(where, rows), out_shardings=everywhere)
+    with jax.set_mesh(mesh):
+        return jitted.lower(abstract_params, batch).compile()

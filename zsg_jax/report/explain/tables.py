@@ -12,6 +12,7 @@ from zsg_jax.report.drawing import shorten
 from zsg_jax.report.explain.bins import tally
 from zsg_jax.report.explain.measures import PAIRS, SHARE, Measured, resembling
 from zsg_jax.report.explain.pairs import Pair, passages, pick
+from zsg_jax.report.tables import Row, Table
 
 MAX_NAME = 80  # letters of a name or id
 MAX_TASKS = 400  # lines of a table of tasks
@@ -53,7 +54,7 @@ def leaks(leakage: Mapping[str, Any]) -> dict[str, Any]:
     return {"kinds": kinds, "leaked": counts["leaking_train_rows"] > 0, "crowded": crowded} | counts
 
 
-def stretches(found: Measured, turn: np.ndarray) -> list[dict[str, Any]]:
+def stretches(found: Measured, turn: np.ndarray) -> Table:
     """Cosines in the first, middle and last tenth of an order, and in all of it."""
     n = len(turn)
     tenth = max(1, n // 10)
@@ -64,7 +65,7 @@ def stretches(found: Measured, turn: np.ndarray) -> list[dict[str, Any]]:
         "Last tenth": (n - tenth, n),
         "Whole order": (0, n),
     }
-    table = []
+    rows = []
     for name, (start, stop) in parts.items():
         low, high = int(turn[start:stop].min()), int(turn[start:stop].max())
         cells = [
@@ -73,9 +74,10 @@ def stretches(found: Measured, turn: np.ndarray) -> list[dict[str, Any]]:
             f"{found.best[start:stop].mean(dtype=np.float64):.4f}",
             f"{low:,}" if low == high else f"{low:,} – {high:,}",
         ]
-        table.append({"name": name, "cells": cells})
+        rows.append(Row(name, cells))
+    columns = ["Positions", "Mean over the test rows", "With the nearest test row", "Turns"]
     # Below ten rows a tenth is no tenth.
-    return table if n >= 10 else table[-1:]
+    return Table("Part of the order", columns, rows if n >= 10 else rows[-1:])
 
 
 def train_tasks(task: np.ndarray, names: Sequence[str], best: np.ndarray) -> dict[str, Any]:
@@ -85,19 +87,13 @@ def train_tasks(task: np.ndarray, names: Sequence[str], best: np.ndarray) -> dic
     ranked = ranked[found.rows[ranked] > 0]
     shown = ranked[:MAX_TASKS]
     shown = shown[np.lexsort((shown, found.median[shown]))]
-    lines = [
-        {
-            "name": shorten(names[i], MAX_NAME),
-            "cells": [
-                f"{found.rows[i]:,}",
-                f"{100 * found.rows[i] / len(task):.2f}",
-                f"{found.median[i]:,.0f}",
-                f"{found.mean[i]:.4f}",
-            ],
-        }
-        for i in shown
-    ]
-    return {"lines": lines, "of": len(ranked)}
+    rows = []
+    for i in shown:
+        share = f"{100 * found.rows[i] / len(task):.2f}"
+        cells = f"{found.rows[i]:,}", share, f"{found.median[i]:,.0f}", f"{found.mean[i]:.4f}"
+        rows.append(Row(shorten(names[i], MAX_NAME), cells))
+    columns = ["Rows", "Share, %", "Median position", "Cosine with the nearest test row"]
+    return {"table": Table("Task", columns, rows), "of": len(ranked)}
 
 
 def test_tasks(
@@ -112,19 +108,16 @@ def test_tasks(
     near = np.bincount(served, minlength=len(names))
     present = np.flatnonzero(of.rows)
     ranked = present[np.lexsort((present, of.mean[present]))]
-    lines = [
-        {
-            "name": shorten(names[i], MAX_NAME),
-            "cells": [
-                f"{of.rows[i]:,}",
-                f"{of.mean[i]:.4f}",
-                f"{of.median[i]:,.0f}",
-                f"{100 * near[i] / len(served):.1f}",
-            ],
-        }
-        for i in ranked[:MAX_TASKS]
+    rows = []
+    for i in ranked[:MAX_TASKS]:
+        share = f"{100 * near[i] / len(served):.1f}"
+        cells = f"{of.rows[i]:,}", f"{of.mean[i]:.4f}", f"{of.median[i]:,.0f}", share
+        rows.append(Row(shorten(names[i], MAX_NAME), cells))
+    columns = [
+        *("Test rows", "Cosine with the nearest training row", "Median position of that row"),
+        "Training rows nearest to the task, %",
     ]
-    return {"lines": lines, "of": len(ranked)}
+    return {"table": Table("Task", columns, rows), "of": len(ranked)}
 
 
 def test_rows(arrangement: Arrangement, pair: EmbeddedPair, found: Measured) -> dict[str, Any]:

@@ -6,7 +6,7 @@ from pathlib import Path
 from zsg_jax.arrangement.methods import NAMES
 from zsg_jax.arrangement.reorderings import SUFFIXES
 from zsg_jax.data.export import FORMATS
-from zsg_jax.data.schemas.registry import AUTO, SCHEMAS
+from zsg_jax.data.schemas.registry import AUTO, BAD_ROWS, SCHEMAS
 from zsg_jax.runtime import cli, progress, streams
 from zsg_jax.similarity.names import DISTANCES, DTYPES
 from zsg_jax.workflows.arrange_options import ArrangeOptions
@@ -81,7 +81,7 @@ def _parser() -> cli.Parser:
         "negative_examples=2,explanation=true,train_per_task=100; all of them without it",
         metavar="OPTIONS",
     )
-    add("--bad-rows", "stop at a bad row, or leave it out", choices=("refuse", "skip"))
+    add("--bad-rows", "stop at a bad row, or leave it out", choices=BAD_ROWS)
     add("--max-row-bytes", "what is longer as JSON is a bad row", type=int, metavar="N")
     add(
         "--block-rows",

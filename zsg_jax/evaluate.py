@@ -4,7 +4,7 @@ import argparse
 from collections.abc import Sequence
 from pathlib import Path
 
-from zsg_jax.data.schemas.registry import AUTO, SCHEMAS
+from zsg_jax.data.schemas.registry import AUTO, BAD_ROWS, SCHEMAS
 from zsg_jax.data.tokenize.encode import ANSWERS
 from zsg_jax.data.tokenize.truncation import TRUNCATIONS
 from zsg_jax.evaluation.metrics import METRICS
@@ -65,7 +65,7 @@ def _parser() -> cli.Parser:
     add("--data-fields", "other names of their fields, NEW=OLD,…", metavar="FIELDS")
     text = "what prompts of a task list show, as negative_examples=2"
     add("--natural-instructions", text, metavar="OPTIONS")
-    add("--bad-rows", "stop at a bad row, or leave it out", choices=("refuse", "skip"))
+    add("--bad-rows", "stop at a bad row, or leave it out", choices=BAD_ROWS)
     return parser
 
 

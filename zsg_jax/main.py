@@ -88,7 +88,7 @@ def main(argv: Sequence[str]) -> None:
         if stop.everywhere:
             cluster.leave()
             if not processes.is_first():
-                cli.end_now(128 + stopping.heard())
+                streams.end_now(128 + stopping.heard())
         raise
     if processes.is_first():
         if is_address(workdir):

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from pathlib import Path
 
-from zsg_jax.data.schemas.registry import AUTO, SCHEMAS
+from zsg_jax.data.schemas.registry import AUTO, BAD_ROWS, SCHEMAS
 from zsg_jax.runtime import cli, streams
 from zsg_jax.workflows.prepare_options import PrepareOptions
 
@@ -37,7 +37,7 @@ def _parser() -> cli.Parser:
     add("--data-fields", text, metavar="FIELDS")
     text = "what prompts of a task list show and which instances are taken; all without it"
     add("--natural-instructions", text, metavar="OPTIONS")
-    add("--bad-rows", "stop at a bad row, or leave it out", choices=("refuse", "skip"))
+    add("--bad-rows", "stop at a bad row, or leave it out", choices=BAD_ROWS)
     add("--max-row-bytes", "what is longer as JSON is a bad row", type=int, metavar="N")
     return parser
 

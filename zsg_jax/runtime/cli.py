@@ -2,14 +2,12 @@
 
 import argparse
 import dataclasses
-import os
 import re
 import signal
 import sys
 import textwrap
 import traceback
 from collections.abc import Callable, Collection, Mapping, Sequence
-from contextlib import suppress
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any, NoReturn
@@ -202,18 +200,7 @@ def end_by(number: int) -> NoReturn:
     """Says that SIGTERM or Ctrl-C has ended this process, and ends it at once."""
     what = "ended by SIGTERM" if number == signal.SIGTERM else "stopped"
     _say(f"{what}; the same command goes on from what is kept")
-    end_now(128 + number)
-
-
-def end_now(code: int) -> NoReturn:
-    """Ends this process without taking the interpreter apart.
-
-    A device that still computes, or a compile, would crash on the way and hide the code.
-    """
-    with suppress(OSError, ValueError):
-        sys.stdout.flush()
-        sys.stderr.flush()
-    os._exit(code)
+    streams.end_now(128 + number)
 
 
 def _say(message: str) -> None:

@@ -4,7 +4,6 @@ import os
 import re
 import signal
 import socket
-import sys
 import threading
 import traceback
 from collections.abc import Callable, Mapping, Sequence
@@ -12,6 +11,7 @@ from typing import Any, NamedTuple
 
 from zsg_jax.runtime.errors import UserError, check, first_line
 from zsg_jax.runtime.last_words import shorten
+from zsg_jax.runtime.streams import end_now, tell
 
 MODES = ("auto", "on", "off")
 # As where JAX itself ends a process (128 + SIGABRT), since another one is gone.
@@ -148,15 +148,13 @@ def ends_all(main: Callable[[Sequence[str]], Any]) -> Callable[[Sequence[str]], 
                 code = error.code
             elif _LOST.search(str(error)):
                 code = LOST
-                message = (
-                    f"another process is gone ({first_line(error)}); its own last line says why"
+                tell(
+                    f"zsg_jax: process {jax.process_index()}: another process is gone "
+                    f"({first_line(error)}); its own last line says why"
                 )
-                print(f"zsg_jax: process {jax.process_index()}: {message}", file=sys.stderr)
             else:
                 traceback.print_exc()
-            sys.stdout.flush()
-            sys.stderr.flush()
-            os._exit(code if isinstance(code, int) else 1)
+            end_now(code if isinstance(code, int) else 1)
 
     return ended
 
@@ -216,8 +214,7 @@ def _end_late(process: Process, seconds: int) -> None:
                 f"--coordinator_address={address}: nobody answered within {seconds} s; start "
                 "process 0 there, and see that the port can be reached"
             )
-    print(f"zsg_jax: {message}, or give a longer --initialization_timeout", file=sys.stderr)
-    sys.stderr.flush()
+    tell(f"zsg_jax: {message}, or give a longer --initialization_timeout")
     os._exit(1)
 
 

@@ -11,7 +11,7 @@ from zsg_jax.arrangement.methods import parse
 from zsg_jax.config import default_config, flatten
 from zsg_jax.data.formats.fields import parse_fields
 from zsg_jax.data.formats.natural_instructions.options import PROMPT_SCHEMAS, REFERENCES
-from zsg_jax.data.schemas.registry import AUTO, SCHEMAS
+from zsg_jax.data.schemas.registry import AUTO, BAD_ROWS, SCHEMAS
 from zsg_jax.data.sources import REWRITES
 from zsg_jax.data.splits import check_split
 from zsg_jax.data.tokenize.encode import ANSWERS, THOUGHTS
@@ -34,7 +34,7 @@ from zsg_jax.training.loggers import check_loggers
 from zsg_jax.training.optimizer import SCHEDULES
 
 _CHOICES: dict[str, tuple[str, ...]] = {
-    "data.bad_rows": ("refuse", "skip"),
+    "data.bad_rows": BAD_ROWS,
     "data.format": (AUTO, *SCHEMAS),
     "data.natural_instructions.schema": PROMPT_SCHEMAS,
     "data.natural_instructions.reference": REFERENCES,

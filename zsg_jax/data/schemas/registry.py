@@ -13,6 +13,7 @@ from zsg_jax.data.schemas import conversations, pairs, unanswered
 from zsg_jax.runtime.errors import UserError, did_you_mean
 from zsg_jax.runtime.settings import setting
 
+BAD_ROWS = ("refuse", "skip")  # what is done where there is one
 AUTO = "auto"
 FIRST = 32  # records that are looked at
 _TASK = ("task", "task_name", "task_id")

@@ -18,6 +18,7 @@ from zsg_jax.data.formats.tfds import open_tfds
 from zsg_jax.data.instance import Instance
 from zsg_jax.data.schemas.read import parse
 from zsg_jax.runtime.errors import UserError
+from zsg_jax.runtime.files import stamp_of
 
 
 class Storage:
@@ -62,7 +63,7 @@ class Storage:
         except OSError as error:
             where = path if self._in_place else scratch
             raise UserError(f"{where}: cannot be opened: {error.strerror or error}") from None
-        self._stamp = _stamp(os.fstat(self._file.fileno()))
+        self._stamp = stamp_of(os.fstat(self._file.fileno()))
 
     def add(self, record: Record) -> None:
         """Takes in the next record; raises UserError where the disk is full."""
@@ -90,14 +91,14 @@ class Storage:
         if self._records is not None:
             return
         if self._in_place:
-            if _stamp(self._path.stat()) != self._stamp:
+            if stamp_of(self._path.stat()) != self._stamp:
                 raise self._changed()
             return
         try:
             self._file.flush()
         except OSError as error:
             raise self._full(error) from None
-        self._stamp = _stamp(os.fstat(self._file.fileno()))
+        self._stamp = stamp_of(os.fstat(self._file.fileno()))
 
     @property
     def numbers(self) -> np.ndarray:
@@ -115,7 +116,7 @@ class Storage:
                 raise self._changed() from None
         else:
             raw = os.pread(self._file.fileno(), size, start)
-            if _stamp(os.fstat(self._file.fileno())) != self._stamp:
+            if stamp_of(os.fstat(self._file.fileno())) != self._stamp:
                 raise self._changed()
         if zlib.crc32(raw) != self._sums[index]:
             raise self._changed()
@@ -151,7 +152,3 @@ class Storage:
         return UserError(
             f"{self._path}: changed while it was in use; leave it alone and start again"
         )
-
-
-def _stamp(status: os.stat_result) -> tuple[int, int, int, int]:
-    return status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns

@@ -13,6 +13,7 @@ from zsg_jax.evaluation.metrics import FIELDS
 from zsg_jax.evaluation.records import GENERATIONS, SCORES, read
 from zsg_jax.report.page import PROTOCOL, write_report
 from zsg_jax.report.rows import read_and_kept, used
+from zsg_jax.report.summary import Record, every_record
 from zsg_jax.runtime.errors import UserError
 from zsg_jax.runtime.files import need_json, read_json
 from zsg_jax.similarity.trajectory import FILE as TRAJECTORY
@@ -75,8 +76,7 @@ def build(workdir: Path, *, title: str, command: str, runs: Sequence[tuple[str, 
         facts["Epochs"] = ", then ".join(rules)
     if anew := read_anew(rules).steps:
         facts["Arranged anew after steps"] = ", ".join(map(str, anew))
-    every = [one for by_seed in records.values() for seed in by_seed.values() for one in seed]
-    facts |= _speed(every, len(runs))
+    facts |= _speed(every_record(records), len(runs))
     command, origin = begun(workdir, command)
     facts |= origin
     pages = {name: arrangement_folder(workdir, name) / EXPLAINED for name in records}
@@ -160,7 +160,7 @@ def _settings(config: dict[str, Any]) -> dict[str, str]:
     }
 
 
-def _speed(records: list[dict[str, Any]], runs: int) -> dict[str, str]:
+def _speed(records: Sequence[Record], runs: int) -> dict[str, str]:
     seconds = sum(one.get("seconds", 0.0) for one in records)
     waited = metrics.data_wait(records)
     facts = {

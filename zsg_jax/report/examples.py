@@ -7,7 +7,7 @@ import numpy as np
 
 from zsg_jax.report.curves import number
 from zsg_jax.report.metrics import METRICS
-from zsg_jax.report.summary import Record, Runs
+from zsg_jax.report.summary import Record, Runs, every_record
 
 Values = Mapping[str, float]  # id → value
 
@@ -127,8 +127,7 @@ def with_sets(runs: Runs, scored: Runs, sets: Mapping[str, str]) -> Runs:
     """
     if len(set(sets.values())) < 2:
         return runs
-    every = [one for by_seed in runs.values() for run in by_seed.values() for one in run]
-    steps = sorted({one["step"] for one in every if one.get("kind") == "test"})
+    steps = sorted({one["step"] for one in every_record(runs) if one.get("kind") == "test"})
     loss = losses(runs, list(sets.values()), steps)
     measured = {"loss": (loss.values, loss.tasks)}
     for field in METRICS.keys() - {"loss"}:

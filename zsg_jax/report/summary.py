@@ -95,6 +95,11 @@ def records_by_step(records: Iterable[Record], kind: str) -> dict[int, Record]:
     return dict(sorted(found.items()))
 
 
+def every_record(runs: Runs) -> list[Record]:
+    """The records of all runs, one after another."""
+    return [one for by_seed in runs.values() for records in by_seed.values() for one in records]
+
+
 def over_tasks(scores: Iterable[str]) -> dict[str, str]:
     """The scores that are means over tasks, NAME_over_tasks, with the NAME of each."""
     names = set(scores)

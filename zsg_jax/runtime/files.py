@@ -182,9 +182,13 @@ def at_home(path: str | Path) -> Path:
 def stamp(path: Path) -> tuple[int, ...] | None:
     """What is another once a file has been written over or replaced; None: there is none."""
     try:
-        status = path.stat()
+        return stamp_of(path.stat())
     except OSError:
         return None  # opening it tells what is wrong
+
+
+def stamp_of(status: os.stat_result) -> tuple[int, ...]:
+    """`stamp` of a file whose status is known."""
     return status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns
 
 

@@ -8,6 +8,7 @@ from matplotlib.axes import Axes
 from matplotlib.colors import ListedColormap
 from matplotlib.figure import Figure
 
+from zsg_jax.report.curves import even_places
 from zsg_jax.report.diversity.published import TRANSITION
 from zsg_jax.report.diversity.results import MASTERED, MEASURES, PHASES, Group
 from zsg_jax.report.drawing import STYLE, Captioned, Line, Panel, draw, looks, panels_of
@@ -68,9 +69,8 @@ def by_rules(groups: Sequence[Group]) -> Captioned:
 
 def curves(group: Group) -> Captioned:
     """What is measured of a group along training, a line for each I."""
-    rules = sorted(group.records)
-    if len(rules) > _MOST_LINES:
-        rules = [rules[i] for i in np.linspace(0, len(rules) - 1, _MOST_LINES).round().astype(int)]
+    every = sorted(group.records)
+    rules = [every[i] for i in even_places(len(every), _MOST_LINES)]
     style = looks(f"{one:,} rules" for one in rules)
     panels = []
     for measure in ("unseen_exact", "seen_exact", "unseen_copied", "unseen_replaced"):

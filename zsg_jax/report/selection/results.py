@@ -16,7 +16,7 @@ from zsg_jax.report.curves import number
 from zsg_jax.report.differences import units
 from zsg_jax.report.examples import values_of
 from zsg_jax.report.metrics import METRICS
-from zsg_jax.report.summary import Runs, records_by_step
+from zsg_jax.report.summary import Runs, every_record, records_by_step
 from zsg_jax.runtime.files import need_json, read_json
 from zsg_jax.statistics.paired import Difference, paired_differences
 from zsg_jax.workdir.layout import DATA
@@ -148,12 +148,7 @@ def read(cells: Iterable[Cell]) -> Results:
             tasks[name] = of
             for way, array in values.items():
                 found.setdefault(name, {}).setdefault(way, {})[budget] = array
-        seconds += sum(
-            one.get("seconds", 0.0)
-            for by_seed in runs.values()
-            for r in by_seed.values()
-            for one in r
-        )
+        seconds += sum(one.get("seconds", 0.0) for one in every_record(runs))
     measured = [_compared(name, by_way, tasks[name]) for name, by_way in found.items()]
     by_set = _by_set(measured[0], data.get("test_id_sets", ()))
     return Results(cells, list(cells[0].names), measured, by_set, _costs(cells), facts, seconds)

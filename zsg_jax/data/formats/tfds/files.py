@@ -1,6 +1,5 @@
 """Records of several ArrayRecord files as one sequence, read where they stand."""
 
-import os
 from bisect import bisect_right
 from collections.abc import Iterator, Sequence
 from itertools import accumulate
@@ -11,6 +10,7 @@ from typing import Any, NamedTuple
 from array_record.python.array_record_module import ArrayRecordReader
 
 from zsg_jax.runtime.errors import UserError
+from zsg_jax.runtime.files import stamp_of
 
 OPEN = 64  # files at most that are open at once
 AT_ONCE = 256  # records read together where all are read
@@ -101,9 +101,8 @@ def _opened(part: Part) -> Any:
     return reader
 
 
-def _stamp(path: Path) -> tuple[int, int, int, int]:
+def _stamp(path: Path) -> tuple[int, ...]:
     try:
-        status = os.stat(path)
+        return stamp_of(path.stat())
     except OSError as error:
         raise UserError(f"{path}: cannot be read: {error.strerror}; {WAY_OUT}") from None
-    return status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns

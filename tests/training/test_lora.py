@@ -116,7 +116,7 @@ def test_a_study_of_adapters_resumes_exactly_and_exports(
     first = read_metrics(tmp_path / "follow" / "runs" / "tmta-nft-seed0")[0]
     np.testing.assert_allclose(first["losses"], rows[-1]["losses"], atol=1e-4)
 
-    alone = exporting.run(request._replace(output=tmp_path / "adapters", adapters=True))
+    alone = exporting.run(dataclasses.replace(request, output=tmp_path / "adapters", adapters=True))
     tensors = load_file(alone / "adapter_model.safetensors")
     modes = {path.stat().st_mode for one in (merged, alone) for path in one.glob("*.*")}
     assert len(modes) == 1

@@ -3,6 +3,7 @@
 import gzip
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -96,11 +97,11 @@ def test_a_pretrained_llama_trained_and_exported_gives_the_losses_that_were_writ
 
     given = ExportOptions(work, run, tmp_path / "x")
     for options, message in {
-        given._replace(output=out): "out: exists already; give a new folder",
-        given._replace(run="tmta-nft-seed1"): "did you mean tmta-nft-seed0",
-        given._replace(step=3): "no whole checkpoint of step 3; kept are 4, 5",
-        given._replace(workdir=tmp_path / "no"): "config.json: is missing",
-        given._replace(dtype="int8"): "--dtype int8: choose one of same, fl",
+        replace(given, output=out): "out: exists already; give a new folder",
+        replace(given, run="tmta-nft-seed1"): "did you mean tmta-nft-seed0",
+        replace(given, step=3): "no whole checkpoint of step 3; kept are 4, 5",
+        replace(given, workdir=tmp_path / "no"): "config.json: is missing",
+        replace(given, dtype="int8"): "--dtype int8: choose one of same, fl",
     }.items():
         with pytest.raises(UserError, match=message) as caught:
             exporting.run(options)

@@ -26,10 +26,8 @@ speaker = "zsg_jax"  # and which process it is, where others speak too
 class Parser(argparse.ArgumentParser):
     """The flags of a command; a wrong one is told in one line, as every other mistake is."""
 
-    def __init__(
-        self, command: str, description: str, example: str, options: type | None = None
-    ) -> None:
-        """Takes the defaults of flags from the fields of `options`, a dataclass or named tuple.
+    def __init__(self, command: str, description: str, example: str, options: Any) -> None:
+        """Takes the defaults of flags from the fields of `options`, a dataclass.
 
         `example` is a call's flags, shown below those of --help.
         """
@@ -44,9 +42,7 @@ class Parser(argparse.ArgumentParser):
         )
         # Of data sets that are written, --version is their own.
         self.add_argument("--version", action="version", version=VERSION)
-        self._defaults = dict(getattr(options, "_field_defaults", {}))
-        if dataclasses.is_dataclass(options):
-            self._defaults = {one.name: one.default for one in dataclasses.fields(options)}
+        self._defaults = {one.name: one.default for one in dataclasses.fields(options)}
 
     def flag(self, name: str, text: str, **options: Any) -> None:
         """Adds a flag; `options` are those of `add_argument`."""

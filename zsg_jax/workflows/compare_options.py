@@ -1,10 +1,11 @@
 """The settings of the compare command."""
 
+from dataclasses import dataclass
 from pathlib import Path
-from typing import NamedTuple
 
 
-class CompareOptions(NamedTuple):
+@dataclass(frozen=True)
+class CompareOptions:
     """What to compare.
 
     Attributes:

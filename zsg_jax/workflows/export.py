@@ -5,6 +5,7 @@ import math
 import shutil
 from collections.abc import Collection, Iterable, Iterator
 from contextlib import contextmanager, suppress
+from dataclasses import replace
 from pathlib import Path
 
 from zsg_jax.data.pool import TRAINED
@@ -42,7 +43,7 @@ def run(options: ExportOptions) -> Path:
     refuse_address(options.output, "--output")
     if is_address(options.workdir):
         with fetched(options.workdir, lambda names: _needed(options, names)) as folder:
-            return _run(options._replace(workdir=folder))
+            return _run(replace(options, workdir=folder))
     return _run(options)
 
 

@@ -1,12 +1,13 @@
 """The settings of the export command."""
 
+from dataclasses import dataclass
 from pathlib import Path
-from typing import NamedTuple
 
 from zsg_jax.models.dtypes import SAME
 
 
-class ExportOptions(NamedTuple):
+@dataclass(frozen=True)
+class ExportOptions:
     """What to export.
 
     Attributes:

@@ -170,21 +170,27 @@ def memory(
     parameters = shard_bytes([state[name] for name in weights if name in state])
     optimizer = shard_bytes({name: part for name, part in state.items() if name not in weights})
     batch = shard_bytes(trainer.abstract_batch(shape.length, shape.rows))
-    known = parameters + optimizer + batch
-    usable = int(chip.memory * chip.usable)
     if step is None:
-        rest = max(0, max(needed, chip.memory + 1) - known)
+        rest = max(0, max(needed, chip.memory + 1) - parameters - optimizer - batch)
+        usable = int(chip.memory * chip.usable)
         return Memory(parameters, optimizer, batch, 0, rest, 0, 0, usable)
+    return of_step(step, chip, parameters, optimizer, batch)
+
+
+def of_step(
+    step: jax.stages.Compiled, chip: Chip, parameters: int, optimizer: int, batch: int
+) -> Memory:
+    """The memory of a compiled step of which these bytes are known."""
     analysis: Any = step.memory_analysis()
     return Memory(
         parameters=parameters,
         optimizer=optimizer,
         batch=batch,
-        padding=analysis.argument_size_in_bytes - known,
+        padding=analysis.argument_size_in_bytes - parameters - optimizer - batch,
         temporaries=analysis.temp_size_in_bytes,
         results=analysis.output_size_in_bytes - analysis.alias_size_in_bytes,
         code=analysis.generated_code_size_in_bytes,
-        usable=usable,
+        usable=int(chip.memory * chip.usable),
     )
 
 

@@ -21,7 +21,7 @@ from zsg_jax.diversity.sweep import stack_size
 from zsg_jax.models.families import ModelConfig
 from zsg_jax.planning import machines
 from zsg_jax.planning.chips import Chip
-from zsg_jax.planning.estimate import Memory, Roofline, roofline
+from zsg_jax.planning.estimate import Memory, Roofline, of_step, roofline
 from zsg_jax.planning.report import bytes_text, memory_lines, seconds_text, si
 from zsg_jax.runtime import streams
 from zsg_jax.runtime.progress import count
@@ -132,21 +132,12 @@ def _memory(model: ModelConfig, writer: Writer, own: int, settings: Settings, ch
     state = program.abstract_state(shape(np.uint32))
     T, B = min(settings.every, recipe.steps), recipe.batch_size
     rows = shape(np.uint8, T, B, writer.length), shape(np.int32, T, B), shape(np.float32, T)
-    analysis = program.compile("train", state, *rows).memory_analysis()
-    parameters, optimizer, batch = (
+    known = (
         sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(tree))
         for tree in (state.params, state.opt_state, rows)
     )
-    return Memory(
-        parameters=parameters,
-        optimizer=optimizer,
-        batch=batch,
-        padding=analysis.argument_size_in_bytes - parameters - optimizer - batch,
-        temporaries=analysis.temp_size_in_bytes,
-        results=analysis.output_size_in_bytes - analysis.alias_size_in_bytes,
-        code=0,
-        usable=int(chip.memory * chip.usable),
-    )
+    # The code is this CPU's.
+    return replace(of_step(program.compile("train", state, *rows), chip, *known), code=0)
 
 
 def _smaller(stack: int, chips: int) -> list[int]:

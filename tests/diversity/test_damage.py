@@ -94,3 +94,12 @@ def test_cells_of_an_earlier_version_are_taken_as_they_are_once(tmp_path, capsys
     lines.write_bytes(lines.read_bytes().replace(b'"loss": ', b'"loss": 1', 1))
     with pytest.raises(UserError, match=r"metrics\.jsonl: is not what the cell ended with"):
         run(tmp_path, **more)
+
+
+def test_a_cell_copied_under_another_name_is_not_taken_for_that(tmp_path):
+    run(tmp_path / "w")
+    cells = tmp_path / "w" / "runs"
+    (cell,) = cells.glob("rules4,*")
+    shutil.copytree(cell, cells / cell.name.replace("seed0", "seed1"))
+    with pytest.raises(UserError, match="seed1: holds what rules4,.*seed0 has written"):
+        run(tmp_path / "w", **{"grid.seed": (0, 1)})

@@ -69,6 +69,19 @@ def test_a_finished_run_whose_metrics_changed_is_not_reported(workdir, small_con
     refused(small_config(), workdir, "is not what the run finished with")
 
 
+def test_a_folder_copied_under_another_name_is_not_taken_for_that(workdir, small_config):
+    grown = small_config(seeds=(0, 1))
+    shutil.copytree(workdir / RUN, other := workdir / "runs" / "tmta-nft-seed1")
+    refused(grown, workdir, "tmta-nft-seed1: holds what tmta-nft-seed0 has written")
+    (other / "finished.json").unlink()
+    refused(grown, workdir, "tmta-nft-seed1: holds what tmta-nft-seed0 has written")
+    shutil.rmtree(other)
+    made = workdir / "arrangements"
+    shutil.copytree(made / "tmta-nft", made / "tmta-min")
+    more = {"arrangement.methods": ("tmta-nft", "tmta-min")}
+    refused(small_config(**more), workdir, "tmta-min: holds the order 'tmta-nft'")
+
+
 @pytest.mark.parametrize(
     ("name", "contents", "message"),
     [

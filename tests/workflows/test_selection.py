@@ -329,3 +329,11 @@ def test_a_comparison_from_config_to_page(make, tmp_path, capfd):
     assert records(workdir) == grown
     with pytest.raises(UserError, match=r"training\.learning_rate is 0\.003 there, 0\.1 here"):
         run(make(**{"training.learning_rate": 0.1}), workdir)
+
+    # What the spaces took stands on the page too.
+    cost = part(workdir, "hashing") / "embeddings" / "cost.json"
+    cost.write_text(cost.read_text().replace('"bytes": ', '"bytes": 1'))
+    with pytest.raises(UserError, match=r"embeddings/cost\.json: is damaged"):
+        run(make(), workdir)
+    cost.unlink()
+    run(make(), workdir)

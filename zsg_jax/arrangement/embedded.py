@@ -25,9 +25,7 @@ from zsg_jax.similarity.encoders.cache import CachedEncoder
 from zsg_jax.similarity.encoders.embed import embed
 from zsg_jax.similarity.encoders.registry import Encoder, prompt_text
 from zsg_jax.workdir import hub
-
-# Beside the embeddings of both sides: the seconds they took, over all starts, and their bytes.
-COST = "cost.json"
+from zsg_jax.workdir.layout import COST
 
 
 @dataclass(frozen=True)

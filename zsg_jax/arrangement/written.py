@@ -144,6 +144,10 @@ def load_all(
     for name, folder in folders.items():
         arrangements[name], found = load_arrangement(folder)
         check(
+            found.get("name", name) == name,
+            f"{folder}: holds the order {found.get('name')!r}; delete the folder to make its own",
+        )
+        check(
             all(found.get(key) == value for key, value in provenance.items()),
             f"{folder}: was made from other instances; delete the folder to make it again",
         )

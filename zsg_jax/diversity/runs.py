@@ -16,7 +16,7 @@ from safetensors.numpy import load_file, save_file
 from zsg_jax.data.rewriting.drawing import Scoring
 from zsg_jax.diversity.cells import Cell, CellData, Scored, chain
 from zsg_jax.diversity.program import Recipe
-from zsg_jax.runtime.errors import UserError
+from zsg_jax.runtime.errors import UserError, check
 from zsg_jax.runtime.files import read_json, write_bytes, write_json
 from zsg_jax.runtime.shards import Shards
 from zsg_jax.training import metrics
@@ -61,6 +61,11 @@ def ended(folder: Path) -> dict[str, Any] | None:
         UserError: its records are no longer those that it ended with.
     """
     facts = read_json(folder / END, ["cell"])
+    name = folder.name if facts is None else Cell(**facts["cell"]).name
+    check(
+        name == folder.name,
+        f"{folder}: holds what {name} has written; delete it to train this cell",
+    )
     # Cells of earlier versions told no digest.
     told = (facts or {}).get("metrics_sha256")
     if told is not None and metrics.digest(folder / metrics.FILE) != told:

@@ -5,7 +5,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from zsg_jax.runtime.errors import UserError
+from zsg_jax.runtime.errors import UserError, check
 from zsg_jax.runtime.files import read_json, write_json
 from zsg_jax.runtime.processes import once
 from zsg_jax.training import metrics
@@ -21,11 +21,13 @@ def finished(folder: Path, total: int = 0) -> dict[str, Any] | None:
         total: the steps that it is to take by now; it may have ended before that was raised.
 
     Raises:
-        UserError: if the metrics are no longer those the run finished with.
+        UserError: if the metrics are no longer those the run finished with, or it is another run.
     """
     facts = read_json(folder / FINISHED, required=("steps", "metrics_sha256", "facts"))
     if facts is None:
         return None
+    # Of earlier versions it names none.
+    check_own(folder, facts.get("run", folder.name))
     sizes = facts.get(_SIZES, {})
     written = {metrics.FILE: facts["metrics_sha256"], **facts.get(_DIGESTS, {})}
     for name, digest in written.items():
@@ -44,7 +46,7 @@ def finish(folder: Path, facts: dict[str, Any]) -> None:
         facts: "steps", "facts", shown in the report, and what else is to be kept.
     """
     digests = {path.name: metrics.digest(path) for path in record_files(folder)}
-    content = {"metrics_sha256": metrics.digest(folder / metrics.FILE), _DIGESTS: digests}
+    content = {"run": folder.name, "metrics_sha256": metrics.digest(folder / metrics.FILE), _DIGESTS: digests}
     write_json(folder / FINISHED, facts | content)
 
 
@@ -64,6 +66,15 @@ def growing(folder: Path) -> Iterator[None]:
     yield
     facts.pop(_SIZES, None)
     once(f"close {folder.name}", lambda: finish(folder, facts))
+
+
+def check_own(folder: Path, run: str) -> None:
+    """Refuses what another run has written, whose folder was copied to this one's place."""
+    check(
+        run == folder.name,
+        f"{folder}: holds what {run} has written; put back what was there, or delete it to train "
+        "this run from the start",
+    )
 
 
 def record_files(folder: Path) -> list[Path]:

@@ -25,7 +25,7 @@ from zsg_jax.runtime.settings import setting
 from zsg_jax.runtime.signals import Terminated, deferred
 from zsg_jax.training import metrics
 from zsg_jax.training.checkpoint import Checkpoints
-from zsg_jax.training.finished import FINISHED, record_files
+from zsg_jax.training.finished import FINISHED, check_own, record_files
 from zsg_jax.training.finished import finish as write_finished
 from zsg_jax.training.loggers import TENSORBOARD_ALONE, Logging
 from zsg_jax.training.profile import FOLDER, Profile
@@ -314,6 +314,7 @@ class _Loop:
         self._settle()
         self._log.flush()
         position = {
+            "run": self._name,
             "step": step,
             "instances": self._digest.instances,
             "order_digest": self._digest.feed(()),
@@ -339,6 +340,7 @@ class _Loop:
             )
 
     def _check_consumed(self, position: dict[str, Any]) -> None:
+        check_own(self._run.folder, position.get("run", self._name))
         listed = self._run.steps.order[: position["instances"]].tolist()
         if self._digest.feed(listed) != position["order_digest"]:
             raise UserError(

@@ -13,6 +13,8 @@ SHOWN = "shown.jsonl"
 BEGUN = "begun.json"
 # In the folder of an arrangement, the page that shows what it does.
 EXPLAINED = "explain.html"
+# Beside the embeddings of both sides: the seconds they took, over all starts, and their bytes.
+COST = "cost.json"
 HUB = "hub.json"
 # Here while a study was refused before anything was trained: another config may take the workdir.
 REFUSED = "refused.json"

@@ -34,6 +34,7 @@ _GUARDED = {
     rf"{layout.CONFIG}": "put it back, or run its study again, which writes it",
     rf"{layout.BEGUN}|{layout.SHOWN}": "put it back, or delete it: the page then does without",
     r"leakage\.jsonl?": "put it back, or delete leakage.json and leakage.jsonl to look again",
+    rf"embeddings/{layout.COST}": "put it back, or delete it: the page then does without",
     r"arrangements/[^/]+/(arrangement\.json|similarity\.json|order\.npy|turn\.npy)": _REMADE,
     r"(runs|pretraining)/[^/]+/finished\.json": "put it back, or delete it: the run then ends anew",
     r"runs/[^/]+/end\.json": "put it back, or delete it: the cell is then trained anew",
@@ -47,7 +48,7 @@ _GUARDED = {
 _DERIVED = re.compile(r"arrangements/[^/]+/ids\.txt")
 # Who deletes one of these has it made again.
 _MAY_GO = re.compile(
-    rf"leakage\.jsonl?|{layout.BEGUN}|{layout.SHOWN}|.*/(ids\.txt|finished\.json|end\.json|{layout.EXPLAINED})"
+    rf"leakage\.jsonl?|{layout.BEGUN}|{layout.SHOWN}|.*/(ids\.txt|finished\.json|end\.json|{layout.EXPLAINED}|{layout.COST})"
 )
 
 
@@ -225,9 +226,7 @@ def _name(workdir: Path, path: Path) -> str | None:
 def _present(workdir: Path) -> list[str]:
     """The guarded files that are there."""
     folders = [workdir]
-    for part in ("arrangements", "runs", "pretraining"):
-        if (workdir / part).is_dir():
-            folders += [one for one in (workdir / part).iterdir() if one.is_dir()]
-    folders += (workdir / "runs").glob("*/rearranged/*")
+    for parts in ("embeddings", "arrangements/*", "runs/*", "pretraining/*", "runs/*/rearranged/*"):
+        folders += (one for one in workdir.glob(parts) if one.is_dir())
     paths = (path for folder in folders for path in folder.iterdir() if path.is_file())
     return sorted(name for path in paths if (name := _name(workdir, path)) is not None)

@@ -10,7 +10,6 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from zsg_jax.arrangement.embedded import COST
 from zsg_jax.report.build import read_runs
 from zsg_jax.report.curves import number
 from zsg_jax.report.differences import units
@@ -19,7 +18,7 @@ from zsg_jax.report.metrics import METRICS
 from zsg_jax.report.summary import Runs, every_record, records_by_step
 from zsg_jax.runtime.files import need_json, read_json
 from zsg_jax.statistics.paired import Difference, paired_differences
-from zsg_jax.workdir.layout import DATA
+from zsg_jax.workdir.layout import COST, DATA
 
 RANDOM = "random"
 _HASHING = "hashing"

@@ -101,5 +101,5 @@ def test_a_cell_copied_under_another_name_is_not_taken_for_that(tmp_path):
     cells = tmp_path / "w" / "runs"
     (cell,) = cells.glob("rules4,*")
     shutil.copytree(cell, cells / cell.name.replace("seed0", "seed1"))
-    with pytest.raises(UserError, match="seed1: holds what rules4,.*seed0 has written"):
+    with pytest.raises(UserError, match=r"seed1: holds what rules4,.*seed0 has written"):
         run(tmp_path / "w", **{"grid.seed": (0, 1)})

@@ -168,6 +168,8 @@ def test_any_input_edited_in_place_with_its_time_put_back_is_refused(
     shutil.copy(uneven["data.train"], train)
     shutil.copy(uneven["data.test"], test)
     template.write_text(TEMPLATE)
+    ends = model / "generation_config.json"
+    ends.write_text('{"eos_token_id": [257, 10]}')
     config = small_config(
         **{
             "data.train": str(train),
@@ -194,12 +196,13 @@ def test_any_input_edited_in_place_with_its_time_put_back_is_refused(
         reward / "tokenizer.json": "the tokenizer or the template",
         reward / "model.safetensors": "the reward model",
         model / "model.safetensors": "the weights",
+        ends: "what ends a text",
     }.items():
         whole = path.read_bytes()
         other = {
             ".jsonl": whole.replace(b"green", b"groan"),
             ".jinja": whole.replace(b": ", b"- "),
-            ".json": other_letters(whole),
+            ".json": other_letters(whole).replace(b"10]", b"11]"),
             ".safetensors": whole[:-1] + bytes([whole[-1] ^ 1]),
         }[path.suffix]
         assert other != whole

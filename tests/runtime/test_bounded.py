@@ -79,15 +79,12 @@ def test_a_process_that_only_was_stopped_goes_on(ended, monkeypatch):
     def work():
         with bounded(lambda: "too long", 0.5):
             os.kill(os.getppid(), signal.SIGCHLD)  # nothing: the parent only waits
-            child, start = os.fork(), time.monotonic()
-            if child == 0:
-                time.sleep(0.2)
+            if (child := os.fork()) == 0:
                 os.kill(os.getppid(), signal.SIGSTOP)
                 time.sleep(1)
                 os.kill(os.getppid(), signal.SIGCONT)
                 os._exit(0)
-            while time.monotonic() - start < 1.1:
-                time.sleep(0.05)
+            os.waitpid(child, 0)
 
     assert ended(work) == (0, "")
 

@@ -68,9 +68,11 @@ def test_an_interrupt_while_libraries_are_imported_is_a_line(tmp_path):
         time.sleep(0.01)
     child.send_signal(signal.SIGINT)
     _, told = child.communicate(timeout=60)
-    (line,) = told.splitlines()
+    # On a slow machine it may have come as far as to tell more before.
+    line = told.splitlines()[-1]
     assert child.returncode == 130
     assert line.startswith("zsg_jax: stopped; ")
+    assert "Traceback" not in told
 
 
 def test_what_names_no_device_is_a_line(commands, tmp_path):

@@ -125,6 +125,13 @@ def test_scores_of_texts_are_compared_where_both_have_them_alike(studies, tmp_pa
     assert "Not measured in every study: rouge." in page.read_text()
     with pytest.raises(UserError, match=r"evaluation\.texts\.decoding"):
         compare.run(CompareOptions((both, greedy), tmp_path / "x"))
+    words = {"data.json": {"rouge_tokenizer_digest": "other"}}
+    given = studies(**{"other": {"config.json": texts} | words, "earlier": {"config.json": texts}})
+    compare.run(CompareOptions(tuple(given), tmp_path / "y"))
+    mine = {"data.json": {"rouge_tokenizer_digest": "mine"}}
+    given = studies(another={"config.json": texts} | words, mine={"config.json": texts} | mine)
+    with pytest.raises(UserError, match="the tokenizer whose words ROUGE counts of one is not"):
+        compare.run(CompareOptions(tuple(given), tmp_path / "z"))
 
 
 def test_a_killed_comparison_is_made_again_and_two_at_once_are_not(studies, tmp_path, monkeypatch):

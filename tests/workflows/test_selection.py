@@ -337,3 +337,13 @@ def test_a_comparison_from_config_to_page(make, tmp_path, capfd):
         run(make(), workdir)
     cost.unlink()
     run(make(), workdir)
+
+
+@pytest.mark.ci
+@pytest.mark.slow
+def test_budgets_by_a_space_that_has_changed_are_not_compared(make, tmp_path, monkeypatch):
+    fixed = {"model.pretraining.steps": 0, "grid.seeds": (0,)}
+    run(make(**fixed, **{"grid.budgets": (8,)}), tmp_path / "w")
+    monkeypatch.setattr("zsg_jax.similarity.encoders.hashing.SCHEME", "another")
+    with pytest.raises(UserError, match="hashing is not the same for all budgets"):
+        run(make(**fixed, **{"grid.budgets": (8, 16)}), tmp_path / "w")

@@ -46,7 +46,11 @@ def finish(folder: Path, facts: dict[str, Any]) -> None:
         facts: "steps", "facts", shown in the report, and what else is to be kept.
     """
     digests = {path.name: metrics.digest(path) for path in record_files(folder)}
-    content = {"run": folder.name, "metrics_sha256": metrics.digest(folder / metrics.FILE), _DIGESTS: digests}
+    content = {
+        "run": folder.name,
+        "metrics_sha256": metrics.digest(folder / metrics.FILE),
+        _DIGESTS: digests,
+    }
     write_json(folder / FINISHED, facts | content)
 
 

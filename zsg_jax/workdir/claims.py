@@ -31,12 +31,14 @@ DIGESTS = {
     "template_digest": "the chat template",
     "weights_digest": "the weights it begins with",
 }
-# Of studies that reward texts or count their words, besides; of earlier versions only the first.
+# Of studies of texts, besides; of earlier versions only the first.
 REWARD_DIGEST = "reward_digest"
+TEXT_ENDS = "text_ends"
 MORE_DIGESTS = {
     REWARD_DIGEST: "the reward model",
     "reward_words_digest": "the tokenizer or the template of the reward model",
     "rouge_tokenizer_digest": "the tokenizer whose words ROUGE counts",
+    TEXT_ENDS: "what ends a text by generation_config.json, beside the weights it begins with,",
 }
 # Of studies that order by numbers of the rows: one for each column.
 SCORES_DIGESTS = "scores_digests"

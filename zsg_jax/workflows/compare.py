@@ -17,7 +17,7 @@ from zsg_jax.runtime.errors import UserError, check
 from zsg_jax.runtime.files import need_json
 from zsg_jax.runtime.settings import check_least, named_by
 from zsg_jax.workdir import manifest
-from zsg_jax.workdir.claims import DIGESTS, REWARD_DIGEST, check_output
+from zsg_jax.workdir.claims import DIGESTS, MORE_DIGESTS, check_output
 from zsg_jax.workdir.growth import MAY_CHANGE
 from zsg_jax.workdir.layout import CONFIG, DATA, SHOWN
 from zsg_jax.workdir.lock import locked
@@ -158,10 +158,13 @@ def _check_comparable(one: _Study, other: _Study) -> None:
             f"{both} {key} is {one.config[key]!r} in one and {other.config[key]!r} in the other, "
             "so their measures of one name are not the same measure",
         )
-    check(
-        "reward" not in shared or one.data.get(REWARD_DIGEST) == other.data.get(REWARD_DIGEST),
-        f"{both} their rewards are of different reward models",
-    )
+    for name, what in MORE_DIGESTS.items():
+        # Studies of earlier versions may not tell.
+        told = {study.data[name] for study in (one, other) if name in study.data}
+        check(
+            name.partition("_")[0] not in shared or len(told) <= 1,
+            f"{both} {what} of one is not that of the other",
+        )
 
 
 def _settings(studies: Sequence[_Study]) -> Table:

@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 
 from ml_collections import ConfigDict
 
+from zsg_jax.arrangement.arrangement import load_arrangement
 from zsg_jax.arrangement.epochs import read_anew
 from zsg_jax.arrangement.methods import parse
 from zsg_jax.arrangement.spaces import fetched, open_encoder
@@ -85,6 +86,7 @@ def run(config: ConfigDict, workdir: Path | str, *, command: str) -> Path:
             if not part.has_finished(folder):
                 say(f"part {number} of {len(parts)}: {part.folder.name}")
             _complete(config, folder, start, part, command)
+            _check_spaces(folder, parts[:number])
         # Imported here: a mistake in the config is told before Matplotlib has been imported.
         from zsg_jax.report import selection as report
 
@@ -317,6 +319,22 @@ def _complete(
     )
     with study.completed(plain, folder, command, computed):
         pass
+
+
+def _check_spaces(workdir: Path, parts: Sequence[Selections]) -> None:
+    """Each budget is a study of its own: a space must have been the same for all."""
+    told: dict[tuple[str, str], Any] = {}
+    for part in parts:
+        for name, _ in part.runs if part.space else ():
+            folder = layout.arrangement_folder(workdir / part.folder, name)
+            facts = load_arrangement(folder)[1]
+            for what in ("encoder_digest", "embedded"):
+                check(
+                    told.setdefault((part.space, what), facts[what]) == facts[what],
+                    f"{workdir / layout.STUDIES}: {part.space} is not the same for all budgets, "
+                    f"since it has changed; give another {setting('workdir')}, or put it back and "
+                    f"delete {workdir / part.folder}",
+                )
 
 
 def _cache(config: ConfigDict, workdir: Path) -> str:

@@ -25,6 +25,7 @@ from zsg_jax.data.tokenize import encode as prompts
 from zsg_jax.data.tokenize import jinja
 from zsg_jax.data.tokenize.examples import TokenizedExamples
 from zsg_jax.data.tokenize.tokenizer import Tokenizer, from_folder
+from zsg_jax.evaluation.metrics import need_texts
 from zsg_jax.evaluation.records import json_line
 from zsg_jax.models import huggingface
 from zsg_jax.models.families import is_file
@@ -168,6 +169,8 @@ def claim_data(
         facts["reward_words_digest"] = "".join(
             one.fingerprint[:32] for one in (words, template) if one is not None
         )
+    if need_texts(config.evaluation.metrics):
+        facts[claims.TEXT_ENDS] = str(huggingface.eos_ids(origin.weights))
     if texts.rouge_tokenizer:
         facts["rouge_tokenizer_digest"] = from_folder(texts.rouge_tokenizer).fingerprint
     if start is not None:

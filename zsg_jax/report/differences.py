@@ -79,13 +79,7 @@ def amount(one: Difference, digits: int) -> str:
 
 
 def interval(one: Difference, digits: int, *, behind_amount: bool, over: str = "") -> str:
-    """Its interval in a sentence, "95 %: 0.0100 to 0.0200".
-
-    Args:
-        one, digits: as `amount` takes them.
-        behind_amount: of what is below 0, tell how far below.
-        over: what the interval is by, behind "95 %".
-    """
+    """Its interval in a sentence; `behind_amount`: of what is below 0, how far below."""
     low, high = (-one.high, -one.low) if behind_amount and one.mean < 0 else (one.low, one.high)
     return f"95\N{NO-BREAK SPACE}%{over}: {low:.{digits}f} to {high:.{digits}f}"
 

@@ -29,6 +29,15 @@ def flag(name: str) -> str:
     return f"--{name.replace('_', '-')}"
 
 
+# How sources are read and where a command writes, by flags that several have.
+READING = {
+    **{f"data.{one}": flag(one) for one in ("train", "test", "bad_rows", "max_row_bytes")},
+    **{f"data.{one}": flag(f"data_{one}") for one in ("format", "fields")},
+    "data.natural_instructions": "--natural-instructions",
+    "workdir": "--output",
+}
+
+
 def check_least(options: object, **least: float) -> None:
     """Refuses fields of a command's options that are less than they may be; None is none.
 

@@ -83,7 +83,7 @@ class Manifest:
             if name not in self._files and (workdir / name).exists():
                 self._files[name] = [files.file_digest(workdir / name)]
         if self._files != known and (known is not None or self._files):
-            self._write()
+            _write(workdir, self._files)
 
     @contextmanager
     def placing(self, path: Path, partial: Path) -> Iterator[None]:
@@ -104,10 +104,7 @@ class Manifest:
         # Cells end in threads of their own.
         with self._lock:
             self._files[name] = digests
-            self._write()
-
-    def _write(self) -> None:
-        _write(self._workdir, self._files)
+            _write(self._workdir, self._files)
 
 
 @contextmanager

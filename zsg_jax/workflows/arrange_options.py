@@ -15,27 +15,16 @@ from zsg_jax.data.schemas.registry import AUTO, check_schema
 from zsg_jax.data.views import BOTH, choose_view
 from zsg_jax.leakage.options import MOST_WORDS
 from zsg_jax.runtime.errors import UserError, check
-from zsg_jax.runtime.settings import check_least, flag
+from zsg_jax.runtime.settings import READING, check_least, flag
 from zsg_jax.similarity.encoders.address import check_encoder
 from zsg_jax.similarity.names import check_cosine
 
 _EMBEDDED_HERE = ("encoder", "text", "train_prompt", "test_prompt", "dtype", "embeddings", "cache")
 # Keys of a config that messages name, by the flag that says the same here.
-FLAGS = {
-    "data.train": "--train",
-    "data.test": "--test",
-    "data.bad_rows": "--bad-rows",
-    "data.max_row_bytes": "--max-row-bytes",
-    "data.format": "--data-format",
-    "data.fields": "--data-fields",
-    "data.natural_instructions": "--natural-instructions",
-    "similarity.encoder": "--encoder",
-    "similarity.text": "--text",
-    "similarity.cache": "--cache",
-    "similarity.train_prompt": "--train-prompt",
-    "similarity.test_prompt": "--test-prompt",
+FLAGS = READING | {
+    **{f"similarity.{one}": flag(one) for one in ("encoder", "text", "cache")},
+    **{f"similarity.{side}_prompt": flag(f"{side}_prompt") for side in ("train", "test")},
     "arrangement.drop_leaks": "--drop-leaks",
-    "workdir": "--output",
 }
 
 

@@ -4,7 +4,6 @@ import os
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 
 from zsg_jax.arrangement.deduplicate import FILE as DUPLICATES
@@ -27,7 +26,6 @@ EMBEDDINGS, SCRATCH, WHOLE = "embeddings", "scratch", ".whole"
 RESULTS = (MADE, *ARRAYS, IDS, LEAKS, DUPLICATES, PAGE, AIMED, SCORED, *FORMATS.values())
 
 
-@dataclass(frozen=True)
 class OutFolder:
     """Paths in the output folder.
 
@@ -36,25 +34,13 @@ class OutFolder:
         embeddings: kept from one arrangement to the next.
         scratch: gone when the command ends.
         new: in scratch; what is written there takes its place by `publish`.
+        whole: where the new arrangement stands until it does so in its place.
     """
 
-    root: Path
-
-    @property
-    def embeddings(self) -> Path:
-        return self.root / EMBEDDINGS
-
-    @property
-    def scratch(self) -> Path:
-        return self.root / SCRATCH
-
-    @property
-    def new(self) -> Path:
-        return self.scratch / "new"
-
-    @property
-    def whole(self) -> Path:
-        return self.root / WHOLE
+    def __init__(self, root: Path) -> None:
+        """Touches nothing yet."""
+        self.root, self.embeddings, self.scratch = root, root / EMBEDDINGS, root / SCRATCH
+        self.new, self.whole = self.scratch / "new", root / WHOLE
 
     def publish(self) -> None:
         """Puts the new arrangement in the place of an earlier one, which stands until now.

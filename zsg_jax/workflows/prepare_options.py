@@ -11,20 +11,10 @@ from zsg_jax.data.schemas.registry import AUTO, check_schema
 from zsg_jax.data.sources import REWRITES
 from zsg_jax.data.splits import check_split
 from zsg_jax.runtime.errors import check
-from zsg_jax.runtime.settings import check_least
+from zsg_jax.runtime.settings import READING, check_least
 
 # Keys of a config that messages name, by the flag that says the same here.
-FLAGS = {
-    "data.train": "--train",
-    "data.test": "--test",
-    "data.split": "--split",
-    "data.bad_rows": "--bad-rows",
-    "data.max_row_bytes": "--max-row-bytes",
-    "data.format": "--data-format",
-    "data.fields": "--data-fields",
-    "data.natural_instructions": "--natural-instructions",
-    "workdir": "--output",
-}
+FLAGS = READING | {"data.split": "--split"}
 
 
 @dataclass(frozen=True)

@@ -2,12 +2,21 @@
 
 import csv
 import json
+from itertools import combinations, pairwise
+from pathlib import Path
 
 import numpy as np
 import pytest
+from hypothesis import example, given, settings
+from hypothesis import strategies as st
+from matplotlib.backends.backend_agg import FigureCanvasAgg
 
 from zsg_jax.report import selection
+from zsg_jax.report.selection import figures
+from zsg_jax.report.selection.results import Cost, Measured, Results
+from zsg_jax.statistics.paired import Difference
 from zsg_jax.training import finished
+from zsg_jax.workdir import layout
 
 SEEDS, TARGETS, BUDGETS = (0, 1, 2, 3, 4), 60, (16, 32)
 WAYS = {"": "random", "near": "targets", "far": "targets"}
@@ -24,13 +33,13 @@ def make(tmp_path):
         for budget in BUDGETS:
             for space, rule in WAYS.items():
                 folder = workdir / "studies" / f"{space}-{budget}"
-                names = {seed: f"{rule}@{seed}" for seed in seeds}
-                cells.append(selection.Cell(space, rule, budget, folder, names))
-                for seed, name in names.items():
+                of_seeds = {seed: f"{rule}@{seed}" for seed in seeds}
+                cells.append(selection.Cell(space, rule, budget, folder, of_seeds))
+                for seed, name in of_seeds.items():
                     gap = gaps.get(space, 0.0) + rng.normal(0, 0.02)
                     losses = easy + gap + rng.normal(0, 0.05, TARGETS)
                     right = (wins < 0.5 - gap) if exact else None
-                    write_run(names.run_folder(folder, name, seed), budget // 8, losses, right)
+                    write_run(layout.run_folder(folder, name, seed), budget // 8, losses, right)
                 facts = {"train_rows": 90, "train_tasks": 3, "aimed_rows": 60, "scored_rows": 60}
                 tasks = [f"task {one % 2}" for one in range(TARGETS)]
                 facts |= {"test_id_tasks": tasks} | ({"test_id_sets": sets} if sets else {})
@@ -174,3 +183,32 @@ def test_a_score_that_is_nowhere_other_differs_nowhere(make, read_page):
             gap = ends(page, row["budget"], row["space"], "exact_match")
             gap = gap - ends(page, row["budget"], "", "exact_match")
             assert float(row["difference"]) == pytest.approx(gap.mean())
+
+
+@settings(max_examples=10)
+@given(st.lists(st.floats(0, 1e5), min_size=2, max_size=4))
+@example([60.0, 71.0])
+@example([0.012, 43_000.0])
+def test_where_rules_are_level_no_mark_or_label_of_their_costs_hides_another(seconds):
+    costs = {f"space {i}": Cost(one, 1) for i, one in enumerate(seconds)}
+    rules = ("targets", "tmta-min", "min-nft")
+    cells = [selection.Cell(space, rule, 8, Path(), {}) for space in costs for rule in rules]
+    level = [0.1, 0.0, 0.2, 0.5, 0.5, 0.3, 5]
+    pooled = {cell.way: Difference(cell.way, "random", *level) for cell in cells}
+    measured = Measured("loss", {}, {}, pooled, None)
+    figure = figures.costs(Results(cells, [0], [measured], {}, costs, {}, 0.0)).figure
+    FigureCanvasAgg(figure).draw()
+    (ax,) = figure.axes
+    boxes = [one.get_window_extent() for one in ax.get_xticklabels() if one.get_text()]
+    inside = [box for box in boxes if ax.bbox.x0 <= (box.x0 + box.x1) / 2 <= ax.bbox.x1]
+    assert len(inside) > 1
+    assert all(a.x1 < b.x0 for a, b in pairwise(sorted(inside, key=lambda box: box.x0)))
+    marks = {
+        (line.get_color(), line.get_marker()): line
+        for line in ax.lines
+        if len(line.get_xdata()) == 1
+    }
+    for one, other in combinations(marks.items(), 2):
+        if one[0][0] == other[0][0]:
+            (a,), (b,) = (ax.transData.transform(line.get_xydata()) for _, line in (one, other))
+            assert abs(a - b)[0] > 7 * figure.dpi / 72

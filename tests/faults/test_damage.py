@@ -212,6 +212,34 @@ def test_any_input_edited_in_place_with_its_time_put_back_is_refused(
     again(config, workdir)
 
 
+@pytest.mark.ci
+@pytest.mark.slow
+def test_categories_that_have_changed_since_scores_were_told_by_them_are_refused(
+    small_config, tmp_path
+):
+    rows = [
+        {"prompt": f"say {i}", "completion": "a", "choices": ["a", "b"], "category": "x"}
+        for i in range(16)
+    ]
+    file = tmp_path / "rows.jsonl"
+
+    def changed(**fields):
+        file.write_text("".join(json.dumps(row | fields) + "\n" for row in rows))
+
+    sides = {f"data.{side}": str(file) for side in ("train", "test")}
+    scored = {"evaluation.metrics": ("loss", "choices"), "training.steps": 1}
+    config = small_config(**sides, **scored)
+    changed()
+    again(config, tmp_path / "w")
+    unfinish(tmp_path / "w")
+    changed(category="y")
+    refused(config, tmp_path / "w", "the categories of the test instances, .* changed since")
+    again(small_config(**sides, **{"training.steps": 1}), tmp_path / "loss")
+    unfinish(tmp_path / "loss")
+    changed()
+    again(small_config(**sides, **{"training.steps": 1}), tmp_path / "loss")
+
+
 def test_weights_with_a_nan_or_without_an_end_are_refused(small_config, write_llama, tmp_path):
     path = write_llama(tmp_path / "llama", poisoned=True)
     config = small_config(**{"model.init_from": str(path)})

@@ -18,6 +18,7 @@ from zsg_jax.training.sharding import make_mesh
         ("jax_default_prng_impl", "rbg"),
         ("jax_threefry_partitionable", False),
         ("jax_random_seed_offset", 5),
+        ("jax_default_matmul_precision", "bfloat16"),
         ("jax_numpy_dtype_promotion", "strict"),
         ("jax_numpy_rank_promotion", "raise"),
     ],

@@ -10,6 +10,7 @@ _TRAINING = {
     "jax_default_prng_impl": "threefry2x32",
     "jax_threefry_partitionable": True,
     "jax_random_seed_offset": 0,
+    "jax_default_matmul_precision": None,
     "jax_numpy_rank_promotion": "allow",
 }
 

@@ -31,13 +31,15 @@ DIGESTS = {
     "template_digest": "the chat template",
     "weights_digest": "the weights it begins with",
 }
-# Of studies of texts, besides; of earlier versions only the first.
+# Of studies that score more than the loss, besides; of earlier versions only the first.
 REWARD_DIGEST = "reward_digest"
 TEXT_ENDS = "text_ends"
+CATEGORIES = "categories_digest"
 MORE_DIGESTS = {
     REWARD_DIGEST: "the reward model",
     "reward_words_digest": "the tokenizer or the template of the reward model",
     "rouge_tokenizer_digest": "the tokenizer whose words ROUGE counts",
+    CATEGORIES: "the categories of the test instances, by which scores are told,",
     TEXT_ENDS: "what ends a text by generation_config.json, beside the weights it begins with,",
 }
 # Of studies that order by numbers of the rows: one for each column.

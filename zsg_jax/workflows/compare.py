@@ -17,7 +17,7 @@ from zsg_jax.runtime.errors import UserError, check
 from zsg_jax.runtime.files import need_json
 from zsg_jax.runtime.settings import check_least, named_by
 from zsg_jax.workdir import manifest
-from zsg_jax.workdir.claims import DIGESTS, MORE_DIGESTS, check_output
+from zsg_jax.workdir.claims import CATEGORIES, DIGESTS, MORE_DIGESTS, check_output
 from zsg_jax.workdir.growth import MAY_CHANGE
 from zsg_jax.workdir.layout import CONFIG, DATA, SHOWN
 from zsg_jax.workdir.lock import locked
@@ -162,7 +162,7 @@ def _check_comparable(one: _Study, other: _Study) -> None:
         # Studies of earlier versions may not tell.
         told = {study.data[name] for study in (one, other) if name in study.data}
         check(
-            name.partition("_")[0] not in shared or len(told) <= 1,
+            len(told) <= 1 or not (name == CATEGORIES or name.partition("_")[0] in shared),
             f"{both} {what} of one is not that of the other",
         )
 

@@ -1,5 +1,6 @@
 """A study's examples: read, tokenized, and checked against what the workdir was made from."""
 
+import hashlib
 from contextlib import ExitStack
 from pathlib import Path
 from typing import NamedTuple
@@ -30,7 +31,7 @@ from zsg_jax.evaluation.records import json_line
 from zsg_jax.models import huggingface
 from zsg_jax.models.families import is_file
 from zsg_jax.runtime.errors import UserError
-from zsg_jax.runtime.files import file_digest, write_bytes, write_json
+from zsg_jax.runtime.files import file_digest, json_bytes, write_bytes, write_json
 from zsg_jax.runtime.processes import once
 from zsg_jax.runtime.progress import bar, count, say
 from zsg_jax.training import initial_weights, sharding
@@ -169,6 +170,10 @@ def claim_data(
         facts["reward_words_digest"] = "".join(
             one.fingerprint[:32] for one in (words, template) if one is not None
         )
+    if set(config.evaluation.metrics) != {"loss"}:
+        # No digest of instances holds them, since all but scores stays as it is without them.
+        categories = [one.category for one in pool.measured_on.instances]
+        facts[claims.CATEGORIES] = hashlib.sha256(json_bytes(categories)).hexdigest()
     if need_texts(config.evaluation.metrics):
         facts[claims.TEXT_ENDS] = str(huggingface.eos_ids(origin.weights))
     if texts.rouge_tokenizer:

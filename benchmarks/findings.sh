@@ -92,7 +92,7 @@ real t0-adapters tmta.py:smollm2 --config.model.lora.rank=16 --config.model.lora
   --config.training.learning_rate=2e-4 --config.arrangement.methods="$orders"
 # A whole epoch, of fewer rows.
 real t0-epoch tmta.py:smollm2 --config.arrangement.budget=480 --config.training.steps=None \
-  --config.report.window=None --config.evaluation.every=5
+  --config.report.window=17 --config.evaluation.every=5 --config.training.checkpoint_every=15
 # Orders by chance, by task and by distance; every measure of similarity beside them.
 real t0-similarity similarity.py:smollm2 --config.data.test_per_task=15 \
   --config.training.steps=16 --config.evaluation.every=2 --config.report.window=16

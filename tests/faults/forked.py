@@ -19,7 +19,7 @@ import tensorboardX  # noqa: F401, for all that are forked from here
 from zsg_jax import main
 from zsg_jax.report import build, page  # noqa: F401
 from zsg_jax.similarity.encoders import hashing  # noqa: F401
-from zsg_jax.workflows import study
+from zsg_jax.workflows import study_orders
 
 RUN = "runs/tmta-nft-seed0"
 CONFIG = f"--config={Path(__file__).with_name('small.py')}"
@@ -34,7 +34,7 @@ def command(workdir, flags, *, before=lambda: None, killed_after=None):
         os.dup2(errors.fileno(), 2)
         os.chdir(Path(__file__).parents[2])
         page._draw = lambda *given: []  # pictures take as long as all else
-        study.explainer = lambda *given: lambda *made: None
+        study_orders.explainer = lambda *given: lambda *made: None
         sys.argv = [main.__file__, CONFIG, f"--workdir={workdir}", *flags]
         code = 0
         try:

@@ -26,7 +26,7 @@ from zsg_jax.runtime import files as durable
 from zsg_jax.runtime.buckets import Store
 from zsg_jax.similarity.encoders import hashing  # noqa: F401
 from zsg_jax.training import checkpoint, metrics
-from zsg_jax.workflows import selection, study
+from zsg_jax.workflows import selection, study, study_orders
 
 sync, upload = durable.sync, Store.upload
 append = records._append
@@ -96,7 +96,7 @@ def run():
     Store.upload = upload_files
     records._append = append_records
     page._draw = lambda *given: []  # pictures take as long as all else
-    study.explainer = lambda *given: lambda *made: None
+    study_orders.explainer = lambda *given: lambda *made: None
     flat = json.loads(Path(config_file).read_text())
     if "study" in flat:
         config = selection_config()

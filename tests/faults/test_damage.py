@@ -82,6 +82,23 @@ def test_a_folder_copied_under_another_name_is_not_taken_for_that(workdir, small
     refused(small_config(**more), workdir, "tmta-min: holds the order 'tmta-nft'")
 
 
+@pytest.mark.ci
+@pytest.mark.slow
+def test_a_run_of_a_study_that_trained_otherwise_is_not_taken_for_one_of_this(
+    workdir, small_config, tmp_path
+):
+    def trained(seed, **changes):
+        elsewhere, run = tmp_path / str(seed), f"runs/tmta-nft-seed{seed}"
+        again(small_config(seeds=(seed,), **changes), elsewhere)
+        shutil.copytree(elsewhere / run, workdir / run)
+
+    # Of the same study, seeds may be trained on several machines and put together.
+    trained(1)
+    again(small_config(seeds=(0, 1)), workdir)
+    trained(2, **{"training.learning_rate": 0.02})
+    refused(small_config(seeds=(0, 1, 2)), workdir, "seed2: was trained with .*_rate=0.02")
+
+
 @pytest.mark.parametrize(
     ("name", "contents", "message"),
     [

@@ -26,6 +26,9 @@ def studies(finished, tmp_path, monkeypatch):
             folder = tmp_path / name
             shutil.copytree(finished, folder)
             (folder / "manifest.json").unlink()
+            # What its runs were trained with goes as told, too.
+            of_run = {"runs/tmta-nft-seed0/finished.json": {"config": files.get("config.json", {})}}
+            files = files | of_run
             for file, values in files.items():
                 path = folder / file
                 path.write_text(json.dumps(json.loads(path.read_text()) | values))

@@ -14,12 +14,13 @@ from zsg_jax.evaluation.records import GENERATIONS, SCORES, read
 from zsg_jax.report.page import PROTOCOL, write_report
 from zsg_jax.report.rows import read_and_kept, used
 from zsg_jax.report.summary import Record, every_record
-from zsg_jax.runtime.errors import UserError
+from zsg_jax.runtime.errors import UserError, check
 from zsg_jax.runtime.files import need_json, read_json
 from zsg_jax.similarity.trajectory import FILE as TRAJECTORY
 from zsg_jax.similarity.trajectory import Trajectory, load_trajectory
 from zsg_jax.training import metrics
 from zsg_jax.training.finished import finished
+from zsg_jax.workdir import growth
 from zsg_jax.workdir.begun import begun
 from zsg_jax.workdir.layout import (
     CONFIG,
@@ -121,18 +122,31 @@ def read_runs(workdir: Path, runs: Sequence[tuple[str, int]]) -> Read:
     """Reads finished runs, each an arrangement and a seed.
 
     Raises:
-        UserError: one of them has not finished, or its records are not those it finished with.
+        UserError: one of them has not finished, its records are not those it finished with, or it
+            was trained in another study.
     """
-    read = Read({}, {}, {})
+    read, config = Read({}, {}, {}), need_json(workdir / CONFIG)
     for name, seed in runs:
         folder = run_folder(workdir, name, seed)
         ended = finished(folder)
         if ended is None:
             raise UserError(f"{folder}: has not finished; run the study again to go on with it")
+        _check_own(folder, ended.get("config", {}), config)
         read.records.setdefault(name, {})[seed] = metrics.read_run(folder)
         read.scored.setdefault(name, {})[seed] = _scored(folder)
         read.facts.update({label: str(value) for label, value in ended["facts"].items()})
     return read
+
+
+def _check_own(folder: Path, trained: Mapping[str, Any], config: Mapping[str, Any]) -> None:
+    """Refuses a run whose folder comes from a study that trained otherwise."""
+    for key in trained.keys() & config.keys():
+        # How texts are scored is told apart, and names of the hub are folders by then.
+        check(
+            key.startswith("evaluation.") or growth.agree(key, trained, config),
+            f"{folder}: was trained with {key}={trained[key]!r}, the study has "
+            f"{config[key]!r}; delete it to train this run anew",
+        )
 
 
 def _scored(folder: Path) -> list[dict[str, Any]]:

@@ -137,7 +137,8 @@ def train(run: TrainingRun, recipe: Recipe, *, facts: dict[str, str]) -> None:
 
         def finish() -> None:
             told = {"steps": run.total, "instances": digest.instances, "facts": facts}
-            write_finished(run.folder, told | {"order_digest": digest.feed(())})
+            told |= {"config": dict(recipe.logging.settings), "order_digest": digest.feed(())}
+            write_finished(run.folder, told)
 
         # A run that stops earlier is to be gone on with.
         if run.end == run.total:

@@ -84,7 +84,7 @@ def test_studies_of_real_rows_have_no_leaks_and_take_the_settings(studies):
     real = {name: one for name, one in found.items() if "rewrites" not in one["data.train"]}
     assert [found[name]["training.steps"] for name in found.keys() - real.keys()].count(7) == 0
     assert len(found) - len(real) == 8
-    assert len(real) == 10
+    assert len(real) == 12
     for name, config in real.items():
         assert config["training.steps"] == 7
         assert config["model.init_from"] == config["tokenizer"] == "smollm2"

@@ -92,7 +92,8 @@ real t0-adapters tmta.py:smollm2 --config.model.lora.rank=16 --config.model.lora
   --config.training.learning_rate=2e-4 --config.arrangement.methods="$orders"
 # A whole epoch, of fewer rows.
 real t0-epoch tmta.py:smollm2 --config.arrangement.budget=480 --config.training.steps=None \
-  --config.report.window=17 --config.evaluation.every=5 --config.training.checkpoint_every=15
+  --config.report.window=17 --config.evaluation.every=5 --config.training.checkpoint_every=15 \
+  --config.arrangement.methods="('tmta-min-max', 'tmta-random', 'tmta-max-min', 'tmta-random@1', 'tmta-random@2')"
 # Orders by chance, by task and by distance; every measure of similarity beside them.
 real t0-similarity similarity.py:smollm2 --config.data.test_per_task=15 \
   --config.training.steps=16 --config.evaluation.every=2 --config.report.window=16
@@ -106,9 +107,9 @@ real t0-granularity granularity.py:smollm2 --config.data.test_per_task=15 \
 # Tasks held out at random, which have near kin in the pool, as in the study's figure; and the same
 # with the rows that leak.
 held_out=(--config.data.test="$p3/train.jsonl.gz" --config.data.split=held-out:0.12
-  --config.data.test_per_task=3 --config.data.max_length=192 --config.evaluation.max_length=192
-  --config.evaluation.every=5)
+  --config.data.test_per_task=3 --config.data.max_length=192 --config.evaluation.max_length=192)
 real held-out tmta.py:smollm2 "${held_out[@]}" --config.training.steps=20 --config.report.window=20 \
+  --config.evaluation.every=5 --config.training.checkpoint_every=5 \
   --config.arrangement.methods="('tmta-min-max', 'tmta-random@0', 'tmta-max-min')"
 real held-out-leaks tmta.py:smollm2 "${held_out[@]}" --config.training.steps=40 \
   --config.report.window=40 --config.arrangement.drop_leaks=None \

@@ -173,6 +173,23 @@ def test_a_dataset_that_was_not_arranged_is_told(arranged, tmp_path, capfd, kept
     assert ("taken on trust" in capfd.readouterr().err) != kept
 
 
+def test_a_trainer_of_preferences_is_told_that_it_is_not_looked_at(arranged, tmp_path):
+    rows = [
+        {"id": row["id"], "prompt": row["prompt"], "chosen": " one", "rejected": " two"}
+        for row in arranged[1]
+    ]
+    model().save_pretrained(tmp_path)
+    trainer = trl.DPOTrainer(
+        str(tmp_path),  # from which it takes what it compares with
+        args=trl.DPOConfig(output_dir=str(tmp_path), report_to=[], use_cpu=True, max_steps=1),
+        train_dataset=Dataset.from_list(rows),
+        processing_class=tokenizer(),
+        callbacks=[OrderCallback([row["id"] for row in rows])],
+    )
+    with pytest.raises(UserError, match=r"have no input_ids .* not of preferences, as DPOTrainer"):
+        trainer.train()
+
+
 def test_what_a_failed_training_left_behind_disturbs_no_other(arranged, tmp_path):
     found, rows = arranged
     ordered, network = found.select(rows), model()

@@ -44,3 +44,11 @@ def test_the_interval_covers_what_seeds_differ_in():
 )
 def test_without_a_rise_there_is_no_transition(values):
     assert transition(values) is None
+
+
+def test_a_middle_that_no_number_of_rules_reached_is_not_told():
+    n = np.array([3, 12, 40, 90])
+    for middle, known in ((60, True), (89, True), (108, False), (200, False)):
+        means = dict(zip(n.tolist(), logistic(n, middle, 2, 1.0).tolist(), strict=True))
+        found = transition({one: {0: mean, 1: mean} for one, mean in means.items()})
+        assert (found is not None) == known

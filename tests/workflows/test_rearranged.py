@@ -118,6 +118,21 @@ def test_a_run_killed_at_any_point_goes_on_to_the_same_numbers(
     assert read_metrics(mine) == expected
 
 
+def test_what_a_run_has_gone_on_with_is_arranged_again(
+    whole, small_config, read_metrics, tmp_path, monkeypatch
+):
+    config = small_config(**ANEW, **{"arrangement.budget": 60})
+    mine = tmp_path / "w" / "runs" / "tmta-nft-seed0"
+    with monkeypatch.context() as patch:
+        stopping_at(patch, 6)
+        with pytest.raises(KeyboardInterrupt):
+            run(config, tmp_path / "w")
+    assert sorted(int(one.name) for one in (mine / "checkpoints").iterdir()) == [3, 4]
+    shutil.rmtree(mine / "rearranged" / "3")
+    run(config, tmp_path / "w")
+    assert read_metrics(mine) == read_metrics(whole / "runs" / "tmta-nft-seed0")
+
+
 def test_the_order_that_it_began_with_is_not_given_for_that_of_a_run(whole):
     page = whole / "report" / "index.html"
     result = StudyResult(whole, page, json.loads((page.parent / "summary.json").read_text()))

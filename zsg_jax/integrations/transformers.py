@@ -106,6 +106,12 @@ class OrderCallback(TrainerCallback):
             "OrderCallback: ignore_data_skip=True would begin the epoch again, with rows that the "
             "checkpoint has met; leave it out",
         )
+        check(
+            self._tokens is not None or not len(rows) or "input_ids" in rows[0],
+            "OrderCallback: the trainer's rows have no input_ids that a batch could be compared "
+            "with; it looks at trainers of whole texts, as SFTTrainer, not of preferences, as "
+            "DPOTrainer: leave it out there",
+        )
         self._check_ids(rows)
         batches, model = len(kwargs["train_dataloader"]), kwargs["model"]
         self._course = _Course(rows, batches, args, state.global_step, self._tokens)

@@ -43,7 +43,8 @@ def transition(values: Mapping[int, Mapping[int, float]]) -> Transition | None:
         values: n → seed → share from 0 to 1.
 
     Returns:
-        None where there are fewer than three n, or no mean passes `RISEN`, or all do.
+        None where there are fewer than three n, no mean passes `RISEN`, or all do, or the fitted
+        midpoint lies beyond the n that were tried: its top was never seen then.
     """
     n = np.array(sorted(values), np.float64)
     seeds = (
@@ -56,6 +57,8 @@ def transition(values: Mapping[int, Mapping[int, float]]) -> Transition | None:
     if means.max() < RISEN or means.min() >= RISEN:
         return None
     fitted = _fit(n, means)
+    if not n[0] <= fitted[0] <= n[-1]:
+        return None
     if len(seeds) == 1:
         return Transition(*fitted)
     rng = np.random.default_rng(0)

@@ -41,7 +41,8 @@ _GUARDED = {
     rf"arrangements/[^/]+/{layout.EXPLAINED}": "put it back, or delete it: the page does without",
     r"arrangements/[^/]+/ids\.txt": "",
     r"runs/[^/]+/rearranged/\d+/(ids\.txt|arrangement\.json|order\.npy|turn\.npy)": (
-        "put it back, or delete {folder}: a run that goes on arranges the same anew"
+        "put it back, or delete {folder}: a run that goes on arranges the same anew, while its "
+        "checkpoint of that step is kept"
     ),
 }
 # What follows from the others, and is made again.

@@ -29,6 +29,7 @@ from zsg_jax.runtime.processes import of_all, once
 from zsg_jax.runtime.progress import bar, passes, say
 from zsg_jax.runtime.settings import setting
 from zsg_jax.similarity.search.options import Search
+from zsg_jax.training.checkpoint import Checkpoints
 from zsg_jax.training.loop import TrainingRun
 
 FOLDER = "rearranged"
@@ -108,7 +109,9 @@ def parts(run: TrainingRun, again: Again) -> Iterator[TrainingRun]:
         folder = run.folder / FOLDER / str(end)
         used = run.steps.order[: end * batch_size]
         if not of_all((folder / written.IDS).exists())[0]:
-            yield run._replace(until=end)
+            # A run that has gone further since arranges again what it was going on with.
+            if end not in of_all(Checkpoints(run.checkpoints).all_whole())[0]:
+                yield run._replace(until=end)
             _arrange_rest(run, used, end, folder, again)
         rest, facts = load_arrangement(folder)
         check(

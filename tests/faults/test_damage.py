@@ -3,6 +3,7 @@
 import json
 import os
 import shutil
+from pathlib import Path
 
 import pytest
 
@@ -97,6 +98,26 @@ def test_a_run_of_a_study_that_trained_otherwise_is_not_taken_for_one_of_this(
     again(small_config(seeds=(0, 1)), workdir)
     trained(2, **{"training.learning_rate": 0.02})
     refused(small_config(seeds=(0, 1, 2)), workdir, "seed2: was trained with .*_rate=0.02")
+
+
+@pytest.mark.ci
+@pytest.mark.slow
+def test_a_run_in_another_order_is_not_taken_for_one_of_this(uneven, small_config, tmp_path):
+    sides = dict(uneven)
+    rows = Path(sides["data.train"]).read_text().splitlines(keepends=True)[:40]
+    sides["data.train"] = str(tmp_path / "train.jsonl")
+    given = {**sides, "tokenizer": "bytes", "training.epochs": ("ordered", "shuffled")}
+
+    def trained(seeds, workdir, lines=rows):
+        (tmp_path / "train.jsonl").write_text("".join(lines))
+        again(small_config(seeds=seeds, **given), workdir)
+
+    trained((0,), tmp_path / "w")
+    # The same settings, but a file of other rows.
+    trained((1,), tmp_path / "other", [rows[0].replace("Say", "Tell"), *rows[:0:-1]])
+    shutil.copytree(tmp_path / "other/runs/tmta-nft-seed1", tmp_path / "w/runs/tmta-nft-seed1")
+    with pytest.raises(UserError, match="seed1: was trained in another order than"):
+        trained((0, 1), tmp_path / "w")
 
 
 @pytest.mark.parametrize(

@@ -1,5 +1,6 @@
 """Arrangements in their folders: written with what follows from them, and loaded again."""
 
+import hashlib
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -10,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from zsg_jax.arrangement.arrangement import Arrangement, load_arrangement, save_arrangement
-from zsg_jax.arrangement.epochs import ORDERED, epochs
+from zsg_jax.arrangement.epochs import ORDERED, epochs, read_anew
 from zsg_jax.arrangement.make import Compared, Made, MethodOptions, make
 from zsg_jax.runtime.errors import check
 from zsg_jax.runtime.files import write_bytes
@@ -19,6 +20,7 @@ from zsg_jax.runtime.settings import setting
 from zsg_jax.similarity.search.options import Search
 from zsg_jax.similarity.trajectory import FILE as TRAJECTORY
 from zsg_jax.similarity.trajectory import Trajectory, load_trajectory, save_trajectory, trajectory
+from zsg_jax.workdir.layout import rearranged_folder
 
 IDS = "ids.txt"
 # What arrangements embedded that do not say it.
@@ -168,6 +170,31 @@ def load_all(
         "put it back",
     )
     return arrangements
+
+
+def check_followed(
+    run: Path, ended: Mapping[str, Any], arrangement: Path, rules: Sequence[str], seed: int
+) -> None:
+    """Refuses a finished run that took other examples than its order has by now.
+
+    Args:
+        run: its folder.
+        ended: what its finished.json says.
+        arrangement: the folder of its order, of which ids.txt may be missing.
+        rules, seed: as `epochs` takes them.
+    """
+    if anew := read_anew(rules).steps:
+        arrangement = rearranged_folder(run, anew[-1])
+    if "order_digest" not in ended or not (arrangement / IDS).exists():
+        return
+    ids = (arrangement / IDS).read_bytes().split(b"\n")[:-1]
+    taken = epochs(np.arange(len(ids)), rules, seed)[: ended["instances"]]
+    digest = hashlib.sha256(b"".join(ids[row] + b"\n" for row in taken)).hexdigest()
+    check(
+        digest == ended["order_digest"],
+        f"{run}: was trained in another order than {arrangement} holds; put that one back, or "
+        f"delete {run} to train this run anew",
+    )
 
 
 def _follow(order: np.ndarray, compared: Compared, course: Course, search: Search) -> Trajectory:

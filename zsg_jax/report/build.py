@@ -8,7 +8,8 @@ from urllib.parse import quote
 import numpy as np
 
 from zsg_jax.arrangement.arrangement import load_arrangement
-from zsg_jax.arrangement.epochs import read_anew
+from zsg_jax.arrangement.epochs import ORDERED, read_anew
+from zsg_jax.arrangement.written import check_followed
 from zsg_jax.evaluation.metrics import FIELDS
 from zsg_jax.evaluation.records import GENERATIONS, SCORES, read
 from zsg_jax.report.page import PROTOCOL, write_report
@@ -123,7 +124,7 @@ def read_runs(workdir: Path, runs: Sequence[tuple[str, int]]) -> Read:
 
     Raises:
         UserError: one of them has not finished, its records are not those it finished with, or it
-            was trained in another study.
+            was trained in another study or another order.
     """
     read, config = Read({}, {}, {}), need_json(workdir / CONFIG)
     for name, seed in runs:
@@ -132,6 +133,8 @@ def read_runs(workdir: Path, runs: Sequence[tuple[str, int]]) -> Read:
         if ended is None:
             raise UserError(f"{folder}: has not finished; run the study again to go on with it")
         _check_own(folder, ended.get("config", {}), config)
+        rules, shuffled = config.get("training.epochs", [ORDERED]), config["arrangement.seed"]
+        check_followed(folder, ended, arrangement_folder(workdir, name), rules, shuffled)
         read.records.setdefault(name, {})[seed] = metrics.read_run(folder)
         read.scored.setdefault(name, {})[seed] = _scored(folder)
         read.facts.update({label: str(value) for label, value in ended["facts"].items()})

@@ -39,3 +39,8 @@ def pretraining_folder(workdir: Path, seed: int) -> Path:
 def arrangement_folder(workdir: Path, name: str) -> Path:
     """Where an arrangement is kept."""
     return workdir / ARRANGED / name
+
+
+def rearranged_folder(run: Path, step: int) -> Path:
+    """What a run of this folder was arranged anew by after a step."""
+    return run / "rearranged" / str(step)

@@ -31,8 +31,7 @@ from zsg_jax.runtime.settings import setting
 from zsg_jax.similarity.search.options import Search
 from zsg_jax.training.checkpoint import Checkpoints
 from zsg_jax.training.loop import TrainingRun
-
-FOLDER = "rearranged"
+from zsg_jax.workdir.layout import rearranged_folder
 
 
 class Again(NamedTuple):
@@ -106,7 +105,7 @@ def parts(run: TrainingRun, again: Again) -> Iterator[TrainingRun]:
     ends, batch_size = again.anew.steps, again.config.training.batch_size
     run = run._replace(measured=ends)
     for end in ends:
-        folder = run.folder / FOLDER / str(end)
+        folder = rearranged_folder(run.folder, end)
         used = run.steps.order[: end * batch_size]
         if not of_all((folder / written.IDS).exists())[0]:
             # A run that has gone further since arranges again what it was going on with.

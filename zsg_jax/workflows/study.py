@@ -270,6 +270,11 @@ def _train_in_orders(
         workers=config.data.workers,
         logging=Logging(config.logging, flatten(config)),
     )
+    for name, seed in part.runs:
+        folder = layout.run_folder(workdir, name, seed)
+        if ended := finished(folder):
+            made, shuffled = layout.arrangement_folder(workdir, name), config.arrangement.seed
+            written.check_followed(folder, ended, made, training.epochs, shuffled)
     for number, (name, seed) in enumerate(part.runs, start=1):
         folder = layout.run_folder(workdir, name, seed)
         checkpoints, place = location.checkpoints(folder / CHECKPOINTS), (number, len(part.runs))

@@ -102,11 +102,11 @@ def test_a_run_of_a_study_that_trained_otherwise_is_not_taken_for_one_of_this(
 
 @pytest.mark.ci
 @pytest.mark.slow
-def test_a_run_in_another_order_is_not_taken_for_one_of_this(uneven, small_config, tmp_path):
-    sides = dict(uneven)
-    rows = Path(sides["data.train"]).read_text().splitlines(keepends=True)[:40]
-    sides["data.train"] = str(tmp_path / "train.jsonl")
+def test_a_run_of_other_rows_is_not_taken_for_one_of_this(uneven, small_config, tmp_path):
+    rows = Path(uneven["data.train"]).read_text().splitlines(keepends=True)[:40]
+    sides = {**uneven, "data.train": str(tmp_path / "train.jsonl")}
     given = {**sides, "tokenizer": "bytes", "training.epochs": ("ordered", "shuffled")}
+    here = tmp_path / "w/runs/tmta-nft-seed1"
 
     def trained(seeds, workdir, lines=rows):
         (tmp_path / "train.jsonl").write_text("".join(lines))
@@ -115,8 +115,17 @@ def test_a_run_in_another_order_is_not_taken_for_one_of_this(uneven, small_confi
     trained((0,), tmp_path / "w")
     # The same settings, but a file of other rows.
     trained((1,), tmp_path / "other", [rows[0].replace("Say", "Tell"), *rows[:0:-1]])
-    shutil.copytree(tmp_path / "other/runs/tmta-nft-seed1", tmp_path / "w/runs/tmta-nft-seed1")
+    shutil.copytree(tmp_path / "other/runs/tmta-nft-seed1", here)
+    with pytest.raises(UserError, match="seed1: was trained on other inputs, by its train_digest"):
+        trained((0, 1), tmp_path / "w")
+    # Of a run of an earlier version the order tells it.
+    ended = json.loads((here / "finished.json").read_text())
+    (here / "finished.json").write_text(json.dumps(ended | {"inputs": {}}))
+    (tmp_path / "w/manifest.json").unlink()
     with pytest.raises(UserError, match="seed1: was trained in another order than"):
+        trained((0, 1), tmp_path / "w")
+    (here / "finished.json").unlink()
+    with pytest.raises(UserError, match="seed1: was trained on other inputs, by its train_digest"):
         trained((0, 1), tmp_path / "w")
 
 

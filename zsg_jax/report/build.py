@@ -20,7 +20,7 @@ from zsg_jax.runtime.files import need_json, read_json
 from zsg_jax.similarity.trajectory import FILE as TRAJECTORY
 from zsg_jax.similarity.trajectory import Trajectory, load_trajectory
 from zsg_jax.training import metrics
-from zsg_jax.training.finished import finished
+from zsg_jax.training.finished import check_inputs, finished
 from zsg_jax.workdir import growth
 from zsg_jax.workdir.begun import begun
 from zsg_jax.workdir.layout import (
@@ -126,13 +126,14 @@ def read_runs(workdir: Path, runs: Sequence[tuple[str, int]]) -> Read:
         UserError: one of them has not finished, its records are not those it finished with, or it
             was trained in another study or another order.
     """
-    read, config = Read({}, {}, {}), need_json(workdir / CONFIG)
+    read, config, data = Read({}, {}, {}), need_json(workdir / CONFIG), need_json(workdir / DATA)
     for name, seed in runs:
         folder = run_folder(workdir, name, seed)
         ended = finished(folder)
         if ended is None:
             raise UserError(f"{folder}: has not finished; run the study again to go on with it")
         _check_own(folder, ended.get("config", {}), config)
+        check_inputs(folder, ended.get("inputs", {}), data)
         rules, shuffled = config.get("training.epochs", [ORDERED]), config["arrangement.seed"]
         check_followed(folder, ended, arrangement_folder(workdir, name), rules, shuffled)
         read.records.setdefault(name, {})[seed] = metrics.read_run(folder)

@@ -1,6 +1,6 @@
 """What a run ended with, told in its finished.json and checked at every start."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -78,6 +78,16 @@ def check_own(folder: Path, run: str) -> None:
         run == folder.name,
         f"{folder}: holds what {run} has written; put back what was there, or delete it to train "
         "this run from the start",
+    )
+
+
+def check_inputs(folder: Path, trained: Mapping[str, str], inputs: Mapping[str, str]) -> None:
+    """Refuses a run that was trained or measured on other inputs, both told by digests."""
+    other = [key for key in trained if inputs.get(key, trained[key]) != trained[key]]
+    check(
+        not other,
+        f"{folder}: was trained on other inputs, by its {', '.join(other)}; put back what was "
+        "there, or delete it to train this run from the start",
     )
 
 

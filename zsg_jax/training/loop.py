@@ -3,7 +3,7 @@
 import hashlib
 import math
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import closing
 from functools import partial
 from itertools import zip_longest
@@ -25,7 +25,7 @@ from zsg_jax.runtime.settings import setting
 from zsg_jax.runtime.signals import Terminated, deferred
 from zsg_jax.training import metrics
 from zsg_jax.training.checkpoint import Checkpoints
-from zsg_jax.training.finished import FINISHED, check_own, record_files
+from zsg_jax.training.finished import FINISHED, check_inputs, check_own, record_files
 from zsg_jax.training.finished import finish as write_finished
 from zsg_jax.training.loggers import TENSORBOARD_ALONE, Logging
 from zsg_jax.training.profile import FOLDER, Profile
@@ -102,6 +102,7 @@ class Recipe(NamedTuple):
         profile_steps: the first and the last step to trace, or nothing.
         workers: processes that lay the batches; if 0, a thread does.
         logging: where the numbers go besides metrics.jsonl.
+        inputs: what the runs are trained and measured on, by digests.
     """
 
     trainer: Trainer
@@ -113,6 +114,7 @@ class Recipe(NamedTuple):
     profile_steps: Sequence[int] = ()
     workers: int = 0
     logging: Logging = TENSORBOARD_ALONE
+    inputs: Mapping[str, str] = {}
 
 
 def train(run: TrainingRun, recipe: Recipe, *, facts: dict[str, str]) -> None:
@@ -138,6 +140,7 @@ def train(run: TrainingRun, recipe: Recipe, *, facts: dict[str, str]) -> None:
         def finish() -> None:
             told = {"steps": run.total, "instances": digest.instances, "facts": facts}
             told |= {"config": dict(recipe.logging.settings), "order_digest": digest.feed(())}
+            told["inputs"] = dict(recipe.inputs)
             write_finished(run.folder, told)
 
         # A run that stops earlier is to be gone on with.
@@ -316,6 +319,7 @@ class _Loop:
         self._log.flush()
         position = {
             "run": self._name,
+            "inputs": dict(self._recipe.inputs),
             "step": step,
             "instances": self._digest.instances,
             "order_digest": self._digest.feed(()),
@@ -342,6 +346,7 @@ class _Loop:
 
     def _check_consumed(self, position: dict[str, Any]) -> None:
         check_own(self._run.folder, position.get("run", self._name))
+        check_inputs(self._run.folder, position.get("inputs", {}), self._recipe.inputs)
         listed = self._run.steps.order[: position["instances"]].tolist()
         if self._digest.feed(listed) != position["order_digest"]:
             raise UserError(

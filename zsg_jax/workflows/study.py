@@ -24,7 +24,7 @@ from zsg_jax.runtime.files import read_json
 from zsg_jax.runtime.processes import once, same_everywhere
 from zsg_jax.runtime.progress import say
 from zsg_jax.training import loop, metrics, sharding
-from zsg_jax.training.finished import finished
+from zsg_jax.training.finished import check_inputs, finished
 from zsg_jax.training.flops import Speed
 from zsg_jax.training.loggers import Logging, check_installed
 from zsg_jax.training.optimizer import schedule
@@ -269,10 +269,12 @@ def _train_in_orders(
         profile_steps=training.profile_steps,
         workers=config.data.workers,
         logging=Logging(config.logging, flatten(config)),
+        inputs={key: pool.facts[key] for key in claims.DIGESTS if key in pool.facts},
     )
     for name, seed in part.runs:
         folder = layout.run_folder(workdir, name, seed)
         if ended := finished(folder):
+            check_inputs(folder, ended.get("inputs", {}), recipe.inputs)
             made, shuffled = layout.arrangement_folder(workdir, name), config.arrangement.seed
             written.check_followed(folder, ended, made, training.epochs, shuffled)
     for number, (name, seed) in enumerate(part.runs, start=1):

@@ -341,3 +341,17 @@ def test_a_pretrained_llama_tells_its_story_as_transformers_does(assets):
     assert np.abs(logits - expected).max() < 1e-4
     # Every token that goes on from there is the likeliest one.
     assert (logits[0, len(known) - 1 : -1].argmax(-1) == ids[len(known) :]).all()
+
+
+@pytest.mark.parametrize("given", ["x", [1, "x"], True, [-1], [1.0]])
+def test_what_ends_a_text_is_told_by_numbers_of_tokens(tmp_path, given):
+    (tmp_path / "generation_config.json").write_text(json.dumps({"eos_token_id": given}))
+    with pytest.raises(UserError, match=r"generation_config\.json: eos_token_id=.* is no id"):
+        huggingface.eos_ids(tmp_path)
+
+
+def test_what_ends_a_text_may_be_several_tokens(tmp_path):
+    assert huggingface.eos_ids(None) == huggingface.eos_ids(tmp_path) == ()
+    for given, ends in ((0, (0,)), ([0, 3], (0, 3)), (None, ())):
+        (tmp_path / "generation_config.json").write_text(json.dumps({"eos_token_id": given}))
+        assert huggingface.eos_ids(tmp_path) == ends

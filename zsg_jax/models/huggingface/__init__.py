@@ -69,10 +69,10 @@ def load(folder: str | Path, model: ModelConfig, wanted: Params | None = None) -
 def eos_ids(folder: Path | None) -> tuple[int, ...]:
     """The tokens that end a text, as the folder's generation_config.json lists them, if it does."""
     found = read_json(folder / "generation_config.json") if folder else None
-    ids = (found or {}).get("eos_token_id") or ()
-    ids = (ids,) if isinstance(ids, int) else ids
+    ids = (found or {}).get("eos_token_id")
+    ids = () if ids is None else (ids,) if isinstance(ids, int) else ids
     check(
-        isinstance(ids, list | tuple) and all(type(one) is int for one in ids),
+        isinstance(ids, list | tuple) and all(type(one) is int and one >= 0 for one in ids),
         f"{folder}/generation_config.json: eos_token_id={ids!r} is no id and no list of ids",
     )
     return tuple(ids)

@@ -190,6 +190,24 @@ def test_other_weights_under_the_same_name_are_refused(small_config, write_llama
     refused(config, tmp_path / "w", "the weights it begins with changed since")
 
 
+def test_a_run_of_other_weights_is_not_taken_for_one_of_this_study(
+    small_config, write_llama, tmp_path
+):
+    path, run = write_llama(tmp_path / "llama"), "runs/tmta-fft-seed0"
+
+    def config(*methods):
+        given = {"model.init_from": str(path), "training.steps": 1}
+        return small_config(**given, **{"arrangement.methods": methods})
+
+    again(config("tmta-nft"), tmp_path / "w")
+    write_llama(path, 1)
+    again(config("tmta-fft"), tmp_path / "other")
+    shutil.copytree(tmp_path / "other" / run, tmp_path / "w" / run)
+    write_llama(path)
+    both = config("tmta-nft", "tmta-fft")
+    refused(both, tmp_path / "w", "was trained on other inputs, by its weights_digest")
+
+
 def edit(path, content):
     """Writes a file anew in place, with its size and its time as they were."""
     before = path.stat()

@@ -20,7 +20,7 @@ from zsg_jax.data.batches.steps import Steps
 from zsg_jax.data.pool import Pool
 from zsg_jax.evaluation.evaluator import Evaluator
 from zsg_jax.runtime.errors import UserError, check
-from zsg_jax.runtime.files import read_json
+from zsg_jax.runtime.files import need_json, read_json
 from zsg_jax.runtime.processes import once, same_everywhere
 from zsg_jax.runtime.progress import say
 from zsg_jax.training import loop, metrics, sharding
@@ -259,6 +259,7 @@ def _train_in_orders(
     _check_profiled(training.profile_steps, totals)
     anew = read_anew(training.epochs)
     check_anew(anew, totals, workdir, location.checkpoints(workdir / "runs"))
+    data = need_json(workdir / layout.DATA, claims.DIGESTS)
     recipe = loop.Recipe(
         trainer,
         ids=pool.train.ids,
@@ -269,7 +270,7 @@ def _train_in_orders(
         profile_steps=training.profile_steps,
         workers=config.data.workers,
         logging=Logging(config.logging, flatten(config)),
-        inputs={key: pool.facts[key] for key in claims.DIGESTS if key in pool.facts},
+        inputs={key: data[key] for key in claims.DIGESTS},
     )
     for name, seed in part.runs:
         folder = layout.run_folder(workdir, name, seed)

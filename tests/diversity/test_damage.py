@@ -103,3 +103,12 @@ def test_a_cell_copied_under_another_name_is_not_taken_for_that(tmp_path):
     shutil.copytree(cell, cells / cell.name.replace("seed0", "seed1"))
     with pytest.raises(UserError, match=r"seed1: holds what rules4,.*seed0 has written"):
         run(tmp_path / "w", **{"grid.seed": (0, 1)})
+
+
+def test_a_cell_of_another_grid_is_not_taken_for_one_of_this(tmp_path):
+    run(tmp_path / "w")
+    run(tmp_path / "other", **{"grid.seed": (1,), "training.warmup_steps": 2})
+    (cell,) = (tmp_path / "other" / "runs").glob("rules4,*")
+    shutil.copytree(cell, tmp_path / "w" / "runs" / cell.name)
+    with pytest.raises(UserError, match="seed1: was trained with other settings"):
+        run(tmp_path / "w", **{"grid.seed": (0, 1)})

@@ -24,6 +24,7 @@ from zsg_jax.training import metrics
 END = "end.json"
 FORMAT = 2  # of what is kept
 _STATE, _POSITION = "state", "position"
+_FREE = ("keep_every", "stack")  # settings that change no record of a cell
 
 
 @dataclass(frozen=True)
@@ -48,17 +49,23 @@ class Settings:
     keep_every: int = 300
     stack: int = 32
 
+    def told(self) -> dict[str, Any]:
+        """What of it decides the numbers of a cell, as JSON values."""
+        chosen = {key: value for key, value in asdict(self).items() if key not in _FREE}
+        return dict(json.loads(json.dumps(chosen)))
+
 
 def folder_of(workdir: Path, cell: Cell) -> Path:
     """Where a cell is kept."""
     return workdir / "runs" / cell.name
 
 
-def ended(folder: Path) -> dict[str, Any] | None:
+def ended(folder: Path, settings: Settings | None = None) -> dict[str, Any] | None:
     """What a finished cell says of itself; None: it has not finished.
 
     Raises:
-        UserError: its records are no longer those that it ended with.
+        UserError: its records are no longer those that it ended with, or it was trained with other
+            `settings`.
     """
     facts = read_json(folder / END, ["cell"])
     name = folder.name if facts is None else Cell(**facts["cell"]).name
@@ -66,7 +73,12 @@ def ended(folder: Path) -> dict[str, Any] | None:
         name == folder.name,
         f"{folder}: holds what {name} has written; delete it to train this cell",
     )
-    # Cells of earlier versions told no digest.
+    # Cells of earlier versions told neither settings nor a digest.
+    trained = (facts or {}).get("settings")
+    check(
+        settings is None or trained in (None, settings.told()),
+        f"{folder}: was trained with other settings than this study; delete it to train this cell",
+    )
     told = (facts or {}).get("metrics_sha256")
     if told is not None and metrics.digest(folder / metrics.FILE) != told:
         raise UserError(
@@ -164,6 +176,7 @@ class CellRun:
         write_bytes(self.folder / metrics.FILE, lines.encode())
         facts = {
             "cell": asdict(self.cell),
+            "settings": self._settings.told(),
             "steps": self.step,
             "metrics_sha256": metrics.digest(self.folder / metrics.FILE),
             "seconds": round(self._seconds, 3),

@@ -70,9 +70,10 @@ def run(cells: Sequence[Cell], settings: Settings, workdir: Path, how: Plan | No
         how: None: as `plan` decides.
 
     Raises:
-        UserError: a cell asks for what cannot be drawn, before any is trained; or a loss is none.
+        UserError: a cell asks for what cannot be drawn, or has been trained with other settings,
+            before any is trained; or a loss is none.
     """
-    pending = [cell for cell in cells if ended(folder_of(workdir, cell)) is None]
+    pending = [cell for cell in cells if ended(folder_of(workdir, cell), settings) is None]
     if not pending:
         return
     how = how or plan(len(pending), settings.stack)

@@ -44,7 +44,7 @@ def make(tmp_path):
                 tasks = [f"task {one % 2}" for one in range(TARGETS)]
                 facts |= {"test_id_tasks": tasks} | ({"test_id_sets": sets} if sets else {})
                 (folder / "data.json").write_text(json.dumps(facts))
-                (folder / "config.json").write_text(json.dumps({"training.batch_size": 8}))
+                (folder / "config.json").write_text(json.dumps({"arrangement.seed": 0}))
                 if space in cost:
                     (folder / "embeddings").mkdir()
                     told = {"seconds": cost[space], "bytes": 2_000_000}

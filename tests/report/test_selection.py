@@ -190,6 +190,7 @@ def test_a_score_that_is_nowhere_other_differs_nowhere(make, read_page):
 @given(st.lists(st.floats(0, 1e5), min_size=2, max_size=4))
 @example([60.0, 71.0])
 @example([0.012, 43_000.0])
+@example([9465.0, 94645.0])
 def test_where_rules_are_level_no_mark_or_label_of_their_costs_hides_another(seconds):
     costs = {f"space {i}": Cost(one, 1) for i, one in enumerate(seconds)}
     rules = ("targets", "tmta-min", "min-nft")

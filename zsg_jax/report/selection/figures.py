@@ -104,8 +104,9 @@ def _seconds_axis(ax: Axes, seconds: Sequence[float]) -> float:
     wide = max(high / low, 2.0)
     ax.set_xscale("log")
     ax.set_xlim(low / wide**0.2, high * wide**0.2)
-    subs = (1, 2, 5) if wide < 1000 else (1,)
-    ax.xaxis.set_major_locator(LogLocator(subs=subs) if wide > 10 else MaxNLocator(6))
+    # Of a few times the least, round numbers; of more, those of each decade that have room.
+    subs = (1, 2, 5) if wide < 30 else (1,)
+    ax.xaxis.set_major_locator(LogLocator(subs=subs) if wide > 6 else MaxNLocator(4))
     ax.xaxis.set_major_formatter("{x:g}")
     ax.minorticks_off()
     ax.tick_params(labelsize=8)

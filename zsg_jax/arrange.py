@@ -1,6 +1,6 @@
 """The command: `python -m zsg_jax.arrange --train FILE --test FILE --method NAME --output DIR`."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from zsg_jax.arrangement.methods import NAMES
@@ -20,7 +20,12 @@ def _parser() -> cli.Parser:
         "--train train.jsonl --test test.jsonl --method tmta-nft --output arranged --explain",
         ArrangeOptions,
     )
-    add = parser.flag
+    for part in (_add_rows, _add_order, _add_embeddings, _add_output, _add_reading):
+        part(parser.flag)
+    return parser
+
+
+def _add_rows(add: Callable[..., None]) -> None:
     source = (
         "JSON lines or a JSON array (.gz too), .parquet, a folder of these or of a data set of "
         "datasets, a Natural Instructions task list (.txt), hub:OWNER/NAME[:SPLIT], or of TFDS "
@@ -30,6 +35,9 @@ def _parser() -> cli.Parser:
     add("--train", f"training rows: {source}", metavar="FILE", required=True)
     add("--test", f"test rows to arrange toward: {source}", metavar="FILE", required=True)
     add("--output", "folder to write to", metavar="DIR", required=True, type=Path)
+
+
+def _add_order(add: Callable[..., None]) -> None:
     names = f"{', '.join(NAMES[:-1])} or {NAMES[-1]}"
     again = ", ".join(SUFFIXES)
     add("--method", f"{names}; NAME@SEED for those that shuffle; and {again}", metavar="NAME")
@@ -40,6 +48,9 @@ def _parser() -> cli.Parser:
         metavar="N",
     )
     add("--seed", "for methods that shuffle, and for --report-split", type=int, metavar="K")
+
+
+def _add_embeddings(add: Callable[..., None]) -> None:
     text = (
         "hashing; the folder of a sentence encoder, on disk or as hub:OWNER/NAME[@REVISION]; "
         "the hidden states of a decoder, states:FOLDER or states:RUN[@STEP][,layer=N]"
@@ -62,6 +73,9 @@ def _parser() -> cli.Parser:
     add("--distance", "what WSD, avg and ot measure", choices=DISTANCES)
     add("--w-min", "WSD's weight of the minimum distance", type=float, metavar="W")
     add("--w-avg", "WSD's weight of the average; the study's without it", type=float, metavar="W")
+
+
+def _add_output(add: Callable[..., None]) -> None:
     add("--format", "of the arranged rows", choices=tuple(FORMATS))
     add("--explain", "also write a page that shows what the order does", action="store_true")
     add("--drop-leaks", "leave out training rows that leak test rows", action="store_true")
@@ -71,6 +85,9 @@ def _parser() -> cli.Parser:
     add("--leak-similarity", text, type=float, metavar="X")
     add("--leak-words", "length of word n-grams that count as shared", type=int, metavar="N")
     add("--report-split", "share of test rows kept for scoring only", type=float, metavar="F")
+
+
+def _add_reading(add: Callable[..., None]) -> None:
     text = "what the rows of both files look like; auto tells it by the first of each"
     add("--data-format", text, choices=(AUTO, *SCHEMAS))
     text = "other names of fields, NEW=OLD,…, as prompt=question,completion=answers.text.0"
@@ -89,7 +106,6 @@ def _parser() -> cli.Parser:
         type=int,
         metavar="N",
     )
-    return parser
 
 
 def main(argv: Sequence[str]) -> None:

@@ -13,7 +13,38 @@ def diversity_config() -> ConfigDict:
 
     # The grid: a cell for every combination of these values. On a finished workdir values may be
     # added or left out: cells that have finished are not trained again.
-    config.grid = grid = ConfigDict()
+    config.grid = _grid()
+
+    config.data = data = ConfigDict()
+    # Letters of the alphabet, 62 at most.
+    data.letters = 26
+    # How a row is written: "compact", x>y|z=answer$, or "lines", x -> y, z and the answer on a line
+    # each. Characters are tokens.
+    data.form = "compact"
+
+    config.model = model = ConfigDict()
+    # "small", a decoder of 3 layers × 128 × 4 heads, or "gpt2", the paper's 6 × 256 × 4.
+    model.size = "small"
+    # What products are computed in: "float32" (of which a GPU's matrix units keep 10 bits of the
+    # mantissa) or "bfloat16". Weights, norms and the loss are float32 in any case.
+    model.dtype = "float32"
+
+    config.mesh = mesh = ConfigDict()
+    # Cells at most that an accelerator computes as one array; a CPU computes one a core.
+    mesh.stack = 32
+
+    config.training = _training()
+
+    config.evaluation = _evaluation()
+
+    config.report = report = ConfigDict()
+    # What the page is called.
+    report.title = "How many instructions does it take?"
+    return config
+
+
+def _grid() -> ConfigDict:
+    grid = ConfigDict()
     # I, instructions trained on.
     grid.rules = (64, 256, 512, 768, 1024, 2048, 4096)
     # S, different rows an instruction, met again epoch after epoch; 0: every row is a fresh one.
@@ -39,26 +70,11 @@ def diversity_config() -> ConfigDict:
     grid.learning_rate = (4e-3,)
     # Of the weights, the rules and the rows.
     grid.seed = (0, 1, 2)
+    return grid
 
-    config.data = data = ConfigDict()
-    # Letters of the alphabet, 62 at most.
-    data.letters = 26
-    # How a row is written: "compact", x>y|z=answer$, or "lines", x -> y, z and the answer on a line
-    # each. Characters are tokens.
-    data.form = "compact"
 
-    config.model = model = ConfigDict()
-    # "small", a decoder of 3 layers × 128 × 4 heads, or "gpt2", the paper's 6 × 256 × 4.
-    model.size = "small"
-    # What products are computed in: "float32" (of which a GPU's matrix units keep 10 bits of the
-    # mantissa) or "bfloat16". Weights, norms and the loss are float32 in any case.
-    model.dtype = "float32"
-
-    config.mesh = mesh = ConfigDict()
-    # Cells at most that an accelerator computes as one array; a CPU computes one a core.
-    mesh.stack = 32
-
-    config.training = training = ConfigDict()
+def _training() -> ConfigDict:
+    training = ConfigDict()
     # Rows a step, and steps.
     training.batch_size = 64
     training.steps = 1200
@@ -74,8 +90,11 @@ def diversity_config() -> ConfigDict:
     training.loss = "all"
     # Steps between two times that a cell's state is kept, a multiple of evaluation.every.
     training.checkpoint_every = 300
+    return training
 
-    config.evaluation = evaluation = ConfigDict()
+
+def _evaluation() -> ConfigDict:
+    evaluation = ConfigDict()
     # Steps between two scorings; step 0 and the last are always scored.
     evaluation.every = 100
     # Rows of unseen rules, and as many of trained ones; and how many unseen rules there are.
@@ -88,8 +107,4 @@ def diversity_config() -> ConfigDict:
     evaluation.occurrences = "1"
     # Of the unseen rules and rows.
     evaluation.seed = 0
-
-    config.report = report = ConfigDict()
-    # What the page is called.
-    report.title = "How many instructions does it take?"
-    return config
+    return evaluation

@@ -56,12 +56,12 @@ def _of_function(
         above = groups[first.value.id]
         key = f"{above}.{first.attr}" if above else first.attr
         comment = _comment_above(lines, node.lineno)
-        if made in functions:
-            yield from _of_function(functions, made, key, lines)
-        elif made == "ConfigDict":
+        if made in functions or made == "ConfigDict":
             groups |= dict.fromkeys(names, key)
             if comment:
                 yield Described(key, [], comment)
+            if made in functions:
+                yield from _of_function(functions, made, key, lines)
         elif comment or node.lineno > end + 1 or last.group != above:
             last = Described(above, [key], comment)
             yield last

@@ -212,6 +212,11 @@ def _tasks(number: int) -> Method:
     return Method(arrange, shuffles=True, by_task=True, embedded=False)
 
 
+def scores_digest(scores: np.ndarray) -> str:
+    """The SHA-256 of the numbers, (N,) float64, that training examples carry."""
+    return hashlib.sha256(scores.tobytes()).hexdigest()
+
+
 def _score(name: str, sign: int) -> ByColumn:
     """The pool by a number that each example carries, whatever the test set is."""
 
@@ -220,7 +225,7 @@ def _score(name: str, sign: int) -> ByColumn:
         return Method(
             lambda c, seed: c.within_budget(permutations.by_distance(sign * c.score(column))),
             criterion=criterion,
-            facts=lambda c: {SCORES: hashlib.sha256(c.score(column).tobytes()).hexdigest()},
+            facts=lambda c: {SCORES: scores_digest(c.score(column))},
             column=column,
             embedded=False,
         )

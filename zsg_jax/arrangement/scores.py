@@ -1,9 +1,8 @@
 """Orders by numbers that training examples carry: that these are there, and which they are."""
 
-import hashlib
 from collections.abc import Sequence
 
-from zsg_jax.arrangement.methods import columns
+from zsg_jax.arrangement.methods import columns, scores_digest
 from zsg_jax.data.columns import numbers
 from zsg_jax.data.dataset import Dataset
 
@@ -12,12 +11,9 @@ def check_scores(methods: Sequence[str], train: Dataset) -> dict[str, str]:
     """Refuses training examples without a number that one of the methods goes by.
 
     Returns:
-        The SHA-256 of the numbers, (N,) float64, by the column that holds them.
+        The `scores_digest` of the numbers, by the column that holds them.
 
     Raises:
         UserError: naming the example by file and line.
     """
-    return {
-        column: hashlib.sha256(numbers(train, column).tobytes()).hexdigest()
-        for column in columns(methods)
-    }
+    return {column: scores_digest(numbers(train, column)) for column in columns(methods)}

@@ -1,6 +1,5 @@
 """Arrangements in their folders: written with what follows from them, and loaded again."""
 
-import hashlib
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -15,6 +14,7 @@ from zsg_jax.arrangement.epochs import ORDERED, epochs, read_anew
 from zsg_jax.arrangement.make import Compared, Made, MethodOptions, make
 from zsg_jax.runtime.errors import check
 from zsg_jax.runtime.files import write_bytes
+from zsg_jax.runtime.order_digest import OrderDigest
 from zsg_jax.runtime.processes import once
 from zsg_jax.runtime.settings import setting
 from zsg_jax.similarity.search.options import Search
@@ -187,11 +187,10 @@ def check_followed(
         arrangement = rearranged_folder(run, anew[-1])
     if "order_digest" not in ended or not (arrangement / IDS).exists():
         return
-    ids = (arrangement / IDS).read_bytes().split(b"\n")[:-1]
+    ids = (arrangement / IDS).read_bytes().decode(errors="replace").split("\n")[:-1]
     taken = epochs(np.arange(len(ids)), rules, seed)[: ended["instances"]]
-    digest = hashlib.sha256(b"".join(ids[row] + b"\n" for row in taken)).hexdigest()
     check(
-        digest == ended["order_digest"],
+        OrderDigest(ids).feed(taken) == ended["order_digest"],
         f"{run}: was trained in another order than {arrangement} holds; put that one back, or "
         f"delete {run} to train this run anew",
     )

@@ -68,18 +68,20 @@ def ended(folder: Path, settings: Settings | None = None) -> dict[str, Any] | No
             `settings`.
     """
     facts = read_json(folder / END, ["cell"])
-    name = folder.name if facts is None else Cell(**facts["cell"]).name
+    if facts is None:
+        return None
+    name = Cell(**facts["cell"]).name
     check(
         name == folder.name,
         f"{folder}: holds what {name} has written; delete it to train this cell",
     )
     # Cells of earlier versions told neither settings nor a digest.
-    trained = (facts or {}).get("settings")
+    trained = facts.get("settings")
     check(
         settings is None or trained in (None, settings.told()),
         f"{folder}: was trained with other settings than this study; delete it to train this cell",
     )
-    told = (facts or {}).get("metrics_sha256")
+    told = facts.get("metrics_sha256")
     if told is not None and metrics.digest(folder / metrics.FILE) != told:
         raise UserError(
             f"{folder / metrics.FILE}: is not what the cell ended with; restore it, or delete "

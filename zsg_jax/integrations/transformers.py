@@ -7,7 +7,6 @@ SFTTrainer(model, args, train_dataset=ordered, callbacks=[check]).train()
 check.order_digest
 """
 
-import hashlib
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 from weakref import WeakKeyDictionary
@@ -17,6 +16,7 @@ import torch
 from transformers import TrainerCallback
 
 from zsg_jax.runtime.errors import UserError, check
+from zsg_jax.runtime.order_digest import OrderDigest
 from zsg_jax.runtime.progress import say
 
 # Where the trainer's state keeps the digest, with every checkpoint.
@@ -268,10 +268,8 @@ class _Digests:
     """The digest of the first n examples, epoch after epoch; n only grows."""
 
     def __init__(self, ids: Sequence[str]) -> None:
-        self._ids, self._hash, self._done = ids, hashlib.sha256(), 0
+        self._ids, self._digest = ids, OrderDigest(ids)
 
     def upto(self, examples: int) -> str:
-        while self._done < examples:
-            self._hash.update(self._ids[self._done % len(self._ids)].encode() + b"\n")
-            self._done += 1
-        return self._hash.hexdigest()
+        new = range(self._digest.instances, examples)
+        return self._digest.feed(number % len(self._ids) for number in new)

@@ -127,14 +127,14 @@ def read_runs(workdir: Path, runs: Sequence[tuple[str, int]]) -> Read:
             was trained in another study or another order.
     """
     read, config, data = Read({}, {}, {}), need_json(workdir / CONFIG), need_json(workdir / DATA)
+    rules, shuffled = config.get("training.epochs", [ORDERED]), config["arrangement.seed"]
     for name, seed in runs:
         folder = run_folder(workdir, name, seed)
         ended = finished(folder)
         if ended is None:
             raise UserError(f"{folder}: has not finished; run the study again to go on with it")
-        _check_own(folder, ended.get("config", {}), config)
+        _check_config(folder, ended.get("config", {}), config)
         check_inputs(folder, ended.get("inputs", {}), data)
-        rules, shuffled = config.get("training.epochs", [ORDERED]), config["arrangement.seed"]
         check_followed(folder, ended, arrangement_folder(workdir, name), rules, shuffled)
         read.records.setdefault(name, {})[seed] = metrics.read_run(folder)
         read.scored.setdefault(name, {})[seed] = _scored(folder)
@@ -142,7 +142,7 @@ def read_runs(workdir: Path, runs: Sequence[tuple[str, int]]) -> Read:
     return read
 
 
-def _check_own(folder: Path, trained: Mapping[str, Any], config: Mapping[str, Any]) -> None:
+def _check_config(folder: Path, trained: Mapping[str, Any], config: Mapping[str, Any]) -> None:
     """Refuses a run whose folder comes from a study that trained otherwise."""
     for key in trained.keys() & config.keys():
         # How texts are scored is told apart, and names of the hub are folders by then.

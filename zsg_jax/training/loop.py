@@ -1,9 +1,8 @@
 """One run: trains in the order of an arrangement, measures as it goes, can be killed any time."""
 
-import hashlib
 import math
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import closing
 from functools import partial
 from itertools import zip_longest
@@ -19,6 +18,7 @@ from zsg_jax.runtime.appended import mend
 from zsg_jax.runtime.ballot import Ballot
 from zsg_jax.runtime.errors import UserError
 from zsg_jax.runtime.files import remove
+from zsg_jax.runtime.order_digest import OrderDigest
 from zsg_jax.runtime.processes import is_first, once
 from zsg_jax.runtime.progress import bar, duration, say, working
 from zsg_jax.runtime.settings import setting
@@ -32,28 +32,6 @@ from zsg_jax.training.profile import FOLDER, Profile
 from zsg_jax.training.sharding import place_batch
 from zsg_jax.training.step import FROZEN
 from zsg_jax.training.trainer import Trainer
-
-
-class OrderDigest:
-    """Running SHA-256 over the ids of the instances consumed, each followed by a line break.
-
-    So `printf '%s\\n' ID… | sha256sum` over the ids of steps 1 to s gives the digest of step s.
-    """
-
-    def __init__(self, ids: Sequence[str]) -> None:
-        """Takes the id of every training instance."""
-        self._ids = ids
-        self._hash = hashlib.sha256()
-        self.instances = 0
-
-    def feed(self, index: Iterable[int]) -> str:
-        """Adds instances by their index, skipping -1, and returns the digest in hexadecimal."""
-        for i in index:
-            if i >= 0:
-                self._hash.update(self._ids[i].encode() + b"\n")
-                self.instances += 1
-        return self._hash.hexdigest()
-
 
 # As `evaluation.evaluator.Evaluator`.
 Evaluate = Callable[[Any, int, Path], dict[str, Any]]

@@ -145,13 +145,14 @@ def load_all(
     texts: list[Any] = []
     for name, folder in folders.items():
         arrangements[name], found = load_arrangement(folder)
+        again = f"delete it and runs/{name}-seed*, which followed it, to make both again"
         check(
             found.get("name", name) == name,
-            f"{folder}: holds the order {found.get('name')!r}; delete the folder to make its own",
+            f"{folder}: holds the order {found.get('name')!r}; {again}",
         )
         check(
             all(found.get(key) == value for key, value in provenance.items()),
-            f"{folder}: was made from other instances; delete the folder to make it again",
+            f"{folder}: was made from other instances; {again}",
         )
         encoders[name] = found.get("encoder_digest")
         texts.append(found.get("embedded", _PLAIN))

@@ -6,7 +6,7 @@ one. Studies share the weights pretrained in studies/start, and embeddings and t
 
 import hashlib
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -16,6 +16,7 @@ from zsg_jax.arrangement.arrangement import load_arrangement
 from zsg_jax.arrangement.epochs import read_anew
 from zsg_jax.arrangement.methods import parse
 from zsg_jax.arrangement.spaces import fetched, open_encoder
+from zsg_jax.arrangement.written import is_made
 from zsg_jax.config import default_config, flatten, from_flat
 from zsg_jax.config_selection import selection_config
 from zsg_jax.runtime.errors import UserError, check
@@ -80,13 +81,14 @@ def run(config: ConfigDict, workdir: Path | str, *, command: str) -> Path:
     """
     parts = read(config)
     with claimed_alone(config, workdir, command) as folder:
-        _check_encoders([part for part in parts if not part.has_finished(folder)], folder)
+        opened = _open_encoders([part for part in parts if not part.has_finished(folder)], folder)
+        _check_spaces(folder, parts, opened)
         start = _begin(config, folder, parts, command)
         for number, part in enumerate(parts, start=1):
             if not part.has_finished(folder):
                 say(f"part {number} of {len(parts)}: {part.folder.name}")
             _complete(config, folder, start, part, command)
-            _check_spaces(folder, parts[:number])
+            _check_spaces(folder, parts, opened)
         # Imported here: a mistake in the config is told before Matplotlib has been imported.
         from zsg_jax.report import selection as report
 
@@ -266,12 +268,18 @@ def _folder(space: str, budget: int) -> Path:
     return Path(layout.STUDIES) / f"{name}-{budget}"
 
 
-def _check_encoders(parts: Sequence[Selections], workdir: Path) -> None:
-    """Opens what rows are compared by, so that none is found wanting after others were trained."""
+def _open_encoders(parts: Sequence[Selections], workdir: Path) -> dict[str, str]:
+    """Opens what rows are compared by, so that none is found wanting after others were trained.
+
+    Returns:
+        Space → the digest of its encoder, but for models before they are tuned.
+    """
+    opened = {}
     for space in dict.fromkeys(part.space for part in parts):
         if space and not _START.fullmatch(space):
             hub.fetch(workdir, **fetched(space))
-            open_encoder(space, workdir)
+            opened[space] = open_encoder(space, workdir).fingerprint
+    return opened
 
 
 def _begin(config: ConfigDict, workdir: Path, parts: Sequence[Selections], command: str) -> Path:
@@ -321,19 +329,21 @@ def _complete(
         pass
 
 
-def _check_spaces(workdir: Path, parts: Sequence[Selections]) -> None:
-    """Each budget is a study of its own: a space must have been the same for all."""
-    told: dict[tuple[str, str], Any] = {}
+def _check_spaces(workdir: Path, parts: Sequence[Selections], opened: Mapping[str, str]) -> None:
+    """Each budget is a study of its own: a space must be the same for all, and as it is now."""
+    told: dict[tuple[str, str], Any] = {
+        (space, "encoder_digest"): digest for space, digest in opened.items()
+    }
     for part in parts:
         for name, _ in part.runs if part.space else ():
-            folder = layout.arrangement_folder(workdir / part.folder, name)
-            facts = load_arrangement(folder)[1]
-            for what in ("encoder_digest", "embedded"):
+            made = layout.arrangement_folder(workdir / part.folder, name)
+            facts = load_arrangement(made)[1] if is_made(made) else {}
+            for what in facts.keys() & {"encoder_digest", "embedded"}:
                 check(
                     told.setdefault((part.space, what), facts[what]) == facts[what],
-                    f"{workdir / layout.STUDIES}: {part.space} is not the same for all budgets, "
-                    f"since it has changed; give another {setting('workdir')}, or put it back and "
-                    f"delete {workdir / part.folder}",
+                    f"{workdir / part.folder}: was selected by another {part.space} than is there "
+                    f"now or made the other budgets; put that back, give another "
+                    f"{setting('workdir')}, or delete the folder with its runs",
                 )
 
 

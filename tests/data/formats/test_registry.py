@@ -314,3 +314,10 @@ def test_what_is_left_out_of_a_folder_is_named(tmp_path, capsys):
     assert "left out, by their names no files of rows: b.ndjson, c.JSONL, sub/d.jsonl" in (
         capsys.readouterr().err
     )
+
+
+def test_a_link_to_nothing_in_a_folder_is_no_file_less(tmp_path):
+    (tmp_path / "a.jsonl").write_text("{}\n")
+    (tmp_path / "b.jsonl").symlink_to(tmp_path / "gone.jsonl")
+    with pytest.raises(UserError, match=r"b\.jsonl: is named as a file of rows"):
+        registry.files(tmp_path)

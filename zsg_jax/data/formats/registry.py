@@ -17,7 +17,7 @@ from zsg_jax.data.formats.jsonl import (
     too_long,
 )
 from zsg_jax.data.rewriting import address
-from zsg_jax.runtime.errors import UserError
+from zsg_jax.runtime.errors import UserError, check
 from zsg_jax.runtime.progress import say
 
 ReadTasks = Callable[[Path], Iterator[Record]]
@@ -102,18 +102,21 @@ def files(folder: Path) -> list[Path]:
     """The files of a folder whose names tell that they hold records, sorted by name.
 
     Raises:
-        UserError: if there is none, or the folder cannot be read.
+        UserError: if there is none, one is a link to nothing, or the folder cannot be read.
     """
     try:
         every = sorted(path for path in folder.iterdir() if not path.name.startswith("."))
     except OSError as error:
         raise UserError(f"{folder}: cannot be read: {error.strerror or error}") from None
     endings = tuple(ending for format in FORMATS.values() for ending in format.endings)
-    found = [
-        path
-        for path in every
-        if path.name.endswith(endings) and path.name not in _NO_DATA and path.is_file()
-    ]
+    named = [one for one in every if one.name.endswith(endings) and one.name not in _NO_DATA]
+    found = [path for path in named if not path.is_dir()]
+    for path in found:
+        check(
+            path.is_file(),
+            f"{path}: is named as a file of rows, but is none, or a link to nothing; put it right, "
+            "or take it out of the folder",
+        )
     if not found:
         raise UserError(
             f"{folder}: is a folder that holds no data set of datasets and none of "
@@ -124,7 +127,7 @@ def files(folder: Path) -> list[Path]:
         for path in every
         if path not in found and path.name not in _NO_DATA
         for one in (sorted(path.rglob("*")) if path.is_dir() else [path])
-        if one.is_file()
+        if not one.is_dir()
     ]
     if others:
         more = f" and {len(others) - 5} more" if len(others) > 5 else ""

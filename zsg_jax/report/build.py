@@ -2,26 +2,23 @@
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 from urllib.parse import quote
 
 import numpy as np
 
 from zsg_jax.arrangement.arrangement import load_arrangement
-from zsg_jax.arrangement.epochs import ORDERED, read_anew
-from zsg_jax.arrangement.written import check_followed
+from zsg_jax.arrangement.epochs import read_anew
 from zsg_jax.evaluation.metrics import FIELDS
-from zsg_jax.evaluation.records import GENERATIONS, SCORES, read
+from zsg_jax.evaluation.records import read
 from zsg_jax.report.page import PROTOCOL, write_report
 from zsg_jax.report.rows import read_and_kept, used
+from zsg_jax.report.runs import read_runs
 from zsg_jax.report.summary import Record, every_record
-from zsg_jax.runtime.errors import UserError, check
 from zsg_jax.runtime.files import need_json, read_json
 from zsg_jax.similarity.trajectory import FILE as TRAJECTORY
 from zsg_jax.similarity.trajectory import Trajectory, load_trajectory
 from zsg_jax.training import metrics
-from zsg_jax.training.finished import check_inputs, finished
-from zsg_jax.workdir import growth
 from zsg_jax.workdir.begun import begun
 from zsg_jax.workdir.layout import (
     CONFIG,
@@ -30,11 +27,8 @@ from zsg_jax.workdir.layout import (
     LEAKAGE,
     SHOWN,
     arrangement_folder,
-    run_folder,
 )
 
-_NOT_READ = {"params", "prompt_sha256", "tokens", "choices", "loglikelihoods", "unconditional"}
-_TEXTS = {"text", "references"}  # read at the last step alone
 _FACTS = ("rows", "tasks", "cut", "dropped")
 
 
@@ -103,65 +97,6 @@ def build(workdir: Path, *, title: str, command: str, runs: Sequence[tuple[str, 
             if page.exists()
         },
     )
-
-
-class Read(NamedTuple):
-    """What the runs of a workdir hold: arrangement → seed → records, and facts of the last run.
-
-    Attributes:
-        records: of metrics.jsonl.
-        scored: of generations.jsonl and scores.jsonl.
-        facts: label → text: what the model was and where it ran.
-    """
-
-    records: dict[str, dict[int, list[dict[str, Any]]]]
-    scored: dict[str, dict[int, list[dict[str, Any]]]]
-    facts: dict[str, str]
-
-
-def read_runs(workdir: Path, runs: Sequence[tuple[str, int]]) -> Read:
-    """Reads finished runs, each an arrangement and a seed.
-
-    Raises:
-        UserError: one of them has not finished, its records are not those it finished with, or it
-            was trained in another study or another order.
-    """
-    read, config, data = Read({}, {}, {}), need_json(workdir / CONFIG), need_json(workdir / DATA)
-    rules, shuffled = config.get("training.epochs", [ORDERED]), config["arrangement.seed"]
-    for name, seed in runs:
-        folder = run_folder(workdir, name, seed)
-        ended = finished(folder)
-        if ended is None:
-            raise UserError(f"{folder}: has not finished; run the study again to go on with it")
-        _check_config(folder, ended.get("config", {}), config)
-        check_inputs(folder, ended.get("inputs", {}), data)
-        check_followed(folder, ended, arrangement_folder(workdir, name), rules, shuffled)
-        read.records.setdefault(name, {})[seed] = metrics.read_run(folder)
-        read.scored.setdefault(name, {})[seed] = _scored(folder)
-        read.facts.update({label: str(value) for label, value in ended["facts"].items()})
-    return read
-
-
-def _check_config(folder: Path, trained: Mapping[str, Any], config: Mapping[str, Any]) -> None:
-    """Refuses a run whose folder comes from a study that trained otherwise."""
-    for key in trained.keys() & config.keys():
-        # How texts are scored is told apart, and names of the hub are folders by then.
-        check(
-            key.startswith("evaluation.") or growth.agree(key, trained, config),
-            f"{folder}: was trained with {key}={trained[key]!r}, the study has "
-            f"{config[key]!r}; delete it to train this run anew",
-        )
-
-
-def _scored(folder: Path) -> list[dict[str, Any]]:
-    """The records of examples of a run, without what the report does not read."""
-    records = [one for name in (GENERATIONS, SCORES) for one in read(folder / name)]
-    last = max((one["step"] for one in records if "text" in one), default=0)
-
-    def read_of(one: dict[str, Any]) -> set[str]:
-        return one.keys() - _NOT_READ - (_TEXTS if one["step"] < last else set())
-
-    return [{key: one[key] for key in read_of(one)} for one in records]
 
 
 def _settings(config: dict[str, Any]) -> dict[str, str]:

@@ -8,8 +8,9 @@ from typing import Any, NamedTuple
 from zsg_jax.config import default_config, flatten
 from zsg_jax.evaluation.metrics import TEXTS
 from zsg_jax.evaluation.records import read
-from zsg_jax.report.build import protocol, read_runs, test_sets
+from zsg_jax.report.build import protocol, test_sets
 from zsg_jax.report.page import write_report
+from zsg_jax.report.runs import read_runs
 from zsg_jax.report.summary import Record
 from zsg_jax.report.tables import Row, Table
 from zsg_jax.runtime.buckets import fetched, is_address

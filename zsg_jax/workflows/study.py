@@ -19,12 +19,13 @@ from zsg_jax.config import flatten
 from zsg_jax.data.batches.steps import Steps
 from zsg_jax.data.pool import Pool
 from zsg_jax.evaluation.evaluator import Evaluator
+from zsg_jax.report.runs import ended_here
 from zsg_jax.runtime.errors import UserError, check
 from zsg_jax.runtime.files import need_json, read_json
 from zsg_jax.runtime.processes import once, same_everywhere
 from zsg_jax.runtime.progress import say
 from zsg_jax.training import loop, metrics, sharding
-from zsg_jax.training.finished import check_inputs, finished
+from zsg_jax.training.finished import finished
 from zsg_jax.training.flops import Speed
 from zsg_jax.training.loggers import Logging, check_installed
 from zsg_jax.training.optimizer import schedule
@@ -273,11 +274,8 @@ def _train_in_orders(
         inputs={key: data[key] for key in claims.DIGESTS},
     )
     for name, seed in part.runs:
-        folder = layout.run_folder(workdir, name, seed)
-        if ended := finished(folder):
-            check_inputs(folder, ended.get("inputs", {}), recipe.inputs)
-            made, shuffled = layout.arrangement_folder(workdir, name), config.arrangement.seed
-            written.check_followed(folder, ended, made, training.epochs, shuffled)
+        # One that is foreign is refused before others are trained.
+        ended_here(workdir, name, seed)
     for number, (name, seed) in enumerate(part.runs, start=1):
         folder = layout.run_folder(workdir, name, seed)
         checkpoints, place = location.checkpoints(folder / CHECKPOINTS), (number, len(part.runs))

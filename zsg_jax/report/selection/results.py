@@ -10,11 +10,11 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from zsg_jax.report.build import read_runs
 from zsg_jax.report.curves import number
 from zsg_jax.report.differences import units
 from zsg_jax.report.examples import values_of
 from zsg_jax.report.metrics import METRICS
+from zsg_jax.report.runs import read_runs
 from zsg_jax.report.summary import Runs, every_record, records_by_step
 from zsg_jax.runtime.files import need_json, read_json
 from zsg_jax.statistics.paired import Difference, paired_differences

@@ -1,0 +1,92 @@
+"""The finished runs of a workdir: what they hold, and that they are the study's own."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from zsg_jax.arrangement.epochs import ORDERED
+from zsg_jax.arrangement.written import check_followed
+from zsg_jax.evaluation.records import GENERATIONS, SCORES, read
+from zsg_jax.runtime.errors import UserError, check
+from zsg_jax.runtime.files import need_json
+from zsg_jax.training import metrics
+from zsg_jax.training.finished import check_inputs, finished
+from zsg_jax.workdir import growth
+from zsg_jax.workdir.layout import CONFIG, DATA, arrangement_folder, run_folder
+
+_NOT_READ = {"params", "prompt_sha256", "tokens", "choices", "loglikelihoods", "unconditional"}
+_TEXTS = {"text", "references"}  # read at the last step alone
+
+
+class Read(NamedTuple):
+    """What the runs of a workdir hold: arrangement → seed → records, and facts of the last run.
+
+    Attributes:
+        records: of metrics.jsonl.
+        scored: of generations.jsonl and scores.jsonl.
+        facts: label → text: what the model was and where it ran.
+    """
+
+    records: dict[str, dict[int, list[dict[str, Any]]]]
+    scored: dict[str, dict[int, list[dict[str, Any]]]]
+    facts: dict[str, str]
+
+
+def read_runs(workdir: Path, runs: Sequence[tuple[str, int]]) -> Read:
+    """Reads finished runs, each an arrangement and a seed.
+
+    Raises:
+        UserError: one of them has not finished, its records are not those it finished with, or it
+            was trained in another study or another order.
+    """
+    read = Read({}, {}, {})
+    for name, seed in runs:
+        folder = run_folder(workdir, name, seed)
+        ended = ended_here(workdir, name, seed)
+        if ended is None:
+            raise UserError(f"{folder}: has not finished; run the study again to go on with it")
+        read.records.setdefault(name, {})[seed] = metrics.read_run(folder)
+        read.scored.setdefault(name, {})[seed] = _scored(folder)
+        read.facts.update({label: str(value) for label, value in ended["facts"].items()})
+    return read
+
+
+def ended_here(workdir: Path, name: str, seed: int) -> dict[str, Any] | None:
+    """What a run ended with, by `finished`, or None; it took what the study holds by now.
+
+    Raises:
+        UserError: it was trained by another config, on other inputs or in another order, or its
+            records are not those it finished with.
+    """
+    folder = run_folder(workdir, name, seed)
+    ended = finished(folder)
+    if ended is None:
+        return None
+    config, data = need_json(workdir / CONFIG), need_json(workdir / DATA)
+    rules, shuffled = config.get("training.epochs", [ORDERED]), config["arrangement.seed"]
+    _check_config(folder, ended.get("config", {}), config)
+    check_inputs(folder, ended.get("inputs", {}), data)
+    check_followed(folder, ended, arrangement_folder(workdir, name), rules, shuffled)
+    return ended
+
+
+def _check_config(folder: Path, trained: Mapping[str, Any], config: Mapping[str, Any]) -> None:
+    """Refuses a run whose folder comes from a study that trained otherwise."""
+    for key in trained.keys() & config.keys():
+        # How texts are scored is told apart, and names of the hub are folders by then.
+        check(
+            key.startswith("evaluation.") or growth.agree(key, trained, config),
+            f"{folder}: was trained with {key}={trained[key]!r}, the study has "
+            f"{config[key]!r}; delete it to train this run anew",
+        )
+
+
+def _scored(folder: Path) -> list[dict[str, Any]]:
+    """The records of examples of a run, without what the report does not read."""
+    records = [one for name in (GENERATIONS, SCORES) for one in read(folder / name)]
+    last = max((one["step"] for one in records if "text" in one), default=0)
+
+    def read_of(one: dict[str, Any]) -> set[str]:
+        return one.keys() - _NOT_READ - (_TEXTS if one["step"] < last else set())
+
+    return [{key: one[key] for key in read_of(one)} for one in records]

@@ -143,11 +143,12 @@ def test_names_that_stand_for_nothing_are_refused(name, message):
     assert "\n" not in str(caught.value)
 
 
-@pytest.mark.parametrize("name", ["random@" + "9" * 5000, "tmta-nft" + "+folds-2" * 3000])
+@pytest.mark.parametrize(
+    "name",
+    ["random@" + "9" * 5000, "tmta-nft" + "+folds-2" * 3000, "score-ascending:" + "ü" * 170],
+)
 def test_a_name_that_no_folder_could_have_is_refused(name):
-    with pytest.raises(
-        UserError, match=r"letters long, but names folders; give one of 200 at most"
-    ):
+    with pytest.raises(UserError, match=r"bytes long, but names folders; give one of 200 at most"):
         parse(name, 0)
 
 

@@ -156,6 +156,26 @@ def test_a_run_without_its_end_goes_on(workdir, small_config, read_metrics, caps
     assert "going on after step 10" in capsys.readouterr().err
 
 
+def test_files_that_somebody_lays_beside_records_are_left_alone(
+    workdir, small_config, read_metrics
+):
+    expected, test = read_metrics(workdir / RUN), '{"step": 10, "kind": "test"}\n'
+    unfinish(workdir)
+    notes, picked = workdir / RUN / "notes.jsonl", workdir / RUN / "picked.jsonl"
+    notes.write_text("no record\n")
+    picked.write_text(test)
+    shutil.rmtree(workdir / RUN / "checkpoints" / "00000010")
+    more = {
+        "evaluation.metrics": ("loss", "exact_match"),
+        "evaluation.texts.decoding": "greedy,max_new_tokens=2",
+    }
+    again(small_config(**more), workdir)
+    assert (notes.read_text(), picked.read_text()) == ("no record\n", test)
+    notes.unlink()
+    again(small_config(**more), workdir)
+    assert [one["loss"] for one in read_metrics(workdir / RUN)] == [one["loss"] for one in expected]
+
+
 def test_damaged_tokens_are_named_and_made_again(workdir, small_config, read_metrics, capsys):
     expected = read_metrics(workdir / RUN)
     shutil.rmtree(workdir / RUN)

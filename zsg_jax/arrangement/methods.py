@@ -7,6 +7,7 @@ another order of any of them, one of `reorderings.REORDERINGS`.
 from __future__ import annotations
 
 import hashlib
+import os
 from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Any
 
@@ -276,7 +277,7 @@ PATTERNS: tuple[Pattern | ByColumn, ...] = (
     _score("score-descending", -1),
 )
 NAMES = (*METHODS, *(pattern.name for pattern in PATTERNS))
-LONGEST = 200  # letters of a name, of which folders are called
+LONGEST = 200  # bytes of a name, of which folders are called
 
 
 def parse(name: str, seed: int) -> tuple[Method, int]:
@@ -287,8 +288,8 @@ def parse(name: str, seed: int) -> tuple[Method, int]:
             folder could have.
     """
     check(
-        len(name) <= LONGEST,
-        f"{name[:40]!r} and so on: is {len(name):,} letters long, but names folders; give one of "
+        (length := len(os.fsencode(name))) <= LONGEST,
+        f"{name[:40]!r} and so on: is {length:,} bytes long, but names folders; give one of "
         f"{LONGEST} at most",
     )
     plain, at, own = name.partition("@")

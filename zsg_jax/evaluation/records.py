@@ -20,9 +20,9 @@ from zsg_jax.runtime import appended
 from zsg_jax.runtime.errors import UserError
 from zsg_jax.runtime.files import write_bytes
 from zsg_jax.runtime.processes import check_owned, is_first, of_all, wait_for_all
+from zsg_jax.training import metrics
 
-# Texts and their scores; what is scored without a text.
-GENERATIONS, SCORES = "generations.jsonl", "scores.jsonl"
+GENERATIONS, SCORES = metrics.GENERATIONS, metrics.SCORES
 Record = dict[str, Any]
 
 

@@ -92,5 +92,6 @@ def check_inputs(folder: Path, trained: Mapping[str, str], inputs: Mapping[str, 
 
 
 def record_files(folder: Path) -> list[Path]:
-    """The files of records that were written for a run beside its metrics."""
-    return sorted(path for path in folder.glob("*.jsonl") if path.name != metrics.FILE)
+    """The files of records that were written for a run beside its metrics; others are not ours."""
+    names = (metrics.GENERATIONS, metrics.LATER, metrics.SCORES)
+    return [path for name in names if (path := folder / name).exists()]

@@ -17,6 +17,8 @@ FILE = "metrics.jsonl"
 # each holds what was added; NOT_KEPT lists the metrics that could not be, no checkpoint being kept.
 LATER = "later.jsonl"
 NOT_KEPT = "not_kept"
+# And what evaluators keep of every example: texts and their scores; what is scored without a text.
+GENERATIONS, SCORES = "generations.jsonl", "scores.jsonl"
 # Fields of a training record that tell of the machine, and so differ from run to run: the seconds
 # since the record before (or since what came between: an evaluation, a checkpoint, a profile), in
 # which the devices work; those of them that a step waited for its batch, until it was laid and on

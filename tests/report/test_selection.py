@@ -26,7 +26,7 @@ WAYS = {"": "random", "near": "targets", "far": "targets"}
 def make(tmp_path):
     """Writes the records of ways whose losses lie `gaps` from random's, and gives their page."""
 
-    def written(gaps, seeds=SEEDS, exact=False, sets=(), **cost):
+    def written(gaps, seeds=SEEDS, exact=False, sets=(), untold=(), **cost):
         rng = np.random.default_rng(1)
         easy, wins = rng.normal(2, 0.3, TARGETS), rng.random(TARGETS)
         workdir, cells = tmp_path / "w", []
@@ -45,7 +45,7 @@ def make(tmp_path):
                 facts |= {"test_id_tasks": tasks} | ({"test_id_sets": sets} if sets else {})
                 (folder / "data.json").write_text(json.dumps(facts))
                 (folder / "config.json").write_text(json.dumps({"arrangement.seed": 0}))
-                if space in cost:
+                if space in cost and (space, budget) not in untold:
                     (folder / "embeddings").mkdir()
                     told = {"seconds": cost[space], "bytes": 2_000_000}
                     (folder / "embeddings" / "cost.json").write_text(json.dumps(told))
@@ -145,6 +145,15 @@ def test_what_is_level_with_the_best_and_costs_less_is_named(make, read_page):
     best, other = ("near", "far") if "targets by near is best" in said else ("far", "near")
     assert f"targets by {other} cannot be told apart from it" in said
     assert ("targets by far, as good, is the cheapest" in said) == (best == "near")
+
+
+def test_a_space_that_does_not_tell_all_that_it_took_is_not_called_cheap(make, read_page):
+    page = make({"near": -0.3, "far": -0.3}, near=20.0, far=30.0, untold=[("near", 16)])
+    of_space = {row["space"]: row["seconds"] for row in table(page)}
+    assert of_space == {"": "", "near": "", "far": "60"}
+    said = read_page(page).said()
+    assert "Nothing to embed" not in said
+    assert "is the cheapest" not in said
 
 
 def test_without_a_difference_none_is_claimed(make, read_page):

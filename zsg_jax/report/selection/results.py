@@ -87,7 +87,7 @@ class Results(NamedTuple):
         seeds: of every cell.
         measured: what was measured in all of them, the loss first.
         by_set: set of targets → the loss of its targets; empty where they are one set.
-        costs: space → what it took.
+        costs: space → what it took; without those of which it is not told.
         facts: label → text: what the model was and where it ran.
         seconds: in training steps, of all runs.
     """
@@ -117,9 +117,13 @@ class Results(NamedTuple):
         sets = [f"{titles[0]} of target set {name}" for name in self.by_set]
         return list(zip([*titles, *sets], [*self.measured, *self.by_set.values()], strict=True))
 
+    def space(self, way: str) -> str:
+        """By what a way compares rows; "" for one that compares none."""
+        return next(cell.space for cell in self.cells if cell.way == way)
+
     def cost(self, way: str) -> Cost | None:
-        """What the space of a way took; None for one that has none."""
-        return self.costs.get(next(cell.space for cell in self.cells if cell.way == way))
+        """What the space of a way took; None where there is none, or it is not told."""
+        return self.costs.get(self.space(way))
 
 
 def read(cells: Iterable[Cell]) -> Results:
@@ -216,13 +220,21 @@ def _key(way: str, budget: int) -> str:
 
 
 def _costs(cells: Sequence[Cell]) -> dict[str, Cost]:
-    """Embeddings that a second budget took from the cache of the first cost their reading."""
+    """Embeddings that a second budget took from the cache of the first cost their reading.
+
+    A space that does not tell it of all budgets has none: a part of it would look cheap.
+    """
     costs: dict[str, Cost] = {}
+    untold = set()
     for space, folder in dict.fromkeys((cell.space, cell.folder) for cell in cells):
+        # Where no space is needed, hashed n-grams are there to look for leaks.
+        name = space or _HASHING
         told = read_json(folder / "embeddings" / COST, ("seconds", "bytes"))
-        if told is not None:
-            # Where no space is needed, hashed n-grams are there to look for leaks.
-            before = costs.get(space or _HASHING, Cost(0.0, 0))
-            size = max(before.bytes, told["bytes"])
-            costs[space or _HASHING] = Cost(before.seconds + told["seconds"], size)
-    return {cell.space: costs[cell.space] for cell in cells if cell.space in costs}
+        if told is None:
+            untold.add(name)
+            continue
+        before = costs.get(name, Cost(0.0, 0))
+        size = max(before.bytes, told["bytes"])
+        costs[name] = Cost(before.seconds + told["seconds"], size)
+    known = costs.keys() - untold
+    return {cell.space: costs[cell.space] for cell in cells if cell.space in known}

@@ -1,5 +1,6 @@
 """Which space and rule to use, in words, and whether the difference is real."""
 
+import math
 from collections.abc import Mapping, Sequence
 
 from zsg_jax.report.differences import amount, interval, p_words, same, told_apart
@@ -99,16 +100,17 @@ def _told(measured: Measured, found: Mapping[str, Difference]) -> str:
 
 def _cost(results: Results, best: str, level: Sequence[str]) -> dict[str, str]:
     """What the space of the best took, and whether one that does as well took less."""
-    cost = results.cost(best)
-    if cost is None:
+    cost, space = results.cost(best), results.space(best)
+    if not space:
         return {COST: "Nothing to embed: it needs no space."} if results.costs else {}
-    space = best.rpartition(": ")[0]
+    if cost is None:
+        return {}
     told = f"{space} took {cost.seconds:,.1f} seconds and {cost.bytes / 1e6:,.1f} MB to embed"
     told += " the pool and the targets"
 
     def seconds(way: str) -> float:
         other = results.cost(way)
-        return other.seconds if other else 0.0
+        return other.seconds if other else math.inf if results.space(way) else 0.0
 
     least = min([best, *level], key=seconds)
     if seconds(least) < cost.seconds:

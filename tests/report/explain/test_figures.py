@@ -44,3 +44,9 @@ def test_the_axis_of_the_mix_ends_early_where_named_tasks_are_few():
     assert few.figure.axes[0].get_ylim() == pytest.approx((0, 1.15 * figures.NAMED_TASKS))
     whole = figures.mix_figure(np.tile(np.arange(3), 10), ["a", "b", "c"])
     assert whole.figure.axes[0].get_ylim() == (0, 100)
+
+
+def test_every_task_of_the_mix_is_named():
+    names = ["_first", "second", "__third", "$x$"]
+    legend = figures.mix_figure(np.arange(40) % 4, names).figure.axes[0].get_legend()
+    assert sorted(one.get_text() for one in legend.get_texts()) == sorted(names)

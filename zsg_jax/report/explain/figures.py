@@ -149,7 +149,7 @@ def mix_figure(task: np.ndarray, tasks: Sequence[str]) -> Captioned:
     highest = 100 * float(shares[:-1].sum(axis=0).max(initial=0.0))
     cut = bool(rest) and highest < 60
     ceiling = max(1.15 * highest, 1.0) if cut else 100.0
-    floor = np.zeros(len(edges) - 1)
+    floor, areas, names = np.zeros(len(edges) - 1), [], []
     for i, share in enumerate(shares if rest else shares[:-1]):
         if i < len(named):
             color, label = _color(i), shorten(tasks[named[i]], 32)
@@ -158,7 +158,8 @@ def mix_figure(task: np.ndarray, tasks: Sequence[str]) -> Captioned:
             color, label = OTHERS, label + (", up to 100 %" if cut else "")
         above = floor + 100 * share
         x, low, high = _steps(edges, floor, np.minimum(above, ceiling))
-        ax.fill_between(x, low, high, color=color, label=label, lw=0)
+        areas.append(ax.fill_between(x, low, high, color=color, lw=0))
+        names.append(label)
         tell_shares(ax, edges, np.column_stack([low[::2], high[::2]]), share, label)
         ax.plot(x, high, color="white", lw=0.5)
         floor = above
@@ -167,7 +168,9 @@ def mix_figure(task: np.ndarray, tasks: Sequence[str]) -> Captioned:
     ax.grid(visible=False)
     position_axis(ax, len(task), 6)
     look: dict[str, Any] = {"handlelength": 1.1, "handleheight": 1.0, "labelspacing": 0.45}
-    ax.legend(loc="upper left", bbox_to_anchor=(1.01, 1.02), reverse=True, fontsize=8.5, **look)
+    # Handed over: of labels that it looks for, Matplotlib leaves out those that begin with "_".
+    look |= {"bbox_to_anchor": (1.01, 1.02), "reverse": True, "fontsize": 8.5}
+    ax.legend(areas, names, loc="upper left", **look)
     caption = f"{'All tasks' if met > 1 else 'The one task'} of the rows."
     if rest:
         caption = (

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 
 from matplotlib import rc_context
 from matplotlib.axes import Axes
+from matplotlib.lines import Line2D
 from matplotlib.ticker import LogLocator, MaxNLocator
 
 from zsg_jax.report.differences import p_words, signed_interval, told_apart
@@ -79,15 +80,16 @@ def costs(results: Results) -> Captioned | None:
             color = style[space].color
             face = color if told_apart(one) else "white"
             ax.plot(x, y, shapes[rule], ms=7, color=color, mfc=face, alpha=0.8)
-    for space, look in style.items():
-        ax.plot([], [], "o", color=look.color, label=shorten(space, 44))
-    for rule, shape in shapes.items():
-        ax.plot([], [], shape, color="#555555", mfc="white", label=shorten(rule, 44))
+    key = [Line2D([], [], ls="", marker="o", color=look.color) for look in style.values()]
+    key += [
+        Line2D([], [], ls="", marker=one, color="#555555", mfc="white") for one in shapes.values()
+    ]
     better = "Below" if metric.best is min else "Above"
     ax.axhline(0, color="#777777", lw=1, ls=(0, (4, 3)), zorder=0.5)
     ax.set_xlabel("seconds to embed the pool and the targets")
     ax.set_ylabel(f"{metric.label} less random's")
-    figure.legend(fontsize=8, loc="outside right center")
+    named = [shorten(one, 44) for one in (*style, *shapes)]
+    figure.legend(key, named, fontsize=8, loc="outside right center")
     return Captioned(
         figure,
         "Gain and cost",

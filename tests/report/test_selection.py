@@ -72,7 +72,9 @@ def write_run(folder, last, losses, right):
         ]
         (folder / "generations.jsonl").write_text("".join(f"{json.dumps(one)}\n" for one in told))
     (folder / "metrics.jsonl").write_text("".join(f"{json.dumps(one)}\n" for one in rows))
-    finished.finish(folder, {"steps": last, "facts": {"Model": "a small one"}})
+    # Each seed on a machine of its own.
+    facts = {"Model": "a small one", "Devices": f"chip {folder.name[-1]}"}
+    finished.finish(folder, {"steps": last, "facts": facts})
 
 
 def table(page):
@@ -122,6 +124,9 @@ def test_the_table_is_what_the_records_say_and_the_answer_what_they_show(make, r
     assert "Is any worse than rows at random? targets by far." in said
     assert "It is told apart from every other way" in said
     assert "Exact match, 32 rows: targets by near is best" in said
+    facts = read.tables[-1]
+    assert ["Model", "a small one"] in facts
+    assert ["Devices", "; ".join(f"chip {seed} (6 runs)" for seed in SEEDS)] in facts
     assert len(read.drawn()) == 3
     assert len(read.table("results")) == 1 + len(BUDGETS) * len(WAYS)
     # Each way's gain over budgets, beside what its space took.

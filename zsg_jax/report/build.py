@@ -13,7 +13,7 @@ from zsg_jax.evaluation.metrics import FIELDS
 from zsg_jax.evaluation.records import read
 from zsg_jax.report.page import PROTOCOL, write_report
 from zsg_jax.report.rows import read_and_kept, used
-from zsg_jax.report.runs import read_runs
+from zsg_jax.report.runs import put_together, read_runs
 from zsg_jax.report.summary import Record, every_record
 from zsg_jax.runtime.files import need_json, read_json
 from zsg_jax.similarity.trajectory import FILE as TRAJECTORY
@@ -67,7 +67,8 @@ def build(workdir: Path, *, title: str, command: str, runs: Sequence[tuple[str, 
             average = " to ".join(f"{weight:.4g}" for weight in ends)  # a task may have its own
             weights = f"{made['w_min']:.4g} (minimum), {average} (average)"
             facts[f"Weights of distances in {name}"] = weights
-    facts |= _settings(config) | found.facts
+    facts |= _settings(config)
+    facts |= put_together({name: list(by_seed.values()) for name, by_seed in found.facts.items()})
     if len(rules := config.get("training.epochs", ())) > 1:
         facts["Epochs"] = ", then ".join(rules)
     if anew := read_anew(rules).steps:

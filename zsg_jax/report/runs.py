@@ -9,6 +9,7 @@ from zsg_jax.arrangement.written import check_followed
 from zsg_jax.evaluation.records import GENERATIONS, SCORES, read
 from zsg_jax.runtime.errors import UserError, check
 from zsg_jax.runtime.files import need_json
+from zsg_jax.runtime.progress import count
 from zsg_jax.training import metrics
 from zsg_jax.training.finished import check_inputs, finished
 from zsg_jax.workdir import growth
@@ -19,17 +20,17 @@ _TEXTS = {"text", "references"}  # read at the last step alone
 
 
 class Read(NamedTuple):
-    """What the runs of a workdir hold: arrangement → seed → records, and facts of the last run.
+    """What the runs of a workdir hold: arrangement → seed → records, or what else is said.
 
     Attributes:
         records: of metrics.jsonl.
         scored: of generations.jsonl and scores.jsonl.
-        facts: label → text: what the model was and where it ran.
+        facts: label → text: what the model was and where it ran; `put_together` joins them.
     """
 
     records: dict[str, dict[int, list[dict[str, Any]]]]
     scored: dict[str, dict[int, list[dict[str, Any]]]]
-    facts: dict[str, str]
+    facts: dict[str, dict[int, dict[str, str]]]
 
 
 def read_runs(workdir: Path, runs: Sequence[tuple[str, int]]) -> Read:
@@ -47,8 +48,39 @@ def read_runs(workdir: Path, runs: Sequence[tuple[str, int]]) -> Read:
             raise UserError(f"{folder}: has not finished; run the study again to go on with it")
         read.records.setdefault(name, {})[seed] = metrics.read_run(folder)
         read.scored.setdefault(name, {})[seed] = _scored(folder)
-        read.facts.update({label: str(value) for label, value in ended["facts"].items()})
+        facts = {label: str(value) for label, value in ended["facts"].items()}
+        read.facts.setdefault(name, {})[seed] = facts
     return read
+
+
+def put_together(facts: Mapping[str, Sequence[Mapping[str, str]]]) -> dict[str, str]:
+    """What runs say of themselves, put together, so that none speaks for the others.
+
+    Args:
+        facts: name → label → text of each run of that name.
+
+    Returns:
+        Label → text; where runs differ, each text with the names whose runs say so, or with their
+        number where runs of a name differ.
+    """
+    every = [(name, one) for name, runs in facts.items() for one in runs]
+    found: dict[str, dict[str, list[str]]] = {}  # label → text → the name of each run
+    for name, one in every:
+        for label, text in one.items():
+            found.setdefault(label, {}).setdefault(text, []).append(name)
+    words = {}
+    for label, by_text in found.items():
+        if len(by_text) == 1 and sum(map(len, by_text.values())) == len(every):
+            (words[label],) = by_text
+            continue
+        whole = all(
+            names.count(name) == len(facts[name]) for names in by_text.values() for name in names
+        )
+        words[label] = "; ".join(
+            f"{text} ({', '.join(dict.fromkeys(names)) if whole else count(len(names), 'run')})"
+            for text, names in by_text.items()
+        )
+    return words
 
 
 def ended_here(workdir: Path, name: str, seed: int) -> dict[str, Any] | None:

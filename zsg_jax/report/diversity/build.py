@@ -10,6 +10,7 @@ from zsg_jax.report.diversity import figures
 from zsg_jax.report.diversity.published import CLAIMS, OCCURRENCES
 from zsg_jax.report.diversity.results import MEASURES, Group, read
 from zsg_jax.report.page import write_page
+from zsg_jax.report.runs import put_together
 from zsg_jax.report.svg import all_embedded
 from zsg_jax.report.tables import NONE, Row, Table, as_csv, mean_and_std, plus_minus
 from zsg_jax.runtime.files import need_json, write_bytes
@@ -148,6 +149,6 @@ def _facts(workdir: Path, cells: Sequence[Cell], how: str) -> Mapping[str, str]:
         "of which neither x nor y was trained on, and as many rows of trained rules",
         "Cells": f"{len(cells)}; {how}",
         "Seconds of all cells": f"{sum(one['seconds'] for one in ends):,.0f}",
-        "Device": ends[0]["device"],
+        **put_together({"": [{"Device": one["device"]} for one in ends]}),
         **begun(workdir, "")[1],
     }

@@ -14,7 +14,7 @@ from zsg_jax.report.curves import number
 from zsg_jax.report.differences import units
 from zsg_jax.report.examples import values_of
 from zsg_jax.report.metrics import METRICS
-from zsg_jax.report.runs import read_runs
+from zsg_jax.report.runs import put_together, read_runs
 from zsg_jax.report.summary import Runs, every_record, records_by_step
 from zsg_jax.runtime.files import need_json, read_json
 from zsg_jax.statistics.paired import Difference, paired_differences
@@ -134,7 +134,7 @@ def read(cells: Iterable[Cell]) -> Results:
     """
     cells = sorted(cells, key=lambda cell: cell.rule != RANDOM)  # random first
     found: dict[str, dict[str, dict[int, Any]]] = {}  # measure → way → budget → (K, N)
-    facts: dict[str, str] = {}
+    facts: list[dict[str, str]] = []
     tasks: dict[str, list[str] | None] = {}
     seconds = 0.0
     for budget in sorted({cell.budget for cell in cells}):
@@ -143,7 +143,7 @@ def read(cells: Iterable[Cell]) -> Results:
         for cell in cells:
             if cell.budget == budget:
                 one = read_runs(cell.folder, [(name, seed) for seed, name in cell.names.items()])
-                facts |= one.facts
+                facts += [of for by_seed in one.facts.values() for of in by_seed.values()]
                 runs[cell.way] = {seed: one.records[n][seed] for seed, n in cell.names.items()}
                 scored[cell.way] = {seed: one.scored[n][seed] for seed, n in cell.names.items()}
         data = need_json(cells[0].folder / DATA, ("test_id_tasks",))
@@ -154,7 +154,8 @@ def read(cells: Iterable[Cell]) -> Results:
         seconds += sum(one.get("seconds", 0.0) for one in every_record(runs))
     measured = [_compared(name, by_way, tasks[name]) for name, by_way in found.items()]
     by_set = _by_set(measured[0], data.get("test_id_sets", ()))
-    return Results(cells, list(cells[0].names), measured, by_set, _costs(cells), facts, seconds)
+    seeds, costs = list(cells[0].names), _costs(cells)
+    return Results(cells, seeds, measured, by_set, costs, put_together({"": facts}), seconds)
 
 
 def _by_set(loss: Measured, sets: Sequence[str]) -> dict[str, Measured]:

@@ -3,6 +3,7 @@
 import signal
 import subprocess
 import sys
+import time
 
 import jax
 import numpy as np
@@ -89,6 +90,15 @@ def keep_and_die(self, leaves):
 runs.CellRun.keep = keep_and_die
 sweep.run(t.CELLS[:2], t.SETTINGS, Path(sys.argv[1]))
 """
+
+
+def test_the_seconds_of_cells_are_those_of_each_alone(tmp_path):
+    started = time.perf_counter()
+    sweep.run(CELLS, SETTINGS, tmp_path, sweep.plan(1, 1)._replace(at_once=1))
+    took = time.perf_counter() - started
+    ends = [ended(folder_of(tmp_path, cell)) for cell in CELLS]
+    assert 0 < sum(one["seconds"] for one in ends) <= took + 0.01
+    assert {one["how"] for one in ends} == {sweep.plan(1, 1).sentence}
 
 
 def test_a_killed_sweep_goes_on_bit_for_bit(finished, tmp_path):

@@ -127,7 +127,7 @@ class CellRun:
         self._kept = max(there, key=lambda name: kept[name].step, default=None)
         at = kept[self._kept] if self._kept else _Position(0, "", 0.0, [])
         self.step, self._digest, self._seconds, self.records = at
-        self._since = time.perf_counter()
+        self.begin(1, "")
 
     def leaves(self) -> list[np.ndarray] | None:
         """The arrays of the state at `step`; None: it begins anew."""
@@ -135,6 +135,15 @@ class CellRun:
             return None
         arrays = load_file(self.folder / _STATE / self._kept)
         return [arrays[name] for name in sorted(arrays)]
+
+    def begin(self, together: int, how: str) -> None:
+        """Counts seconds from now on, as its share of those of so many cells computed together.
+
+        Args:
+            together: this cell among them.
+            how: it is computed, in words, for the page.
+        """
+        self._since, self._together, self._how = time.perf_counter(), together, how
 
     def trained(self, losses: np.ndarray, tokens: np.ndarray) -> None:
         """Takes the losses (T,) and rows (T, B, L) of the next steps."""
@@ -163,8 +172,7 @@ class CellRun:
 
     def keep(self, leaves: Iterable[Any]) -> None:
         """Keeps the arrays of the state at `step`, with the records up to there."""
-        now = time.perf_counter()
-        self._seconds, self._since = self._seconds + now - self._since, now
+        self._count()
         arrays = {f"{i:03}": np.asarray(leaf) for i, leaf in enumerate(leaves)}
         place = self.step // self._settings.keep_every % 2
         position = _Position(self.step, self._digest, self._seconds, self.records)
@@ -173,7 +181,7 @@ class CellRun:
 
     def finish(self) -> None:
         """Writes the records and that it has ended; the state is then of no more use."""
-        self._seconds += time.perf_counter() - self._since
+        self._count()
         lines = "".join(map(metrics.as_line, self.records))
         write_bytes(self.folder / metrics.FILE, lines.encode())
         facts = {
@@ -184,9 +192,15 @@ class CellRun:
             "seconds": round(self._seconds, 3),
             "device": jax.devices()[0].device_kind,
             "jax": jax.__version__,
+            "how": self._how,
         }
         write_json(self.folder / END, facts)
         shutil.rmtree(self.folder / _STATE, ignore_errors=True)
+
+    def _count(self) -> None:
+        now = time.perf_counter()
+        self._seconds += (now - self._since) / self._together
+        self._since = now
 
 
 def score(side: Scored, losses: Any, right: Any) -> dict[str, Any]:

@@ -164,6 +164,8 @@ def _train(
 ) -> None:
     """Trains cells to their end, which all stand at the same step."""
     recipe, step = settings.recipe, runs[0].step
+    for one in runs:
+        one.begin(len(runs), how.sentence)
     stack = _Stack(runs, settings, how)
     state = stack.begin(program)
     if step == 0:

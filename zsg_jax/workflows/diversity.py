@@ -56,13 +56,7 @@ def run(config: ConfigDict, workdir: Path | str, *, command: str) -> Path:
         # Imported here: a mistake in the config is told before Matplotlib has been imported.
         from zsg_jax.report import diversity as report
 
-        return report.build(
-            folder,
-            cells,
-            title=config.report.title,
-            command=command,
-            how=sweep.plan(len(cells), settings.stack).sentence,
-        )
+        return report.build(folder, cells, title=config.report.title, command=command)
 
 
 def read(config: ConfigDict) -> tuple[list[Cell], Settings]:

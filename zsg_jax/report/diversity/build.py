@@ -18,13 +18,13 @@ from zsg_jax.workdir.begun import begun
 from zsg_jax.workdir.layout import CONFIG
 
 
-def build(workdir: Path, cells: Sequence[Cell], *, title: str, command: str, how: str) -> Path:
+def build(workdir: Path, cells: Sequence[Cell], *, title: str, command: str) -> Path:
     """Writes `workdir/report` from the records of a finished grid.
 
     Args:
         workdir: of the study.
         cells: of the grid.
-        title, command, how: of the page, what made it, and how cells were computed.
+        title, command: of the page, and what made it.
 
     Returns:
         The path of index.html, one file that needs no other.
@@ -60,7 +60,7 @@ def build(workdir: Path, cells: Sequence[Cell], *, title: str, command: str, how
         claims=[CLAIMS[axis] for axis in ("rules", *varied) if axis in CLAIMS],
         one_seed=any(len(seeds) == 1 for group in groups for seeds in group.records.values()),
         occurrences=_published() if "occurrences" in varied else None,
-        facts=_facts(workdir, cells, how),
+        facts=_facts(workdir, cells),
         **tables,
     )
 
@@ -136,7 +136,7 @@ def _published() -> Table:
     return Table("2402.10891, table 1", [f"I = {one:,}" for one in columns], rows)
 
 
-def _facts(workdir: Path, cells: Sequence[Cell], how: str) -> Mapping[str, str]:
+def _facts(workdir: Path, cells: Sequence[Cell]) -> Mapping[str, str]:
     config = need_json(workdir / CONFIG, ())
     ends = [ended(folder_of(workdir, cell)) or {} for cell in cells]
     steps, batch = config["training.steps"], config["training.batch_size"]
@@ -147,8 +147,21 @@ def _facts(workdir: Path, cells: Sequence[Cell], how: str) -> Mapping[str, str]:
         "Form of rows": f"{config['data.form']}, {config['data.letters']} letters",
         "Scored on": f"{config['evaluation.rows']:,} rows of {config['evaluation.rules']:,} rules "
         "of which neither x nor y was trained on, and as many rows of trained rules",
-        "Cells": f"{len(cells)}; {how}",
-        "Seconds of all cells": f"{sum(one['seconds'] for one in ends):,.0f}",
-        **put_together({"": [{"Device": one["device"]} for one in ends]}),
+        "Cells": str(len(cells)),
+        **_seconds(ends),
+        **put_together({"": [_of_cell(one) for one in ends]}),
         **begun(workdir, "")[1],
     }
+
+
+def _seconds(ends: Sequence[Mapping[str, Any]]) -> dict[str, str]:
+    """What all cells took; earlier versions counted what each waited for others, too."""
+    if not all("how" in one for one in ends):
+        return {}
+    return {"Seconds of all cells": f"{sum(one['seconds'] for one in ends):,.0f}"}
+
+
+def _of_cell(end: Mapping[str, Any]) -> dict[str, str]:
+    """What a cell says of how it was computed; those of earlier versions say less."""
+    names = {"how": "Computed", "device": "Device"}
+    return {label: end[key] for key, label in names.items() if end.get(key)}

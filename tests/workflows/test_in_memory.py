@@ -1,5 +1,6 @@
 import json
 
+import jax.numpy as jnp
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
@@ -143,6 +144,15 @@ def test_masked_embeddings_are_refused():
     masked = np.ma.masked_array(np.eye(3, dtype=np.float32), np.eye(3) > 0)
     with pytest.raises(UserError, match="test: embeddings: some are masked"):
         zsg_jax.arrange_data(np.eye(3, dtype=np.float32), masked)
+
+
+def test_an_array_of_no_rows_or_of_another_library_is_told():
+    vectors = np.eye(3, dtype=np.float32)
+    with pytest.raises(UserError, match="train: holds no row"):
+        zsg_jax.arrange_data(np.array(3.0), vectors)
+    given = jnp.asarray(vectors)
+    with pytest.raises(UserError, match=r"train: is a .*; give rows, or numpy.asarray of it"):
+        zsg_jax.arrange_data(given, given)
 
 
 def test_a_data_frame_is_told_what_to_give_instead(arranged):

@@ -297,6 +297,11 @@ def _read(rows: Rows, side: str, options: ReadOptions) -> Dataset:
         not isinstance(rows, np.ndarray),
         f"{side}: is an array, but the other side is rows; give both as rows or both as arrays",
     )
+    check(
+        not hasattr(rows, "__array__"),
+        f"{side}: is a {type(rows).__name__}; give rows, or numpy.asarray of it where it is "
+        "embeddings",
+    )
     path = _file(side, options)
     with path.open("w", encoding="utf-8") as file:
         for number, row in enumerate(every):
@@ -367,8 +372,8 @@ def _of_rows(
 
 def _of_arrays(train: np.ndarray, test: np.ndarray) -> EmbeddedPair:
     numbered = (
-        [Instance(str(i), NO_TASK, (Turn("user", str(i)),), ()) for i in range(len(one))]
-        for one in (train, test)
+        [Instance(str(i), NO_TASK, (Turn("user", str(i)),), ()) for i in range(count)]
+        for count in (len(one) if one.ndim else 0 for one in (train, test))
     )
     return _pair((*map(from_list, numbered),), (train, test), "given embeddings")
 

@@ -163,5 +163,5 @@ def _seconds(ends: Sequence[Mapping[str, Any]]) -> dict[str, str]:
 
 def _of_cell(end: Mapping[str, Any]) -> dict[str, str]:
     """What a cell says of how it was computed; those of earlier versions say less."""
-    names = {"how": "Computed", "device": "Device"}
+    names = {"how": "Computed", "device": "Device", "jax": "JAX"}
     return {label: end[key] for key, label in names.items() if end.get(key)}

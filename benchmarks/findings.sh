@@ -82,14 +82,14 @@ real() {
 python benchmarks/p3_choices.py "$p3/test.jsonl.gz" "$workdir/choices.jsonl"
 # T0's tasks, which have few kin in the pool: the study's form, with two shuffles; the same rows in
 # each order; toward one half of the rows, scored on the other; and adapters.
-orders="('tmta-min-max', 'tmta-random', 'tmta-max-min', 'tmta-random@1')"
-real t0 tmta.py:smollm2 --config.arrangement.methods="$orders" \
-  --config.evaluation.metrics="('loss', 'choices', 'exact_match')" \
-  --config.evaluation.scores_every=100 --config.evaluation.texts.decoding=greedy,max_new_tokens=8
+form=(--config.arrangement.methods="('tmta-min-max', 'tmta-random', 'tmta-max-min', 'tmta-random@1')"
+  --config.evaluation.metrics="('loss', 'choices', 'exact_match')"
+  --config.evaluation.scores_every=100 --config.evaluation.texts.decoding=greedy,max_new_tokens=8)
+real t0 tmta.py:smollm2 "${form[@]}"
 real t0-same-rows tmta.py:smollm2_same_rows --config.arrangement.budget=480 --config.report.window=15
 real t0-other-half tmta.py:smollm2 --config.data.report_fraction=0.5
-real t0-adapters tmta.py:smollm2 --config.model.lora.rank=16 --config.model.lora.alpha=32 \
-  --config.training.learning_rate=2e-4 --config.arrangement.methods="$orders"
+real t0-adapters tmta.py:smollm2 "${form[@]}" --config.seeds="(0,)" --config.model.lora.rank=16 \
+  --config.model.lora.alpha=32 --config.training.learning_rate=2e-4
 # A whole epoch, of fewer rows.
 real t0-epoch tmta.py:smollm2 --config.arrangement.budget=480 --config.training.steps=None \
   --config.report.window=17 --config.evaluation.every=5 --config.training.checkpoint_every=15 \

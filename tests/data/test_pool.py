@@ -42,6 +42,19 @@ def test_a_fraction_splits_every_task_and_without_one_all_test_examples_are_both
         assert tasks == (["a", "a", "b", "b"] if fraction else list("aaaabbbb"))
 
 
+@pytest.mark.parametrize("fraction", [0.0, 0.5])
+def test_rows_to_score_that_say_the_same_as_one_to_arrange_toward_are_counted(fraction):
+    test = instances("aabbab")
+    twins = [replace(one, id=f"twin of {one.id}") for one in test[:3]]
+    made = pool([*test, *twins], report_fraction=fraction)
+    texts = made.test.texts[:]
+    steered = [texts[i] for i in made.aimed]
+    alike = [i for i in made.scored if texts[i] in steered]
+    assert made.facts["scored_alike"] == (len(alike) if fraction else 0)
+    # Apart from one another under this seed, some of them.
+    assert alike
+
+
 GEMMA_LIKE = ChatTemplate(
     "{% for t in messages %}{% if t.role == 'system' %}{{ raise_exception('no system') }}"
     "{% endif %}<{{ t.role }}>{{ t.content }}{{ eos_token }}{% endfor %}"

@@ -5,7 +5,7 @@ import re
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from zsg_jax.report.rows import read_and_kept, used
+from zsg_jax.report.rows import but_alike, read_and_kept, used
 
 COUNTS = st.integers(0, 2000)
 
@@ -53,3 +53,8 @@ def test_of_what_is_kept_an_order_has_some_and_some_of_these_are_trained_on():
     assert "tmta-nft (nearest first)" in label
     assert numbers(told) == [4800, 29, 3200, 200]
     assert numbers(used("x", 48, 2, 48, 3).popitem()[1]) == [48, 2, 3]
+
+
+def test_rows_to_score_that_have_steered_are_told():
+    assert but_alike({}) == but_alike({"scored_alike": 0}) == ""
+    assert numbers(but_alike({"scored_alike": 2345})) == [2345]

@@ -163,6 +163,7 @@ def make_pool(
         **_sets(told),
         "aimed_rows": len(aimed),
         "scored_rows": len(scored),
+        "scored_alike": _alike(chosen, aimed, scored) if report_fraction else 0,
         "split": bool(report_fraction),
     }
     shown = examples["test"].select(answered)
@@ -198,6 +199,13 @@ def _aimed_and_scored(test: Dataset, fraction: float, seed: int) -> tuple[np.nda
         return np.arange(len(test)), np.arange(len(test))
     kept = report_split(np.unique(test.task_names, return_inverse=True)[1], fraction, seed)
     return np.flatnonzero(~kept), np.flatnonzero(kept)
+
+
+def _alike(test: Dataset, aimed: np.ndarray, scored: np.ndarray) -> int:
+    """How many examples to score say the same as one to arrange toward."""
+    texts = test.texts
+    there = {texts[index] for index in aimed.tolist()}
+    return sum(texts[index] in there for index in scored.tolist())
 
 
 def _named_tasks(dataset: Dataset) -> set[str]:

@@ -12,7 +12,7 @@ from zsg_jax.arrangement.epochs import read_anew
 from zsg_jax.evaluation.metrics import FIELDS
 from zsg_jax.evaluation.records import read
 from zsg_jax.report.page import PROTOCOL, write_report
-from zsg_jax.report.rows import read_and_kept, used
+from zsg_jax.report.rows import but_alike, read_and_kept, used
 from zsg_jax.report.runs import put_together, read_runs
 from zsg_jax.report.summary import Record, every_record
 from zsg_jax.runtime.files import need_json, read_json
@@ -146,8 +146,8 @@ def protocol(data: Mapping[str, Any]) -> str:
         return PROTOCOL
     return (
         f"Data were arranged toward {data['aimed_rows']:,} test rows, and the loss was measured on "
-        f"{data['scored_rows']:,} others of the same tasks, which steered nothing. Similarities "
-        "and distances are to the former."
+        f"{data['scored_rows']:,} others of the same tasks, which steered nothing"
+        f"{but_alike(data)}. Similarities and distances are to the former."
     )
 
 

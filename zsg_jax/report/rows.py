@@ -33,6 +33,16 @@ def read_and_kept(
     }
 
 
+def but_alike(data: Mapping[str, Any]) -> str:
+    """What is to be added where rows to score are named: how many of them have steered, too.
+
+    Args:
+        data: data.json of the workdir; earlier versions do not tell.
+    """
+    alike = data.get("scored_alike", 0)
+    return f", but {alike:,} of these say the same as one of the former" if alike else ""
+
+
 def used(name: str, chosen: int, turns: int, trained: int, steps: int) -> dict[str, str]:
     """Label → text: of the rows kept, how many an arrangement has and how many were trained on."""
     all_of = "all" if trained == chosen else f"{trained:,}"

@@ -30,6 +30,7 @@ from zsg_jax.evaluation.metrics import need_texts
 from zsg_jax.evaluation.records import json_line
 from zsg_jax.models import huggingface
 from zsg_jax.models.families import is_file
+from zsg_jax.report.rows import but_alike
 from zsg_jax.runtime.errors import UserError
 from zsg_jax.runtime.files import file_digest, json_bytes, write_bytes, write_json
 from zsg_jax.runtime.processes import once
@@ -91,7 +92,10 @@ def open_pool(config: ConfigDict, workdir: Path, stack: ExitStack) -> tuple[Read
         f"{count(len(np.unique(pool.test.task_index)), 'task')}"
     )
     if pool.facts["split"]:
-        say(f"test rows: {len(pool.aimed):,} to arrange toward, {len(pool.scored):,} to score on")
+        say(
+            f"test rows: {len(pool.aimed):,} to arrange toward, {len(pool.scored):,} to score on"
+            f"{but_alike(pool.facts)}"
+        )
     return Reading(tokenizer, form), pool
 
 

@@ -1,7 +1,8 @@
 #!/usr/bin/env bash
 # Runs every study of docs/findings.md, one after the other; what has finished is not run again.
 #
-#   benchmarks/findings.sh WORKDIR                   the built-in examples
+#   benchmarks/findings.sh WORKDIR                   the built-in examples; one has a reward model, which
+#                                                    torch trains (pip install -e '.[parity]')
 #   benchmarks/findings.sh WORKDIR P3 MINILM MODEL [NI] [--config.KEY=VALUE …]
 #                                                    then those of real rows: a folder with train.jsonl.gz
 #                                                    and test.jsonl.gz, all-MiniLM-L6-v2, SmolLM2-135M; NI: a
@@ -43,6 +44,7 @@ cat > "$workdir/answering.json" << 'END'
  "max_position_embeddings": 64, "rms_norm_eps": 1e-5, "tie_word_embeddings": true}
 END
 rows=rewrites:rules=4096,samples=19,spaced=true,test_rows=128,test_rules=128
+[ -e "$workdir/rewarding" ] || python benchmarks/rewriting_reward.py $rows "$workdir/rewarding"
 study answering configs/tmta.py --config.model.size="$workdir/answering.json" \
   --config.seeds="(0,)" --config.model.pretraining.steps=0 \
   --config.tokenizer=train --config.tokenizer_size=320 \
@@ -52,8 +54,10 @@ study answering configs/tmta.py --config.model.size="$workdir/answering.json" \
   --config.report.window=None --config.training.batch_size=64 --config.training.learning_rate=4e-3 \
   --config.training.warmup_steps=100 --config.training.weight_decay=0.1 \
   --config.evaluation.every=20 --config.evaluation.scores_every=1 --config.evaluation.batch_size=128 \
-  --config.evaluation.metrics="('loss', 'rouge', 'exact_match')" \
-  --config.evaluation.texts.decoding=greedy,max_new_tokens=12
+  --config.evaluation.metrics="('loss', 'rouge', 'exact_match', 'reward')" \
+  --config.evaluation.texts.decoding=greedy,max_new_tokens=12 \
+  --config.evaluation.texts.reward_model="$workdir/rewarding" \
+  --config.evaluation.texts.reward_template=chat
 [ $# -ge 3 ] || exit 0
 
 p3=$1 encoder=$2 model=$3

@@ -18,7 +18,8 @@ STEPS = 14
 # Sums over devices round in another order by gloo than in one process; 1e-6 was seen.
 TOLERANCE = 1e-4
 STUDY = [
-    "--config=tests/faults/small.py",
+    f"--config={ROOT}/tests/faults/small.py",
+    f"--config.model.size={ROOT}/tests/faults/one_layer.json",
     "--config.mesh.data=1",
     "--config.mesh.fsdp=4",
     f"--config.training.steps={STEPS}",
@@ -26,8 +27,11 @@ STUDY = [
 ]
 
 
-def started(workdir, count, *flags):
-    """Starts the command as a user does, in `count` processes with four devices together."""
+def started(workdir, count, *flags, homes=(ROOT, ROOT)):
+    """Starts the command as a user does, in `count` processes with four devices together.
+
+    `homes`: the folder in which each is started, where its relative paths begin.
+    """
     with socket.socket() as one:
         one.bind(("127.0.0.1", 0))
         port = one.getsockname()[1]
@@ -45,13 +49,13 @@ def started(workdir, count, *flags):
     return [
         subprocess.Popen(
             [sys.executable, "-m", "zsg_jax.main", *STUDY, f"--workdir={where}", *one, *flags],
-            cwd=ROOT,
+            cwd=home,
             env=environment,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,
         )
-        for one, where in zip(own, workdirs, strict=True)
+        for one, where, home in zip(own, workdirs, homes, strict=False)
     ]
 
 
@@ -222,3 +226,24 @@ def test_a_mistake_of_one_process_ends_the_other(tmp_path):
     assert [two[0].returncode != 0, two[1].returncode] == [True, 1], told
     assert told[1].startswith(f"zsg_jax: process 1: --workdir {tmp_path / 'second'}: ")
     assert told[1].endswith("process 0 wrote there; give a folder that all hosts share\n")
+
+
+@pytest.mark.ci
+@pytest.mark.slow
+@pytest.mark.parametrize("differs", ["the weights it begins with", "the training instances"])
+def test_hosts_that_read_other_files_under_one_path_are_told(tmp_path, write_llama, differs):
+    homes = [tmp_path / "first", tmp_path / "second"]
+    for number, home in enumerate(homes):
+        write_llama(home / "model", seed=number * ("weights" in differs))
+        answer = "ab"[number * ("training" in differs)]
+        for side, last in (("train", answer), ("test", "a")):
+            rows = [{"prompt": f"{side} {i}", "completion": last} for i in range(32)]
+            (home / f"{side}.jsonl").write_text("".join(json.dumps(one) + "\n" for one in rows))
+    flags = [f"--config.data.{side}={side}.jsonl" for side in ("train", "test")]
+    flags += ["--config.model.init_from=model", "--config.training.steps=2"]
+    told = ended(started(tmp_path / "w", 2, *flags, homes=homes), 1, 1)
+    for one in told:
+        last = one.splitlines()[-1]
+        assert f"process 1 was given {differs} (SHA-256)=" in last
+        assert last.endswith("put the same files where each of them reads")
+    assert not (tmp_path / "w" / "embeddings").exists()

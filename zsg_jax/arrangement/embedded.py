@@ -12,7 +12,7 @@ from zsg_jax.data.dataset import Dataset, Texts
 from zsg_jax.data.views import BOTH, choose_view, conversations, view_facts
 from zsg_jax.runtime.errors import check
 from zsg_jax.runtime.files import file_digest, read_json, write_json
-from zsg_jax.runtime.processes import is_first, once
+from zsg_jax.runtime.processes import is_first, once, same_everywhere, same_files
 from zsg_jax.runtime.progress import count, say
 from zsg_jax.runtime.settings import setting
 from zsg_jax.similarity.embeddings import (
@@ -118,6 +118,11 @@ def embed_pair(
         prompt_text(chosen, what.train_prompt, setting("similarity.train_prompt")),
         prompt_text(chosen, what.test_prompt, setting("similarity.test_prompt")),
     )
+    facts = {**view_facts(what.text), "train_prompt": prompts[0], "test_prompt": prompts[1]}
+    # Each process embeds shards of its own.
+    same_everywhere(facts)
+    encoders = zip(("the encoder", "the encoder of test rows"), sides, strict=True)
+    same_files({what: one.fingerprint for what, one in encoders})
     cost = _Cost(folder)
     train_embeddings, test_embeddings = (
         embed(
@@ -135,7 +140,6 @@ def embed_pair(
     once("cost of embeddings", cost.note)
     told = f" behind the prompts {' and '.join(map(repr, prompts))}" if any(prompts) else ""
     say(f"embeddings: {len(train) + len(test):,} rows by {chosen.name}{told}, {cost.seconds:.1f} s")
-    facts = {**view_facts(what.text), "train_prompt": prompts[0], "test_prompt": prompts[1]}
     return EmbeddedPair(
         train,
         test,

@@ -128,13 +128,14 @@ def of_all(value: Any) -> list[Any]:
     return [json.loads(bytes(text[:size])) for text, size in zip(texts, sizes, strict=True)]
 
 
-def same_everywhere(values: dict[str, Any]) -> None:
+def same_everywhere(values: dict[str, Any], way_out: str = "give all processes the same") -> None:
     """Makes sure that every process was given the same, before any of it is used.
 
     Each would else train its own shards by its own settings, or wait for steps that no other takes.
 
     Args:
         values: by name, as JSON holds them.
+        way_out: what to do where they are not.
 
     Raises:
         UserError: on all processes, naming what differs and between which of them.
@@ -147,9 +148,20 @@ def same_everywhere(values: dict[str, Any]) -> None:
             if theirs.get(name) != every[0].get(name)
         ]
         if different:
-            raise UserError(
-                f"process {process} was given {'; '.join(different)}; give all processes the same"
-            )
+            raise UserError(f"process {process} was given {'; '.join(different)}; {way_out}")
+
+
+def same_files(digests: dict[str, Any]) -> None:
+    """Makes sure that what lies under one path is the same wherever processes read it.
+
+    Args:
+        digests: by what they are of.
+
+    Raises:
+        UserError: as `same_everywhere`.
+    """
+    short = {f"{what} (SHA-256)": str(one)[:12] for what, one in digests.items()}
+    same_everywhere(short, "put the same files where each of them reads")
 
 
 def from_all(part: np.ndarray, mesh: "Mesh") -> list[np.ndarray]:

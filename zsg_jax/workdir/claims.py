@@ -196,6 +196,14 @@ def claim_data(workdir: Path, facts: dict[str, Any]) -> None:
     write_json(workdir / layout.DATA, facts)
 
 
+def digests(facts: Mapping[str, Any]) -> dict[str, str]:
+    """The digests among `facts` that decide the numbers, by what they are of."""
+    named = (DIGESTS | MORE_DIGESTS).items()
+    found = {what.rstrip(","): facts[key] for key, what in named if key in facts}
+    scores = facts.get(SCORES_DIGESTS, {})
+    return found | {f"the numbers {column!r}": digest for column, digest in scores.items()}
+
+
 def check_data(workdir: Path, facts: Mapping[str, Any]) -> None:
     """Refuses other inputs than those that `claim_data` has recorded, if it has."""
     known = read_json(workdir / layout.DATA, required=DIGESTS) or {}

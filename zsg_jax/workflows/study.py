@@ -210,7 +210,7 @@ def _train(
     part.check_rows(len(pool.usable))
     check_steps(config, len(pool.usable))
     evaluators = make_evaluators(config, pool.measured_on, reading, trainer, origin)
-    once("claim data", partial(claim_data, config, workdir, pool, origin, part.start))
+    claim_data(config, workdir, pool, origin, part.start)
     once("rows of the page", partial(keep_shown, workdir, pool.measured_on.instances))
     orders = Orders({}, pool)
     if part.runs:

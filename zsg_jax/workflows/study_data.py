@@ -3,7 +3,7 @@
 import hashlib
 from contextlib import ExitStack
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
@@ -33,7 +33,7 @@ from zsg_jax.models.families import is_file
 from zsg_jax.report.rows import but_alike
 from zsg_jax.runtime.errors import UserError
 from zsg_jax.runtime.files import file_digest, json_bytes, write_bytes, write_json
-from zsg_jax.runtime.processes import once
+from zsg_jax.runtime.processes import once, same_everywhere, same_files
 from zsg_jax.runtime.progress import bar, count, say
 from zsg_jax.training import initial_weights, sharding
 from zsg_jax.training.optimizer import schedule
@@ -142,6 +142,8 @@ def _load(
         rewrites_options=data.rewrites.to_dict(),
         selection=Selection(data.split, data.train_per_task, data.test_per_task, data.seed),
     )
+    # Tokens are those that the first process makes; what the rows are is compared by `claim_data`.
+    same_everywhere({"rows of data.train": len(train), "rows of data.test": len(test)})
     skipped = [*train.skipped, *test.skipped]
     tell_skipped(skipped, len(skipped), f"; all are listed in {workdir / layout.DATA}")
     return _by_answer(config, train, "training"), _by_answer(config, test, "test")
@@ -156,8 +158,23 @@ def claim_data(
 ) -> None:
     """Binds the workdir to these examples, tokens and weights, or refuses it if it has others.
 
-    Of a study that is a part, they must be those of the one that it starts from, too.
+    Of a study that is a part, they must be those of the one that it starts from, too; and the same
+    on every process, each of which reads its own part of them.
     """
+    facts = _facts(config, pool, origin)
+    same_files(claims.digests(facts))
+
+    def bind() -> None:
+        if start is not None:
+            claims.check_data(start, facts)
+        claims.claim_data(workdir, facts)
+        write_json(workdir / layout.MODEL, huggingface.config_json(origin.model))
+
+    once("claim data", bind)
+
+
+def _facts(config: ConfigDict, pool: Pool, origin: Origin) -> dict[str, Any]:
+    """What the inputs are: counts, and digests of what decides the numbers."""
     digest = ""
     if origin.weights:
         # Weights that do not fit are refused here, before anything is embedded.
@@ -182,10 +199,7 @@ def claim_data(
         facts[claims.TEXT_ENDS] = str(huggingface.eos_ids(origin.weights))
     if texts.rouge_tokenizer:
         facts["rouge_tokenizer_digest"] = from_folder(texts.rouge_tokenizer).fingerprint
-    if start is not None:
-        claims.check_data(start, facts)
-    claims.claim_data(workdir, facts)
-    write_json(workdir / layout.MODEL, huggingface.config_json(origin.model))
+    return facts
 
 
 def keep_shown(workdir: Path, test: Dataset) -> None:

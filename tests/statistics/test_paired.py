@@ -69,6 +69,15 @@ def test_noise_of_one_kind_alone_is_student_s_t(by):
     assert (found.low, found.high) == pytest.approx(tuple(known.confidence_interval(0.95)))
 
 
+@pytest.mark.parametrize("count", [2, 3, 5, 6, 20])
+def test_few_that_all_differ_alike_are_as_likely_as_the_sign_test_says(count):
+    right = np.full((1, count), 100 / 3)
+    found = difference(right)
+    assert found.p == pytest.approx(mcnemar(right, 0 * right))
+    assert found.p == pytest.approx(stats.binomtest(count, count).pvalue)
+    assert difference(right.T).p == pytest.approx(found.p)
+
+
 def test_both_kinds_of_noise_together_are_covered():
     rng = np.random.default_rng(6)
     inside = []

@@ -45,6 +45,7 @@ def paired_differences(
     both share is counted twice, so it is rather too large), the interval that of t, with degrees of
     freedom by Welch and Satterthwaite. Of three seeds that agree a bootstrap holds no draw on the
     other side of 0, which comes by chance in a quarter of all cases; t knows that three are few.
+    Where all differ by the same, as few answers that are right or wrong may, p is the sign test's.
 
     Args:
         values: name → (K, N), a number for every seed and example; the same seeds and examples
@@ -77,7 +78,10 @@ def paired_differences(
         freedom = variance**2 / fourth if fourth else 1.0
         error, mean = variance**0.5, float(gap.mean())
         half = float(t.ppf(0.975, freedom)) * error
-        p = 2 * float(t.sf(abs(mean) / error, freedom)) if error else float(mean == 0)
+        if error > 1e-12 * abs(mean):
+            p = 2 * float(t.sf(abs(mean) / error, freedom))
+        else:  # all differ alike, so t knows no noise: as often as all are on one side by chance
+            p = 2.0 ** (1 - max(seeds, units)) if mean else 1.0
         seen = float(t.ppf(0.975, freedom) + t.ppf(0.8, freedom)) * error
         found.append((first, second, mean, mean - half, mean + half, p, seen, seeds))
     corrected = holm([one[5] for one in found])

@@ -1,3 +1,5 @@
+from contextlib import contextmanager
+
 import numpy as np
 import pytest
 
@@ -34,6 +36,29 @@ def test_a_write_that_fails_leaves_the_old_file(tmp_path, monkeypatch):
         files.write_json(path, {"a": 2})
     assert files.read_json(path) == {"a": 1}
     assert [one.name for one in tmp_path.iterdir()] == ["a.json"]
+
+
+def test_two_at_work_are_told_of_files_until_each_ends(tmp_path):
+    told = {"first": [], "second": []}
+
+    def placing(name):
+        @contextmanager
+        def tell(path, partial):
+            told[name].append(path.name)
+            yield
+
+        return files.recording(tell)
+
+    first, second = placing("first"), placing("second")
+    for number, step in enumerate(
+        (first.__enter__, second.__enter__, lambda: first.__exit__(None, None, None), None)
+    ):
+        if step:
+            step()
+        files.write_bytes(tmp_path / str(number), b"x")
+    second.__exit__(None, None, None)
+    files.write_bytes(tmp_path / "4", b"x")
+    assert told == {"first": ["0", "1"], "second": ["1", "2", "3"]}
 
 
 def test_numbers_that_json_lacks_are_not_written(tmp_path):

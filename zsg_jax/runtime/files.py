@@ -8,7 +8,7 @@ import os
 import shutil
 import time
 from collections.abc import Collection, Iterator
-from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
+from contextlib import AbstractContextManager, ExitStack, contextmanager, suppress
 from pathlib import Path
 from tokenize import TokenError
 from typing import Any, Protocol
@@ -30,18 +30,21 @@ class Placing(Protocol):
         """Gives what is entered while `partial` takes the place of `path`."""
 
 
-_placing: Placing | None = None
+_placings: list[Placing] = []
 
 
 @contextmanager
 def recording(placing: Placing) -> Iterator[None]:
-    """Inside, `placing` alone is told of every file that is written whole."""
-    global _placing
-    before, _placing = _placing, placing
+    """Inside, `placing` is told of every file that is written whole, beside others so told.
+
+    Of files by any thread: those of one study, which has threads of its own, are not told from
+    those of a study that runs in another thread.
+    """
+    _placings.append(placing)
     try:
         yield
     finally:
-        _placing = before
+        _placings.remove(placing)
 
 
 @contextmanager
@@ -70,7 +73,9 @@ def replacing(path: Path) -> Iterator[Path]:
             raise UserError(f"{path}: is a folder; give the name of a file")
         folders = any(one.is_dir() and not one.is_symlink() for one in (partial, path))
         if not (folders and os.path.lexists(path)):
-            with _placing(path, partial) if _placing else nullcontext():
+            with ExitStack() as told:
+                for placing in (*_placings,):
+                    told.enter_context(placing(path, partial))
                 partial.replace(path)
                 # The rename itself lies in the folder, which has to reach the disk as well.
                 sync(path.parent)

@@ -219,13 +219,16 @@ def test_from_two_processes_to_one_and_back(alone, tmp_path):
 
 
 @pytest.mark.slow
-def test_a_mistake_of_one_process_ends_the_other(tmp_path):
-    # Each has a disk of its own, so only one of them sees what was claimed.
-    two = started([tmp_path / "first", tmp_path / "second"], 2)
-    told = [process.communicate(timeout=100)[1] for process in two]
-    assert [two[0].returncode != 0, two[1].returncode] == [True, 1], told
+@pytest.mark.parametrize("earlier", [False, True])
+def test_a_disk_of_its_own_is_told_also_where_a_study_lies_on_it(tmp_path, earlier):
+    if earlier:
+        (tmp_path / "second").mkdir()
+        (tmp_path / "second" / "config.json").write_text("{}")
+    told = ended(started([tmp_path / "first", tmp_path / "second"], 2), 1, 1)
     assert told[1].startswith(f"zsg_jax: process 1: --workdir {tmp_path / 'second'}: ")
-    assert told[1].endswith("process 0 wrote there; give a folder that all hosts share\n")
+    for one in told:
+        assert one.endswith("process 0 wrote there; give a folder that all hosts share\n")
+    assert [path.name for path in tmp_path.rglob(".seen-*")] == []
 
 
 @pytest.mark.ci

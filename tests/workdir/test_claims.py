@@ -9,7 +9,7 @@ from zsg_jax.runtime.errors import UserError
 from zsg_jax.runtime.files import write_json
 from zsg_jax.runtime.processes import once
 from zsg_jax.runtime.shards import MANIFEST
-from zsg_jax.workdir.claims import DIGESTS, check_shared, claim, claim_data, refuse_foreign
+from zsg_jax.workdir.claims import DIGESTS, claim, claim_data, refuse_foreign
 from zsg_jax.workdir.layout import CONFIG
 from zsg_jax.workdir.lock import locked, refuse_address
 from zsg_jax.workdir.manifest import check_whole, claimed
@@ -315,10 +315,3 @@ def test_an_address_is_no_workdir(address, tmp_path, monkeypatch):
     assert list(tmp_path.iterdir()) == []
     for folder in ("study", "/mnt/gs", "a:b/c", "data/gs:1", str(tmp_path)):
         refuse_address(folder)
-
-
-def test_a_folder_that_is_not_shared_is_told(tmp_path):
-    with pytest.raises(UserError, match=r"does not see the config\.json .* that all hosts share"):
-        check_shared(tmp_path, patience=0)
-    (tmp_path / CONFIG).write_text("{}")
-    check_shared(tmp_path, patience=0)

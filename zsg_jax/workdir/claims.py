@@ -3,6 +3,7 @@
 import os
 import socket
 import time
+import uuid
 from collections.abc import Collection, Mapping
 from fnmatch import fnmatchcase
 from pathlib import Path
@@ -10,6 +11,7 @@ from typing import Any
 
 from zsg_jax.runtime.errors import UserError, check
 from zsg_jax.runtime.files import PARTIAL, read_json, remove, write_json
+from zsg_jax.runtime.processes import count, is_first, of_all
 from zsg_jax.runtime.settings import setting
 from zsg_jax.runtime.shards import MANIFEST
 from zsg_jax.workdir import growth, layout
@@ -96,24 +98,35 @@ def check_output(output: Path, names: Collection[str], what: str) -> None:
     )
 
 
-def check_shared(workdir: Path, *, patience: float = 10) -> None:
-    """Makes sure that this process sees what the first has claimed.
+def check_shared(workdir: Path, *, by_bucket: bool = False, patience: float = 10) -> None:
+    """Makes sure that all processes see what the first writes, and not what lies on their disks.
 
     Args:
         workdir: as on the first process.
+        by_bucket: whether it is each machine's copy of one, which brings the config.
         patience: seconds that a network file system may take to show a new file.
 
     Raises:
-        UserError: if it does not, as when every host has a disk of its own.
+        UserError: on all of them, if one does not, as when every host has a disk of its own.
     """
+    if count() == 1:
+        return
+    # A config may lie there from a study that this host ran before.
+    sign = workdir / (layout.CONFIG if by_bucket else f".seen-{of_all(uuid.uuid4().hex)[0]}")
+    if not by_bucket and is_first():
+        sign.touch()
+    of_all("written")
     until = time.monotonic() + patience
-    while not (workdir / layout.CONFIG).exists():
-        if time.monotonic() > until:
-            raise UserError(
-                f"--workdir {workdir}: {socket.gethostname()} does not see the {layout.CONFIG} "
-                "that process 0 wrote there; give a folder that all hosts share"
-            )
+    while not (seen := sign.exists()) and time.monotonic() < until:
         time.sleep(0.1)
+    blind = [host for host in of_all("" if seen else socket.gethostname()) if host]
+    if not by_bucket and is_first():
+        remove(sign)
+    check(
+        not blind,
+        f"--workdir {workdir}: {', '.join(dict.fromkeys(blind))} does not see what process 0 wrote "
+        "there; give a folder that all hosts share",
+    )
 
 
 def claim(workdir: Path, config: dict[str, Any]) -> bool:

@@ -145,7 +145,7 @@ def completed(config: ConfigDict, workdir: Path | str, command: str, part: Part)
                 begun.begin(folder, command)
 
         once("claim the workdir", take)
-        claims.check_shared(folder)
+        claims.check_shared(folder, by_bucket=location.address is not None)
         if not _is_whole(config, folder, part):
             _compute(config, location, part)
         yield folder

@@ -112,6 +112,27 @@ def test_training_that_goes_on_is_compared_from_where_it_stopped(arranged, tmp_p
     assert check.examples == 21
 
 
+@pytest.mark.parametrize("strategy", ["sequential", "random"])
+def test_a_batch_size_that_the_trainer_finds_is_the_one_compared(arranged, tmp_path, strategy):
+    found, rows = arranged
+    network = model()
+
+    def too_large(_, given):
+        if len(given[0]) > 2:
+            raise RuntimeError("CUDA out of memory.")  # the words that it goes by
+
+    network.model.embed_tokens.register_forward_pre_hook(too_large)
+    sizes = {"per_device_train_batch_size": 4, "auto_find_batch_size": True}
+    order = {"num_train_epochs": 1, "train_sampling_strategy": strategy}
+    trainer, check = sft(tmp_path, found.select(rows), network=network, **sizes, **order)
+    if strategy == "random":
+        with pytest.raises(UserError, match="the model met other tokens"):
+            trainer.train()
+        return
+    trainer.train()
+    assert check.order_digest == digest([f"r{i}" for i in found.order])
+
+
 @pytest.mark.parametrize("logged", ["steps", "no"])
 def test_going_on_otherwise_than_before_is_told(arranged, tmp_path, logged):
     found, rows = arranged

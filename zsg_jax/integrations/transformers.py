@@ -114,7 +114,10 @@ class OrderCallback(TrainerCallback):
         )
         self._check_ids(rows)
         batches, model = len(kwargs["train_dataloader"]), kwargs["model"]
-        self._course = _Course(rows, batches, args, state.global_step, self._tokens)
+        size = args.per_device_train_batch_size
+        if args.auto_find_batch_size and state.train_batch_size:
+            size = state.train_batch_size  # smaller, where that did not fit the memory
+        self._course = _Course(rows, batches, size, args, state.global_step, self._tokens)
         self._course.check_ends_whole(state.max_steps)
         self._digests = _Digests(self._ids[: self._course.an_epoch])
         self._check_before(state)
@@ -213,12 +216,19 @@ class _Course:
         batch: how many batches this process has been given so far, in all epochs.
     """
 
-    def __init__(self, rows: Any, batches: int, args: Any, step: int, tokens: Any) -> None:
-        """Takes the prepared rows, this process's batches an epoch, and the steps taken before.
+    def __init__(
+        self, rows: Any, batches: int, size: int, args: Any, step: int, tokens: Any
+    ) -> None:
+        """Takes what the trainer has prepared.
 
-        `tokens`: of each row; None: what the trainer has made of it.
+        Args:
+            rows: as the trainer has them.
+            batches, size: batches of this process an epoch, and rows of each.
+            args: the trainer's.
+            step: steps taken before.
+            tokens: of each row; None: what the trainer has made of it.
         """
-        self._rows, self._batches, self._size = rows, batches, args.per_device_train_batch_size
+        self._rows, self._batches, self._size = rows, batches, size
         self._tokens = tokens
         self._place, self._places = args.process_index, args.world_size
         self._accumulated = args.gradient_accumulation_steps

@@ -5,6 +5,7 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -209,6 +210,12 @@ def test_a_trainer_of_preferences_is_told_that_it_is_not_looked_at(arranged, tmp
     )
     with pytest.raises(UserError, match=r"have no input_ids .* not of preferences, as DPOTrainer"):
         trainer.train()
+
+
+def test_one_process_of_several_gpus_is_told_how_to_start_more():
+    check = OrderCallback(["a"])
+    with pytest.raises(UserError, match=r"over 4 GPUs.*torchrun"):
+        check.on_train_begin(SimpleNamespace(n_gpu=4), None, None)
 
 
 def test_what_a_failed_training_left_behind_disturbs_no_other(arranged, tmp_path):

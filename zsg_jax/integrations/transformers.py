@@ -93,6 +93,12 @@ class OrderCallback(TrainerCallback):
             UserError: they are others than those of the arrangement, or in another order.
         """
         self._begin()
+        check(
+            args.n_gpu < 2,
+            f"OrderCallback: a process splits every batch over {args.n_gpu} GPUs, so none is seen "
+            "whole; start a process for each, as torchrun and accelerate launch do, or show it one "
+            "alone: CUDA_VISIBLE_DEVICES=0",
+        )
         rows = kwargs["train_dataloader"].dataset
         check(
             hasattr(rows, "__len__") and len(rows) == len(self._ids),

@@ -58,6 +58,7 @@ def test_a_study_from_config_to_page(tmp_path, read_page, browse, capfd):
     assert kinds[0][1:] == ["free", "repeat:2"]
     assert "By family and k" in read.said()
     assert ["Rows", "32 a cell, in 4 steps of 8"] in facts
+    assert "Last command" not in dict(facts)
     said = read.said()
     assert "no-ops the transition hardly moves" in said
     with (page.parent / "curves.csv").open() as file:
@@ -70,10 +71,11 @@ def test_a_study_from_config_to_page(tmp_path, read_page, browse, capfd):
         )
     assert "12 of 12 cells" in capfd.readouterr().err
     # A larger grid trains what is new alone; a finished one is only drawn again.
-    diversity.run(make(**{"grid.rules": (4, 9, 20, 30)}), workdir, command="")
+    diversity.run(make(**{"grid.rules": (4, 9, 20, 30)}), workdir, command="the larger one")
     assert "4 cells to train, 12 done" in capfd.readouterr().err
+    assert ["Last command", "the larger one"] in read_page(page).tables[-1]
     before = page.read_bytes()
-    diversity.run(make(**{"grid.rules": (4, 9, 20, 30)}), workdir, command="")
+    diversity.run(make(**{"grid.rules": (4, 9, 20, 30)}), workdir, command="the larger one")
     assert page.read_bytes() == before
     assert capfd.readouterr().err == ""
     with pytest.raises(UserError, match=r"training\.steps is 4 there, 6 here"):

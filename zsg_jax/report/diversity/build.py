@@ -51,16 +51,17 @@ def build(workdir: Path, cells: Sequence[Cell], *, title: str, command: str) -> 
         *(figures.curves(group) for group in groups[:4]),
     ]
     varied = list(groups[0].values)
+    told = begun(workdir, command)
     return write_page(
         folder,
         "diversity.html",
         title=title,
-        command=begun(workdir, command)[0],
+        command=told[0],
         figures=all_embedded(drawn),
         claims=[CLAIMS[axis] for axis in ("rules", *varied) if axis in CLAIMS],
         one_seed=any(len(seeds) == 1 for group in groups for seeds in group.records.values()),
         occurrences=_published() if "occurrences" in varied else None,
-        facts=_facts(workdir, cells),
+        facts=_facts(workdir, cells) | told[1],
         **tables,
     )
 
@@ -136,7 +137,7 @@ def _published() -> Table:
     return Table("2402.10891, table 1", [f"I = {one:,}" for one in columns], rows)
 
 
-def _facts(workdir: Path, cells: Sequence[Cell]) -> Mapping[str, str]:
+def _facts(workdir: Path, cells: Sequence[Cell]) -> dict[str, str]:
     config = need_json(workdir / CONFIG, ())
     ends = [ended(folder_of(workdir, cell)) or {} for cell in cells]
     steps, batch = config["training.steps"], config["training.batch_size"]
@@ -150,7 +151,6 @@ def _facts(workdir: Path, cells: Sequence[Cell]) -> Mapping[str, str]:
         "Cells": str(len(cells)),
         **_seconds(ends),
         **put_together({"": [_of_cell(one) for one in ends]}),
-        **begun(workdir, "")[1],
     }
 
 

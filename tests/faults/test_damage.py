@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 
 from zsg_jax.runtime.errors import UserError
-from zsg_jax.workflows import study
+from zsg_jax.workflows import export, study
+from zsg_jax.workflows.export_options import ExportOptions
 
 RUN = "runs/tmta-nft-seed0"
 
@@ -154,6 +155,17 @@ def test_a_run_without_its_end_goes_on(workdir, small_config, read_metrics, caps
     again(small_config(), workdir)
     assert read_metrics(workdir / RUN) == expected
     assert "going on after step 10" in capsys.readouterr().err
+
+
+def test_an_end_whose_checkpoint_is_gone_is_told_where_an_earlier_one_is_taken(
+    workdir, tmp_path, capsys
+):
+    for number, told in ((0, False), (1, True)):
+        export.run(ExportOptions(workdir, Path(RUN).name, tmp_path / f"{number}"))
+        assert (
+            "of step 10, where it ended, no checkpoint is there" in capsys.readouterr().err
+        ) == told
+        shutil.rmtree(workdir / RUN / "checkpoints" / "00000010", ignore_errors=True)
 
 
 def test_files_that_somebody_lays_beside_records_are_left_alone(

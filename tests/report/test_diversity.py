@@ -9,6 +9,8 @@ from zsg_jax.config import default_config
 from zsg_jax.config_diversity import diversity_config
 from zsg_jax.diversity import sweep
 from zsg_jax.models.decoder import DecoderConfig
+from zsg_jax.report.diversity import figures
+from zsg_jax.report.diversity.results import Group
 from zsg_jax.runtime.cli import packaged_configs
 from zsg_jax.runtime.errors import UserError
 from zsg_jax.workflows import diversity
@@ -84,6 +86,16 @@ def test_a_study_from_config_to_page(tmp_path, read_page, browse, capfd):
     held, errors = browse(page)
     assert errors == []
     assert held.count("<svg") == len(read.drawn())
+
+
+@pytest.mark.parametrize("many", [False, True])
+def test_what_is_not_drawn_is_told(many):
+    measures = ("unseen_exact", "seen_exact", "unseen_copied", "unseen_replaced")
+    records = [{"step": step, **dict.fromkeys(measures, 0.5)} for step in (0, 5)]
+    rules, count = range(2, 20 if many else 6), 7 if many else 2
+    groups = [Group(f"g{i}", {}, {one: {0: records} for one in rules}) for i in range(count)]
+    assert ("first 4 of 7" in figures.phases(groups).caption) == many
+    assert ("Of 18 I 8 are shown" in figures.curves(groups[0]).caption) == many
 
 
 @pytest.mark.parametrize(

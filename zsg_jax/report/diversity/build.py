@@ -48,7 +48,7 @@ def build(workdir: Path, cells: Sequence[Cell], *, title: str, command: str) -> 
         *_by_axis(groups),
         figures.by_kind(groups),
         figures.phases(groups),
-        *(figures.curves(group) for group in groups[:4]),
+        *(figures.curves(group) for group in groups[: figures.MOST_GROUPS]),
     ]
     varied = list(groups[0].values)
     told = begun(workdir, command)

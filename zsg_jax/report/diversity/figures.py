@@ -18,6 +18,7 @@ from zsg_jax.statistics.transition import logistic
 # Below, between and above: told apart without colour too.
 _PHASE_COLORS = ("#eeeeee", "#E69F00", "#0072B2")
 _MOST_LINES = 8
+MOST_GROUPS = 4  # whose course along training is drawn
 
 
 def _rules_axis(ax: Axes, rules: Sequence[int]) -> None:
@@ -68,9 +69,10 @@ def by_rules(groups: Sequence[Group]) -> Captioned:
 
 
 def curves(group: Group) -> Captioned:
-    """What is measured of a group along training, a line for each I."""
+    """What is measured of a group along training, a line for each I, or for some of many."""
     every = sorted(group.records)
     rules = [every[i] for i in even_places(len(every), _MOST_LINES)]
+    few = f" Of {len(every)} I {len(rules)} are shown." if len(rules) < len(every) else ""
     style = looks(f"{one:,} rules" for one in rules)
     panels = []
     for measure in ("unseen_exact", "seen_exact", "unseen_copied", "unseen_replaced"):
@@ -86,15 +88,18 @@ def curves(group: Group) -> Captioned:
         f"Along training{f': {group.label}' if group.label else ''}",
         "Whole answers to unseen and to trained rules, and the letters of answers to unseen rules, "
         "given those before: those copied from z, and those of y. Bands: ± standard deviation "
-        "over seeds.",
-        "Four panels: shares of right answers and letters against steps, a line for each I.",
+        f"over seeds.{few}",
+        "Four panels: shares of right answers and letters against steps, a line for each I shown.",
     )
 
 
 @rc_context(STYLE)
 def phases(groups: Sequence[Group]) -> Captioned:
     """Which I memorizes and which generalizes, at which step."""
-    groups = groups[:4]
+    few, every = "", len(groups)
+    groups = groups[:MOST_GROUPS]
+    if every > len(groups):
+        few = f" Here and below are the first {len(groups)} of {every}; curves.csv has all."
     figure, axes = panels_of(1.3 + 0.2 * max(len(one.records) for one in groups), len(groups))
     for ax, group in zip(axes, groups, strict=True):
         steps, rules, phase = group.phases()
@@ -127,7 +132,7 @@ def phases(groups: Sequence[Group]) -> Captioned:
         "; ".join(f"{colors[name]}: {name}" for name in PHASES)
         + f". Memorizes: at least {MASTERED:.0%} of the answers to trained rules are right, and "
         "fewer of those to unseen ones. Generalizes: as many of those to unseen rules. Means over "
-        "seeds.",
+        f"seeds.{few}",
         "A strip for every number of rules: whether it memorizes or generalizes, step by step.",
     )
 

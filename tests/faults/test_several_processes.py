@@ -27,10 +27,11 @@ STUDY = [
 ]
 
 
-def started(workdir, count, *flags, homes=(ROOT, ROOT)):
+def started(workdir, count, *flags, homes=(ROOT, ROOT), devices=None):
     """Starts the command as a user does, in `count` processes with four devices together.
 
-    `homes`: the folder in which each is started, where its relative paths begin.
+    `homes`: the folder in which each is started, where its relative paths begin; `devices`: how
+    many each has.
     """
     with socket.socket() as one:
         one.bind(("127.0.0.1", 0))
@@ -41,21 +42,21 @@ def started(workdir, count, *flags, homes=(ROOT, ROOT)):
         "JAX_PLATFORMS": "cpu",
         "PYTHONPATH": str(ROOT),
         # What is slow here is compiling, not the code that comes of it.
-        "XLA_FLAGS": f"--xla_force_host_platform_device_count={4 // count} "
-        "--xla_backend_optimization_level=0",
+        "XLA_FLAGS": "--xla_backend_optimization_level=0",
     }
+    devices = devices or [4 // count] * count
     several = [f"--coordinator_address=127.0.0.1:{port}", f"--num_processes={count}"]
     own = [[*several, f"--process_id={number}"] if count > 1 else [] for number in range(count)]
     return [
         subprocess.Popen(
             [sys.executable, "-m", "zsg_jax.main", *STUDY, f"--workdir={where}", *one, *flags],
             cwd=home,
-            env=environment,
+            env=environment | {"JAX_NUM_CPU_DEVICES": str(number)},
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,
         )
-        for one, where, home in zip(own, workdirs, homes, strict=False)
+        for one, where, home, number in zip(own, workdirs, homes, devices, strict=False)
     ]
 
 
@@ -250,3 +251,11 @@ def test_hosts_that_read_other_files_under_one_path_are_told(tmp_path, write_lla
         assert f"process 1 was given {differs} (SHA-256)=" in last
         assert last.endswith("put the same files where each of them reads")
     assert not (tmp_path / "w" / "embeddings").exists()
+
+
+@pytest.mark.ci
+@pytest.mark.slow
+def test_processes_with_different_numbers_of_devices_are_told_in_a_line(tmp_path):
+    for one in ended(started(tmp_path / "w", 2, devices=[3, 1]), 1, 1):
+        assert "process 0 has 3, process 1 has 1; give each process as many" in one
+        assert len(one.splitlines()) == 1

@@ -6,6 +6,7 @@ import signal
 import socket
 import threading
 import traceback
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -118,7 +119,19 @@ def join(
     several = jax.process_count() > 1
     if several:
         shorten(f"zsg_jax: process {jax.process_index()}")
+        _check_alike([device.process_index for device in jax.devices()])
     return several
+
+
+def _check_alike(owners: Sequence[int]) -> None:
+    """Refuses processes that own more devices than others, given the owner of each device."""
+    counts = Counter(owners)
+    told = ", ".join(f"process {process} has {count}" for process, count in sorted(counts.items()))
+    check(
+        len(set(counts.values())) == 1,
+        f"of the devices {told}; give each process as many (by CUDA_VISIBLE_DEVICES, say), or run "
+        "fewer processes",
+    )
 
 
 def leave() -> None:

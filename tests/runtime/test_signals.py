@@ -20,15 +20,17 @@ from zsg_jax.workflows import study
 
 @pytest.fixture(autouse=True)
 def _as_it_was(monkeypatch):
-    known = signal.getsignal(signal.SIGTERM)
+    known = {one: signal.getsignal(one) for one in (signal.SIGTERM, signal.SIGHUP)}
     monkeypatch.setattr(sys, "unraisablehook", sys.unraisablehook)
     monkeypatch.setattr(stopping, "_asked", False)
     monkeypatch.setattr(stopping, "_agreed", False)
     monkeypatch.setattr(stopping, "_heard", signal.SIGTERM)
     interrupted = signal.signal(signal.SIGINT, signal.default_int_handler)
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)
     stopping.listen()
     yield
-    signal.signal(signal.SIGTERM, known)
+    for number, handler in known.items():
+        signal.signal(number, handler)
     signal.signal(signal.SIGINT, interrupted)
 
 
@@ -77,7 +79,7 @@ def test_a_callback_that_drops_what_is_raised_in_it_does_not_hide_it(number, rai
     assert heard
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP, signal.SIGINT])
 def test_it_waits_for_the_end_of_what_defers_it(number):
     done = []
 
@@ -91,6 +93,13 @@ def test_it_waits_for_the_end_of_what_defers_it(number):
     assert done
     assert not stopped.value.everywhere
     assert stopping.heard() == number
+
+
+def test_under_nohup_the_end_of_a_terminal_is_none():
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    stopping.listen()
+    hear(signal.SIGHUP)
+    assert not stopping.asked()
 
 
 def test_a_mistake_is_told_rather_than_the_signal():
@@ -131,16 +140,17 @@ hashlib.pbkdf2_hmac("sha256", b"", b"", 100_000_000)  # one call, minutes long, 
 """
 
 
-def test_a_main_thread_that_does_not_hear_is_ended_all_the_same():
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
+def test_a_main_thread_that_does_not_hear_is_ended_all_the_same(number):
     child = subprocess.Popen(
         [sys.executable, "-c", DEAF], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
     )
     assert child.stdout.readline() == "now\n"
     time.sleep(0.5)
-    child.send_signal(signal.SIGTERM)
+    child.send_signal(number)
     _, told = child.communicate(timeout=20)
-    assert child.returncode == 128 + signal.SIGTERM
-    assert told.startswith("zsg_jax: ended by SIGTERM; the same command goes on")
+    assert child.returncode == 128 + number
+    assert told.startswith(f"zsg_jax: ended by {number.name}; the same command goes on")
 
 
 @pytest.mark.parametrize(

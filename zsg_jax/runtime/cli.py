@@ -136,7 +136,7 @@ def parser(defaults: Mapping[str, Any], helped: Helped) -> Callable[[Sequence[st
 
 
 def guard(main: Callable[[Sequence[str]], Any]) -> Callable[[Sequence[str]], Any]:
-    """Wraps a `main` so that `UserError`, Ctrl-C and SIGTERM end in a line, not a stack trace."""
+    """Wraps a `main` so that `UserError`, Ctrl-C, SIGTERM and SIGHUP end in a line, not a trace."""
 
     def guarded(argv: Sequence[str]) -> None:
         streams.begin()
@@ -193,8 +193,8 @@ def fail(message: str, code: int = 1) -> NoReturn:
 
 
 def end_by(number: int) -> NoReturn:
-    """Says that SIGTERM or Ctrl-C has ended this process, and ends it at once."""
-    what = "ended by SIGTERM" if number == signal.SIGTERM else "stopped"
+    """Says that SIGTERM, SIGHUP or Ctrl-C has ended this process, and ends it at once."""
+    what = "stopped" if number == signal.SIGINT else f"ended by {signal.Signals(number).name}"
     _say(f"{what}; the same command goes on from what is kept")
     streams.end_now(128 + number)
 

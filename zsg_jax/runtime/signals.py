@@ -1,4 +1,4 @@
-"""SIGTERM and Ctrl-C: all processes save a checkpoint after the step at work, and end."""
+"""SIGTERM, SIGHUP and Ctrl-C: all processes save a checkpoint after the step at work, and end."""
 
 import _thread
 import os
@@ -17,6 +17,8 @@ from typing import Any
 # the end deferred; saving for all. A second signal, other than one that comes with the first, as
 # from `timeout`, ends it as well.
 PATIENCE, LONGEST, SAVING = 2.0, 30.0, 300.0
+# A scheduler's end, and that of the terminal or the connection that a study was started from.
+_ENDS = (signal.SIGTERM, signal.SIGHUP)
 
 _asked = False  # this process was told to stop
 _agreed = False  # every process knows that one was
@@ -25,7 +27,7 @@ _heard = int(signal.SIGTERM)  # what it was told by
 
 
 class Terminated(KeyboardInterrupt):
-    """SIGTERM has come, or Ctrl-C where it is deferred: for no handler of mistakes.
+    """SIGTERM or SIGHUP has come, or Ctrl-C where it is deferred: for no handler of mistakes.
 
     Attributes:
         everywhere: whether all processes end here, with a checkpoint.
@@ -42,7 +44,7 @@ def listen(
 ) -> None:
     """From now on SIGTERM raises `Terminated`, at once or, where it is deferred, at a good place.
 
-    So does Ctrl-C where it is deferred; elsewhere it is Python's own.
+    So does SIGHUP, but under `nohup`. So does Ctrl-C where it is deferred; elsewhere it is Python's.
     For a command's main thread; a notebook keeps its own ways.
 
     Args:
@@ -52,6 +54,8 @@ def listen(
         heard: called in another thread, at once, where the end is deferred.
     """
     signal.signal(signal.SIGTERM, _hear)
+    if signal.getsignal(signal.SIGHUP) is signal.SIG_DFL:
+        signal.signal(signal.SIGHUP, _hear)
     # A shell's background job stays deaf to it.
     if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
         signal.signal(signal.SIGINT, _hear)
@@ -70,7 +74,7 @@ def _raise_again(others: Callable[[Any], object], dropped: Any) -> None:
         return
     number = signal.SIGINT
     if isinstance(dropped.exc_value, Terminated):
-        number = signal.SIGTERM
+        number = signal.Signals(_heard)
         signal.signal(number, _hear)
     # Once this one is over, for what is raised in here is dropped as well.
     again = threading.Timer(0.05, _thread.interrupt_main, (number,))
@@ -82,17 +86,18 @@ def _watch(reader: int, end: Callable[[int], object], heard: Callable[[], object
     """Python hears in its main thread alone, between instructions, some of which hide errors."""
     first: dict[int, float] = {}  # when a signal was heard first, by its number
     while True:
-        ready = select.select([reader], [], [], 0.1 if signal.SIGTERM in first else None)[0]
+        ready = select.select([reader], [], [], 0.1 if first.keys() & _ENDS else None)[0]
         now = time.monotonic()
         for number in os.read(reader, 64) if ready else b"":
-            if number not in (signal.SIGTERM, signal.SIGINT):
+            if number not in (*_ENDS, signal.SIGINT):
                 continue
             if not first and _deferring:
                 heard()
             if now - first.setdefault(number, now) > 0.5:
                 end(number)
-        if now - first.get(signal.SIGTERM, now) > _patience():
-            end(signal.SIGTERM)
+        for number in first.keys() & _ENDS:
+            if now - first[number] > _patience():
+                end(number)
 
 
 def _patience() -> float:
@@ -130,7 +135,7 @@ def heard() -> int:
 
 @contextmanager
 def deferred() -> Iterator[None]:
-    """Inside, SIGTERM and Ctrl-C wait for who asks a `ballot.Ballot`, or, at last, for the end."""
+    """Inside, all three wait for who asks a `ballot.Ballot`, or, at last, for the end."""
     global _deferring
     _deferring = True
     try:

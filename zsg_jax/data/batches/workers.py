@@ -51,7 +51,8 @@ class Workers(Iterator[Batch]):
         resource_tracker.ensure_running()
         # A terminal or a scheduler tells all processes of a run to stop, but it is the run's to
         # handle. A process inherits what the thread that starts it blocks.
-        heard = signal.pthread_sigmask(signal.SIG_BLOCK, (signal.SIGINT, signal.SIGTERM))
+        told = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+        heard = signal.pthread_sigmask(signal.SIG_BLOCK, told)
         try:
             for number in range(count):
                 receiver, sender = context.Pipe(duplex=False)

@@ -1,13 +1,13 @@
 """The command: `python -m zsg_jax.arrange --train FILE --test FILE --method NAME --output DIR`."""
 
 from collections.abc import Callable, Sequence
-from pathlib import Path
 
 from zsg_jax.arrangement.methods import NAMES
 from zsg_jax.arrangement.reorderings import SUFFIXES
 from zsg_jax.data.export import FORMATS
 from zsg_jax.data.schemas.registry import AUTO, BAD_ROWS, SCHEMAS
 from zsg_jax.runtime import cli, progress, streams
+from zsg_jax.runtime.files import at_home
 from zsg_jax.similarity.names import DISTANCES, DTYPES
 from zsg_jax.workflows.arrange_options import ArrangeOptions
 
@@ -34,7 +34,7 @@ def _add_rows(add: Callable[..., None]) -> None:
     )
     add("--train", f"training rows: {source}", metavar="FILE", required=True)
     add("--test", f"test rows to arrange toward: {source}", metavar="FILE", required=True)
-    add("--output", "folder to write to", metavar="DIR", required=True, type=Path)
+    add("--output", "folder to write to", metavar="DIR", required=True, type=at_home)
 
 
 def _add_order(add: Callable[..., None]) -> None:

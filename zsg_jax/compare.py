@@ -1,9 +1,9 @@
 """The command: `python -m zsg_jax.compare WORKDIR WORKDIR… --output DIR`."""
 
 from collections.abc import Sequence
-from pathlib import Path
 
 from zsg_jax.runtime import cli, streams
+from zsg_jax.runtime.files import at_home
 from zsg_jax.workflows.compare_options import CompareOptions
 
 
@@ -18,7 +18,8 @@ def _parser() -> cli.Parser:
     )
     add = parser.flag
     add("workdirs", "of finished studies", metavar="WORKDIR", nargs="+")
-    add("--output", "folder for the page and its figures", metavar="DIR", required=True, type=Path)
+    text = "folder for the page and its figures"
+    add("--output", text, metavar="DIR", required=True, type=at_home)
     text = "step up to which losses and areas are told as well; the studies' own, if all the same"
     add("--window", text, metavar="STEP", type=int)
     return parser

@@ -2,7 +2,6 @@
 
 import argparse
 from collections.abc import Sequence
-from pathlib import Path
 
 from zsg_jax.data.schemas.registry import AUTO, BAD_ROWS, SCHEMAS
 from zsg_jax.data.tokenize.encode import ANSWERS
@@ -10,6 +9,7 @@ from zsg_jax.data.tokenize.truncation import TRUNCATIONS
 from zsg_jax.evaluation.metrics import METRICS
 from zsg_jax.models.dtypes import COMPUTED
 from zsg_jax.runtime import cli, progress, streams
+from zsg_jax.runtime.files import at_home
 from zsg_jax.workflows.evaluate_options import BASELINES, EvaluateOptions
 
 
@@ -42,7 +42,7 @@ def _parser() -> cli.Parser:
     text = "without it a study's own, loss of --model, rouge,exact_match of given texts"
     add("--metrics", f"of {','.join(METRICS)}; {text}", metavar="NAME,…")
     text = "folder for evaluation.jsonl, a record of each"
-    add("--output", text, metavar="DIR", required=True, type=Path)
+    add("--output", text, metavar="DIR", required=True, type=at_home)
     text = "devices along data, fsdp and tensor, -1 for all that are left"
     add("--mesh", text, metavar="D,F,T", type=_mesh)
     add("--decoding", "greedy, study, NAME=VALUE,…, or a name and changes", metavar="HOW")

@@ -1,10 +1,10 @@
 """The command: `python -m zsg_jax.export --workdir WORKDIR --run NAME-seedK --output FOLDER`."""
 
 from collections.abc import Sequence
-from pathlib import Path
 
 from zsg_jax.models.dtypes import DTYPES, SAME
 from zsg_jax.runtime import cli, streams
+from zsg_jax.runtime.files import at_home
 from zsg_jax.workflows.export_options import ExportOptions
 
 
@@ -14,9 +14,9 @@ def _parser() -> cli.Parser:
     parser = cli.Parser("export", description, example, ExportOptions)
     add = parser.flag
     text = "the study's; may be gs://… or s3://…"
-    add("--workdir", text, metavar="WORKDIR", required=True, type=Path)
+    add("--workdir", text, metavar="WORKDIR", required=True, type=at_home)
     add("--run", "a folder of WORKDIR/runs", metavar="NAME-seedK", required=True)
-    add("--output", "to be made", metavar="FOLDER", required=True, type=Path)
+    add("--output", "to be made", metavar="FOLDER", required=True, type=at_home)
     add("--step", "of a checkpoint that is kept; the last without it", metavar="S", type=int)
     text = "of the weights; same: as in the folder that training started from, or as trained"
     add("--dtype", text, choices=(SAME, *DTYPES))

@@ -1,10 +1,10 @@
 """The command: `python -m zsg_jax.prepare --train SOURCE [--test SOURCE] --output DIR`."""
 
 from collections.abc import Sequence
-from pathlib import Path
 
 from zsg_jax.data.schemas.registry import AUTO, BAD_ROWS, SCHEMAS
 from zsg_jax.runtime import cli, streams
+from zsg_jax.runtime.files import at_home
 from zsg_jax.workflows.prepare_options import PrepareOptions
 
 
@@ -22,7 +22,7 @@ def _parser() -> cli.Parser:
     add("--train", f"rows of the split train: {source}", metavar="SOURCE", required=True)
     add("--test", "rows of the split test, likewise; none without it", metavar="SOURCE")
     text = "folder of the data set; its last name is the data set's"
-    add("--output", text, metavar="DIR", required=True, type=Path)
+    add("--output", text, metavar="DIR", required=True, type=at_home)
     add("--version", "three numbers; each version has a folder of its own", metavar="X.Y.Z")
     add("--shard-mb", "text of a shard at most, in megabytes", type=float, metavar="MB")
     add("--shard-rows", "rows of a shard at most, instead", type=int, metavar="N")

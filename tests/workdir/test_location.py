@@ -329,3 +329,8 @@ def dying(method, left):
         return method(*args, **kwargs)
 
     return call
+
+
+def test_a_folder_behind_a_tilde_is_the_user_s(tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    assert open_workdir("~/study").folder == tmp_path / "study"

@@ -44,7 +44,7 @@ def listen(
 ) -> None:
     """From now on SIGTERM raises `Terminated`, at once or, where it is deferred, at a good place.
 
-    So does SIGHUP, but under `nohup`. So does Ctrl-C where it is deferred; elsewhere it is Python's.
+    So does SIGHUP, but under `nohup`; and Ctrl-C, where it is deferred and not only Python's own.
     For a command's main thread; a notebook keeps its own ways.
 
     Args:

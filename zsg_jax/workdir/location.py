@@ -18,7 +18,7 @@ import jax
 
 from zsg_jax.runtime.buckets import Store, cache, is_address, naming
 from zsg_jax.runtime.errors import Unavailable, UserError, check
-from zsg_jax.runtime.files import PARTIAL, read_json, write_json
+from zsg_jax.runtime.files import PARTIAL, at_home, read_json, write_json
 from zsg_jax.runtime.processes import exchanging, is_first, of_all
 from zsg_jax.runtime.progress import say
 from zsg_jax.workdir import layout
@@ -68,7 +68,7 @@ def open_workdir(given: Path | str) -> Workdir:
     Raises:
         UserError: an address that cannot be used.
     """
-    return BucketWorkdir(given) if is_address(given) else Workdir(given)
+    return BucketWorkdir(given) if is_address(given) else Workdir(at_home(given))
 
 
 class BucketWorkdir(Workdir):

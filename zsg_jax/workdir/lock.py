@@ -17,16 +17,12 @@ from zsg_jax.workdir.layout import CONFIG, LOCK
 
 
 def refuse_address(folder: Path | str, flag: str = "--workdir") -> None:
-    """Refuses gs://… and ~/…, of which `Path` would make local folders named `gs:` and `~`."""
+    """Refuses gs://… and its kind, of which `Path` would make a local folder named `gs:`."""
     if is_address(folder):
         raise UserError(
             f"{flag} {spelled(folder)}: is no folder; mount the bucket (gcsfuse, rclone mount, "
             "s3fs) and give the folder where it is mounted"
         )
-    check(
-        Path(folder).parts[:1] != ("~",),
-        f"{flag} {folder}: shells leave ~ as it is behind a =; write $HOME, or the whole path",
-    )
 
 
 @contextmanager

@@ -8,7 +8,7 @@ import pytest
 from safetensors.numpy import load_file, save_file
 
 from zsg_jax.data.instance import Instance, Turn
-from zsg_jax.data.tokenize.tokenizer import ByteTokenizer, from_folder
+from zsg_jax.data.tokenize.tokenizer import ByteTokenizer, from_folder, train_bpe
 from zsg_jax.evaluation.rewards import RewardModel
 from zsg_jax.models.placement import Compute
 from zsg_jax.runtime.errors import UserError
@@ -184,6 +184,14 @@ def test_what_gives_no_reward_is_refused_by_name(classifier):
     save_file(tensors | {"score.weight": score * np.float32(np.nan)}, path)
     with pytest.raises(UserError, match="the reward of 'word' is nan"):
         RewardModel(folder, MESH, max_length=512).score(PROMPTS, TEXTS)
+
+
+@pytest.mark.references
+def test_a_tokenizer_that_the_model_does_not_know_is_refused(classifier):
+    folder = classifier("Llama")
+    train_bpe(["a b a b a b c"] * 9, 262).save(folder)
+    with pytest.raises(UserError, match=r"its tokenizer has 26. entries, its model only 258"):
+        RewardModel(folder, MESH, max_length=512)
 
 
 @pytest.mark.references

@@ -89,6 +89,12 @@ class RewardModel:
             f"{folder}: texts of {max_length} tokens do not fit the model's {model.max_positions} "
             "positions; give a smaller length",
         )
+        self._tokenizer = from_folder(folder)
+        check(
+            self._tokenizer.vocab_size <= model.vocab_size,
+            f"{folder}: its tokenizer has {self._tokenizer.vocab_size:,} entries, its model only "
+            f"{model.vocab_size:,}; put the tokenizer there that the model was trained with",
+        )
         model = replace(model, vocab_padding=vocabulary_padding(model.vocab_size, mesh))
         self._graphdef, shapes = abstract(model, compute)
         head = jax.ShapeDtypeStruct((model.hidden_size, 1), jnp.float32)
@@ -99,7 +105,6 @@ class RewardModel:
             shardings(shapes, mesh),
         )
         self._params = huggingface.load_reward(folder, model, self._abstract)
-        self._tokenizer = from_folder(folder)
         special = self._tokenizer.special_tokens
         given = jinja.load(template, folder, special)
         self._study = given is None

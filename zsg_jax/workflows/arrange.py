@@ -284,5 +284,6 @@ def _explain(
             leakage=facts["leakage"],
             facts=shown,
             title=f"{options.method}: {Path(options.train).name} for {Path(options.test).name}",
+            leaks_left_out=options.drop_leaks,
             search=search.with_progress(passes(progress)),
         )

@@ -49,6 +49,7 @@ def explainer(
                 leakage=found.summary() if found else read_json(workdir / layout.LEAKAGE),
                 facts=shown,
                 title=f"{config.report.title}: {method}",
+                leaks_left_out=config.arrangement.drop_leaks is not None,
                 search=search.with_progress(passes(progress)),
             )
 

@@ -167,6 +167,7 @@ class Arranged:
             leakage=self.facts["leakage"],
             facts=shown,
             title=f"{self.method}: {len(self):,} rows",
+            leaks_left_out=len(self._compared.dropped) > 0,
         )
 
     def _write(self, path: Path, format: str) -> Path:

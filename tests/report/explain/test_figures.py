@@ -39,6 +39,26 @@ def test_turn_sizes_are_drawn_for_more_than_one_turn():
     assert len(many.axes[0].patches[0].get_data().values) == figures.MAX_BARS
 
 
+def hovers(ax):
+    return [text for told in vars(ax)["told"] for text in told.texts]
+
+
+def test_what_is_told_of_turns_and_of_rows_met_is_so():
+    sizes = 1 + np.arange(1, 1001) % 3
+    left = figures.turns_figure(np.repeat(np.arange(1, 1001), sizes)).figure.axes[0]
+    for text in hovers(left):
+        first, _, rest = text.removeprefix("turns ").partition(" to ")
+        last, _, rows = rest.partition(": ")
+        mean = sizes[int(first.replace(",", "")) - 1 : int(last.replace(",", ""))].mean()
+        assert float(rows.split()[0]) == pytest.approx(mean, rel=1e-3)
+    nearest = np.sort(np.random.default_rng(0).integers(20, size=(1000, 1)), axis=0)
+    values = np.ones(40, np.float32)
+    found = Measured(values, values, np.zeros(40, int), np.ones((1000, 1)), nearest)
+    figure = figures.similarity_figure(found, np.ones(40, int)).figure
+    told = [f"by row {k + 1}: {(nearest <= k).sum():,} of 1,000 test rows" for k in range(20)]
+    assert hovers(figure.axes[1]) == told
+
+
 def test_the_axis_of_the_mix_ends_early_where_named_tasks_are_few():
     few = figures.mix_figure(np.tile(np.arange(100), 10), [str(i) for i in range(100)])
     assert few.figure.axes[0].get_ylim() == pytest.approx((0, 1.15 * figures.NAMED_TASKS))

@@ -73,8 +73,15 @@ def test_what_resembles_is_what_few_pairs_reach_with_any_encoder(n, tests, commo
     train, test = (scale * (x + np.float32(common)) for x in (train, test))
     least = resembling(train, test)
     assert least == resembling(train, test)
-    reached = (cosines(train, test) >= least).mean()
+    reached = (cosines(train, test) >= least.cosine).mean()
+    assert least.below == pytest.approx(1 - reached, abs=0.01)
     assert 0.002 < reached < 0.02
     # A copy does, whatever the cone.
     train[0] = test[0]
-    assert cosines(train, test)[0, 0] >= resembling(train, test)
+    assert cosines(train, test)[0, 0] >= resembling(train, test).cosine
+
+
+def test_of_few_pairs_the_share_below_is_what_it_is():
+    cosine, below = resembling(np.eye(3, dtype=np.float32), np.eye(3, dtype=np.float32)[:1])
+    assert cosine == pytest.approx(1, abs=1e-5)
+    assert below == pytest.approx(2 / 3, abs=0.03)  # of three pairs

@@ -110,7 +110,7 @@ def test_the_numbers_are_those_of_the_whole_matrix(explained):
     pair_said = f"cosine {table.max():.3f} · position {place + 1} of 47 · turn 1 Training row "
     pair_said += f"task-{row} task_{row % 4} user ask {row} answer say {row} Test row unseen-{j} "
     assert pair_said in said
-    count = int((table.max(axis=0) < resembling(train, test)).sum())
+    count = int((table.max(axis=0) < resembling(train, test).cosine).sum())
     assert f"{count or 'None'} of {table.shape[1]} test rows ha" in said
     unlike = said[said.index("is farthest, beside that row") :]
     worst = int(table.max(axis=0).argmin())
@@ -155,6 +155,23 @@ def test_leakage_is_a_warning_where_something_leaked(explained):
     assert sum("leaked" in cell for cell in cells) == 3
     assert ["exact", "1,200", "3", "4,000", "same texts"] in read.table("leakage")
     assert "1,200 of 5,000 training rows leak 3 of 7 test rows" in read.said()
+    assert "may be memory" in read.said()
+    out = explained(*make(n=4), found=leakage(exact=1200, pairs=4000), leaks_left_out=True).said()
+    assert "left out of this order" in out
+    assert "may be memory" not in out
+
+
+def test_of_few_rows_it_is_told_how_many_pairs_do_not_resemble(explained):
+    arrangement, pair = make(n=3, tests=1)
+    drawn = np.random.default_rng(0).integers(3, size=10_000)
+    unit = [
+        x / np.linalg.norm(x, axis=1, keepdims=True)
+        for x in (pair.train_embeddings, pair.test_embeddings)
+    ]
+    share = (drawn != (unit[0] @ unit[1][0]).argmax()).mean()
+    assert (
+        f"which {100 * share:.3g} % of 10,000 random pairs" in explained(arrangement, pair).said()
+    )
 
 
 def test_what_is_left_out_is_told(explained, monkeypatch):

@@ -60,10 +60,12 @@ def similarity_figure(found: Measured, turn: np.ndarray) -> Captioned:
     share = 100 * np.arange(1, len(met) + 1) / len(met)
     x, y = np.array([0, *met, n]), np.array([0, *share, 100])
     bottom.plot(x, y, drawstyle="steps-post", color=COLORS[2], lw=1.5)
-    by = zip(met, share, strict=True)
-    tell_points(
-        bottom, met, share, [f"by row {at:,}: {of:.0f} % of the test rows" for at, of in by]
-    )
+    # Of test rows that meet theirs at one position, the last tells.
+    at = np.unique(met)
+    by_then = np.searchsorted(met, at, side="right")
+    counts = zip(at, by_then, strict=True)
+    texts = [f"by row {one:,}: {count:,} of {len(met):,} test rows" for one, count in counts]
+    tell_points(bottom, at, 100 * by_then / len(met), texts)
     bottom.set_ylim(0, 104)
     bottom.set_ylabel("test rows met, %")
     position_axis(bottom, n)
@@ -100,10 +102,15 @@ def turns_figure(turn: np.ndarray) -> Captioned | None:
     starts = np.concatenate([numbers[groups[:-1]], [numbers[-1] + 1]]) - 0.5
     heights = bin_means(sizes, groups)
     left.stairs(heights, starts, fill=True, color=COLORS[5])
-    bars = zip(numbers[groups[:-1]], heights, strict=True)
+    texts = [
+        f"turn {numbers[a]:,}: {rows:,.0f} rows"
+        if b == a + 1
+        else f"turns {numbers[a]:,} to {numbers[b - 1]:,}: {rows:,.4g} rows in the mean"
+        for (a, b), rows in zip(pairwise(groups.tolist()), heights, strict=True)
+    ]
     across = np.column_stack([starts[:-1], starts[1:]])
     up = np.column_stack([0 * heights, heights])
-    tell_boxes(left, across, up, [f"turn {at:,}: {rows:,.0f} rows" for at, rows in bars])
+    tell_boxes(left, across, up, texts)
     many = len(numbers) > MAX_BARS
     left.set_title("rows in each turn" + (", mean of neighbours" if many else ""), fontsize=10)
     left.set_ylabel("rows")

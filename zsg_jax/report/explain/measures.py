@@ -9,7 +9,19 @@ from zsg_jax.similarity.search.cosine import scan, top_k
 from zsg_jax.similarity.search.options import Search
 
 PAIRS = 10_000  # drawn to tell what is unlikely of two examples of a pool and a test set
-SHARE = 0.99  # of these; what is said to resemble has a cosine that so many have not
+SHARE = 0.99  # of these; what is said to resemble has a cosine that about so many have not
+
+
+class Resembling(NamedTuple):
+    """From which cosine on a training example is said to resemble a test example.
+
+    Attributes:
+        cosine: at least this.
+        below: share of random pairs whose cosine is lower; of few examples not quite `SHARE`.
+    """
+
+    cosine: float
+    below: float
 
 
 class Measured(NamedTuple):
@@ -66,7 +78,7 @@ def measure(
     return Measured(mean, best, nearest, cosines, places[np.searchsorted(ascending, indices)])
 
 
-def resembling(train: Embeddings, test: Embeddings) -> float:
+def resembling(train: Embeddings, test: Embeddings) -> Resembling:
     """The cosine from which a training example is said to resemble a test example.
 
     That which `SHARE` of random pairs of both sides, `PAIRS` of them drawn by a fixed seed, do not
@@ -82,4 +94,5 @@ def resembling(train: Embeddings, test: Embeddings) -> float:
     right = unit_embeddings(test, "test")[draws.integers(len(test), size=PAIRS)]
     cosines = np.einsum("nd,nd->n", left, right, dtype=np.float64)
     # One of them, less what the rounding of a cosine may be.
-    return float(np.quantile(cosines, SHARE, method="higher")) - 1e-6
+    least = float(np.quantile(cosines, SHARE, method="higher")) - 1e-6
+    return Resembling(least, float((cosines < least).mean()))

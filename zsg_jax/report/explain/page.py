@@ -29,6 +29,7 @@ def explain(
     leakage: Mapping[str, Any] | None,
     facts: Mapping[str, str],
     title: str,
+    leaks_left_out: bool = False,
     search: Search = Search(),
 ) -> Path:
     """Writes the page at `path`: figures, tables and texts in one file that asks for nothing else.
@@ -44,6 +45,7 @@ def explain(
         leakage: what `leakage.Leakage.summary` gives; None: it was not looked for.
         facts: label → text, shown in this order.
         title: of the page.
+        leaks_left_out: whether the order could not choose the training examples that leak.
         search: devices, block size and progress.
 
     Returns:
@@ -77,6 +79,7 @@ def explain(
         lead=tables.lead(arrangement, pair, found),
         facts=facts,
         leaks=None if leakage is None else tables.leaks(leakage),
+        leaks_left_out=leaks_left_out,
         stretches=tables.stretches(found, turn),
         figures={name: embedded(name, one) for name, one in drawn.items() if one is not None},
         train_tasks=tables.train_tasks(task, pair.train.tasks, found.best),

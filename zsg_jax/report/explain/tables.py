@@ -10,7 +10,7 @@ from zsg_jax.arrangement.embedded import EmbeddedPair
 from zsg_jax.report.curves import even_places
 from zsg_jax.report.drawing import shorten
 from zsg_jax.report.explain.bins import tally
-from zsg_jax.report.explain.measures import PAIRS, SHARE, Measured, resembling
+from zsg_jax.report.explain.measures import PAIRS, Measured, resembling
 from zsg_jax.report.explain.pairs import Pair, passages, pick
 from zsg_jax.report.tables import Row, Table
 
@@ -35,9 +35,9 @@ def lead(arrangement: Arrangement, pair: EmbeddedPair, found: Measured) -> dict[
         "half": int(first[(len(first) - 1) // 2]),
         "all": int(first[-1]),
         "serving": len(np.unique(first)),
-        "unlike": int((found.cosines[:, 0] < resembles).sum()),
-        "resembles": f"{resembles:.3f}",
-        "share": f"{100 * SHARE:g}",
+        "unlike": int((found.cosines[:, 0] < resembles.cosine).sum()),
+        "resembles": f"{resembles.cosine:.3f}",
+        "share": f"{100 * resembles.below:.3g}",
         "pairs": PAIRS,
     }
 

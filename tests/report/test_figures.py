@@ -90,7 +90,7 @@ def test_tasks_are_drawn_from_zero_and_of_many_some_as_the_figure_says(make_runs
 
 def test_train_loss_is_smoothed_and_says_over_how_many_steps(make_runs):
     drawn = figures.train_loss_figure(make_runs(train=200))
-    assert "training loss, mean of 5 steps" in texts(drawn)
+    assert "training loss, mean of up to 5 steps" in texts(drawn)
     assert figures.train_loss_figure(make_runs(train=0)) is None
 
 

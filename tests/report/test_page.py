@@ -99,6 +99,40 @@ def test_the_best_is_marked_where_it_is_told_apart_from_every_other(make_runs, r
     assert "strong" not in read_page(write_report(tmp_path, make_runs(), {}, FACTS)).text
 
 
+def test_what_is_compared_of_one_seed_is_told_beside_what_is_of_several(
+    make_runs, read_page, tmp_path, undrawn
+):
+    def run(ends):
+        drawn = np.random.default_rng(ends)
+        return [
+            {"step": step, "kind": "test", "loss": 1.0, "losses": drawn.normal(1, 0.2, 8).tolist()}
+            for step in range(0, ends + 1, 10)
+        ]
+
+    runs = {"a": {0: run(20), 1: run(20)}, "b": {0: run(20), 1: run(20)}, "c": {0: run(10)}}
+    said = read_page(write_report(tmp_path / "three", runs, {}, {})).said()
+    assert "over instances and seeds, where there are several." in said
+    assert "1 or 2 of up to 2" in said
+    assert "another seed may turn round what is told here" in said
+    two = read_page(write_report(tmp_path / "two", {n: runs[n] for n in "ab"}, {}, {})).said()
+    assert "over instances and seeds." in two
+    assert "Compared are only" not in two
+
+
+def test_a_score_that_was_last_taken_earlier_is_told_with_its_step(
+    make_runs, read_page, tmp_path, undrawn
+):
+    runs = make_runs()
+    for one in (one for by_seed in runs.values() for run in by_seed.values() for one in run):
+        if one["kind"] == "test" and one["step"] < 20:
+            one |= {"rougeL": 7.0, "rougeL_by_task": {"t1": 7.0, "t2": 7.0}}
+    read = read_page(write_report(tmp_path / "report", runs, {}, {}))
+    column = read.table("results")[0].index("Final ROUGE-L")
+    assert [row[column] for row in read.table("results")[1:]] == ["7.00 ± 0.00at step 10"] * 2
+    assert read.table("rougeL_by_task")[1][1] == "7.00at step 10"
+    assert "at step" not in read.table("results")[1][2]
+
+
 def test_orders_have_plain_names_and_pages_of_their_own(
     make_runs, trajectories, read_page, tmp_path
 ):

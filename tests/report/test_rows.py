@@ -5,6 +5,7 @@ import re
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from zsg_jax.report.build import not_kept
 from zsg_jax.report.rows import but_alike, read_and_kept, used
 
 COUNTS = st.integers(0, 2000)
@@ -58,3 +59,25 @@ def test_of_what_is_kept_an_order_has_some_and_some_of_these_are_trained_on():
 def test_rows_to_score_that_have_steered_are_told():
     assert but_alike({}) == but_alike({"scored_alike": 0}) == ""
     assert numbers(but_alike({"scored_alike": 2345})) == [2345]
+
+
+def test_seeds_that_lack_a_measure_do_not_speak_for_the_others():
+    def run(*lacking):
+        lost = [{"step": step, "not_kept": ["rouge", "rouge"]} for step in lacking]
+        return [*lost, {"step": 9, "not_kept": ["rouge"], "rouge1": 1.0}]
+
+    [every] = not_kept({"nft": {0: run(2, 4), 7: run(2, 4)}, "rt": {0: run(), 7: run()}})
+    assert every.startswith("nft: rouge was asked for")
+    assert "at step 2, 4," in every
+    some = not_kept({"nft": {0: run(2, 4), 7: run(4), 8: run()}})
+    assert [one.partition(": ")[0] for one in some] == ["nft, seed 0", "nft, seed 0 and 7"]
+    assert ["at step 2," in some[0], "at step 4," in some[1]] == [True, True]
+
+
+def test_names_alone_tell_which_tasks_are_in_both():
+    data = {
+        **{f"{side}_{fact}": 3 for side in ("train", "test") for fact in ("rows", "tasks")},
+        **{"train_dropped": [], "test_dropped": [], "shared_tasks": [], "split": False},
+    }
+    told = read_and_kept(data, {"data.train": "a.jsonl", "data.test": "b.jsonl"}, {})
+    assert "by name" in told["Test data, read"]  # a row may have no task

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import re
 import shutil
 from contextlib import ExitStack
 from pathlib import Path
@@ -133,7 +134,7 @@ def test_a_workdir_grows_by_orders_and_seeds_and_keeps_what_it_has(
 @pytest.mark.ci
 @pytest.mark.slow
 def test_a_workdir_grows_by_steps_of_a_constant_learning_rate(
-    small_config, read_metrics, tmp_path, capsys
+    small_config, read_metrics, tmp_path, capsys, monkeypatch
 ):
     constant = {"training.schedule": "constant", "training.warmup_steps": 2}
     run(small_config(**constant), tmp_path / "whole")
@@ -144,10 +145,22 @@ def test_a_workdir_grows_by_steps_of_a_constant_learning_rate(
     # More than the order holds is refused, and leaves the workdir as it was.
     with pytest.raises(UserError, match=r"training\.steps=11, .* 10 steps"):
         run(small_config(**constant, **{"training.steps": 11}), grown)
-    run(small_config(**constant, **{"training.steps": 7}), grown)
+    assert " of this start" not in capsys.readouterr().err
+    train = loop.train
+
+    def on_cards(run, recipe, facts):
+        train(run, recipe, facts=facts | {loop.DEVICES: "3 × card"})
+
+    with monkeypatch.context() as elsewhere:
+        elsewhere.setattr(loop, "train", on_cards)
+        run(small_config(**constant, **{"training.steps": 7}), grown)
     assert read_metrics(grown / folder)[: len(first)] == first
-    assert "going on after step 5" in capsys.readouterr().err
-    run(small_config(**constant), grown)
+    told = capsys.readouterr().err
+    assert "going on after step 5" in told
+    assert " s of this start\n" in told
+    # Neither where it began nor where it ended speaks for all steps.
+    page = run(small_config(**constant), grown).read_text()
+    assert re.search("<td>(.*), then 3 × card, then \\1</td>", page)
     # The ends on the way were measured besides.
     records = read_metrics(grown / folder)
     ends = [one for one in records if one["kind"] == "test" and one["step"] in (5, 7)]

@@ -69,7 +69,7 @@ def as_text(plan: Estimate, rows: int | None, batch_size: int) -> str:
         f"{one.name}: {one.count} × {one.chip_name}, mesh {mesh}",
         f"step: {shape.rows} rows of {shape.length} tokens in {shape.micro_batches} "
         f"micro-batch{'es' if shape.micro_batches > 1 else ''}, {trainer.parameters:,} "
-        f"parameters; compiled in {plan.seconds:.0f} s",
+        f"parameters; compiled in {seconds_text(plan.seconds)}",
     ]
     if one.chip.kind == "gpu":
         lines.append(
@@ -94,10 +94,10 @@ def memory_lines(memory: Memory, chip: Chip) -> list[str]:
     return [
         *lines,
         f"  {'together':<28} {bytes_text(memory.total):>12}",
-        f"  {'usable':<28} {bytes_text(memory.usable):>12}  {share:.0%} of "
+        f"  {'usable':<28} {bytes_text(memory.usable):>12}  {percent_text(share)} of "
         f"{bytes_text(chip.memory)}{_usable_note(chip.kind, share)}",
         f"  {'fits' if memory.fits else 'does not fit'}: "
-        f"{memory.total / memory.usable:.0%} of what is usable",
+        f"{percent_text(memory.total / memory.usable)} of what is usable",
     ]
 
 
@@ -156,6 +156,14 @@ def si(number: float) -> str:
 def seconds_text(number: float) -> str:
     """ "1.50 s" or "12.3 ms"."""
     return f"{number:.2f} s" if number >= 1 else f"{number * 1e3:.3g} ms"
+
+
+def percent_text(share: float) -> str:
+    """ "12.5%"; of what is just below or above a whole, the digits that tell it."""
+    digits = 1
+    while digits < 6 and share not in (0, 1) and float(f"{100 * share:.{digits}f}") in (0, 100):
+        digits += 1
+    return f"{share:.{digits}%}"
 
 
 def _days(number: float) -> str:

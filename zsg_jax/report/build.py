@@ -15,6 +15,7 @@ from zsg_jax.report.page import PROTOCOL, write_report
 from zsg_jax.report.rows import but_alike, read_and_kept, used
 from zsg_jax.report.runs import put_together, read_runs
 from zsg_jax.report.summary import Record, every_record
+from zsg_jax.report.words import listed
 from zsg_jax.runtime.files import need_json, read_json
 from zsg_jax.similarity.trajectory import FILE as TRAJECTORY
 from zsg_jax.similarity.trajectory import Trajectory, load_trajectory
@@ -82,7 +83,7 @@ def build(workdir: Path, *, title: str, command: str, runs: Sequence[tuple[str, 
         records,
         trajectories,
         facts,
-        [*_not_kept(records), *_notes(data), _leakage(workdir)],
+        [*not_kept(records), *_notes(data), _leakage(workdir)],
         title=title,
         command=command,
         turns=turns,
@@ -151,20 +152,27 @@ def protocol(data: Mapping[str, Any]) -> str:
     )
 
 
-def _not_kept(runs: Mapping[str, Mapping[int, Sequence[Mapping[str, Any]]]]) -> list[str]:
-    """What was asked for after steps whose parameters were not kept."""
+def not_kept(runs: Mapping[str, Mapping[int, Sequence[Mapping[str, Any]]]]) -> list[str]:
+    """Lines on what was asked for after steps whose parameters were not kept.
+
+    Args:
+        runs: arrangement → seed → records; where some seeds alone lack it, they are named.
+    """
     notes = []
     for name, by_seed in runs.items():
-        steps: dict[str, set[int]] = {}
-        for one in (record for records in by_seed.values() for record in records):
+        seeds: dict[tuple[str, int], dict[int, None]] = {}  # metric and step → those that lack it
+        for seed, one in ((seed, one) for seed, records in by_seed.items() for one in records):
             for metric in one.get(metrics.NOT_KEPT, ()):
-                if FIELDS[metric] in one:
-                    continue  # the step was taken again since
-                steps.setdefault(metric, set()).add(one["step"])
+                if FIELDS[metric] not in one:  # else the step was taken again since
+                    seeds.setdefault((metric, one["step"]), {})[seed] = None
+        steps: dict[tuple[str, str], list[int]] = {}
+        for (metric, step), lacking in sorted(seeds.items()):
+            of = "" if len(lacking) == len(by_seed) else f", seed {listed([*map(str, lacking)])}"
+            steps.setdefault((metric, of), []).append(step)
         notes += [
-            f"{name}: {metric} was asked for after the runs, and could not be measured at "
-            f"step {', '.join(map(str, sorted(lost)))}, of which no checkpoint was kept."
-            for metric, lost in steps.items()
+            f"{name}{of}: {metric} was asked for after the runs, and could not be measured at "
+            f"step {', '.join(map(str, lost))}, of which no checkpoint was kept."
+            for (metric, of), lost in steps.items()
         ]
     return notes
 

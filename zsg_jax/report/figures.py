@@ -137,7 +137,7 @@ def train_loss_figure(runs: Runs) -> Captioned | None:
             lines[name] = Line(np.array(steps)[keep], running_mean(np.array(losses), window)[keep])
     if not lines:
         return None
-    label = "training loss" if widest == 1 else f"training loss, mean of {widest} steps"
+    label = "training loss" if widest == 1 else f"training loss, mean of up to {widest} steps"
     return Captioned(
         draw([Panel(label, "", lines)], looks(runs), columns=1, height=3.6),
         "Training loss",

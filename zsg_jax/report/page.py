@@ -121,6 +121,7 @@ def write_report(
     folder.mkdir(parents=True, exist_ok=True)
     write_json(folder / "summary.json", summary)
 
+    measures = [_difference(summary, *of_one) for of_one in compared.items()]
     return write_page(
         folder,
         "page.html",
@@ -130,7 +131,8 @@ def write_report(
         results=tables.results(summary, turns, compared),
         settings=settings,
         figures=_draw(folder, summary, runs, scored or {}, trajectories),
-        differences=[_difference(summary, *of_one) for of_one in compared.items()],
+        differences=measures,
+        compared_seeds=sorted({count for one in measures for count in one["seeds"]}),
         steadiness=tables.steadiness(summary),
         correlations=tables.correlations(found),
         kinds=tables.kinds(summary),
@@ -211,7 +213,7 @@ def _difference(
         "sentences": [*sentences(by_step, metric, ends), *luck(by_step, metric.digits)],
         "table": tables.differences(by_step, metric.digits),
         "right_or_wrong": metric.right_or_wrong,
-        "seeds": max(one.difference.seeds for pairs in by_step.values() for one in pairs),
+        "seeds": {one.difference.seeds for pairs in by_step.values() for one in pairs},
         "most_seeds": max(len(entry["seeds"]) for entry in entries.values()),
     }
 

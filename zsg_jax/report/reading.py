@@ -56,7 +56,7 @@ class Reading(NamedTuple):
 
 
 def reading(scored: Runs) -> Reading | None:
-    """The examples to read, of the last step of each arrangement that has texts.
+    """The examples to read, of the last step with texts of each arrangement that has any.
 
     Args:
         scored: arrangement → seed → records of generations.jsonl, among others.
@@ -86,8 +86,8 @@ def reading(scored: Runs) -> Reading | None:
     }
     label = METRICS[by].label
     about = (
-        f"Generated at the last step, by the run of seed {seed}, the first sample of each test "
-        f"instance: those whose {label} differs most between two arrangements."
+        f"Generated at the last step with texts, by the run of seed {seed}, the first sample of "
+        f"each test instance: those whose {label} differs most between two arrangements."
     )
     return _reading(about, label, pairs)
 

@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from zsg_jax.report.words import named
+from zsg_jax.runtime.progress import count
 
 _LIMITS = {"train": "data.max_length", "test": "evaluation.max_length"}
 
@@ -17,8 +18,12 @@ def read_and_kept(
         data, config: data.json and config.json of the workdir.
         made: arrangement.json of one of its arrangements.
     """
-    count = len(data["shared_tasks"])
-    shared = f"{count:,} of them in the training data too" if count else "none of them trained on"
+    both = len(data["shared_tasks"])
+    shared = (
+        f"{both:,} of them in the training data too"
+        if both
+        else "none of them by name in the training data"
+    )
     if data["split"]:
         aims = f"{data['aimed_rows']:,} to arrange toward, {data['scored_rows']:,} to score on"
     else:
@@ -46,9 +51,10 @@ def but_alike(data: Mapping[str, Any]) -> str:
 def used(name: str, chosen: int, turns: int, trained: int, steps: int) -> dict[str, str]:
     """Label → text: of the rows kept, how many an arrangement has and how many were trained on."""
     all_of = "all" if trained == chosen else f"{trained:,}"
+    rows = f"{count(chosen, 'row')} in {count(turns, 'turn')}"
     return {
-        f"Training data, used by {named(name)}": f"{chosen:,} rows in {turns:,} turns; "
-        f"{all_of} of them trained on, in {steps:,} steps"
+        f"Training data, used by {named(name)}": f"{rows}; {all_of} of them trained on, in "
+        f"{count(steps, 'step')}"
     }
 
 
@@ -59,7 +65,7 @@ def _kept(side: str, data: Mapping[str, Any], others: Mapping[str, int]) -> str:
         f"without an answer token within {_LIMITS[side]}": dropped - refused,
         **others,
     }
-    told = [f"{count:,} {why}" for why, count in lost.items() if count]
+    told = [f"{rows:,} {why}" for why, rows in lost.items() if rows]
     rest = f"{data[f'{side}_rows'] - dropped - sum(others.values()):,} rows"
     return f"{rest}; left out: {', '.join(told)}" if told else f"{rest}, all of them"
 

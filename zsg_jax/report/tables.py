@@ -55,11 +55,15 @@ def as_csv(table: Table) -> bytes:
 
 
 class _Column(NamedTuple):
-    """Mean and deviation of every arrangement, and which arrangement, if any, is the best."""
+    """Mean and deviation of every arrangement, and which arrangement, if any, is the best.
+
+    `score`: the measure whose last value this is, "" for another value.
+    """
 
     digits: int
     values: Sequence[Mapping[str, Any]]
     best: str | None = None
+    score: str = ""
 
 
 def results(
@@ -90,12 +94,16 @@ def results(
             # Of arrangements that end apart none is the best.
             told = compared.get(name, {}).get(max(ends), ())
             best = _best(entries, finals, metric.best, told)
-            columns[f"Final {metric.label}"] = _Column(metric.digits, finals, best)
+            columns[f"Final {metric.label}"] = _Column(metric.digits, finals, best, name)
     rows = []
     for number, (name, look) in enumerate(looks(entries).items()):
         entry = entries[name]
         cells = [
-            Cell(_told(one.values[number], one.digits), best=one.best == name)
+            Cell(
+                _told(one.values[number], one.digits),
+                below=_ended(entry, one.score),
+                best=one.best == name,
+            )
             for one in columns.values()
         ]
         rows.append(Row(name, [*cells, *_about(entry, turns, name)], look, plain_name(name)))
@@ -126,6 +134,13 @@ def _best(
         return None
     best = of(means, key=means.__getitem__)
     return best if all({best, other} in apart for other in means if other != best) else None
+
+
+def _ended(entry: Mapping[str, Any], score: str) -> str:
+    """The step of a measure's last value, where that is not the last step."""
+    curve = curve_of(entry, score) if score else None
+    earlier = curve is not None and curve["steps"][-1] != entry["steps"][-1]
+    return f"at step {curve['steps'][-1]}" if curve and earlier else ""
 
 
 def _about(entry: Mapping[str, Any], turns: Mapping[str, int] | None, name: str) -> list[Cell]:
@@ -182,7 +197,8 @@ def by_group(summary: Mapping[str, Any], metric: str, group: str) -> Table:
         for curve, entry in zip(curves, entries.values(), strict=True):
             kind = entry["curve_kind"].get(name) if (metric, group) == ("loss", "by_task") else None
             last = curve.get(name, [None])[-1]
-            cells.append(Cell(_number(last, METRICS[metric].digits), below=kind or ""))
+            below = kind or _ended(entry, metric)
+            cells.append(Cell(_number(last, METRICS[metric].digits), below=below))
         rows.append(Row(name, cells))
     over = [curve_of(entry, f"{metric}{OVER_TASKS}") for entry in entries.values()]
     if group == "by_task" and rows and all(over):

@@ -35,6 +35,7 @@ from zsg_jax.training.trainer import Trainer
 
 # As `evaluation.evaluator.Evaluator`.
 Evaluate = Callable[[Any, int, Path], dict[str, Any]]
+DEVICES = "Devices"  # the fact of a run that may change on the way
 
 
 class TrainingRun(NamedTuple):
@@ -99,7 +100,8 @@ def train(run: TrainingRun, recipe: Recipe, *, facts: dict[str, str]) -> None:
     """Takes steps 1 to `run.end`, going on from the newest good checkpoint.
 
     The metrics file afterwards holds the same numbers (those of `metrics.CLOCKS` aside) whether or
-    not the run was stopped on the way. `facts` are kept in finished.json for the report.
+    not the run was stopped on the way. `facts` are kept in finished.json for the report; where
+    the run went on elsewhere, its `DEVICES` are told one after another.
 
     Raises:
         UserError: if a loss or a gradient is not finite (step and instances named), if what a step
@@ -113,10 +115,12 @@ def train(run: TrainingRun, recipe: Recipe, *, facts: dict[str, str]) -> None:
         closing(Profile(run.folder / FOLDER, recipe.profile_steps)) as profile,
         deferred(),
     ):
-        digest = _Loop(run, recipe, batches, profile).run()
+        loop = _Loop(run, recipe, batches, profile, facts.get(DEVICES, ""))
+        digest = loop.run()
 
         def finish() -> None:
-            told = {"steps": run.total, "instances": digest.instances, "facts": facts}
+            shown = facts | ({DEVICES: ", then ".join(loop.devices)} if DEVICES in facts else {})
+            told = {"steps": run.total, "instances": digest.instances, "facts": shown}
             told |= {"config": dict(recipe.logging.settings), "order_digest": digest.feed(())}
             told["inputs"] = dict(recipe.inputs)
             write_finished(run.folder, told)
@@ -130,7 +134,7 @@ class _Loop:
     """A run between two steps: its state, what it has consumed, and the record not yet written."""
 
     def __init__(
-        self, run: TrainingRun, recipe: Recipe, batches: Batches, profile: Profile
+        self, run: TrainingRun, recipe: Recipe, batches: Batches, profile: Profile, devices: str
     ) -> None:
         self._run, self._recipe, self._batches, self._profile = run, recipe, batches, profile
         self._name, self._trainer = run.folder.name, recipe.trainer
@@ -140,6 +144,7 @@ class _Loop:
         self._checkpoints = Checkpoints(run.checkpoints, keep=recipe.checkpoints_kept)
         self._digest = OrderDigest(recipe.ids)
         self._ballot = Ballot(self._trainer.mesh)
+        self.devices = [devices]  # on which steps were taken, one after another
         # The step at work: its number, its metrics on the devices, the seconds its batch took.
         self._pending: tuple[int, Any, float] | None = None
 
@@ -188,6 +193,10 @@ class _Loop:
         once(f"go on with {self._name}", lambda: remove(run.folder / FINISHED))
         self._log = self._open_log(done)
         self._batches.set_state(position["data"])
+        before = position.get("devices") or self.devices
+        self.devices = before + [
+            one for one in self.devices if one != before[-1] and done < run.end
+        ]
         if done < run.end:
             self._batches.start()
         self._state = kept | trainer.frozen(run.seed)
@@ -302,6 +311,7 @@ class _Loop:
             "instances": self._digest.instances,
             "order_digest": self._digest.feed(()),
             "data": self._batches.get_state(),
+            "devices": self.devices,
             "records": {
                 path.name: [path.stat().st_size, metrics.digest(path)]
                 for path in (self._run.folder / metrics.FILE, *record_files(self._run.folder))

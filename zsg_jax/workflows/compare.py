@@ -198,11 +198,13 @@ def _notes(studies: Sequence[_Study]) -> list[str]:
     notes = []
     if len({study.config["training.batch_size"] for study in studies}) > 1:
         notes.append(
-            "A step takes another number of training rows in each study, so the same step is not "
+            "A step does not take as many training rows in all studies, so the same step is not "
             "the same amount of data."
         )
     if not set.intersection(*(set(study.config["seeds"]) for study in studies)):
-        notes.append("The studies share no seed, so no differences between them are tested.")
+        notes.append(
+            "No seed is in all studies; only runs of the same seeds are tested for differences."
+        )
     metrics = [set(study.config["evaluation.metrics"]) for study in studies]
     if missing := set.union(*metrics) - set.intersection(*metrics):
         notes.append(f"Not measured in every study: {', '.join(sorted(missing))}.")

@@ -289,10 +289,10 @@ def _train_in_orders(
 def _train_run(
     config: ConfigDict, run: loop.TrainingRun, recipe: loop.Recipe, again: Again | None
 ) -> None:
-    started = time.perf_counter()
+    started, begun = time.perf_counter(), bool(metrics.read_records(run.folder))
     facts = {
         "Model": model_name(config, recipe.trainer),
-        "Devices": f"{recipe.trainer.mesh.size} × {jax.devices()[0].device_kind}",
+        loop.DEVICES: f"{recipe.trainer.mesh.size} × {jax.devices()[0].device_kind}",
         "Sequences of a step": _sequences_of_a_step(config, run.steps, run.total),
     }
     for part in [run] if again is None else parts(run, again):
@@ -302,6 +302,7 @@ def _train_run(
         f"{run.folder.name}: {run.total} steps, rows {run.steps.fill(run.total):.0%} full, "
         f"{metrics.data_wait(records):.1%} of the steps waiting for data, test loss "
         f"{records[-1]['loss']:.4f}, {time.perf_counter() - started:.0f} s"
+        f"{' of this start' if begun else ''}"
     )
 
 

@@ -158,7 +158,7 @@ def _make(
 
 
 def _leak_search(config: ConfigDict, workdir: Path) -> make.LeakSearch:
-    near, pairs = config.arrangement.drop_leaks, f"the pairs are in {workdir / PAIRS}"
+    near, pairs = config.arrangement.drop_leaks, f"pairs are in {workdir / PAIRS}"
     if near is None:
         told = LeakageOptions(near_in(config.similarity.encoder))
         return make.LeakSearch(workdir, told, pairs)

@@ -135,3 +135,12 @@ def test_each_task_has_a_panel_of_the_first_measure(make_runs, make_trajectory):
     assert drawn.figure.axes[1].get_lines()[0].get_ydata().tolist() == [6, 5, 4]
     without = {"one": make_trajectory(values)}, {}
     assert [figures.similarity_by_task_figure(summary, one) for one in without] == [None, None]
+
+
+def test_distances_that_end_before_training_does_say_where(make_runs, make_trajectory):
+    summary = summarize(make_runs(("one", "two")))  # to step 30
+    whole, half = (make_trajectory({"nearest": [3.0, 2.0, 1.0][:n]}, ("t1", "t2")) for n in (3, 2))
+    for draw in (figures.similarity_figure, figures.similarity_by_task_figure):
+        assert "Distances end" not in draw(summary, {"one": whole, "two": whole}).caption
+        cut = draw(summary, {"one": whole, "two": half}).caption
+        assert "Distances end at step 20," in cut

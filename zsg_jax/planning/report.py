@@ -67,7 +67,7 @@ def as_text(plan: Estimate, rows: int | None, batch_size: int) -> str:
     mesh = " ".join(f"{axis}={size}" for axis, size in trainer.mesh.shape.items())
     lines = [
         f"{one.name}: {one.count} × {one.chip_name}, mesh {mesh}",
-        f"step: {shape.rows} rows of {shape.length} tokens in {shape.micro_batches} "
+        f"step at its fullest: {shape.rows} rows of {shape.length} tokens in {shape.micro_batches} "
         f"micro-batch{'es' if shape.micro_batches > 1 else ''}, {trainer.parameters:,} "
         f"parameters; compiled in {seconds_text(plan.seconds)}",
     ]
@@ -123,11 +123,11 @@ def _work(work: Work, rows: int | None, batch_size: int) -> list[str]:
         return [*lines, "", "no step time: there is no public figure of this chip's speed"]
     bound = work.bound
     epoch = days(rows or MILLION, batch_size, bound.seconds)
-    work_of = f"an epoch of {rows:,} rows" if rows else "a million rows"
+    work_of = f"{f'an epoch of {rows:,}' if rows else 'a million'} rows, were all steps so full"
     return [
         *lines,
         "",
-        "least time of a step, by public figures",
+        "least time of such a step, by public figures",
         f"  compute {seconds_text(bound.compute)}, memory {seconds_text(bound.memory)}, "
         f"exchanges {seconds_text(bound.exchange)}",
         f"  bound by {bound.bound}: {seconds_text(bound.seconds)} a step, {_days(epoch)} {work_of}",

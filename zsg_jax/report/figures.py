@@ -5,6 +5,7 @@ nothing to draw. No pyplot, so nothing global is touched and nothing needs a dis
 arrangement has one colour and dash in all figures.
 """
 
+import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -187,7 +188,7 @@ def similarity_figure(
         "Distance of the data seen so far",
         "How far all training rows seen so far are from the test rows, beside the test loss: does "
         "the loss fall where a distance falls? Every panel has an axis of its own. "
-        f"{meanings[0].upper()}{meanings[1:]}.",
+        f"{meanings[0].upper()}{meanings[1:]}.{_followed(summary, trajectories)}",
         f"Small line charts against step, one for each of {len(measures)} distances between the "
         "training rows seen so far and the test rows, and one of the test loss.",
     )
@@ -219,9 +220,26 @@ def similarity_by_task_figure(
         draw(panels, style, note=_left_out(len(tasks), total)),
         "Distance of the data seen so far by task",
         f"{MEASURES[first].capitalize()}, for the rows of each task alone. Every panel has an axis "
-        "of its own.",
+        f"of its own.{_followed(summary, trajectories)}",
         "Small line charts against step, one for each task, of the distance from its test rows to "
         "the training rows seen so far.",
+    )
+
+
+def _followed(summary: Mapping[str, Any], trajectories: Mapping[str, Trajectory]) -> str:
+    """Where distances end, if that is before the training does."""
+    entries = summary["arrangements"]
+    ends = {
+        name: math.ceil(t.step[-1])
+        for name, t in trajectories.items()
+        if name in entries and t.step.size and math.ceil(t.step[-1]) < entries[name]["steps"][-1]
+    }
+    if not ends:
+        return ""
+    steps = " or ".join(map(str, sorted(set(ends.values()))))
+    return (
+        f" Distances end at step {steps}, with the first epoch or where rows are arranged anew; "
+        "training goes on."
     )
 
 

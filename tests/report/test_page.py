@@ -111,12 +111,24 @@ def test_what_is_compared_of_one_seed_is_told_beside_what_is_of_several(
 
     runs = {"a": {0: run(20), 1: run(20)}, "b": {0: run(20), 1: run(20)}, "c": {0: run(10)}}
     said = read_page(write_report(tmp_path / "three", runs, {}, {})).said()
-    assert "over instances and seeds, where there are several." in said
+    assert "over instances and seeds, where there are several;" in said
     assert "1 or 2 of up to 2" in said
     assert "another seed may turn round what is told here" in said
     two = read_page(write_report(tmp_path / "two", {n: runs[n] for n in "ab"}, {}, {})).said()
-    assert "over instances and seeds." in two
+    assert "over instances and seeds;" in two
     assert "Compared are only" not in two
+
+
+def test_where_whole_tasks_are_compared_the_page_says_so(read_page, tmp_path, undrawn):
+    def run(seed):
+        losses = np.random.default_rng(seed).normal(1, 0.2, 24).tolist()
+        return [{"step": s, "kind": "test", "loss": 1.0, "losses": losses} for s in (0, 10)]
+
+    runs = {"a": {0: run(0)}, "b": {0: run(1)}}
+    for tasks, units in ((24, "tasks of instances"), (3, "instances")):
+        given = [f"t{i % tasks}" for i in range(24)]
+        said = read_page(write_report(tmp_path / units, runs, {}, {}, test_tasks=given)).said()
+        assert f"by Student's t over {units};" in said
 
 
 def test_a_score_that_was_last_taken_earlier_is_told_with_its_step(

@@ -132,7 +132,7 @@ def _sentence(by_step: Mapping[int, Difference], digits: int, end: int | None) -
     told: list[str] = []
     for step, one in by_step.items():
         at = f"at step {step}" if step != end else f"at the end, step {step},"
-        over = "" if one.seeds > 1 else " over test instances alone"
+        over = "" if one.seeds > 1 else " over the test set alone"
         about = interval(one, digits, behind_amount=told_apart(one), over=over)
         who, both = (one.first, f"{one.first} and {one.second}") if not told else ("it", "they")
         if same(one):

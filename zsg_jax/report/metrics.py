@@ -41,7 +41,7 @@ METRICS = {
     "accuracy": Metric(
         "Accuracy of choices",
         "accuracy",
-        "Percent of test instances whose right choice has the highest log-likelihood.",
+        "Percent of test instances with choices whose right one has the highest log-likelihood.",
         max,
         right_or_wrong=True,
     ),

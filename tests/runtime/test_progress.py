@@ -3,6 +3,8 @@ import subprocess
 import sys
 import tempfile
 
+import pytest
+
 from zsg_jax.runtime import progress
 
 BEGIN = """
@@ -62,7 +64,7 @@ def test_off_a_terminal_a_line_a_minute_tells_how_far_it_is():
         for one in lines
     )
     assert "evaluation: 0 rows" in lines
-    assert any(re.fullmatch(r"compiling, \d+ s so far", one) for one in lines)
+    assert any(re.fullmatch(r"compiling, (\d+|less than 1) s so far", one) for one in lines)
     assert lines[-1] == "embedding train: found"
 
 
@@ -75,6 +77,14 @@ def test_a_minute_without_a_line_is_told():
 
 def test_lengths_of_time_are_told_as_people_say_them():
     assert [progress.duration(one) for one in (50, 600, 12_600)] == ["50 s", "10 min", "3.5 h"]
+    assert progress.duration(0) == "0 s" != progress.duration(0.4)
+
+
+@pytest.mark.parametrize("share", [0, 1e-5, 0.0004, 0.125, 0.9, 0.9996, 1, 1.0004, 1.5, 30.0])
+def test_a_share_is_told_by_as_many_digits_as_tell_it_from_none_and_from_all(share):
+    told = float(progress.percent(share).removesuffix("%")) / 100
+    assert told == pytest.approx(share, abs=6e-4)
+    assert (told == 0, told > 1, told < 1) == (share == 0, share > 1, share < 1)
 
 
 def test_where_standard_error_is_closed_work_goes_on():

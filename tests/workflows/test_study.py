@@ -157,7 +157,7 @@ def test_a_workdir_grows_by_steps_of_a_constant_learning_rate(
     assert read_metrics(grown / folder)[: len(first)] == first
     told = capsys.readouterr().err
     assert "going on after step 5" in told
-    assert " s of this start\n" in told
+    assert " of this start\n" in told
     # Neither where it began nor where it ended speaks for all steps.
     page = run(small_config(**constant), grown).read_text()
     assert re.search("<td>(.*), then 3 × card, then \\1</td>", page)

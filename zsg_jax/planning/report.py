@@ -5,6 +5,7 @@ from typing import Any
 
 from zsg_jax.planning.chips import Chip
 from zsg_jax.planning.estimate import Estimate, Memory, Work, days
+from zsg_jax.runtime.progress import percent
 
 MILLION = 1_000_000
 PARTS = (
@@ -94,10 +95,10 @@ def memory_lines(memory: Memory, chip: Chip) -> list[str]:
     return [
         *lines,
         f"  {'together':<28} {bytes_text(memory.total):>12}",
-        f"  {'usable':<28} {bytes_text(memory.usable):>12}  {percent_text(share)} of "
+        f"  {'usable':<28} {bytes_text(memory.usable):>12}  {percent(share)} of "
         f"{bytes_text(chip.memory)}{_usable_note(chip.kind, share)}",
         f"  {'fits' if memory.fits else 'does not fit'}: "
-        f"{percent_text(memory.total / memory.usable)} of what is usable",
+        f"{percent(memory.total / memory.usable)} of what is usable",
     ]
 
 
@@ -156,14 +157,6 @@ def si(number: float) -> str:
 def seconds_text(number: float) -> str:
     """ "1.50 s" or "12.3 ms"."""
     return f"{number:.2f} s" if number >= 1 else f"{number * 1e3:.3g} ms"
-
-
-def percent_text(share: float) -> str:
-    """ "12.5%"; of what is just below or above a whole, the digits that tell it."""
-    digits = 1
-    while digits < 6 and share not in (0, 1) and float(f"{100 * share:.{digits}f}") in (0, 100):
-        digits += 1
-    return f"{share:.{digits}%}"
 
 
 def _days(number: float) -> str:

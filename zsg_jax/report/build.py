@@ -17,6 +17,7 @@ from zsg_jax.report.runs import put_together, read_runs
 from zsg_jax.report.summary import Record, every_record
 from zsg_jax.report.words import listed
 from zsg_jax.runtime.files import need_json, read_json
+from zsg_jax.runtime.progress import percent
 from zsg_jax.similarity.trajectory import FILE as TRAJECTORY
 from zsg_jax.similarity.trajectory import Trajectory, load_trajectory
 from zsg_jax.training import metrics
@@ -126,7 +127,7 @@ def _speed(records: Sequence[Record], runs: int) -> dict[str, str]:
     if tokens is not None:
         facts["Tokens a second in training steps"] = f"{tokens:,.0f}, prompts and answers"
     if mfu is not None:
-        facts["Model FLOPs utilization"] = f"{mfu:.1%} of the devices' peak"
+        facts["Model FLOPs utilization"] = f"{percent(mfu)} of the devices' peak"
     return facts
 
 

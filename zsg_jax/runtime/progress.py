@@ -78,8 +78,18 @@ def count(number: int, noun: str) -> str:
     return f"{number:,} {noun}{'' if number == 1 else 's'}"
 
 
+def percent(share: float) -> str:
+    """ "12.5%"; of what is just above none, or beside a whole, the digits that tell it."""
+    digits = 1
+    while digits < 6 and share not in (0, 1) and float(f"{100 * share:.{digits}f}") in (0, 100):
+        digits += 1
+    return f"{share:.{digits}%}"
+
+
 def duration(seconds: float) -> str:
-    """ "50 s", "12 min", "3.5 h"."""
+    """ "50 s", "12 min", "3.5 h"; of what rounds to none "less than 1 s"."""
+    if 0 < seconds < 0.5:
+        return "less than 1 s"
     if seconds < 90:
         return f"{seconds:.0f} s"
     return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"

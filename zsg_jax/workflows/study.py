@@ -23,7 +23,7 @@ from zsg_jax.report.runs import ended_here
 from zsg_jax.runtime.errors import UserError, check
 from zsg_jax.runtime.files import need_json, read_json
 from zsg_jax.runtime.processes import once, same_everywhere
-from zsg_jax.runtime.progress import say
+from zsg_jax.runtime.progress import duration, percent, say
 from zsg_jax.training import loop, metrics, sharding
 from zsg_jax.training.finished import finished
 from zsg_jax.training.flops import Speed
@@ -299,19 +299,18 @@ def _train_run(
         loop.train(part, recipe, facts=facts)
     records = metrics.read_records(run.folder)
     say(
-        f"{run.folder.name}: {run.total} steps, rows {run.steps.fill(run.total):.0%} full, "
+        f"{run.folder.name}: {run.total} steps, rows {percent(run.steps.fill(run.total))} full, "
         f"{metrics.data_wait(records):.1%} of the steps waiting for data, test loss "
-        f"{records[-1]['loss']:.4f}, {time.perf_counter() - started:.0f} s"
+        f"{records[-1]['loss']:.4f}, {duration(time.perf_counter() - started)}"
         f"{' of this start' if begun else ''}"
     )
 
 
 def _sequences_of_a_step(config: ConfigDict, steps: Steps, total: int) -> str:
     counts = steps.counts[:total]
-    rows = (
-        f"{counts.mean():.4g} of {steps.length} tokens for {config.training.batch_size} instances"
-    )
-    return f"{rows}, {steps.fill(total):.1%} of them real tokens"
+    most = config.training.batch_size
+    rows = f"{counts.mean():.4g} of {steps.length} tokens for up to {most} instances"
+    return f"{rows}, {percent(steps.fill(total))} of them real tokens"
 
 
 def _check_profiled(wanted: tuple[int, ...], totals: dict[str, int]) -> None:

@@ -25,6 +25,7 @@ from zsg_jax.report.explain.bins import (
 )
 from zsg_jax.report.explain.measures import Measured
 from zsg_jax.report.hover import tell_boxes, tell_points
+from zsg_jax.runtime.progress import percent
 
 BAND = (10, 90)  # percentiles drawn about a mean
 MAX_LINES = 40  # changes of turn drawn as a line each; more would hide the curves
@@ -209,7 +210,7 @@ def tell_shares(ax: Axes, edges: np.ndarray, up: np.ndarray, share: np.ndarray, 
     some = share > 0
     across = np.column_stack([edges[:-1], edges[1:]])
     told = zip(stretches(edges), share, strict=True)
-    texts = [f"{name}, {where}: {of:.1%}" for where, of in told if of > 0]
+    texts = [f"{name}, {where}: {percent(of)}" for where, of in told if of > 0]
     tell_boxes(ax, across[some], up[some], texts)
 
 

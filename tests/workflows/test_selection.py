@@ -348,5 +348,5 @@ def test_budgets_by_a_space_that_has_changed_are_not_compared(make, tmp_path, mo
     with pytest.raises(UserError, match="another hashing"):
         run(make(**fixed, **{"grid.budgets": (8, 16)}), tmp_path / "w")
     # Before the larger budget was trained.
-    assert not (part(tmp_path / "w", "hashing-16") / "runs").exists()
+    assert not [*(tmp_path / "w" / "studies").glob("*-16")]
     run(make(**fixed, **{"grid.budgets": (8,)}), tmp_path / "w")

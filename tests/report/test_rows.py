@@ -81,3 +81,8 @@ def test_names_alone_tell_which_tasks_are_in_both():
     }
     told = read_and_kept(data, {"data.train": "a.jsonl", "data.test": "b.jsonl"}, {})
     assert "by name" in told["Test data, read"]  # a row may have no task
+    assert "by data." not in "".join(told.values())
+    keys = {"data.split": "held-out:1", "data.train_per_task": 9, "data.test_per_task": None}
+    told = read_and_kept(data, {"data.train": "a.jsonl", "data.test": "b.jsonl"} | keys, {})
+    assert told["Training data, read"].endswith("by data.split and data.train_per_task")
+    assert "by data.split, " in told["Test data, read"]

@@ -14,11 +14,13 @@ import pytest
 
 from zsg_jax.arrangement import tmta
 from zsg_jax.data import sources
+from zsg_jax.data.dataset import from_list
+from zsg_jax.data.instance import Instance, Turn
 from zsg_jax.data.reading import ReadOptions
 from zsg_jax.runtime.errors import UserError
 from zsg_jax.similarity.encoders.hashing import HashingEncoder
 from zsg_jax.training import loop
-from zsg_jax.workflows import study
+from zsg_jax.workflows import study, study_data
 
 METHODS = ("tmta-nft", "tmta-fft")
 
@@ -429,3 +431,12 @@ def test_rows_kept_for_the_report_steer_no_arrangement(small_config, read_metric
     assert "arranged toward 8 test rows" in page
     assert "4 others" in page
     assert "also the ones scored" not in page
+
+
+def test_a_prompt_and_an_answer_that_the_page_cuts_say_so(tmp_path, monkeypatch):
+    monkeypatch.setattr(study_data, "LETTERS_SHOWN", 4)
+    turns = Turn("user", "long prompt"), Turn("assistant", "yes")
+    rows = [Instance("a", "t", turns, ("yes", "of course"))]
+    study_data.keep_shown(tmp_path, from_list(rows))
+    shown = json.loads((tmp_path / "shown.jsonl").read_text())
+    assert (shown["prompt"], shown["references"]) == ("long …", ["yes", "of c …"])

@@ -9,7 +9,7 @@ import numpy as np
 
 from zsg_jax.data.dataset import Dataset, from_list
 from zsg_jax.data.instance import Instance
-from zsg_jax.data.schemas.read import NO_TASK, way_out
+from zsg_jax.data.schemas.read import NO_TASK, each_once, way_out
 from zsg_jax.data.splits import report_split
 from zsg_jax.data.tokenize import encode as prompts
 from zsg_jax.data.tokenize import store as tokens
@@ -154,7 +154,9 @@ def make_pool(
     aimed, scored = _aimed_and_scored(chosen, report_fraction, seed)
     told = chosen.select(scored)
     facts = {f"{side}_{key}": fact for side in sides for key, fact in counts[side].items()} | {
-        "skipped": [record._asdict() for one in sides.values() for record in one.skipped],
+        "skipped": [
+            record._asdict() for record in each_once(*(one.skipped for one in sides.values()))
+        ],
         "tokenizer_digest": tokenizer.fingerprint,
         "template_digest": form.fingerprint,
         "shared_tasks": sorted(_named_tasks(sides["train"]) & _named_tasks(sides["test"])),

@@ -28,12 +28,15 @@ def read_and_kept(
         aims = f"{data['aimed_rows']:,} to arrange toward, {data['scored_rows']:,} to score on"
     else:
         aims = "to arrange toward and to score on"
+    read = {
+        side: f"{config[f'data.{side}']}: {count(data[f'{side}_rows'], 'row')} of "
+        f"{count(data[f'{side}_tasks'], 'task')}{_chosen(side, config)}"
+        for side in ("train", "test")
+    }
     return {
-        "Training data, read": f"{config['data.train']}: {data['train_rows']:,} rows of "
-        f"{data['train_tasks']:,} tasks",
+        "Training data, read": read["train"],
         "Training data, kept": _kept("train", data, _unchosen(made)),
-        "Test data, read": f"{config['data.test']}: {data['test_rows']:,} rows of "
-        f"{data['test_tasks']:,} tasks, {shared}",
+        "Test data, read": f"{read['test']}, {shared}",
         "Test data, kept": f"{_kept('test', data, {})}; {aims}",
     }
 
@@ -58,6 +61,12 @@ def used(name: str, chosen: int, turns: int, trained: int, steps: int) -> dict[s
     }
 
 
+def _chosen(side: str, config: Mapping[str, Any]) -> str:
+    """Which settings have chosen these rows of those that the source holds."""
+    keys = [key for key in ("data.split", f"data.{side}_per_task") if config.get(key)]
+    return f" by {' and '.join(keys)}" if keys else ""
+
+
 def _kept(side: str, data: Mapping[str, Any], others: Mapping[str, int]) -> str:
     dropped, refused = len(data[f"{side}_dropped"]), len(data.get(f"{side}_refused", []))
     lost = {
@@ -66,7 +75,7 @@ def _kept(side: str, data: Mapping[str, Any], others: Mapping[str, int]) -> str:
         **others,
     }
     told = [f"{rows:,} {why}" for why, rows in lost.items() if rows]
-    rest = f"{data[f'{side}_rows'] - dropped - sum(others.values()):,} rows"
+    rest = count(data[f"{side}_rows"] - dropped - sum(others.values()), "row")
     return f"{rest}; left out: {', '.join(told)}" if told else f"{rest}, all of them"
 
 

@@ -19,7 +19,7 @@ from zsg_jax.data.formats.tfds.write import (
     write_split,
 )
 from zsg_jax.data.reading import ReadOptions
-from zsg_jax.data.schemas.read import BadRow, tell_skipped
+from zsg_jax.data.schemas.read import BadRow, each_once, tell_skipped
 from zsg_jax.data.sources import load
 from zsg_jax.data.splits import Selection
 from zsg_jax.runtime.errors import UserError, check
@@ -139,7 +139,7 @@ def _opened(
         f'{options.test}: "share" and "budget" of a source would not be in the data set; take '
         "them out, or arrange from the mixture",
     )
-    skipped = [*train.skipped, *test.skipped]
+    skipped = each_once(train.skipped, test.skipped)
     tell_skipped(skipped, len(skipped), f"; {MANIFEST} lists the first {LISTED:,}")
     return {"train": train} | ({"test": test} if options.test else {}), skipped
 

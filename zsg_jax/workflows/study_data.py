@@ -20,7 +20,7 @@ from zsg_jax.data.formats.fields import parse_fields
 from zsg_jax.data.formats.natural_instructions import Options
 from zsg_jax.data.pool import Pool, choose_tokenizer, keep_trained, make_pool
 from zsg_jax.data.reading import ReadOptions
-from zsg_jax.data.schemas.read import tell_skipped
+from zsg_jax.data.schemas.read import each_once, tell_skipped
 from zsg_jax.data.splits import Selection
 from zsg_jax.data.tokenize import encode as prompts
 from zsg_jax.data.tokenize import jinja
@@ -144,7 +144,7 @@ def _load(
     )
     # Tokens are those that the first process makes; what the rows are is compared by `claim_data`.
     same_everywhere({"rows of data.train": len(train), "rows of data.test": len(test)})
-    skipped = [*train.skipped, *test.skipped]
+    skipped = each_once(train.skipped, test.skipped)
     tell_skipped(skipped, len(skipped), f"; all are listed in {workdir / layout.DATA}")
     return _by_answer(config, train, "training"), _by_answer(config, test, "test")
 
@@ -211,12 +211,17 @@ def keep_shown(workdir: Path, test: Dataset) -> None:
         {
             "id": one.id,
             "task": one.task,
-            "prompt": "\n\n".join(turn.text for turn in one.turns[:-1])[:LETTERS_SHOWN],
-            "references": [reference[:LETTERS_SHOWN] for reference in one.references],
+            "prompt": _cut("\n\n".join(turn.text for turn in one.turns[:-1])),
+            "references": [_cut(reference) for reference in one.references],
         }
         for one in test
     )
     write_bytes(path, b"".join(map(json_line, rows)))
+
+
+def _cut(text: str) -> str:
+    """The beginning of a text, with a sign where that is not all of it."""
+    return text if len(text) <= LETTERS_SHOWN else f"{text[:LETTERS_SHOWN]} …"
 
 
 def check_steps(config: ConfigDict, rows: int) -> None:

@@ -6,7 +6,7 @@ import pytest
 
 from zsg_jax.data.dataset import as_record
 from zsg_jax.data.instance import Turn, instances_digest
-from zsg_jax.data.schemas.read import NO_TASK, parse
+from zsg_jax.data.schemas.read import NO_TASK, BadRow, each_once, parse
 from zsg_jax.runtime.errors import UserError
 
 MESSAGES = [
@@ -183,3 +183,10 @@ def test_null_means_missing(name):
     without = parse(json.dumps(row).encode(), "f:1")
     assert parse(json.dumps({**row, name: None}).encode(), "f:1") == without
     assert parse(json.dumps({**row, "task": 7}).encode(), "f:1").task == "7"
+
+
+def test_of_a_file_on_both_sides_what_is_left_out_counts_once():
+    bad = [BadRow("a.jsonl", line, "empty") for line in (3, 9)]
+    assert each_once(bad, bad) == bad
+    other = BadRow("b.jsonl", 3, "empty")
+    assert each_once(bad, [other, bad[0]]) == [*bad, other]

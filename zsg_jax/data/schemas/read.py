@@ -1,7 +1,7 @@
 """Reads instances from records of any schema, and names every bad record."""
 
 import hashlib
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -45,6 +45,11 @@ class BadRow(NamedTuple):
 def way_out() -> str:
     """What to do about a bad row, besides mending it."""
     return f"pass {setting('data.bad_rows', 'skip')} to go on without such rows"
+
+
+def each_once(*sides: Iterable[BadRow]) -> list[BadRow]:
+    """The records that either side left out; of a file that both sides are read from, each once."""
+    return list(dict.fromkeys(one for side in sides for one in side))
 
 
 def tell_skipped(bad: Sequence[BadRow], total: int, rest: str) -> None:

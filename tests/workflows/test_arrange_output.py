@@ -117,3 +117,10 @@ def test_the_page_says_where_most_rows_are_near(run, tmp_path, crowded):
     run(**flags)
     page = (tmp_path / "out" / "explain.html").read_text()
     assert ("a higher cosine would tell copies" in page) == crowded
+
+
+def test_seconds_of_embeddings_that_were_kept_are_those_of_this_start(run, capsys):
+    run()
+    assert "of this start" not in capsys.readouterr().err
+    run()
+    assert " s of this start" in capsys.readouterr().err

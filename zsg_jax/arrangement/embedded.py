@@ -139,7 +139,8 @@ def embed_pair(
     )
     once("cost of embeddings", cost.note)
     told = f" behind the prompts {' and '.join(map(repr, prompts))}" if any(prompts) else ""
-    say(f"embeddings: {len(train) + len(test):,} rows by {chosen.name}{told}, {cost.seconds:.1f} s")
+    rows = f"{len(train) + len(test):,} rows by {chosen.name}{told}"
+    say(f"embeddings: {rows}, {cost.seconds:.1f} s{' of this start' if cost.before else ''}")
     return EmbeddedPair(
         train,
         test,
@@ -157,11 +158,15 @@ def embed_pair(
 
 
 class _Cost:
-    """What embeddings take, noted with every shard that a kill would leave."""
+    """What embeddings take, noted with every shard that a kill would leave.
+
+    Attributes:
+        before: seconds of earlier starts.
+    """
 
     def __init__(self, folder: Path) -> None:
         self._folder, self._started = folder, time.perf_counter()
-        self._before = (read_json(folder / COST) or {}).get("seconds", 0.0)
+        self.before = (read_json(folder / COST) or {}).get("seconds", 0.0)
 
     @property
     def seconds(self) -> float:
@@ -173,7 +178,7 @@ class _Cost:
         if is_first():
             sides = (self._folder / side for side in ("train", "test"))
             sizes = [one.stat().st_size for side in sides for one in side.rglob("*.npy")]
-            told = {"seconds": round(self._before + self.seconds, 3), "bytes": sum(sizes)}
+            told = {"seconds": round(self.before + self.seconds, 3), "bytes": sum(sizes)}
             write_json(self._folder / COST, told)
 
 

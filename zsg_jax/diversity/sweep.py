@@ -22,7 +22,7 @@ from zsg_jax.diversity.cells import Cell
 from zsg_jax.diversity.program import Program, State, model_config
 from zsg_jax.diversity.runs import CellRun, Settings, ended, folder_of
 from zsg_jax.runtime.jax_defaults import check_defaults
-from zsg_jax.runtime.progress import bar, count, say
+from zsg_jax.runtime.progress import bar, count, duration, say
 
 
 class Plan(NamedTuple):
@@ -142,7 +142,7 @@ def _groups(
 
 def _line(one: CellRun, done: int, of: int, seconds: float) -> str:
     last = one.records[-1]
-    left = f"; about {seconds / 60:.0f} min left" if done < of else ""
+    left = f"; about {duration(seconds)} left" if done < of else ""
     return (
         f"{done} of {of} cells: {one.cell.name}: exact match on unseen rules "
         f"{last['unseen_exact']:.3f}, on trained ones {last['seen_exact']:.3f}{left}"

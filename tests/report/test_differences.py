@@ -68,7 +68,7 @@ def test_what_other_draws_of_a_shuffle_come_to_is_told():
     told = runs({"tmta-random": 0.0, "tmta-random@1": 0.3, "tmta-random@2": 0.1, "nft": 0.5})
     [said] = luck(compared(losses(told, None, [20]), [20]), 2)
     assert "step 20" in said
-    assert "3 shuffles of tmta-random" in said
+    assert "3 draws of tmta-random" in said
     assert "0.30" in said
     assert luck(compared(losses(runs({"a": 0.0, "b": 0.3}), None, [20]), [20]), 2) == []
 

@@ -121,7 +121,7 @@ def luck(found: Mapping[int, Iterable[Compared]], digits: int) -> list[str]:
             count = len({name for one in pairs for name in (one.first, one.second)})
             most = max(abs(one.mean) for one in pairs)
             told.append(
-                f"The luck of a draw: at step {step} the {count} shuffles of {base} differ by up "
+                f"The luck of a draw: at step {step} the {count} draws of {base} differ by up "
                 f"to {most:.{digits}f}; a difference from one of them that is no larger may be no "
                 "more than that."
             )

@@ -148,7 +148,7 @@ def _tell(options: ArrangeOptions, train: Dataset, test: Dataset) -> None:
         )
     if options.budget is not None and options.budget > len(train):
         most = f"{len(train):,}"
-        say(f"--budget {options.budget:,} is more than the {most} rows, and taken as so many")
+        say(f"--budget {options.budget:,} is more than the {most} rows: all that may be chosen are")
 
 
 def _embedded(

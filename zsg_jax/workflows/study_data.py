@@ -232,8 +232,8 @@ def check_steps(config: ConfigDict, rows: int) -> None:
     least = -(-epochs * min(budget or rows, rows) // training.batch_size)
     if budget is not None and budget > rows:
         say(
-            f"arrangement.budget={budget:,} is more than the {rows:,} usable rows, and taken as so "
-            "many"
+            f"arrangement.budget={budget:,} is more than the {rows:,} usable rows: all that may be "
+            "chosen are"
         )
     if most == 1:
         say(

@@ -311,7 +311,7 @@ def test_what_is_left_out_and_what_makes_a_comparison_void_is_told(
     for text in (told, page):
         assert "no answer token left" in text
         assert "2 exact, 1 same prompt" in text
-    assert "1 tasks, 1 of them in the training data too" in page
+    assert "1 task, 1 of them in the training data too" in page
 
 
 def test_a_loss_that_is_no_number_stops_the_run_and_says_where(

@@ -54,6 +54,9 @@ def test_thousands_of_points_are_a_picture_inside_the_svg():
     assert b"<image" in svg
     assert len(svg) < 700_000
     assert "4,000 of 4,000 rows" in drawn.caption
+    assert "may be far apart in the rest" in drawn.caption
+    flat = map_figure(np.arange(9), np.arange(9), rows(9, 2), rows(3, 2, 1)).caption
+    assert "100.0 % of the variance." in flat
 
 
 def test_a_heat_map_has_a_line_a_task_and_the_share_of_each_stretch():

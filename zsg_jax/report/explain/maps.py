@@ -100,6 +100,9 @@ def map_figure(
     first, second = 100 * points.explained
     ax.set_xlabel(f"first direction ({first:.1f} % of the variance)")
     ax.set_ylabel(f"second direction ({second:.1f} %)")
+    # Of what is told as all of it there is no rest.
+    rest = ", so points that lie together here may be far apart in the rest"
+    rest = "" if f"{first + second:.1f}" == "100.0" else rest
     by = "turn" if turns else "position in the order"
     if shade.min() < shade.max():
         scale: Any = figure.colorbar(dots, label=by, format=thousands(), pad=0.02, aspect=35)
@@ -111,8 +114,8 @@ def map_figure(
         f"{len(points.train):,} of {len(order):,} rows, evenly spaced in the order, and "
         f"{len(points.test):,} of {len(test):,} test rows (crosses), on the two directions in "
         "which these points vary most (principal components of the unit rows). Together they "
-        f"explain {first + second:.1f} % of the variance, so points that lie together here may be "
-        f"far apart in the rest. Colour: {by}{'' if turns else ', as there is one turn'}.",
+        f"explain {first + second:.1f} % of the variance{rest}. "
+        f"Colour: {by}{'' if turns else ', as there is one turn'}.",
         f"Scatter chart of {len(points.train):,} training rows and {len(points.test):,} test rows.",
     )
 

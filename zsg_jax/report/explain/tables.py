@@ -90,7 +90,7 @@ def train_tasks(task: np.ndarray, names: Sequence[str], best: np.ndarray) -> dic
     rows = []
     for i in shown:
         share = f"{100 * found.rows[i] / len(task):.2f}"
-        cells = f"{found.rows[i]:,}", share, f"{found.median[i]:,.0f}", f"{found.mean[i]:.4f}"
+        cells = f"{found.rows[i]:,}", share, f"{found.median[i]:,.10g}", f"{found.mean[i]:.4f}"
         rows.append(Row(shorten(names[i], MAX_NAME), cells))
     columns = ["Rows", "Share, %", "Median position", "Cosine with the nearest test row"]
     return {"table": Table("Task", columns, rows), "of": len(ranked)}
@@ -111,7 +111,7 @@ def test_tasks(
     rows = []
     for i in ranked[:MAX_TASKS]:
         share = f"{100 * near[i] / len(served):.1f}"
-        cells = f"{of.rows[i]:,}", f"{of.mean[i]:.4f}", f"{of.median[i]:,.0f}", share
+        cells = f"{of.rows[i]:,}", f"{of.mean[i]:.4f}", f"{of.median[i]:,.10g}", share
         rows.append(Row(shorten(names[i], MAX_NAME), cells))
     columns = [
         *("Test rows", "Cosine with the nearest training row", "Median position of that row"),

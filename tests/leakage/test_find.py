@@ -103,7 +103,15 @@ def test_one_of_each_kind(tmp_path):
     assert end == {"kind": "counts", **found.counts}
     assert found.leaking.tolist() == [True, True, True, True, False]
     sentence = found.sentence("leave them out")
-    for part in ("4 of 5", "1 exact", "1 same prompt", "2 near", "1 sharing 13", "3 of 3"):
+    for part in (
+        "4 of 5",
+        "1 exact",
+        "1 same prompt",
+        "2 near",
+        "1 sharing 13",
+        "3 of 3",
+        "2 of 3 test rows hold no such",
+    ):
         assert part in sentence
     assert sentence.endswith("; leave them out")
     summary = json.loads(json.dumps(found.summary(), allow_nan=False))

@@ -109,6 +109,8 @@ class Leakage:
             f"{counts['near_train_rows']:,} near (cosine ≥ {self.facts['threshold']:g}), "
             f"{counts['ngram_train_rows']:,} sharing {words} words"
         )
+        if without := self.facts["test_rows_without_ngrams"]:
+            kinds += f"; {without:,} of {len(self.test):,} test rows hold no such words to look for"
         if alike := counts["template_only_train_rows"]:
             kinds += (
                 f"; {alike:,} more share {words} words that several test rows have, taken for a "

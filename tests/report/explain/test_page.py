@@ -156,6 +156,9 @@ def test_leakage_is_a_warning_where_something_leaked(explained):
     assert ["exact", "1,200", "3", "4,000", "same texts"] in read.table("leakage")
     assert "1,200 of 5,000 training rows leak 3 of 7 test rows" in read.said()
     assert "may be memory" in read.said()
+    assert "no run of words" not in read.said()
+    short = leakage() | {"test_rows_without_ngrams": 5}
+    assert "Of 7 test rows 5 hold no run of words" in explained(*make(n=4), found=short).said()
     out = explained(*make(n=4), found=leakage(exact=1200, pairs=4000), leaks_left_out=True).said()
     assert "left out of this order" in out
     assert "may be memory" not in out

@@ -50,8 +50,13 @@ def leaks(leakage: Mapping[str, Any]) -> dict[str, Any]:
         {"kind": kind, "rule": rule, "cells": [counts[f"{kind}_{side}"] for side in sides]}
         for kind, rule in leakage["rules"].items()
     ]
-    crowded = leakage.get("crowded", False)
-    return {"kinds": kinds, "leaked": counts["leaking_train_rows"] > 0, "crowded": crowded} | counts
+    told = {
+        "kinds": kinds,
+        "leaked": counts["leaking_train_rows"] > 0,
+        "crowded": leakage.get("crowded", False),
+        "without_ngrams": leakage.get("test_rows_without_ngrams", 0),
+    }
+    return told | counts
 
 
 def stretches(found: Measured, turn: np.ndarray) -> Table:

@@ -17,7 +17,7 @@ from zsg_jax.report.runs import put_together, read_runs
 from zsg_jax.report.summary import Record, every_record
 from zsg_jax.report.words import listed
 from zsg_jax.runtime.files import need_json, read_json
-from zsg_jax.runtime.progress import percent
+from zsg_jax.runtime.progress import count, percent
 from zsg_jax.similarity.trajectory import FILE as TRAJECTORY
 from zsg_jax.similarity.trajectory import Trajectory, load_trajectory
 from zsg_jax.training import metrics
@@ -120,7 +120,7 @@ def _speed(records: Sequence[Record], runs: int) -> dict[str, str]:
     seconds = sum(one.get("seconds", 0.0) for one in records)
     waited = metrics.data_wait(records)
     facts = {
-        "Seconds in training steps": f"{seconds:,.1f} over {runs} runs",
+        "Seconds in training steps": f"{seconds:,.1f} over {count(runs, 'run')}",
         "Waiting for data": f"{waited:.2%} of the seconds in training steps",
     }
     tokens, mfu = (metrics.over_time(records, name) for name in ("tokens_per_second", "mfu"))

@@ -101,7 +101,10 @@ def test_what_stands_behind_a_plus_is_known(comparison):
 
 
 def test_plain_names():
-    assert plain_name("min-nft+folds-4") == "nearest first, by the nearest test row, 4 times over"
+    assert (
+        plain_name("min-nft+folds-4")
+        == "nearest first, by the nearest test row, in 4 interleaved parts"
+    )
     assert plain_name("tmta-nft+window-64@2") == "nearest first, every 64 rows shuffled"
     assert plain_name("tmta-nft+first-9+window-9") == (
         "nearest first, the first 9 alone, every 9 rows shuffled"

@@ -64,7 +64,10 @@ def test_what_it_goes_by_is_told_and_no_embedding_is_looked_at():
     assert needs([name, f"{name}+folds-2"]) == Needs.NOTHING
     names = ["min-nft", "score-descending:a.b-c+window-2@3", "score-ascending:a.b-c", name]
     assert columns(names) == ["a.b-c", "quality"]
-    assert plain_name("score-ascending:quality+folds-4") == "the least quality first, 4 times over"
+    assert (
+        plain_name("score-ascending:quality+folds-4")
+        == "the least quality first, in 4 interleaved parts"
+    )
     assert plain_name("score-descending:a.b") == "the most a.b first"
 
 

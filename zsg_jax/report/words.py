@@ -38,8 +38,8 @@ _FORMS = {
     r"score-descending:([\w.-]+)": "the most {0} first",
 }
 _AGAIN = {
-    "folds": "{0} times over",
-    "zigzag": "{0} times over, to and fro",
+    "folds": "in {0} interleaved parts",
+    "zigzag": "in {0} interleaved parts, to and fro",
     "first": "the first {0} alone",
     "window": "every {0} rows shuffled",
     "stages": "in {0} stages, half of each from the whole",

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from zsg_jax.runtime.errors import UserError
+from zsg_jax.training import loop
 from zsg_jax.workflows import export, study
 from zsg_jax.workflows.export_options import ExportOptions
 
@@ -220,6 +221,24 @@ def test_other_weights_under_the_same_name_are_refused(small_config, write_llama
     unfinish(tmp_path / "w")
     write_llama(path, 1)
     refused(config, tmp_path / "w", "the weights it begins with changed since")
+
+
+def test_weights_that_change_between_runs_are_refused_by_the_next(
+    small_config, write_llama, tmp_path, monkeypatch
+):
+    path, train = write_llama(tmp_path / "llama"), loop.train
+    methods = {"arrangement.methods": ("tmta-nft", "tmta-fft")}
+    config = small_config(**{"model.init_from": str(path), "training.steps": 1}, **methods)
+
+    def then_changed(*given, **named):
+        train(*given, **named)
+        write_llama(path, 1)
+
+    monkeypatch.setattr(loop, "train", then_changed)
+    refused(config, tmp_path / "w", "holds other weights than when the study began")
+    monkeypatch.setattr(loop, "train", train)
+    write_llama(path)
+    again(config, tmp_path / "w")
 
 
 def test_a_run_of_other_weights_is_not_taken_for_one_of_this_study(

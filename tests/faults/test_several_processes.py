@@ -171,7 +171,8 @@ def test_when_one_of_two_stands_still_the_other_ends_by_a_line(tmp_path, stopped
     told = two[1 - stopped].communicate(timeout=100)[1]
     two[stopped].kill()
     two[stopped].communicate()
-    assert two[1 - stopped].returncode == 134
+    # Ended by itself, or by JAX's abort, which a shell calls 134 as well.
+    assert two[1 - stopped].returncode in (134, -signal.SIGABRT)
     assert told.splitlines()[-1].startswith(f"zsg_jax: process {1 - stopped}: ")
     assert "is gone, or has stood still" in told
     assert "stack trace" not in told

@@ -1,3 +1,5 @@
+import json
+
 import numpy as np
 import pytest
 
@@ -29,6 +31,18 @@ def test_a_study_gives_its_curves_as_arrays(result):
     assert np.allclose(losses, tests)
     assert sorted(result.order("tmta-nft")) == sorted(result.order("tmta-fft"))
     assert result.page.is_file()
+
+
+def test_the_order_is_that_of_the_first_epoch(result):
+    config = result.workdir / "config.json"
+    known = config.read_text()
+    backward = json.loads(known) | {"training.epochs": ["backward", "shuffled"]}
+    ahead = result.order("tmta-nft")
+    try:
+        config.write_text(json.dumps(backward))
+        assert result.order("tmta-nft").tolist() == ahead[::-1].tolist()
+    finally:
+        config.write_text(known)
 
 
 @pytest.mark.parametrize(

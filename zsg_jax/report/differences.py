@@ -101,7 +101,8 @@ def sentences(
         for one, _ in compared:
             pairs.setdefault((one.first, one.second), {})[step] = one
     if len(pairs) > 1 and all(same(one) for by_step in pairs.values() for one in by_step.values()):
-        return ["No two differ, in any test instance."]
+        which = "that end at the same step " if len(set(ends.values())) > 1 else ""
+        return [f"No two {which}differ, in any test instance."]
     return [
         _sentence(by_step, metric.digits, ends[first] if ends[first] == ends[second] else None)
         for (first, second), by_step in pairs.items()

@@ -16,6 +16,7 @@ from zsg_jax.models import model as models
 from zsg_jax.models.families import ModelConfig
 from zsg_jax.models.lora import LoRA
 from zsg_jax.models.placement import Compute, Params
+from zsg_jax.runtime.errors import check
 from zsg_jax.runtime.progress import working
 from zsg_jax.training import initial_weights, optimizer, sharding
 from zsg_jax.training.step import FROZEN, compile_init, compile_train_step, initial_state
@@ -45,6 +46,8 @@ class Trainer:
         abstract_state: shapes, dtypes and shardings of the state.
         init_from: the folder or checkpoint to start from, or what gives the parameters of a seed,
             on their shards; None: random weights.
+        weights_digest: what `initial_weights.digest` of init_from must be whenever its weights are
+            read, so that all runs start from the same; "": any.
         parameters: how many numbers the model has, padding and adapters not counted.
         trained: how many numbers training changes.
     """
@@ -83,6 +86,7 @@ class Trainer:
         )
         self._options, self._lora = options, lora
         self.init_from: str | Path | Callable[[int], Params] | None = init_from
+        self.weights_digest = ""
         self._param_dtype, compute = jnp.dtype(param_dtype), compute or Compute()
         self._frozen_dtype = compute.dtype
         self.graphdef, shapes = models.abstract(self.model, compute, lora)
@@ -138,6 +142,13 @@ class Trainer:
         assert self.init_from is not None
         if callable(self.init_from):
             return self.init_from(seed)
+        if self.weights_digest:
+            plain = replace(self.model, vocab_padding=0)
+            check(
+                initial_weights.digest(self.init_from, plain) == self.weights_digest,
+                f"{self.init_from}: holds other weights than when the study began with them; put "
+                "those back, and the same command goes on",
+            )
         abstract = self._abstract_base or self.abstract_state["params"]
         return initial_weights.load(self.init_from, self.model, abstract)
 

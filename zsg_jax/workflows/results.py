@@ -12,7 +12,7 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from zsg_jax.arrangement.arrangement import load_arrangement
-from zsg_jax.arrangement.epochs import read_anew
+from zsg_jax.arrangement.epochs import ORDERED, epochs, read_anew
 from zsg_jax.runtime.cli import no_config, not_loaded, packaged_configs, study_name
 from zsg_jax.runtime.errors import UserError, check, did_you_mean
 from zsg_jax.runtime.files import need_json
@@ -72,13 +72,15 @@ class StudyResult:
                 left anew.
         """
         self._entry(arrangement)
-        rules = need_json(self.workdir / CONFIG).get("training.epochs", ())
+        config = need_json(self.workdir / CONFIG)
+        rules = config.get("training.epochs", (ORDERED,))
         check(
             not read_anew(rules).steps,
             f"{arrangement}: every run arranged what was left anew; the ids of its whole order are "
             f"in {self.workdir}/runs/{arrangement}-seedK/rearranged/STEP/ids.txt",
         )
-        return load_arrangement(arrangement_folder(self.workdir, arrangement))[0].order
+        order = load_arrangement(arrangement_folder(self.workdir, arrangement))[0].order
+        return epochs(order, rules[:1], config["arrangement.seed"])
 
     def _entry(self, arrangement: str) -> Mapping[str, Any]:
         entries, name = self.summary["arrangements"], str(arrangement)

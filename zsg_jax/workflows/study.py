@@ -211,6 +211,8 @@ def _train(
     check_steps(config, len(pool.usable))
     evaluators = make_evaluators(config, pool.measured_on, reading, trainer, origin)
     claim_data(config, workdir, pool, origin, part.start)
+    if origin.weights:
+        trainer.weights_digest = need_json(workdir / layout.DATA)["weights_digest"]
     once("rows of the page", partial(keep_shown, workdir, pool.measured_on.instances))
     orders = Orders({}, pool)
     if part.runs:

@@ -128,8 +128,11 @@ TEXT = st.text(st.characters(exclude_categories=["Cs"]), min_size=1, max_size=9)
     st.lists(st.tuples(TEXT, TEXT, st.lists(TEXT, max_size=2), st.booleans()), min_size=1),
     st.integers(1, 5),
     st.booleans(),
+    st.sampled_from(["", "Sentiment"]),
 )
-def test_what_is_written_is_read_back(tmp_path_factory, read_source, texts, shard_rows, choose):
+def test_what_is_written_is_read_back(
+    tmp_path_factory, read_source, texts, shard_rows, choose, category
+):
     folder = tmp_path_factory.mktemp("prepared")
     source = folder / "x.jsonl"
     with source.open("w") as file:
@@ -138,6 +141,8 @@ def test_what_is_written_is_read_back(tmp_path_factory, read_source, texts, shar
             made = row(number, references=references)
             if choose and references:
                 made["choices"] = [*references, answer]
+            if category and number % 3 == 0:
+                made["category"] = category
             made["messages"] = [{"role": role, "content": text} for role, text in turns]
             if number % 2:
                 del made["task"]
@@ -156,6 +161,7 @@ def test_what_is_written_is_read_back(tmp_path_factory, read_source, texts, shar
     for one, instance in zip(source, expected, strict=True):
         assert ("choices" in one) == any(one.choices for one in expected)
         assert tuple(text.decode() for text in one.get("choices", ())) == instance.choices
+        assert one.get("category", b"").decode() == instance.category
 
 
 def test_the_same_rows_have_the_same_bytes(make, tmp_path):
@@ -232,9 +238,11 @@ def test_a_version_that_holds_something_else_is_refused(make, tmp_path, read_sou
     first = make()
     before = contents(first)
     other = write(tmp_path / "other.jsonl", 49, references=["other"])
+    kinds = write(tmp_path / "kinds.jsonl", 50, references=["other"], category="x")
     for changes, told in (
         ({"train": other}, "its train has other rows"),
         ({"train": write(tmp_path / "o.jsonl", 50)}, "its train has other instances"),
+        ({"train": kinds}, "its train has other categories"),
         ({"shard_rows": 9}, "its test has other shards; give the --shard-mb"),
         ({"test": ""}, "test is there"),
     ):

@@ -1,6 +1,7 @@
 """Sources, and what to take of them, to a folder that TFDS and `--train FOLDER:train` read."""
 
 import dataclasses
+from collections.abc import Collection
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
@@ -9,7 +10,7 @@ from zsg_jax.data.dataset import Dataset
 from zsg_jax.data.formats import natural_instructions
 from zsg_jax.data.formats.fields import parse_fields
 from zsg_jax.data.formats.natural_instructions.options import from_text
-from zsg_jax.data.formats.tfds.layout import FEATURES, INFO, MANIFEST, Split, features, info
+from zsg_jax.data.formats.tfds.layout import FEATURES, INFO, MANIFEST, MORE, Split, features, info
 from zsg_jax.data.formats.tfds.write import (
     MEGABYTE,
     Shard,
@@ -37,6 +38,7 @@ FACTS = {
     "rows": "rows",
     "instances_digest": "instances",
     "tasks": "tasks",
+    "categories_digest": "categories",
     "starts": "shards; give the --shard-mb or --shard-rows it was made with",
 }
 
@@ -96,17 +98,17 @@ def _write(
     """Writes a version, or what an earlier command has not yet written of it."""
     folder = done.with_name(f"incomplete.{done.name}")
     shards = Shards(folder, facts, manifest=PLAN)
-    choices = any(plan.choices for plan in plans)
+    more = _more(plans)
     splits = {
         plan.name: plan.facts()
         | {
             "source": _source(options, plan.name),
-            "shards": [one._asdict() for one in write_split(shards, facts["name"], plan, choices)],
+            "shards": [one._asdict() for one in write_split(shards, facts["name"], plan, more)],
         }
         for plan in plans
     }
     shards.finish(prune=True)
-    _describe(folder, facts["name"], facts["version"], splits, choices)
+    _describe(folder, facts["name"], facts["version"], splits, more)
     told = {"skipped": len(skipped), "skipped_rows": [row._asdict() for row in skipped[:LISTED]]}
     write_json(folder / MANIFEST, facts | {"splits": splits} | told)
     move(folder, done)
@@ -152,20 +154,25 @@ def _mend(done: Path, facts: dict[str, Any], plans: list[SplitPlan]) -> None:
         there, here = recorded.get(side), facts["splits"].get(side)
         if there is None or here is None:
             raise _differs(done, f"{side} is {'not ' * (there is None)}there")
-        for key in here:
-            if there.get(key) != here[key]:
+        for key in FACTS:
+            if there.get(key) != here.get(key):
                 raise _differs(done, f"its {side} has other {FACTS[key]}")
     (done / PLAN).unlink(missing_ok=True)
-    choices = any(plan.choices for plan in plans)
-    mended = _describe(done, manifest["name"], manifest["version"], recorded, choices)
+    more = _more(plans)
+    mended = _describe(done, manifest["name"], manifest["version"], recorded, more)
     for plan in plans:
-        mended += mend(done, plan, [Shard(**one) for one in recorded[plan.name]["shards"]], choices)
+        mended += mend(done, plan, [Shard(**one) for one in recorded[plan.name]["shards"]], more)
     how = f"{count(len(mended), 'file')} mended" if mended else "whole"
     say(f"{done}: was there already, {how}")
 
 
+def _more(plans: list[SplitPlan]) -> tuple[str, ...]:
+    """What instances of any split have besides; all records then have a place for it."""
+    return tuple(name for name in MORE if any(name in plan.more for plan in plans))
+
+
 def _describe(
-    folder: Path, name: str, version: str, splits: dict[str, Any], choices: bool
+    folder: Path, name: str, version: str, splits: dict[str, Any], more: Collection[str]
 ) -> list[str]:
     """Writes the files by which TFDS knows a data set, unless they are there; those written."""
     described = [
@@ -177,7 +184,7 @@ def _describe(
         for side, facts in splits.items()
     ]
     written = []
-    for file, content in ((FEATURES, features(choices)), (INFO, info(name, version, described))):
+    for file, content in ((FEATURES, features(more)), (INFO, info(name, version, described))):
         path = folder / file
         try:
             known = read_json(path)

@@ -1,6 +1,6 @@
 """An instance as one `tf.train.Example`, laid out as TFDS lays out `layout.features`."""
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import Any
 
 from google.protobuf.message import DecodeError
@@ -12,8 +12,8 @@ from zsg_jax.data.instance import Instance
 _ROLE, _CONTENT = "messages/role", "messages/content"
 
 
-def to_record(instance: Instance, choices: bool = False) -> bytes:
-    """The bytes of an instance, with its `choices` or without; the same has the same bytes."""
+def to_record(instance: Instance, more: Collection[str] = ()) -> bytes:
+    """The bytes of an instance, with fields of `layout.MORE`; the same has the same bytes."""
     message = Example()
     columns: dict[str, Sequence[str]] = {
         "id": [instance.id],
@@ -22,8 +22,8 @@ def to_record(instance: Instance, choices: bool = False) -> bytes:
         _CONTENT: [turn.content for turn in instance.turns],
         "references": instance.references,
     }
-    if choices:
-        columns["choices"] = instance.choices
+    optional = {"choices": instance.choices, "category": [instance.category]}
+    columns |= {name: optional[name] for name in more}
     for name, texts in columns.items():
         held = message.features.feature[name].bytes_list
         held.SetInParent()
@@ -32,7 +32,7 @@ def to_record(instance: Instance, choices: bool = False) -> bytes:
 
 
 def from_record(record: bytes) -> dict[str, Any]:
-    """The fields id, task, messages, references and, where it has any, choices of a record.
+    """The fields id, task, messages and references of a record, and those of `MORE` that it has.
 
     Raises:
         Refused: where it holds no such instance, or what is not UTF-8.
@@ -55,6 +55,8 @@ def from_record(record: bytes) -> dict[str, Any]:
     fields["references"] = texts.get("references", [])
     if texts.get("choices"):
         fields["choices"] = texts["choices"]
+    if any(texts.get("category", ())):
+        (fields["category"],) = texts["category"]
     return fields
 
 

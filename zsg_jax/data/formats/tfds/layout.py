@@ -1,6 +1,7 @@
 """What a TFDS data set of instances is on disk: its files' names and what its JSON files say."""
 
 import re
+from collections.abc import Collection
 from typing import Any, NamedTuple
 
 FEATURES, INFO, MANIFEST = "features.json", "dataset_info.json", "manifest.json"
@@ -9,6 +10,8 @@ NAME = re.compile(r"[a-z][a-z0-9_]*")
 VERSION = re.compile(r"\d+\.\d+\.\d+")
 TEMPLATE = "{DATASET}-{SPLIT}.{FILEFORMAT}-{SHARD_X_OF_Y}"
 _CLASSES = "tensorflow_datasets.core.features."
+# Fields of an instance that are there where one has any.
+MORE = ("choices", "category")
 
 
 class Split(NamedTuple):
@@ -24,16 +27,17 @@ def shard_name(name: str, split: str, shard: int, shards: int) -> str:
     return f"{name}-{split}.{FORMAT}-{shard:05d}-of-{shards:05d}"
 
 
-def features(choices: bool = False) -> dict[str, Any]:
+def features(more: Collection[str] = ()) -> dict[str, Any]:
     """What TFDS saves for id, task, messages (role and content) and references, all of text.
 
     Args:
-        choices: whether there are choices too, which they are where an instance has any.
+        more: what there is of `MORE`: choices, which are several, and the category.
     """
     text = {"pythonClassName": f"{_CLASSES}text_feature.Text", "text": {}}
     messages = _sequence(_features_dict({"content": text, "role": text}))
     held = {"id": text, "messages": messages, "references": _sequence(text), "task": text}
-    return _features_dict(held | ({"choices": _sequence(text)} if choices else {}))
+    optional = {"choices": _sequence(text), "category": text}
+    return _features_dict(held | {name: optional[name] for name in more})
 
 
 def info(name: str, version: str, splits: list[Split]) -> dict[str, Any]:

@@ -1,6 +1,7 @@
 """Records of a split of a TFDS data set as JSON, in any order and without a copy."""
 
 from collections.abc import Iterator
+from itertools import combinations
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +11,15 @@ from zsg_jax.data.formats.tfds.address import find
 from zsg_jax.data.formats.tfds.builders import Decode, open_builder
 from zsg_jax.data.formats.tfds.example import from_record
 from zsg_jax.data.formats.tfds.files import ArrayRecords, Part
-from zsg_jax.data.formats.tfds.layout import FEATURES, FORMAT, INFO, TEMPLATE, features, shard_name
+from zsg_jax.data.formats.tfds.layout import (
+    FEATURES,
+    FORMAT,
+    INFO,
+    MORE,
+    TEMPLATE,
+    features,
+    shard_name,
+)
 from zsg_jax.runtime.errors import check
 from zsg_jax.runtime.files import need_json
 from zsg_jax.runtime.progress import track
@@ -85,7 +94,8 @@ def open_tfds(path: Path) -> TfdsRecords:
             f"{path}: has the splits {', '.join(names)}; name one, as {_with(path, names[0])}",
         )
         split = names[0]
-    ours = need_json(folder / FEATURES) in (features(), features(choices=True))
+    known = need_json(folder / FEATURES)
+    ours = known in [features(one) for n in range(len(MORE) + 1) for one in combinations(MORE, n)]
     if ours and split in names:
         return TfdsRecords(
             Path(f"{folder}:{split}"),

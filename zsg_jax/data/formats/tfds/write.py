@@ -1,7 +1,8 @@
 """Plans which instances go into which shard of a split, and writes the shards."""
 
+import hashlib
 import math
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -11,10 +12,10 @@ import numpy as np
 from zsg_jax.data.dataset import Dataset
 from zsg_jax.data.export.examples import record_writer
 from zsg_jax.data.formats.tfds.example import to_record
-from zsg_jax.data.formats.tfds.layout import shard_name
+from zsg_jax.data.formats.tfds.layout import MORE, shard_name
 from zsg_jax.data.instance import TOOLS, Instance, InstancesDigest
 from zsg_jax.runtime.errors import UserError, check
-from zsg_jax.runtime.files import file_digest, replacing
+from zsg_jax.runtime.files import file_digest, json_bytes, replacing
 from zsg_jax.runtime.progress import bar, say, track
 from zsg_jax.runtime.shards import Shards, damage
 
@@ -40,7 +41,8 @@ class SplitPlan:
         digest: what `instance.instances_digest` gives for them.
         tasks: how many instances each task has, sorted by its name.
         starts: the first instance of each shard; shards differ by one at most.
-        choices: whether an instance has any.
+        more: those of `layout.MORE` that an instance has.
+        categories: digest of them all, "" where there are none.
     """
 
     name: str
@@ -48,7 +50,8 @@ class SplitPlan:
     digest: str
     tasks: dict[str, int]
     starts: tuple[int, ...]
-    choices: bool = False
+    more: tuple[str, ...] = ()
+    categories: str = ""
 
     def of_shard(self, shard: int) -> Iterable[Instance]:
         """The instances of a shard."""
@@ -62,6 +65,7 @@ class SplitPlan:
             "instances_digest": self.digest,
             "tasks": self.tasks,
             "starts": list(self.starts),
+            **({"categories_digest": self.categories} if self.categories else {}),
         }
 
 
@@ -81,7 +85,7 @@ def plan_split(
     """
     total = len(instances)
     check(total > 0, f"--{name}: no row is left")
-    digest, size, choices = _look_over(track(instances, f"checking {name}", total))
+    digest, size, more, categories = _look_over(track(instances, f"checking {name}", total))
     # The quotient of a tiny number may be infinite.
     parts = total / shard_rows if shard_rows else min(total, size / shard_bytes)
     shards = min(max(math.ceil(parts), 1), total)
@@ -92,17 +96,20 @@ def plan_split(
     counts = np.bincount(instances.task_index, minlength=len(instances.tasks))
     tasks = {task: int(count) for task, count in zip(instances.tasks, counts, strict=True) if count}
     starts = tuple(total * shard // shards for shard in range(shards))
-    return SplitPlan(name, instances, digest, dict(sorted(tasks.items())), starts, choices)
+    told = dict(sorted(tasks.items()))
+    return SplitPlan(name, instances, digest, told, starts, more, categories)
 
 
-def write_split(shards: Shards, name: str, plan: SplitPlan, choices: bool = False) -> list[Shard]:
+def write_split(
+    shards: Shards, name: str, plan: SplitPlan, more: Collection[str] = ()
+) -> list[Shard]:
     """Writes what is missing or damaged of a split's shards; whole ones stay.
 
     Args:
         shards: of the data set.
         name: of the data set.
         plan: of the split.
-        choices: whether any of its splits has choices.
+        more: those of `layout.MORE` that any of its splits has.
     """
     written, kept = [], 0
     with bar(len(plan.instances), f"writing {plan.name}") as progress:
@@ -113,7 +120,7 @@ def write_split(shards: Shards, name: str, plan: SplitPlan, choices: bool = Fals
             kept += found is not None
             if found is None:
                 with shards.writing(entry) as path:
-                    entry["rows"], entry["bytes"] = _write(path, plan.of_shard(number), choices)
+                    entry["rows"], entry["bytes"] = _write(path, plan.of_shard(number), more)
             one = found or entry
             written.append(Shard(file, one["rows"], one["bytes"], one["sha256"]))
             progress.update(one["rows"])
@@ -122,7 +129,9 @@ def write_split(shards: Shards, name: str, plan: SplitPlan, choices: bool = Fals
     return written
 
 
-def mend(folder: Path, plan: SplitPlan, recorded: list[Shard], choices: bool = False) -> list[str]:
+def mend(
+    folder: Path, plan: SplitPlan, recorded: list[Shard], more: Collection[str] = ()
+) -> list[str]:
     """Writes anew the shards of a finished split that are not what its manifest says.
 
     Returns:
@@ -138,7 +147,7 @@ def mend(folder: Path, plan: SplitPlan, recorded: list[Shard], choices: bool = F
             continue
         say(f"{folder}/{problem}; it is made again")
         with replacing(folder / known.file) as path:
-            count, size = _write(path, plan.of_shard(number), choices)
+            count, size = _write(path, plan.of_shard(number), more)
             check(
                 Shard(known.file, count, size, file_digest(path)) == known,
                 f"{folder / known.file}: comes out otherwise than when it was first written, "
@@ -148,13 +157,13 @@ def mend(folder: Path, plan: SplitPlan, recorded: list[Shard], choices: bool = F
     return mended
 
 
-def _write(path: Path, instances: Iterable[Instance], choices: bool) -> tuple[int, int]:
+def _write(path: Path, instances: Iterable[Instance], more: Collection[str]) -> tuple[int, int]:
     """Writes a file of records; gives how many they are, and their bytes."""
     count = size = 0
     try:
         with record_writer(path) as write:
             for instance in instances:
-                record = to_record(instance, choices)
+                record = to_record(instance, more)
                 write(record)
                 count, size = count + 1, size + len(record)
     except OSError as error:
@@ -162,9 +171,9 @@ def _write(path: Path, instances: Iterable[Instance], choices: bool) -> tuple[in
     return count, size
 
 
-def _look_over(instances: Iterable[Instance]) -> tuple[str, int, bool]:
-    """The digest of all instances, their text in bytes, and whether one has choices."""
-    digest, size, choices = InstancesDigest(), 0, False
+def _look_over(instances: Iterable[Instance]) -> tuple[str, int, tuple[str, ...], str]:
+    """The digest of all instances, their text in bytes, what of `MORE` they have, and a digest."""
+    digest, size, more, categories = InstancesDigest(), 0, set(), hashlib.sha256()
     for instance in instances:
         digest.update(instance)
         check(
@@ -172,8 +181,10 @@ def _look_over(instances: Iterable[Instance]) -> tuple[str, int, bool]:
             f"{instance.id}: has tools, calls or a turn of weight 0, which a data set of TFDS does "
             "not keep here; train on the file itself",
         )
-        choices |= bool(instance.choices)
+        more |= {name for name in MORE if getattr(instance, name)}
+        categories.update(json_bytes(instance.category))
         texts = (instance.id, instance.task, *(turn.content for turn in instance.turns))
-        texts = (*texts, *instance.references, *instance.choices)
+        texts = (*texts, *instance.references, *instance.choices, instance.category)
         size += sum(len(text.encode()) for text in texts)
-    return digest.hexdigest(), size, choices
+    there = tuple(name for name in MORE if name in more)
+    return digest.hexdigest(), size, there, categories.hexdigest() if "category" in more else ""

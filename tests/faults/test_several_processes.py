@@ -258,5 +258,6 @@ def test_hosts_that_read_other_files_under_one_path_are_told(tmp_path, write_lla
 @pytest.mark.slow
 def test_processes_with_different_numbers_of_devices_are_told_in_a_line(tmp_path):
     for one in ended(started(tmp_path / "w", 2, devices=[3, 1]), 1, 1):
-        assert "process 0 has 3, process 1 has 1; give each process as many" in one
-        assert len(one.splitlines()) == 1
+        # Above it gRPC may tell of a connection that was slow.
+        assert "process 0 has 3, process 1 has 1; give each process as many" in one.splitlines()[-1]
+        assert "Traceback" not in one

@@ -176,6 +176,8 @@ def test_by_its_gradients(small_config, tmp_path):
         (("anew@3,layers=1",), {}, r"did you mean layer\?"),
         (("anew@3:gradients,layer=1",), {}, "layer"),
         (("anew@3:texts",), {}, "anew@STEP"),
+        (("anew@3",), {"arrangement.methods": ("tasks-2",)}, "'tasks-2' counts tasks"),
+        (("anew@3",), {"arrangement.methods": ("random", "polar-3+zigzag-2")}, "'polar-3"),
         (("anew@3", "shuffled"), {}, "anew@3 goes once through the pool"),
         (
             ("anew@2",),
@@ -187,3 +189,24 @@ def test_by_its_gradients(small_config, tmp_path):
 def test_what_cannot_be_is_refused(small_config, tmp_path, epochs, overrides, message):
     with pytest.raises(UserError, match=message):
         run(small_config(**{"training.epochs": epochs}, **overrides), tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("rule", "text", "message"),
+    [
+        ("anew@3,layer=9", "both", "layer=9, but the model has "),
+        ("anew@3,tokens=answers,length=2", "both", "tokens=answers, but .* no answer token"),
+        ("anew@3:gradients,dimension=64", "prompt", "gradients are of answers, but .* no answer"),
+        ("anew@3:gradients,length=2", "both", "no answer token within 2 tokens"),
+    ],
+)
+def test_what_its_eyes_cannot_read_is_refused_before_a_step_is_trained(
+    small_config, tmp_path, monkeypatch, rule, text, message
+):
+    stopping_at(monkeypatch, 1)
+    config = small_config(**{"training.epochs": (rule,), "similarity.text": text})
+    with pytest.raises(UserError, match=f"training.epochs.*{message}"):
+        run(config, tmp_path)
+    # So another config may follow in the same workdir.
+    with pytest.raises(KeyboardInterrupt):
+        run(small_config(**{"training.epochs": ("anew@3",)}), tmp_path)

@@ -48,6 +48,8 @@ class Method(NamedTuple):
         chosen_by: under which names a comparison tells what each set of test examples has chosen
             by its share; (): none chooses.
         weighed: whether test examples count by the shares of their sets instead.
+        counted: whether it says of how many tasks there are examples, or how many of each, which
+            orders of parts of the pool, one after the other, do not keep.
     """
 
     arrange: Callable[[Comparison, int], Arrangement]
@@ -60,6 +62,7 @@ class Method(NamedTuple):
     embedded: bool = True
     chosen_by: tuple[str, ...] = ()
     weighed: bool = False
+    counted: bool = False
 
 
 class Pattern(NamedTuple):

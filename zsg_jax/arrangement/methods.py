@@ -191,7 +191,7 @@ def _subset(
                 order = order[permutations.random(len(order), seed)]
             return comparison.within_budget(order)
 
-        return Method(arrange, OWN_WSD.needs, OWN_WSD, shuffles, by_task=True)
+        return Method(arrange, OWN_WSD.needs, OWN_WSD, shuffles, by_task=True, counted=True)
 
     return (
         Pattern(name, usage, lambda number: method(number, False)),
@@ -210,7 +210,7 @@ def _tasks(number: int) -> Method:
             raise UserError(f"'tasks-{number}': {error}") from None
         return comparison.within_budget(order)
 
-    return Method(arrange, shuffles=True, by_task=True, embedded=False)
+    return Method(arrange, shuffles=True, by_task=True, embedded=False, counted=True)
 
 
 def scores_digest(scores: np.ndarray) -> str:

@@ -20,17 +20,26 @@ from ml_collections import ConfigDict
 from zsg_jax.arrangement import make, written
 from zsg_jax.arrangement.arrangement import load_arrangement, save_arrangement
 from zsg_jax.arrangement.embedded import Embedded, embed_pair
-from zsg_jax.arrangement.epochs import Anew
+from zsg_jax.arrangement.epochs import Anew, read_anew
+from zsg_jax.config import flatten
 from zsg_jax.data.batches.steps import Steps
+from zsg_jax.data.dataset import Texts
 from zsg_jax.data.pool import Pool
+from zsg_jax.data.tokenize.tokenizer import Tokenizer
+from zsg_jax.data.views import conversations
+from zsg_jax.models.families import ModelConfig
 from zsg_jax.runtime.errors import UserError, check
 from zsg_jax.runtime.files import write_bytes
 from zsg_jax.runtime.processes import of_all, once
 from zsg_jax.runtime.progress import bar, passes, say
 from zsg_jax.runtime.settings import setting
+from zsg_jax.similarity.encoders.address import States, is_states, read_gradients, read_states
+from zsg_jax.similarity.encoders.conversations import Conversations, needed
+from zsg_jax.similarity.encoders.states import read_layer
 from zsg_jax.similarity.search.options import Search
 from zsg_jax.training.checkpoint import Checkpoints
 from zsg_jax.training.loop import TrainingRun
+from zsg_jax.workdir import decoders, hub
 from zsg_jax.workdir.layout import rearranged_folder
 
 
@@ -81,6 +90,48 @@ def check_anew(
         f"{setting('training.epochs')}: states are not read from {checkpoints}; give a workdir in "
         "a folder, without a comma in its name",
     )
+
+
+def check_encoder(
+    config: ConfigDict,
+    orders: Iterable[np.ndarray],
+    pool: Pool,
+    model: ModelConfig,
+    tokenizer: Tokenizer,
+    workdir: Path,
+) -> None:
+    """Refuses what the encoder of a run would, before any is trained.
+
+    Args:
+        config: of the study.
+        orders: (n,) int64 each, of the runs before they are arranged anew.
+        pool, model, tokenizer: of the study.
+        workdir: keeps the commits that names of the hub stand for.
+
+    Raises:
+        UserError: the model has no such layer, or a row that is left gives no such tokens.
+    """
+    anew = read_anew(config.training.epochs)
+    if not anew.steps:
+        return
+    name, met = anew.encoder("RUN", anew.steps[0]), anew.steps[0] * config.training.batch_size
+    settings = read_states(name) if is_states(name) else read_gradients(name)
+    changes = {key: x for key in ("template", "truncation") if (x := getattr(settings, key))}
+    try:
+        if isinstance(settings, States):
+            read_layer(settings, model)
+        if not changes and not needed(settings):
+            return  # any row gives tokens, as in training
+        folder = hub.folder(config.tokenizer, workdir)
+        form = decoders.form_of(name, flatten(config), tokenizer, folder, changes)
+        made = Conversations(name, model, tokenizer, form, settings.length)
+        left = [np.setdiff1d(pool.usable, order[:met]) for order in orders]
+        view = conversations(config.similarity.text)
+        for rows in (pool.train.select(np.unique(np.concatenate(left))), pool.test):
+            for _ in made.tokens(Texts(rows, view), needed(settings)):
+                pass
+    except UserError as error:
+        raise UserError(f"{setting('training.epochs')}: {error}") from None
 
 
 def method_options(config: ConfigDict, methods: Iterable[str]) -> make.MethodOptions:

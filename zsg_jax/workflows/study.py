@@ -36,7 +36,7 @@ from zsg_jax.workdir.trained import CHECKPOINTS
 from zsg_jax.workflows.afterwards import measure_later, missing
 from zsg_jax.workflows.evaluators import make_evaluators, with_folders
 from zsg_jax.workflows.pretraining import pretrain
-from zsg_jax.workflows.rearranged import Again, check_anew, parts
+from zsg_jax.workflows.rearranged import Again, check_anew, check_encoder, parts
 from zsg_jax.workflows.study_data import (
     Reading,
     check_steps,
@@ -225,6 +225,8 @@ def _train(
             encoder=part.encoder,
             explained=part.explained,
         )
+        made = [one.order for one in orders.arrangements.values()]
+        check_encoder(config, made, orders.pool, origin.model, reading.tokenizer, workdir)
     if config.model.pretraining.steps and origin.weights is None:
         start = location if part.start is None else Workdir(part.start)
         trainer.init_from = pretrain(config, start, origin.model, reading.tokenizer, mesh)

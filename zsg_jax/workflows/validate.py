@@ -118,16 +118,30 @@ def validate(config: ConfigDict, *, runs: Sequence[tuple[str, int]] | None = Non
     )
     check_rules(given["training.epochs"], given["training.steps"])
     check_cosine(_told(given, "arrangement.drop_leaks"), given["arrangement.drop_leaks"])
+    _check_anew(given)
+    check_loggers(given["logging"])
+    _check_profile(given["training.profile_steps"], given["training.steps"])
+
+
+def _check_anew(given: dict[str, Any]) -> None:
+    """What goes with runs whose pool is arranged anew."""
     twins = given["arrangement.deduplicate"]
     told = setting("arrangement.deduplicate", twins)
     check_cosine(told, twins)
+    if not read_anew(given["training.epochs"]).steps:
+        return
     check(
-        twins is None or not read_anew(given["training.epochs"]).steps,
+        twins is None,
         f"{told} is of one space, but training.epochs arranges anew by others; leave one of them "
         "out",
     )
-    check_loggers(given["logging"])
-    _check_profile(given["training.profile_steps"], given["training.steps"])
+    for name in given["arrangement.methods"]:
+        check(
+            not parse(name, 0)[0].counted,
+            f"{setting('arrangement.methods')}: {name!r} counts tasks or the rows of each, but "
+            f"{_told(given, 'training.epochs')} chooses anew of what is left, which would give "
+            "others beside them; give another method, or other epochs",
+        )
 
 
 def _told(given: dict[str, Any], key: str) -> str:

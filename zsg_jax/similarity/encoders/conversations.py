@@ -10,10 +10,18 @@ from zsg_jax.data.tokenize.tokenizer import Tokenizer
 from zsg_jax.data.views import read_conversation
 from zsg_jax.models.families import ModelConfig
 from zsg_jax.runtime.errors import UserError, check
+from zsg_jax.similarity.encoders.address import ANSWERS, Gradients, States
 from zsg_jax.similarity.encoders.buckets import Tokens
 
 _TOKENIZED_AT_ONCE = 1024
 _SHOWN = 40  # characters by which a message calls a conversation
+
+
+def needed(settings: States | Gradients) -> str:
+    """What asks that each conversation has an answer token, as `tokens` takes it; "": nothing."""
+    if isinstance(settings, Gradients):
+        return "gradients are of answers"
+    return f"tokens={ANSWERS}" if settings.tokens == ANSWERS else ""
 
 
 class Conversations:

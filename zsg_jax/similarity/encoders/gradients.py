@@ -25,7 +25,7 @@ from zsg_jax.models.gradients import Named, example_gradients, flat
 from zsg_jax.models.lora import LoRA
 from zsg_jax.similarity.encoders.address import ADAM, GRADIENTS, PLAIN, Gradients
 from zsg_jax.similarity.encoders.buckets import Buckets, Tokens, first_device
-from zsg_jax.similarity.encoders.conversations import Conversations
+from zsg_jax.similarity.encoders.conversations import Conversations, needed
 from zsg_jax.similarity.encoders.fingerprint import fingerprint
 from zsg_jax.similarity.encoders.projection import Projection
 
@@ -179,7 +179,7 @@ class GradientsEncoder:
         Raises:
             UserError: a conversation does not fit the form, or has no answer token.
         """
-        sequences = list(self._conversations.tokens(texts, "gradients are of answers"))
+        sequences = list(self._conversations.tokens(texts, needed(self._settings)))
         found = np.empty((len(texts), self.dimension), np.float32)
         finished, count = 0, len(self._stages)
         parts = np.split(found, count, axis=1)

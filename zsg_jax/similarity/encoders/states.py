@@ -20,14 +20,29 @@ from zsg_jax.models.huggingface import hidden_states
 from zsg_jax.models.model import first_layers
 from zsg_jax.models.placement import Params
 from zsg_jax.runtime.errors import check
-from zsg_jax.similarity.encoders.address import ANSWERS, POOLINGS, STATES, States
+from zsg_jax.similarity.encoders.address import POOLINGS, STATES, States
 from zsg_jax.similarity.encoders.buckets import Buckets
-from zsg_jax.similarity.encoders.conversations import Conversations
+from zsg_jax.similarity.encoders.conversations import Conversations, needed
 from zsg_jax.similarity.encoders.fingerprint import fingerprint
 from zsg_jax.similarity.encoders.pooling import pool, unit
 
 # Part of every fingerprint: raise it when the same model would give other embeddings.
 _VERSION = 1
+
+
+def read_layer(settings: States, model: ModelConfig) -> int:
+    """After how many layers the states are taken.
+
+    Raises:
+        UserError: the model has fewer.
+    """
+    layer = settings.layer or model.num_layers
+    check(
+        layer <= model.num_layers,
+        f"{STATES}{settings.model}: layer={layer}, but the model has {model.num_layers}; give "
+        f"1 to {model.num_layers}",
+    )
+    return layer
 
 
 class StatesEncoder:
@@ -66,20 +81,15 @@ class StatesEncoder:
         Raises:
             UserError: there is no such layer, or the tokenizer has words that the model has not.
         """
-        layer = settings.layer or model.num_layers
+        layer = read_layer(settings, model)
         self.name = (
             f"{STATES}{called or settings.model},layer={layer},pooling={settings.pooling},"
             f"tokens={settings.tokens}"
         )
-        check(
-            layer <= model.num_layers,
-            f"{STATES}{settings.model}: layer={layer}, but the model has {model.num_layers}; give "
-            f"1 to {model.num_layers}",
-        )
         self.prompts: Mapping[str, str] = {}
         self.default_prompt: str | None = None
         self.conversations = True
-        self._answers_alone = settings.tokens == ANSWERS
+        self._needed = needed(settings)
         self._conversations = Conversations(
             f"{STATES}{settings.model}", model, tokenizer, form, settings.length
         )
@@ -120,7 +130,7 @@ class StatesEncoder:
             UserError: a conversation does not fit the form, or has no answer token although those
                 alone are pooled.
         """
-        tokens = self._conversations.tokens(texts, "tokens=answers" if self._answers_alone else "")
-        if not self._answers_alone:
+        tokens = self._conversations.tokens(texts, self._needed)
+        if not self._needed:
             tokens = (one._replace(counted=None) for one in tokens)
         return self._buckets.encode(tokens, len(texts), on_progress)

@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 import threading
@@ -12,8 +13,9 @@ import pytest
 
 from zsg_jax.evaluation.records import GENERATIONS
 from zsg_jax.runtime.errors import UserError
-from zsg_jax.workflows import evaluate, study
+from zsg_jax.workflows import evaluate, prepare, study
 from zsg_jax.workflows.evaluate_options import EvaluateOptions
+from zsg_jax.workflows.prepare_options import PrepareOptions
 
 ROOT = Path(__file__).parents[2]
 RUN = "runs/tmta-nft-seed0"
@@ -143,6 +145,64 @@ def test_a_file_edited_in_place_with_its_time_put_back_is_seen(uneven, tmp_path,
     os.utime(path, ns=(before.st_atime_ns, before.st_mtime_ns))
     assert path.stat().st_size == before.st_size
     with pytest.raises(UserError, match=f"--{edited} .*has changed since .*out was begun"):
+        run(tmp_path / "out", **given)
+
+
+def test_a_checkpoint_that_was_trained_anew_is_seen(finished, small_config, tmp_path):
+    work, out = tmp_path / "w", tmp_path / "out"
+    shutil.copytree(finished, work)
+    before = run(out, str(work / RUN)).read_bytes()
+    shutil.rmtree(work)
+    study.run(small_config(**{"training.learning_rate": 0.002}), work, command="test")
+    with pytest.raises(UserError, match=r"seed0, step 10: the checkpoint changed .*another --out"):
+        run(out, str(work / RUN))
+    assert (out / evaluate.FILE).read_bytes() == before
+    assert run(tmp_path / "new", str(work / RUN)).read_bytes() != before
+
+
+@pytest.mark.parametrize("kind", ["mixture", "prepared", "tasks"])
+def test_what_stands_behind_the_name_of_the_test_rows_is_seen(uneven, tmp_path, kind):
+    rows, mixture = tmp_path / "rows.jsonl", tmp_path / "all.mix.json"
+    rows.write_bytes(Path(uneven["data.test"]).read_bytes())
+    mixture.write_text(json.dumps({"sources": [{"name": "rows", "path": str(rows)}]}))
+    (tmp_path / "tasks").mkdir()
+    (tmp_path / "tasks.txt").write_text("task1_say\n")
+    task = {"Definition": ["Say."], "Positive Examples": [], "Negative Examples": []}
+
+    def write():
+        if kind == "prepared":
+            shutil.rmtree(tmp_path / "kept", ignore_errors=True)
+            prepare.run(PrepareOptions(str(rows), tmp_path / "kept"))
+        said = [one["messages"] for one in records(rows)]
+        told = [
+            {"input": asked["content"], "output": [answer["content"]]} for asked, answer in said
+        ]
+        told = [one | {"id": f"task1-{number}"} for number, one in enumerate(told)]
+        path = tmp_path / "tasks" / "task1_say.json"
+        path.write_text(json.dumps(task | {"Instances": told}))
+
+    write()
+    behind = {"mixture": str(mixture), "prepared": f"{tmp_path / 'kept'}:train"}
+    behind["tasks"] = str(tmp_path / "tasks.txt")
+    given = {"test": behind[kind], "baseline": "copy_input", "metrics": "exact_match"}
+    before = run(tmp_path / "out", **given).read_bytes()
+    assert run(tmp_path / "out", **given).read_bytes() == before
+    rows.write_text(rows.read_text().replace('"red"', '"ted"'))
+    write()
+    with pytest.raises(UserError, match="copy_input: the test instances changed since"):
+        run(tmp_path / "out", **given)
+
+
+def test_the_tokenizer_of_the_same_weights_is_seen(write_bytes_llama, uneven, tmp_path):
+    folder = write_bytes_llama(tmp_path / "model")
+    given = {"model": str(folder), "test": uneven["data.test"], "max_length": 250}
+    before = run(tmp_path / "out", **given).read_bytes()
+    assert run(tmp_path / "out", **given).read_bytes() == before
+    content = json.loads((folder / "tokenizer.json").read_text())
+    words = content["model"]["vocab"]
+    words["a"], words["b"] = words["b"], words["a"]
+    (folder / "tokenizer.json").write_text(json.dumps(content))
+    with pytest.raises(UserError, match=r"model: the tokenizer changed since .*another --output"):
         run(tmp_path / "out", **given)
 
 

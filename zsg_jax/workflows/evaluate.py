@@ -35,7 +35,7 @@ from zsg_jax.runtime.files import (
 )
 from zsg_jax.runtime.progress import say
 from zsg_jax.runtime.settings import flag, named_by, setting
-from zsg_jax.training import sharding
+from zsg_jax.training import checkpoint, sharding
 from zsg_jax.workdir import begun, claims, hub, layout, lock, manifest, trained
 from zsg_jax.workflows.evaluate_options import (
     EvaluateOptions,
@@ -44,8 +44,15 @@ from zsg_jax.workflows.evaluate_options import (
     flags,
 )
 from zsg_jax.workflows.evaluators import make_evaluators, reward_model, with_folders
-from zsg_jax.workflows.study_data import Reading, claim_data, make_form, open_pool, open_tests
-from zsg_jax.workflows.study_model import find_origin, make_trainer
+from zsg_jax.workflows.study_data import (
+    Reading,
+    claim_data,
+    make_form,
+    open_pool,
+    open_tests,
+    scoring_facts,
+)
+from zsg_jax.workflows.study_model import Origin, find_origin, make_trainer
 
 FILE = "evaluation.jsonl"
 REQUEST = "evaluation.json"
@@ -54,6 +61,9 @@ _INPUTS = (
     *("test", "predictions", "adapters", "tokenizer", "template"),
     *("reward_model", "reward_template", "rouge_tokenizer"),
 )
+_READ = "read"  # in the request, by subject
+# What messages call the digests of `Subject.read`.
+_TOLD = claims.DIGESTS | claims.MORE_DIGESTS | {"checkpoint_digest": "the checkpoint"}
 # What the output folder may hold before the request is written there.
 _BEFORE = (layout.SCRATCH, layout.TOKENIZER, layout.HUB)
 MAX_LENGTH = 1024  # as arXiv 2406.11721 cuts test rows
@@ -65,11 +75,13 @@ class Subject(NamedTuple):
 
     Attributes:
         facts: what its record says of it, which no other subject of the request has.
+        read: digests of what it is measured on and by, which its records tell nothing of.
         folder: for its records of examples.
         measure: gives the fields, with that folder.
     """
 
     facts: Record
+    read: Record
     folder: Path
     measure: Callable[[Path], Record]
 
@@ -103,7 +115,9 @@ def run(options: EvaluateOptions) -> Path:
         done = mended(path)
         written = Written(path)
         for subject in (first, *subjects):
-            if any(subject.facts.items() <= one.items() for one in done):
+            measured = any(subject.facts.items() <= one.items() for one in done)
+            _claim_read(options.output, subject, measured)
+            if measured:
                 continue
             record = subject.facts | subject.measure(subject.folder)
             append(path, written, [record])
@@ -139,6 +153,7 @@ def _claim(options: EvaluateOptions) -> None:
     given = {name: str(getattr(options, name) or "") for name in _INPUTS}
     inputs = {name: content_digest(Path(path)) for name, path in given.items() if path}
     known = read_json(options.output / REQUEST) or {}
+    read = known.pop(_READ, {})
     begun = any(one.stat().st_size for one in options.output.glob("**/*.jsonl"))
     # Evaluations of earlier versions told no digests.
     were = known.pop("inputs", inputs)
@@ -158,7 +173,24 @@ def _claim(options: EvaluateOptions) -> None:
             f"{flag(name)} {given[name]}: has changed since {options.output} was begun; give "
             "another --output, or what it was begun with",
         )
-    write_json(options.output / REQUEST, asked | {"inputs": inputs})
+    write_json(options.output / REQUEST, asked | {"inputs": inputs, _READ: read if begun else {}})
+
+
+def _claim_read(output: Path, subject: Subject, measured: bool) -> None:
+    """Notes what a subject is measured on, or checks that its records were measured on the same."""
+    request = need_json(output / REQUEST, (_READ,))
+    name = _name(subject.facts)
+    if measured or any(one.stat().st_size for one in subject.folder.glob("*.jsonl")):
+        # What earlier versions told no digest of binds nobody.
+        were = request[_READ].get(name, {})
+        other = [key for key, now in subject.read.items() if were.get(key, now) != now]
+        check(
+            not other,
+            f"{name}: {' and '.join(_TOLD[key] for key in other)} changed since it was measured "
+            f"into {output}; give another --output, or what it was measured with",
+        )
+    request[_READ][name] = subject.read
+    write_json(output / REQUEST, request)
 
 
 def _subjects(options: EvaluateOptions, stack: ExitStack) -> Iterator[Subject]:
@@ -229,15 +261,30 @@ def _checkpoints(
         tests = _tests(config, reading, options.output, stack)
     trainer = make_trainer(_untrained(study, mesh), reading.tokenizer, mesh, origin)
     scheduled = make_evaluators(config, tests, reading, trainer, origin)
+    read = _read(config, tests.instances, reading, origin)
+    # Of adapters a checkpoint does not hold what they are added to.
+    facts = need_json(workdir / layout.DATA, claims.DIGESTS)
+    read["weights_digest"] = facts["weights_digest"]
     for run in runs:
         found = trained.checkpoints(run, "--checkpoint").whole(run.step)
         step, seed = int(found.name), int(run.name.rpartition("-seed")[2])
         params = partial(checkpoint_params, trainer, found, seed)
         yield Subject(
             {"run": run.name, "workdir": str(workdir), "step": step},
+            read | {"checkpoint_digest": checkpoint.digest(found)},
             options.output / run.name,
             partial(_measure, scheduled, params, step),
         )
+
+
+def _read(config: ConfigDict, tests: Dataset, reading: Reading, origin: Origin) -> Record:
+    """Digests of what any parameters are measured on and by."""
+    return {
+        "test_digest": tests.digest,
+        "tokenizer_digest": reading.tokenizer.fingerprint,
+        "template_digest": reading.form.fingerprint,
+        **scoring_facts(config, tests, origin.weights),
+    }
 
 
 def _untrained(config: ConfigDict, mesh: Mesh) -> ConfigDict:
@@ -294,7 +341,8 @@ def _model(options: EvaluateOptions, mesh: Mesh, stack: ExitStack) -> Subject:
     }
     if options.adapters:
         facts["adapters"] = options.adapters
-    return Subject(facts, options.output, partial(_measure, scheduled, params, 0))
+    read = _read(config, tests.instances, reading, origin)
+    return Subject(facts, read, options.output, partial(_measure, scheduled, params, 0))
 
 
 def _texts(options: EvaluateOptions, stack: ExitStack) -> Subject:
@@ -303,10 +351,10 @@ def _texts(options: EvaluateOptions, stack: ExitStack) -> Subject:
     # No prompt is read, so none need be cut.
     config.data.natural_instructions.max_source = 0
     tests = open_tests(config, None, options.output / layout.SCRATCH, stack)
+    if options.metrics is None:
+        config.evaluation.metrics = ("rouge", "exact_match")
     metrics = config.evaluation.metrics
     words = config.evaluation.texts.rouge_tokenizer
-    if options.metrics is None:
-        metrics = ("rouge", "exact_match")
 
     def measure(output: Path) -> Record:
         given = _given_texts(options, tests)
@@ -329,7 +377,9 @@ def _texts(options: EvaluateOptions, stack: ExitStack) -> Subject:
         return {"instances": len(texts), "empty": empty, "missing": missing, **scored.fields}
 
     facts = {"predictions": options.predictions} if options.predictions else {}
-    return Subject(facts or {"baseline": options.baseline}, options.output, measure)
+    facts = facts or {"baseline": options.baseline}
+    read = {"test_digest": tests.digest, **scoring_facts(config, tests, None)}
+    return Subject(facts, read, options.output, measure)
 
 
 def _given_texts(options: EvaluateOptions, tests: Dataset) -> Sequence[str | None]:

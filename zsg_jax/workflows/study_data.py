@@ -182,7 +182,23 @@ def _facts(config: ConfigDict, pool: Pool, origin: Origin) -> dict[str, Any]:
     elif is_file(config.model.size):
         digest = file_digest(Path(config.model.size))
     scores = check_scores(config.arrangement.methods, pool.train.select(pool.usable))
-    facts = {**pool.facts, "weights_digest": digest, claims.SCORES_DIGESTS: scores}
+    return {
+        **pool.facts,
+        "weights_digest": digest,
+        claims.SCORES_DIGESTS: scores,
+        **scoring_facts(config, pool.measured_on.instances, origin.weights),
+    }
+
+
+def scoring_facts(config: ConfigDict, tests: Dataset, weights: Path | None) -> dict[str, Any]:
+    """What decides scores besides the parameters and `Dataset.digest`, by digests.
+
+    Args:
+        config: its `evaluation` says what is measured.
+        tests: the rows that are measured.
+        weights: the Hugging Face folder or checkpoint the model begins with, if any.
+    """
+    facts: dict[str, Any] = {}
     texts = config.evaluation.texts
     if reward_model := texts.reward_model:
         words = from_folder(reward_model)
@@ -193,10 +209,10 @@ def _facts(config: ConfigDict, pool: Pool, origin: Origin) -> dict[str, Any]:
         )
     if set(config.evaluation.metrics) != {"loss"}:
         # No digest of instances holds them, since all but scores stays as it is without them.
-        categories = [one.category for one in pool.measured_on.instances]
+        categories = [one.category for one in tests]
         facts[claims.CATEGORIES] = hashlib.sha256(json_bytes(categories)).hexdigest()
     if need_texts(config.evaluation.metrics):
-        facts[claims.TEXT_ENDS] = str(huggingface.eos_ids(origin.weights))
+        facts[claims.TEXT_ENDS] = str(huggingface.eos_ids(weights))
     if texts.rouge_tokenizer:
         facts["rouge_tokenizer_digest"] = from_folder(texts.rouge_tokenizer).fingerprint
     return facts

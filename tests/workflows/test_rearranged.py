@@ -197,6 +197,7 @@ def test_what_cannot_be_is_refused(small_config, tmp_path, epochs, overrides, me
         ("anew@3,layer=9", "both", "layer=9, but the model has "),
         ("anew@3,tokens=answers,length=2", "both", "tokens=answers, but .* no answer token"),
         ("anew@3:gradients,dimension=64", "prompt", "gradients are of answers, but .* no answer"),
+        ("anew@3:gradients,weights=layer/*", "both", "weights=layer.* is the name of no parameter"),
         ("anew@3:gradients,length=2", "both", "no answer token within 2 tokens"),
     ],
 )

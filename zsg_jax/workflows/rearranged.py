@@ -27,7 +27,7 @@ from zsg_jax.data.dataset import Texts
 from zsg_jax.data.pool import Pool
 from zsg_jax.data.tokenize.tokenizer import Tokenizer
 from zsg_jax.data.views import conversations
-from zsg_jax.models.families import ModelConfig
+from zsg_jax.models.gradients import select
 from zsg_jax.runtime.errors import UserError, check
 from zsg_jax.runtime.files import write_bytes
 from zsg_jax.runtime.processes import of_all, once
@@ -39,6 +39,7 @@ from zsg_jax.similarity.encoders.states import read_layer
 from zsg_jax.similarity.search.options import Search
 from zsg_jax.training.checkpoint import Checkpoints
 from zsg_jax.training.loop import TrainingRun
+from zsg_jax.training.trainer import Trainer
 from zsg_jax.workdir import decoders, hub
 from zsg_jax.workdir.layout import rearranged_folder
 
@@ -96,7 +97,7 @@ def check_encoder(
     config: ConfigDict,
     orders: Iterable[np.ndarray],
     pool: Pool,
-    model: ModelConfig,
+    trainer: Trainer,
     tokenizer: Tokenizer,
     workdir: Path,
 ) -> None:
@@ -105,11 +106,11 @@ def check_encoder(
     Args:
         config: of the study.
         orders: (n,) int64 each, of the runs before they are arranged anew.
-        pool, model, tokenizer: of the study.
+        pool, trainer, tokenizer: of the study.
         workdir: keeps the commits that names of the hub stand for.
 
     Raises:
-        UserError: the model has no such layer, or a row that is left gives no such tokens.
+        UserError: there is no such layer or parameter, or a row that is left gives no such tokens.
     """
     anew = read_anew(config.training.epochs)
     if not anew.steps:
@@ -119,12 +120,15 @@ def check_encoder(
     changes = {key: x for key in ("template", "truncation") if (x := getattr(settings, key))}
     try:
         if isinstance(settings, States):
-            read_layer(settings, model)
+            read_layer(settings, trainer.model)
+        else:
+            shapes, adapted = trainer.abstract_state["params"], bool(config.model.lora.rank)
+            select(shapes, settings.weights, adapted=adapted, told=name)
         if not changes and not needed(settings):
             return  # any row gives tokens, as in training
         folder = hub.folder(config.tokenizer, workdir)
         form = decoders.form_of(name, flatten(config), tokenizer, folder, changes)
-        made = Conversations(name, model, tokenizer, form, settings.length)
+        made = Conversations(name, trainer.model, tokenizer, form, settings.length)
         left = [np.setdiff1d(pool.usable, order[:met]) for order in orders]
         view = conversations(config.similarity.text)
         for rows in (pool.train.select(np.unique(np.concatenate(left))), pool.test):

@@ -226,7 +226,7 @@ def _train(
             explained=part.explained,
         )
         made = [one.order for one in orders.arrangements.values()]
-        check_encoder(config, made, orders.pool, origin.model, reading.tokenizer, workdir)
+        check_encoder(config, made, orders.pool, trainer, reading.tokenizer, workdir)
     if config.model.pretraining.steps and origin.weights is None:
         start = location if part.start is None else Workdir(part.start)
         trainer.init_from = pretrain(config, start, origin.model, reading.tokenizer, mesh)

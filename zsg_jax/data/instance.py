@@ -2,9 +2,11 @@
 
 import hashlib
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
+
+from zsg_jax.runtime.files import json_bytes
 
 # Roles of what nobody says: a plain text, which is its instance's only turn; and a JSON list of the
 # tools that may be called, its first.
@@ -127,6 +129,11 @@ class InstancesDigest:
     def hexdigest(self) -> str:
         """64 hexadecimal digits for all instances so far."""
         return self._digest.hexdigest()
+
+
+def categories_digest(categories: Sequence[str]) -> str:
+    """SHA-256 of the categories of all instances, in order, which `instances_digest` leaves out."""
+    return hashlib.sha256(json_bytes(categories)).hexdigest()
 
 
 def instances_digest(instances: Iterable[Instance]) -> str:

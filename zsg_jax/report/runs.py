@@ -1,6 +1,6 @@
 """The finished runs of a workdir: what they hold, and that they are the study's own."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -41,9 +41,8 @@ def read_runs(workdir: Path, runs: Sequence[tuple[str, int]]) -> Read:
             was trained in another study or another order.
     """
     read = Read({}, {}, {})
-    for name, seed in runs:
+    for (name, seed), ended in zip(runs, ended_here(workdir, runs), strict=True):
         folder = run_folder(workdir, name, seed)
-        ended = ended_here(workdir, name, seed)
         if ended is None:
             raise UserError(f"{folder}: has not finished; run the study again to go on with it")
         read.records.setdefault(name, {})[seed] = metrics.read_run(folder)
@@ -83,23 +82,22 @@ def put_together(facts: Mapping[str, Sequence[Mapping[str, str]]]) -> dict[str, 
     return words
 
 
-def ended_here(workdir: Path, name: str, seed: int) -> dict[str, Any] | None:
-    """What a run ended with, by `finished`, or None; it took what the study holds by now.
+def ended_here(workdir: Path, runs: Iterable[tuple[str, int]]) -> Iterator[dict[str, Any] | None]:
+    """What each run ended with, by `finished`, or None; all took what the study holds by now.
 
     Raises:
-        UserError: it was trained by another config, on other inputs or in another order, or its
+        UserError: one was trained by another config, on other inputs or in another order, or its
             records are not those it finished with.
     """
-    folder = run_folder(workdir, name, seed)
-    ended = finished(folder)
-    if ended is None:
-        return None
     config, data = need_json(workdir / CONFIG), need_json(workdir / DATA)
     rules, shuffled = config.get("training.epochs", [ORDERED]), config["arrangement.seed"]
-    _check_config(folder, ended.get("config", {}), config)
-    check_inputs(folder, ended.get("inputs", {}), data)
-    check_followed(folder, ended, arrangement_folder(workdir, name), rules, shuffled)
-    return ended
+    for name, seed in runs:
+        folder = run_folder(workdir, name, seed)
+        if ended := finished(folder):
+            _check_config(folder, ended.get("config", {}), config)
+            check_inputs(folder, ended.get("inputs", {}), data)
+            check_followed(folder, ended, arrangement_folder(workdir, name), rules, shuffled)
+        yield ended
 
 
 def _check_config(folder: Path, trained: Mapping[str, Any], config: Mapping[str, Any]) -> None:

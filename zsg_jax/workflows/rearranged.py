@@ -93,7 +93,7 @@ def check_anew(
     )
 
 
-def check_encoder(
+def check_anew_encoder(
     config: ConfigDict,
     orders: Iterable[np.ndarray],
     pool: Pool,

@@ -6,7 +6,7 @@ one. Studies share the weights pretrained in studies/start, and embeddings and t
 
 import hashlib
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -81,14 +81,14 @@ def run(config: ConfigDict, workdir: Path | str, *, command: str) -> Path:
     """
     parts = read(config)
     with claimed_alone(config, workdir, command) as folder:
-        opened = _open_encoders([part for part in parts if not part.has_finished(folder)], folder)
-        _check_spaces(folder, parts, opened)
+        told = _open_encoders([part for part in parts if not part.has_finished(folder)], folder)
+        _check_spaces(folder, parts, told)
         start = _begin(config, folder, parts, command)
         for number, part in enumerate(parts, start=1):
             if not part.has_finished(folder):
                 say(f"part {number} of {len(parts)}: {part.folder.name}")
             _complete(config, folder, start, part, command)
-            _check_spaces(folder, parts, opened)
+            _check_spaces(folder, [part], told)
         # Imported here: a mistake in the config is told before Matplotlib has been imported.
         from zsg_jax.report import selection as report
 
@@ -268,18 +268,19 @@ def _folder(space: str, budget: int) -> Path:
     return Path(layout.STUDIES) / f"{name}-{budget}"
 
 
-def _open_encoders(parts: Sequence[Selections], workdir: Path) -> dict[str, str]:
+def _open_encoders(parts: Sequence[Selections], workdir: Path) -> dict[tuple[str, str], Any]:
     """Opens what rows are compared by, so that none is found wanting after others were trained.
 
     Returns:
-        Space → the digest of its encoder, but for models before they are tuned.
+        What is known of each space so far, as `_check_spaces` takes it: the digest of its encoder,
+        but for models before they are tuned.
     """
-    opened = {}
+    told: dict[tuple[str, str], Any] = {}
     for space in dict.fromkeys(part.space for part in parts):
         if space and not _START.fullmatch(space):
             hub.fetch(workdir, **fetched(space))
-            opened[space] = open_encoder(space, workdir).fingerprint
-    return opened
+            told[space, "encoder_digest"] = open_encoder(space, workdir).fingerprint
+    return told
 
 
 def _begin(config: ConfigDict, workdir: Path, parts: Sequence[Selections], command: str) -> Path:
@@ -329,11 +330,13 @@ def _complete(
         pass
 
 
-def _check_spaces(workdir: Path, parts: Sequence[Selections], opened: Mapping[str, str]) -> None:
-    """Each budget is a study of its own: a space must be the same for all, and as it is now."""
-    told: dict[tuple[str, str], Any] = {
-        (space, "encoder_digest"): digest for space, digest in opened.items()
-    }
+def _check_spaces(
+    workdir: Path, parts: Sequence[Selections], told: dict[tuple[str, str], Any]
+) -> None:
+    """Each budget is a study of its own: a space must be the same for all, and as it is now.
+
+    `told`: space and kind of fact → what is known of it, to which what these parts say is added.
+    """
     for part in parts:
         for name, _ in part.runs if part.space else ():
             made = layout.arrangement_folder(workdir / part.folder, name)

@@ -36,7 +36,7 @@ from zsg_jax.workdir.trained import CHECKPOINTS
 from zsg_jax.workflows.afterwards import measure_later, missing
 from zsg_jax.workflows.evaluators import make_evaluators, with_folders
 from zsg_jax.workflows.pretraining import pretrain
-from zsg_jax.workflows.rearranged import Again, check_anew, check_encoder, parts
+from zsg_jax.workflows.rearranged import Again, check_anew, check_anew_encoder, parts
 from zsg_jax.workflows.study_data import (
     Reading,
     check_steps,
@@ -226,7 +226,7 @@ def _train(
             explained=part.explained,
         )
         made = [one.order for one in orders.arrangements.values()]
-        check_encoder(config, made, orders.pool, trainer, reading.tokenizer, workdir)
+        check_anew_encoder(config, made, orders.pool, trainer, reading.tokenizer, workdir)
     if config.model.pretraining.steps and origin.weights is None:
         start = location if part.start is None else Workdir(part.start)
         trainer.init_from = pretrain(config, start, origin.model, reading.tokenizer, mesh)
@@ -277,9 +277,8 @@ def _train_in_orders(
         logging=Logging(config.logging, flatten(config)),
         inputs={key: data[key] for key in claims.DIGESTS},
     )
-    for name, seed in part.runs:
-        # One that is foreign is refused before others are trained.
-        ended_here(workdir, name, seed)
+    for _ in ended_here(workdir, part.runs):
+        pass  # one that is foreign is refused before others are trained
     for number, (name, seed) in enumerate(part.runs, start=1):
         folder = layout.run_folder(workdir, name, seed)
         checkpoints, place = location.checkpoints(folder / CHECKPOINTS), (number, len(part.runs))

@@ -1,6 +1,5 @@
 """A study's examples: read, tokenized, and checked against what the workdir was made from."""
 
-import hashlib
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -18,6 +17,7 @@ from zsg_jax.data.by_answer import by_answer
 from zsg_jax.data.dataset import Dataset
 from zsg_jax.data.formats.fields import parse_fields
 from zsg_jax.data.formats.natural_instructions import Options
+from zsg_jax.data.instance import categories_digest
 from zsg_jax.data.pool import Pool, choose_tokenizer, keep_trained, make_pool
 from zsg_jax.data.reading import ReadOptions
 from zsg_jax.data.schemas.read import each_once, tell_skipped
@@ -32,7 +32,7 @@ from zsg_jax.models import huggingface
 from zsg_jax.models.families import is_file
 from zsg_jax.report.rows import but_alike
 from zsg_jax.runtime.errors import UserError
-from zsg_jax.runtime.files import file_digest, json_bytes, write_bytes, write_json
+from zsg_jax.runtime.files import file_digest, write_bytes, write_json
 from zsg_jax.runtime.processes import once, same_everywhere, same_files
 from zsg_jax.runtime.progress import bar, count, say
 from zsg_jax.training import initial_weights, sharding
@@ -210,7 +210,7 @@ def scoring_facts(config: ConfigDict, tests: Dataset, weights: Path | None) -> d
     if set(config.evaluation.metrics) != {"loss"}:
         # No digest of instances holds them, since all but scores stays as it is without them.
         categories = [one.category for one in tests]
-        facts[claims.CATEGORIES] = hashlib.sha256(json_bytes(categories)).hexdigest()
+        facts[claims.CATEGORIES] = categories_digest(categories)
     if need_texts(config.evaluation.metrics):
         facts[claims.TEXT_ENDS] = str(huggingface.eos_ids(weights))
     if texts.rouge_tokenizer:

@@ -1,6 +1,5 @@
 """Plans which instances go into which shard of a split, and writes the shards."""
 
-import hashlib
 import math
 from collections.abc import Collection, Iterable
 from dataclasses import dataclass
@@ -13,9 +12,9 @@ from zsg_jax.data.dataset import Dataset
 from zsg_jax.data.export.examples import record_writer
 from zsg_jax.data.formats.tfds.example import to_record
 from zsg_jax.data.formats.tfds.layout import MORE, shard_name
-from zsg_jax.data.instance import TOOLS, Instance, InstancesDigest
+from zsg_jax.data.instance import TOOLS, Instance, InstancesDigest, categories_digest
 from zsg_jax.runtime.errors import UserError, check
-from zsg_jax.runtime.files import file_digest, json_bytes, replacing
+from zsg_jax.runtime.files import file_digest, replacing
 from zsg_jax.runtime.progress import bar, say, track
 from zsg_jax.runtime.shards import Shards, damage
 
@@ -173,7 +172,7 @@ def _write(path: Path, instances: Iterable[Instance], more: Collection[str]) -> 
 
 def _look_over(instances: Iterable[Instance]) -> tuple[str, int, tuple[str, ...], str]:
     """The digest of all instances, their text in bytes, what of `MORE` they have, and a digest."""
-    digest, size, more, categories = InstancesDigest(), 0, set(), hashlib.sha256()
+    digest, size, more, categories = InstancesDigest(), 0, set(), []
     for instance in instances:
         digest.update(instance)
         check(
@@ -182,9 +181,14 @@ def _look_over(instances: Iterable[Instance]) -> tuple[str, int, tuple[str, ...]
             "not keep here; train on the file itself",
         )
         more |= {name for name in MORE if getattr(instance, name)}
-        categories.update(json_bytes(instance.category))
+        categories.append(instance.category)
         texts = (instance.id, instance.task, *(turn.content for turn in instance.turns))
         texts = (*texts, *instance.references, *instance.choices, instance.category)
         size += sum(len(text.encode()) for text in texts)
     there = tuple(name for name in MORE if name in more)
-    return digest.hexdigest(), size, there, categories.hexdigest() if "category" in more else ""
+    return (
+        digest.hexdigest(),
+        size,
+        there,
+        categories_digest(categories) if "category" in more else "",
+    )

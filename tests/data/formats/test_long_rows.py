@@ -2,9 +2,9 @@
 
 import gzip
 import json
-import resource
 import subprocess
 import sys
+from pathlib import Path
 
 import datasets
 import pyarrow as pa
@@ -86,10 +86,14 @@ try:
     open_dataset(sys.argv[1], ReadOptions(Path(sys.argv[2]), max_row_bytes=16 << 20))
 except UserError as error:
     print(error)
+# Not what getrusage tells: its maximum is one of the process that began this one, too.
+status = Path("/proc/self/status").read_text()
+print(status.split("VmHWM:")[1].split()[0])
 """
 
 
 @pytest.mark.slow
+@pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="memory is read from /proc")
 @pytest.mark.parametrize("name", ["x.jsonl.gz", "x.json.gz", "x.parquet"])
 def test_a_small_file_of_one_immense_row_fills_no_memory(tmp_path, name):
     path, immense = tmp_path / name, 1_500_000_000
@@ -105,5 +109,6 @@ def test_a_small_file_of_one_immense_row_fills_no_memory(tmp_path, name):
         [sys.executable, "-c", _READ, path, tmp_path], capture_output=True, text=True, check=True
     )
     assert "is longer than 16,777,216 bytes" in done.stdout
-    used = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss << 10
-    assert used < (4_500_000_000 if name == "x.parquet" else 600_000_000)
+    used = int(done.stdout.split()[-1]) << 10
+    # pyarrow holds a value of a Parquet file three times while it reads it.
+    assert used < (3 * immense if name == "x.parquet" else 0) + 600_000_000

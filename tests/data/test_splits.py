@@ -37,10 +37,22 @@ def test_every_task_gives_its_share_and_keeps_an_example(tasks, fraction, seed):
         assert kept[tasks == task].sum() == share
 
 
+@given(TASKS, st.floats(0.01, 0.99), st.integers(0, 2**32), st.data())
+def test_answers_of_a_conversation_stand_on_one_side(tasks, fraction, seed, data):
+    answers = data.draw(st.lists(st.integers(0, len(tasks) - 1), max_size=80))
+    # Every conversation has an answer; the others stand anywhere among them.
+    conversation = np.array(data.draw(st.permutations([*range(len(tasks)), *answers])))
+    tasks = np.array(tasks, np.int32)
+    kept = report_split(tasks[conversation], fraction, seed, conversation)
+    np.testing.assert_array_equal(kept, report_split(tasks, fraction, seed)[conversation])
+
+
 def test_what_cannot_be_split_is_refused():
     for task in ([], [0], [0, 1, 2]):
         with pytest.raises(UserError, match="no task has two rows"):
             report_split(np.array(task, np.int32), 0.5, 0)
+    with pytest.raises(UserError, match="no task has two conversations"):
+        report_split(np.zeros(3, np.int32), 0.5, 0, np.zeros(3, np.int64))
     for fraction in (0.0, 1.0, -0.1, 1.5, float("nan")):
         with pytest.raises(UserError, match="between 0 and 1"):
             report_split(np.zeros(4, np.int32), fraction, 0)

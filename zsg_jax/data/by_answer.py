@@ -72,6 +72,7 @@ def by_answer(dataset: Dataset, side: str) -> Dataset:
         known_ids=ids,
         known_digest="",
         set_index=None if dataset.set_index is None else dataset.set_index[index],
+        conversation=index,
     )
 
 

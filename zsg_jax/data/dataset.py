@@ -59,6 +59,7 @@ class Dataset(Sequence[Instance]):
         known_ids, known_digest: `ids` and `digest`, where they need not be read.
         sets: the sets that test examples stand in, where a mixture has told any.
         set_index: (N,) int32 index into `sets` of each example, where there are some.
+        conversation: (N,) int64, which one each example is an answer of; None: each is one.
     """
 
     path: Path
@@ -74,6 +75,7 @@ class Dataset(Sequence[Instance]):
     known_digest: str = ""
     sets: Sequence[TargetSet] = ()
     set_index: np.ndarray | None = None
+    conversation: np.ndarray | None = None
 
     def __len__(self) -> int:
         return len(self.within)
@@ -104,6 +106,7 @@ class Dataset(Sequence[Instance]):
             known_ids=None if ids is None else [ids[one] for one in chosen],
             known_digest="",
             set_index=None if self.set_index is None else self.set_index[chosen],
+            conversation=None if self.conversation is None else self.conversation[chosen],
         )
 
     @cached_property

@@ -199,7 +199,8 @@ def make_tests(
 def _aimed_and_scored(test: Dataset, fraction: float, seed: int) -> tuple[np.ndarray, np.ndarray]:
     if not fraction:
         return np.arange(len(test)), np.arange(len(test))
-    kept = report_split(np.unique(test.task_names, return_inverse=True)[1], fraction, seed)
+    task_index = np.unique(test.task_names, return_inverse=True)[1]
+    kept = report_split(task_index, fraction, seed, test.conversation)
     return np.flatnonzero(~kept), np.flatnonzero(kept)
 
 

@@ -222,16 +222,19 @@ def _by_task(indices: np.ndarray, task_index: np.ndarray) -> list[np.ndarray]:
     return np.split(indices[order], starts[1:])
 
 
-def report_split(task_index: np.ndarray, fraction: float, seed: int) -> np.ndarray:
+def report_split(
+    task_index: np.ndarray, fraction: float, seed: int, conversation: np.ndarray | None = None
+) -> np.ndarray:
     """Draws examples for scoring only from every task; the others are there to arrange toward.
 
     Of n ≥ 2 examples of a task `round(fraction·n)` are drawn, but at least one and at most n - 1; a
-    task's only example is never drawn.
+    task's only example is never drawn. The answers of a conversation are drawn together, as one.
 
     Args:
         task_index: (T,) int32 task of each test example.
         fraction: share for scoring, between 0 and 1.
         seed: the draw; the same arguments give the same examples.
+        conversation: (T,) int, which one each example is an answer of; None: each is one.
 
     Returns:
         (T,) bool, true for examples that are for scoring only.
@@ -241,14 +244,17 @@ def report_split(task_index: np.ndarray, fraction: float, seed: int) -> np.ndarr
     """
     check(0 < fraction < 1, f"a report fraction of {fraction} is none; give one between 0 and 1")
     rng = np.random.Generator(np.random.PCG64(seed))
-    kept = np.zeros(len(task_index), bool)
-    for own in _by_task(np.arange(len(task_index)), task_index):
+    together = np.arange(len(task_index)) if conversation is None else conversation
+    _, first, of_one = np.unique(together, return_index=True, return_inverse=True)
+    kept = np.zeros(len(first), bool)
+    for own in _by_task(np.arange(len(first)), task_index[first]):
         if len(own) >= 2:
             size = min(max(round(fraction * len(own)), 1), len(own) - 1)
             kept[rng.choice(own, size, replace=False)] = True
+    of_what = " rows" if conversation is None else " conversations"
     check(
         bool(kept.any()),
-        f"the {len(task_index)} test rows cannot be split: no task has two rows; "
+        f"the {len(task_index)} test rows cannot be split: no task has two{of_what}; "
         "give a larger test set or no report fraction",
     )
-    return kept
+    return kept[of_one]

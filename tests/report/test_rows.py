@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from zsg_jax.report.build import not_kept
-from zsg_jax.report.rows import but_alike, read_and_kept, used
+from zsg_jax.report.rows import but_alike, read_and_kept, taken, used
 
 COUNTS = st.integers(0, 2000)
 
@@ -86,3 +86,10 @@ def test_names_alone_tell_which_tasks_are_in_both():
     told = read_and_kept(data, {"data.train": "a.jsonl", "data.test": "b.jsonl"} | keys, {})
     assert told["Training data, read"].endswith("by data.split and data.train_per_task")
     assert "by data.split, " in told["Test data, read"]
+
+
+def test_only_a_first_epoch_in_another_order_is_told():
+    for rules in (["ordered"], ["ordered", "backward"], ["anew@3"]):
+        assert taken(rules) == []
+    assert "of one" in taken(["backward"], " of one")[0]
+    assert taken(["backward"]) != taken(["shuffled", "ordered"]) != []

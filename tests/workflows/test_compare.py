@@ -64,6 +64,21 @@ def test_a_page_of_two_studies(studies, finished, tmp_path):
     assert json.loads((tmp_path / "out" / "summary.json").read_text())["window"] is None
 
 
+def test_the_page_tells_where_runs_were_and_what_leaks(studies, tmp_path):
+    given = studies(one={}, two={})
+    path = Path(given[1]) / "runs" / "tmta-nft-seed0" / "finished.json"
+    ended = json.loads(path.read_text())
+    path.write_text(json.dumps(ended | {"facts": ended["facts"] | {"Devices": "8 of a kind"}}))
+    same = compare.run(CompareOptions(tuple(given), tmp_path / "out")).read_text()
+    assert "8 of a kind" in same
+    leaks = json.loads((Path(given[0]) / "leakage.json").read_text())["sentence"]
+    assert same.count(html.escape(leaks)) == 1
+    (Path(given[1]) / "leakage.json").write_text(json.dumps({"sentence": "7 rows leak"}))
+    other = compare.run(CompareOptions(tuple(given), tmp_path / "out")).read_text()
+    assert "two: 7 rows leak." in other
+    assert f"one: {html.escape(leaks)}" in other
+
+
 def test_pairs_of_different_studies_are_compared_and_corrected_for_one_another(studies, tmp_path):
     given = studies(one={}, two={}, three={})
     for place, folder in enumerate(given):

@@ -8,11 +8,11 @@ from urllib.parse import quote
 import numpy as np
 
 from zsg_jax.arrangement.arrangement import load_arrangement
-from zsg_jax.arrangement.epochs import read_anew
+from zsg_jax.arrangement.epochs import ORDERED
 from zsg_jax.evaluation.metrics import FIELDS
 from zsg_jax.evaluation.records import read
 from zsg_jax.report.page import PROTOCOL, write_report
-from zsg_jax.report.rows import but_alike, read_and_kept, used
+from zsg_jax.report.rows import but_alike, read_and_kept, taken, used
 from zsg_jax.report.runs import put_together, read_runs
 from zsg_jax.report.summary import Record, every_record
 from zsg_jax.report.words import listed
@@ -71,10 +71,9 @@ def build(workdir: Path, *, title: str, command: str, runs: Sequence[tuple[str, 
             facts[f"Weights of distances in {name}"] = weights
     facts |= _settings(config)
     facts |= put_together({name: list(by_seed.values()) for name, by_seed in found.facts.items()})
-    if len(rules := config.get("training.epochs", ())) > 1:
+    rules = config.get("training.epochs", [ORDERED])
+    if rules != [ORDERED]:
         facts["Epochs"] = ", then ".join(rules)
-    if anew := read_anew(rules).steps:
-        facts["Arranged anew after steps"] = ", ".join(map(str, anew))
     facts |= _speed(every_record(records), len(runs))
     command, origin = begun(workdir, command)
     facts |= origin
@@ -84,7 +83,7 @@ def build(workdir: Path, *, title: str, command: str, runs: Sequence[tuple[str, 
         records,
         trajectories,
         facts,
-        [*not_kept(records), *_notes(data), _leakage(workdir)],
+        [*not_kept(records), *taken(rules), *_notes(data), leakage(workdir)],
         title=title,
         command=command,
         turns=turns,
@@ -131,11 +130,6 @@ def _speed(records: Sequence[Record], runs: int) -> dict[str, str]:
     return facts
 
 
-def _leakage(workdir: Path) -> str:
-    leakage = read_json(workdir / LEAKAGE, ["sentence"])
-    return "leakage: not looked for." if leakage is None else f"{leakage['sentence']}."
-
-
 def test_sets(data: Mapping[str, Any]) -> dict[str, str]:
     """Id → target set of every scored example of a study's data.json; {} where there are none."""
     sets = data.get("test_id_sets", [])
@@ -151,6 +145,12 @@ def protocol(data: Mapping[str, Any]) -> str:
         f"{data['scored_rows']:,} others of the same tasks, which steered nothing"
         f"{but_alike(data)}. Similarities and distances are to the former."
     )
+
+
+def leakage(workdir: Path) -> str:
+    """What was found of test rows among the training rows of a workdir."""
+    found = read_json(workdir / LEAKAGE, ["sentence"])
+    return "leakage: not looked for." if found is None else f"{found['sentence']}."
 
 
 def not_kept(runs: Mapping[str, Mapping[int, Sequence[Mapping[str, Any]]]]) -> list[str]:

@@ -1,6 +1,6 @@
 """What became of the rows of a study, in words: how many were read, were kept, and were used."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from zsg_jax.report.words import named
@@ -49,6 +49,21 @@ def but_alike(data: Mapping[str, Any]) -> str:
     """
     alike = data.get("scored_alike", 0)
     return f", but {alike:,} of these say the same as one of the former" if alike else ""
+
+
+def taken(rules: Sequence[str], of: str = "") -> list[str]:
+    """What a reader of methods' names must know where the first epoch is not in their order.
+
+    Args:
+        rules: `training.epochs` of a study.
+        of: which study it was, as " of NAME", where there are several.
+    """
+    meant = {
+        "backward": "backward in the first epoch: what a method's name calls first came last",
+        "shuffled": "shuffled in the first epoch: a method's name tells which rows were taken, "
+        "not in which order",
+    }
+    return [f"The runs{of} took their rows {meant[rules[0]]}."] if rules[0] in meant else []
 
 
 def used(name: str, chosen: int, turns: int, trained: int, steps: int) -> dict[str, str]:

@@ -8,9 +8,10 @@ from typing import Any, NamedTuple
 from zsg_jax.config import default_config, flatten
 from zsg_jax.evaluation.metrics import TEXTS
 from zsg_jax.evaluation.records import read
-from zsg_jax.report.build import protocol, test_sets
+from zsg_jax.report.build import leakage, not_kept, protocol, test_sets
 from zsg_jax.report.page import write_report
-from zsg_jax.report.runs import read_runs
+from zsg_jax.report.rows import taken
+from zsg_jax.report.runs import put_together, read_runs
 from zsg_jax.report.summary import Record
 from zsg_jax.report.tables import Row, Table
 from zsg_jax.runtime.buckets import fetched, is_address
@@ -71,18 +72,20 @@ def run(options: CompareOptions) -> Path:
             _check_comparable(studies[0], other)
         runs: dict[str, Mapping[int, Sequence[Record]]] = {}
         scored: dict[str, Mapping[int, Sequence[Record]]] = {}
+        told: list[dict[str, str]] = []
         for study in studies:
             methods, seeds = study.config["arrangement.methods"], study.config["seeds"]
             found = read_runs(study.folder, [(name, seed) for name in methods for seed in seeds])
             runs |= {f"{study.name}: {name}": one for name, one in found.records.items()}
             scored |= {f"{study.name}: {name}": one for name, one in found.scored.items()}
+            told.append(put_together({name: [*by.values()] for name, by in found.facts.items()}))
         stack.enter_context(locked(options.output, "--output"))
         return write_report(
             options.output,
             runs,
             {},
             {study.name: study.given for study in studies},
-            _notes(studies),
+            [*_notes(studies), *not_kept(runs)],
             title=f"{' and '.join(names)} compared",
             window=_window(options, studies),
             test_tasks=studies[0].data.get("test_id_tasks"),
@@ -90,7 +93,7 @@ def run(options: CompareOptions) -> Path:
             test_sets=next((sets for one in studies if (sets := test_sets(one.data))), {}),
             test_rows=read(studies[0].folder / SHOWN),
             scored=scored,
-            settings=_settings(studies),
+            settings=_settings(studies, told),
             protocol=protocol(studies[0].data),
         )
 
@@ -168,8 +171,8 @@ def _check_comparable(one: _Study, other: _Study) -> None:
         )
 
 
-def _settings(studies: Sequence[_Study]) -> Table:
-    """The settings and inputs that differ, a column a study."""
+def _settings(studies: Sequence[_Study], told: Sequence[Mapping[str, str]]) -> Table:
+    """What differs of settings, inputs and of what runs told of themselves, a column a study."""
     rows = {
         key: [_told(study.config.get(key)) for study in studies]
         for key in dict.fromkeys(key for study in studies for key in study.config)
@@ -177,6 +180,8 @@ def _settings(studies: Sequence[_Study]) -> Table:
     }
     for name, what in DIGESTS.items():
         rows[f"{what}, by digest"] = [study.data.get(name, "")[:8] or "none" for study in studies]
+    for label in dict.fromkeys(label for one in told for label in one):
+        rows[label] = [one.get(label, "not told") for one in told]
     differing = [Row(key, told) for key, told in rows.items() if len(set(told)) > 1]
     return Table("Setting", [study.name for study in studies], differing)
 
@@ -205,6 +210,13 @@ def _notes(studies: Sequence[_Study]) -> list[str]:
         notes.append(
             "No seed is in all studies; only runs of the same seeds are tested for differences."
         )
+    leaks = {study.name: leakage(study.folder) for study in studies}
+    if len(set(leaks.values())) == 1:
+        notes.append(leaks[studies[0].name])
+    else:
+        notes += [f"{name}: {sentence}" for name, sentence in leaks.items()]
+    for study in studies:
+        notes += taken(study.config["training.epochs"], f" of {study.name}")
     metrics = [set(study.config["evaluation.metrics"]) for study in studies]
     if missing := set.union(*metrics) - set.intersection(*metrics):
         notes.append(f"Not measured in every study: {', '.join(sorted(missing))}.")

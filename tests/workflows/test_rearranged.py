@@ -175,6 +175,7 @@ def test_by_its_gradients(small_config, tmp_path):
         (("anew@10",), {}, "ends with step 10, but tmta-nft has 10"),
         (("anew@3,layers=1",), {}, r"did you mean layer\?"),
         (("anew@3:gradients,layer=1",), {}, "layer"),
+        (("anew@3:gradients,99",), {}, "a step stands behind the space; write anew@STEP"),
         (("anew@3:texts",), {}, "anew@STEP"),
         (("anew@3",), {"arrangement.methods": ("tasks-2",)}, "'tasks-2' counts tasks"),
         (("anew@3",), {"arrangement.methods": ("random", "polar-3+zigzag-2")}, "'polar-3"),
@@ -182,11 +183,14 @@ def test_by_its_gradients(small_config, tmp_path):
         (
             ("anew@2",),
             {"arrangement.methods": ("diverse-70",)},
-            "diverse-70-seed0, arranged anew after step 2: 'diverse-70' asks for 70 rows of 64",
+            "'diverse-70' asks for 70 rows of 64 that are left after step 2; ask for fewer",
         ),
     ],
 )
-def test_what_cannot_be_is_refused(small_config, tmp_path, epochs, overrides, message):
+def test_what_cannot_be_is_refused_before_a_step_is_trained(
+    small_config, tmp_path, epochs, overrides, message, monkeypatch
+):
+    stopping_at(monkeypatch, 1)
     with pytest.raises(UserError, match=message):
         run(small_config(**{"training.epochs": epochs}, **overrides), tmp_path)
 

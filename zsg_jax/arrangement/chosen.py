@@ -10,7 +10,6 @@ from zsg_jax.arrangement import permutations
 from zsg_jax.arrangement.arrangement import Arrangement
 from zsg_jax.arrangement.method import Method
 from zsg_jax.arrangement.needs import Needs
-from zsg_jax.runtime.errors import check
 
 if TYPE_CHECKING:  # the names of methods are known without what compares by them
     from zsg_jax.arrangement.comparison import Comparison
@@ -20,15 +19,12 @@ def diverse(number: int) -> Method:
     """So many examples that stand for the whole pool, whatever the test set is."""
 
     def wanted(comparison: Comparison) -> int:
-        check(
-            number <= len(comparison),
-            f"'diverse-{number}' asks for {number:,} rows of {len(comparison):,}; ask for fewer",
-        )
         return min(number, comparison.wanted)
 
     return Method(
         lambda c, seed: c.within_budget(c.neighbourhoods.first(wanted(c))),
         facts=lambda c: c.neighbourhoods.facts(wanted(c)),
+        least=number,
     )
 
 

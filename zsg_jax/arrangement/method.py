@@ -50,6 +50,7 @@ class Method(NamedTuple):
         weighed: whether test examples count by the shares of their sets instead.
         counted: whether it says of how many tasks there are examples, or how many of each, which
             orders of parts of the pool, one after the other, do not keep.
+        least: how many examples the pool must have.
     """
 
     arrange: Callable[[Comparison, int], Arrangement]
@@ -63,6 +64,7 @@ class Method(NamedTuple):
     chosen_by: tuple[str, ...] = ()
     weighed: bool = False
     counted: bool = False
+    least: int = 0
 
 
 class Pattern(NamedTuple):

@@ -331,10 +331,23 @@ def arrange(name: str, comparison: Comparison, seed: int) -> Arrangement:
     """The arrangement that `name` stands for; `seed` is for methods that shuffle.
 
     Raises:
-        UserError: for a name that `parse` refuses, or turns of which there are too few.
+        UserError: for a name that `parse` refuses, or turns or examples of which there are too few.
     """
+    check_least(name, len(comparison))
     method, seed = parse(name, seed)
     return method.arrange(comparison, seed)
+
+
+def check_least(name: str, rows: int, which: str = "") -> None:
+    """Refuses a method that asks for more than `rows` examples.
+
+    Args:
+        name: of the method.
+        rows: how many there are.
+        which: what they are, as " that are left after step 3".
+    """
+    least = parse(name, 0)[0].least
+    check(least <= rows, f"{name!r} asks for {least:,} rows of {rows:,}{which}; ask for fewer")
 
 
 def needs(names: Iterable[str]) -> Needs:

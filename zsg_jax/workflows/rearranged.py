@@ -21,6 +21,7 @@ from zsg_jax.arrangement import make, written
 from zsg_jax.arrangement.arrangement import load_arrangement, save_arrangement
 from zsg_jax.arrangement.embedded import Embedded, embed_pair
 from zsg_jax.arrangement.epochs import Anew, read_anew
+from zsg_jax.arrangement.methods import check_least
 from zsg_jax.config import flatten
 from zsg_jax.data.batches.steps import Steps
 from zsg_jax.data.dataset import Texts
@@ -65,18 +66,20 @@ class Again(NamedTuple):
 
 
 def check_anew(
-    anew: Anew, totals: Mapping[str, int], workdir: Path, checkpoints: Path | str
+    anew: Anew, totals: Mapping[str, int], left: int, workdir: Path, checkpoints: Path | str
 ) -> None:
     """Refuses what no run could do, before any is trained.
 
     Args:
         anew: what the config asks for.
         totals: the steps of each arrangement's runs.
+        left: rows of the pool that a run has not met when it is arranged anew for the last time.
         workdir: of the study.
         checkpoints: where those of a run are written.
 
     Raises:
-        UserError: a run is over before it is arranged anew, or its states cannot be read.
+        UserError: a run is over before it is arranged anew, too few rows are left then, or its
+            states cannot be read.
     """
     if not anew.steps:
         return
@@ -86,6 +89,7 @@ def check_anew(
             f"{setting('training.epochs')}: ends with step {anew.steps[-1]}, but {name} has "
             f"{total}; give earlier ones",
         )
+        check_least(name, left, f" that are left after step {anew.steps[-1]}")
     check(
         isinstance(checkpoints, Path) and "," not in str(workdir),
         f"{setting('training.epochs')}: states are not read from {checkpoints}; give a workdir in "

@@ -263,7 +263,8 @@ def _train_in_orders(
     schedule(training.schedule, training.learning_rate, min(totals.values()), training.warmup_steps)
     _check_profiled(training.profile_steps, totals)
     anew = read_anew(training.epochs)
-    check_anew(anew, totals, workdir, location.checkpoints(workdir / "runs"))
+    left = len(pool.usable) - max(anew.steps, default=0) * training.batch_size
+    check_anew(anew, totals, left, workdir, location.checkpoints(workdir / "runs"))
     data = need_json(workdir / layout.DATA, claims.DIGESTS)
     recipe = loop.Recipe(
         trainer,

@@ -3,6 +3,7 @@
 import hashlib
 import json
 import os
+import shutil
 import signal
 import socket
 import subprocess
@@ -252,6 +253,18 @@ def test_hosts_that_read_other_files_under_one_path_are_told(tmp_path, write_lla
         assert f"process 1 was given {differs} (SHA-256)=" in last
         assert last.endswith("put the same files where each of them reads")
     assert not (tmp_path / "w" / "embeddings").exists()
+
+
+@pytest.mark.ci
+@pytest.mark.slow
+def test_hosts_that_run_other_code_are_told(tmp_path):
+    second = tmp_path / "second"  # Python takes the code that lies where it is started
+    for name in ("zsg_jax", "configs"):
+        shutil.copytree(ROOT / name, second / name, ignore=shutil.ignore_patterns("__pycache__"))
+    with (second / "zsg_jax" / "arrangement" / "permutations.py").open("a") as file:
+        file.write("# other\n")
+    for one in ended(started(tmp_path / "w", 2, homes=(ROOT, second)), 1, 1):
+        assert "process 1 was given source of zsg_jax=" in one.splitlines()[-1]
 
 
 @pytest.mark.ci

@@ -1,5 +1,6 @@
 """Which version of this package is at work, and of which commit, where that can be known."""
 
+import hashlib
 import json
 import subprocess
 from functools import cache
@@ -15,6 +16,16 @@ def told_version() -> str:
     """As "0.1.0, commit 0123456789ab", and "with changes" where not all of a clone is committed."""
     number, commit = version("zsg_jax"), _of_clone() or _of_installation()
     return f"{number}, commit {commit}" if commit else number
+
+
+@cache
+def source_digest() -> str:
+    """SHA-256, in hex, of the package's Python files and their names."""
+    digest, root = hashlib.sha256(), Path(__file__).parents[1]
+    for path in sorted(root.rglob("*.py")):
+        for part in (path.relative_to(root).as_posix().encode(), path.read_bytes()):
+            digest.update(b"%d " % len(part) + part)
+    return digest.hexdigest()
 
 
 def _of_clone() -> str:

@@ -24,6 +24,7 @@ from zsg_jax.runtime.errors import UserError, check
 from zsg_jax.runtime.files import need_json, read_json
 from zsg_jax.runtime.processes import once, same_everywhere
 from zsg_jax.runtime.progress import duration, percent, say
+from zsg_jax.runtime.version import source_digest
 from zsg_jax.training import loop, metrics, sharding
 from zsg_jax.training.finished import finished
 from zsg_jax.training.flops import Speed
@@ -125,7 +126,8 @@ def completed(config: ConfigDict, workdir: Path | str, command: str, part: Part)
     """
     validate(config, runs=part.runs)
     check_installed(config.logging)
-    same_everywhere({**flatten(config), "version of jax": jax.__version__})
+    versions = {"version of jax": jax.__version__, "source of zsg_jax": source_digest()[:12]}
+    same_everywhere({**flatten(config), **versions})
     location = open_workdir(workdir)
     folder = location.folder
     with ExitStack() as stack:

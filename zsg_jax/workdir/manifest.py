@@ -197,7 +197,7 @@ def _problem(workdir: Path, name: str, digests: Digests) -> str | None:
     try:
         if files.file_digest(path) in digests:
             return None
-        problem = "is damaged: it is not what was written there"
+        problem = f"is damaged, or {MANIFEST} is older: that tells of another file"
     except FileNotFoundError:
         problem = "is missing"
         # Folders are deleted to make what they hold again.

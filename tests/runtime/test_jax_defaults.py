@@ -20,6 +20,7 @@ from zsg_jax.training.sharding import make_mesh
         ("jax_random_seed_offset", 5),
         ("jax_default_matmul_precision", "bfloat16"),
         ("jax_numpy_dtype_promotion", "strict"),
+        ("jax_disable_jit", True),
         ("jax_numpy_rank_promotion", "raise"),
     ],
 )

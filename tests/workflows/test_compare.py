@@ -79,6 +79,19 @@ def test_the_page_tells_where_runs_were_and_what_leaks(studies, tmp_path):
     assert f"one: {html.escape(leaks)}" in other
 
 
+def test_what_a_path_held_is_told_where_it_differs(studies, tmp_path):
+    given = studies(one={}, two={"data.json": {"shares_digest": "5" * 64}})
+    path = Path(given[1]) / "arrangements" / "tmta-nft" / "arrangement.json"
+    facts = json.loads(path.read_text())
+    facts["provenance"]["encoder_digest"] = "7" * 64
+    path.write_text(json.dumps(facts))
+    page = compare.run(CompareOptions(tuple(given), tmp_path / "out")).read_text()
+    for what, digest in (("the encoder", "7" * 8), ("the shares of the target sets", "5" * 8)):
+        assert f"{what}, by digest" in page
+        assert digest in page
+    assert "the texts that are embedded" not in page
+
+
 def test_pairs_of_different_studies_are_compared_and_corrected_for_one_another(studies, tmp_path):
     given = studies(one={}, two={}, three={})
     for place, folder in enumerate(given):

@@ -258,6 +258,32 @@ def test_budgets_that_went_by_other_numbers_are_not_compared(make, tmp_path):
 
 @pytest.mark.ci
 @pytest.mark.slow
+def test_budgets_by_other_shares_of_sets_are_not_compared(make, tmp_path):
+    for side in ("train", "one", "two"):
+        rows = [{"prompt": f"say {side} {i}", "completion": "a"} for i in range(20)]
+        (tmp_path / f"{side}.jsonl").write_text("".join(json.dumps(one) + "\n" for one in rows))
+
+    def again(shares, *budgets):
+        sets = [
+            {"path": f"{name}.jsonl", "share": share}
+            for name, share in zip(("one", "two"), shares, strict=True)
+        ]
+        (tmp_path / "both.mix.json").write_text(json.dumps({"sources": sets}))
+        given = {"data.train": str(tmp_path / "train.jsonl")}
+        given |= {"data.test": str(tmp_path / "both.mix.json"), "tokenizer": "bytes"}
+        given |= {"model.pretraining.steps": 0, "grid.seeds": (0,), "grid.budgets": budgets}
+        run(make(**given, **{"grid.spaces": ("hashing",)}), tmp_path / "w")
+
+    again((1, 3), 8)
+    trained = records(tmp_path / "w")
+    with pytest.raises(UserError, match="the shares of the target sets changed since"):
+        again((3, 1), 8, 16)
+    assert records(tmp_path / "w") == trained
+    again((1, 3), 8, 16)
+
+
+@pytest.mark.ci
+@pytest.mark.slow
 def test_a_comparison_from_config_to_page(make, tmp_path, capfd):
     workdir = tmp_path / "w"
     page = run(make(), workdir)

@@ -10,6 +10,7 @@ import pytest
 
 from zsg_jax.arrangement.spaces import open_encoder
 from zsg_jax.runtime.errors import UserError
+from zsg_jax.similarity.encoders.hashing import HashingEncoder
 from zsg_jax.workflows import study
 
 METHODS = ("tmta-nft", "random")
@@ -213,3 +214,25 @@ def test_orders_by_numbers_that_have_changed_are_not_compared(small_config, tmp_
     assert not (tmp_path / "w" / "arrangements" / "score-descending:quality").exists()
     with_numbers(0)
     again("score-ascending:quality", "score-descending:quality")
+
+
+@pytest.mark.parametrize("lost", ["leakage.json", "leakage.jsonl"])
+def test_leaks_are_not_looked_for_by_another_encoder_than_orders(
+    small_config, tmp_path, monkeypatch, lost
+):
+    begin = HashingEncoder.__init__
+
+    def other(self):
+        begin(self)
+        self.fingerprint = "other"
+
+    config, workdir = small_config(), tmp_path / "w"
+    run(config, workdir)
+    told = (workdir / "leakage.json").read_text()
+    (workdir / lost).unlink()
+    with monkeypatch.context() as patch:
+        patch.setattr(HashingEncoder, "__init__", other)
+        with pytest.raises(UserError, match="not all were made with the same encoder"):
+            run(config, workdir)
+    run(config, workdir)
+    assert (workdir / "leakage.json").read_text() == told

@@ -109,7 +109,7 @@ def test_a_study_keeps_to_the_shares_it_was_made_with_and_tells_each_sets_loss(
     (tmp_path / "w" / "runs").rename(tmp_path / "gone")
     again = config()
     targets({"share": 3}, {"share": 1})
-    with pytest.raises(UserError, match="made from other instances"):
+    with pytest.raises(UserError, match="the shares of the target sets changed since"):
         study.run(again, tmp_path / "w", command="test")
 
 

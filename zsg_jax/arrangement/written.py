@@ -1,7 +1,7 @@
 """Arrangements in their folders: written with what follows from them, and loaded again."""
 
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -141,8 +141,7 @@ def load_all(
         UserError: an arrangement is damaged, or was made from other data or with another encoder.
     """
     arrangements: dict[str, Arrangement] = {}
-    encoders: dict[str, str | None] = {}
-    texts: list[Any] = []
+    made: dict[str, Mapping[str, Any]] = {}
     for name, folder in folders.items():
         arrangements[name], found = load_arrangement(folder)
         again = f"delete it and runs/{name}-seed*, which followed it, to make both again"
@@ -154,23 +153,39 @@ def load_all(
             all(found.get(key) == value for key, value in provenance.items()),
             f"{folder}: was made from other instances; {again}",
         )
-        encoders[name] = found.get("encoder_digest")
-        texts.append(found.get("embedded", _PLAIN))
+        made[name] = found
         once(f"ids of {name}", partial(_list_ids, folder, ids, arrangements[name].order))
+    _check_alike(made, folder.parent)
+    return arrangements
+
+
+def check_encoder(folders: Iterable[Path], facts: Mapping[str, Any]) -> None:
+    """Refuses arrangements that are made by another encoder, or of other texts, than there is now.
+
+    Args:
+        folders: where arrangements are, or will be.
+        facts: `EmbeddedPair.encoder_facts` of now.
+    """
+    for folder in filter(is_made, folders):
+        _check_alike({folder.name: load_arrangement(folder)[1], "now": facts}, folder.parent)
+
+
+def _check_alike(made: Mapping[str, Mapping[str, Any]], where: Path) -> None:
+    encoders = {name: facts.get("encoder_digest") for name, facts in made.items()}
+    texts = [facts.get("embedded", _PLAIN) for facts in made.values()]
     parts = "; ".join(f"{name}: {digest}" for name, digest in encoders.items())
     check(
         len(set(encoders.values())) <= 1,
-        f"{folder.parent}: not all were made with the same encoder ({parts}): "
+        f"{where}: not all were made with the same encoder ({parts}): "
         f"{setting('similarity.encoder')} has changed since; give another {setting('workdir')}, "
         "or put it back and delete what the other one made",
     )
     check(
         all(one == texts[0] for one in texts),
-        f"{folder.parent}: not all were made of the same texts: a prompt or the template of "
+        f"{where}: not all were made of the same texts: a prompt or the template of "
         f"{setting('similarity.text')} has changed since; give another {setting('workdir')}, or "
         "put it back",
     )
-    return arrangements
 
 
 def check_followed(

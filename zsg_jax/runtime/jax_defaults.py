@@ -4,7 +4,7 @@ import jax
 
 from zsg_jax.runtime.errors import check
 
-_TYPES = {"jax_numpy_dtype_promotion": "standard"}
+_TYPES = {"jax_numpy_dtype_promotion": "standard", "jax_disable_jit": False}
 _TRAINING = {
     "jax_enable_x64": False,
     "jax_default_prng_impl": "threefry2x32",

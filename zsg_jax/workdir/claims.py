@@ -33,16 +33,18 @@ DIGESTS = {
     "template_digest": "the chat template",
     "weights_digest": "the weights it begins with",
 }
-# Of studies that score more than the loss, besides; of earlier versions only the first.
+# Of some studies, besides, all but the last of scores; those of earlier versions may not tell.
 REWARD_DIGEST = "reward_digest"
 TEXT_ENDS = "text_ends"
 CATEGORIES = "categories_digest"
+SHARES = "shares_digest"
 MORE_DIGESTS = {
     REWARD_DIGEST: "the reward model",
     "reward_words_digest": "the tokenizer or the template of the reward model",
     "rouge_tokenizer_digest": "the tokenizer whose words ROUGE counts",
     CATEGORIES: "the categories of the test instances, by which scores are told,",
     TEXT_ENDS: "what ends a text by generation_config.json, beside the weights it begins with,",
+    SHARES: "the shares of the target sets",
 }
 # Of studies that order by numbers of the rows: one for each column.
 SCORES_DIGESTS = "scores_digests"

@@ -1,10 +1,13 @@
 """One page of several finished studies, which were measured on the same rows in the same way."""
 
+import hashlib
+import json
 from collections.abc import Collection, Mapping, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from zsg_jax.arrangement.arrangement import load_arrangement
 from zsg_jax.config import default_config, flatten
 from zsg_jax.evaluation.metrics import TEXTS
 from zsg_jax.evaluation.records import read
@@ -19,9 +22,9 @@ from zsg_jax.runtime.errors import UserError, check
 from zsg_jax.runtime.files import need_json
 from zsg_jax.runtime.settings import check_least, named_by
 from zsg_jax.workdir import manifest
-from zsg_jax.workdir.claims import CATEGORIES, DIGESTS, MORE_DIGESTS, check_output
+from zsg_jax.workdir.claims import CATEGORIES, DIGESTS, MORE_DIGESTS, check_output, digests
 from zsg_jax.workdir.growth import MAY_CHANGE
-from zsg_jax.workdir.layout import CONFIG, DATA, SHOWN
+from zsg_jax.workdir.layout import CONFIG, DATA, SHOWN, arrangement_folder
 from zsg_jax.workdir.lock import locked
 from zsg_jax.workflows.compare_options import CompareOptions
 
@@ -178,12 +181,24 @@ def _settings(studies: Sequence[_Study], told: Sequence[Mapping[str, str]]) -> T
         for key in dict.fromkeys(key for study in studies for key in study.config)
         if not key.startswith(MAY_CHANGE)
     }
-    for name, what in DIGESTS.items():
-        rows[f"{what}, by digest"] = [study.data.get(name, "")[:8] or "none" for study in studies]
+    taken = [digests(study.data) | _compared_by(study) for study in studies]
+    for what in dict.fromkeys(what for one in taken for what in one):
+        rows[f"{what}, by digest"] = [one.get(what, "")[:8] or "none" for one in taken]
     for label in dict.fromkeys(label for one in told for label in one):
         rows[label] = [one.get(label, "not told") for one in told]
     differing = [Row(key, told) for key, told in rows.items() if len(set(told)) > 1]
     return Table("Setting", [study.name for study in studies], differing)
+
+
+def _compared_by(study: _Study) -> dict[str, str]:
+    """Digests of what examples were compared by, which a setting may name by a path."""
+    folder = arrangement_folder(study.folder, study.config["arrangement.methods"][0])
+    facts = load_arrangement(folder)[1]
+    texts = json.dumps(facts.get("embedded"), sort_keys=True)
+    return {
+        "the encoder": str(facts.get("encoder_digest") or ""),
+        "the texts that are embedded": hashlib.sha256(texts.encode()).hexdigest(),
+    }
 
 
 def _told(value: Any) -> str:

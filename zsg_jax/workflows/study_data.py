@@ -1,5 +1,7 @@
 """A study's examples: read, tokenized, and checked against what the workdir was made from."""
 
+import hashlib
+import json
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -182,8 +184,10 @@ def _facts(config: ConfigDict, pool: Pool, origin: Origin) -> dict[str, Any]:
     elif is_file(config.model.size):
         digest = file_digest(Path(config.model.size))
     scores = check_scores(config.arrangement.methods, pool.train.select(pool.usable))
+    sets = json.dumps([[one.name, str(one.share), one.budget] for one in pool.test.sets])
     return {
         **pool.facts,
+        **({claims.SHARES: hashlib.sha256(sets.encode()).hexdigest()} if pool.test.sets else {}),
         "weights_digest": digest,
         claims.SCORES_DIGESTS: scores,
         **scoring_facts(config, pool.measured_on.instances, origin.weights),

@@ -71,7 +71,7 @@ def arrange_pool(
         if not written.is_made(folder) or is_short(config, folder)
     }
     if missing or not was_looked_for_leaks(workdir):
-        _make(config, workdir, pool, mesh, missing, encoder, explained)
+        _make(config, workdir, pool, mesh, folders, missing, encoder, explained)
     arrangements = written.load_all(folders, _provenance(config, workdir, pool), pool.train.ids)
     kept = np.setdiff1d(pool.usable, _left_out(config, workdir))
     return Orders(arrangements, pool._replace(usable=kept))
@@ -109,6 +109,7 @@ def _make(
     workdir: Path,
     pool: Pool,
     mesh: Mesh,
+    folders: dict[str, Path],
     missing: dict[str, Path],
     encoder: str,
     explained: Collection[str] | None,
@@ -129,6 +130,7 @@ def _make(
         test_indices=pool.answered,
         home=workdir,
     )
+    written.check_encoder(folders.values(), pair.encoder_facts)
     options, course = method_options(config, missing), _course(config)
     looked = was_looked_for_leaks(workdir)
     with bar(None, "similarity") as progress:

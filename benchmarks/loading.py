@@ -75,7 +75,7 @@ def make(folder: str, layers: int) -> tuple:
     flat = traverse_util.flatten_dict(shapes, sep=".")
     every = [(place, leaf.shape) for path, leaf in flat.items() for place in places[path]]
     # Layer after layer, as such files are written.
-    every.sort(key=lambda one: -1 if one[0].layer is None else one[0].layer)
+    every.sort(key=lambda one: one[0].at)
     sizes = {place.name: place.shape_in_file(place.own(shape)) for place, shape in every}
     total = 4 * sum(math.prod(shape) for shape in sizes.values())
     rng, table, files = np.random.default_rng(0), {}, [dict[str, Any]()]

@@ -134,6 +134,16 @@ def test_mcnemar_counts_only_what_they_do_not_share(pairs):
     assert mcnemar(100 * second, 100 * first) == pytest.approx(min(1.0, 2 * tail))
 
 
+@given(st.integers(1, 4), st.integers(1, 7), st.integers(0, 2**32))
+def test_examples_that_are_as_often_right_are_no_win_of_either(seeds, samples, seed):
+    """Whatever the shares of right samples are, in per cent, seed by seed."""
+    rng = np.random.default_rng(seed)
+    right = rng.integers(0, 2, (20, seeds * samples))
+    other = rng.permuted(right, axis=1)  # as many are right
+    shares = [one.reshape(20, seeds, samples).mean(axis=2).T * 100 for one in (right, other)]
+    assert mcnemar(*shares) == 1
+
+
 def test_an_example_is_one_trial_over_all_seeds():
     one = np.array([[1, 1, 0, 0, 1, 1.0]])
     other = np.zeros((1, 6))

@@ -50,8 +50,26 @@ def test_leaks_are_counted_apart(run, doubled):
         file.write(json.dumps(leak) + "\n" + json.dumps(leak | {"id": "leak 2"}) + "\n")
     rows, facts = run(deduplicate=0.999, drop_leaks=True)
     facts = facts["provenance"]
-    assert (facts["rows_left_out_as_duplicates"], facts["rows_left_out_as_leaks"]) == (11, 1)
+    assert (facts["rows_left_out_as_duplicates"], facts["rows_left_out_as_leaks"]) == (10, 2)
     assert len(rows) == 60
+
+
+def test_no_row_is_left_out_for_one_that_leaks(run, doubled, tmp_path):
+    """The test row stands in the pool, beside rows that are near but do not leak."""
+    train, test = (Path(doubled[side]) for side in ("train", "test"))
+    rows = [json.loads(line) for line in train.read_text().splitlines()[:5]]
+    test.write_text(json.dumps(rows[0] | {"id": "told"}) + "\n")
+    train.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    near = [np.cos(turn) + 1j * np.sin(turn) for turn in (0, 0.4, 0.8, 2.0, 2.1)]
+    for name, turns in (("train", near), ("test", near[:1])):
+        array = np.array([[one.real, one.imag] for one in turns], np.float32)
+        np.save(tmp_path / f"{name}.npy", array)
+    given = {f"{side}_embeddings": str(tmp_path / f"{side}.npy") for side in ("train", "test")}
+    made, _ = run(method="min-nft", deduplicate=0.9, drop_leaks=True, **given)
+    assert [row["id"] for row in made] == [rows[i]["id"] for i in (1, 3)]
+    told = (tmp_path / "out" / "duplicates.jsonl").read_text().splitlines()
+    pairs = [(one["row"], one["kept_row"]) for one in map(json.loads, told)]
+    assert pairs == [(2, 1), (4, 3)]
 
 
 def test_rows_in_memory(doubled):

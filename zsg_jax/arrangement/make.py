@@ -74,9 +74,9 @@ class Compared:
         pair: the training examples that may be chosen, and the test examples to arrange toward.
         comparison: of this pair.
         leakage: of the whole pair; None where it was not looked for.
-        deduplicated: of the whole pair; None where all may be chosen.
+        deduplicated: of what does not leak; None where duplicates may be chosen.
         dropped: (k,) int64 ascending, the numbers, of all training examples that were read, of
-            those left out because they leak; a duplicate is counted as that alone.
+            those left out because they leak.
     """
 
     pair: EmbeddedPair
@@ -119,7 +119,7 @@ def compare(
     search: Search,
     seconds: dict[str, float] | None = None,
 ) -> Compared:
-    """Looks for duplicates and leaks if asked to, and prepares what arrangements are made from.
+    """Looks for leaks and duplicates if asked to, and prepares what arrangements are made from.
 
     Leaks are looked for among all examples. Where those are also the ones to be arranged, a single
     pass over the embeddings serves both.
@@ -133,24 +133,19 @@ def compare(
             found them before.
         statistics: whether each example's statistics will be asked for, whatever the methods need.
         search: devices, block size and progress.
-        seconds: takes the time of the stages "duplicates", "similarity" and "leakage".
+        seconds: takes the time of the stages "similarity", "leakage" and "duplicates".
 
     Raises:
-        UserError: every training example that is no duplicate leaks, and leaks are to be dropped.
+        UserError: every training example leaks, and leaks are to be dropped.
     """
     check_defaults(training=False)
     seconds = {} if seconds is None else seconds
     asked = needs(options.methods) | (Needs.STATISTICS if statistics else Needs.NOTHING)
-    stays, twins = np.ones(len(pair.train), bool), None
-    if options.deduplicate is not None:
-        with timed(seconds, "duplicates"):
-            twins = deduplicate(pair, options.deduplicate, search)
-        stays[twins.found.rows] = False
     toward = np.arange(len(pair.test)) if toward is None else toward
     leaking = np.isin(pair.train_indices, () if known_leaks is None else known_leaks)
     leakage, comparison = None, None
     if leaks is not None:
-        whole = len(toward) == len(pair.test) and not leaks.drop and bool(stays.all())
+        whole = len(toward) == len(pair.test) and not leaks.drop and options.deduplicate is None
         needed = Needs.STATISTICS | (asked if whole else Needs.NOTHING)
         comparison = _comparison(pair, options, needed, search)
         with timed(seconds, "similarity"):
@@ -159,16 +154,22 @@ def compare(
             leakage = _look_for_leaks(pair, leaks, largest, search)
         if leaks.drop:
             leaking = leakage.leaking
-    dropped = leaking & stays
-    stays &= ~leaking
+    stays = np.flatnonzero(~leaking)
     check(
-        bool(stays.any() or not dropped.any()),
+        bool(len(stays) or not len(leaking)),
         f"{setting('arrangement.drop_leaks')}: every training row leaks; nothing is left",
     )
-    part = pair.select(np.flatnonzero(stays), toward)
+    twins = None
+    if options.deduplicate is not None:
+        # Only then: what a duplicate is left out for must itself stay.
+        with timed(seconds, "duplicates"):
+            staying = pair.select(stays, np.arange(len(pair.test)))
+            twins = deduplicate(staying, options.deduplicate, search)
+        stays = np.delete(stays, twins.found.rows)
+    part = pair.select(stays, toward)
     if comparison is None or part is not pair:
         comparison = _comparison(part, options, asked, search)
-    return Compared(part, comparison, leakage, twins, pair.train_indices[dropped])
+    return Compared(part, comparison, leakage, twins, pair.train_indices[leaking])
 
 
 def _comparison(

@@ -104,6 +104,8 @@ def mcnemar(first: np.ndarray, second: np.ndarray) -> float:
         p; 1 where they never differ.
     """
     gap = np.atleast_2d(np.asarray(first, np.float64) - np.asarray(second, np.float64)).sum(axis=0)
+    # Thirds and the like of several samples do not cancel to the last bit.
+    gap = np.round(gap, 6)
     wins, losses = int((gap > 0).sum()), int((gap < 0).sum())
     return float(binomtest(wins, wins + losses).pvalue) if wins + losses else 1.0
 

@@ -158,10 +158,21 @@ def drawn(seed, rows, budget, index, *sets):
     return pool, targets, given
 
 
-def test_halves_of_both_tell_what_each_set_chose():
-    *_, given = drawn(1, 50, 20, [0, 1, 1, 0], ("a", 2, None), ("b", 1, 7))
-    made = arrange("tmta-min-max", given, 0)
-    told = of_sets("tmta-min-max", given, made.order)["target_sets"]
+@pytest.mark.parametrize("seed", range(5))
+@pytest.mark.parametrize("name", ["tmta-min-max", "tmta-max-min", "tmta-random"])
+def test_halves_of_both_tell_what_each_set_chose(name, seed):
+    *_, given = drawn(seed, 50, 36, [0, 1, 1, 0], ("a", 1, None), ("b", 1, 17))
+    made = arrange(name, given, 0)
+    told = of_sets(name, given, made.order)["target_sets"]
+    ends = {what: arrange(f"tmta-{what}", given, 0) for what in ("min", "max")}
+    first, second = ("max", "min") if name == "tmta-max-min" else ("min", "max")
+    whole = ends[first].turn <= ends[first].turn[given.wanted - given.wanted // 2 - 1]
+    half = set(ends[first].order[whole].tolist())
+    by = {"min": given.shares["nearest"].chosen, "max": given.shares["farthest"].chosen}
+    for k, facts in enumerate(told.values()):
+        rows = [row for row in by[first][k] if row in half]
+        rows += [row for row in by[second][k] if row in {*made.order.tolist()} - half]
+        assert facts["rows"] == len(rows)
     assert sum(one["rows"] for one in told.values()) == len(made.order)
     plain = of_sets("random", given, made.order)["target_sets"]["a"]
     assert "rows" not in plain

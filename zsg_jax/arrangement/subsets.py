@@ -98,13 +98,18 @@ def halves(first: Arrangement, second: Arrangement, n: int) -> Arrangement:
     Returns:
         The examples; turns of the second half are counted on from the last of the first half.
     """
-    near, far = _whole_turns(first, n - n // 2), _whole_turns(second, n // 2)
+    near, far = first_half(first, n), _whole_turns(second, n // 2)
     new = ~np.isin(far.order, near.order)
     turn = far.turn[new].astype(np.int64) + near.turn.max(initial=0)
     return Arrangement(
         np.concatenate([near.order, far.order[new][::-1]]),
         np.concatenate([near.turn, turn[::-1]]),
     )
+
+
+def first_half(first: Arrangement, n: int) -> Arrangement:
+    """What `halves` of n examples has of its first arrangement."""
+    return _whole_turns(first, n - n // 2)
 
 
 def _whole_turns(arrangement: Arrangement, n: int) -> Arrangement:

@@ -6,8 +6,10 @@ from typing import Any
 import numpy as np
 
 from zsg_jax.arrangement.comparison import Comparison
+from zsg_jax.arrangement.method import Method
 from zsg_jax.arrangement.methods import by_sets, parse
 from zsg_jax.arrangement.shares import weights
+from zsg_jax.arrangement.subsets import first_half
 from zsg_jax.runtime.progress import count
 
 
@@ -27,11 +29,7 @@ def of_sets(name: str, comparison: Comparison, order: np.ndarray) -> dict[str, A
     if comparison.set_index is None:
         return {}
     method, index = parse(name, 0)[0], comparison.set_index
-    numbers = np.full(len(comparison), -1)
-    # Of an example that was chosen both ways the first counts.
-    for what in reversed(method.chosen_by):
-        found = comparison.shares[what].numbers(len(comparison))
-        numbers = np.where(found < 0, numbers, found)
+    numbers = _choosers(method, comparison)
     weight = weights(comparison.sets, index)
     told: dict[str, dict[str, Any]] = {}
     for number, one in enumerate(comparison.sets):
@@ -52,6 +50,16 @@ def of_sets(name: str, comparison: Comparison, order: np.ndarray) -> dict[str, A
             alone = comparison.parts[number]
             facts |= {} if alone is None else method.criterion.facts(alone)
     return {"target_sets": told}
+
+
+def _choosers(method: Method, comparison: Comparison) -> np.ndarray:
+    """(N,) int64, of each training example the set that has chosen it, or -1."""
+    found = [comparison.shares[what].numbers(len(comparison)) for what in method.chosen_by]
+    if len(found) < 2:
+        return found[0] if found else np.full(len(comparison), -1)
+    # Of two halves the one decides in which an example stands; both may have named it.
+    first = first_half(getattr(comparison, method.chosen_by[0]), comparison.wanted)
+    return np.where(np.isin(np.arange(len(comparison)), first.order), *found)
 
 
 def _mean(

@@ -310,6 +310,18 @@ def test_without_huggingface_hub_a_name_says_how_to_install_it(config, tmp_path,
         run(config, tmp_path / "w")
 
 
+def test_a_model_becomes_a_tokenizer_too_at_the_same_commit(fake, tmp_path):
+    hub.fetch(tmp_path, models=[NAME])
+    assert not (Path(hub.folder(NAME, tmp_path)) / "tokenizer.json").exists()
+    fake.commit = "b" * 40
+    hub.fetch(tmp_path, tokenizers=[NAME])
+    taken = Path(hub.folder(NAME, tmp_path))
+    assert taken.name == "a" * 40
+    assert all((taken / one).exists() for one in ("tokenizer.json", "model.safetensors"))
+    hub.fetch(tmp_path, models=[NAME], tokenizers=[NAME])
+    assert fake.asked == [None, "a" * 40]
+
+
 def test_a_workdir_that_never_fetched_a_name_says_so(tmp_path):
     with pytest.raises(UserError, match=r"hub.json names no commit of it; run the study there"):
         hub.folder(NAME, tmp_path)

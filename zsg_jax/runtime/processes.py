@@ -1,5 +1,6 @@
 """What several processes of one study do once, what they share, and where they wait."""
 
+import hashlib
 import json
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -160,7 +161,11 @@ def same_files(digests: dict[str, Any]) -> None:
     Raises:
         UserError: as `same_everywhere`.
     """
-    short = {f"{what} (SHA-256)": str(one)[:12] for what, one in digests.items()}
+    # Not all are digests, so that their beginnings might be alike.
+    short = {
+        f"{what} (SHA-256)": hashlib.sha256(str(one).encode()).hexdigest()[:12]
+        for what, one in digests.items()
+    }
     same_everywhere(short, "put the same files where each of them reads")
 
 

@@ -161,6 +161,7 @@ def checked(x: Embeddings, what: str) -> Embeddings:
     """`x` as an array, not copied; refuses what is not (rows, columns) of floats."""
     if not isinstance(x, _Lazy):
         x = np.asanyarray(x)
+        check(not np.ma.is_masked(x), f"{what}: has masked values; fill them, or leave rows out")
     check(x.ndim == 2 and x.shape[1] > 0, f"{what}: shape {x.shape}; it must be (rows, columns)")
     check(
         x.dtype in FLOATS,

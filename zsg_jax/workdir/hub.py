@@ -38,7 +38,7 @@ def fetch(
     adapters: Iterable[str] = (),
     encoders: Iterable[str] = (),
 ) -> None:
-    """Fetches those that are names of the hub, unless `workdir` knows their commit.
+    """Fetches those that are names of the hub, at the commit that `workdir` knows, if it does.
 
     Args:
         workdir: its hub.json then holds the commit and the files of each.
@@ -56,11 +56,15 @@ def fetch(
             wanted.setdefault(name, []).extend(files)
     known = read_json(workdir / layout.HUB) or {}
     for name, patterns in wanted.items():
-        if name in known:
-            continue
-        commit = _snapshot(name, None, patterns).name
-        say(f"{name}: is taken at commit {commit}")
-        known[name] = {"commit": commit, "files": patterns}
+        kept = known.get(name)
+        if name in known and (not isinstance(kept, dict) or {*patterns} <= {*kept["files"]}):
+            continue  # what is no such record is refused where it is needed
+        # A model may be wanted as a tokenizer too, later.
+        files = [*dict.fromkeys([*(kept["files"] if kept else ()), *patterns])]
+        commit = _snapshot(name, kept["commit"] if kept else None, files).name
+        if not kept:
+            say(f"{name}: is taken at commit {commit}")
+        known[name] = {"commit": commit, "files": files}
         workdir.mkdir(parents=True, exist_ok=True)
         write_json(workdir / layout.HUB, known)
 

@@ -132,6 +132,18 @@ def test_columns_have_one_type_over_all_rows(tmp_path):
     assert [one.get("y") for one in got] == [("int64_list", []), ("int64_list", [2]), None]
 
 
+@pytest.mark.parametrize("other", [0.5, 7, [0.5, 7], [7, 8]])
+def test_no_integer_is_rounded_beside_fractions(tmp_path, other):
+    large = 2**53 + 1
+    first, second = exported(tmp_path, [{"n": large}, {"n": other}])
+    if 0.5 in (other if isinstance(other, list) else [other]):
+        assert first["n"] == ("bytes_list", [str(large).encode()])
+        assert json.loads(second["n"][1][0]) == other
+    else:
+        assert first["n"] == ("int64_list", [large])
+        assert second["n"] == ("int64_list", other if isinstance(other, list) else [other])
+
+
 def test_a_name_that_is_no_text_is_refused(tmp_path):
     with pytest.raises(UserError, match=r"row 2: the field '\\ud800'"):
         export(tmp_path, [{"a": 1}, {"\ud800": 1}])

@@ -11,6 +11,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from array_record.python.array_record_module import ArrayRecordWriter
 from google.protobuf import descriptor_pb2, descriptor_pool, message_factory, text_format
 
@@ -22,6 +23,8 @@ from zsg_jax.runtime.progress import track
 
 # The types of a column; the first three are TensorFlow's names.
 BYTES, INTEGERS, FLOATS, JSON = "bytes_list", "int64_list", "float_list", "JSON text"
+# Integers until there is a fraction beside them: float32 does not hold each of these.
+_LARGE = "integers of which some are no float32"
 # Protocol buffers take no boolean for an integer.
 _CONVERT: dict[str, Callable[[Any], Any]] = {BYTES: str.encode, INTEGERS: int, FLOATS: float}
 _FLOAT32_MAX = float.fromhex("0x1.fffffep127")
@@ -33,8 +36,9 @@ def write_array_record(
     """Writes records for whoever parses `tf.train.Example`.
 
     A column is text (bytes_list), integers and booleans (int64_list) or fractions, perhaps with
-    integers among them (float_list: float32), or a list of one of these. Any other column, nested
-    or of mixed types, is the JSON text of its values as bytes. Null and missing are left out.
+    integers among them that float32 holds (float_list: float32), or a list of one of these. Any
+    other column, nested or of mixed types, is the JSON text of its values as bytes. Null and
+    missing are left out.
     `text` is added (prompt, space, answer), and, for records with a single user turn, `prompt`
     (a system turn before it, with a blank line) and, where it is answered, `completion`; fields of
     the record stay.
@@ -50,6 +54,7 @@ def write_array_record(
                 _check_name(name, number)
             if types.get(name) != JSON:
                 types[name] = _joint(types.get(name), _type(value))
+    types = {name: INTEGERS if one == _LARGE else one for name, one in types.items()}
     with replacing(path) as partial, record_writer(partial) as write:
         for raw in track(records(), f"writing {path.name}", total):
             made = example(_with_texts(json.loads(raw), schema), types)
@@ -118,7 +123,9 @@ def _type(value: Any) -> str | None:
     if isinstance(value, str):
         return BYTES if is_unicode(value) else JSON
     if isinstance(value, int):
-        return INTEGERS if -(2**63) <= value < 2**63 else JSON
+        if not -(2**63) <= value < 2**63:
+            return JSON
+        return INTEGERS if int(np.float32(value)) == value else _LARGE
     if isinstance(value, float):
         # A larger one would become infinite.
         return JSON if _FLOAT32_MAX < abs(value) < math.inf else FLOATS
@@ -130,7 +137,10 @@ def _joint(one: str | None, other: str | None) -> str | None:
         return other
     if other is None:
         return one
-    return FLOATS if {one, other} == {INTEGERS, FLOATS} else JSON
+    both = {one, other}
+    if both == {INTEGERS, FLOATS}:
+        return FLOATS
+    return _LARGE if both == {INTEGERS, _LARGE} else JSON
 
 
 def _json(value: Any) -> bytes:

@@ -60,11 +60,11 @@ def fetch(
         if name in known and (not isinstance(kept, dict) or {*patterns} <= {*kept["files"]}):
             continue  # what is no such record is refused where it is needed
         # A model may be wanted as a tokenizer too, later.
-        files = [*dict.fromkeys([*(kept["files"] if kept else ()), *patterns])]
-        commit = _snapshot(name, kept["commit"] if kept else None, files).name
+        asked = list(dict.fromkeys([*(kept["files"] if kept else ()), *patterns]))
+        commit = _snapshot(name, kept["commit"] if kept else None, asked).name
         if not kept:
             say(f"{name}: is taken at commit {commit}")
-        known[name] = {"commit": commit, "files": files}
+        known[name] = {"commit": commit, "files": asked}
         workdir.mkdir(parents=True, exist_ok=True)
         write_json(workdir / layout.HUB, known)
 

@@ -57,10 +57,12 @@ class Projection:
         mapped = partial(jax.shard_map, mesh=mesh, check_vma=False)
 
         def project(vectors_BxP: jax.Array) -> jax.Array:
+            # By parts: the number of a coordinate may be larger than int32 holds.
+            parts = vectors_BxP.reshape(len(vectors_BxP), -1, units * UNIT)
+
             def add(number: jax.Array, sums_BxD: jax.Array) -> jax.Array:
                 part = jax.vmap(partial(signs, seed, dimension))(number * units + jnp.arange(units))
-                start = number * units * UNIT
-                some = jax.lax.dynamic_slice_in_dim(vectors_BxP, start, units * UNIT, axis=1)
+                some = jax.lax.dynamic_index_in_dim(parts, number, axis=1, keepdims=False)
                 some = jnp.matmul(
                     some, part.reshape(-1, dimension), precision=jax.lax.Precision.HIGHEST
                 )

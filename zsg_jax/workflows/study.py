@@ -22,7 +22,7 @@ from zsg_jax.evaluation.evaluator import Evaluator
 from zsg_jax.report.runs import ended_here
 from zsg_jax.runtime.errors import UserError, check
 from zsg_jax.runtime.files import need_json, read_json
-from zsg_jax.runtime.processes import once, same_everywhere
+from zsg_jax.runtime.processes import of_all, once, same_everywhere
 from zsg_jax.runtime.progress import duration, percent, say
 from zsg_jax.runtime.version import source_digest
 from zsg_jax.training import loop, metrics, sharding
@@ -148,7 +148,8 @@ def completed(config: ConfigDict, workdir: Path | str, command: str, part: Part)
 
         once("claim the workdir", take)
         claims.check_shared(folder, by_bucket=location.address is not None)
-        if not _is_whole(config, folder, part):
+        # By the first process's eyes: another's file system may lag behind.
+        if not of_all(_is_whole(config, folder, part))[0]:
             _compute(config, location, part)
         yield folder
 

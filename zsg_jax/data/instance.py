@@ -131,9 +131,12 @@ class InstancesDigest:
         return self._digest.hexdigest()
 
 
-def categories_digest(categories: Sequence[str]) -> str:
-    """SHA-256 of the categories of all instances, in order, which `instances_digest` leaves out."""
-    return hashlib.sha256(json_bytes(categories)).hexdigest()
+def texts_digest(texts: Sequence[str]) -> str:
+    """SHA-256 of a text for each instance, in order, such as its category.
+
+    These `instances_digest` leaves out.
+    """
+    return hashlib.sha256(json_bytes(texts)).hexdigest()
 
 
 def instances_digest(instances: Iterable[Instance]) -> str:

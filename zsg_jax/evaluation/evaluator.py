@@ -3,7 +3,6 @@
 A new evaluator is a file of this folder, and an entry of `workflows.evaluators`.
 """
 
-from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -42,20 +41,6 @@ def not_finite(told: str, step: int) -> UserError:
     """What to do about a measure of parameters after `step` that is no finite number, as `told`."""
     lower = f", or lower {setting('training.learning_rate')}" if step else ""
     return UserError(f"{told}; look at the weights the run starts from{lower}")
-
-
-def evaluate(
-    evaluators: Iterable[Evaluator], params: Params, step: int, folder: Path | None = None
-) -> dict[str, Any]:
-    """The fields of all evaluators: what a run's own test record holds of that step.
-
-    Raises:
-        UserError: a measure is not finite.
-    """
-    fields: dict[str, Any] = {}
-    for evaluator in evaluators:
-        fields |= evaluator(params, step, folder)
-    return fields
 
 
 def checkpoint_params(trainer: Trainer, checkpoint: Path, seed: int) -> Params:

@@ -1,6 +1,6 @@
 """What of a config may be another, or more, on a workdir in which something was made."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 # Where the state lies, who lays the batches, which steps are traced, who is told and what the page
@@ -36,9 +36,14 @@ def agree(key: str, known: Mapping[str, Any], given: Mapping[str, Any]) -> bool:
         return set(old) <= set(new or ())
     if key == _STEPS and _more_steps(old, new):
         return known.get(_SCHEDULE) == given.get(_SCHEDULE) == "constant"
-    if key in _READ_FOR and not any(map(_READ_FOR[key], known.get(METRICS) or ())):
+    if not is_read(key, known.get(METRICS) or ()):
         return True
     return old == new or key.startswith(MAY_CHANGE)
+
+
+def is_read(key: str, metrics: Iterable[str]) -> bool:
+    """Whether a key says how one of these metrics is measured, or is of the whole study."""
+    return key not in _READ_FOR or any(map(_READ_FOR[key], metrics))
 
 
 def why(known: Mapping[str, Any], given: Mapping[str, Any]) -> str:

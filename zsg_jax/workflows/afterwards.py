@@ -6,7 +6,7 @@ step. Those are known at step 0, which the seed gives again, and where a checkpo
 that were generated are scored at every step. What cannot be measured any more is said by name.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -16,6 +16,7 @@ from ml_collections import ConfigDict
 from zsg_jax.evaluation import records
 from zsg_jax.evaluation.choices import ChoicesEvaluator
 from zsg_jax.evaluation.evaluator import Evaluator
+from zsg_jax.evaluation.loss import LossEvaluator
 from zsg_jax.evaluation.metrics import FIELDS, TEXTS
 from zsg_jax.evaluation.texts import TextEvaluator
 from zsg_jax.models.placement import Params
@@ -108,23 +109,11 @@ class _Run(NamedTuple):
 
     def measure(self, step: int, names: Sequence[str]) -> Record:
         """The record of what is measured of one step."""
-        record: Record = {"step": step, "kind": "test"}
+        evaluators = [evaluator for evaluator, _ in self.evaluators]
         generated = FIELDS["generate"] in _tests(self.folder)[step]
-        params: Params | None = None
-        for evaluator, _ in self.evaluators:
-            own = _names(evaluator, names)
-            if not own:
-                continue
-            if isinstance(evaluator, TextEvaluator) and generated:
-                fields = evaluator.score_kept(step, self.folder, own)
-            else:
-                params = self._params(step) if params is None else params
-                fields = None if params is None else evaluator(params, step, self.folder)
-            if fields is None:
-                record[metrics.NOT_KEPT] = record.get(metrics.NOT_KEPT, []) + own
-            else:
-                record |= fields
-        return record
+        params = partial(self._params, step)
+        found = measure(evaluators, names, step, self.folder, params, generated=generated)
+        return {"step": step, "kind": "test", **found}
 
     def _params(self, step: int) -> Params | None:
         """The parameters after a step; None where they are not kept."""
@@ -137,9 +126,52 @@ class _Run(NamedTuple):
         return trainer.model_params({"params": trained, **trainer.frozen(self.seed)})
 
 
+def measure(
+    evaluators: Iterable[Evaluator],
+    names: Sequence[str],
+    step: int,
+    folder: Path,
+    params: Callable[[], Params | None],
+    *,
+    generated: bool,
+) -> Record:
+    """What is measured of one step, in a run or beside it.
+
+    Args:
+        evaluators: what measures these and other metrics.
+        names: of the metrics.
+        step, folder: as an evaluator takes them.
+        params: gives the parameters after the step, None where they are not kept.
+        generated: whether texts of the step were generated before; they are scored as they are.
+
+    Returns:
+        The fields; `metrics.NOT_KEPT` lists the metrics that cannot be measured any more.
+    """
+    record: Record = {}
+    found: Params | None = None
+    for evaluator in evaluators:
+        own = _names(evaluator, names)
+        if not own:
+            continue
+        if isinstance(evaluator, TextEvaluator) and generated:
+            fields = evaluator.score_kept(step, folder, own)
+        else:
+            found = params() if found is None else found
+            fields = None if found is None else evaluator(found, step, folder)
+        if fields is None:
+            record[metrics.NOT_KEPT] = record.get(metrics.NOT_KEPT, []) + own
+        else:
+            record |= fields
+    return record
+
+
 def _names(evaluator: Evaluator, names: Sequence[str]) -> list[str]:
     """Those of `names` that an evaluator measures."""
-    of: dict[type, Sequence[str]] = {TextEvaluator: TEXTS, ChoicesEvaluator: ("choices",)}
+    of: dict[type, Sequence[str]] = {
+        LossEvaluator: ("loss",),
+        TextEvaluator: TEXTS,
+        ChoicesEvaluator: ("choices",),
+    }
     return [name for name in names if name in of.get(type(evaluator), ())]
 
 

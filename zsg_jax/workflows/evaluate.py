@@ -7,41 +7,50 @@ from contextlib import ExitStack
 from functools import partial
 from itertools import groupby
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
 from zsg_jax.config import from_flat
 from zsg_jax.data.dataset import Dataset
+from zsg_jax.data.instance import texts_digest
 from zsg_jax.data.pool import TestSet, choose_tokenizer, make_tests
 from zsg_jax.data.tokenize.tokenizer import from_folder
-from zsg_jax.evaluation import predictions
-from zsg_jax.evaluation.evaluator import Evaluator, checkpoint_params, evaluate
-from zsg_jax.evaluation.records import GENERATIONS, append, json_line, mended
+from zsg_jax.evaluation import decoding, predictions
+from zsg_jax.evaluation.evaluator import Evaluator, checkpoint_params
+from zsg_jax.evaluation.metrics import FIELDS
+from zsg_jax.evaluation.records import GENERATIONS, json_line
 from zsg_jax.evaluation.scores import METRICS as SCORES
 from zsg_jax.models import huggingface
 from zsg_jax.models.huggingface.read_adapters import add_adapters
 from zsg_jax.models.placement import Params
-from zsg_jax.runtime.appended import Written
 from zsg_jax.runtime.errors import UserError, check
-from zsg_jax.runtime.files import (
-    content_digest,
-    need_json,
-    read_json,
-    recording,
-    write_bytes,
-    write_json,
-)
+from zsg_jax.runtime.files import need_json, recording, write_bytes
 from zsg_jax.runtime.progress import say
-from zsg_jax.runtime.settings import flag, named_by, setting
+from zsg_jax.runtime.settings import named_by, setting
 from zsg_jax.training import checkpoint, sharding
-from zsg_jax.workdir import begun, claims, hub, layout, lock, manifest, trained
+from zsg_jax.workdir import begun, claims, growth, hub, layout, lock, manifest, trained
+from zsg_jax.workflows.afterwards import measure
 from zsg_jax.workflows.evaluate_options import (
     EvaluateOptions,
     check_options,
     configured,
     flags,
+)
+from zsg_jax.workflows.evaluate_output import (
+    BEFORE,
+    CHECKPOINT,
+    COPIED,
+    FILE,
+    REQUEST,
+    WEIGHTS,
+    Record,
+    Records,
+    Subject,
+    claim,
+    claim_subject,
+    keep_digests,
 )
 from zsg_jax.workflows.evaluators import make_evaluators, reward_model, with_folders
 from zsg_jax.workflows.study_data import (
@@ -54,43 +63,17 @@ from zsg_jax.workflows.study_data import (
 )
 from zsg_jax.workflows.study_model import Origin, find_origin, make_trainer
 
-FILE = "evaluation.jsonl"
-REQUEST = "evaluation.json"
-# Options that may be paths, of what records tell nothing of but the name.
-_INPUTS = (
-    *("test", "predictions", "adapters", "tokenizer", "template"),
-    *("reward_model", "reward_template", "rouge_tokenizer"),
-)
-_READ = "read"  # in the request, by subject
-# What messages call the digests of `Subject.read`.
-_TOLD = claims.DIGESTS | claims.MORE_DIGESTS | {"checkpoint_digest": "the checkpoint"}
-# What the output folder may hold before the request is written there.
-_BEFORE = (layout.SCRATCH, layout.TOKENIZER, layout.HUB)
 MAX_LENGTH = 1024  # as arXiv 2406.11721 cuts test rows
-Record = dict[str, Any]
-
-
-class Subject(NamedTuple):
-    """What is evaluated.
-
-    Attributes:
-        facts: what its record says of it, which no other subject of the request has.
-        read: digests of what it is measured on and by, which its records tell nothing of.
-        folder: for its records of examples.
-        measure: gives the fields, with that folder.
-    """
-
-    facts: Record
-    read: Record
-    folder: Path
-    measure: Callable[[Path], Record]
+# Of evaluation.texts, what digests tell of.
+_BY_DIGEST = ("reward_model", "reward_template", "rouge_tokenizer")
 
 
 def run(options: EvaluateOptions) -> Path:
     """Evaluates what is named and writes a record of each subject into `options.output`.
 
     A record of a checkpoint holds the fields of the run's own test record of that step; another
-    mesh gives the same but for rounding. Run again, it goes on where it was stopped.
+    mesh gives the same but for rounding. Run again, it goes on where it was stopped, and measures
+    what a study has been asked for since.
 
     Returns:
         The file of records, one JSON object a line, in the order in which they were named. Records
@@ -99,29 +82,31 @@ def run(options: EvaluateOptions) -> Path:
     Raises:
         UserError: flags that do not go together; a path that is no run or checkpoint, a checkpoint
             that is damaged, or a study whose data, tokenizer or first weights are no longer what it
-            was made from; an output folder of another evaluation.
+            was made from; an output folder of another evaluation, or of one that followed from
+            something else; records in it that have changed.
     """
     path = options.output / FILE
     with ExitStack() as stack:
         stack.enter_context(named_by(flags(options)))
         check_options(options)
         if not (options.output / REQUEST).exists():
-            claims.check_output(options.output, _BEFORE, "evaluation")
+            claims.check_output(options.output, BEFORE, "evaluation")
         subjects = _subjects(_fetched(options), stack)
         first = next(subjects)  # a mistake is told before the output folder is there
         options.output.mkdir(parents=True, exist_ok=True)
         stack.enter_context(lock.locked(options.output, flag="--output"))
-        _claim(options)
-        done = mended(path)
-        written = Written(path)
+        claim(options)
+        records = Records(path)
         for subject in (first, *subjects):
-            measured = any(subject.facts.items() <= one.items() for one in done)
-            _claim_read(options.output, subject, measured)
-            if measured:
+            known = records.of(subject)
+            claim_subject(options.output, subject, records)
+            lacking = [name for name in subject.metrics if FIELDS[name] not in (known or {})]
+            if known is not None and not lacking:
                 continue
-            record = subject.facts | subject.measure(subject.folder)
-            append(path, written, [record])
-            say(f"{_name(subject.facts)}: {_told(record)}")
+            fields = subject.measure(lacking, known or {})
+            keep_digests(options.output, subject)
+            records.put(subject.facts | (known or {}) | fields, known)
+            say(f"{subject.name}: {_told(fields)}")
     return path
 
 
@@ -141,56 +126,6 @@ def _fetched(options: EvaluateOptions) -> EvaluateOptions:
         if (given := getattr(options, name))
     }
     return dataclasses.replace(options, **local)
-
-
-def _claim(options: EvaluateOptions) -> None:
-    """Makes the output folder this request's own, or checks that it already is."""
-    asked = {
-        key: list(value) if isinstance(value, tuple) else value
-        for key, value in dataclasses.asdict(options).items()
-        if key not in ("output", "mesh")
-    }
-    given = {name: str(getattr(options, name) or "") for name in _INPUTS}
-    inputs = {name: content_digest(Path(path)) for name, path in given.items() if path}
-    known = read_json(options.output / REQUEST) or {}
-    read = known.pop(_READ, {})
-    begun = any(one.stat().st_size for one in options.output.glob("**/*.jsonl"))
-    # Evaluations of earlier versions told no digests.
-    were = known.pop("inputs", inputs)
-    check(
-        known == asked or not begun,
-        f"--output {options.output}: holds another evaluation, whose flags are in {REQUEST}; give "
-        "another folder, or the same flags to go on",
-    )
-    for name, digest in inputs.items():
-        check(
-            not begun or digest != "" or not Path(given[name]).exists(),
-            f"{flag(name)} {given[name]}: is a pipe, and may hold something else than what "
-            f"{options.output} was begun with; give another --output, or a file",
-        )
-        check(
-            were.get(name) == digest or not begun,
-            f"{flag(name)} {given[name]}: has changed since {options.output} was begun; give "
-            "another --output, or what it was begun with",
-        )
-    write_json(options.output / REQUEST, asked | {"inputs": inputs, _READ: read if begun else {}})
-
-
-def _claim_read(output: Path, subject: Subject, measured: bool) -> None:
-    """Notes what a subject is measured on, or checks that its records were measured on the same."""
-    request = need_json(output / REQUEST, (_READ,))
-    name = _name(subject.facts)
-    if measured or any(one.stat().st_size for one in subject.folder.glob("*.jsonl")):
-        # What earlier versions told no digest of binds nobody.
-        were = request[_READ].get(name, {})
-        other = [key for key, now in subject.read.items() if were.get(key, now) != now]
-        check(
-            not other,
-            f"{name}: {' and '.join(_TOLD[key] for key in other)} changed since it was measured "
-            f"into {output}; give another --output, or what it was measured with",
-        )
-    request[_READ][name] = subject.read
-    write_json(output / REQUEST, request)
 
 
 def _subjects(options: EvaluateOptions, stack: ExitStack) -> Iterator[Subject]:
@@ -264,26 +199,36 @@ def _checkpoints(
     read = _read(config, tests.instances, reading, origin)
     # Of adapters a checkpoint does not hold what they are added to.
     facts = need_json(workdir / layout.DATA, claims.DIGESTS)
-    read["weights_digest"] = facts["weights_digest"]
+    read[WEIGHTS] = facts[WEIGHTS]
     for run in runs:
         found = trained.checkpoints(run, "--checkpoint").whole(run.step)
         step, seed = int(found.name), int(run.name.rpartition("-seed")[2])
         params = partial(checkpoint_params, trainer, found, seed)
         yield Subject(
             {"run": run.name, "workdir": str(workdir), "step": step},
-            read | {"checkpoint_digest": checkpoint.digest(found)},
-            options.output / run.name,
-            partial(_measure, scheduled, params, step),
+            read | {CHECKPOINT: checkpoint.digest(found)},
+            folder := options.output / run.name,
+            config.evaluation.metrics,
+            partial(_measure, scheduled, params, step, folder),
         )
 
 
 def _read(config: ConfigDict, tests: Dataset, reading: Reading, origin: Origin) -> Record:
-    """Digests of what any parameters are measured on and by."""
+    """What any parameters are measured on and by: digests, and what a study may be given later."""
+    metrics, texts = config.evaluation.metrics, config.evaluation.texts
+    settings = {f"evaluation.texts.{name}": texts[name] for name in texts if name not in _BY_DIGEST}
+    read = {key: one for key, one in settings.items() if growth.is_read(key, metrics)}
+    if how := read.get("evaluation.texts.decoding"):
+        read["evaluation.texts.decoding"] = decoding.parse(how)._asdict()
     return {
         "test_digest": tests.digest,
         "tokenizer_digest": reading.tokenizer.fingerprint,
         "template_digest": reading.form.fingerprint,
+        # Of earlier versions, and of those that measured no ROUGE, it is not there.
+        **({"rouge_tokenizer_digest": ""} if "rouge" in metrics else {}),
         **scoring_facts(config, tests, origin.weights),
+        "evaluation.max_length": config.evaluation.max_length,
+        **{key: list(one) if isinstance(one, tuple) else one for key, one in read.items()},
     }
 
 
@@ -300,8 +245,13 @@ def _measure(
     params: Callable[[], Params],
     step: int,
     folder: Path,
+    names: Sequence[str],
+    known: Record,
 ) -> Record:
-    return evaluate([evaluator for evaluator, _ in scheduled], params(), step, folder)
+    """The fields of the metrics `names`; `known` is the record of those measured before."""
+    evaluators = [evaluator for evaluator, _ in scheduled]
+    generated = FIELDS["generate"] in known
+    return measure(evaluators, names, step, folder, params, generated=generated)
 
 
 def _tests(config: ConfigDict, reading: Reading, output: Path, stack: ExitStack) -> TestSet:
@@ -335,14 +285,16 @@ def _model(options: EvaluateOptions, mesh: Mesh, stack: ExitStack) -> Subject:
             found = add_adapters(found, trainer.model, adapters)
         return found
 
-    facts = {
-        "model": options.model,
-        "weights_digest": huggingface.check_folder(str(origin.weights), origin.model),
-    }
+    facts = {"model": options.model}
     if options.adapters:
         facts["adapters"] = options.adapters
-    read = _read(config, tests.instances, reading, origin)
-    return Subject(facts, read, options.output, partial(_measure, scheduled, params, 0))
+    told = {WEIGHTS: huggingface.check_folder(str(origin.weights), origin.model)}
+    read = _read(config, tests.instances, reading, origin) | told
+
+    def measured(names: Sequence[str], known: Record) -> Record:
+        return told | _measure(scheduled, params, 0, options.output, names, known)
+
+    return Subject(facts, read, options.output, config.evaluation.metrics, measured)
 
 
 def _texts(options: EvaluateOptions, stack: ExitStack) -> Subject:
@@ -356,8 +308,12 @@ def _texts(options: EvaluateOptions, stack: ExitStack) -> Subject:
     metrics = config.evaluation.metrics
     words = config.evaluation.texts.rouge_tokenizer
 
-    def measure(output: Path) -> Record:
-        given = _given_texts(options, tests)
+    copied = _copied(options.baseline, tests) if options.baseline else None
+
+    def measured(names: Sequence[str], known: Record) -> Record:
+        given: Sequence[str | None] = copied or predictions.read_predictions(
+            Path(options.predictions), tests.ids
+        )
         texts = [text or "" for text in given]
         rewards = None
         if "reward" in metrics:
@@ -371,7 +327,7 @@ def _texts(options: EvaluateOptions, stack: ExitStack) -> Subject:
             from_folder(words) if words else None,
             rewards,
         )
-        write_bytes(output / GENERATIONS, b"".join(map(json_line, scored.records)))
+        write_bytes(options.output / GENERATIONS, b"".join(map(json_line, scored.records)))
         missing = sum(text is None for text in given)
         empty = sum(not text.strip() for text in texts) - missing
         return {"instances": len(texts), "empty": empty, "missing": missing, **scored.fields}
@@ -379,20 +335,16 @@ def _texts(options: EvaluateOptions, stack: ExitStack) -> Subject:
     facts = {"predictions": options.predictions} if options.predictions else {}
     facts = facts or {"baseline": options.baseline}
     read = {"test_digest": tests.digest, **scoring_facts(config, tests, None)}
-    return Subject(facts, read, options.output, measure)
+    if copied is not None:
+        # What a row has besides its instance, of which its digest tells nothing.
+        read[COPIED] = texts_digest(copied)
+    return Subject(facts, read, options.output, metrics, measured)
 
 
-def _given_texts(options: EvaluateOptions, tests: Dataset) -> Sequence[str | None]:
-    if options.predictions:
-        return predictions.read_predictions(Path(options.predictions), tests.ids)
-    found = getattr(predictions, options.baseline)(tests)
+def _copied(baseline: str, tests: Dataset) -> list[str]:
+    """The text of each row that a baseline copies."""
+    found = getattr(predictions, baseline)(tests)
     return [found[one] for one in tests.ids]
-
-
-def _name(facts: Record) -> str:
-    if "run" in facts:
-        return f"{facts['run']}, step {facts['step']}"
-    return str(next(iter(facts.values())))
 
 
 def _told(record: Record) -> str:

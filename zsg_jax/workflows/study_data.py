@@ -19,7 +19,7 @@ from zsg_jax.data.by_answer import by_answer
 from zsg_jax.data.dataset import Dataset
 from zsg_jax.data.formats.fields import parse_fields
 from zsg_jax.data.formats.natural_instructions import Options
-from zsg_jax.data.instance import categories_digest
+from zsg_jax.data.instance import texts_digest
 from zsg_jax.data.pool import Pool, choose_tokenizer, keep_trained, make_pool
 from zsg_jax.data.reading import ReadOptions
 from zsg_jax.data.schemas.read import each_once, tell_skipped
@@ -214,7 +214,7 @@ def scoring_facts(config: ConfigDict, tests: Dataset, weights: Path | None) -> d
     if set(config.evaluation.metrics) != {"loss"}:
         # No digest of instances holds them, since all but scores stays as it is without them.
         categories = [one.category for one in tests]
-        facts[claims.CATEGORIES] = categories_digest(categories)
+        facts[claims.CATEGORIES] = texts_digest(categories)
     if need_texts(config.evaluation.metrics):
         facts[claims.TEXT_ENDS] = str(huggingface.eos_ids(weights))
     if texts.rouge_tokenizer:

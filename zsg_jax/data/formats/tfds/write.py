@@ -12,7 +12,7 @@ from zsg_jax.data.dataset import Dataset
 from zsg_jax.data.export.examples import record_writer
 from zsg_jax.data.formats.tfds.example import to_record
 from zsg_jax.data.formats.tfds.layout import MORE, shard_name
-from zsg_jax.data.instance import TOOLS, Instance, InstancesDigest, categories_digest
+from zsg_jax.data.instance import TOOLS, Instance, InstancesDigest, texts_digest
 from zsg_jax.runtime.errors import UserError, check
 from zsg_jax.runtime.files import file_digest, replacing
 from zsg_jax.runtime.progress import bar, say, track
@@ -190,5 +190,5 @@ def _look_over(instances: Iterable[Instance]) -> tuple[str, int, tuple[str, ...]
         digest.hexdigest(),
         size,
         there,
-        categories_digest(categories) if "category" in more else "",
+        texts_digest(categories) if "category" in more else "",
     )

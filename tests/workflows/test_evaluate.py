@@ -306,3 +306,13 @@ def test_flags_that_do_not_go_together_are_told(flags, message, tmp_path):
     with pytest.raises(UserError, match=message):
         run(tmp_path / "out", **flags)
     assert not (tmp_path / "out").exists()
+
+
+def test_rows_longer_than_the_models_positions_are_refused(finished, uneven, tmp_path):
+    with pytest.raises(UserError, match=r"--max-length=4000 passes the \d+ positions"):
+        run(
+            tmp_path / "out",
+            f"{finished}/{RUN}",
+            test=uneven["data.test"],
+            max_length=4000,
+        )

@@ -36,6 +36,7 @@ DIGESTS = {
 # Of some studies, besides, all but the last of scores; those of earlier versions may not tell.
 REWARD_DIGEST = "reward_digest"
 TEXT_ENDS = "text_ends"
+ENDS = "ends"  # what the former is of, in all studies: as for the next that goes on from a run
 CATEGORIES = "categories_digest"
 SHARES = "shares_digest"
 MORE_DIGESTS = {

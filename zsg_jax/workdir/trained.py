@@ -51,6 +51,7 @@ class TrainedStudy(NamedTuple):
             where there was none, or it is gone.
         weights: the folder or the checkpoint that it began with; None: random weights.
         lora: the adapters that it trains; None: the weights.
+        ends: the tokens that end a text by the generation_config.json that it began with.
     """
 
     config: dict[str, Any]
@@ -60,6 +61,7 @@ class TrainedStudy(NamedTuple):
     source: Path | None
     weights: Path | None
     lora: LoRA | None
+    ends: tuple[int, ...] = ()
 
 
 def run_of(path: str | Path) -> TrainedRun | None:
@@ -126,7 +128,10 @@ def read_study(workdir: Path, way_out: str) -> TrainedStudy:
     config = need_json(workdir / layout.CONFIG, ("model.family", "tokenizer"), way_out)
     facts = need_json(workdir / layout.DATA, claims.DIGESTS, way_out)
     with begun.whence(workdir, config):
-        return _read_study(workdir, config, facts)
+        study = _read_study(workdir, config, facts)
+    # Those of earlier versions do not tell.
+    told = facts.get(claims.ENDS)
+    return study._replace(ends=huggingface.eos_ids(study.source) if told is None else tuple(told))
 
 
 def _read_study(workdir: Path, config: dict[str, Any], facts: dict[str, Any]) -> TrainedStudy:

@@ -22,7 +22,14 @@ from zsg_jax.runtime.errors import UserError, check
 from zsg_jax.runtime.files import need_json
 from zsg_jax.runtime.settings import check_least, named_by
 from zsg_jax.workdir import manifest
-from zsg_jax.workdir.claims import CATEGORIES, DIGESTS, MORE_DIGESTS, check_output, digests
+from zsg_jax.workdir.claims import (
+    CATEGORIES,
+    DIGESTS,
+    MORE_DIGESTS,
+    TEXT_ENDS,
+    check_output,
+    digests,
+)
 from zsg_jax.workdir.growth import MAY_CHANGE
 from zsg_jax.workdir.layout import CONFIG, DATA, SHOWN, arrangement_folder
 from zsg_jax.workdir.lock import locked
@@ -168,8 +175,10 @@ def _check_comparable(one: _Study, other: _Study) -> None:
     for name, what in MORE_DIGESTS.items():
         # Studies of earlier versions may not tell.
         told = {study.data[name] for study in (one, other) if name in study.data}
+        matters = name == CATEGORIES or name.partition("_")[0] in shared
+        matters |= name == TEXT_ENDS and bool(shared & set(TEXTS))
         check(
-            len(told) <= 1 or not (name == CATEGORIES or name.partition("_")[0] in shared),
+            len(told) <= 1 or not matters,
             f"{both} {what} of one is not that of the other",
         )
 

@@ -226,7 +226,7 @@ def _read(config: ConfigDict, tests: Dataset, reading: Reading, origin: Origin) 
         "template_digest": reading.form.fingerprint,
         # Of earlier versions, and of those that measured no ROUGE, it is not there.
         **({"rouge_tokenizer_digest": ""} if "rouge" in metrics else {}),
-        **scoring_facts(config, tests, origin.weights),
+        **scoring_facts(config, tests, origin.ends),
         "evaluation.max_length": config.evaluation.max_length,
         **{key: list(one) if isinstance(one, tuple) else one for key, one in read.items()},
     }
@@ -334,7 +334,7 @@ def _texts(options: EvaluateOptions, stack: ExitStack) -> Subject:
 
     facts = {"predictions": options.predictions} if options.predictions else {}
     facts = facts or {"baseline": options.baseline}
-    read = {"test_digest": tests.digest, **scoring_facts(config, tests, None)}
+    read = {"test_digest": tests.digest, **scoring_facts(config, tests, ())}
     if copied is not None:
         # What a row has besides its instance, of which its digest tells nothing.
         read[COPIED] = texts_digest(copied)

@@ -36,8 +36,17 @@ REWARD_LENGTH = 2048  # tokens at most of a prompt with its text, for a reward m
 def make_evaluators(
     config: ConfigDict, tests: TestSet, reading: Reading, trainer: Trainer, origin: Origin
 ) -> list[tuple[Evaluator, int]]:
-    """What a study measures, each with the steps between two of its measurements."""
+    """What a study measures, each with the steps between two of its measurements.
+
+    Raises:
+        UserError: test rows may be longer than the model's positions, or what measures refuses.
+    """
     evaluation, wanted = config.evaluation, config.evaluation.metrics
+    check(
+        evaluation.max_length <= trainer.model.max_positions,
+        f"{setting('evaluation.max_length', evaluation.max_length)} passes the "
+        f"{trainer.model.max_positions} positions of the model; give no more",
+    )
     found: list[tuple[Evaluator, int]] = []
     if "loss" in wanted:
         loss = make_loss(
@@ -137,7 +146,7 @@ def _texts(
     evaluation, texts, tokenizer = config.evaluation, config.evaluation.texts, reading.tokenizer
     sampling = decoding.parse(texts.decoding)
     closing = encode.closing_tokens(tokenizer, reading.form)
-    ends = {tokenizer.eos_id, *huggingface.eos_ids(origin.weights)}
+    ends = {tokenizer.eos_id, *origin.ends}
     stops = [tokenizer.encode([words])[0].ids.tolist() for words in texts.stops]
     generator = Generator(
         trainer.graphdef,

@@ -189,18 +189,19 @@ def _facts(config: ConfigDict, pool: Pool, origin: Origin) -> dict[str, Any]:
         **pool.facts,
         **({claims.SHARES: hashlib.sha256(sets.encode()).hexdigest()} if pool.test.sets else {}),
         "weights_digest": digest,
+        claims.ENDS: origin.ends,
         claims.SCORES_DIGESTS: scores,
-        **scoring_facts(config, pool.measured_on.instances, origin.weights),
+        **scoring_facts(config, pool.measured_on.instances, origin.ends),
     }
 
 
-def scoring_facts(config: ConfigDict, tests: Dataset, weights: Path | None) -> dict[str, Any]:
+def scoring_facts(config: ConfigDict, tests: Dataset, ends: tuple[int, ...]) -> dict[str, Any]:
     """What decides scores besides the parameters and `Dataset.digest`, by digests.
 
     Args:
         config: its `evaluation` says what is measured.
         tests: the rows that are measured.
-        weights: the Hugging Face folder or checkpoint the model begins with, if any.
+        ends: the tokens that end a text, beside the tokenizer's.
     """
     facts: dict[str, Any] = {}
     texts = config.evaluation.texts
@@ -216,7 +217,7 @@ def scoring_facts(config: ConfigDict, tests: Dataset, weights: Path | None) -> d
         categories = [one.category for one in tests]
         facts[claims.CATEGORIES] = texts_digest(categories)
     if need_texts(config.evaluation.metrics):
-        facts[claims.TEXT_ENDS] = str(huggingface.eos_ids(weights))
+        facts[claims.TEXT_ENDS] = str(ends)
     if texts.rouge_tokenizer:
         facts["rouge_tokenizer_digest"] = from_folder(texts.rouge_tokenizer).fingerprint
     return facts

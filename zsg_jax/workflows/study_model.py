@@ -34,10 +34,13 @@ class Origin(NamedTuple):
     Attributes:
         model: the model's shape, without padding.
         weights: a Hugging Face folder or the folder of a checkpoint; None: random weights.
+        ends: the tokens that end a text by the generation_config.json that it, or the study that
+            it goes on from, began with.
     """
 
     model: ModelConfig
     weights: Path | None
+    ends: tuple[int, ...] = ()
 
 
 def find_origin(config: ConfigDict, tokenizer: Tokenizer, workdir: Path | None = None) -> Origin:
@@ -67,7 +70,8 @@ def find_origin(config: ConfigDict, tokenizer: Tokenizer, workdir: Path | None =
         vocab_size=tokenizer.vocab_size,
         max_positions=_positions(config),
     )
-    return Origin(model, Path(folder) if given else None)
+    weights = Path(folder) if given else None
+    return Origin(model, weights, huggingface.eos_ids(weights))
 
 
 def _of_run(config: ConfigDict, tokenizer: Tokenizer, run: trained.TrainedRun) -> Origin:
@@ -93,9 +97,8 @@ def _of_run(config: ConfigDict, tokenizer: Tokenizer, run: trained.TrainedRun) -
             _like(size, model),
             f"{setting('model.size', size)} is not the shape of {given}; leave it out",
         )
-    return Origin(
-        model, trained.checkpoints(run, f"{setting('model.init_from', given)}: run").whole(run.step)
-    )
+    found = trained.checkpoints(run, f"{setting('model.init_from', given)}: run").whole(run.step)
+    return Origin(model, found, study.ends)
 
 
 def _like(size: str, model: ModelConfig) -> bool:
@@ -155,7 +158,7 @@ def make_trainer(
     Raises:
         UserError: a folder or size that does not fit the tokenizer or the lengths.
     """
-    model, weights = origin or find_origin(config, tokenizer)
+    model, weights, _ = origin or find_origin(config, tokenizer)
     if weights or is_file(config.model.size):
         _refuse_too_small(config, tokenizer, model)
     training = config.training

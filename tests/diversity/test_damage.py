@@ -112,3 +112,25 @@ def test_a_cell_of_another_grid_is_not_taken_for_one_of_this(tmp_path):
     shutil.copytree(cell, tmp_path / "w" / "runs" / cell.name)
     with pytest.raises(UserError, match="seed1: was trained with other settings"):
         run(tmp_path / "w", **{"grid.seed": (0, 1)})
+
+
+@pytest.mark.parametrize("changes", [{"training.weight_decay": 0.5}, {"training.steps": 8}])
+def test_a_half_trained_cell_of_other_settings_is_refused(tmp_path, monkeypatch, changes):
+    def half(workdir, **changes):
+        with monkeypatch.context() as patch:
+            patch.setattr(runs.CellRun, "finish", lambda self: None)
+            with pytest.raises(UserError, match="has not finished"):
+                run(workdir, **{"grid.seed": (1,)} | changes)
+        (cell,) = (workdir / "runs").glob("rules4,*")
+        shutil.copytree(cell, tmp_path / "w" / "runs" / cell.name)
+        return tmp_path / "w" / "runs" / cell.name
+
+    both = {"grid.seed": (0, 1)}
+    run(tmp_path / "w")
+    folder = half(tmp_path / "other", **changes)
+    with pytest.raises(UserError, match="seed1: was trained with other settings"):
+        run(tmp_path / "w", **both)
+    shutil.rmtree(folder)
+    # What changes no record of a cell may be another.
+    half(tmp_path / "same", **{"training.checkpoint_every": 4})
+    assert run(tmp_path / "w", **both) == run(tmp_path / "whole", **both)

@@ -121,14 +121,23 @@ def test_a_run_of_other_rows_is_not_taken_for_one_of_this(uneven, small_config, 
     with pytest.raises(UserError, match="seed1: was trained on other inputs, by its train_digest"):
         trained((0, 1), tmp_path / "w")
     # Of a run of an earlier version the order tells it.
+    begun = (here / "belongs.json").read_bytes()
+    (here / "belongs.json").unlink()
     ended = json.loads((here / "finished.json").read_text())
     (here / "finished.json").write_text(json.dumps(ended | {"inputs": {}}))
     (tmp_path / "w/manifest.json").unlink()
     with pytest.raises(UserError, match="seed1: was trained in another order than"):
         trained((0, 1), tmp_path / "w")
+    # Of one that is half trained, what was told as it began, and with its checkpoint.
     (here / "finished.json").unlink()
-    with pytest.raises(UserError, match="seed1: was trained on other inputs, by its train_digest"):
-        trained((0, 1), tmp_path / "w")
+    for content in (begun, None):
+        if content is not None:
+            (here / "belongs.json").write_bytes(content)
+        else:
+            (here / "belongs.json").unlink(missing_ok=True)
+        (tmp_path / "w/manifest.json").unlink()
+        with pytest.raises(UserError, match="seed1: was trained on other inputs, by its train"):
+            trained((0, 1), tmp_path / "w")
 
 
 @pytest.mark.parametrize(

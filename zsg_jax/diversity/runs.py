@@ -3,7 +3,7 @@
 import json
 import shutil
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -75,12 +75,9 @@ def ended(folder: Path, settings: Settings | None = None) -> dict[str, Any] | No
         name == folder.name,
         f"{folder}: holds what {name} has written; delete it to train this cell",
     )
+    if settings is not None:
+        _check_settings(folder, facts.get("settings"), settings)
     # Cells of earlier versions told neither settings nor a digest.
-    trained = facts.get("settings")
-    check(
-        settings is None or trained in (None, settings.told()),
-        f"{folder}: was trained with other settings than this study; delete it to train this cell",
-    )
     told = facts.get("metrics_sha256")
     if told is not None and metrics.digest(folder / metrics.FILE) != told:
         raise UserError(
@@ -90,6 +87,14 @@ def ended(folder: Path, settings: Settings | None = None) -> dict[str, Any] | No
     return facts
 
 
+def _check_settings(folder: Path, trained: Mapping[str, Any] | None, settings: Settings) -> None:
+    """Refuses a cell that was trained with other settings; None: it tells none."""
+    check(
+        trained in (None, settings.told()),
+        f"{folder}: was trained with other settings than this study; delete it to train this cell",
+    )
+
+
 class _Position(NamedTuple):
     """Where a cell stood as its state was kept in a file, in which this lies too."""
 
@@ -97,6 +102,7 @@ class _Position(NamedTuple):
     rows_digest: str
     seconds: float
     records: list[dict[str, Any]]
+    settings: dict[str, Any] | None = None  # of earlier versions
 
 
 class CellRun:
@@ -109,7 +115,11 @@ class CellRun:
     """
 
     def __init__(self, cell: Cell, settings: Settings, workdir: Path) -> None:
-        """Draws the rules and finds what is kept; what is damaged is named and stepped over."""
+        """Draws the rules and finds what is kept; what is damaged is named and stepped over.
+
+        Raises:
+            UserError: it was trained with other settings.
+        """
         recipe = settings.recipe
         self.cell, self._settings = cell, settings
         self.folder = folder_of(workdir, cell)
@@ -124,9 +134,11 @@ class CellRun:
         self._shards = Shards(self.folder / _STATE, {"cell": asdict(cell), "format": FORMAT})
         there = [name for name in map(_slot, range(2)) if self._shards.find({"file": name})]
         kept = {name: _position(self.folder / _STATE / name) for name in there}
+        for one in kept.values():
+            _check_settings(self.folder, one.settings, settings)
         self._kept = max(there, key=lambda name: kept[name].step, default=None)
         at = kept[self._kept] if self._kept else _Position(0, "", 0.0, [])
-        self.step, self._digest, self._seconds, self.records = at
+        self.step, self._digest, self._seconds, self.records, _ = at
         self.begin(1, "")
 
     def leaves(self) -> list[np.ndarray] | None:
@@ -175,7 +187,8 @@ class CellRun:
         self._count()
         arrays = {f"{i:03}": np.asarray(leaf) for i, leaf in enumerate(leaves)}
         place = self.step // self._settings.keep_every % 2
-        position = _Position(self.step, self._digest, self._seconds, self.records)
+        told = self._settings.told()
+        position = _Position(self.step, self._digest, self._seconds, self.records, told)
         with self._shards.writing({"file": _slot(place)}) as path:
             save_file(arrays, path, {_POSITION: json.dumps(position)})
 

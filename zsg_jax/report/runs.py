@@ -7,13 +7,12 @@ from typing import Any, NamedTuple
 from zsg_jax.arrangement.epochs import ORDERED
 from zsg_jax.arrangement.written import check_followed
 from zsg_jax.evaluation.records import GENERATIONS, SCORES, read
-from zsg_jax.runtime.errors import UserError, check
-from zsg_jax.runtime.files import need_json
+from zsg_jax.runtime.errors import UserError
 from zsg_jax.runtime.progress import count
 from zsg_jax.training import metrics
-from zsg_jax.training.finished import check_inputs, finished
-from zsg_jax.workdir import growth
-from zsg_jax.workdir.layout import CONFIG, DATA, arrangement_folder, run_folder
+from zsg_jax.training.finished import ended
+from zsg_jax.workdir import claims
+from zsg_jax.workdir.layout import arrangement_folder, run_folder
 
 _NOT_READ = {"params", "prompt_sha256", "tokens", "choices", "loglikelihoods", "unconditional"}
 _TEXTS = {"text", "references"}  # read at the last step alone
@@ -41,14 +40,14 @@ def read_runs(workdir: Path, runs: Sequence[tuple[str, int]]) -> Read:
             was trained in another study or another order.
     """
     read = Read({}, {}, {})
-    for (name, seed), ended in zip(runs, ended_here(workdir, runs), strict=True):
+    for (name, seed), facts in zip(runs, ended_here(workdir, runs), strict=True):
         folder = run_folder(workdir, name, seed)
-        if ended is None:
+        if facts is None:
             raise UserError(f"{folder}: has not finished; run the study again to go on with it")
         read.records.setdefault(name, {})[seed] = metrics.read_run(folder)
         read.scored.setdefault(name, {})[seed] = _scored(folder)
-        facts = {label: str(value) for label, value in ended["facts"].items()}
-        read.facts.setdefault(name, {})[seed] = facts
+        told = {label: str(value) for label, value in facts["facts"].items()}
+        read.facts.setdefault(name, {})[seed] = told
     return read
 
 
@@ -83,32 +82,20 @@ def put_together(facts: Mapping[str, Sequence[Mapping[str, str]]]) -> dict[str, 
 
 
 def ended_here(workdir: Path, runs: Iterable[tuple[str, int]]) -> Iterator[dict[str, Any] | None]:
-    """What each run ended with, by `finished`, or None; all took what the study holds by now.
+    """What each run ended with, or None; all, the unfinished too, are of what the study is by now.
 
     Raises:
-        UserError: one was trained by another config, on other inputs or in another order, or its
-            records are not those it finished with.
+        UserError: one was trained or measured by another config, on other inputs or in another
+            order, or its records are not those it finished with.
     """
-    config, data = need_json(workdir / CONFIG), need_json(workdir / DATA)
+    belongs = claims.of_runs(workdir)
+    config = belongs.config
     rules, shuffled = config.get("training.epochs", [ORDERED]), config["arrangement.seed"]
     for name, seed in runs:
         folder = run_folder(workdir, name, seed)
-        if ended := finished(folder):
-            _check_config(folder, ended.get("config", {}), config)
-            check_inputs(folder, ended.get("inputs", {}), data)
-            check_followed(folder, ended, arrangement_folder(workdir, name), rules, shuffled)
-        yield ended
-
-
-def _check_config(folder: Path, trained: Mapping[str, Any], config: Mapping[str, Any]) -> None:
-    """Refuses a run whose folder comes from a study that trained otherwise."""
-    for key in trained.keys() & config.keys():
-        # How texts are scored is told apart, and names of the hub are folders by then.
-        check(
-            key.startswith("evaluation.") or growth.agree(key, trained, config),
-            f"{folder}: was trained with {key}={trained[key]!r}, the study has "
-            f"{config[key]!r}; delete it to train this run anew",
-        )
+        if facts := ended(folder, belongs):
+            check_followed(folder, facts, arrangement_folder(workdir, name), rules, shuffled)
+        yield facts
 
 
 def _scored(folder: Path) -> list[dict[str, Any]]:

@@ -1,14 +1,15 @@
 """What a run ended with, told in its finished.json and checked at every start."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from zsg_jax.runtime.errors import UserError, check
+from zsg_jax.runtime.errors import UserError
 from zsg_jax.runtime.files import read_json, write_json
 from zsg_jax.runtime.processes import once
 from zsg_jax.training import metrics
+from zsg_jax.training.belongs import Belongs
 
 FINISHED = "finished.json"
 _DIGESTS, _SIZES = "records_sha256", "records_bytes"
@@ -26,8 +27,7 @@ def finished(folder: Path, total: int = 0) -> dict[str, Any] | None:
     facts = read_json(folder / FINISHED, required=("steps", "metrics_sha256", "facts"))
     if facts is None:
         return None
-    # Of earlier versions it names none.
-    check_own(folder, facts.get("run", folder.name))
+    Belongs().check(folder, facts)  # its name alone
     sizes = facts.get(_SIZES, {})
     written = {metrics.FILE: facts["metrics_sha256"], **facts.get(_DIGESTS, {})}
     for name, digest in written.items():
@@ -37,6 +37,18 @@ def finished(folder: Path, total: int = 0) -> dict[str, Any] | None:
                 f"{folder} to train this run again"
             )
     return facts if facts["steps"] >= total else None
+
+
+def ended(folder: Path, belongs: Belongs) -> dict[str, Any] | None:
+    """`finished`, of a run that, be it finished or begun, belongs where it lies.
+
+    Raises:
+        UserError: as `finished`, or it belongs elsewhere.
+    """
+    belongs.check_begun(folder)
+    if facts := finished(folder):
+        belongs.check(folder, facts)
+    return facts
 
 
 def finish(folder: Path, facts: dict[str, Any]) -> None:
@@ -70,25 +82,6 @@ def growing(folder: Path) -> Iterator[None]:
     yield
     facts.pop(_SIZES, None)
     once(f"close {folder.name}", lambda: finish(folder, facts))
-
-
-def check_own(folder: Path, run: str) -> None:
-    """Refuses what another run has written, whose folder was copied to this one's place."""
-    check(
-        run == folder.name,
-        f"{folder}: holds what {run} has written; put back what was there, or delete it to train "
-        "this run from the start",
-    )
-
-
-def check_inputs(folder: Path, trained: Mapping[str, str], inputs: Mapping[str, str]) -> None:
-    """Refuses a run that was trained or measured on other inputs, both told by digests."""
-    other = [key for key in trained if inputs.get(key, trained[key]) != trained[key]]
-    check(
-        not other,
-        f"{folder}: was trained on other inputs, by its {', '.join(other)}; put back what was "
-        "there, or delete it to train this run from the start",
-    )
 
 
 def record_files(folder: Path) -> list[Path]:

@@ -2,7 +2,7 @@
 
 import math
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from contextlib import closing
 from functools import partial
 from itertools import zip_longest
@@ -24,8 +24,9 @@ from zsg_jax.runtime.progress import bar, duration, say, working
 from zsg_jax.runtime.settings import setting
 from zsg_jax.runtime.signals import Terminated, deferred
 from zsg_jax.training import metrics
+from zsg_jax.training.belongs import Belongs
 from zsg_jax.training.checkpoint import Checkpoints
-from zsg_jax.training.finished import FINISHED, check_inputs, check_own, record_files
+from zsg_jax.training.finished import FINISHED, record_files
 from zsg_jax.training.finished import finish as write_finished
 from zsg_jax.training.loggers import TENSORBOARD_ALONE, Logging
 from zsg_jax.training.profile import FOLDER, Profile
@@ -81,7 +82,7 @@ class Recipe(NamedTuple):
         profile_steps: the first and the last step to trace, or nothing.
         workers: processes that lay the batches; if 0, a thread does.
         logging: where the numbers go besides metrics.jsonl.
-        inputs: what the runs are trained and measured on, by digests.
+        belongs: what the runs follow from; a run that follows from something else is refused.
     """
 
     trainer: Trainer
@@ -93,7 +94,7 @@ class Recipe(NamedTuple):
     profile_steps: Sequence[int] = ()
     workers: int = 0
     logging: Logging = TENSORBOARD_ALONE
-    inputs: Mapping[str, str] = {}
+    belongs: Belongs = Belongs()
 
 
 def train(run: TrainingRun, recipe: Recipe, *, facts: dict[str, str]) -> None:
@@ -105,7 +106,8 @@ def train(run: TrainingRun, recipe: Recipe, *, facts: dict[str, str]) -> None:
 
     Raises:
         UserError: if a loss or a gradient is not finite (step and instances named), if what a step
-            or a checkpoint consumed is not what the arrangement lists, or if checkpoints or metrics
+            or a checkpoint consumed is not what the arrangement lists, if the run belongs to
+            something else, or if checkpoints or metrics
             that were written before are gone.
         Terminated: after a checkpoint of the step at work, if any process has had SIGTERM.
     """
@@ -121,8 +123,7 @@ def train(run: TrainingRun, recipe: Recipe, *, facts: dict[str, str]) -> None:
         def finish() -> None:
             shown = facts | ({DEVICES: ", then ".join(loop.devices)} if DEVICES in facts else {})
             told = {"steps": run.total, "instances": digest.instances, "facts": shown}
-            told |= {"config": dict(recipe.logging.settings), "order_digest": digest.feed(())}
-            told["inputs"] = dict(recipe.inputs)
+            told |= {"order_digest": digest.feed(()), **recipe.belongs.told()}
             write_finished(run.folder, told)
 
         # A run that stops earlier is to be gone on with.
@@ -172,6 +173,7 @@ class _Loop:
     def _begin(self) -> int:
         """Restores the newest good checkpoint or makes the first state; the steps it has taken."""
         run, trainer = self._run, self._trainer
+        self._recipe.belongs.check_begun(run.folder)
         restored = self._checkpoints.restore(_kept(trainer.abstract_state))
         records = metrics.read_records(run.folder)
         if restored is None:
@@ -214,7 +216,8 @@ class _Loop:
             once(f"records of {self._name}", cut)
 
     def _open_log(self, after_step: int) -> metrics.MetricsLog:
-        folder, logging = self._run.folder, self._recipe.logging
+        folder, logging, belongs = self._run.folder, self._recipe.logging, self._recipe.belongs
+        once(f"begin {self._name}", lambda: belongs.begin(folder))
         return metrics.MetricsLog(folder, after_step=after_step, active=is_first(), logging=logging)
 
     def _take(self, step: int) -> None:
@@ -306,7 +309,7 @@ class _Loop:
         self._log.flush()
         position = {
             "run": self._name,
-            "inputs": dict(self._recipe.inputs),
+            **self._recipe.belongs.told(),
             "step": step,
             "instances": self._digest.instances,
             "order_digest": self._digest.feed(()),
@@ -333,8 +336,7 @@ class _Loop:
             )
 
     def _check_consumed(self, position: dict[str, Any]) -> None:
-        check_own(self._run.folder, position.get("run", self._name))
-        check_inputs(self._run.folder, position.get("inputs", {}), self._recipe.inputs)
+        self._recipe.belongs.check(self._run.folder, position)
         listed = self._run.steps.order[: position["instances"]].tolist()
         if self._digest.feed(listed) != position["order_digest"]:
             raise UserError(

@@ -10,10 +10,11 @@ from pathlib import Path
 from typing import Any
 
 from zsg_jax.runtime.errors import UserError, check
-from zsg_jax.runtime.files import PARTIAL, read_json, remove, write_json
+from zsg_jax.runtime.files import PARTIAL, need_json, read_json, remove, write_json
 from zsg_jax.runtime.processes import count, is_first, of_all
 from zsg_jax.runtime.settings import setting
 from zsg_jax.runtime.shards import MANIFEST
+from zsg_jax.training.belongs import Belongs
 from zsg_jax.workdir import growth, layout
 from zsg_jax.workdir.lock import refuse_address
 
@@ -47,6 +48,8 @@ MORE_DIGESTS = {
     TEXT_ENDS: "what ends a text by generation_config.json, beside the weights it begins with,",
     SHARES: "the shares of the target sets",
 }
+# What the pretraining of a study's model follows from.
+_PRETRAINING = ("model.", "data.max_length", "training.packing")
 # Of studies that order by numbers of the rows: one for each column.
 SCORES_DIGESTS = "scores_digests"
 
@@ -168,6 +171,21 @@ def claim(workdir: Path, config: dict[str, Any]) -> bool:
     write_json(workdir / layout.CONFIG, config)
     remove(workdir / layout.REFUSED)
     return new
+
+
+def of_runs(workdir: Path) -> Belongs:
+    """What the runs of a study that has claimed its workdir belong to."""
+    config, data = need_json(workdir / layout.CONFIG), need_json(workdir / layout.DATA, DIGESTS)
+    inputs = {key: data[key] for key in DIGESTS | MORE_DIGESTS if key in data}
+    return Belongs(growth.of_a_run(config), inputs, growth.agree)
+
+
+def of_pretraining(workdir: Path) -> Belongs:
+    """What the pretraining of its model belongs to; it may be that of another order or rate."""
+    config, inputs, agree = of_runs(workdir)
+    settings = {key: value for key, value in config.items() if key.startswith(_PRETRAINING)}
+    made_of = {key: inputs[key] for key in ("tokenizer_digest", "weights_digest")}
+    return Belongs(settings, made_of, agree)
 
 
 def trained(workdir: Path) -> dict[str, int]:

@@ -27,6 +27,13 @@ _READ_FOR: dict[str, Callable[[str], bool]] = {
     "evaluation.texts.reward_template": lambda metric: metric == "reward",
     "evaluation.texts.reward_dtype": lambda metric: metric == "reward",
 }
+# On these no run hangs: which others there are, and how often and in which batches it is measured.
+# Nor on where that lies which it is measured with, whose digests are told.
+_NOT_OF_A_RUN = (
+    *("seeds", "arrangement.methods"),
+    *("evaluation.every", "evaluation.scores_every", "evaluation.batch_size"),
+    *("evaluation.texts.reward_model", "evaluation.texts.rouge_tokenizer"),
+)
 
 
 def agree(key: str, known: Mapping[str, Any], given: Mapping[str, Any]) -> bool:
@@ -44,6 +51,12 @@ def agree(key: str, known: Mapping[str, Any], given: Mapping[str, Any]) -> bool:
 def is_read(key: str, metrics: Iterable[str]) -> bool:
     """Whether a key says how one of these metrics is measured, or is of the whole study."""
     return key not in _READ_FOR or any(map(_READ_FOR[key], metrics))
+
+
+def of_a_run(config: Mapping[str, Any]) -> dict[str, Any]:
+    """What of a flat config one run hangs on."""
+    free = (*_NOT_OF_A_RUN, *MAY_CHANGE)
+    return {key: value for key, value in config.items() if not key.startswith(free)}
 
 
 def why(known: Mapping[str, Any], given: Mapping[str, Any]) -> str:

@@ -22,6 +22,7 @@ from zsg_jax.runtime.errors import Unavailable, UserError, check
 from zsg_jax.runtime.processes import check_owned
 from zsg_jax.runtime.progress import say
 from zsg_jax.runtime.shards import MANIFEST
+from zsg_jax.training.belongs import FILE as BELONGS
 from zsg_jax.workdir import claims, layout
 
 Digests = list[str | None]
@@ -36,6 +37,9 @@ _GUARDED = {
     r"leakage\.jsonl?": "put it back, or delete leakage.json and leakage.jsonl to look again",
     rf"embeddings/{layout.COST}": "put it back, or delete it: the page then does without",
     r"arrangements/[^/]+/(arrangement\.json|similarity\.json|order\.npy|turn\.npy)": _REMADE,
+    rf"(runs|pretraining)/[^/]+/{BELONGS}": (
+        "put it back, or delete {folder} to train this run from the start"
+    ),
     r"(runs|pretraining)/[^/]+/finished\.json": "put it back, or delete it: the run then ends anew",
     r"runs/[^/]+/end\.json": "put it back, or delete it: the cell is then trained anew",
     rf"arrangements/[^/]+/{layout.EXPLAINED}": "put it back, or delete it: the page does without",

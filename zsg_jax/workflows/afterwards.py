@@ -15,7 +15,6 @@ from ml_collections import ConfigDict
 
 from zsg_jax.evaluation import records
 from zsg_jax.evaluation.choices import ChoicesEvaluator
-from zsg_jax.evaluation.evaluator import Evaluator
 from zsg_jax.evaluation.loss import LossEvaluator
 from zsg_jax.evaluation.metrics import FIELDS, TEXTS
 from zsg_jax.evaluation.texts import TextEvaluator
@@ -26,7 +25,7 @@ from zsg_jax.runtime.progress import say
 from zsg_jax.training import metrics
 from zsg_jax.training.checkpoint import Checkpoints
 from zsg_jax.training.finished import finished, growing, record_files
-from zsg_jax.training.trainer import Trainer
+from zsg_jax.training.loop import Evaluate, Recipe
 from zsg_jax.workflows.evaluators import scores_every
 
 Record = dict[str, Any]
@@ -56,8 +55,7 @@ def measure_later(
     config: ConfigDict,
     folder: Path,
     checkpoints: Path | str,
-    evaluators: Sequence[tuple[Evaluator, int]],
-    trainer: Trainer,
+    recipe: Recipe,
     seed: int,
 ) -> None:
     """Measures what `missing` names of a run, as far as its checkpoints and texts are kept.
@@ -66,8 +64,9 @@ def measure_later(
     checkpoint of an unfinished run are dropped, since these steps are taken again.
 
     Args:
-        config: of the study; evaluators and trainer are made of it.
+        config: of the study.
         folder, checkpoints, seed: the run's.
+        recipe: of its runs.
     """
     # What the first process sees, all of them measure.
     if not of_all(len(missing(config, folder)))[0]:
@@ -83,9 +82,11 @@ def measure_later(
 
     if not wanted:
         return
+    # By what they are measured is told first, or a kill would leave records of which nothing tells.
+    once(f"begin {folder.name}", partial(recipe.belongs.begin, folder))
     if ended is None:
         once(f"trim {folder.name}", trim)
-    run = _Run(folder, kept, steps, evaluators, trainer, seed)
+    run = _Run(folder, kept, steps, recipe, seed)
     lost = []
     with growing(folder):
         for step, names in wanted:
@@ -103,13 +104,12 @@ class _Run(NamedTuple):
     folder: Path
     kept: Checkpoints
     steps: Sequence[int]
-    evaluators: Sequence[tuple[Evaluator, int]]
-    trainer: Trainer
+    recipe: Recipe
     seed: int
 
     def measure(self, step: int, names: Sequence[str]) -> Record:
         """The record of what is measured of one step."""
-        evaluators = [evaluator for evaluator, _ in self.evaluators]
+        evaluators = [evaluator for evaluator, _ in self.recipe.evaluators]
         generated = FIELDS["generate"] in _tests(self.folder)[step]
         params = partial(self._params, step)
         found = measure(evaluators, names, step, self.folder, params, generated=generated)
@@ -117,7 +117,7 @@ class _Run(NamedTuple):
 
     def _params(self, step: int) -> Params | None:
         """The parameters after a step; None where they are not kept."""
-        trainer = self.trainer
+        trainer = self.recipe.trainer
         if step == 0:
             return trainer.first_params(self.seed)
         if step not in self.steps:
@@ -127,7 +127,7 @@ class _Run(NamedTuple):
 
 
 def measure(
-    evaluators: Iterable[Evaluator],
+    evaluators: Iterable[Evaluate],
     names: Sequence[str],
     step: int,
     folder: Path,
@@ -165,7 +165,7 @@ def measure(
     return record
 
 
-def _names(evaluator: Evaluator, names: Sequence[str]) -> list[str]:
+def _names(evaluator: Evaluate, names: Sequence[str]) -> list[str]:
     """Those of `names` that an evaluator measures."""
     of: dict[type, Sequence[str]] = {
         LossEvaluator: ("loss",),

@@ -14,11 +14,12 @@ from zsg_jax.models.families import ModelConfig
 from zsg_jax.models.placement import Params
 from zsg_jax.runtime.progress import say
 from zsg_jax.training import loop, metrics
+from zsg_jax.training.belongs import Belongs
 from zsg_jax.training.checkpoint import Checkpoints
-from zsg_jax.training.finished import finished
+from zsg_jax.training.finished import ended
 from zsg_jax.training.flops import Speed
 from zsg_jax.training.trainer import Trainer, TrainerOptions
-from zsg_jax.workdir import layout
+from zsg_jax.workdir import claims, layout
 from zsg_jax.workdir.location import Workdir
 from zsg_jax.workdir.trained import CHECKPOINTS
 from zsg_jax.workflows.evaluators import make_loss
@@ -60,9 +61,10 @@ def pretrain(
     )
     folders = {seed: layout.pretraining_folder(location.folder, seed) for seed in config.seeds}
     kept = {seed: location.checkpoints(folder / CHECKPOINTS) for seed, folder in folders.items()}
-    left = [seed for seed, folder in folders.items() if not finished(folder)]
+    belongs = claims.of_pretraining(location.folder)
+    left = [seed for seed, folder in folders.items() if not ended(folder, belongs)]
     if left:
-        recipe, steps = _recipe(config, tokenizer, trainer)
+        recipe, steps = _recipe(config, tokenizer, trainer, belongs)
         for number, seed in enumerate(left, start=1):
             place = number, len(left)
             run = loop.TrainingRun(
@@ -74,13 +76,14 @@ def pretrain(
     def params(seed: int) -> Params:
         restored = Checkpoints(kept[seed]).restore(trainer.abstract_state)
         assert restored is not None
+        belongs.check(folders[seed], restored[2])
         return restored[1]["params"]
 
     return params
 
 
 def _recipe(
-    config: ConfigDict, tokenizer: Tokenizer, trainer: Trainer
+    config: ConfigDict, tokenizer: Tokenizer, trainer: Trainer, belongs: Belongs
 ) -> tuple[loop.Recipe, Callable[[int], Steps]]:
     """How the strings are trained on, and their batches, shuffled by a seed."""
     settings, longest = config.model.pretraining, config.data.max_length
@@ -103,6 +106,7 @@ def _recipe(
         evaluators=[(evaluator, max(1, settings.steps // MEASURED))],
         checkpoint_every=config.training.checkpoint_every,
         speed=Speed(trainer.model, examples.lengths, trainer.mesh, config.model.dtype),
+        belongs=belongs,
     )
 
     def steps(seed: int) -> Steps:

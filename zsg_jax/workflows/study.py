@@ -268,7 +268,6 @@ def _train_in_orders(
     anew = read_anew(training.epochs)
     left = len(pool.usable) - max(anew.steps, default=0) * training.batch_size
     check_anew(anew, totals, left, workdir, location.checkpoints(workdir / "runs"))
-    data = need_json(workdir / layout.DATA, claims.DIGESTS)
     recipe = loop.Recipe(
         trainer,
         ids=pool.train.ids,
@@ -279,14 +278,14 @@ def _train_in_orders(
         profile_steps=training.profile_steps,
         workers=config.data.workers,
         logging=Logging(config.logging, flatten(config)),
-        inputs={key: data[key] for key in claims.DIGESTS},
+        belongs=claims.of_runs(workdir),
     )
     for _ in ended_here(workdir, part.runs):
         pass  # one that is foreign is refused before others are trained
     for number, (name, seed) in enumerate(part.runs, start=1):
         folder = layout.run_folder(workdir, name, seed)
         checkpoints, place = location.checkpoints(folder / CHECKPOINTS), (number, len(part.runs))
-        measure_later(config, folder, checkpoints, evaluators, trainer, seed)
+        measure_later(config, folder, checkpoints, recipe, seed)
         if not finished(folder, totals[name]):
             run = loop.TrainingRun(folder, checkpoints, seed, all_steps[name], totals[name], place)
             again = Again(config, anew, name, pool, steps_of, mesh)

@@ -194,14 +194,20 @@ def test_by_what_texts_were_made_is_told_with_their_scores(
                 grown(here, tokens, **BOTH)
 
 
-def test_a_finished_run_that_was_measured_otherwise_is_refused(small_config, tmp_path):
-    short = {"training.steps": 1, **TEXTS}
+@pytest.mark.ci
+@pytest.mark.slow
+def test_a_finished_run_that_was_measured_otherwise_is_refused(
+    small_config, write_bytes_llama, tmp_path
+):
+    short = {"training.steps": 1, **WORDS, "evaluation.metrics": ("loss", "rouge")}
+    words = [write_bytes_llama(tmp_path / name) for name in ("words", "elsewhere")]
     again(small_config(**short), tmp_path / "w")
     for number, changes in enumerate(
         (
             {"evaluation.max_length": 200},
             {"evaluation.texts.stops": ("a",)},
             {"evaluation.texts.decoding": "greedy,max_new_tokens=3"},
+            {"evaluation.texts.rouge_tokenizer": str(words[0])},
         )
     ):
         again(small_config(**{**short, **changes, "seeds": (1,)}), tmp_path / f"{number}")
@@ -209,11 +215,15 @@ def test_a_finished_run_that_was_measured_otherwise_is_refused(small_config, tmp
         put(tmp_path / f"{number}", here)
         (key,) = changes
         refused(small_config(**short, **BOTH), here, f"seed1: was measured with {key}=")
-    # How often, and in which batches, decides no record.
+    # How often, in which batches, and where that lies which it is measured with, decide no record.
     rhythm = {"evaluation.every": 1, "evaluation.batch_size": 3, "seeds": (1, 5)}
     again(small_config(**{**short, **rhythm}), tmp_path / "rhythm")
     put(tmp_path / "rhythm", tmp_path / "w")
     again(small_config(**short, **BOTH), tmp_path / "w")
+    moved = {**short, "evaluation.texts.rouge_tokenizer": str(words[1])}
+    again(small_config(**moved), tmp_path / "moved")
+    put(tmp_path / "3", tmp_path / "moved")
+    again(small_config(**moved, **BOTH), tmp_path / "moved")
 
 
 @pytest.mark.ci

@@ -27,7 +27,8 @@ def studies(finished, tmp_path, monkeypatch):
             shutil.copytree(finished, folder)
             (folder / "manifest.json").unlink()
             # What its runs were trained with goes as told, too.
-            of_run = {"runs/tmta-nft-seed0/finished.json": {"config": files.get("config.json", {})}}
+            told = {"config": files.get("config.json", {})}
+            of_run = {f"runs/tmta-nft-seed0/{one}.json": told for one in ("belongs", "finished")}
             files = files | of_run
             for file, values in files.items():
                 path = folder / file

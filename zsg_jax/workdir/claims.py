@@ -175,9 +175,9 @@ def claim(workdir: Path, config: dict[str, Any]) -> bool:
 
 def of_runs(workdir: Path) -> Belongs:
     """What the runs of a study that has claimed its workdir belong to."""
-    config, data = need_json(workdir / layout.CONFIG), need_json(workdir / layout.DATA, DIGESTS)
+    config, data = need_json(workdir / layout.CONFIG), need_json(workdir / layout.DATA)
     inputs = {key: data[key] for key in DIGESTS | MORE_DIGESTS if key in data}
-    return Belongs(growth.of_a_run(config), inputs, growth.agree)
+    return Belongs(growth.of_a_run(config), inputs, growth.agree_on_a_run)
 
 
 def of_pretraining(workdir: Path) -> Belongs:

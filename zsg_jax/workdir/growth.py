@@ -28,12 +28,12 @@ _READ_FOR: dict[str, Callable[[str], bool]] = {
     "evaluation.texts.reward_dtype": lambda metric: metric == "reward",
 }
 # On these no run hangs: which others there are, and how often and in which batches it is measured.
-# Nor on where that lies which it is measured with, whose digests are told.
 _NOT_OF_A_RUN = (
     *("seeds", "arrangement.methods"),
     *("evaluation.every", "evaluation.scores_every", "evaluation.batch_size"),
-    *("evaluation.texts.reward_model", "evaluation.texts.rouge_tokenizer"),
 )
+# Folders, of which a run hangs on what they hold, if any: that is told by digests.
+_BY_DIGEST = ("evaluation.texts.reward_model", "evaluation.texts.rouge_tokenizer")
 
 
 def agree(key: str, known: Mapping[str, Any], given: Mapping[str, Any]) -> bool:
@@ -57,6 +57,13 @@ def of_a_run(config: Mapping[str, Any]) -> dict[str, Any]:
     """What of a flat config one run hangs on."""
     free = (*_NOT_OF_A_RUN, *MAY_CHANGE)
     return {key: value for key, value in config.items() if not key.startswith(free)}
+
+
+def agree_on_a_run(key: str, known: Mapping[str, Any], given: Mapping[str, Any]) -> bool:
+    """`agree`, of what a run was made with, whose folders may lie elsewhere by now."""
+    if key in _BY_DIGEST and bool(known.get(key)) == bool(given.get(key)):
+        return True
+    return agree(key, known, given)
 
 
 def why(known: Mapping[str, Any], given: Mapping[str, Any]) -> str:

@@ -118,3 +118,23 @@ def test_a_metric_that_cannot_be_measured_leaves_the_workdir_as_it_was(
         run(small_config(**{"evaluation.metrics": ("loss", "choices")}), workdir)
     assert (workdir / "config.json").read_bytes() == before
     run(small_config(), workdir)
+
+
+def test_what_was_measured_before_a_kill_is_guarded_from_the_next_start_on(
+    config, tmp_path, monkeypatch
+):
+    workdir = tmp_path / "w"
+    run(config("loss"), workdir)
+    with monkeypatch.context() as patch:
+        patch.setattr("zsg_jax.training.finished.finish", lambda *given: 1 / 0)  # as a kill
+        with pytest.raises(ZeroDivisionError):
+            run(config("loss", "choices"), workdir)
+    page = run(config("loss", "choices"), workdir)
+    summary = page.with_name("summary.json").read_bytes()
+    later = workdir / RUN / "later.jsonl"
+    content = later.read_text()
+    later.write_text(content.replace('"step": 4', '"step": 8', 1))
+    with pytest.raises(UserError, match="is not what the run finished with"):
+        run(config("loss", "choices"), workdir)
+    later.write_text(content)
+    assert run(config("loss", "choices"), workdir).with_name("summary.json").read_bytes() == summary

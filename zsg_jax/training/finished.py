@@ -66,6 +66,11 @@ def finish(folder: Path, facts: dict[str, Any]) -> None:
     write_json(folder / FINISHED, facts | content)
 
 
+def left_open(folder: Path) -> bool:
+    """Whether a finished run was being added to by `growing` when it was killed."""
+    return _SIZES in (read_json(folder / FINISHED) or {})
+
+
 @contextmanager
 def growing(folder: Path) -> Iterator[None]:
     """Inside, records of examples may be added to those of a run that may have finished.

@@ -24,7 +24,7 @@ from zsg_jax.runtime.processes import of_all, once
 from zsg_jax.runtime.progress import say
 from zsg_jax.training import metrics
 from zsg_jax.training.checkpoint import Checkpoints
-from zsg_jax.training.finished import finished, growing, record_files
+from zsg_jax.training.finished import finished, growing, left_open, record_files
 from zsg_jax.training.loop import Evaluate, Recipe
 from zsg_jax.workflows.evaluators import scores_every
 
@@ -69,7 +69,7 @@ def measure_later(
         recipe: of its runs.
     """
     # What the first process sees, all of them measure.
-    if not of_all(len(missing(config, folder)))[0]:
+    if not of_all(bool(missing(config, folder)) or left_open(folder))[0]:
         return
     kept, ended = Checkpoints(checkpoints), finished(folder)
     steps = of_all(kept.all_whole())[0]
@@ -81,7 +81,8 @@ def measure_later(
             records.cut(path, last)
 
     if not wanted:
-        return
+        with growing(folder):  # what a kill has left open is closed
+            return
     # By what they are measured is told first, or a kill would leave records of which nothing tells.
     once(f"begin {folder.name}", partial(recipe.belongs.begin, folder))
     if ended is None:

@@ -26,7 +26,7 @@ from zsg_jax.runtime.processes import of_all, once, same_everywhere
 from zsg_jax.runtime.progress import duration, percent, say
 from zsg_jax.runtime.version import source_digest
 from zsg_jax.training import loop, metrics, sharding
-from zsg_jax.training.finished import finished
+from zsg_jax.training.finished import finished, left_open
 from zsg_jax.training.flops import Speed
 from zsg_jax.training.loggers import Logging, check_installed
 from zsg_jax.training.optimizer import schedule
@@ -171,7 +171,7 @@ def _is_whole(config: ConfigDict, workdir: Path, part: Part) -> bool:
     for name, seed in part.runs:
         steps = steps_wanted(config, layout.arrangement_folder(workdir, name))
         run = layout.run_folder(workdir, name, seed)
-        if not finished(run, steps) or missing(config, run):
+        if not finished(run, steps) or missing(config, run) or left_open(run):
             return False
     return was_looked_for_leaks(workdir)
 

@@ -120,6 +120,21 @@ def test_a_metric_that_cannot_be_measured_leaves_the_workdir_as_it_was(
     run(small_config(), workdir)
 
 
+def test_nor_does_one_that_fails_as_it_is_measured(config, tmp_path, monkeypatch):
+    def fails(*given, **named):
+        raise UserError("it is nan")
+
+    workdir = tmp_path / "w"
+    run(config("loss"), workdir)
+    before = (workdir / "config.json").read_bytes()
+    with monkeypatch.context() as patch:
+        patch.setattr(afterwards, "measure", fails)
+        with pytest.raises(UserError, match="it is nan"):
+            run(config("loss", "choices"), workdir)
+    assert (workdir / "config.json").read_bytes() == before
+    run(config("loss"), workdir)
+
+
 def test_what_was_measured_before_a_kill_is_guarded_from_the_next_start_on(
     config, tmp_path, monkeypatch
 ):

@@ -8,7 +8,8 @@ import pytest
 from safetensors.numpy import load_file, save_file
 
 from zsg_jax.runtime.errors import UserError
-from zsg_jax.workflows import study
+from zsg_jax.workflows import evaluate, study
+from zsg_jax.workflows.evaluate_options import EvaluateOptions
 
 RUN = "runs/tmta-nft-seed0"
 
@@ -59,6 +60,12 @@ def test_every_metric_is_measured_on_its_schedule_and_kept(everything, read_metr
         assert tests[step]["accuracy_by_task"].keys() == tests[step]["loss_by_task"].keys()
     assert tests[0]["reward"] != tests[7]["reward"]
     assert "Final reward" in page.read_text()
+
+    # Alone less may be asked for.
+    alone = EvaluateOptions(tmp_path / "e", checkpoint=(f"{tmp_path}/w/{RUN}",), metrics="loss")
+    told = json.loads(evaluate.run(alone).read_text())
+    assert told["loss"] == tests[7]["loss"]
+    assert "reward" not in told
 
     # Records that are gone are missed.
     (tmp_path / "w" / RUN / "finished.json").unlink()

@@ -45,6 +45,7 @@ STUDY = (
     " {{ message.content }}{% else %}{{ '' if loop.first else '\n\n' }}Human: "
     "{{ message.content }}{{ '\n\n' }}Assistant:{% endif %}{% endfor %}"
 )
+REWARD_TEMPLATE = "evaluation.texts.reward_template"
 # Tokens of a sequence at least; more is rounded up to a power of two, so that little is compiled.
 SHORTEST = 256
 
@@ -106,7 +107,7 @@ class RewardModel:
         )
         self._params = huggingface.load_reward(folder, model, self._abstract)
         special = self._tokenizer.special_tokens
-        given = jinja.load(template, folder, special)
+        given = jinja.load(template, folder, special, key=REWARD_TEMPLATE)
         self._study = given is None
         self._template = given or ChatTemplate(STUDY, "the study's form of rewards", special)
         unit = row_devices(mesh)

@@ -7,8 +7,9 @@ from typing import Any
 
 from zsg_jax.runtime.errors import UserError
 from zsg_jax.runtime.files import read_json, write_json
-from zsg_jax.runtime.processes import once
+from zsg_jax.runtime.processes import is_first, once
 from zsg_jax.training import metrics
+from zsg_jax.training.belongs import FILE as BELONGS
 from zsg_jax.training.belongs import Belongs
 
 FINISHED = "finished.json"
@@ -72,21 +73,38 @@ def left_open(folder: Path) -> bool:
 
 
 @contextmanager
-def growing(folder: Path) -> Iterator[None]:
+def growing(folder: Path, belongs: Belongs) -> Iterator[None]:
     """Inside, records of examples may be added to those of a run that may have finished.
 
-    What it finished with stays checked, whenever a kill comes.
+    What it finished with stays checked, whenever a kill comes. By what they are measured is told
+    first, or a kill would leave records of which nothing tells. Where a `UserError` ends it before
+    any was added, nothing has changed.
     """
-    facts = read_json(folder / FINISHED)
-    if facts is None:
+    names = FINISHED, BELONGS
+    before = {name: read_json(folder / name) for name in names}
+    facts, sizes = before[FINISHED], _sizes(folder)
+
+    def begin() -> None:
+        belongs.begin(folder)
+        if facts is not None and _SIZES not in facts:
+            write_json(folder / FINISHED, facts | {_SIZES: sizes})
+
+    once(f"open {folder.name}", begin)
+    try:
         yield
-        return
-    sizes = {path.name: path.stat().st_size for path in record_files(folder)}
-    held = facts if _SIZES in facts else facts | {_SIZES: sizes}
-    once(f"open {folder.name}", lambda: write_json(folder / FINISHED, held))
-    yield
-    facts.pop(_SIZES, None)
-    once(f"close {folder.name}", lambda: finish(folder, facts))
+    except UserError:
+        if is_first() and _sizes(folder) == sizes:
+            for name, content in before.items():
+                if content is not None:
+                    write_json(folder / name, content)
+        raise
+    if facts is not None:
+        closed = {key: one for key, one in facts.items() if key != _SIZES}
+        once(f"close {folder.name}", lambda: finish(folder, closed))
+
+
+def _sizes(folder: Path) -> dict[str, int]:
+    return {path.name: path.stat().st_size for path in record_files(folder)}
 
 
 def record_files(folder: Path) -> list[Path]:

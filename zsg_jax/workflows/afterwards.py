@@ -81,15 +81,13 @@ def measure_later(
             records.cut(path, last)
 
     if not wanted:
-        with growing(folder):  # what a kill has left open is closed
+        with growing(folder, recipe.belongs):  # what a kill has left open is closed
             return
-    # By what they are measured is told first, or a kill would leave records of which nothing tells.
-    once(f"begin {folder.name}", partial(recipe.belongs.begin, folder))
     if ended is None:
         once(f"trim {folder.name}", trim)
     run = _Run(folder, kept, steps, recipe, seed)
     lost = []
-    with growing(folder):
+    with growing(folder, recipe.belongs):
         for step, names in wanted:
             record = run.measure(step, names)
             once(f"later {folder.name}", partial(_append, folder, record))

@@ -161,6 +161,8 @@ def configured(options: EvaluateOptions, study: ConfigDict | None = None) -> Con
         changes.setdefault("tokenizer", options.model)
         changes["seeds"] = (0,)
     config.update_from_flattened_dict(changes)
+    if options.reward_model is None and "reward" not in config.evaluation.metrics:
+        config.evaluation.texts.reward_model = ""  # the study's, which is not asked for
     if options.natural_instructions is not None:
         parsed = from_text(options.natural_instructions, Options())
         for name in config.data.natural_instructions:

@@ -30,6 +30,7 @@ from zsg_jax.data.tokenize.examples import TokenizedExamples
 from zsg_jax.data.tokenize.tokenizer import Tokenizer, from_folder
 from zsg_jax.evaluation.metrics import need_texts
 from zsg_jax.evaluation.records import json_line
+from zsg_jax.evaluation.rewards import REWARD_TEMPLATE
 from zsg_jax.models import huggingface
 from zsg_jax.models.families import is_file
 from zsg_jax.report.rows import but_alike
@@ -207,7 +208,8 @@ def scoring_facts(config: ConfigDict, tests: Dataset, ends: tuple[int, ...]) -> 
     texts = config.evaluation.texts
     if reward_model := texts.reward_model:
         words = from_folder(reward_model)
-        template = jinja.load(texts.reward_template, reward_model, words.special_tokens)
+        special = words.special_tokens
+        template = jinja.load(texts.reward_template, reward_model, special, key=REWARD_TEMPLATE)
         facts[claims.REWARD_DIGEST] = huggingface.files_digest(reward_model)
         facts["reward_words_digest"] = "".join(
             one.fingerprint[:32] for one in (words, template) if one is not None

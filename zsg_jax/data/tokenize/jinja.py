@@ -187,13 +187,15 @@ def load(
     tokenizer: str | Path,
     special_tokens: Mapping[str, str],
     arguments: Mapping[str, Any] = MappingProxyType({}),
+    key: str = "data.template",
 ) -> ChatTemplate | None:
-    """The template that `data.template` names; None for "study".
+    """The template that a setting names; None for "study".
 
     Args:
         template: "study", "chat" for the template in the folder `tokenizer`, or a Jinja file.
         special_tokens: of the tokenizer, by name.
         arguments: what else the template is given.
+        key: of the setting, for messages.
 
     Raises:
         UserError: if there is none, or it is broken.
@@ -201,18 +203,18 @@ def load(
     if template == STUDY:
         return None
     if template == CHAT:
-        return ChatTemplate(*_of_folder(Path(tokenizer)), special_tokens, arguments)
+        return ChatTemplate(*_of_folder(Path(tokenizer), key), special_tokens, arguments)
     path = Path(template)
     if not path.is_file():
         raise UserError(
-            f"{setting('data.template', repr(template))} is no file; give a Jinja file, "
+            f"{setting(key, repr(template))} is no file; give a Jinja file, "
             f'"{CHAT}" for the tokenizer\'s own, or '
             f'"{STUDY}"{did_you_mean(template, (STUDY, CHAT))}'
         )
     return ChatTemplate(_text(path), str(path), special_tokens, arguments)
 
 
-def _of_folder(folder: Path) -> tuple[str, str]:
+def _of_folder(folder: Path, key: str) -> tuple[str, str]:
     """The text of a tokenizer's own template, and the file it stands in."""
     path = folder / "chat_template.jinja"
     if path.is_file():
@@ -228,7 +230,7 @@ def _of_folder(folder: Path) -> tuple[str, str]:
                 raise UserError(
                     f"{path}: names the templates {', '.join(map(str, found))} but no default; "
                     "save the one you want as a file and give its path as "
-                    f"{setting('data.template')}"
+                    f"{setting(key)}"
                 )
             found = found["default"]
         if isinstance(found, str):
@@ -236,8 +238,7 @@ def _of_folder(folder: Path) -> tuple[str, str]:
         if found is not None:
             raise UserError(f"{path}: chat_template is no text and no list of named texts")
     raise UserError(
-        f"{setting('data.template', CHAT)}: {folder} holds no chat template; give a Jinja file, or "
-        f'"{STUDY}"'
+        f'{setting(key, CHAT)}: {folder} holds no chat template; give a Jinja file, or "{STUDY}"'
     )
 
 

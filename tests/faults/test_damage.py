@@ -7,9 +7,12 @@ from pathlib import Path
 
 import pytest
 
+from zsg_jax.arrangement.spaces import open_encoder
 from zsg_jax.runtime.errors import UserError
 from zsg_jax.training import loop
-from zsg_jax.workflows import export, study
+from zsg_jax.training.checkpoint import MANIFEST
+from zsg_jax.workflows import evaluate, export, study
+from zsg_jax.workflows.evaluate_options import EvaluateOptions
 from zsg_jax.workflows.export_options import ExportOptions
 
 RUN = "runs/tmta-nft-seed0"
@@ -167,15 +170,51 @@ def test_a_run_without_its_end_goes_on(workdir, small_config, read_metrics, caps
     assert "going on after step 10" in capsys.readouterr().err
 
 
-def test_an_end_whose_checkpoint_is_gone_is_told_where_an_earlier_one_is_taken(
-    workdir, tmp_path, capsys
+def flip(folder):
+    """Another last byte in the largest file of a checkpoint's arrays."""
+    data = max((folder / "state").rglob("d/*"), key=lambda path: path.stat().st_size)
+    content = data.read_bytes()
+    data.write_bytes(content[:-1] + bytes([content[-1] ^ 1]))
+
+
+@pytest.mark.parametrize(
+    ("harm", "message"),
+    [
+        (flip, "00000010: is damaged: .*; restore it, or name .*00000008$"),
+        (lambda folder: (folder / MANIFEST).unlink(), "of step 10; kept are 8, .*00000008$"),
+        (shutil.rmtree, "of step 10; kept are 8, to be named as .*00000008$"),
+    ],
+    ids=["damaged", "unfinished", "gone"],
+)
+def test_no_earlier_checkpoint_stands_in_for_the_last(
+    workdir, small_config, tmp_path, harm, message
 ):
-    for number, told in ((0, False), (1, True)):
-        export.run(ExportOptions(workdir, Path(RUN).name, tmp_path / f"{number}"))
-        assert (
-            "of step 10, where it ended, no checkpoint is there" in capsys.readouterr().err
-        ) == told
-        shutil.rmtree(workdir / RUN / "checkpoints" / "00000010", ignore_errors=True)
+    run, new = workdir / RUN, tmp_path / "new"
+    harm(run / "checkpoints" / "00000010")
+    for read in (
+        lambda: again(small_config(**{"model.init_from": str(run)}), new),
+        lambda: open_encoder(f"states:{run}", tmp_path),
+        lambda: open_encoder(f"gradients:{run}", tmp_path),
+        lambda: evaluate.run(EvaluateOptions(new, checkpoint=(str(run),))),
+        lambda: export.run(ExportOptions(workdir, run.name, new)),
+    ):
+        with pytest.raises(UserError, match=message) as caught:
+            read()
+        assert "\n" not in str(caught.value)
+        shutil.rmtree(new, ignore_errors=True)
+    export.run(ExportOptions(workdir, run.name, new, step=8))
+    assert open_encoder(f"states:{run}@8", tmp_path).name.startswith(f"states:{run.name}@8,")
+
+
+def test_a_run_goes_on_from_an_earlier_checkpoint_where_the_last_is_damaged(
+    workdir, small_config, read_metrics, capsys
+):
+    expected = read_metrics(workdir / RUN)
+    flip(workdir / RUN / "checkpoints" / "00000010")
+    unfinish(workdir)
+    again(small_config(), workdir)
+    assert read_metrics(workdir / RUN) == expected
+    assert "going on after step 8" in capsys.readouterr().err
 
 
 def test_files_that_somebody_lays_beside_records_are_left_alone(

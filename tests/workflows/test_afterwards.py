@@ -45,8 +45,9 @@ def measured_in(workdir):
 def scores_of(workdir):
     """What the records of examples tell, whichever file holds it: (step, id, sample) → fields."""
     told = {}
-    for name in ("generations", "scores"):
-        for line in (workdir / RUN / f"{name}.jsonl").open():
+    for name in ("generations.jsonl", "scores.jsonl"):
+        path = workdir / RUN / name
+        for line in path.read_text().splitlines() if path.exists() else ():
             one = json.loads(line)
             key = one["step"], one["id"], one.get("sample")
             told[key] = told.get(key, {}) | one | {"measure": None}
@@ -107,6 +108,41 @@ def test_metrics_that_are_added_are_those_of_a_study_that_was_asked_at_once(
         run(config("loss", "rouge", **TEXTS), grown)
     with pytest.raises(UserError, match=r"decoding is .* there, 'greedy' here"):
         run(config(*ALL), grown)
+
+
+# 128 positions: those of the longest training example.
+NAMED = {"model.size": "tiny", "data.max_length": 128, "evaluation.max_length": 120}
+NAMED |= {"training.steps": 1, "training.checkpoint_every": 1}
+
+
+def asked(new_tokens):
+    return {"evaluation.texts.decoding": f"greedy,max_new_tokens={new_tokens}"}
+
+
+def test_positions_that_were_not_learned_are_not_asked_for_later(config, tmp_path):
+    workdir, own = tmp_path / "w", NAMED | {"model.family": "gpt2"}
+    run(config("loss", **own), workdir)
+    before = {path: path.read_bytes() for path in workdir.glob("*.json")}
+    told = r"learned 128 positions; .* ask for 129: give max_new_tokens=8 there, or another"
+    with pytest.raises(UserError, match=told) as caught:
+        run(config("loss", "generate", **own, **asked(9)), workdir)
+    assert "\n" not in str(caught.value)
+    assert {path: path.read_bytes() for path in workdir.glob("*.json")} == before
+
+
+@pytest.mark.ci
+@pytest.mark.slow
+@pytest.mark.parametrize(("family", "new_tokens"), [("gpt2", 8), ("llama", 40)])
+def test_texts_that_are_asked_for_later_are_those_of_a_study_that_was_asked_at_once(
+    config, tmp_path, family, new_tokens
+):
+    own = NAMED | {"model.family": family} | asked(new_tokens)
+    whole, grown = tmp_path / "whole", tmp_path / "grown"
+    run(config("loss", "generate", **own), whole)
+    run(config("loss", **own), grown)
+    run(config("loss", "generate", **own), grown)
+    assert len(scores_of(whole)) == 18 * 2
+    assert scores_of(grown) == scores_of(whole)
 
 
 def test_a_metric_that_cannot_be_measured_leaves_the_workdir_as_it_was(

@@ -1,6 +1,7 @@
 """A study whose model is pretrained first, and the plain text it is pretrained on."""
 
 import json
+import shutil
 import signal
 from pathlib import Path
 
@@ -68,6 +69,31 @@ def test_it_goes_on_bit_for_bit_where_it_was_killed(
     assert len(runs) == 2
     for run in runs:
         assert read_metrics(killed / run) == read_metrics(workdir / run)
+
+
+@pytest.mark.ci
+@pytest.mark.slow
+@pytest.mark.parametrize("harm", ["damaged", "gone"])
+def test_a_last_checkpoint_that_is_lost_is_made_again_and_no_earlier_one_begins_a_run(
+    small_config, read_metrics, tmp_path, harm
+):
+    settings = {"model.pretraining.steps": 6, "model.pretraining.batch_size": 8}
+    settings |= {"training.steps": 2}
+    whole, lost = tmp_path / "whole", tmp_path / "lost"
+    study.run(small_config(**settings), whole, command="x")
+    shutil.copytree(whole, lost)
+    last = lost / "pretraining" / "pretraining-seed0" / "checkpoints" / "00000006"
+    assert [one.name for one in sorted(last.parent.iterdir())] == ["00000004", last.name]
+    if harm == "gone":
+        shutil.rmtree(last)
+    else:
+        (last / "position.json").write_text("{}")
+    for folder in (whole, lost):
+        study.run(small_config(**settings, **{"arrangement.methods": METHODS}), folder, command="x")
+    runs = [run.relative_to(whole) for run in whole.glob("*/*-seed0")]
+    assert len(runs) == 3
+    for run in runs:
+        assert read_metrics(lost / run) == read_metrics(whole / run)
 
 
 @pytest.mark.ci

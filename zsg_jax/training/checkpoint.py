@@ -21,6 +21,7 @@ from zsg_jax.runtime.files import file_digest
 from zsg_jax.runtime.processes import once
 from zsg_jax.runtime.progress import say
 from zsg_jax.training import checkpoint_files as files
+from zsg_jax.training import sharding
 from zsg_jax.training.checkpoint_files import MANIFEST, Folder, digests, problem_of
 
 POSITION = "position.json"
@@ -38,14 +39,16 @@ logging.getLogger("absl").addFilter(_not_raised_too)
 class Checkpoints:
     """The checkpoints of one run, newest kept, older ones deleted."""
 
-    def __init__(self, folder: Folder, *, keep: int = 2) -> None:
+    def __init__(self, folder: Folder, *, keep: int = 2, end: int | None = None) -> None:
         """Takes the folder `checkpoints/` of a run; `keep` ≥ 2 leaves a spare for a damaged one.
 
         Args:
             folder: of this machine, or gs://….
+            keep: how many stay, the newest.
+            end: the step that the run has ended with, which is then the newest; None: it has not.
         """
         self._folder = files.whole_path(folder)
-        self._keep = keep
+        self._keep, self._end = keep, end
         self._read_back = False
 
     def save(self, step: int, state: Any, position: dict[str, Any]) -> None:
@@ -89,7 +92,8 @@ class Checkpoints:
             None if there is no checkpoint yet.
 
         Raises:
-            UserError: if there are checkpoints but every one is damaged.
+            UserError: if there are checkpoints but every one is damaged, or one is of another
+                model.
         """
         damaged = []
         for step, finished in reversed(files.steps(self._folder).items()):
@@ -99,7 +103,6 @@ class Checkpoints:
                 continue
             problem = problem_of(folder, POSITION)
             if problem is None:
-                # Another mesh may ask for more or less padding of the vocabulary, which is zeros.
                 with self._errors("cannot be read"):
                     state = _load(files.within(folder, STATE), abstract_state)
                 return step, state, files.read_json(folder, POSITION)
@@ -140,7 +143,7 @@ class Checkpoints:
     def all_whole(self) -> list[int]:
         """The steps of the checkpoints that are whole, ascending; damaged ones are named."""
         found = []
-        for step in self._finished():
+        for step in self.finished():
             problem = problem_of(self._of(step), POSITION)
             if problem is None:
                 found.append(step)
@@ -153,31 +156,38 @@ class Checkpoints:
         with self._errors("cannot be read"):
             return load_parameters(self._of(step), abstract)
 
-    def _finished(self) -> list[int]:
+    def finished(self) -> list[int]:
+        """The steps of the checkpoints that were finished, ascending, damaged or not."""
         return [step for step, finished in files.steps(self._folder).items() if finished]
+
+    def is_whole(self, step: int) -> bool:
+        """Whether there is such a checkpoint, as it was written."""
+        return step in self.finished() and problem_of(self._of(step), POSITION) is None
 
     def whole(self, step: int | None = None) -> Path:
         """The folder of one checkpoint on this machine, every file of it checked.
 
         Args:
-            step: the step it was written after; None: the newest that is whole.
+            step: the step it was written after; None: the newest. No other stands in for it.
 
         Raises:
-            UserError: there is no such checkpoint, or it is damaged.
+            UserError: there is no such checkpoint, or it is damaged; those that are whole are
+                named.
         """
-        steps = self._finished()
-        wanted = steps[::-1] if step is None else [step]
-        if not steps or wanted[0] not in steps:
-            which = "" if step is None else f" of step {step}"
-            kept = f"; kept are {', '.join(map(str, steps))}" if steps else ", train the run first"
-            raise UserError(f"{self._folder}: no whole checkpoint{which}{kept}")
-        for at in wanted:
-            folder = self._of(at)
-            problem = problem_of(folder, POSITION)
-            if problem is None:
-                return Path(folder)
-            say(f"{folder}: is damaged: {problem}")
-        raise UserError(f"{self._folder}: step {', '.join(map(str, wanted))}: damaged; restore it")
+        steps = self.finished()
+        check(bool(steps), f"{self._folder}: no whole checkpoint, train the run first")
+        at = step if step is not None else steps[-1] if self._end is None else self._end
+        check(
+            at in steps,
+            f"{self._folder}: no whole checkpoint of step {at}; kept are "
+            f"{', '.join(map(str, steps))}, to be named as {self._of(steps[-1])}",
+        )
+        problem = problem_of(self._of(at), POSITION)
+        if problem is not None:
+            others = [other for other in steps if other != at and self.is_whole(other)]
+            instead = f", or name the one that is whole, {self._of(others[-1])}" if others else ""
+            raise UserError(f"{self._of(at)}: is damaged: {problem}; restore it{instead}")
+        return Path(self._of(at))
 
     def _delete_old(self, step: int) -> None:
         """Keeps `step` and the newest finished ones before it; what came after is void."""
@@ -226,12 +236,29 @@ def _here(shapes: Any) -> Any:
 
 
 def _load(folder: Folder, abstract: Any) -> Any:
-    """A state, or a part of it, its arrays cut or filled with zeros at their ends to fit."""
+    """A state, or a part of it, its vocabulary cut or filled with zeros at its end to fit.
+
+    Another mesh may ask for more or less padding of the vocabulary, which is zeros.
+    """
     context = ocp.Context()
     context.array.loading.enable_padding_and_truncation = True
     context.pytree.loading.partial_load = True
     with context, files.plainly_named(folder) as plain:
+        written, wanted = (_shapes(tree) for tree in (ocp.metadata(plain).metadata, abstract))
+        for name, shape in wanted.items():
+            found = written.get(name)
+            check(
+                found is not None and sharding.differ_in_padding(name, found, shape),
+                f"{folder}: {name} has shape {found}, and {shape} in the model that is asked for; "
+                "give the settings that it was trained with",
+            )
         return ocp.load(plain, abstract)
+
+
+def _shapes(tree: Any) -> dict[str, tuple[int, ...]]:
+    """The shape of every array, by its path."""
+    leaves, _ = jax.tree_util.tree_flatten_with_path(tree)
+    return {sharding.path_name(path): tuple(leaf.shape) for path, leaf in leaves}
 
 
 def load_parameters(folder: Folder, abstract: Any) -> Any:
@@ -239,8 +266,10 @@ def load_parameters(folder: Folder, abstract: Any) -> Any:
 
     Args:
         folder: of one checkpoint, found whole.
-        abstract: nested dict of `jax.ShapeDtypeStruct` with shardings; where a dimension is longer
-            than what was written, zeros are added at its end, where it is shorter, the rest is
-            left out.
+        abstract: nested dict of `jax.ShapeDtypeStruct` with shardings; where it has more words than
+            were written, zeros are added at their end, where it has fewer, the rest is left out.
+
+    Raises:
+        UserError: any other dimension differs.
     """
     return _load(files.within(folder, STATE), {"params": abstract})["params"]

@@ -50,6 +50,9 @@ RULES: tuple[tuple[str, PartitionSpec], ...] = (
     (r"(^|/)(step|count|dropout_key)$", PartitionSpec()),
 )
 
+# Which dimension of an array, or of its moments, is the vocabulary, the one that a mesh may pad.
+_VOCABULARY = ((re.compile(r"embed/embedding$"), 0), (re.compile(r"lm_head/kernel$"), 1))
+
 # Every array of a batch is split over its sequences.
 BATCH = PartitionSpec(ROWS)
 
@@ -196,6 +199,14 @@ def shardings(tree: Any, mesh: Mesh) -> Any:
 def vocabulary_padding(vocab_size: int, mesh: Mesh) -> int:
     """Rows that the tables need besides `vocab_size` for `RULES` to split them evenly."""
     return -vocab_size % mesh.shape[TENSOR]
+
+
+def differ_in_padding(name: str, one: Sequence[int], other: Sequence[int]) -> bool:
+    """Whether two shapes of the array at a path are the same on meshes that pad it otherwise."""
+    padded = {axis for pattern, axis in _VOCABULARY if pattern.search(name)}
+    return len(one) == len(other) and all(
+        a == b or axis in padded for axis, (a, b) in enumerate(zip(one, other, strict=True))
+    )
 
 
 def place_own(batch: dict[str, np.ndarray], mesh: Mesh) -> dict[str, jax.Array]:

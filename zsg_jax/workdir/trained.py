@@ -16,7 +16,6 @@ from zsg_jax.runtime.progress import say
 from zsg_jax.runtime.settings import setting
 from zsg_jax.training import checkpoint
 from zsg_jax.training.checkpoint import Checkpoints
-from zsg_jax.training.checkpoint_files import steps
 from zsg_jax.training.finished import FINISHED
 from zsg_jax.workdir import begun, claims, hub, layout, manifest
 
@@ -31,7 +30,7 @@ class TrainedRun(NamedTuple):
     Attributes:
         workdir: the study's.
         name: the run's, as NAME-seedK.
-        step: the checkpoint's; None: the newest that is whole.
+        step: the checkpoint's; None: the newest.
     """
 
     workdir: Path
@@ -101,18 +100,14 @@ def folder_of(run: TrainedRun, flag: str) -> Path:
 
 
 def checkpoints(run: TrainedRun, flag: str) -> Checkpoints:
-    """The checkpoints of a run; raises `UserError` as `folder_of`.
+    """The checkpoints of a run, of which the newest is that of its end, if it has ended.
 
-    Where the newest is wanted of a run that has ended, and that of its end is gone, a line says so.
+    Raises:
+        UserError: as `folder_of`.
     """
     folder = folder_of(run, flag)
     end = (read_json(folder / FINISHED) or {}).get("steps")
-    if run.step is None and end is not None and end not in steps(folder / CHECKPOINTS):
-        say(
-            f"{folder}: of step {end}, where it ended, no checkpoint is there; an earlier one is "
-            "taken"
-        )
-    return Checkpoints(folder / CHECKPOINTS)
+    return Checkpoints(folder / CHECKPOINTS, end=end)
 
 
 def read_study(workdir: Path, way_out: str) -> TrainedStudy:

@@ -78,7 +78,7 @@ def open_warmup(
     Args:
         given, folder, told, changes: as `open_decoder` takes them.
         steps: more checkpoints than the one that a run is given with; where it is given without,
-            all that are whole are loaded.
+            all that are kept are loaded.
         weights: which parameters are chosen, as `models.gradients.select` takes them.
 
     Raises:
@@ -94,10 +94,9 @@ def open_warmup(
     study = study_of(run, told)
     place = trained.folder_of(run, f"{told}: run")
     kept = trained.checkpoints(run, f"{told}: run")
-    wanted = [run.step, *steps] if run.step is not None else kept.all_whole()
-    at = sorted(step for step in wanted if step is not None)
-    if not at:
-        kept.whole()  # tells why there is none
+    if run.step is None:
+        kept.whole()  # that of its end is among them, or it is told
+    at = sorted([run.step, *steps] if run.step is not None else kept.finished())
     rates = _rates(place, at, told)
     base = frozen(study, study.lora) if study.lora is not None else None
     model, passed = study.model, list[Passed]()

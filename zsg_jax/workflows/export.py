@@ -20,6 +20,7 @@ from zsg_jax.runtime.files import replacing, write_json
 from zsg_jax.runtime.progress import say
 from zsg_jax.runtime.settings import named_by
 from zsg_jax.training.checkpoint_files import MANIFEST
+from zsg_jax.training.finished import FINISHED
 from zsg_jax.workdir import decoders, hub, trained
 from zsg_jax.workdir.lock import locked, refuse_address
 from zsg_jax.workflows.export_options import ExportOptions
@@ -119,7 +120,8 @@ def _writing(output: Path) -> Iterator[Path]:
 
 def _needed(options: ExportOptions, names: Collection[str]) -> list[str]:
     """Of the files of a workdir, those that an export reads: of one run, one checkpoint."""
-    kept = f"runs/{options.run}/{trained.CHECKPOINTS}/"
+    run = f"runs/{options.run}"
+    kept, told = f"{run}/{trained.CHECKPOINTS}/", f"{run}/{FINISHED}"
     manifests = [name for name in names if name.startswith(kept) and name.endswith(f"/{MANIFEST}")]
     chosen = max(manifests, default=kept).removesuffix(MANIFEST)
     if options.step is not None:
@@ -128,7 +130,7 @@ def _needed(options: ExportOptions, names: Collection[str]) -> list[str]:
         name
         for name in names
         if name.startswith(chosen)
-        or name in manifests
+        or name in (*manifests, told)
         or name.partition("/")[0] not in (*_LARGE, "runs")
     ]
 

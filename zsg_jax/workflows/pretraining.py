@@ -1,6 +1,6 @@
 """Pretrains a study's model on plain text, once for each seed, where it starts from none."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +12,8 @@ from zsg_jax.data.plain_text import encode_plain, general_strings
 from zsg_jax.data.tokenize.tokenizer import Tokenizer
 from zsg_jax.models.families import ModelConfig
 from zsg_jax.models.placement import Params
+from zsg_jax.runtime.errors import UserError
+from zsg_jax.runtime.processes import of_all
 from zsg_jax.runtime.progress import say
 from zsg_jax.training import loop, metrics
 from zsg_jax.training.belongs import Belongs
@@ -31,15 +33,28 @@ MEASURED = 5  # times, besides step 0
 
 
 def pretrain(
-    config: ConfigDict, location: Workdir, model: ModelConfig, tokenizer: Tokenizer, mesh: Mesh
+    config: ConfigDict,
+    location: Workdir,
+    model: ModelConfig,
+    tokenizer: Tokenizer,
+    mesh: Mesh,
+    wanted: Collection[int],
 ) -> Callable[[int], Params]:
     """Pretrains random weights of every seed, going on where it was stopped.
 
     It is a run like others, of plain text in place of an arrangement: in pretraining/ lie the
-    metrics and the checkpoints of each seed.
+    metrics and the checkpoints of each seed. Where the last of these is damaged or gone, it is
+    taken again from an earlier one to the same end.
+
+    Args:
+        config, location, model, tokenizer, mesh: of the study.
+        wanted: seeds whose parameters will be asked for.
 
     Returns:
         (seed) -> the parameters at the end, on their shards.
+
+    Raises:
+        UserError: as `loop.train`; the parameters at the end of a seed are not there any more.
     """
     settings = config.model.pretraining
     options = TrainerOptions(
@@ -62,7 +77,10 @@ def pretrain(
     folders = {seed: layout.pretraining_folder(location.folder, seed) for seed in config.seeds}
     kept = {seed: location.checkpoints(folder / CHECKPOINTS) for seed, folder in folders.items()}
     belongs = claims.of_pretraining(location.folder)
-    left = [seed for seed, folder in folders.items() if not ended(folder, belongs)]
+    last = {seed: of_all(Checkpoints(kept[seed]).is_whole(settings.steps))[0] for seed in wanted}
+    left = [
+        s for s, folder in folders.items() if not (ended(folder, belongs) and last.get(s, True))
+    ]
     if left:
         recipe, steps = _recipe(config, tokenizer, trainer, belongs)
         for number, seed in enumerate(left, start=1):
@@ -75,7 +93,11 @@ def pretrain(
 
     def params(seed: int) -> Params:
         restored = Checkpoints(kept[seed]).restore(trainer.abstract_state)
-        assert restored is not None
+        if restored is None or restored[0] != settings.steps:
+            raise UserError(
+                f"{kept[seed]}: of step {settings.steps}, where the pretraining ended, no whole "
+                "checkpoint is there any more; the same command takes its last steps again"
+            )
         belongs.check(folders[seed], restored[2])
         return restored[1]["params"]
 

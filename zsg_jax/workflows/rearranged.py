@@ -168,7 +168,7 @@ def parts(run: TrainingRun, again: Again) -> Iterator[TrainingRun]:
         used = run.steps.order[: end * batch_size]
         if not of_all((folder / written.IDS).exists())[0]:
             # A run that has gone further since arranges again what it was going on with.
-            if end not in of_all(Checkpoints(run.checkpoints).all_whole())[0]:
+            if not of_all(Checkpoints(run.checkpoints).is_whole(end))[0]:
                 yield run._replace(until=end)
             _arrange_rest(run, used, end, folder, again)
         rest, facts = load_arrangement(folder)

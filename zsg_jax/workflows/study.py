@@ -204,7 +204,7 @@ def _train(
 ) -> None:
     workdir = location.folder
     # Shapes and sizes are worked out before the hours of embedding and training.
-    origin = find_origin(config, reading.tokenizer, workdir)
+    origin = find_origin(config, reading.tokenizer, workdir, part.start)
     check(
         not config.model.lora.rank or origin.weights is not None,
         f"model.lora.rank={config.model.lora.rank} adapts weights, but model.init_from gives none",
@@ -232,7 +232,11 @@ def _train(
         check_anew_encoder(config, made, orders.pool, trainer, reading.tokenizer, workdir)
     if config.model.pretraining.steps and origin.weights is None:
         start = location if part.start is None else Workdir(part.start)
-        trainer.init_from = pretrain(config, start, origin.model, reading.tokenizer, mesh)
+        runs = [(layout.run_folder(workdir, *run), run[1]) for run in part.runs]
+        begin = {seed for run, seed in runs if not finished(run) or missing(config, run)}
+        trainer.init_from = pretrain(
+            config, start, origin.model, reading.tokenizer, mesh, wanted=of_all(sorted(begin))[0]
+        )
     if orders.arrangements:
         _train_in_orders(config, location, part, orders, trainer, evaluators)
 

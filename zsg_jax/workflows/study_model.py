@@ -1,6 +1,7 @@
 """A study's model: where its first weights come from, and the model on its mesh."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
+from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
 
@@ -16,12 +17,13 @@ from zsg_jax.evaluation.metrics import need_texts
 from zsg_jax.models import attention, huggingface
 from zsg_jax.models.families import FAMILIES, ModelConfig, is_file
 from zsg_jax.models.lora import LoRA
+from zsg_jax.models.model import abstract
 from zsg_jax.models.placement import Compute
 from zsg_jax.runtime.errors import UserError, check
 from zsg_jax.runtime.progress import say
 from zsg_jax.runtime.settings import setting
 from zsg_jax.training.trainer import Trainer, TrainerOptions
-from zsg_jax.workdir import decoders, hub, layout, trained
+from zsg_jax.workdir import claims, decoders, hub, layout, trained
 
 # Texts that different tokenizers read differently.
 _PROBES = ("The quick brown fox, at 12:30, didn't jump.", "User: naïve café\nAssistant:  42 {x}")
@@ -43,14 +45,22 @@ class Origin(NamedTuple):
     ends: tuple[int, ...] = ()
 
 
-def find_origin(config: ConfigDict, tokenizer: Tokenizer, workdir: Path | None = None) -> Origin:
+def find_origin(
+    config: ConfigDict,
+    tokenizer: Tokenizer,
+    workdir: Path | None = None,
+    start: Path | None = None,
+) -> Origin:
     """Where the study that the config names begins.
 
     Args:
-        workdir: the study's own, which knows the commits of names of the hub.
+        workdir: the study's own, which knows the commits of names of the hub, and the positions
+            that were trained.
+        start: the workdir whose pretrained weights it begins with; None: its own.
 
     Raises:
-        UserError: the folder or run is none, or has changed, or does not fit the other settings.
+        UserError: the folder or run is none, or has changed, or does not fit the other settings; or
+            what is to be measured asks for more positions than were trained.
     """
     given = config.model.init_from
     folder = hub.folder(given, workdir)
@@ -70,6 +80,8 @@ def find_origin(config: ConfigDict, tokenizer: Tokenizer, workdir: Path | None =
         vocab_size=tokenizer.vocab_size,
         max_positions=_positions(config),
     )
+    if not given:
+        model = _as_trained(config, model, [one for one in (workdir, start) if one is not None])
     weights = Path(folder) if given else None
     return Origin(model, weights, huggingface.eos_ids(weights))
 
@@ -139,6 +151,34 @@ def _positions(config: ConfigDict) -> int:
     if need_texts(config.evaluation.metrics):
         tests += decoding.parse(config.evaluation.texts.decoding).max_new_tokens
     return max(config.data.max_length, tests)
+
+
+def _as_trained(config: ConfigDict, model: ModelConfig, workdirs: Iterable[Path]) -> ModelConfig:
+    """The model with as many positions as its runs have, where these are learned, as GPT-2's are.
+
+    Metrics that are added later may ask for more of them, which no run has trained.
+    """
+    for workdir in workdirs:
+        begun = any((workdir / part).exists() for part in claims.TRAINED)
+        if not begun or not (workdir / layout.MODEL).exists():
+            continue
+        known = replace(
+            model, max_positions=huggingface.read_config(workdir / layout.MODEL).max_positions
+        )
+        if abstract(known)[1] == abstract(model)[1]:
+            continue
+        limit, texts = config.evaluation.max_length, config.evaluation.texts.decoding
+        room = known.max_positions - limit
+        fewer = f"max_new_tokens={room} there, or " if room > 0 else ""
+        check(
+            known.max_positions > model.max_positions,
+            f"{setting('workdir')} {workdir}: its model has learned {known.max_positions} "
+            f"positions; {setting('evaluation.max_length', limit)} and "
+            f"{setting('evaluation.texts.decoding', texts)} ask for {model.max_positions}: give "
+            f"{fewer}another {setting('workdir')}",
+        )
+        model = known
+    return model
 
 
 def make_trainer(

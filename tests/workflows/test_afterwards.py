@@ -156,12 +156,15 @@ def test_a_metric_that_cannot_be_measured_leaves_the_workdir_as_it_was(
     run(small_config(), workdir)
 
 
-def test_nor_does_one_that_fails_as_it_is_measured(config, tmp_path, monkeypatch):
+@pytest.mark.parametrize("earlier", [False, True])
+def test_nor_does_one_that_fails_as_it_is_measured(config, tmp_path, monkeypatch, earlier):
     def fails(*given, **named):
         raise UserError("it is nan")
 
     workdir = tmp_path / "w"
     run(config("loss"), workdir)
+    if earlier:
+        (workdir / RUN / "belongs.json").unlink()
     before = (workdir / "config.json").read_bytes()
     with monkeypatch.context() as patch:
         patch.setattr(afterwards, "measure", fails)

@@ -110,3 +110,21 @@ def test_a_study_chooses_none_of_them(doubled, small_config, tmp_path):
 def test_what_is_no_cosine_is_refused(run, value):
     with pytest.raises(UserError, match="--deduplicate"):
         run(deduplicate=value)
+
+
+def test_no_order_joins_others_that_left_out_other_duplicates(doubled, small_config, tmp_path):
+    def again(*methods):
+        given = {"arrangement.methods": methods, "arrangement.deduplicate": 0.999}
+        files = {f"data.{side}": doubled[side] for side in ("train", "test")}
+        more = {"training.steps": 1, "model.pretraining.steps": 0, "tokenizer": "bytes"}
+        study.run(small_config(**given, **files, **more), tmp_path / "w", command="test")
+
+    again("random")
+    path = tmp_path / "w" / "duplicates.jsonl"
+    content = path.read_text()
+    path.write_text("".join(content.splitlines(keepends=True)[1:]))  # as other rules would tell
+    with pytest.raises(UserError, match="other rows were left out as duplicates"):
+        again("random", "round-robin")
+    path.write_text(content)
+    again("random", "round-robin")
+    assert path.read_text() == content

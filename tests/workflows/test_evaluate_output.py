@@ -130,6 +130,42 @@ def test_what_a_study_is_asked_for_later(small_config, tmp_path, monkeypatch):
     assert records(own) == [record]
 
 
+@pytest.mark.ci
+@pytest.mark.slow
+def test_a_kill_in_a_later_checkpoint_spoils_none_of_an_earlier_one(
+    small_config, tmp_path, monkeypatch
+):
+    work = tmp_path / "w"
+    texts = {"evaluation.texts.decoding": SHORT, "evaluation.batch_size": 4}
+    texts |= {"training.steps": 8, "training.checkpoint_every": 4, "evaluation.every": 4}
+    metrics = "loss", "exact_match_unicode"
+    study.run(small_config(**texts, **{"evaluation.metrics": metrics}), work, command="test")
+    both = [str(work / RUN / "checkpoints" / f"{step:08}") for step in (4, 8)]
+    write, done = Generator.write, []
+
+    def counts(*given):
+        done.append(1)
+        if len(done) == most:
+            raise KeyboardInterrupt
+        return write(*given)
+
+    monkeypatch.setattr(Generator, "write", counts)
+    most = 0
+    run(tmp_path / "whole", *both)
+    most, _ = len(done), done.clear()
+    with pytest.raises(KeyboardInterrupt):
+        run(tmp_path / "out", *both)
+    more = {"evaluation.metrics": (*metrics, "rouge_unicode")}
+    study.run(small_config(**texts, **more), work, command="test")
+    fresh = records(run(tmp_path / "fresh", *both))
+    for _ in range(2):
+        assert records(run(tmp_path / "out", *both)) == fresh
+    kept = tmp_path / "out" / "tmta-nft-seed0" / "generations.jsonl"
+    kept.write_text(kept.read_text().replace('"text": "', '"text": "a', 1))
+    with pytest.raises(UserError, match=r"what the record of .* step 4 follows from"):
+        run(tmp_path / "out", *both)
+
+
 @pytest.fixture
 def with_settings(finished, write_bytes_llama, write_reward, tmp_path):
     """Gives a copy of a study other settings, as if it had been given them later."""

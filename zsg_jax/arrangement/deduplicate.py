@@ -6,8 +6,10 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from zsg_jax.arrangement.embedded import EmbeddedPair
+from zsg_jax.runtime.errors import UserError, check
 from zsg_jax.runtime.files import replacing
 from zsg_jax.runtime.progress import bar, passes, say
+from zsg_jax.runtime.settings import setting
 from zsg_jax.similarity.duplicates import Duplicates, duplicates
 from zsg_jax.similarity.search.options import Search
 
@@ -46,6 +48,26 @@ class Deduplicated(NamedTuple):
                 "kept_id": ids[int(kept)].id,
                 "cosine": float(str(cosine)),  # float32's own digits
             }
+
+    def check_same(self, folder: Path) -> None:
+        """Refuses others than those that `duplicates.jsonl` tells of, where it is there.
+
+        Raises:
+            UserError: it tells of others, or cannot be read.
+        """
+        path = folder / FILE
+        if not path.exists():
+            return
+        try:
+            known = [json.loads(line)["row"] for line in path.read_bytes().splitlines()]
+        except (ValueError, KeyError, TypeError) as error:
+            raise UserError(f"{path}: cannot be read: {error}; put it back") from None
+        numbers = self.pair.train_indices[self.found.rows].tolist()
+        check(
+            known == numbers,
+            f"{path}: other rows were left out as duplicates for the orders that are there than "
+            f"would be now; give another {setting('workdir')}",
+        )
 
     def write(self, folder: Path) -> None:
         """Writes `duplicates.jsonl`, an object of `pairs` a line."""

@@ -65,11 +65,13 @@ class Belongs(NamedTuple):
         )
         known, inputs = told.get("config", {}), told.get("inputs", {})
         for key in sorted(known.keys() & self.config.keys()):
-            made = "measured" if key.startswith("evaluation.") else "trained"
+            made, way_out = "trained", ""
+            if key.startswith("evaluation."):
+                made, way_out = "measured", "give the study the same, or "
             check(
                 self.agree(key, known, self.config),
                 f"{folder}: was {made} with {key}={known[key]!r}, the study has "
-                f"{self.config[key]!r}; delete it to train this run anew",
+                f"{self.config[key]!r}; {way_out}delete it to train this run anew",
             )
         other = [key for key in inputs if self.inputs.get(key, inputs[key]) != inputs[key]]
         check(

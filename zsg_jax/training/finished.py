@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from zsg_jax.runtime.errors import UserError
-from zsg_jax.runtime.files import read_json, write_json
+from zsg_jax.runtime.files import read_json, remove, write_json
 from zsg_jax.runtime.processes import is_first, once
 from zsg_jax.training import metrics
 from zsg_jax.training.belongs import FILE as BELONGS
@@ -95,7 +95,9 @@ def growing(folder: Path, belongs: Belongs) -> Iterator[None]:
     except UserError:
         if is_first() and _sizes(folder) == sizes:
             for name, content in before.items():
-                if content is not None:
+                if content is None:
+                    remove(folder / name)
+                else:
                     write_json(folder / name, content)
         raise
     if facts is not None:

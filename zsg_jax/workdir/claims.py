@@ -252,6 +252,8 @@ def check_data(workdir: Path, facts: Mapping[str, Any]) -> None:
         for column, digest in known.get(SCORES_DIGESTS, {}).items()
         if scores.get(column, digest) != digest
     ]
+    if "test_ids" in known and known["test_ids"] != facts.get("test_ids"):
+        changed.append("which test rows are scored")
     check(
         not changed,
         f"{setting('workdir')} {workdir}: {', '.join(changed)} changed since it was made; give "

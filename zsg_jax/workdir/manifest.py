@@ -53,7 +53,8 @@ _GUARDED = {
 _DERIVED = re.compile(r"arrangements/[^/]+/ids\.txt")
 # Who deletes one of these has it made again.
 _MAY_GO = re.compile(
-    rf"leakage\.jsonl?|{layout.BEGUN}|{layout.SHOWN}|.*/(ids\.txt|finished\.json|end\.json|{layout.EXPLAINED}|{layout.COST})"
+    rf"leakage\.jsonl?|{layout.BEGUN}|{layout.SHOWN}|.*/(ids\.txt|finished\.json|end\.json|"
+    rf"{BELONGS}|{layout.EXPLAINED}|{layout.COST})"
 )
 
 

@@ -1,11 +1,13 @@
 """What an evaluation's output folder holds: its request, what its records follow from, and these.
 
 `evaluation.json` holds the flags, digests of the files that they name under `inputs`, and under
-`read`, by subject, what its record follows from besides, with the size and the digest of each file
-of records of examples as it was when the subject had been measured.
+`read`, by subject, what its record follows from besides, with the number and the digest of its
+records of examples in each file of these.
 """
 
 import dataclasses
+import hashlib
+import json
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -16,7 +18,6 @@ from zsg_jax.runtime.errors import check
 from zsg_jax.runtime.files import content_digest, need_json, read_json, write_bytes, write_json
 from zsg_jax.runtime.settings import flag
 from zsg_jax.training.finished import record_files
-from zsg_jax.training.metrics import digest
 from zsg_jax.workdir import claims, layout
 from zsg_jax.workflows.evaluate_options import EvaluateOptions
 
@@ -155,6 +156,7 @@ def claim_subject(output: Path, subject: Subject, records: Records) -> None:
     request, record = need_json(output / REQUEST, (_READ,)), records.of(subject)
     own = request[_READ].get(subject.name, {})
     kept = own.get(_RECORDS, {}) if record is not None else {}
+    found = _digests(subject)
     if records.has(subject.curve) or _begun(subject.folder, "*.jsonl"):
         # What earlier versions told nothing of binds nobody.
         were = {WEIGHTS: record[WEIGHTS]} if record is not None and WEIGHTS in record else {}
@@ -168,20 +170,18 @@ def claim_subject(output: Path, subject: Subject, records: Records) -> None:
             f"{subject.name}: {' and '.join(_TOLD.get(key, key) for key in other)} changed since "
             f"it was measured into {output}; give another --output, or what it was measured with",
         )
-    for name, (size, written) in kept.items():
+    for name, written in kept.items():
         check(
-            digest(subject.folder / name, size) == written,
+            found.get(name) == written,
             f"{subject.folder / name}: is not what the record of {subject.name} follows from; put "
             "it back, or give another --output",
         )
-    if record is not None:
-        kept = kept or _digests(subject.folder)
-    _note(output, request, subject, kept)
+    _note(output, request, subject, kept or (found if record is not None else {}))
 
 
 def keep_digests(output: Path, subject: Subject) -> None:
     """Notes the records of examples that a subject's record, to be written now, follows from."""
-    _note(output, need_json(output / REQUEST, (_READ,)), subject, _digests(subject.folder))
+    _note(output, need_json(output / REQUEST, (_READ,)), subject, _digests(subject))
 
 
 def _note(output: Path, request: Record, subject: Subject, kept: Record) -> None:
@@ -189,8 +189,23 @@ def _note(output: Path, request: Record, subject: Subject, kept: Record) -> None
     write_json(output / REQUEST, request)
 
 
-def _digests(folder: Path) -> Record:
-    return {one.name: [one.stat().st_size, digest(one)] for one in record_files(folder)}
+def _digests(subject: Subject) -> Record:
+    """Of the subject's own lines in each file of records: how many, and their SHA-256."""
+    step, found = subject.facts.get("step"), {}
+    for path in record_files(subject.folder):
+        # What follows the last end of a line was left by a kill.
+        lines = path.read_bytes().split(b"\n")[:-1]
+        own = [one for one in lines if step is None or _step(one) in (step, None)]
+        found[path.name] = [len(own), hashlib.sha256(b"\n".join(own)).hexdigest()]
+    return found
+
+
+def _step(line: bytes) -> int | None:
+    """The step of a record; None where it cannot be read, and may be anyone's."""
+    try:
+        return json.loads(line)["step"]
+    except (ValueError, KeyError, TypeError):
+        return None
 
 
 def _begun(folder: Path, files: str) -> bool:

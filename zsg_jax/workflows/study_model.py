@@ -1,5 +1,6 @@
 """A study's model: where its first weights come from, and the model on its mesh."""
 
+import ast
 from collections.abc import Callable, Iterable
 from dataclasses import replace
 from pathlib import Path
@@ -20,6 +21,7 @@ from zsg_jax.models.lora import LoRA
 from zsg_jax.models.model import abstract
 from zsg_jax.models.placement import Compute
 from zsg_jax.runtime.errors import UserError, check
+from zsg_jax.runtime.files import read_json
 from zsg_jax.runtime.progress import say
 from zsg_jax.runtime.settings import setting
 from zsg_jax.training.trainer import Trainer, TrainerOptions
@@ -66,7 +68,12 @@ def find_origin(
     folder = hub.folder(given, workdir)
     run = trained.run_of(folder) if given else None
     if run is not None:
-        return _of_run(config, tokenizer, run)
+        origin = _of_run(config, tokenizer, run)
+        known = (read_json(workdir / layout.DATA) or {}) if workdir else {}
+        if claims.TEXT_ENDS in known and claims.ENDS not in known:
+            # Earlier versions took none from what a run began with; the study goes on so.
+            return origin._replace(ends=ast.literal_eval(known[claims.TEXT_ENDS]))
+        return origin
     if given:
         decoders.refuse_other_folders(
             setting("model.init_from", repr(given)), given, Path(folder), _WHERE

@@ -147,6 +147,8 @@ def _make(
         if compared.leakage:
             once("write leakage", lambda: _write_leakage(config, workdir, compared, pair))
         if twins := compared.deduplicated:
+            if any(map(written.is_made, folders.values())):
+                twins.check_same(workdir)
             once("write duplicates", lambda: twins.write(workdir))
         written.make_and_write(
             missing,

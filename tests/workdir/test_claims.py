@@ -209,6 +209,10 @@ def test_inputs_that_changed_are_refused(tmp_path):
     for key, what in DIGESTS.items():
         with pytest.raises(UserError, match=f"{what} changed since"):
             claim_data(tmp_path, {**facts, key: "other"})
+    # By another rule other rows of the same side may be scored.
+    claim_data(tmp_path, facts | {"test_ids": ["a", "b"]})
+    with pytest.raises(UserError, match="which test rows are scored changed since"):
+        claim_data(tmp_path, facts | {"test_ids": ["a"]})
     (tmp_path / "data.json").write_text("{}")
     with pytest.raises(UserError, match="is damaged: it holds no train_digest"):
         claim_data(tmp_path, facts)

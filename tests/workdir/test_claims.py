@@ -202,6 +202,30 @@ def test_a_damaged_config_is_named(tmp_path):
         claim(tmp_path, CONFIG_A)
 
 
+@pytest.mark.parametrize("error", [UserError("no"), KeyboardInterrupt(), ValueError("bug")])
+def test_a_growth_that_is_stopped_before_it_made_anything_binds_nobody(tmp_path, error):
+    folder = tmp_path / "w"
+    with claimed(folder, CONFIG_A):
+        (folder / "runs" / "a-seed0").mkdir(parents=True)
+        (folder / "runs" / "a-seed0" / "metrics.jsonl").write_text("{}\n")
+    before = (folder / CONFIG).read_bytes()
+    grown = CONFIG_A | {"seeds": [0, 1, 2]}
+    with pytest.raises(type(error)), claimed(folder, grown):
+        raise error
+    assert (folder / CONFIG).read_bytes() == before
+
+    def trains():
+        (folder / "runs" / "a-seed2").mkdir()
+        (folder / "runs" / "a-seed2" / "metrics.jsonl").write_text("{}\n")
+        raise error
+
+    with pytest.raises(type(error)), claimed(folder, grown):
+        trains()
+    assert (folder / CONFIG).read_bytes() != before
+    with pytest.raises(UserError, match="belongs to another config"), claimed(folder, CONFIG_A):
+        pass
+
+
 def test_inputs_that_changed_are_refused(tmp_path):
     facts = {key: key for key in DIGESTS} | {"train_rows": 3}
     claim_data(tmp_path, facts)

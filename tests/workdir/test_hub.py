@@ -322,6 +322,16 @@ def test_a_model_becomes_a_tokenizer_too_at_the_same_commit(fake, tmp_path):
     assert fake.asked == [None, "a" * 40]
 
 
+def test_a_part_takes_the_commit_of_what_it_is_a_part_of(fake, tmp_path):
+    root, start, part = (tmp_path / name for name in ("root", "start", "part"))
+    hub.fetch(root, encoders=[NAME])
+    fake.commit = "b" * 40
+    hub.fetch(part, models=[NAME], like=(start, root))
+    assert Path(hub.folder(NAME, part)).name == "a" * 40
+    hub.fetch(start, models=[NAME], like=())
+    assert Path(hub.folder(NAME, start)).name == "b" * 40
+
+
 def test_a_workdir_that_never_fetched_a_name_says_so(tmp_path):
     with pytest.raises(UserError, match=r"hub.json names no commit of it; run the study there"):
         hub.folder(NAME, tmp_path)

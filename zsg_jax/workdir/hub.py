@@ -37,6 +37,7 @@ def fetch(
     tokenizers: Iterable[str] = (),
     adapters: Iterable[str] = (),
     encoders: Iterable[str] = (),
+    like: Iterable[str | Path] = (),
 ) -> None:
     """Fetches those that are names of the hub, at the commit that `workdir` knows, if it does.
 
@@ -44,6 +45,8 @@ def fetch(
         workdir: its hub.json then holds the commit and the files of each.
         models, tokenizers, adapters, encoders: names and folders of which these files are read; a
             name may be of several.
+        like: workdirs whose commit is taken of a name that this one does not know yet, of the first
+            that knows it.
 
     Raises:
         UserError: a name is none, or huggingface_hub is not installed, cannot reach the hub, or is
@@ -55,13 +58,15 @@ def fetch(
         for name in dict.fromkeys(filter(is_name, names)):
             wanted.setdefault(name, []).extend(files)
     known = read_json(workdir / layout.HUB) or {}
+    others = [read_json(Path(one) / layout.HUB) or {} for one in like]
     for name, patterns in wanted.items():
         kept = known.get(name)
         if name in known and (not isinstance(kept, dict) or {*patterns} <= {*kept["files"]}):
             continue  # what is no such record is refused where it is needed
         # A model may be wanted as a tokenizer too, later.
         asked = list(dict.fromkeys([*(kept["files"] if kept else ()), *patterns]))
-        commit = _snapshot(name, kept["commit"] if kept else None, asked).name
+        found = kept or next((one[name] for one in others if name in one), None)
+        commit = _snapshot(name, found["commit"] if found else None, asked).name
         if not kept:
             say(f"{name}: is taken at commit {commit}")
         known[name] = {"commit": commit, "files": asked}

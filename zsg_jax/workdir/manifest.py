@@ -117,7 +117,8 @@ class Manifest:
 def claimed(workdir: Path, config: dict[str, Any]) -> Iterator[bool]:
     """`claims.claim`; inside, what is written into the workdir is listed.
 
-    A config that is refused inside, before it has trained anything, binds nobody.
+    A config that is refused inside, before it has trained anything, binds nobody; nor does one that
+    a study was to grow to, if it is stopped before.
 
     Raises:
         UserError: as `claims.claim` and `Manifest`.
@@ -130,11 +131,12 @@ def claimed(workdir: Path, config: dict[str, Any]) -> Iterator[bool]:
             yield new
     except Unavailable:
         raise
-    except UserError:
+    except (Exception, KeyboardInterrupt) as error:
         with suppress(UserError):  # the first one is told
             check_owned()
             if not trained and not claims.trained(workdir):
-                claims.release(workdir)
+                if isinstance(error, UserError):
+                    claims.release(workdir)
             elif before not in (None, config) and claims.trained(workdir) == trained:
                 files.write_json(workdir / layout.CONFIG, before)
                 Manifest(workdir)

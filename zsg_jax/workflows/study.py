@@ -192,7 +192,9 @@ def _compute(config: ConfigDict, location: Workdir, part: Part) -> None:
     wanted = dict(fetched(part.encoder or config.similarity.encoder))
     wanted["models"] = (*models, *wanted.get("models", ()))
     wanted["tokenizers"] = (*tokenizers, *wanted.get("tokenizers", ()))
-    once("hub", partial(hub.fetch, workdir, **wanted))
+    # A part takes what the study it starts from took, and the selection that both are parts of.
+    like = () if part.start is None else (part.start, part.start.parents[1])
+    once("hub", partial(hub.fetch, workdir, like=like, **wanted))
     config = with_folders(config, workdir)
     with ExitStack() as stack:
         reading, pool = open_pool(config, workdir, stack)

@@ -150,7 +150,7 @@ def test_what_cannot_be_arranged_is_refused():
         tmta(nan, rows)
     with pytest.raises(UserError, match="test: row 1 holds a NaN"):
         tmta(rows, nan)
-    with pytest.raises(UserError, match="train: has masked values"):
+    with pytest.raises(UserError, match="train: some are masked"):
         tmta(np.ma.masked_array(rows, rows > 0), rows)
     with pytest.raises(UserError, match="2 columns and test has 1"):
         tmta(rows, rows[:, :1])

@@ -8,7 +8,7 @@ import numpy as np
 
 from zsg_jax.runtime.errors import check, did_you_mean
 from zsg_jax.runtime.settings import setting
-from zsg_jax.similarity.encoders.address import check_encoder, is_gradients, read_gradients
+from zsg_jax.similarity.encoders.address import Gradients, read_encoder
 
 ORDERED = "ordered"
 # Each gives (n,) of an order (n,), a seed and the number of the epoch, from 1.
@@ -63,10 +63,9 @@ def read_anew(rules: Sequence[str]) -> Anew:
     steps = tuple(map(int, found[1].split("+")))
     check(list(steps) == sorted(set(steps)), f"{told}: {_USAGE}")
     anew = Anew(steps, found[2] or "states", found[3] or "")
-    name = anew.encoder("RUN", steps[0])
-    check_encoder(name)
-    further = read_gradients(name).steps if is_gradients(name) else ()
-    check(not further, f"{told}: a step stands behind the space; {_USAGE}")
+    read = read_encoder(anew.encoder("RUN", steps[0]))
+    several = isinstance(read, Gradients) and read.steps
+    check(not several, f"{told}: a step stands behind the space; {_USAGE}")
     return anew
 
 

@@ -19,6 +19,7 @@ from zsg_jax.similarity.encoders.address import (
     States,
     is_gradients,
     is_states,
+    read_encoder,
     read_gradients,
     read_states,
 )
@@ -28,8 +29,7 @@ from zsg_jax.workdir import hub
 
 def fetched(name: str) -> Mapping[str, tuple[str, ...]]:
     """What `hub.fetch` is to look for, as its arguments."""
-    if is_states(name) or is_gradients(name):
-        read = read_states(name) if is_states(name) else read_gradients(name)
+    if read := read_encoder(name):
         return {"models": (read.model,), "tokenizers": (read.model,)}
     return {"encoders": (name,)}
 

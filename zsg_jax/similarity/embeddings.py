@@ -157,11 +157,16 @@ def check_pair(train: Embeddings, test: Embeddings) -> tuple[Embeddings, Embeddi
     return train, test
 
 
+def refuse_masked(x: np.ndarray, what: str) -> None:
+    """Refuses an array of which NumPy hides values, which would else be used."""
+    check(not np.ma.is_masked(x), f"{what}: some are masked; fill them in")
+
+
 def checked(x: Embeddings, what: str) -> Embeddings:
     """`x` as an array, not copied; refuses what is not (rows, columns) of floats."""
     if not isinstance(x, _Lazy):
         x = np.asanyarray(x)
-        check(not np.ma.is_masked(x), f"{what}: has masked values; fill them, or leave rows out")
+        refuse_masked(x, what)
     check(x.ndim == 2 and x.shape[1] > 0, f"{what}: shape {x.shape}; it must be (rows, columns)")
     check(
         x.dtype in FLOATS,

@@ -16,7 +16,7 @@ from zsg_jax.data.views import BOTH, choose_view
 from zsg_jax.leakage.options import MOST_WORDS
 from zsg_jax.runtime.errors import UserError, check
 from zsg_jax.runtime.settings import READING, check_least, flag
-from zsg_jax.similarity.encoders.address import check_encoder
+from zsg_jax.similarity.encoders.address import read_encoder
 from zsg_jax.similarity.names import check_cosine
 
 _EMBEDDED_HERE = ("encoder", "text", "train_prompt", "test_prompt", "dtype", "embeddings", "cache")
@@ -106,7 +106,7 @@ def check_options(options: ArrangeOptions) -> None:
         "--encoder, --text, prompts, --dtype, --embeddings and --cache are for rows embedded here; "
         "leave them out beside --train-embeddings",
     )
-    check_encoder(options.encoder)
+    read_encoder(options.encoder)
     choose_view(options.text)
     output = Path(options.output).resolve()
     check(

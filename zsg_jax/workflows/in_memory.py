@@ -32,8 +32,8 @@ from zsg_jax.data.views import BOTH, view_words
 from zsg_jax.leakage.options import LeakageOptions, near_in
 from zsg_jax.runtime.errors import UserError, check
 from zsg_jax.runtime.settings import named_by
-from zsg_jax.similarity.embeddings import check_finite
-from zsg_jax.similarity.encoders.address import check_encoder
+from zsg_jax.similarity.embeddings import check_finite, refuse_masked
+from zsg_jax.similarity.encoders.address import read_encoder
 from zsg_jax.similarity.names import check_cosine
 from zsg_jax.similarity.search.options import Search
 
@@ -341,7 +341,7 @@ def _embedded(
     train: Dataset, test: Dataset, encoder: Any, folder: Path, cache: str | os.PathLike[str] | None
 ) -> EmbeddedPair:
     if isinstance(encoder, str | os.PathLike):
-        check_encoder(os.fspath(encoder))
+        read_encoder(os.fspath(encoder))
         kept = Path(cache) if cache else None
         return embed_pair(train, test, os.fspath(encoder), folder / "embeddings", cache=kept)
     check(not cache, "cache: is for encoders by name or folder; leave it out beside an object")
@@ -390,7 +390,7 @@ def _pair(
             f"{name}: embeddings of shape {array.shape} for {len(dataset):,} rows; each row needs "
             "its own",
         )
-        check(not np.ma.is_masked(array), f"{name}: embeddings: some are masked; fill them in")
+        refuse_masked(array, f"{name}: embeddings")
         check_finite(array, f"{name}: embeddings")
         digests[name] = hashlib.sha256(array.tobytes()).hexdigest()
     facts = {"encoder": encoder, "encoder_digest": digests}

@@ -34,7 +34,7 @@ from zsg_jax.runtime.files import write_bytes
 from zsg_jax.runtime.processes import of_all, once
 from zsg_jax.runtime.progress import bar, passes, say
 from zsg_jax.runtime.settings import setting
-from zsg_jax.similarity.encoders.address import States, is_states, read_gradients, read_states
+from zsg_jax.similarity.encoders.address import States, read_encoder
 from zsg_jax.similarity.encoders.conversations import Conversations, needed
 from zsg_jax.similarity.encoders.states import read_layer
 from zsg_jax.similarity.search.options import Search
@@ -120,7 +120,8 @@ def check_anew_encoder(
     if not anew.steps:
         return
     name, met = anew.encoder("RUN", anew.steps[0]), anew.steps[0] * config.training.batch_size
-    settings = read_states(name) if is_states(name) else read_gradients(name)
+    settings = read_encoder(name)
+    assert settings is not None  # `Anew` names no other kind
     changes = {key: x for key in ("template", "truncation") if (x := getattr(settings, key))}
     try:
         if isinstance(settings, States):

@@ -23,7 +23,7 @@ from zsg_jax.runtime.errors import UserError, check
 from zsg_jax.runtime.files import need_json, read_json
 from zsg_jax.runtime.progress import say
 from zsg_jax.runtime.settings import setting
-from zsg_jax.similarity.encoders.address import check_encoder
+from zsg_jax.similarity.encoders.address import read_encoder
 from zsg_jax.similarity.encoders.registry import ENCODERS
 from zsg_jax.training.finished import finished
 from zsg_jax.training.optimizer import schedule
@@ -222,7 +222,7 @@ def _check_rule(rule: str, budget: int, config: ConfigDict) -> None:
 def _check_space(space: str, config: ConfigDict) -> None:
     told = f"{setting('grid.spaces')}: {space!r}"
     check(bool(space), f"{told} is empty; give a name as similarity.encoder takes it")
-    check_encoder(space)
+    read_encoder(space)
     model = config.model
     if _START.fullmatch(space):
         check(

@@ -27,7 +27,7 @@ from zsg_jax.models.families import DEFAULT, FAMILIES, is_file
 from zsg_jax.models.placement import REMAT
 from zsg_jax.runtime.errors import UserError, check, did_you_mean
 from zsg_jax.runtime.settings import setting
-from zsg_jax.similarity.encoders.address import check_encoder
+from zsg_jax.similarity.encoders.address import read_encoder
 from zsg_jax.similarity.names import DISTANCES, DTYPES, check_cosine
 from zsg_jax.similarity.trajectory import check_measures
 from zsg_jax.training.loggers import check_loggers
@@ -201,7 +201,7 @@ def _check_data(given: dict[str, Any]) -> None:
     """Where examples come from, and the form they are cast in."""
     for key in ("data.train", "data.test", "data.template", "tokenizer", "similarity.encoder"):
         check(bool(given[key]), f"{setting(key)} is empty; give a path or a name")
-    check_encoder(given["similarity.encoder"])
+    read_encoder(given["similarity.encoder"])
     choose_view(given["similarity.text"])
     check(
         given["similarity.cache"] != "",

@@ -4,7 +4,7 @@ from zsg_jax.runtime.errors import UserError
 from zsg_jax.similarity.encoders.address import (
     Gradients,
     States,
-    check_encoder,
+    read_encoder,
     read_gradients,
     read_states,
 )
@@ -47,4 +47,4 @@ def test_every_setting_is_read():
 )
 def test_what_means_nothing_is_refused_before_anything_is_opened(name, message):
     with pytest.raises(UserError, match=message):
-        check_encoder(name)
+        read_encoder(name)

@@ -115,12 +115,15 @@ def read_gradients(name: str) -> Gradients:
     return Gradients(model, steps, **_settings(name, parts[count:], Gradients._fields[2:]))
 
 
-def check_encoder(name: str) -> None:
-    """Refuses what no encoder could be called."""
+def read_encoder(name: str) -> States | Gradients | None:
+    """What the name of an encoder says of a decoder of ours; None for one of another kind.
+
+    Raises:
+        UserError: as `read_states` and `read_gradients`.
+    """
     if is_states(name):
-        read_states(name)
-    if is_gradients(name):
-        read_gradients(name)
+        return read_states(name)
+    return read_gradients(name) if is_gradients(name) else None
 
 
 def _settings(name: str, parts: list[str], known: tuple[str, ...]) -> dict[str, Any]:

@@ -1,6 +1,8 @@
 import errno
 import fcntl
 import json
+import os
+import signal
 from pathlib import Path
 
 import pytest
@@ -9,12 +11,18 @@ from zsg_jax.runtime.errors import UserError
 from zsg_jax.runtime.files import write_json
 from zsg_jax.runtime.processes import once
 from zsg_jax.runtime.shards import MANIFEST
-from zsg_jax.workdir.claims import DIGESTS, claim, claim_data, refuse_foreign
+from zsg_jax.workdir import claims, growing
+from zsg_jax.workdir.claims import DIGESTS, claim_data, refuse_foreign
 from zsg_jax.workdir.layout import CONFIG
 from zsg_jax.workdir.lock import locked, refuse_address
 from zsg_jax.workdir.manifest import check_whole, claimed
 
 CONFIG_A = {"seeds": [0, 1], "training.batch_size": 16, "mesh.data": 1, "report.title": "a"}
+
+
+def claim(workdir, config):
+    claims.claim(workdir, config)
+    growing.end(workdir)
 
 
 def test_a_workdir_belongs_to_one_config(tmp_path):
@@ -224,6 +232,39 @@ def test_a_growth_that_is_stopped_before_it_made_anything_binds_nobody(tmp_path,
     assert (folder / CONFIG).read_bytes() != before
     with pytest.raises(UserError, match="belongs to another config"), claimed(folder, CONFIG_A):
         pass
+
+
+def test_a_growth_that_is_killed_before_it_made_anything_binds_nobody(tmp_path, killed_at):
+    made = {"train_digest": "a"} | dict.fromkeys(DIGESTS, "a")
+    grown, corrected = (CONFIG_A | {"seeds": [0, 1, seed]} for seed in (2, 3))
+
+    def grow(folder):
+        with claimed(folder, grown):
+            claim_data(folder, made | {"reward_digest": "b"})
+            write_json(folder / "shown.jsonl", {})
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    for number in range(1, 99):
+        folder = tmp_path / str(number)
+        with claimed(folder, CONFIG_A):
+            claim_data(folder, made)
+            (folder / "runs" / "a-seed0").mkdir(parents=True)
+            (folder / "runs" / "a-seed0" / "metrics.jsonl").write_text("{}\n")
+        killed_at(number, lambda folder=folder: grow(folder))
+        told_of_growth = json.loads((folder / "data.json").read_text()) != made
+        check_whole(folder)
+        for config in ((CONFIG_A, corrected), (corrected,), (grown,))[number % 3]:
+            with claimed(folder, config):
+                if config is not grown:
+                    claim_data(folder, made)
+            check_whole(folder)
+            assert not (folder / "grows.json").exists()
+        with pytest.raises(UserError, match="belongs to another config"):
+            claim(folder, CONFIG_A)
+        if (folder / "shown.jsonl").exists():
+            break
+    assert told_of_growth
+    assert number > 4
 
 
 def test_inputs_that_changed_are_refused(tmp_path):

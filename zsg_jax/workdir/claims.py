@@ -15,12 +15,11 @@ from zsg_jax.runtime.processes import count, is_first, of_all
 from zsg_jax.runtime.settings import setting
 from zsg_jax.runtime.shards import MANIFEST
 from zsg_jax.training.belongs import Belongs
-from zsg_jax.workdir import growth, layout
+from zsg_jax.workdir import growing, growth, layout
 from zsg_jax.workdir.lock import refuse_address
 
-# What is trained, and all that costs time to make; from then on a workdir is bound to its config.
-TRAINED = ("pretraining", "runs")
-MADE = ("embeddings", layout.ARRANGED, *TRAINED)
+# All that costs time to make; from then on a workdir is bound to its config.
+MADE = ("embeddings", layout.ARRANGED, *growing.TRAINED)
 # What another config would make otherwise; embeddings and tokens have manifests that tell.
 _BOUND = (
     *(layout.DATA, layout.MODEL, layout.HUB, layout.BEGUN, layout.SHOWN, layout.TOKENIZER),
@@ -142,7 +141,8 @@ def claim(workdir: Path, config: dict[str, Any]) -> bool:
         workdir: a folder that `refuse_foreign` has let pass.
         config: flat, as `config.flatten` gives it.
 
-    What may change and be added, `growth` says.
+    What may change and be added, `growth` says. A growth that was killed before it had trained
+    anything is none.
 
     Returns:
         Whether nothing was there that binds it.
@@ -150,6 +150,7 @@ def claim(workdir: Path, config: dict[str, Any]) -> bool:
     Raises:
         UserError: naming every key whose value differs.
     """
+    growing.step_back(workdir)
     known = read_json(workdir / layout.CONFIG)
     new = (workdir / layout.REFUSED).exists() or not _holds(workdir, MADE)
     if known is not None:
@@ -168,6 +169,8 @@ def claim(workdir: Path, config: dict[str, Any]) -> bool:
             # A first try that failed before anything was made, or was refused, binds nobody.
             for name in _BOUND:
                 remove(workdir / name)
+        elif _holds(workdir, MADE):
+            growing.keep_before(workdir, config)
     write_json(workdir / layout.CONFIG, config)
     remove(workdir / layout.REFUSED)
     return new
@@ -188,28 +191,14 @@ def of_pretraining(workdir: Path) -> Belongs:
     return Belongs(settings, made_of, agree)
 
 
-def trained(workdir: Path) -> dict[str, int]:
-    """The files of all runs, and their bytes."""
-    return {
-        str(path): path.stat().st_size
-        for study in _studies(workdir)
-        for part in TRAINED
-        for path in (study / part).rglob("*")
-        if path.is_file()
-    }
-
-
-def _studies(workdir: Path) -> list[Path]:
-    """A workdir, and those of the studies that it consists of."""
-    return [workdir, *(workdir / layout.STUDIES).glob("*")]
-
-
 def _holds(workdir: Path, parts: Collection[str]) -> bool:
-    return any((study / part).exists() for study in _studies(workdir) for part in parts)
+    return any((study / part).exists() for study in growing.studies(workdir) for part in parts)
 
 
 def release(workdir: Path) -> None:
-    """Gives a workdir in which nothing was trained, and whose config was refused, to any other."""
+    """Gives a workdir whose config was refused, if nothing was trained in it, to any other."""
+    if growing.has_trained(workdir):
+        return
     if _holds(workdir, (*MADE, layout.TOKENS)):
         write_json(workdir / layout.REFUSED, {})
     else:

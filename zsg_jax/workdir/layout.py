@@ -18,6 +18,8 @@ COST = "cost.json"
 HUB = "hub.json"
 # Here while a study was refused before anything was trained: another config may take the workdir.
 REFUSED = "refused.json"
+# Here while a study grows: the config before, until something is trained with the new one.
+GROWS = "grows.json"
 LOCK = ".lock"
 TOKENIZER = "tokenizer"
 TOKENS = "tokens"

@@ -23,7 +23,7 @@ from zsg_jax.runtime.processes import check_owned
 from zsg_jax.runtime.progress import say
 from zsg_jax.runtime.shards import MANIFEST
 from zsg_jax.training.belongs import FILE as BELONGS
-from zsg_jax.workdir import claims, layout
+from zsg_jax.workdir import claims, growing, layout
 
 Digests = list[str | None]
 
@@ -118,12 +118,11 @@ def claimed(workdir: Path, config: dict[str, Any]) -> Iterator[bool]:
     """`claims.claim`; inside, what is written into the workdir is listed.
 
     A config that is refused inside, before it has trained anything, binds nobody; nor does one that
-    a study was to grow to, if it is stopped before.
+    a study was to grow to, if it ends before.
 
     Raises:
         UserError: as `claims.claim` and `Manifest`.
     """
-    before, trained = files.read_json(workdir / layout.CONFIG), claims.trained(workdir)
     with files.recording(partial(_expecting, workdir)):
         new = claims.claim(workdir, config)
     try:
@@ -134,13 +133,14 @@ def claimed(workdir: Path, config: dict[str, Any]) -> Iterator[bool]:
     except (Exception, KeyboardInterrupt) as error:
         with suppress(UserError):  # the first one is told
             check_owned()
-            if not trained and not claims.trained(workdir):
-                if isinstance(error, UserError):
-                    claims.release(workdir)
-            elif before not in (None, config) and claims.trained(workdir) == trained:
-                files.write_json(workdir / layout.CONFIG, before)
+            with files.recording(partial(_expecting, workdir)):
+                growing.step_back(workdir)
+            if isinstance(error, UserError):
+                claims.release(workdir)
+            if (workdir / layout.CONFIG).exists():
                 Manifest(workdir)
         raise
+    growing.end(workdir)
 
 
 def check_whole(workdir: Path) -> None:
@@ -158,12 +158,13 @@ def check_whole(workdir: Path) -> None:
 
 @contextmanager
 def _expecting(workdir: Path, path: Path, partial: Path) -> Iterator[None]:
-    """Inside, a config takes the place of another of which a manifest tells; `Manifest` follows."""
-    known = _read(workdir) if path == workdir / layout.CONFIG else None
-    if known is not None:
-        before, digest = known.get(layout.CONFIG, [None]), files.file_digest(partial)
+    """Inside, a file takes the place of another of which a manifest tells; `Manifest` follows."""
+    name = _name(workdir, path)
+    known = None if name is None else _read(workdir)
+    if known is not None and name is not None:
+        before, digest = known.get(name, [None]), files.file_digest(partial)
         if before != [digest]:
-            _write(workdir, known | {layout.CONFIG: [*before, digest]})
+            _write(workdir, known | {name: [*before, digest]})
     yield
 
 

@@ -25,7 +25,7 @@ from zsg_jax.runtime.files import read_json
 from zsg_jax.runtime.progress import say
 from zsg_jax.runtime.settings import setting
 from zsg_jax.training.trainer import Trainer, TrainerOptions
-from zsg_jax.workdir import claims, decoders, hub, layout, trained
+from zsg_jax.workdir import claims, decoders, growing, hub, layout, trained
 
 # Texts that different tokenizers read differently.
 _PROBES = ("The quick brown fox, at 12:30, didn't jump.", "User: naïve café\nAssistant:  42 {x}")
@@ -166,7 +166,7 @@ def _as_trained(config: ConfigDict, model: ModelConfig, workdirs: Iterable[Path]
     Metrics that are added later may ask for more of them, which no run has trained.
     """
     for workdir in workdirs:
-        begun = any((workdir / part).exists() for part in claims.TRAINED)
+        begun = any((workdir / part).exists() for part in growing.TRAINED)
         if not begun or not (workdir / layout.MODEL).exists():
             continue
         known = replace(

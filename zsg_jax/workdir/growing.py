@@ -1,0 +1,66 @@
+"""A config that a workdir grows to: until it has trained something, the one before is kept."""
+
+import hashlib
+from pathlib import Path
+from typing import Any
+
+from zsg_jax.runtime.files import json_bytes, read_json, remove, write_json
+from zsg_jax.workdir import layout
+
+# What is trained; from then on a workdir is bound to its config.
+TRAINED = ("pretraining", "runs")
+
+
+def keep_before(workdir: Path, config: dict[str, Any]) -> None:
+    """Keeps the config that is about to become `config`, if it is another."""
+    before = read_json(workdir / layout.CONFIG)
+    if before not in (None, config):
+        data = read_json(workdir / layout.DATA)
+        kept = {"config": before, "data": data, "trained": _state(workdir)}
+        write_json(workdir / layout.GROWS, kept)
+
+
+def step_back(workdir: Path) -> None:
+    """Ends a growth: the config before takes its place again if nothing was trained since.
+
+    With it goes what `data.json` told then. For the start after a kill, and for a study that fails.
+
+    Raises:
+        UserError: what was kept is damaged.
+    """
+    kept = read_json(workdir / layout.GROWS, ("config", "data", "trained"))
+    if kept is not None and kept["trained"] == _state(workdir):
+        for name, content in ((layout.DATA, kept["data"]), (layout.CONFIG, kept["config"])):
+            if content is not None:
+                write_json(workdir / name, content)
+    end(workdir)
+
+
+def end(workdir: Path) -> None:
+    """Ends a growth: the workdir is that of the grown config."""
+    remove(workdir / layout.GROWS)
+
+
+def has_trained(workdir: Path) -> bool:
+    """Whether anything was trained."""
+    return bool(_trained(workdir))
+
+
+def studies(workdir: Path) -> list[Path]:
+    """A workdir, and those of the studies that it consists of."""
+    return [workdir, *(workdir / layout.STUDIES).glob("*")]
+
+
+def _trained(workdir: Path) -> dict[str, int]:
+    """The files of all runs, and their bytes."""
+    return {
+        path.relative_to(workdir).as_posix(): path.stat().st_size
+        for study in studies(workdir)
+        for part in TRAINED
+        for path in (study / part).rglob("*")
+        if path.is_file()
+    }
+
+
+def _state(workdir: Path) -> str:
+    return hashlib.sha256(json_bytes(dict(sorted(_trained(workdir).items())))).hexdigest()

@@ -43,7 +43,7 @@ def test_a_fraction_splits_every_task_and_without_one_all_test_examples_are_both
 
 
 @pytest.mark.parametrize("fraction", [0.0, 0.5])
-def test_rows_to_score_that_say_the_same_as_one_to_arrange_toward_are_counted(fraction):
+def test_rows_to_score_that_say_the_same_as_one_to_arrange_toward_or_another_are_counted(fraction):
     test = instances("aabbab")
     twins = [replace(one, id=f"twin of {one.id}") for one in test[:3]]
     made = pool([*test, *twins], report_fraction=fraction)
@@ -51,6 +51,10 @@ def test_rows_to_score_that_say_the_same_as_one_to_arrange_toward_are_counted(fr
     steered = [texts[i] for i in made.aimed]
     alike = [i for i in made.scored if texts[i] in steered]
     assert made.facts["scored_alike"] == (len(alike) if fraction else 0)
+    scored = [texts[i] for i in made.scored]
+    copies = [i for i, text in enumerate(scored) if text in scored[:i]]
+    assert made.facts["scored_copies"] == len(copies)
+    assert len(copies) == (3 if not fraction else 0)
     # Apart from one another under this seed, some of them.
     assert alike
 

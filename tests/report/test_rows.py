@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from zsg_jax.report.build import not_kept
-from zsg_jax.report.rows import but_alike, read_and_kept, taken, used
+from zsg_jax.report.rows import but_alike, copies, read_and_kept, taken, used
 
 COUNTS = st.integers(0, 2000)
 
@@ -56,9 +56,11 @@ def test_of_what_is_kept_an_order_has_some_and_some_of_these_are_trained_on():
     assert numbers(used("x", 48, 2, 48, 3).popitem()[1]) == [48, 2, 3]
 
 
-def test_rows_to_score_that_have_steered_are_told():
+def test_rows_to_score_that_have_steered_or_are_copies_are_told():
     assert but_alike({}) == but_alike({"scored_alike": 0}) == ""
     assert numbers(but_alike({"scored_alike": 2345})) == [2345]
+    assert copies({}) == copies({"scored_copies": 0}) == ""
+    assert numbers(copies({"scored_copies": 2345})) == [2345]
 
 
 def test_seeds_that_lack_a_measure_do_not_speak_for_the_others():

@@ -166,6 +166,7 @@ def make_pool(
         "aimed_rows": len(aimed),
         "scored_rows": len(scored),
         "scored_alike": _alike(chosen, aimed, scored) if report_fraction else 0,
+        "scored_copies": len(scored) - len(set(told.texts)),
         "split": bool(report_fraction),
     }
     shown = examples["test"].select(answered)

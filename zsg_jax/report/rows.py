@@ -37,7 +37,7 @@ def read_and_kept(
         "Training data, read": read["train"],
         "Training data, kept": _kept("train", data, _unchosen(made)),
         "Test data, read": f"{read['test']}, {shared}",
-        "Test data, kept": f"{_kept('test', data, {})}; {aims}",
+        "Test data, kept": f"{_kept('test', data, {})}; {aims}{copies(data)}",
     }
 
 
@@ -49,6 +49,21 @@ def but_alike(data: Mapping[str, Any]) -> str:
     """
     alike = data.get("scored_alike", 0)
     return f", but {alike:,} of these say the same as one of the former" if alike else ""
+
+
+def copies(data: Mapping[str, Any]) -> str:
+    """What is to be added to the rows that are scored: how many are copies of others among them.
+
+    Args:
+        data: data.json of the workdir; earlier versions do not tell.
+    """
+    found = data.get("scored_copies", 0)
+    if not found:
+        return ""
+    return (
+        f"; of those to score, {found:,} say the same as an earlier one: intervals and p that take "
+        "each for an instance of its own are too sure"
+    )
 
 
 def taken(rules: Sequence[str], of: str = "") -> list[str]:

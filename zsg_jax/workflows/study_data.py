@@ -33,7 +33,7 @@ from zsg_jax.evaluation.records import json_line
 from zsg_jax.evaluation.rewards import REWARD_TEMPLATE
 from zsg_jax.models import huggingface
 from zsg_jax.models.families import is_file
-from zsg_jax.report.rows import but_alike
+from zsg_jax.report.rows import but_alike, copies
 from zsg_jax.runtime.errors import UserError
 from zsg_jax.runtime.files import file_digest, write_bytes, write_json
 from zsg_jax.runtime.processes import once, same_everywhere, same_files
@@ -99,6 +99,8 @@ def open_pool(config: ConfigDict, workdir: Path, stack: ExitStack) -> tuple[Read
             f"test rows: {len(pool.aimed):,} to arrange toward, {len(pool.scored):,} to score on"
             f"{but_alike(pool.facts)}"
         )
+    if told := copies(pool.facts):
+        say(f"{len(pool.scored):,} test rows{told}")
     return Reading(tokenizer, form), pool
 
 

@@ -7,7 +7,7 @@ from urllib.parse import quote
 from zsg_jax.report.differences import p_words, signed_interval, told_apart
 from zsg_jax.report.metrics import METRICS, Metric
 from zsg_jax.report.page import write_page
-from zsg_jax.report.rows import but_alike
+from zsg_jax.report.rows import but_alike, copies
 from zsg_jax.report.selection import figures
 from zsg_jax.report.selection.results import (
     RANDOM,
@@ -204,7 +204,7 @@ def _facts(workdir: Path, results: Results) -> dict[str, str]:
         f"{data['train_tasks']:,} tasks",
         "Targets": f"{config['data.test']}: {data['aimed_rows']:,} rows to aim at, "
         f"{data['scored_rows']:,} others of {len(set(data['test_id_tasks'])):,} tasks to score"
-        f"{but_alike(data)}",
+        f"{but_alike(data)}{copies(data)}",
         "Order of the selected rows": shuffled,
         "Instances a step": str(config["training.batch_size"]),
         "Learning rate": f"{config['training.learning_rate']:g}",

@@ -43,6 +43,8 @@ class StudyResult:
     def curve(self, arrangement: str) -> tuple[np.ndarray, np.ndarray]:
         """Test loss along training: steps, (P,) int64, and losses, (seeds, P) float64, in nats.
 
+        The seeds ascend.
+
         Raises:
             UserError: there is no such arrangement.
         """

@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -152,3 +153,16 @@ def test_what_is_hushed_comes_back(capfd):
         streams.tell("a line")
     os.write(2, b"after")
     assert capfd.readouterr().err == "a line\nafter"
+
+
+def test_threads_that_hush_at_the_same_time_leave_standard_error_as_it_was(capfd):
+    def work():
+        for _ in range(2000):
+            with streams.hushed():
+                os.write(2, b"a panic")
+
+    with ThreadPoolExecutor(4) as threads:
+        for done in [threads.submit(work) for _ in range(4)]:
+            done.result()
+    os.write(2, b"after")
+    assert capfd.readouterr().err == "after"

@@ -8,6 +8,7 @@ import os
 import re
 import signal
 import sys
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from itertools import pairwise
@@ -19,6 +20,8 @@ from zsg_jax.runtime.errors import UserError
 
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]")
 _hidden: int | None = None  # where standard error leads while it is hushed
+_hushing = 0  # how many are inside `hushed`, of all threads
+_turning = threading.RLock()  # held while standard error is turned away or back, or written to
 
 
 def settle() -> None:
@@ -82,7 +85,7 @@ def one_line(text: str) -> str:
 def tell(line: str) -> None:
     """Writes a line to standard error, hushed or not, if anybody is there."""
     line = one_line(line)
-    with suppress(OSError, ValueError):
+    with _turning, suppress(OSError, ValueError):
         sys.stderr.flush()
         if _hidden is None:
             print(line, file=sys.stderr, flush=True)
@@ -130,21 +133,25 @@ def near(path: Path) -> str:
 def hushed() -> Iterator[None]:
     """Inside, what libraries write to standard error by themselves is dropped, such as a panic's.
 
-    For short calls whose errors are told by who calls.
+    For short calls whose errors are told by who calls. Threads may be inside at the same time: the
+    first turns standard error away, the last turns it back.
     """
-    global _hidden
-    if _hidden is not None:
-        yield
-        return
-    with suppress(OSError, ValueError):
-        sys.stderr.flush()
-    _hidden = os.dup(2)
-    nowhere = os.open(os.devnull, os.O_WRONLY)
-    os.dup2(nowhere, 2)
-    os.close(nowhere)
+    global _hidden, _hushing
+    with _turning:
+        if not _hushing:
+            with suppress(OSError, ValueError):
+                sys.stderr.flush()
+            _hidden = os.dup(2)
+            nowhere = os.open(os.devnull, os.O_WRONLY)
+            os.dup2(nowhere, 2)
+            os.close(nowhere)
+        _hushing += 1
     try:
         yield
     finally:
-        os.dup2(_hidden, 2)
-        os.close(_hidden)
-        _hidden = None
+        with _turning:
+            _hushing -= 1
+            if not _hushing and _hidden is not None:
+                os.dup2(_hidden, 2)
+                os.close(_hidden)
+                _hidden = None

@@ -196,7 +196,12 @@ def example(source, *contents, answers="all", tokenizer=None):
             ("CONTENT", "turn.content if loop.last else turn.content | replace('Nobody', '')"),
             "otherwise once more turns follow",
         ),
-        (("CONTENT", "turn.content | upper"), "it writes 'NOBODY.<|eos|>', of which nobody says"),
+        (("CONTENT", "turn.content | upper"), "changes words of the user turn 'Who wrote it"),
+        (("CONTENT", "turn.content[:5]"), "changes words of the user turn 'Who wrote it"),
+        (
+            ("CONTENT", "turn.content | upper if turn.role == 'assistant' else turn.content"),
+            "it writes 'NOBODY.<|eos|>', of which nobody says",
+        ),
         (("CONTENT", "turn.content ~ strftime_now('%Y')"), "asks for today's date"),
         (("CONTENT", "turn.contents.x"), "it fails: 'dict object' has no attribute"),
         (("CONTENT", "turn.content + 1"), "it fails: TypeError"),
@@ -263,3 +268,54 @@ def test_what_a_turn_holds_of_the_programs_or_the_forms_own_signs_is_refused():
     assert "U+FDD0" in str(example(CHATML, "a\ufdd2", "b"))
     source = CHATML.replace("CONTENT", "turn.content if turn.content[0] == 'a' else '<|eos|>'")
     assert "spells the special token '<|eos|>'" in str(example(source, "a<|eos|>", "a b"))
+
+
+BLOCKS = """\
+{%- for turn in messages -%}
+<|{{ turn.role }}|>
+{%- if turn.role == 'assistant' -%}
+{%- generation -%}{{ ANSWER }}{{ eos_token }}{%- endgeneration -%}
+{%- else -%}{{ ASKED }}{%- endif -%}
+{%- endfor -%}
+{%- if add_generation_prompt -%}<|assistant|>{%- endif -%}"""
+# White space, switches and thoughts are no words that a template owes.
+KEPT = [
+    "turn.content",
+    "turn.content | trim",
+    "turn.content.strip().replace('\n\n', '\n')",
+    "turn.content.replace('/no_think', '').replace('/think', '').rstrip()",
+    "turn.content.split('</think>')[-1].lstrip()",
+]
+LOST = [
+    "turn.contnt",
+    "''",
+    "turn.content | upper",
+    "turn.content[:4]",
+    "turn.content | truncate(8)",
+    "turn.content.split()[-1]",
+    "turn.content | length",
+]
+WORDS = "A longer\n\nthing to\n say /no_think"
+
+
+@pytest.mark.parametrize("asked", ["turn.content", "turn.content if turn.content[0] == 'A' else 1"])
+def test_words_that_blocks_or_prompts_lose_are_refused_and_no_others(asked):
+    source = BLOCKS.replace("ASKED", asked)
+    for kept in KEPT:
+        for said in (WORDS, f"<think>\nhm\n</think>\n\n{WORDS}"):
+            one = example(source.replace("ANSWER", kept), WORDS, said)
+            assert not isinstance(one, Unfit), (kept, said, one)
+    for lost in LOST:
+        one = example(source.replace("ANSWER", lost), WORDS, WORDS)
+        assert "words of answer 1, 'A longer" in str(one), lost
+
+
+@pytest.mark.parametrize("looks", ["", "{% if messages[0].content[0] == 'A' %}-{% endif %}"])
+def test_words_of_prompts_that_a_template_loses_are_refused_and_no_others(looks):
+    source = looks + BLOCKS.replace("ANSWER", "turn.content")
+    for kept in KEPT:
+        one = example(source.replace("ASKED", kept), WORDS, "So.")
+        assert not isinstance(one, Unfit), (kept, one)
+    for lost in LOST:
+        one = example(source.replace("ASKED", lost), WORDS, "So.")
+        assert re.search("leaves out .*the user turn 'A longer", str(one)), lost

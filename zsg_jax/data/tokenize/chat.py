@@ -46,6 +46,10 @@ _OPENED = r"\s*(?:<([a-z_:]+)>)?\s*"
 _CLOSED = r"\s*</((?:seed:)?think(?:ing)?|thought|reasoning)>\s*"
 _CHANNEL = r"\s*<\|channel\|>\w+<\|message\|>"
 _NEXT_CHANNEL = r"\s*<\|end\|><\|start\|>assistant" + _CHANNEL
+# Behind it stands what is left of an answer whose thought a template takes out.
+_THOUGHT_END = re.compile(_CLOSED)
+# What tells a template whether to think, and is not always written.
+_SWITCH = re.compile(r"/\w+")
 _WRONG_PROMPT = "its prompt for {} is not how the text with that answer begins"
 
 
@@ -112,7 +116,7 @@ def render(
     text, marked, _ = _write(messages, template)
     check_written(messages, template, special_texts)
     words = _find_words(messages, template, text)
-    _check_words(messages, words)
+    _check_words(messages, words, text)
     found: list[Answer] = []
     first = 0 if answers == "all" else len(messages) - 1
     for turn in range(len(messages) - 1, first - 1, -1):
@@ -127,6 +131,12 @@ def render(
                     last = turn == len(messages) - 1
                     raise Unfit(_WRONG_PROMPT.format(which) + ("" if last else _last_alone()))
                 learned = _take_marked(prompt, text, marked, which)
+                own = _THOUGHT_END.split(messages[turn]["content"])[-1]
+                if not _holds("".join(text[start:end] for start, end in learned), own):
+                    raise Unfit(
+                        f"its {{% generation %}} blocks leave out or change words of {which}, "
+                        f"{own[:40]!r}"
+                    )
             else:
                 span, closing = _find_answer(
                     messages, turn, template, text, prompt, which, special_texts, thoughts
@@ -200,15 +210,34 @@ def _find_answer(
     return (begin, len(whole) + len(closing)), closing if last else ""
 
 
-def _check_words(messages: Messages, words: list[tuple[int, int, int]] | None) -> None:
-    """Refuses a template that leaves a turn out; an answer's is looked for behind its prompt."""
-    if words is None:
-        return
-    found = {turn for turn, _, _ in words}
+def _check_words(messages: Messages, words: list[tuple[int, int, int]] | None, text: str) -> None:
+    """Refuses a template that leaves a turn out or changes its words.
+
+    Where it looks into the words, they need only stand somewhere. An answer's are looked for behind
+    its prompt, and a tool's in `check_written`, as templates may write them as JSON.
+    """
     for number, message in enumerate(messages):
-        spoken = message["role"] not in (TOOLS, "assistant") and message["content"].strip()
-        if spoken and number not in found:
-            raise Unfit(f"it leaves out the {message['role']} turn {message['content'][:40]!r}")
+        role, content = message["role"], message["content"]
+        if role in (TOOLS, "assistant") or not content.strip():
+            continue
+        written = [text[start:end] for turn, start, end in words or () if turn == number]
+        if words is not None and not written:
+            raise Unfit(f"it leaves out the {role} turn {content[:40]!r}")
+        if role != "tool" and not any(_holds(one, content) for one in written or [text]):
+            raise Unfit(f"it leaves out or changes words of the {role} turn {content[:40]!r}")
+
+
+def _holds(written: str, words: str) -> bool:
+    """Whether words stand in what was written, but for white space and switches as /no_think."""
+    return any(form(words) in form(written) for form in (str.strip, _spaced, _without_switches))
+
+
+def _spaced(text: str) -> str:
+    return " ".join(text.split())
+
+
+def _without_switches(text: str) -> str:
+    return _spaced(_SWITCH.sub(" ", text))
 
 
 def _before_words(prompt: str, rest: str, held: str) -> tuple[int, int]:

@@ -44,6 +44,9 @@ def test_whole_numbers_that_float64_would_make_equal_are_refused(tmp_path):
         pytest.raises(UserError, match=r"a\.jsonl:4: .*too long to be told apart"),
     ):
         numbers(dataset, "quality")
+    near = lines(tmp_path / "c.jsonl", rows(2**53, 2**53 + 1))
+    with opened(near, tmp_path) as dataset, pytest.raises(UserError, match="too long"):
+        numbers(dataset, "quality")
     whole = lines(tmp_path / "b.jsonl", rows(2**60, 2**61, 2**60, 2**53, 2**53 - 1))
     with opened(whole, tmp_path) as dataset:
         assert len(set(numbers(dataset, "quality"))) == 4

@@ -23,7 +23,7 @@ def numbers(dataset: Dataset, column: str) -> np.ndarray:
 
     Raises:
         UserError: a row, named by file and line, whose field is missing or is no finite number, or
-            a whole one beyond 2^53 that float64 does not tell from another row's.
+            a whole one of 2^53 or more that float64 does not tell from another row's.
     """
     found, long = np.empty(len(dataset), np.float64), dict[float, int]()
     for index in range(len(dataset)):
@@ -35,7 +35,7 @@ def numbers(dataset: Dataset, column: str) -> np.ndarray:
                 "or choose another method"
             )
         found[index] = value[0]
-        if isinstance(value[0], int) and abs(value[0]) > _EXACT:
+        if isinstance(value[0], int) and abs(value[0]) >= _EXACT:
             other = long.setdefault(float(value[0]), value[0])
             check(
                 other == value[0],

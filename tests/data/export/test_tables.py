@@ -7,6 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from zsg_jax.data.export import tables, write
+from zsg_jax.data.reading import ReadOptions, open_dataset
 from zsg_jax.runtime.errors import UserError
 
 datasets = pytest.importorskip("datasets")
@@ -108,6 +109,38 @@ def test_types_are_found_over_all_batches(tmp_path, monkeypatch, format):
     assert got[0]["late"] is None
     assert got[0]["messages"] == [{"role": "user", "content": None}]
     assert math.isclose(got[29]["x"][1], 2.5)
+
+
+def function(name, call, **arguments):
+    asked = {"id": name, "messages": [{"role": "user", "content": "?"}]}
+    calls = [call | {"function": {"name": name} | ({"arguments": arguments} if arguments else {})}]
+    asked["messages"] += [
+        {"role": "assistant", "content": "", "tool_calls": calls},
+        {"role": "tool", "content": "3"},
+        {"role": "assistant", "content": "so"},
+    ]
+    properties = {key: {"type": "integer"} for key in arguments}
+    tool = {"type": "function", "function": {"name": name, "parameters": properties}}
+    return asked | {"tools": [tool] if arguments else []}
+
+
+@pytest.mark.parametrize("format", READERS)
+def test_tools_and_calls_come_back_without_the_keys_of_others(tmp_path, format):
+    rows = [
+        function("weather", {"type": "function"}, city="Ulm", days=[1, 2**70, None]),
+        function("add", {"type": "function", "id": "c1"}, a=1, b={"c": "é"}),
+        function("now", {"id": "c2"}),
+    ]
+    raw = [json.dumps(row).encode() for row in rows]
+    (tmp_path / "rows.jsonl").write_bytes(b"\n".join(raw))
+    path = write(lambda: iter(raw), tmp_path, format, total=len(raw))
+    options = ReadOptions(tmp_path / "scratch")
+    with (
+        open_dataset(tmp_path / "rows.jsonl", options) as before,
+        open_dataset(path, options) as now,
+    ):
+        assert list(now) == list(before)
+        assert now.digest == before.digest
 
 
 EDGES = [0, 2**53, 2**63 - 1, 2**63, 10**76]

@@ -30,7 +30,8 @@ def test_a_text_that_is_no_mapping_is_told(text, told):
 def test_all_fields_are_renamed_at_once(row, fields):
     expected = {}
     for name, value in row.items():
-        if name not in fields and name not in fields.values():
+        replaced = name in fields and fields[name] in row
+        if not replaced and name not in fields.values():
             expected[name] = value
     for new, old in fields.items():
         if old in row:
@@ -54,6 +55,13 @@ def test_an_old_name_may_lead_into_a_field(name, value):
     found = json.loads(rename(json.dumps(row).encode(), {"new": name}))
     assert found.get("new") == value
     assert found["answers"] == row["answers"]
+
+
+@pytest.mark.parametrize("category", [{}, {"category": None}])
+def test_a_field_that_no_other_replaces_stays(category):
+    row = {"task": "own", "text": "x"}
+    found = json.loads(rename(json.dumps(row | category).encode(), {"task": "category"}))
+    assert found == row
 
 
 @pytest.mark.parametrize("name", ["x.jsonl", "x.json"])

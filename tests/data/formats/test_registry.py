@@ -297,6 +297,9 @@ def test_conversations_without_their_ends_are_counted(tmp_path, read_source, cap
         (BARE | {"task_id": 3}, "3"),
         (BARE | {"task": "t", "task_name": "n"}, "t"),
         (BARE | {"task_name": None, "task_id": "i"}, "i"),
+        # As of tables in which some rows have none.
+        (BARE | {"task_id": 3.0}, "3"),
+        (BARE | {"task_name": [], "task_id": float("nan")}, None),
         (BARE | {"source": "https://example.org"}, "(no task)"),
         # Of messages only "task" names the task.
         ({"messages": chat([Turn("user", "x"), Turn("assistant", "y")]), "task_name": "n"}, None),
@@ -304,6 +307,13 @@ def test_conversations_without_their_ends_are_counted(tmp_path, read_source, cap
 )
 def test_a_task_goes_by_several_names(tmp_path, read_source, record, task):
     assert read_source(write_lines([record], tmp_path))[0][0].task == (task or "(no task)")
+
+
+@pytest.mark.parametrize("fields", [{"task_id": 0.5}, {"task_name": ["a"]}, {"task_id": True}])
+def test_what_names_no_task_is_refused(tmp_path, read_source, fields):
+    (name,) = fields
+    with pytest.raises(UserError, match=rf'"{name}" is a JSON .*fields=other={name}'):
+        read_source(write_lines([BARE | fields], tmp_path))
 
 
 def test_what_is_left_out_of_a_folder_is_named(tmp_path, capsys):

@@ -1,3 +1,5 @@
+import json
+
 import pytest
 
 from zsg_jax.data.formats.jsonl import Refused
@@ -45,6 +47,57 @@ def test_a_record_becomes_its_turns(schema, record, expected):
     assert SCHEMAS[schema].turns(record) == expected
 
 
+TOOL = {"type": "function", "function": {"name": "f"}}
+RECORDS = {
+    "messages": {"messages": [HI, HO]},
+    "sharegpt": {"conversations": [{"from": "human", "value": "a"}, {"from": "gpt", "value": "b"}]},
+    "alpaca": DO,
+    "prompt_completion": {"prompt": "a", "completion": "b"},
+    "question_answer": {"question": "a", "answer": "b"},
+    "inputs_targets": {"inputs": "a", "targets": "b"},
+    "preference": {"prompt": "a", "chosen": "b", "rejected": "c"},
+    "prompt": {"prompt": "a"},
+}
+LISTS = [
+    ("prompt_completion", {"prompt": [HI], "completion": [HO]}),
+    ("preference", {"prompt": [HI], "chosen": [HO], "rejected": [HO]}),
+    ("preference", {"chosen": [HI, HO], "rejected": [HI, HO]}),
+    ("prompt", {"prompt": [HI]}),
+]
+
+
+@pytest.mark.parametrize(("schema", "record"), [*RECORDS.items(), *LISTS])
+def test_tools_and_a_system_field_stand_first_in_every_schema(schema, record):
+    turns, plain = SCHEMAS[schema].turns, SCHEMAS[schema].turns(record)
+    for empty in (None, "", " "):
+        assert turns(record | {"system": empty}) == plain
+    system = (Turn("system", "s"), *plain)
+    assert turns(record | {"system": "s"}) == system
+    tools = turns(record | {"system": "s", "tools": [TOOL]})
+    assert (tools[0].role, tools[1:]) == ("tools", system)
+    assert json.loads(tools[0].content) == [TOOL]
+
+
+@pytest.mark.parametrize(("schema", "record"), [("messages", RECORDS["messages"]), *LISTS])
+def test_a_system_field_may_say_what_the_messages_say(schema, record):
+    name = next(iter(record))
+    own = record | {name: [SYSTEM, *record[name]]}
+    turns = SCHEMAS[schema].turns
+    assert turns(own | {"system": "s"}) == turns(own)
+    with pytest.raises(Refused, match=rf'"system" and "{name}\[0\]'):
+        turns(own | {"system": "other"})
+
+
+@pytest.mark.parametrize(
+    "schema", ["alpaca", "prompt_completion", "question_answer", "inputs_targets", "prompt"]
+)
+def test_earlier_turns_that_would_be_lost_are_refused(schema):
+    turns, record = SCHEMAS[schema].turns, RECORDS[schema]
+    assert turns(record | {"history": []}) == turns(record)
+    with pytest.raises(Refused, match='"history" is not read'):
+        turns(record | {"history": [["a", "b"]]})
+
+
 @pytest.mark.parametrize(
     ("schema", "prompt", "answer"),
     [
@@ -80,9 +133,9 @@ def test_what_is_no_text_is_refused_by_its_name(schema, prompt, answer, value, r
     ("schema", "record", "reason"),
     [
         ("alpaca", DO | {"input": 3}, '"input" is a JSON number'),
+        ("alpaca", DO | {"input": 0}, '"input" is a JSON number'),
         ("alpaca", DO | {"input": ["z"]}, '"input" is a JSON list'),
         ("alpaca", DO | {"system": 3}, '"system" is a JSON number'),
-        ("alpaca", DO | {"history": [["a", "b"]]}, '"history" is not read'),
         ("prompt_completion", {"prompt": "x", "completion": [HO]}, '"completion" a list; both'),
         ("prompt_completion", {"prompt": [], "completion": [HO]}, '"prompt" is empty'),
         ("prompt_completion", {"prompt": ["x"], "completion": [HO]}, '"prompt[0]" is a JSON str'),

@@ -52,9 +52,10 @@ def test_reads_records_and_fills_in_id_and_task(tmp_path, read_source, name):
 
 def test_a_category_groups_scores_and_changes_no_digest(tmp_path, read_source):
     told = [{}, {"category": " QA "}, {"categories": []}, {"Categories": ["A", "B"]}]
+    told += [{"category": 3}, {"category": 0.0}, {"category": {"A": True}}]
     lines = [record(id=str(n), **fields) for n, fields in enumerate(told)]
     instances, _ = read_source(write(tmp_path / "x.jsonl", *lines))
-    assert [one.category for one in instances] == ["", "QA", "", "A"]
+    assert [one.category for one in instances] == ["", "QA", "", "A", "3", "0", ""]
     plain = [dataclasses.replace(one, category="") for one in instances]
     assert instances_digest(instances) == instances_digest(plain)
     again = write(tmp_path / "y.jsonl", *map(as_record, instances))
@@ -90,6 +91,7 @@ BAD = {
     "id true": (record(id=True), '"id" is a JSON boolean'),
     "id with a line break": (record(id="b\nc"), "line break"),
     "task a list": (record(task=[1]), '"task" is a JSON list'),
+    "task a fraction": (record(task=0.5), '"task" is a JSON number, not a string or whole number'),
     "references a string": (record(references="Paris"), '"references" is a JSON string, not a li'),
     "reference a number": (record(references=["Paris", 3]), '"references[1]" is a JSON number'),
     "reference empty": (record(references=[" "]), '"references[0]" is empty'),

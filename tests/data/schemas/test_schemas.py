@@ -4,7 +4,7 @@ from pathlib import Path
 import pytest
 
 from zsg_jax.data.formats.jsonl import Record
-from zsg_jax.data.schemas.registry import SCHEMAS, check_schema, recognize
+from zsg_jax.data.schemas.registry import FIRST, SCHEMAS, check_schema, recognize
 from zsg_jax.runtime.errors import UserError
 
 SHOWN = {
@@ -43,6 +43,20 @@ def test_p3_is_found_by_either_pair():
 def test_records_without_an_answer_do_not_count_beside_others():
     given = records({"text": "x"}, {"prompt": "x"}, SHOWN["prompt_completion"])
     assert recognize(given)[0] == "prompt_completion"
+
+
+@pytest.mark.parametrize("other", ["prompt_completion", "preference", "messages"])
+def test_a_late_record_of_another_schema_is_no_prompt_alone(other):
+    prompts = [{"prompt": "x"}] * FIRST + [{"prompt": "x", "completion": None}, SHOWN["prompt"]]
+    given = records(*prompts, SHOWN[other], {"note": "x"})
+    schema, found = recognize(given)
+    assert schema == "prompt"
+    found = list(found)
+    assert found[-1] == given[-1]
+    assert found[:-2] == given[:-2]
+    told = found[-2].refusal
+    assert f"is a row of {other}, but x.jsonl:1 is one of prompt; " in told
+    assert "--config.data.format=prompt" in told
 
 
 def test_records_that_cannot_be_read_do_not_count():

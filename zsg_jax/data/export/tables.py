@@ -64,14 +64,14 @@ def _table(
 
     Integers are int64; where one in a field is larger, all in this field become text, which is
     said. With fractions among them they are float64. A key that a record lacks is null, and so is
-    an object if no record has a key in it.
+    an object if no record has a key in it. Tools, and the arguments of calls, are JSON text.
 
     Raises:
         UserError: naming field and record, where a field has no one type; in either pass.
     """
-    inferred, wide = pa.schema([]), set[str]()
+    inferred, wide, order = pa.schema([]), set[str](), list[str]()
     for first, text in _chunks(track(records(), f"types for {path.name}", total)):
-        parsed = json.loads(text)
+        parsed = _records(text, order)
         inferred = _attempt(_widened, inferred, parsed, first, format)
         if _PERHAPS_WIDE in text.translate(_NINES):
             wide.update(
@@ -80,7 +80,9 @@ def _table(
     for key in sorted(wide):
         say(f"{format}: integers in field {key!a} become text, for some do not fit 64 bits")
     try:
-        schema = pa.schema([(one.name, _storable(one.type, one.name in wide)) for one in inferred])
+        schema = pa.schema(
+            [(one.name, _storable(one.type, one.name in wide, order)) for one in inferred]
+        )
     except _Clash as clash:
         raise UserError(f"{format}: {clash}; mend the rows or give --format jsonl") from None
     # pyarrow takes booleans for fractions, and no object for null.
@@ -93,9 +95,48 @@ def _table(
 
     def batches() -> Iterator[pa.RecordBatch]:
         for first, text in _chunks(track(records(), f"writing {path.name}", total)):
-            yield _attempt(to_batch, schema, json.loads(text), first, format)
+            yield _attempt(to_batch, schema, _records(text, order), first, format)
 
     return schema, batches()
+
+
+def _records(text: bytes, order: list[str]) -> list[dict[str, Any]]:
+    """The records of a JSON array, what each tool has keys of its own for as JSON text.
+
+    As objects of one column all tools would have the parameters, and all calls the arguments, of
+    all others, as null. `order` takes the keys of calls, so that each comes back with its own in
+    its own order.
+    """
+    records: list[dict[str, Any]] = json.loads(text)
+    for record in records:
+        if _is_objects(tools := record.get("tools")):
+            record["tools"] = json.dumps(tools, ensure_ascii=False)
+        for messages in filter(_is_objects, record.values()):
+            for calls in filter(_is_objects, (one.get("tool_calls") for one in messages)):
+                for call in calls:
+                    _spell_arguments(call.get("function", call))
+                    _merge(order, call)
+    return records
+
+
+def _spell_arguments(function: Any) -> None:
+    if isinstance(function, dict) and isinstance(function.get("name"), str):
+        given = function.get("arguments", {})
+        if isinstance(given, dict):
+            function["arguments"] = json.dumps(given, ensure_ascii=False)
+
+
+def _merge(order: list[str], keys: Iterable[str]) -> None:
+    """Puts new keys into an order behind those that they stand behind."""
+    at = 0
+    for key in keys:
+        if key not in order:
+            order.insert(at, key)
+        at = order.index(key) + 1
+
+
+def _is_objects(value: Any) -> bool:
+    return isinstance(value, list) and all(isinstance(one, dict) for one in value)
 
 
 def _attempt(
@@ -170,16 +211,21 @@ def _is_wide(value: Any) -> bool:
     return isinstance(value, int) and not -(2**63) <= value < 2**63
 
 
-def _storable(type: pa.DataType, wide: bool, depth: int = 0) -> pa.DataType:
-    """A type with text for integers if they are `wide`, and null for objects without keys."""
+def _storable(type: pa.DataType, wide: bool, order: list[str], depth: int = 0) -> pa.DataType:
+    """A type with text for integers if they are `wide`, and null for objects without keys.
+
+    Objects that have the keys of `order` have them in that order.
+    """
     if depth > DEEPEST:
         raise _Clash(f"a field is nested more than {DEEPEST} deep")
     if pa.types.is_struct(type):
         # Parquet has no objects without keys.
-        fields = [(one.name, _storable(one.type, wide, depth + 1)) for one in type]
+        fields = [(one.name, _storable(one.type, wide, order, depth + 1)) for one in type]
+        if {name for name, _ in fields} == {*order}:
+            fields.sort(key=lambda one: order.index(one[0]))
         return pa.struct(fields) if fields else pa.null()
     if pa.types.is_list(type):
-        return pa.list_(_storable(type.value_type, wide, depth + 1))
+        return pa.list_(_storable(type.value_type, wide, order, depth + 1))
     return pa.string() if wide and pa.types.is_integer(type) else type
 
 

@@ -35,15 +35,19 @@ def rename(raw: bytes, fields: Mapping[str, str]) -> bytes:
     """A record with its fields renamed, all at once; the other fields stay.
 
     An old name may lead into objects and lists, as "answers.text.0"; what it leads out of stays as
-    well. A field that is not there is not there under its new name.
+    well. Where there is no field of the old name, or null, one that has the new name stays.
 
     Raises:
         Refused: where `raw` holds no JSON object.
     """
     record = json_object(raw)
     values = {new: value_at(record, old) for new, old in fields.items()}
-    renamed = {new: value[0] for new, value in values.items() if value}
-    gone = set(fields) | set(fields.values())
+    renamed = {
+        new: value[0]
+        for new, value in values.items()
+        if value and (value[0] is not None or new not in record)
+    }
+    gone = {*renamed, *fields.values()}
     others = {name: value for name, value in record.items() if name not in gone}
     return json.dumps(renamed | others).encode()
 

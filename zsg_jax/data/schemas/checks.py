@@ -107,7 +107,36 @@ def message_list(name: str, value: Any) -> list[dict[str, Any]]:
 
 def system_turn(record: Mapping[str, Any]) -> list[Turn]:
     """The turn that a record's "system" field makes; none where it is missing or empty."""
-    return [Turn("system", text(record, "system"))] if record.get("system") else []
+    given = record.get("system")
+    if not given or (isinstance(given, str) and not given.strip()):
+        return []
+    return [Turn("system", text(record, "system"))]
+
+
+def with_system(record: Mapping[str, Any], said: list[Message]) -> list[Message]:
+    """Messages behind the turn that the record's "system" makes, if they do not begin with it.
+
+    Raises:
+        Refused: where they begin with another system turn.
+    """
+    for turn in system_turn(record):
+        if said[0].role != "system":
+            return [Message("system", *turn[:2]), *said]
+        if said[0].content.strip() != turn.content.strip():
+            raise Refused(
+                f'"system" and "{said[0].name}" are two system turns of different texts; leave one '
+                f"out, or rename the first by {setting('data.fields', 'other=system')}"
+            )
+    return said
+
+
+def refuse_history(record: Mapping[str, Any]) -> None:
+    """Raises Refused for a record with earlier turns in "history", which would be lost."""
+    if record.get("history"):
+        raise Refused(
+            '"history" is not read; give the row as messages or conversations, or, if it is no '
+            f"earlier turns, rename it by {setting('data.fields', 'other=history')}"
+        )
 
 
 def conversation(messages: Sequence[Message]) -> tuple[Turn, ...]:

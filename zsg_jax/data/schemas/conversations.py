@@ -14,6 +14,7 @@ from zsg_jax.data.schemas.checks import (
     message_list,
     system_turn,
     tools_turn,
+    with_system,
 )
 
 # Who speaks, as ShareGPT's many descendants call it.
@@ -25,13 +26,13 @@ ROLES = {
 
 
 def messages(record: Mapping[str, Any]) -> tuple[Turn, ...]:
-    """The turns of "messages", a list of role and content.
+    """The turns of "messages", a list of role and content; "system" may stand beside it.
 
     Raises:
         Refused: if they are no conversation.
     """
-    said = conversation(role_and_content("messages", field(record, "messages")))
-    return (*tools_turn(record), *said)
+    said = with_system(record, role_and_content("messages", field(record, "messages")))
+    return (*tools_turn(record), *conversation(said))
 
 
 def role_and_content(name: str, value: Any) -> list[Message]:
@@ -103,8 +104,8 @@ def _call(name: str, call: Mapping[str, Any]) -> dict[str, Any]:
     function = made.get("function", made)
     if not isinstance(function, dict) or not isinstance(function.get("name"), str):
         raise Refused(f'"{name}" names no function; give {{"function": {{"name": …}}}}')
-    given = function.get("arguments", {})
-    if isinstance(given, str):
+    given = function.get("arguments")
+    if given is None or isinstance(given, str):
         try:
             given = json.loads(given or "{}")
         except ValueError:
@@ -191,4 +192,4 @@ def _answers(found: tuple[str, Message]) -> bool:
 def sharegpt_left_out(record: Mapping[str, Any], turns: tuple[Turn, ...]) -> int:
     """How many turns of a record `sharegpt` leaves out."""
     said = sum(turn.role != TOOLS for turn in turns)
-    return len(record["conversations"]) + bool(record.get("system")) - said
+    return len(record["conversations"]) + len(system_turn(record)) - said

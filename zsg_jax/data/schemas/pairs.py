@@ -10,9 +10,11 @@ from zsg_jax.data.schemas.checks import (
     check_text,
     conversation,
     field,
+    refuse_history,
     system_turn,
     text,
     tools_turn,
+    with_system,
 )
 from zsg_jax.data.schemas.conversations import role_and_content
 
@@ -28,13 +30,11 @@ def alpaca(record: Mapping[str, Any]) -> tuple[Turn, ...]:
             earlier turns, which this would lose.
     """
     prompt, answer = text(record, "instruction"), text(record, "output")
-    if record.get("history"):
-        raise Refused('"history" is not read; give the row as messages or conversations')
-    given = record.get("input") or ""
-    if not isinstance(given, str) or given.strip():
+    given = record.get("input")
+    if given not in (None, [], {}) and not (isinstance(given, str) and not given.strip()):
         check_text("input", given)
         prompt = f"{prompt}\n\n{given}"
-    return (*system_turn(record), Turn("user", prompt), Turn("assistant", answer))
+    return _turns(record, prompt, answer)
 
 
 def prompt_completion(record: Mapping[str, Any]) -> tuple[Turn, ...]:
@@ -51,7 +51,8 @@ def prompt_completion(record: Mapping[str, Any]) -> tuple[Turn, ...]:
             "both must be strings, or both lists of messages"
         )
     if isinstance(prompt, list):
-        both = role_and_content("prompt", prompt) + role_and_content("completion", completion)
+        asked = with_system(record, role_and_content("prompt", prompt))
+        both = asked + role_and_content("completion", completion)
         return answered((*tools_turn(record), *conversation(both)))
     return _pair(record, "prompt", "completion")
 
@@ -69,4 +70,11 @@ def inputs_targets(record: Mapping[str, Any]) -> tuple[Turn, ...]:
 
 
 def _pair(record: Mapping[str, Any], prompt: str, answer: str) -> tuple[Turn, ...]:
-    return Turn("user", text(record, prompt)), Turn("assistant", text(record, answer))
+    return _turns(record, text(record, prompt), text(record, answer))
+
+
+def _turns(record: Mapping[str, Any], prompt: str, answer: str) -> tuple[Turn, ...]:
+    """Prompt and answer, behind the record's tools and system turn; raises Refused."""
+    refuse_history(record)
+    turns = Turn("user", prompt), Turn("assistant", answer)
+    return (*tools_turn(record), *system_turn(record), *turns)

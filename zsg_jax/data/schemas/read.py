@@ -208,16 +208,31 @@ def _instance(record: Mapping[str, Any], default_id: str, schema: Schema) -> Ins
 
 
 def _task(record: Mapping[str, Any], names: tuple[str, ...]) -> tuple[str, Any]:
-    """The field that names the task, and the name; of these only "task" must hold one."""
+    """The field that names the task, and the name; of these only "task" must hold one.
+
+    Raises:
+        Refused: for one that is no name. In "source" may stand anything.
+    """
     for name in names:
         value = record.get(name)
-        if isinstance(value, int) and not isinstance(value, bool):
-            return name, str(value)
-        if name == "task" and name in record:
+        if _is_whole(value):
+            return name, str(int(value))
+        if isinstance(value, str) and (value.strip() or name == "task"):
             return name, value
-        if isinstance(value, str) and value.strip():
-            return name, value
+        blank = name != "task" and (value in ("", None, [], {}) or value != value)
+        if name in record and not (blank or isinstance(value, str) or name == "source"):
+            raise Refused(
+                f'"{name}" is a JSON {json_type(value)}, not a string or whole number; if it names '
+                f"no task, rename it by {setting('data.fields', f'other={name}')}"
+            )
     return "task", NO_TASK
+
+
+def _is_whole(value: Any) -> bool:
+    """Whether a value is a whole number; those of a table where some lack one are floats."""
+    if isinstance(value, float):
+        return value.is_integer()
+    return isinstance(value, int) and not isinstance(value, bool)
 
 
 def _category(record: Mapping[str, Any]) -> str:
@@ -225,6 +240,8 @@ def _category(record: Mapping[str, Any]) -> str:
     for name in CATEGORY:
         given = record.get(name)
         first = given[0] if isinstance(given, list) and given else given
+        if _is_whole(first):
+            return str(int(first))
         if isinstance(first, str) and first.strip():
             check_text(name, first)
             return first.strip()

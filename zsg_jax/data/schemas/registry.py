@@ -94,7 +94,8 @@ def recognize(records: Iterable[Record]) -> tuple[str, Iterator[Record]]:
 
     Records that are broken, or have the fields of no schema, do not count while others do, nor do
     those without an answer beside others with one; if none can be read at all, the schema is
-    "messages", by which each is refused with its own reason.
+    "messages", by which each is refused with its own reason. Where the schema has no answer, later
+    records of another schema are refused: what they have besides would be lost.
 
     Args:
         records: of one file or of several.
@@ -122,7 +123,20 @@ def recognize(records: Iterable[Record]) -> tuple[str, Iterator[Record]]:
             f"{first.location}: could be a row of {' or '.join(schemas)} (its fields are "
             f"{_listed(first_fields)}); say which by {setting('data.format', 'SCHEMA')}"
         )
+    if SCHEMAS[schemas[0]].answer_by is not None:
+        rest = _refusing_others(rest, schemas[0], first)
     return schemas[0], chain(head, rest)
+
+
+def _refusing_others(records: Iterator[Record], schema: str, first: Record) -> Iterator[Record]:
+    for record in records:
+        fields = readable(record) or {}
+        names = fitting({key: one for key, one in fields.items() if one is not None})
+        if names and schema not in names:
+            way_out = f"to read all as such, pass {setting('data.format', schema)}"
+            why = f"{_other(names, [schema], first)}; give them apart; {way_out}"
+            record = record._replace(raw=b"", refusal=why)
+        yield record
 
 
 def _unknown(record: Record, fields: Mapping[str, Any]) -> UserError:
@@ -138,10 +152,14 @@ def _unknown(record: Record, fields: Mapping[str, Any]) -> UserError:
 
 def _different(record: Record, names: list[str], schemas: list[str], first: Record) -> UserError:
     return UserError(
-        f"{record.location}: is a row of {' or '.join(names)}, but {first.location} is one of "
-        f"{' or '.join(schemas)}; give them apart, or pass {setting('data.format', 'SCHEMA')} and "
-        "leave the others out as bad rows"
+        f"{record.location}: {_other(names, schemas, first)}; give them apart, or pass "
+        f"{setting('data.format', 'SCHEMA')} and leave the others out as bad rows"
     )
+
+
+def _other(names: list[str], schemas: list[str], first: Record) -> str:
+    mine, its = (" or ".join(some) for some in (schemas, names))
+    return f"is a row of {its}, but {first.location} is one of {mine}"
 
 
 def _listed(fields: Mapping[str, Any]) -> str:

@@ -5,7 +5,15 @@ from typing import Any
 
 from zsg_jax.data.formats.jsonl import Refused, json_type
 from zsg_jax.data.instance import TEXT, Turn
-from zsg_jax.data.schemas.checks import Message, conversation, field, system_turn, text, tools_turn
+from zsg_jax.data.schemas.checks import (
+    Message,
+    conversation,
+    field,
+    refuse_history,
+    text,
+    tools_turn,
+    with_system,
+)
 from zsg_jax.data.schemas.conversations import role_and_content
 
 
@@ -39,11 +47,14 @@ def preference(record: Mapping[str, Any]) -> tuple[Turn, ...]:
         text(record, "rejected")
         if record.get("prompt") in (None, "", []):
             return (Turn(TEXT, answer),)
-        return conversation([*_asked(record), Message("chosen", "assistant", answer)])
+        said = [*_asked(record), Message("chosen", "assistant", answer)]
+        return (*tools_turn(record), *conversation(said))
     turns = role_and_content("chosen", chosen)
     role_and_content("rejected", rejected)
     if turns[0].role == "assistant":
         turns = _asked(record) + turns
+    else:
+        turns = with_system(record, turns)
     if turns[-1].role != "assistant":
         raise Refused(f'"chosen" ends with a turn by {turns[-1].role!r}, not with an answer')
     return (*tools_turn(record), *conversation(turns))
@@ -58,9 +69,9 @@ def _asked(record: Mapping[str, Any]) -> list[Message]:
     """The messages of "prompt", which must leave the answer to come."""
     given = field(record, "prompt")
     if not isinstance(given, list):
-        turns = [*system_turn(record), Turn("user", text(record, "prompt"))]
-        return [Message("prompt", turn.role, turn.content) for turn in turns]
+        refuse_history(record)
+        return with_system(record, [Message("prompt", "user", text(record, "prompt"))])
     asked = role_and_content("prompt", given)
     if asked[-1].role == "assistant":
         raise Refused('"prompt" ends with an answer; give the row as messages')
-    return asked
+    return with_system(record, asked)

@@ -215,8 +215,8 @@ def _task(record: Mapping[str, Any], names: tuple[str, ...]) -> tuple[str, Any]:
     """
     for name in names:
         value = record.get(name)
-        if _is_whole(value):
-            return name, str(int(value))
+        if number := _whole(value):
+            return name, number
         if isinstance(value, str) and (value.strip() or name == "task"):
             return name, value
         blank = name != "task" and (value in ("", None, [], {}) or value != value)
@@ -228,11 +228,11 @@ def _task(record: Mapping[str, Any], names: tuple[str, ...]) -> tuple[str, Any]:
     return "task", NO_TASK
 
 
-def _is_whole(value: Any) -> bool:
-    """Whether a value is a whole number; those of a table where some lack one are floats."""
-    if isinstance(value, float):
-        return value.is_integer()
-    return isinstance(value, int) and not isinstance(value, bool)
+def _whole(value: Any) -> str:
+    """A whole number as text, a float too, as tables have them where some rows have none; or ""."""
+    if isinstance(value, float) and value.is_integer():
+        return str(int(value))
+    return str(value) if isinstance(value, int) and not isinstance(value, bool) else ""
 
 
 def _category(record: Mapping[str, Any]) -> str:
@@ -240,8 +240,8 @@ def _category(record: Mapping[str, Any]) -> str:
     for name in CATEGORY:
         given = record.get(name)
         first = given[0] if isinstance(given, list) and given else given
-        if _is_whole(first):
-            return str(int(first))
+        if number := _whole(first):
+            return number
         if isinstance(first, str) and first.strip():
             check_text(name, first)
             return first.strip()

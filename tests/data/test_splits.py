@@ -47,6 +47,23 @@ def test_answers_of_a_conversation_stand_on_one_side(tasks, fraction, seed, data
     np.testing.assert_array_equal(kept, report_split(tasks, fraction, seed)[conversation])
 
 
+@given(TASKS, st.floats(0.01, 0.99), st.integers(0, 2**32), st.data())
+def test_every_target_set_keeps_an_example_to_arrange_toward(tasks, fraction, seed, data):
+    tasks = np.array([0, 0, *tasks], np.int32)
+    more = data.draw(st.lists(st.integers(0, 3), min_size=len(tasks) - 2, max_size=len(tasks) - 2))
+    sets = np.unique([0, 0, *more], return_inverse=True)[1].astype(np.int32)
+    kept = report_split(tasks, fraction, seed, set_index=sets)
+    alone = report_split(tasks, fraction, seed)
+    assert kept.any()
+    assert all(not kept[sets == one].all() for one in sets)
+    # Where the draw by task does so, as where every task is in one set alone, it stays.
+    if all(not alone[sets == one].all() for one in sets):
+        np.testing.assert_array_equal(kept, alone)
+    # Sets numbered from 0 without a gap, as those of a mixture.
+    by_task = np.unique(tasks, return_inverse=True)[1].astype(np.int32)
+    np.testing.assert_array_equal(report_split(tasks, fraction, seed, set_index=by_task), alone)
+
+
 def test_what_cannot_be_split_is_refused():
     for task in ([], [0], [0, 1, 2]):
         with pytest.raises(UserError, match="no task has two rows"):
@@ -82,6 +99,10 @@ def test_a_file_says_which_tasks_are_unseen(tmp_path):
     [
         ("{", "is not JSON"),
         ([], '"train_key_list" must be a list'),
+        (
+            '{"train_key_list": ["a"], "eval_key_list": ["b"], "eval_key_list": ["c"]}',
+            'names "eval_key_list" twice',
+        ),
         ({"train_key_list": ["a"]}, '"eval_key_list" must be a list'),
         ({"train_key_list": [], "eval_key_list": ["b"]}, '"train_key_list" .* at least one'),
         (
@@ -202,10 +223,11 @@ def test_one_file_gives_both_sides_of_flan_mini(tmp_path, capsys):
         select_sides(both, both, Selection("held-out:5"))
 
 
-def test_tasks_that_look_alike_are_told(capsys):
-    composed, apart = "r\u00e9sum\u00e9", "re\u0301sume\u0301"
-    assert composed != apart
-    train, test = dataset(numbered([composed, "b"])), dataset(numbered([apart, "b"]))
+@pytest.mark.parametrize(
+    "alike", [("r\u00e9sum\u00e9", "re\u0301sume\u0301"), ("QA", "QA "), ("Q A", "Q\u00a0A")]
+)
+def test_tasks_that_look_alike_are_told(capsys, alike):
+    train, test = (dataset(numbered([one, "b"])) for one in alike)
     select_sides(train, test, Selection())
     assert "tasks: 2 names" in (told := capsys.readouterr().err)
     assert "count as different tasks" in told

@@ -201,7 +201,7 @@ def _aimed_and_scored(test: Dataset, fraction: float, seed: int) -> tuple[np.nda
     if not fraction:
         return np.arange(len(test)), np.arange(len(test))
     task_index = np.unique(test.task_names, return_inverse=True)[1]
-    kept = report_split(task_index, fraction, seed, test.conversation)
+    kept = report_split(task_index, fraction, seed, test.conversation, test.set_index)
     return np.flatnonzero(~kept), np.flatnonzero(kept)
 
 

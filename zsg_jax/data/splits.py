@@ -9,7 +9,7 @@ from typing import NamedTuple
 import numpy as np
 
 from zsg_jax.data.dataset import Dataset
-from zsg_jax.data.formats.jsonl import json_file
+from zsg_jax.data.formats.jsonl import json_file, named_once
 from zsg_jax.data.sampling import sample
 from zsg_jax.data.schemas.read import NO_TASK
 from zsg_jax.runtime.errors import check, did_you_mean
@@ -88,7 +88,9 @@ def choose_split(
 
 def _from_file(path: Path, train_tasks: Collection[str], test_tasks: Collection[str]) -> Split:
     content = json_file(
-        path, f"{setting('data.split')} is a JSON file with {KEYS[0]} and {KEYS[1]}, or {HELD_OUT}N"
+        path,
+        f"{setting('data.split')} is a JSON file with {KEYS[0]} and {KEYS[1]}, or {HELD_OUT}N",
+        object_pairs_hook=named_once,
     )
     given = setting("data.split", path)
     sides = []
@@ -155,14 +157,14 @@ def select_sides(train: Dataset, test: Dataset, selection: Selection) -> tuple[D
 
 def _tell_alike(names: Collection[str]) -> None:
     """Says which tasks are told apart by nothing that can be seen."""
-    one = {name: unicodedata.normalize("NFC", name) for name in names}
+    one = {name: unicodedata.normalize("NFKC", name).strip() for name in names}
     several = Counter(one.values())
     alike = sorted(name for name in one if several[one[name]] > 1)
     if alike:
         say(
-            f"tasks: {len(alike):,} names, such as {alike[0]!r}, look like another one and differ "
-            "in how Unicode writes their letters (NFC, NFD); they count as different tasks, so "
-            "write all in one form"
+            f"tasks: {len(alike):,} names, such as {_named(alike[:2])}, look like one another and "
+            "differ in white space around them or in how Unicode writes their letters (NFC, NFD, "
+            "NFKC); they count as different tasks, so write all in one form"
         )
 
 
@@ -223,18 +225,25 @@ def _by_task(indices: np.ndarray, task_index: np.ndarray) -> list[np.ndarray]:
 
 
 def report_split(
-    task_index: np.ndarray, fraction: float, seed: int, conversation: np.ndarray | None = None
+    task_index: np.ndarray,
+    fraction: float,
+    seed: int,
+    conversation: np.ndarray | None = None,
+    set_index: np.ndarray | None = None,
 ) -> np.ndarray:
     """Draws examples for scoring only from every task; the others are there to arrange toward.
 
     Of n ≥ 2 examples of a task `round(fraction·n)` are drawn, but at least one and at most n - 1; a
     task's only example is never drawn. The answers of a conversation are drawn together, as one.
+    Where that leaves a target set nothing to arrange toward, each set's examples of a task are
+    drawn from as if they were a task.
 
     Args:
         task_index: (T,) int32 task of each test example.
         fraction: share for scoring, between 0 and 1.
         seed: the draw; the same arguments give the same examples.
         conversation: (T,) int, which one each example is an answer of; None: each is one.
+        set_index: (T,) int32 target set of each test example; None: there are none.
 
     Returns:
         (T,) bool, true for examples that are for scoring only.
@@ -243,14 +252,12 @@ def report_split(
         UserError: for a fraction that is not between 0 and 1, or where either side would be empty.
     """
     check(0 < fraction < 1, f"a report fraction of {fraction} is none; give one between 0 and 1")
-    rng = np.random.Generator(np.random.PCG64(seed))
     together = np.arange(len(task_index)) if conversation is None else conversation
     _, first, of_one = np.unique(together, return_index=True, return_inverse=True)
-    kept = np.zeros(len(first), bool)
-    for own in _by_task(np.arange(len(first)), task_index[first]):
-        if len(own) >= 2:
-            size = min(max(round(fraction * len(own)), 1), len(own) - 1)
-            kept[rng.choice(own, size, replace=False)] = True
+    kept = _drawn(task_index[first], fraction, seed)
+    if set_index is not None and len(np.setdiff1d(set_index, set_index[first[~kept]])):
+        of_set = np.stack([task_index, set_index], axis=1)[first]
+        kept = _drawn(np.unique(of_set, axis=0, return_inverse=True)[1].ravel(), fraction, seed)
     of_what = " rows" if conversation is None else " conversations"
     check(
         bool(kept.any()),
@@ -258,3 +265,14 @@ def report_split(
         "give a larger test set or no report fraction",
     )
     return kept[of_one]
+
+
+def _drawn(task_index: np.ndarray, fraction: float, seed: int) -> np.ndarray:
+    """(n,) bool, which are drawn, a share of every task's; (n,) tasks."""
+    rng = np.random.Generator(np.random.PCG64(seed))
+    kept = np.zeros(len(task_index), bool)
+    for own in _by_task(np.arange(len(task_index)), task_index):
+        if len(own) >= 2:
+            size = min(max(round(fraction * len(own)), 1), len(own) - 1)
+            kept[rng.choice(own, size, replace=False)] = True
+    return kept

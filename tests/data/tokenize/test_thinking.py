@@ -293,11 +293,13 @@ def test_what_a_row_says_was_thought_is_learned_before_its_answer(name, monkeypa
 
 
 def test_arguments_of_templates():
-    assert parse_arguments("a=false, b=True,c=low,d=3") == {
+    assert parse_arguments("a=false, b=True,c=low,d=3,e=None,f=null") == {
         "a": False,
         "b": True,
         "c": "low",
         "d": 3,
+        "e": None,
+        "f": None,
     }
     for wrong in ("a", "a=", "a=1,a=2", "1a=2"):
         with pytest.raises(UserError, match="is no NAME=VALUE"):

@@ -34,6 +34,8 @@ SECONDS = 20.0
 # Characters that Unicode keeps for use inside a program: they stand around what must be found
 # again in a rendered text, the span of a {% generation %} block and, in `chat`, a turn's words.
 MARK, MARK_END = "\ufdd0", "\ufdd1"
+# As Python writes what JSON writes otherwise.
+_SPELLED = {"True": "true", "False": "false", "None": "null"}
 # What every template is given, besides special tokens.
 _GIVEN = ("messages", "tools", "documents", "add_generation_prompt", "strftime_now")
 # Stands where a template would write today's date.
@@ -176,7 +178,7 @@ def parse_arguments(text: str) -> dict[str, Any]:
                 "or given twice; give the like of enable_thinking=false"
             )
         try:
-            found[name] = json.loads(value.lower() if value in ("True", "False") else value)
+            found[name] = json.loads(_SPELLED.get(value, value))
         except ValueError:
             found[name] = value
     return found

@@ -66,14 +66,22 @@ def digest(ids):
     return hashlib.sha256("".join(f"{one}\n" for one in ids).encode()).hexdigest()
 
 
-def sft(folder, ordered, trained_on=None, network=None, evaluated_on=None, **settings):
+def sft(
+    folder,
+    ordered,
+    kind=trl.SFTTrainer,
+    trained_on=None,
+    network=None,
+    evaluated_on=None,
+    **settings,
+):
     check = OrderCallback(ordered["id"])
     given = {"per_device_train_batch_size": 2, "gradient_accumulation_steps": 2} | settings
     given = {"num_train_epochs": 2, "train_sampling_strategy": "sequential"} | given
     args = trl.SFTConfig(
         output_dir=str(folder), report_to=[], use_cpu=True, logging_steps=1, **given
     )
-    trainer = trl.SFTTrainer(
+    trainer = kind(
         network or model(),
         args,
         train_dataset=trained_on or ordered,
@@ -238,6 +246,20 @@ def test_what_a_failed_training_left_behind_disturbs_no_other(arranged, tmp_path
 
 def stop(*arguments, **named):
     raise KeyboardInterrupt
+
+
+@pytest.mark.parametrize("strategy", ["sequential", "random"])
+def test_a_loss_that_goes_past_the_model_is_told(arranged, tmp_path, strategy):
+    found, rows = arranged
+
+    class Own(trl.SFTTrainer):
+        def compute_loss(self, model, inputs, *arguments, **named):
+            hidden = model.model(input_ids=inputs["input_ids"]).last_hidden_state
+            return model.lm_head(hidden).square().mean()
+
+    trainer, _ = sft(tmp_path, found.select(rows), Own, train_sampling_strategy=strategy)
+    with pytest.raises(UserError, match=r"by step 1 2 batches were to enter .* and 0 did; have"):
+        trainer.train()
 
 
 def test_tokens_of_ones_own_are_compared(arranged, tmp_path):

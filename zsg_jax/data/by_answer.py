@@ -69,6 +69,7 @@ def by_answer(dataset: Dataset, side: str) -> Dataset:
         part_of=np.zeros(len(ids), np.int32),
         within=np.arange(len(ids)),
         task_index=dataset.task_index[index],
+        no_answer=None,
         known_ids=ids,
         known_digest="",
         set_index=None if dataset.set_index is None else dataset.set_index[index],

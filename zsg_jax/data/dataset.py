@@ -55,7 +55,7 @@ class Dataset(Sequence[Instance]):
         task_index: (N,) int32 index into `tasks` of each example.
         skipped: records that were left out when the sources were read, or the first 1,000.
         skipped_count: how many were left out.
-        unanswered: how many of the sources' examples have no answer.
+        no_answer: (N,) bool, whether each example has none; None: all have one.
         known_ids, known_digest: `ids` and `digest`, where they need not be read.
         sets: the sets that test examples stand in, where a mixture has told any.
         set_index: (N,) int32 index into `sets` of each example, where there are some.
@@ -70,7 +70,7 @@ class Dataset(Sequence[Instance]):
     task_index: np.ndarray
     skipped: Sequence[BadRow] = ()
     skipped_count: int = 0
-    unanswered: int = 0
+    no_answer: np.ndarray | None = None
     known_ids: list[str] | None = None
     known_digest: str = ""
     sets: Sequence[TargetSet] = ()
@@ -98,15 +98,20 @@ class Dataset(Sequence[Instance]):
         """The examples of (n,) indices, in that order."""
         chosen = np.asarray(indices, np.int64)
         ids = self.known_ids
+
+        def its(array: np.ndarray | None) -> np.ndarray | None:
+            return None if array is None else array[chosen]
+
         return dataclasses.replace(
             self,
             part_of=self.part_of[chosen],
             within=self.within[chosen],
             task_index=self.task_index[chosen],
             known_ids=None if ids is None else [ids[one] for one in chosen],
+            no_answer=its(self.no_answer),
             known_digest="",
-            set_index=None if self.set_index is None else self.set_index[chosen],
-            conversation=None if self.conversation is None else self.conversation[chosen],
+            set_index=its(self.set_index),
+            conversation=its(self.conversation),
         )
 
     @cached_property
@@ -118,6 +123,11 @@ class Dataset(Sequence[Instance]):
     def digest(self) -> str:
         """What `instance.instances_digest` gives for these examples."""
         return self.known_digest or instances_digest(self)
+
+    @property
+    def unanswered(self) -> int:
+        """How many examples have no answer."""
+        return 0 if self.no_answer is None else int(self.no_answer.sum())
 
     @property
     def task_names(self) -> list[str]:
@@ -230,7 +240,7 @@ def from_list(instances: Sequence[Instance]) -> Dataset:
         np.arange(count),
         list(tasks),
         np.array(task_index, np.int32),
-        unanswered=sum(not one.answered for one in instances),
+        no_answer=np.array([not one.answered for one in instances], bool),
         known_ids=[one.id for one in instances],
     )
 
@@ -248,7 +258,7 @@ def join(
         index: (n,) int64, its index there.
     """
     part_of, within = np.empty(len(index), np.int32), np.empty(len(index), np.int64)
-    task_index = np.empty(len(index), np.int32)
+    task_index, no_answer = np.empty(len(index), np.int32), np.zeros(len(index), bool)
     parts: list[Part] = []
     tasks: dict[str, int] = {}
     ids: list[str] | None = [""] * len(index)
@@ -260,6 +270,7 @@ def join(
         for old in np.unique(chosen.task_index):
             new[old] = tasks.setdefault(dataset.tasks[old], len(tasks))
         task_index[own] = new[chosen.task_index]
+        no_answer[own] = False if chosen.no_answer is None else chosen.no_answer
         parts += [one._replace(prefix=f"{name}/{one.prefix}") for one in dataset.parts]
         if ids is None or chosen.known_ids is None:
             ids = None
@@ -275,7 +286,7 @@ def join(
         task_index,
         [record for one in datasets.values() for record in one.skipped],
         sum(one.skipped_count for one in datasets.values()),
-        sum(one.unanswered for one in datasets.values()),
+        no_answer,
         ids,
     )
 

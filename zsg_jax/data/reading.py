@@ -105,12 +105,12 @@ def _scan(path: Path, storage: Storage, options: ReadOptions, side: str) -> Data
             skipped.append(record)
 
     tasks: dict[str, int] = {}
-    unanswered = 0
+    no_answer = array("b")
     task_index, ids, digest = array("i"), list[str](), InstancesDigest()
     for record, instance in check_records(
         path, schema, found, bad_rows=options.bad_rows, on_skipped=skip, answers=options.answers
     ):
-        unanswered += not instance.answered
+        no_answer.append(not instance.answered)
         storage.add(record)
         task_index.append(tasks.setdefault(instance.task, len(tasks)))
         digest.update(instance)
@@ -136,7 +136,7 @@ def _scan(path: Path, storage: Storage, options: ReadOptions, side: str) -> Data
         np.frombuffer(task_index, np.int32),
         skipped,
         skipped_count,
-        unanswered,
+        np.frombuffer(no_answer, bool),
         ids if options.keep_all else None,
         digest.hexdigest(),
     )

@@ -172,7 +172,19 @@ class OrderCallback(TrainerCallback):
         )
 
     def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        """Brings the digest up to the step."""
+        """Brings the digest up to the step.
+
+        Raises:
+            UserError: other batches have entered the model than the step is made of.
+        """
+        seen, due = self._course.batch, self._course.batches_before(state.global_step)
+        if seen != due:
+            _look_no_longer(kwargs["model"])
+            raise UserError(
+                f"OrderCallback: by step {state.global_step} {due:,} batches were to enter the "
+                f"model, and {seen:,} did; have the loss call the model itself in training mode, "
+                "as model(**inputs), not a part of it, as model.model(…)"
+            )
         self._count(state)
 
     def _count(self, state: Any) -> None:
@@ -239,8 +251,12 @@ class _Course:
         self._place, self._places = args.process_index, args.world_size
         self._accumulated = args.gradient_accumulation_steps
         self._drop_last = args.dataloader_drop_last
-        epoch, inside = divmod(step, -(-batches // self._accumulated))
-        self.batch = epoch * batches + inside * self._accumulated
+        self.batch = self.batches_before(step)
+
+    def batches_before(self, step: int) -> int:
+        """Batches of this process in so many steps; the last step of an epoch may have fewer."""
+        epoch, inside = divmod(step, -(-self._batches // self._accumulated))
+        return epoch * self._batches + inside * self._accumulated
 
     def check_ends_whole(self, steps: int) -> None:
         """Refuses a last batch that processes would fill with rows from the start."""

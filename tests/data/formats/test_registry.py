@@ -326,6 +326,47 @@ def test_what_is_left_out_of_a_folder_is_named(tmp_path, capsys):
     )
 
 
+@pytest.mark.parametrize("first", [0, 1])
+@pytest.mark.parametrize("name", ["train-{:05}-of-00003.parquet", "c4.{:05}-of-00003-a0b1.json.gz"])
+def test_files_that_belong_together_are_all_there(tmp_path, first, name):
+    paths = [tmp_path / name.format(number) for number in range(first, first + 3)]
+    for path in (*paths, tmp_path / "more-2-of.jsonl"):
+        path.touch()
+    assert [path in registry.files(tmp_path) for path in paths] == [True] * 3
+    paths[1].unlink()
+    missing = paths[1].name.partition("-of-")[0]
+    with pytest.raises(UserError, match=f"of 3 files that belong together {missing}-of-00003 are"):
+        registry.files(tmp_path)
+
+
+def test_a_file_that_lies_there_packed_too_is_refused(tmp_path, capsys):
+    for name in ("a.jsonl", "a.jsonl.gz"):
+        (tmp_path / name).touch()
+    with pytest.raises(UserError, match=r"a\.jsonl and, packed, a\.jsonl\.gz"):
+        registry.files(tmp_path)
+    (tmp_path / "a.jsonl.gz").rename(tmp_path / "a.parquet")
+    assert len(registry.files(tmp_path)) == 2
+    assert "a.jsonl and a.parquet" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("names", "told"),
+    [
+        (["test-00000-of-00001", "train-00000-of-00001"], "test, train"),
+        (["x.dev", "x_train"], "train, validation"),
+        (["train-a", "training-b"], ""),
+        (["train", "latest", "contest"], ""),
+        (["train", "train_and_test"], ""),
+    ],
+)
+def test_several_splits_in_one_folder_are_told(tmp_path, capsys, names, told):
+    for name in names:
+        (tmp_path / f"{name}.jsonl").touch()
+    assert len(registry.files(tmp_path)) == len(names)
+    err = capsys.readouterr().err
+    assert f"of the splits {told} as one set" in err if told else not err
+
+
 def test_a_link_to_nothing_in_a_folder_is_no_file_less(tmp_path):
     (tmp_path / "a.jsonl").write_text("{}\n")
     (tmp_path / "b.jsonl").symlink_to(tmp_path / "gone.jsonl")

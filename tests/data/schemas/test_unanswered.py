@@ -2,11 +2,14 @@ import json
 
 import pytest
 
+from zsg_jax.data.dataset import from_list
 from zsg_jax.data.formats.jsonl import Refused
 from zsg_jax.data.instance import Turn
 from zsg_jax.data.reading import ReadOptions, open_dataset
 from zsg_jax.data.schemas.registry import SCHEMAS, fitting
 from zsg_jax.data.schemas.unanswered import plain_text, preference, prompt
+from zsg_jax.data.sources import open_source
+from zsg_jax.data.views import view_words
 from zsg_jax.runtime.errors import UserError
 
 ASKED = {"role": "user", "content": "a"}
@@ -68,6 +71,23 @@ def test_a_schema_with_an_answer_goes_first():
     assert fitting({"prompt": "a", "chosen": [], "rejected": [], "messages": []}) == ["messages"]
     assert fitting({"prompt": "a", "chosen": "b", "rejected": "c"}) == ["preference"]
     assert fitting({"prompt": "a", "text": "b"}) == ["prompt"]
+
+
+def test_rows_without_an_answer_are_counted_among_those_that_are_chosen(tmp_path):
+    asked, answered = {"messages": [ASKED]}, {"messages": [ASKED, GOOD]}
+    for name, rows in (("u", [*[asked] * 10, answered]), ("a", [answered] * 9)):
+        (tmp_path / f"{name}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    sources = [{"path": "u.jsonl", "weight": 1, "cap": 4}, {"path": "a.jsonl", "weight": 2}]
+    (tmp_path / "all.mix.json").write_text(json.dumps({"sources": sources}))
+    with open_source(tmp_path / "all.mix.json", ReadOptions(tmp_path, answers=False)) as mixed:
+        for dataset in (mixed, mixed.select([0, 1, 2]), from_list(list(mixed)[1:])):
+            assert dataset.unanswered == sum(not one.answered for one in dataset)
+        assert 3 <= mixed.unanswered <= 4 < len(mixed)
+    with open_source(tmp_path / "u.jsonl", ReadOptions(tmp_path, answers=False)) as dataset:
+        assert dataset.unanswered == 10
+        assert "of 2 rows without an answer" in view_words("both", dataset.select([0, 10, 1]))
+        assert view_words("both", dataset.select([0, 1])) == "prompt"
+        assert view_words("both", dataset.select([10])) == "prompt and answer"
 
 
 ROWS = {

@@ -3,7 +3,9 @@
 A new format is a reader in a module of its own and a line in `FORMATS`.
 """
 
-from collections.abc import Callable, Iterator
+import re
+from collections.abc import Callable, Iterator, Sequence
+from itertools import count, islice
 from pathlib import Path
 from typing import NamedTuple
 
@@ -23,6 +25,14 @@ from zsg_jax.runtime.progress import say
 ReadTasks = Callable[[Path], Iterator[Record]]
 # Files of other programs that lie beside data and are none.
 _NO_DATA = (tables.STATE, tables.INFO, "dataset_infos.json")
+# One of several files: train-00000-of-00003.parquet.
+_PART = re.compile(r"(.*?)(\d+)-of-(\d+)(?!\d)")
+# What names of files call the splits.
+_SPLITS = {
+    **dict.fromkeys(("train", "training"), "train"),
+    **dict.fromkeys(("validation", "valid", "val", "dev", "eval"), "validation"),
+    **dict.fromkeys(("test", "testing"), "test"),
+}
 
 
 class Format(NamedTuple):
@@ -102,7 +112,8 @@ def files(folder: Path) -> list[Path]:
     """The files of a folder whose names tell that they hold records, sorted by name.
 
     Raises:
-        UserError: if there is none, one is a link to nothing, or the folder cannot be read.
+        UserError: if there is none, one is a link to nothing, one of those that belong together is
+            missing, one lies there packed too, or the folder cannot be read.
     """
     try:
         every = sorted(path for path in folder.iterdir() if not path.name.startswith("."))
@@ -122,6 +133,8 @@ def files(folder: Path) -> list[Path]:
             f"{folder}: is a folder that holds no data set of datasets and none of "
             f"{', '.join('*' + ending for ending in endings)}; give a file, or the folder of these"
         )
+    _check_names(folder, found)
+    _tell_names(folder, found, endings)
     others = [
         one.relative_to(folder).as_posix()
         for path in every
@@ -133,3 +146,49 @@ def files(folder: Path) -> list[Path]:
         more = f" and {len(others) - 5} more" if len(others) > 5 else ""
         say(f"{folder}: left out, by their names no files of rows: {', '.join(others[:5])}{more}")
     return found
+
+
+def _check_names(folder: Path, found: Sequence[Path]) -> None:
+    """Refuses files that are not all there, as of NUMBER-of-COUNT, or are there twice."""
+    names = [path.name for path in found]
+    for name in names:
+        check(
+            f"{name}.gz" not in names,
+            f"{folder}: holds {name} and, packed, {name}.gz, which would give every row twice; "
+            "take one of them out",
+        )
+    parts: dict[tuple[str, str], set[int]] = {}
+    for named in filter(None, map(_PART.match, names)):
+        parts.setdefault((named[1], named[3]), set()).add(int(named[2]))
+    for (name, total), there in parts.items():
+        # Some count from 1.
+        numbers = count(0 if 0 in there or int(total) not in there else 1)
+        missing = list(islice((n for n in islice(numbers, int(total)) if n not in there), 3))
+        listed = ", ".join(f"{name}{n:0{len(total)}}-of-{total}" for n in missing)
+        more = ", …" if len(there) + len(missing) < int(total) else ""
+        check(
+            not missing,
+            f"{folder}: of {int(total):,} files that belong together {listed}{more} are missing; "
+            "put them there, or, if the others are all that is meant, rename these or list them "
+            "in a .mix.json file",
+        )
+
+
+def _tell_names(folder: Path, found: Sequence[Path], endings: tuple[str, ...]) -> None:
+    """Says where files of several splits, or of one name, are read together."""
+    stems: dict[str, list[str]] = {}
+    splits = set()
+    for name in (path.name for path in found):
+        ending = max((one for one in endings if name.endswith(one)), key=len)
+        stem = name.removesuffix(ending)
+        stems.setdefault(stem, []).append(name)
+        told = {_SPLITS[word] for word in re.findall("[a-z]+", stem.lower()) if word in _SPLITS}
+        splits |= told if len(told) == 1 else set()
+    for same in stems.values():
+        if len(same) > 1:
+            say(f"{folder}: reads {' and '.join(same)}; if they hold the same rows, take one out")
+    if len(splits) > 1:
+        say(
+            f"{folder}: reads files of the splits {', '.join(sorted(splits))} as one set; for the "
+            "rows of one give its file, or a folder of its files alone"
+        )

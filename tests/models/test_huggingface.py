@@ -86,6 +86,16 @@ def test_tied_tables_may_be_stored_twice_only_while_they_are_equal(tmp_path, mak
             {"rope_parameters": {"rope_theta": 1e4, "rope_type": "llama3", "factor": 8.0}},
             "rope_parameters.low_freq_factor is missing",
         ),
+        (
+            "llama",
+            {
+                "rope_scaling": {"type": "linear", "factor": 3.0},
+                "rope_parameters": {"rope_type": "default", "rope_theta": 77.0},
+            },
+            "rope_scaling and rope_parameters disagree",
+        ),
+        ("gemma2", {"sliding_window_pattern": 3}, "sliding_window_pattern is 3"),
+        ("gemma3_text", {"_sliding_window_pattern": 3}, "_sliding_window_pattern is 3"),
         ("llama", {"rope_parameters": {"full_attention": {}}}, "full_attention is {}"),
         ("llama", {"rope_parameters": {"rope_theta": "big"}}, "rope_theta='big'"),
         ("phi3", {"rope_scaling": {"type": "longrope"}}, "rope_type is 'longrope'"),

@@ -1,10 +1,12 @@
 import json
+from dataclasses import replace
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 from flax import nnx, traverse_util
+from safetensors.numpy import save_file
 
 from zsg_jax.models import lora
 from zsg_jax.models.families import FAMILIES
@@ -183,6 +185,47 @@ def test_adapters_of_peft_with_settings_of_their_own_are_added(tmp_path, tiny, f
     path.write_text(json.dumps(json.loads(path.read_text()) | {"use_dora": False}))
     with pytest.raises(UserError, match=r"model\.layers\.1\..*adapts nothing"):
         add_adapters(other[2], other[0], tmp_path / "adapters")
+
+
+def test_a_tensor_that_would_be_left_out_is_refused(tmp_path, tiny):
+    model, _, params = tiny("llama")
+    q_proj = "base_model.model.model.layers.0.self_attn.q_proj"
+    embed = "base_model.model.model.embed_tokens.lora_embedding_"
+    content = {"peft_type": "LORA", "r": 1, "lora_alpha": 1}
+    (tmp_path / "adapter_config.json").write_text(json.dumps(content))
+    width = model.hidden_size
+    both = {
+        f"{q_proj}.lora_A.weight": np.ones((1, width), np.float32),
+        f"{q_proj}.lora_B.weight": np.ones((width, 1), np.float32),
+    }
+    named = {name.replace(".weight", ".default.weight"): one for name, one in both.items()}
+    table = {f"{embed}A": np.ones((1, 37), np.float32), f"{embed}B": np.ones((width, 1))}
+    for tensors in (named, table, both | table, both | named):
+        save_file(tensors, tmp_path / "adapter_model.safetensors")
+        with pytest.raises(UserError, match="adapts nothing"):
+            add_adapters(params, model, tmp_path)
+    save_file({}, tmp_path / "adapter_model.safetensors")
+    with pytest.raises(UserError, match="holds no adapters"):
+        add_adapters(params, model, tmp_path)
+    save_file(both, tmp_path / "adapter_model.safetensors")
+    add_adapters(params, model, tmp_path)
+
+
+def test_adapters_of_the_head_fit_a_vocabulary_that_is_padded(tmp_path, tiny):
+    model, _, params = tiny("llama", tie_embeddings=False)
+    padded = replace(model, vocab_padding=3)
+    head = "base_model.model.lm_head"
+    content = {"peft_type": "LORA", "r": 1, "lora_alpha": 1}
+    (tmp_path / "adapter_config.json").write_text(json.dumps(content))
+    outputs = np.arange(model.vocab_size, dtype=np.float32)[:, None]
+    inputs = np.ones((1, model.hidden_size), np.float32)
+    tensors = {f"{head}.lora_A.weight": inputs, f"{head}.lora_B.weight": outputs}
+    save_file(tensors, tmp_path / "adapter_model.safetensors")
+    wider = params | {"lm_head": {"kernel": jnp.pad(params["lm_head"]["kernel"], ((0, 0), (0, 3)))}}
+    found = add_adapters(wider, padded, tmp_path)["lm_head"]["kernel"]
+    expected = np.asarray(params["lm_head"]["kernel"]) + outputs[:, 0]
+    assert np.asarray(found)[:, :-3] == pytest.approx(expected, abs=1e-5)
+    assert not np.asarray(found)[:, -3:].any()
 
 
 @pytest.mark.parametrize(

@@ -11,6 +11,7 @@ import pytest
 from zsg_jax.evaluation.aggregate import aggregate, aggregate_records
 from zsg_jax.evaluation.records import GENERATIONS, SCORES, json_line, read
 from zsg_jax.report.build import build
+from zsg_jax.report.distributions import rewards_figure
 from zsg_jax.report.examples import losses
 from zsg_jax.report.page import write_report
 from zsg_jax.statistics.paired import mcnemar
@@ -246,6 +247,31 @@ def test_a_workdir_reports_the_records_of_its_runs(finished, tmp_path, read_page
     mean = statistics.fmean(one["rougeL"] for one in kept)
     assert f"{mean:.2f}" in read_page(index).table("results")[1]
     assert (index.parent / "rewards.svg").exists()
+
+
+def test_before_is_said_of_the_weights_it_began_with_alone():
+    def records(**by_step):
+        return {
+            0: [
+                {"step": int(step[1:]), "reward": reward}
+                for step, rewards in by_step.items()
+                for reward in rewards
+            ]
+        }
+
+    def words(**by_name):
+        figure = rewards_figure(by_name, list(by_name))
+        return f"{figure.heading}: {figure.caption}"
+
+    both = words(a=records(_0=[0.1, 0.3], _8=[0.5, 0.7]), b=records(_0=[0.1, 0.1], _8=[0.2, 0.2]))
+    assert "a 0.200 before and 0.600 after; b 0.100 before and 0.200 after" in both
+    last = words(a=records(_8=[0.5, 0.7]), b=records(_8=[0.2, 0.2]))
+    assert "a 0.600 at step 8; b 0.200 at step 8" in last
+    assert "before" not in last
+    one = words(a=records(_0=[0.1, 0.3], _8=[0.5, 0.7]), b=records(_8=[0.2, 0.2]))
+    assert "a 0.200 before and 0.600 after; b 0.200 at step 8" in one
+    late = words(a=records(_4=[0.1, 0.3], _8=[0.5, 0.7]))
+    assert "a 0.200 at step 4 and 0.600 at step 8" in late
 
 
 CLICKS = """

@@ -40,6 +40,10 @@ def test_mfu_is_the_work_on_real_tokens_over_what_the_devices_could_do():
     work = 2 * tokens * (3 * a_layer + 64 * 258)
     work += 3 * 4 * 4 * 16 * (9 * 10 / 2 + 60 * 61 / 2)
     assert found["mfu"] == pytest.approx(3 * work / seconds / peak, abs=1e-6)
+    # Of adapters, the frozen weights get no gradient.
+    frozen = Speed(MODEL, LENGTHS, mesh, "bfloat16", frozen=True)([3, 1], seconds)
+    spared = 2 * tokens * (3 * a_layer + 64 * 258)
+    assert frozen["mfu"] == pytest.approx((3 * work - spared) / seconds / peak, abs=1e-6)
     assert found["tokens_per_second"] == pytest.approx(tokens / seconds)
     assert found["memory"] == 9  # of this process's devices
     assert flops.peak("NVIDIA H200", "bfloat16") == 989e12

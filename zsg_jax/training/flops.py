@@ -100,7 +100,15 @@ def pairs(length: int, window: int | None = None) -> int:
 class Speed:
     """Tells tokens a second, MFU and memory from what a step consumed and how long it took."""
 
-    def __init__(self, model: ModelConfig, lengths: np.ndarray, mesh: Mesh, dtype: str) -> None:
+    def __init__(
+        self,
+        model: ModelConfig,
+        lengths: np.ndarray,
+        mesh: Mesh,
+        dtype: str,
+        *,
+        frozen: bool = False,
+    ) -> None:
         """Takes what does not change from step to step.
 
         Args:
@@ -108,8 +116,9 @@ class Speed:
             lengths: (N,) the tokens of every training instance.
             mesh: the devices that work.
             dtype: what they compute in, "float32" or "bfloat16".
+            frozen: as `train` takes it.
         """
-        self._model, self._lengths = model, lengths
+        self._model, self._lengths, self._frozen = model, lengths, frozen
         devices = list(mesh.devices.flat)
         self._own_devices = [one for one in devices if one.process_index == jax.process_index()]
         peaks = [peak(one.device_kind, dtype) for one in devices]
@@ -132,7 +141,7 @@ class Speed:
         seconds = max(seconds, 1e-9)  # of a clock that stands still
         fields: dict[str, Any] = {"tokens_per_second": round(float(lengths.sum()) / seconds, 1)}
         if self._peak is not None:
-            done = train(self._model, lengths)
+            done = train(self._model, lengths, frozen=self._frozen)
             fields["mfu"] = round(done / seconds / self._peak, 6)
         stats = [one.memory_stats() or {} for one in self._own_devices]
         used = [one["peak_bytes_in_use"] for one in stats if "peak_bytes_in_use" in one]

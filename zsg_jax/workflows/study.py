@@ -280,7 +280,10 @@ def _train_in_orders(
         evaluators=evaluators,
         checkpoint_every=training.checkpoint_every,
         checkpoints_kept=ADAPTERS_KEPT if config.model.lora.rank else 2,
-        speed=Speed(trainer.model, pool.train_examples.lengths, mesh, config.model.dtype),
+        speed=Speed(
+            *(trainer.model, pool.train_examples.lengths, mesh, config.model.dtype),
+            frozen=config.model.lora.rank > 0,
+        ),
         profile_steps=training.profile_steps,
         workers=config.data.workers,
         logging=Logging(config.logging, flatten(config)),

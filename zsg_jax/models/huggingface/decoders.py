@@ -110,15 +110,26 @@ def _one_window(config: ConfigReader, count: int) -> dict[str, Any]:
     return _by_layer(config, count, config.number("sliding_window"), count + 1)
 
 
-def _gemma(config: ConfigReader, count: int, every: int) -> dict[str, Any]:
+_PATTERNS = "sliding_window_pattern", "_sliding_window_pattern"
+
+
+def _gemma(config: ConfigReader, count: int, every: int, *read: str) -> dict[str, Any]:
+    """What `read` names of `_PATTERNS` transformers goes by, where there are no layer_types."""
     config.ignore("hidden_act")  # hidden_activation is what is read
     window = config.number("sliding_window", 4096)
     both_ways = config.take("use_bidirectional_attention", False)
     config.refuse_unless("use_bidirectional_attention", both_ways, False, True)
     if both_ways:
         window = window // 2 + 1  # of both sides together; here it is one side's, and the token's
-    for key in ("sliding_window_pattern", "_sliding_window_pattern"):
+    for key in read:
         every = int(config.number(key, every))
+    for key in (one for one in _PATTERNS if one not in read):
+        other = config.number(key, every)
+        check(
+            other == every or config.values.get("layer_types") is not None,
+            f"{config.path}: {key} is {other!r}, by which transformers does not go; give "
+            "layer_types, a name for every layer",
+        )
     return {
         **_by_layer(config, count, window, every),
         "causal": not both_ways,
@@ -207,7 +218,7 @@ _MORE: dict[str, Callable[[ConfigReader, int], dict[str, Any]]] = {
         config, count, config.number("sliding_window", 4096), 4
     ),
     "gemma2": _gemma2,
-    "gemma3_text": lambda config, count: _gemma(config, count, 6),
+    "gemma3_text": lambda config, count: _gemma(config, count, 6, _PATTERNS[0]),
     "phi3": _phi3,
     "qwen3_moe": _experts,
     "gpt_oss": _gpt_oss,

@@ -2,7 +2,7 @@
 
 import math
 import re
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -90,25 +90,36 @@ def add_adapters(params: Params, model: ModelConfig, folder: Path) -> Params:
         )
     tensors = _tensors(folder)
     flat = traverse_util.flatten_dict(params, sep=".")
-    known = places(LAYOUTS[model.family], unpadded(model))
+    own = unpadded(model)
+    shapes = {path: one.shape for path, one in traverse_util.flatten_dict(own, sep=".").items()}
+    known = places(LAYOUTS[model.family], own)
+    _check_names(tensors, known, model, folder)
     for path, layers in known.items():
-        shape = layers[0].own(flat[path].shape)
-        sums = [_sum(tensors, place, shape, config, folder) for place in layers]
+        sums = [_sum(tensors, one, one.own(shapes[path]), config, folder) for one in layers]
         if any(one.any() for one in sums):
-            whole = np.stack(sums).reshape(flat[path].shape)
+            whole = np.stack(sums).reshape(shapes[path])
+            more = np.subtract(flat[path].shape, whole.shape)  # of a vocabulary that is padded
+            whole = np.pad(whole, [(0, one) for one in more])
             kernel = np.asarray(jax.device_get(flat[path]), np.float32) + whole
             flat[path] = jax.device_put(kernel.astype(flat[path].dtype), flat[path].sharding)
-    used = {
-        _module(place)
-        for one in places(LAYOUTS[model.family], unpadded(model)).values()
-        for place in one
-    }
-    unused = sorted(name for name in tensors if _adapted(name) not in used)
+    return traverse_util.unflatten_dict(flat, sep=".")
+
+
+def _check_names(
+    tensors: Collection[str],
+    known: Mapping[str, Sequence[Place]],
+    model: ModelConfig,
+    folder: Path,
+) -> None:
+    """Refuses a file of which a tensor would be left out."""
+    taken = {name for layers in known.values() for one in layers for name in _names(one)}
+    unused = sorted(set(tensors) - taken)
     check(
         not unused,
-        f"{folder / WEIGHTS}: {', '.join(unused[:2])}: adapts nothing of this {model.family}",
+        f"{folder / WEIGHTS}: {', '.join(unused[:2])}: adapts nothing of this {model.family} that "
+        "is computed here; merge the adapters into their model, and give that",
     )
-    return traverse_util.unflatten_dict(flat, sep=".")
+    check(bool(tensors), f"{folder / WEIGHTS}: holds no adapters; save them again")
 
 
 def _tensors(folder: Path) -> dict[str, np.ndarray]:
@@ -127,9 +138,9 @@ def _module(place: Place) -> str:
     return place.name.removesuffix(".weight")
 
 
-def _adapted(name: str) -> str:
-    """The module that a tensor of the file adapts."""
-    return name.removeprefix(BEFORE).rpartition(".lora_")[0]
+def _names(place: Place) -> list[str]:
+    """The two tensors of the file that adapt what lies at `place`."""
+    return [f"{BEFORE}{_module(place)}.lora_{one}.weight" for one in "AB"]
 
 
 def _sum(
@@ -141,7 +152,7 @@ def _sum(
 ) -> np.ndarray:
     """What is added to the kernel that lies at `place`, of our `shape`, (inputs, outputs)."""
     module = _module(place)
-    names = [f"{BEFORE}{module}.lora_{one}.weight" for one in "AB"]
+    names = _names(place)
     found = [tensors[name] for name in names if name in tensors]
     if len(found) < 2:
         check(not found, f"{folder / WEIGHTS}: {names[0]} and {names[1]} go together")

@@ -136,12 +136,15 @@ class ConfigReader:
         Args:
             theta: the base that is meant where none is given.
         """
-        theta, scalings = self.number("rope_theta", theta), []
+        theta = self.number("rope_theta", theta)
+        found: list[tuple[Any, RopeScaling | None]] = []
         for key in ("rope_scaling", "rope_parameters"):  # the older and the newer name
             rope = self.take(key, {})
             check(isinstance(rope, dict), f"{self.path}: {key} is {rope!r}; give an object or null")
             rope = {name: value for name, value in rope.items() if value is not None}
-            theta = rope.pop("rope_theta", theta)  # its range is the config's to check
+            if not rope:
+                continue
+            base, scaling = rope.pop("rope_theta", theta), None  # the config checks its range
             name = f"{key}.partial_rotary_factor"
             self.refuse_unless(name, rope.pop("partial_rotary_factor", 1.0), 1.0, 1)
             kinds = [rope.pop(name) for name in ("rope_type", "type") if name in rope]
@@ -149,14 +152,15 @@ class ConfigReader:
                 self.refuse_unless(f"{key}.rope_type", kind, "default", *_SCALINGS)
             check(len(set(kinds)) < 2, f"{self.path}: {key} has two types, {kinds}; leave one")
             if kinds and kinds[0] in _SCALINGS:
-                scalings.append(self._scaling(key, kinds[0], rope))
+                scaling = self._scaling(key, kinds[0], rope)
+            found.append((base, scaling))
             for name, value in rope.items():
                 self.refuse_key(f"{key}.{name}", value)
         check(
-            len(set(scalings)) < 2,
+            all(one == found[0] for one in found),
             f"{self.path}: rope_scaling and rope_parameters disagree; leave one of them",
         )
-        return theta, scalings[0] if scalings else None
+        return found[0] if found else (theta, None)
 
     def ropes(self, theta: float, local: float | None) -> tuple[Any, RopeScaling | None, Any]:
         """As `rope`, and the base of layers with a window, whose positions are not scaled.

@@ -94,8 +94,8 @@ def transitions(groups: Sequence[Group]) -> Table:
         cells = [NONE] * 4
         if found is not None:
             interval = NONE if found.low is None else f"{found.low:,.0f} to {found.high:,.0f}"
-            numbers = f"{found.midpoint:,.0f}", interval, f"{found.slope:.2f}", f"{found.top:.3f}"
-            cells = list(numbers)
+            slope = NONE if found.between else f"{found.slope:.2f}"
+            cells = [f"{found.midpoint:,.0f}", interval, slope, f"{found.top:.3f}"]
         rows.append(Row(group.title, cells))
     return Table("Transition", ["midpoint, rules", "95 % interval", "slope", "top"], rows)
 

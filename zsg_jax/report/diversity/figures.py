@@ -63,7 +63,7 @@ def by_rules(groups: Sequence[Group]) -> Captioned:
         "Share of whole answers that are right, at the last step. Large points: means over seeds; "
         "small ones: seeds. Lines: the fitted transition where there is one. Grey: where the paper "
         "found its transition, for its own model and lengths."
-        + (" Shaded: 95 % interval of the midpoint over seeds." if len(groups) == 1 else ""),
+        + (" Shaded: where the midpoint may be (95 % over seeds)." if len(groups) == 1 else ""),
         "Accuracy on unseen rules rises with the number of rules trained on, from left to right.",
     )
 

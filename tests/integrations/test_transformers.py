@@ -258,7 +258,7 @@ def test_a_loss_that_goes_past_the_model_is_told(arranged, tmp_path, strategy):
             return model.lm_head(hidden).square().mean()
 
     trainer, _ = sft(tmp_path, found.select(rows), Own, train_sampling_strategy=strategy)
-    with pytest.raises(UserError, match=r"by step 1 2 batches were to enter .* and 0 did; have"):
+    with pytest.raises(UserError, match=r"up to step 1 the model .* met 0 batches, not 2; "):
         trainer.train()
 
 

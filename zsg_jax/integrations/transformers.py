@@ -181,9 +181,9 @@ class OrderCallback(TrainerCallback):
         if seen != due:
             _look_no_longer(kwargs["model"])
             raise UserError(
-                f"OrderCallback: by step {state.global_step} {due:,} batches were to enter the "
-                f"model, and {seen:,} did; have the loss call the model itself in training mode, "
-                "as model(**inputs), not a part of it, as model.model(…)"
+                f"OrderCallback: up to step {state.global_step} the model itself has met {seen:,} "
+                f"batches, not {due:,}; have the loss call it in training mode, as "
+                "model(**inputs), and not a part of it, as model.model(…)"
             )
         self._count(state)
 

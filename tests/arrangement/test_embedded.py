@@ -1,4 +1,4 @@
-"""What embedding both sides took is told of all starts, of killed ones what they have left."""
+"""Embedding both sides: what it took, kills and all; texts that leave nothing to compare."""
 
 import json
 
@@ -7,6 +7,7 @@ import pytest
 from zsg_jax.arrangement import embedded
 from zsg_jax.data.dataset import from_list
 from zsg_jax.data.instance import Instance, Turn
+from zsg_jax.runtime.errors import UserError
 from zsg_jax.similarity.encoders.hashing import HashingEncoder
 
 
@@ -35,3 +36,29 @@ def test_the_cost_of_embeddings_outlives_a_kill(tmp_path, monkeypatch):
     told = json.loads((tmp_path / embedded.COST).read_text())
     sizes = [path.stat().st_size for path in tmp_path.rglob("*.npy")]
     assert told == {"seconds": 20.0, "bytes": sum(sizes)}
+
+
+def test_a_template_that_makes_no_text_is_refused_and_empty_or_equal_ones_are_told(
+    tmp_path, capsys
+):
+    def sides(*asked):
+        turns = [(Turn("user", ask), Turn("assistant", "answer")) for ask in asked]
+        return from_list([Instance(str(n), "t", one, ("answer",)) for n, one in enumerate(turns)])
+
+    def made(template, name):
+        view = tmp_path / f"{name}.jinja"
+        view.write_text(template)
+        what = embedded.Embedded(str(view))
+        train, test = sides("ask", "tell", "be"), sides("ask me")
+        embedded.embed_pair(train, test, "hashing", tmp_path / name, embedded=what)
+        return capsys.readouterr().err
+
+    for template in ("{{ messages[0].contnt }}", " {{ messages[0].contnt }}\n"):
+        with pytest.raises(UserError, match=r"typo\.jinja' makes no text of any of the training"):
+            made(template, "typo")
+    with pytest.raises(UserError, match="makes no text of any of the test rows"):
+        made("{{ messages[0].content if 'me' not in messages[0].content }}", "one side")
+    assert "same text of all 3 training rows, 'Q:'" in made("Q: {{ messages[0].contnt }}", "head")
+    part = made("{{ messages[0].content if 's' in messages[0].content }}", "part")
+    assert "makes no text of 2 of 3 training rows" in part
+    assert "makes" not in made("{{ messages[0].content }}", "whole")

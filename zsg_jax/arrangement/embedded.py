@@ -9,7 +9,7 @@ import numpy as np
 
 from zsg_jax.arrangement.spaces import fetched, of_targets, open_encoder
 from zsg_jax.data.dataset import Dataset, Texts
-from zsg_jax.data.views import BOTH, choose_view, conversations, view_facts
+from zsg_jax.data.views import BOTH, check_texts, choose_view, conversations, view_facts
 from zsg_jax.runtime.errors import check
 from zsg_jax.runtime.files import file_digest, read_json, write_json
 from zsg_jax.runtime.processes import is_first, once, same_everywhere, same_files
@@ -104,8 +104,8 @@ def embed_pair(
         home: keeps the commit that a name of the hub stands for; None: `folder` does.
 
     Raises:
-        UserError: an encoder that is none or fails, a prompt that it does not have, or a text that
-            cannot be made.
+        UserError: an encoder that is none or fails, a prompt that it does not have, a text that
+            cannot be made, or none of a side.
     """
     what, home = embedded or Embedded(), home or folder
     hub.fetch(home, **fetched(encoder))
@@ -123,6 +123,8 @@ def embed_pair(
     same_everywhere(facts)
     encoders = zip(("the encoder", "the encoder of test rows"), sides, strict=True)
     same_files({what: one.fingerprint for what, one in encoders})
+    for side, dataset in (("training", train), ("test", test)):
+        check_texts(what.text, dataset, side)
     cost = _Cost(folder)
     train_embeddings, test_embeddings = (
         embed(

@@ -11,10 +11,12 @@ from zsg_jax.data.tokenize.jinja import MARK, MARK_END, load
 from zsg_jax.data.tokenize.truncation import Unfit
 from zsg_jax.runtime.errors import UserError, check, did_you_mean
 from zsg_jax.runtime.files import file_digest
+from zsg_jax.runtime.progress import count, say
 from zsg_jax.runtime.settings import setting
 
 View = Callable[[Instance], str]
 BOTH, PROMPT = "both", "prompt"
+_LOOKED = 10_000  # rows of a side whose texts are looked at
 _NO_MARKS = str.maketrans("", "", MARK + MARK_END)
 
 
@@ -68,6 +70,40 @@ def choose_view(name: str) -> View:
         return text.translate(_NO_MARKS)
 
     return view
+
+
+def check_texts(name: str, dataset: Dataset, side: str) -> None:
+    """Refuses a view that makes no text of any example of a side; tells what it leaves empty.
+
+    Args:
+        name: as `choose_view` takes it.
+        dataset: as many of its examples are read as tell two texts apart, and `_LOOKED` at least;
+            none for "both", which leaves nothing out.
+        side: for messages.
+
+    Raises:
+        UserError: all texts are empty; or as the view does.
+    """
+    if name == BOTH or not len(dataset):
+        return
+    view = choose_view(name)
+    first, alike, empty, seen = view(dataset[0]).strip(), True, 0, 0
+    for one in dataset:
+        if seen >= _LOOKED and not alike:
+            break
+        text = view(one).strip()
+        alike, empty, seen = alike and text == first, empty + (not text), seen + 1
+    check(
+        bool(first) or not alike,
+        f"{setting('similarity.text', repr(name))} makes no text of any of the {side} rows "
+        f"({seen:,}), so that nothing could be compared; see that it reads what rows hold, as "
+        "`messages[0].content`, or choose another text",
+    )
+    if alike and seen > 1:
+        say(f"{name}: makes the same text of all {count(seen, f'{side} row')}, {first[:40]!r}")
+    elif empty:
+        of = count(seen, f"{side} row")
+        say(f"{name}: makes no text of {empty:,} of {'the first ' * (seen < len(dataset))}{of}")
 
 
 def conversations(name: str, prefix: str = "") -> View:

@@ -257,6 +257,23 @@ def test_a_version_that_holds_something_else_is_refused(make, tmp_path, read_sou
     assert newest == read_source(f"{second}:train")[0] == read_source(other)[0]
 
 
+def test_a_shard_of_another_version_is_named(make, tmp_path, read_source):
+    first = make()
+    other = write(tmp_path / "other.jsonl", 50)
+    second = make(train=other, version="1.0.1")
+    file = WRITTEN.format("made-train", 2, 7)
+    (first / file).write_bytes((second / file).read_bytes())
+    assert len(read_source(f"{first}:test")[0]) == 9
+    with pytest.raises(UserError, match=rf"manifest\.json: .* of 1\.0\.0:train: {file} does not"):
+        read_source(f"{first}:train")
+    # Of a part, or of rows with other fields, nothing is told.
+    assert len(read_source(f"{first}:train[:50%]")[0]) == 25
+    with open_dataset(f"{first}:train", ReadOptions(tmp_path, fields={"task": "id"})) as renamed:
+        assert len(renamed) == 50
+    (first / "manifest.json").unlink()
+    assert len(read_source(f"{first}:train")[0]) == 50
+
+
 def test_what_was_begun_of_other_rows_is_begun_again(make, tmp_path, capsys, killed_at):
     assert killed_at(19, lambda: make(train=write(tmp_path / "o.jsonl", 70)))
     assert contents(make()) == contents(make(output=tmp_path / "new" / "made"))

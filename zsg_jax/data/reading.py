@@ -116,7 +116,7 @@ def _scan(path: Path, storage: Storage, options: ReadOptions, side: str) -> Data
         digest.update(instance)
         if options.keep_all:
             ids.append(instance.id)
-    storage.seal()
+    storage.seal("" if skipped_count else digest.hexdigest())
     instance_of = partial(storage.instance, schema=schema)
     return Dataset(
         path,

@@ -86,9 +86,19 @@ class Storage:
             self._files.append(record._replace(raw=b""))
         self._file_of.append(len(self._files) - 1)
 
-    def seal(self) -> None:
-        """Ends the adding; raises UserError if the source has changed, or the disk is full."""
+    def seal(self, digest: str) -> None:
+        """Ends the adding.
+
+        Args:
+            digest: what `instance.instances_digest` gives for all instances of the source; "":
+                some were left out.
+
+        Raises:
+            UserError: if the source has changed, is not what it tells, or the disk is full.
+        """
         if self._records is not None:
+            if digest and not self._fields:
+                self._records.check(digest)
             return
         if self._in_place:
             if stamp_of(self._path.stat()) != self._stamp:

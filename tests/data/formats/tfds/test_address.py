@@ -65,6 +65,29 @@ def test_what_is_not_there_is_told(data, source, told):
         find(Path(source))
 
 
+@pytest.mark.parametrize(
+    ("above", "named", "kept"),
+    [
+        ("one", "tfds:one", "tfds:one:1.10.0"),
+        ("one", "DATA/one:train", "DATA/one/1.10.0:train"),
+        ("two/small", "tfds:two:train", "tfds:two/small:1.0.0:train"),
+    ],
+)
+def test_a_newest_version_that_is_not_whole_is_told(data, above, named, kept):
+    for older in ("0.9.0", "11.0.0"):
+        (data / above / older).mkdir()
+        (data / above / older / "dataset_info.json").write_text("{}")
+        named, kept = (one.replace("DATA", str(data)) for one in (named, kept))
+        assert is_tfds(Path(named))
+        assert find(Path(kept)).folder.parent == data / above
+        if older == "0.9.0":
+            assert find(Path(named)) == find(Path(kept))
+    with pytest.raises(
+        UserError, match=r"11\.0\.0, lacks features\.json .*whole one by its folder, .*/1\."
+    ):
+        find(Path(named))
+
+
 def test_other_folders_and_files_are_none(data, tmp_path):
     plain = tmp_path / "plain"
     plain.mkdir()

@@ -2,7 +2,8 @@
 
 `tfds:NAME[/CONFIG][:VERSION][:SPLIT][@DATA_DIR]` names a data set under a folder of TFDS, by
 default the one that TFDS_DATA_DIR names or else ~/tensorflow_datasets. `FOLDER[:SPLIT]` names it
-by the folder of its version, or by the folder above, whose newest version it then is.
+by the folder of its version, or by the folder above, whose newest version it then is; where a
+newer one is there in part, as of a copy that was cut off, neither is taken.
 """
 
 import os
@@ -33,17 +34,21 @@ def find(path: Path) -> Address:
     """Finds what a source names.
 
     Raises:
-        UserError: where there is no such data set, with the command that makes it.
+        UserError: where there is no such data set, with the command that makes it; where its newest
+            version is not whole.
     """
     if str(path).startswith(PREFIX):
         return _named(str(path))
     found = _in_folder(path)
     check(found is not None, f"{path}: holds no data set of TFDS, which has {FEATURES}")
     assert found is not None
-    return found
+    if _is_version(found.folder):
+        return found
+    return found._replace(folder=_newest(found.folder, path))
 
 
 def _in_folder(path: Path) -> Address | None:
+    """The folder that is named, of a version or above some; None: it is neither."""
     if path.is_dir():
         folder, split = path, ""
     elif ":" in path.name and not path.exists():
@@ -51,12 +56,7 @@ def _in_folder(path: Path) -> Address | None:
         folder = path.with_name(name) if name else path.parent
     else:
         return None
-    if not _is_version(folder):
-        versions = _versions(folder)
-        if not versions:
-            return None
-        folder = versions[-1]
-    return Address(folder, split)
+    return Address(folder, split) if _is_version(folder) or _versions(folder) else None
 
 
 def _named(source: str) -> Address:
@@ -85,8 +85,8 @@ def _named(source: str) -> Address:
             f"{source}: has the configs {', '.join(one.name for one in configs)}; name one, as "
             f"{PREFIX}{name}/{configs[0].name if configs else ''}",
         )
-        found = _versions(base) or [one for config in configs for one in _versions(config)]
-        folder = found[-1] if found else base
+        above = [base] if _versions(base) else configs
+        folder = _newest(above[0], source) if above else base
     if not _is_version(folder):
         raise UserError(
             f"{source}: is not prepared under {data}, and nothing is downloaded; give its folder "
@@ -103,7 +103,24 @@ def _is_version(folder: Path) -> bool:
 def _versions(folder: Path) -> list[Path]:
     """The versions in a folder, the newest last."""
     found = [one for one in _folders(folder) if VERSION.fullmatch(one.name) and _is_version(one)]
-    return sorted(found, key=lambda one: [int(part) for part in one.name.split(".")])
+    return sorted(found, key=_number)
+
+
+def _newest(folder: Path, source: str | Path) -> Path:
+    """The newest version in a folder that has some; refuses where a newer one is there in part."""
+    newest = _versions(folder)[-1]
+    for one in _folders(folder):
+        # What is empty was never begun.
+        if VERSION.fullmatch(one.name) and _number(one) > _number(newest) and any(one.iterdir()):
+            raise UserError(
+                f"{source}: its newest version, {one}, lacks {FEATURES} or {INFO}; copy or prepare "
+                f"it again, take it away, or name a whole one by its folder, {newest}"
+            )
+    return newest
+
+
+def _number(version: Path) -> list[int]:
+    return [int(part) for part in version.name.split(".")]
 
 
 def _folders(folder: Path) -> list[Path]:

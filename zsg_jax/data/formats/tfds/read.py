@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 from itertools import combinations
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from zsg_jax.data.formats.jsonl import MAX_ROW_BYTES, Record, Refused, too_long
 from zsg_jax.data.formats.tables import as_json
@@ -15,14 +15,27 @@ from zsg_jax.data.formats.tfds.layout import (
     FEATURES,
     FORMAT,
     INFO,
+    MANIFEST,
     MORE,
     TEMPLATE,
     features,
     shard_name,
 )
-from zsg_jax.runtime.errors import check
-from zsg_jax.runtime.files import need_json
+from zsg_jax.runtime.errors import UserError, check
+from zsg_jax.runtime.files import file_digest, need_json, read_json
 from zsg_jax.runtime.progress import track
+from zsg_jax.runtime.shards import damage
+
+
+class Known(NamedTuple):
+    """What `prepare` tells of a split: its folder, the digest of all rows, and of each file."""
+
+    folder: Path
+    digest: str
+    files: dict[str, str]
+
+
+_UNKNOWN = Known(Path(), "", {})
 
 
 class TfdsRecords:
@@ -32,9 +45,11 @@ class TfdsRecords:
         path: FOLDER:SPLIT, for messages; the same however the data set was named.
     """
 
-    def __init__(self, path: Path, shards: ArrayRecords, decode: Decode) -> None:
+    def __init__(
+        self, path: Path, shards: ArrayRecords, decode: Decode, known: Known = _UNKNOWN
+    ) -> None:
         self.path = path
-        self._shards, self._decode = shards, decode
+        self._shards, self._decode, self._known = shards, decode, known
 
     def __len__(self) -> int:
         return len(self._shards)
@@ -63,6 +78,24 @@ class TfdsRecords:
                 yield record._replace(raw=as_json(self._decode(stored)))
             except Refused as refusal:
                 yield record._replace(refusal=str(refusal))
+
+    def check(self, digest: str) -> None:
+        """Refuses what is not what `prepare` wrote, such as a file of another version.
+
+        Args:
+            digest: what `instance.instances_digest` gives for all records.
+
+        Raises:
+            UserError: with the first file that is another.
+        """
+        folder, told, files = self._known
+        if told in ("", digest):
+            return
+        problem = damage(files, lambda name: file_digest(folder / name))
+        raise UserError(
+            f"{folder / MANIFEST}: tells of other rows than those of {self.path.name}"
+            f"{f': {problem}' if problem else ''}; copy the folder again, or prepare it again"
+        )
 
     def close(self) -> None:
         """Closes the files."""
@@ -101,6 +134,7 @@ def open_tfds(path: Path) -> TfdsRecords:
             Path(f"{folder}:{split}"),
             ArrayRecords(_parts(folder, info, listed[names.index(split)])),
             from_record,
+            _known(folder, split),
         )
     check(
         split.partition("[")[0] in names or "+" in split or split == "all",
@@ -138,6 +172,16 @@ def _parts(folder: Path, info: dict[str, Any], split: dict[str, Any]) -> list[Pa
         )
         for shard, length in enumerate(lengths)
     ]
+
+
+def _known(folder: Path, split: str) -> Known:
+    """What `manifest.json` tells of a whole split, where there is one that tells it."""
+    try:
+        told = (read_json(folder / MANIFEST) or {})["splits"][split]
+        files = {str(one["file"]): str(one["digest"]) for one in told["shards"]}
+        return Known(folder, str(told["instances_digest"]), files)
+    except (KeyError, TypeError):
+        return _UNKNOWN
 
 
 def _with(path: Path, split: str) -> str:

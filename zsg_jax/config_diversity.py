@@ -47,9 +47,9 @@ def _grid() -> ConfigDict:
     grid = ConfigDict()
     # I, instructions trained on.
     grid.rules = (64, 256, 512, 768, 1024, 2048, 4096)
-    # S, different rows an instruction, met again epoch after epoch; 0: every row is a fresh one.
+    # S, rows drawn an instruction, met again epoch after epoch; 0: every row is a fresh one.
     grid.samples = (0,)
-    # The same told as I·S, different rows in all; 0: as samples says.
+    # The same told as I·S, rows in all; 0: as samples says.
     grid.pool = (0,)
     # Share of training rows whose instruction does not apply.
     grid.no_ops = (0.0,)

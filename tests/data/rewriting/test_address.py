@@ -95,6 +95,14 @@ def test_what_is_not_said_is_as_in_a_cell():
     assert text.side == "train"
 
 
+@pytest.mark.parametrize("keys", ["letters=4,lengths=2/2/4,test_rules=2", "letters=26"])
+def test_how_many_rows_differ_is_told(tmp_path, capsys, keys):
+    with open_dataset(f"rewrites:rules=1,samples=300,{keys}", ReadOptions(tmp_path)) as found:
+        different = len({one.text for one in found})
+    told = f"{different} of 300 rows differ" in capsys.readouterr().err
+    assert told == (different < 300) == ("letters=4" in keys)
+
+
 def test_in_a_mixture_both_have_names(tmp_path):
     sources = [{"path": "rewrites:rules=3,samples=2,lengths=3/3/10", "cap": 4}]
     sources.append({"path": "rewrites:rules=2,samples=2", "name": "other"})

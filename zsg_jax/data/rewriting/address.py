@@ -6,6 +6,7 @@ rules. They are the rows that the instruction-diversity study draws for a cell o
 
 import json
 import re
+from array import array
 from collections.abc import Iterator
 from dataclasses import Field, dataclass, fields
 from pathlib import Path
@@ -18,7 +19,7 @@ from zsg_jax.data.rewriting.drawing import Drawing, Scoring, draw_sides, train_r
 from zsg_jax.data.rewriting.forms import Writer
 from zsg_jax.runtime.addresses import pairs
 from zsg_jax.runtime.errors import UserError, check, did_you_mean
-from zsg_jax.runtime.progress import track
+from zsg_jax.runtime.progress import count, say, track
 
 PREFIX = "rewrites:"
 SIDES = ("train", "test")
@@ -81,7 +82,7 @@ def records(path: Path) -> Iterator[Record]:
     """The rows of an address, as `prompt` and `completion`.
 
     Each has an `id`, a `task`, and of its rules the `family`, the number of their `instruction` and
-    how often one `applied`.
+    how often one `applied`. Rows are drawn one by one; how many are copies is said at the end.
 
     Raises:
         UserError: as `read_address` does, and for what cannot be drawn.
@@ -96,7 +97,7 @@ def records(path: Path) -> Iterator[Record]:
         else:
             stream = unseen_rows(sides, scoring)
         kinds = [str(kind) for kind in stream.rules.kinds]
-        number = 0
+        number, seen = 0, array("q")
         # Rules are numbered on each side anew.
         rule = "rule" if text.side == "train" else "unseen rule"
         for rows in track(stream, "rewriting", stream.chunks):
@@ -107,6 +108,7 @@ def records(path: Path) -> Iterator[Record]:
             lines = writer.texts(tokens, np.asarray(lengths) - 1)
             for line, (kind, instruction, applied) in zip(lines, facts, strict=True):
                 number += 1
+                seen.append(hash(line))
                 prompt, answer = line[: writer.prompt].rstrip("\n"), line[writer.prompt :]
                 if text.spaced:
                     prompt, answer = (_BETWEEN_LETTERS.sub(" ", one) for one in (prompt, answer))
@@ -120,6 +122,10 @@ def records(path: Path) -> Iterator[Record]:
                     "applied": int(applied),
                 }
                 yield Record(path, number, json.dumps(record).encode(), unit="row")
+        different = len(np.unique(np.frombuffer(seen, np.int64)))
+        if different < number:
+            told = f"{different:,} of {count(number, 'row')} differ, the others are copies of them"
+            say(f"{address}: {told}; longer strings or more letters make copies rare")
     except UserError as error:
         raise UserError(f"{address}: {error}") from None
 

@@ -20,9 +20,10 @@ class Drawing:
 
     Attributes:
         rules: I, instructions trained on.
-        samples: S, different rows an instruction; 0: as `pool` says.
-        pool: the same told as I·S, different rows in all; 0: as `samples` says. Where both are 0
-            every row is a fresh one.
+        samples: S, rows drawn an instruction, a few of which may be alike where few strings are
+            possible; 0: as `pool` says.
+        pool: the same told as I·S, rows in all; 0: as `samples` says. Where both are 0 every row
+            is a fresh one.
         no_ops: share of rows whose instruction does not apply.
         exponent: α of the power law of the instructions' shares; 0: equal shares.
         occurrences: how often a string holds x: a count, or several joined by +.
@@ -59,7 +60,7 @@ class Drawing:
 
     @property
     def different(self) -> int:
-        """How many different rows there are; 0: each is a fresh one."""
+        """How many rows are drawn, once for all; 0: each is a fresh one."""
         return self.pool or self.rules * self.samples
 
     def language(self, letters: int) -> Language:

@@ -54,6 +54,19 @@ def test_an_answer_is_cut_to_its_own_limit_and_an_earlier_one_keeps_its_end():
     assert cut(TWO, 999, max_answer=7) == cut(TWO, 999)
 
 
+@pytest.mark.parametrize("template", [None, TEMPLATE])
+@pytest.mark.parametrize("truncation", ["tail", "head", "middle"])
+def test_a_row_of_which_nothing_is_learned_is_cut_too(template, truncation):
+    turns = (Turn("user", "abc"), Turn("assistant", "d", learned=False))
+    one = Instance("i", "t", turns, ("d",))
+    text, learned = cut(one, 999, template=template)
+    assert text.count("abc") == text.count("d$") == 1
+    assert learned == ""
+    short, learned = cut(one, 5, template=template, truncation=truncation)
+    assert len(short) == 5
+    assert learned == ""
+
+
 WHOLE = "^<s>system\n<u>abcdefgh\n<a>first$\n<u>ABCDEFGH\n<a>second$\n"
 
 

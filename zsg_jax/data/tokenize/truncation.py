@@ -59,7 +59,7 @@ class Fitted(NamedTuple):
         loss_mask: (n,) bool.
         prompt_cut: tokens taken away that carried no loss.
         answer_cut: tokens that carried loss and do so no more.
-        prompt: tokens of `ids` that stand before the last answer.
+        prompt: tokens of `ids` that stand before the last answer that is learned, if one is.
     """
 
     ids: np.ndarray
@@ -90,14 +90,14 @@ def fit(
         _cut_words(example, turns, max_length, truncation, keep, learned)
     kept = np.flatnonzero(keep)[:max_length]
     mask = learned[kept]
+    # Where no answer is learned, all is the prompt.
+    last = np.flatnonzero(example.answer == example.answer.max(initial=0))
     return Fitted(
         example.ids[kept],
         mask,
         prompt_cut=int((~answered).sum() - (~answered[kept]).sum()),
         answer_cut=int(answered.sum() - mask.sum()),
-        prompt=int(
-            (kept < np.flatnonzero(example.answer == example.answer.max(initial=0))[:1]).sum()
-        ),
+        prompt=int((kept < (last[0] if len(last) else len(keep))).sum()),
     )
 
 

@@ -9,7 +9,7 @@ CHILD = """
 import json, sys
 import jax
 from zsg_jax.runtime.errors import UserError
-from zsg_jax.runtime.processes import same_everywhere
+from zsg_jax.runtime.processes import by_first, once, same_everywhere
 
 address, number, several = sys.argv[1:]
 jax.config.update("jax_cpu_collectives_implementation", "gloo")
@@ -20,6 +20,11 @@ for values in json.loads(several):
         print("same")
     except UserError as error:
         print(error)
+print(by_first(lambda: [int(number), "seen"]))
+try:
+    once(f"place {number}", lambda: None)
+except UserError as error:
+    print(error)
 """
 
 
@@ -39,8 +44,11 @@ def test_processes_that_were_given_different_settings_are_told(free_port):
     for child in children:
         out, err = child.communicate(timeout=100)
         assert child.returncode == 0, err
-        assert out.splitlines()[-2:] == [
+        *_, first, second, looked, met = out.splitlines()
+        assert [first, second] == [
             "same",
             "process 1 was given more='a longer text', process 0 more=None; "
             "steps=12, process 0 steps=10; give all processes the same",
         ]
+        assert looked == "[0, 'seen']"
+        assert "different ways: this one has come to 'place " in met

@@ -129,6 +129,15 @@ def of_all(value: Any) -> list[Any]:
     return [json.loads(bytes(text[:size])) for text, size in zip(texts, sizes, strict=True)]
 
 
+def by_first(look: Callable[[], Any]) -> Any:
+    """What the first process sees, for all: another's file system may lag behind.
+
+    Args:
+        look: runs on the first process alone; JSON holds what it gives.
+    """
+    return of_all(look() if is_first() else None)[0]
+
+
 def same_everywhere(values: dict[str, Any], way_out: str = "give all processes the same") -> None:
     """Makes sure that every process was given the same, before any of it is used.
 
@@ -181,7 +190,13 @@ def from_all(part: np.ndarray, mesh: "Mesh") -> list[np.ndarray]:
 def _meet(name: str) -> None:
     from jax.experimental import multihost_utils
 
-    multihost_utils.sync_global_devices(name)
+    try:
+        multihost_utils.sync_global_devices(name)
+    except AssertionError:
+        raise UserError(
+            f"processes have gone different ways: this one has come to {name!r}, another is "
+            "elsewhere, as where they see different files; the same command on all of them goes on"
+        ) from None
 
 
 def _gathered(part: np.ndarray) -> Any:

@@ -10,8 +10,10 @@ from collections.abc import Iterator
 from typing import Any, NamedTuple
 
 import numpy as np
+from jax.sharding import Mesh
 
 from zsg_jax.runtime.errors import check
+from zsg_jax.runtime.processes import from_all
 from zsg_jax.runtime.progress import say
 from zsg_jax.similarity.embeddings import Embeddings, check_pair, unit_embeddings
 from zsg_jax.similarity.names import check_distance
@@ -78,7 +80,7 @@ def optimal_transport(
             yield at, cost(cosines, np)
 
     if exact is None:
-        exact = _fits(len(x), len(y))
+        exact = _fits(len(x), len(y), search.mesh)
     if exact:
         costs = np.empty((len(x), len(y)))
         for at, block in blocks():
@@ -101,17 +103,20 @@ def _euclidean(cosines: Any, numpy: Any) -> Any:
     return numpy.sqrt(numpy.maximum(2 - 2 * cosines, 0))
 
 
-def _fits(n: int, t: int) -> bool:
+def _fits(n: int, t: int, mesh: Mesh | None) -> bool:
     """Whether the machine is made for the exact plan of so many pairs; what is free is no matter.
 
-    A plan that depended on what else runs would give an order that nobody could repeat.
+    A plan that depended on what else runs would give an order that nobody could repeat. Of the
+    machines of a mesh the smallest decides.
     """
     wanted = n * t * PAIR_BYTES
     memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    if mesh is not None:
+        memory = int(min(one[0] for one in from_all(np.array([memory]), mesh)))
     if wanted > memory // 2:
         say(
             f"optimal transport: the exact plan of {n:,} to {t:,} examples needs "
-            f"{wanted / 1e9:,.0f} GB, more than half of this machine's memory: Sinkhorn's instead"
+            f"{wanted / 1e9:,.0f} GB, more than half of a machine's memory: Sinkhorn's instead"
         )
     return wanted <= memory // 2
 

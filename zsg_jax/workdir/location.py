@@ -32,7 +32,7 @@ _COPIED = f"{_OWN}/copied.json"
 _SPARING, _BEAT, _SILENCE = 30, 60, 300
 # To these orbax writes itself, each process its own shards, with no disk in between.
 _ORBAX = ("gs://",)
-_CHECKPOINTS = re.compile(r"runs/[^/]+/checkpoints/")
+_CHECKPOINTS = re.compile(r"(runs|pretraining)/[^/]+/checkpoints/")
 
 
 class Workdir:

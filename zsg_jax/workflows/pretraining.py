@@ -13,7 +13,7 @@ from zsg_jax.data.tokenize.tokenizer import Tokenizer
 from zsg_jax.models.families import ModelConfig
 from zsg_jax.models.placement import Params
 from zsg_jax.runtime.errors import UserError
-from zsg_jax.runtime.processes import of_all
+from zsg_jax.runtime.processes import by_first
 from zsg_jax.runtime.progress import say
 from zsg_jax.training import loop, metrics
 from zsg_jax.training.belongs import Belongs
@@ -77,10 +77,13 @@ def pretrain(
     folders = {seed: layout.pretraining_folder(location.folder, seed) for seed in config.seeds}
     kept = {seed: location.checkpoints(folder / CHECKPOINTS) for seed, folder in folders.items()}
     belongs = claims.of_pretraining(location.folder)
-    last = {seed: of_all(Checkpoints(kept[seed]).is_whole(settings.steps))[0] for seed in wanted}
-    left = [
-        s for s, folder in folders.items() if not (ended(folder, belongs) and last.get(s, True))
-    ]
+
+    def is_left(seed: int) -> bool:
+        if not ended(folders[seed], belongs):
+            return True
+        return seed in wanted and not Checkpoints(kept[seed]).is_whole(settings.steps)
+
+    left = by_first(lambda: [seed for seed in folders if is_left(seed)])
     if left:
         recipe, steps = _recipe(config, tokenizer, trainer, belongs)
         for number, seed in enumerate(left, start=1):

@@ -22,7 +22,7 @@ from zsg_jax.evaluation.evaluator import Evaluator
 from zsg_jax.report.runs import ended_here
 from zsg_jax.runtime.errors import UserError, check
 from zsg_jax.runtime.files import need_json, read_json
-from zsg_jax.runtime.processes import of_all, once, same_everywhere
+from zsg_jax.runtime.processes import by_first, once, same_everywhere
 from zsg_jax.runtime.progress import duration, percent, say
 from zsg_jax.runtime.version import source_digest
 from zsg_jax.training import loop, metrics, sharding
@@ -127,8 +127,9 @@ def completed(config: ConfigDict, workdir: Path | str, command: str, part: Part)
     validate(config, runs=part.runs)
     check_installed(config.logging)
     versions = {"version of jax": jax.__version__, "source of zsg_jax": source_digest()[:12]}
-    same_everywhere({**flatten(config), **versions})
     location = open_workdir(workdir)
+    bucket = {"--workdir in a bucket": location.address}  # folders may be mounted elsewhere
+    same_everywhere({**flatten(config), **versions, **bucket})
     folder = location.folder
     with ExitStack() as stack:
         stack.enter_context(location.shared())
@@ -148,8 +149,7 @@ def completed(config: ConfigDict, workdir: Path | str, command: str, part: Part)
 
         once("claim the workdir", take)
         claims.check_shared(folder, by_bucket=location.address is not None)
-        # By the first process's eyes: another's file system may lag behind.
-        if not of_all(_is_whole(config, folder, part))[0]:
+        if not by_first(lambda: _is_whole(config, folder, part)):
             _compute(config, location, part)
         yield folder
 
@@ -235,9 +235,13 @@ def _train(
     if config.model.pretraining.steps and origin.weights is None:
         start = location if part.start is None else Workdir(part.start)
         runs = [(layout.run_folder(workdir, *run), run[1]) for run in part.runs]
-        begin = {seed for run, seed in runs if not finished(run) or missing(config, run)}
+        begin = by_first(
+            lambda: sorted(
+                {seed for run, seed in runs if not finished(run) or missing(config, run)}
+            )
+        )
         trainer.init_from = pretrain(
-            config, start, origin.model, reading.tokenizer, mesh, wanted=of_all(sorted(begin))[0]
+            config, start, origin.model, reading.tokenizer, mesh, wanted=begin
         )
     if orders.arrangements:
         _train_in_orders(config, location, part, orders, trainer, evaluators)
@@ -295,10 +299,14 @@ def _train_in_orders(
         folder = layout.run_folder(workdir, name, seed)
         checkpoints, place = location.checkpoints(folder / CHECKPOINTS), (number, len(part.runs))
         measure_later(config, folder, checkpoints, recipe, seed)
-        if not finished(folder, totals[name]):
+        if not by_first(partial(_is_finished, folder, totals[name])):
             run = loop.TrainingRun(folder, checkpoints, seed, all_steps[name], totals[name], place)
             again = Again(config, anew, name, pool, steps_of, mesh)
             _train_run(config, run, recipe, again if again.anew.steps else None)
+
+
+def _is_finished(folder: Path, total: int) -> bool:
+    return bool(finished(folder, total))
 
 
 def _train_run(

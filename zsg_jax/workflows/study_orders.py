@@ -17,7 +17,7 @@ from zsg_jax.data.pool import Pool
 from zsg_jax.leakage.find import FILE as PAIRS
 from zsg_jax.leakage.options import LeakageOptions, near_in
 from zsg_jax.runtime.files import need_json, write_json
-from zsg_jax.runtime.processes import once
+from zsg_jax.runtime.processes import by_first, once
 from zsg_jax.runtime.progress import bar, passes
 from zsg_jax.similarity.search.options import Search
 from zsg_jax.workdir import layout
@@ -65,13 +65,19 @@ def arrange_pool(
             was made from others.
     """
     folders = {name: layout.arrangement_folder(workdir, name) for name in methods}
-    missing = {
-        name: folder
-        for name, folder in folders.items()
-        if not written.is_made(folder) or is_short(config, folder)
-    }
-    if missing or not was_looked_for_leaks(workdir):
-        _make(config, workdir, pool, mesh, folders, missing, encoder, explained)
+    wanted, looked = by_first(
+        lambda: (
+            [
+                name
+                for name, folder in folders.items()
+                if not written.is_made(folder) or is_short(config, folder)
+            ],
+            was_looked_for_leaks(workdir),
+        )
+    )
+    if wanted or not looked:
+        missing = {name: folders[name] for name in wanted}
+        _make(config, workdir, pool, mesh, folders, missing, looked, encoder, explained)
     arrangements = written.load_all(folders, _provenance(config, workdir, pool), pool.train.ids)
     kept = np.setdiff1d(pool.usable, _left_out(config, workdir))
     return Orders(arrangements, pool._replace(usable=kept))
@@ -111,6 +117,7 @@ def _make(
     mesh: Mesh,
     folders: dict[str, Path],
     missing: dict[str, Path],
+    looked: bool,
     encoder: str,
     explained: Collection[str] | None,
 ) -> None:
@@ -132,7 +139,6 @@ def _make(
     )
     written.check_encoder(folders.values(), pair.encoder_facts)
     options, course = method_options(config, missing), _course(config)
-    looked = was_looked_for_leaks(workdir)
     with bar(None, "similarity") as progress:
         search = Search(mesh, config.similarity.block_rows, passes(progress))
         compared = make.compare(

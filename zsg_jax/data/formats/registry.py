@@ -26,7 +26,7 @@ ReadTasks = Callable[[Path], Iterator[Record]]
 # Files of other programs that lie beside data and are none.
 _NO_DATA = (tables.STATE, tables.INFO, "dataset_infos.json")
 # One of several files: train-00000-of-00003.parquet.
-_PART = re.compile(r"(.*?)(\d+)-of-(\d+)(?!\d)")
+_PART = re.compile(r"(.*?)(\d{1,7})-of-(\d{1,7})(?!\d)")
 # What names of files call the splits.
 _SPLITS = {
     **dict.fromkeys(("train", "training"), "train"),
@@ -112,8 +112,8 @@ def files(folder: Path) -> list[Path]:
     """The files of a folder whose names tell that they hold records, sorted by name.
 
     Raises:
-        UserError: if there is none, one is a link to nothing, one of those that belong together is
-            missing, one lies there packed too, or the folder cannot be read.
+        UserError: if there is none, one is a link to nothing, one lies there packed too, or the
+            folder cannot be read.
     """
     try:
         every = sorted(path for path in folder.iterdir() if not path.name.startswith("."))
@@ -134,6 +134,7 @@ def files(folder: Path) -> list[Path]:
             f"{', '.join('*' + ending for ending in endings)}; give a file, or the folder of these"
         )
     _check_names(folder, found)
+    _tell_missing(folder, found)
     _tell_names(folder, found, endings)
     others = [
         one.relative_to(folder).as_posix()
@@ -149,7 +150,7 @@ def files(folder: Path) -> list[Path]:
 
 
 def _check_names(folder: Path, found: Sequence[Path]) -> None:
-    """Refuses files that are not all there, as of NUMBER-of-COUNT, or are there twice."""
+    """Refuses files that are there twice."""
     names = [path.name for path in found]
     for name in names:
         check(
@@ -157,21 +158,23 @@ def _check_names(folder: Path, found: Sequence[Path]) -> None:
             f"{folder}: holds {name} and, packed, {name}.gz, which would give every row twice; "
             "take one of them out",
         )
+
+
+def _tell_missing(folder: Path, found: Sequence[Path]) -> None:
+    """Says which files named NUMBER-of-COUNT are not there: some may be all that is meant."""
     parts: dict[tuple[str, str], set[int]] = {}
-    for named in filter(None, map(_PART.match, names)):
+    for named in filter(None, (_PART.match(path.name) for path in found)):
         parts.setdefault((named[1], named[3]), set()).add(int(named[2]))
     for (name, total), there in parts.items():
         # Some count from 1.
         numbers = count(0 if 0 in there or int(total) not in there else 1)
-        missing = list(islice((n for n in islice(numbers, int(total)) if n not in there), 3))
-        listed = ", ".join(f"{name}{n:0{len(total)}}-of-{total}" for n in missing)
-        more = ", …" if len(there) + len(missing) < int(total) else ""
-        check(
-            not missing,
-            f"{folder}: of {int(total):,} files that belong together {listed}{more} are missing; "
-            "put them there, or, if the others are all that is meant, rename these or list them "
-            "in a .mix.json file",
-        )
+        missing = [n for n in islice(numbers, int(total)) if n not in there]
+        if missing:
+            first = f"{name}{missing[0]:0{len(total)}}-of-{total}"
+            say(
+                f"{folder}: of {int(total):,} files that belong together {len(missing):,} are not "
+                f"there, the first {first}: their rows are missing"
+            )
 
 
 def _tell_names(folder: Path, found: Sequence[Path], endings: tuple[str, ...]) -> None:

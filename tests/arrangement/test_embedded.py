@@ -36,6 +36,9 @@ def test_the_cost_of_embeddings_outlives_a_kill(tmp_path, monkeypatch):
     told = json.loads((tmp_path / embedded.COST).read_text())
     sizes = [path.stat().st_size for path in tmp_path.rglob("*.npy")]
     assert told == {"seconds": 20.0, "bytes": sum(sizes)}
+    now[0] += 10
+    embedded.embed_pair(rows(4), rows(3), "hashing", tmp_path)  # nothing is left to embed
+    assert json.loads((tmp_path / embedded.COST).read_text()) == told
 
 
 def test_a_template_that_makes_no_text_is_refused_and_empty_or_equal_ones_are_told(

@@ -267,6 +267,27 @@ def test_a_growth_that_is_killed_before_it_made_anything_binds_nobody(tmp_path, 
     assert number > 4
 
 
+def test_a_damaged_file_does_not_pass_for_what_was_there_before_a_growth(tmp_path):
+    with claimed(tmp_path, CONFIG_A):
+        claim_data(tmp_path, made := dict.fromkeys(DIGESTS, "a") | {"train_rows": 80})
+        (tmp_path / "runs" / "a-seed0").mkdir(parents=True)
+        (tmp_path / "runs" / "a-seed0" / "metrics.jsonl").write_text("{}\n")
+    grown = CONFIG_A | {"seeds": [0, 1, 2]}
+    write_json(tmp_path / "data.json", made | {"train_rows": 88})
+    for config in (grown, CONFIG_A, grown):
+        with pytest.raises(UserError, match=r"data\.json: is damaged"), claimed(tmp_path, config):
+            pass
+    write_json(tmp_path / "data.json", made)
+    claims.claim(tmp_path, grown)  # and killed
+    kept = json.loads((tmp_path / "grows.json").read_text())
+    write_json(tmp_path / "grows.json", kept | {"data": made | {"train_rows": 88}})
+    with pytest.raises(UserError, match=r"grows\.json: is damaged"), claimed(tmp_path, grown):
+        pass
+    (tmp_path / "grows.json").unlink()
+    with claimed(tmp_path, grown):
+        assert json.loads((tmp_path / "data.json").read_text()) == made
+
+
 def test_inputs_that_changed_are_refused(tmp_path):
     facts = {key: key for key in DIGESTS} | {"train_rows": 3}
     claim_data(tmp_path, facts)

@@ -11,6 +11,7 @@ import pytest
 from zsg_jax.arrangement.spaces import open_encoder
 from zsg_jax.runtime.errors import UserError
 from zsg_jax.similarity.encoders.hashing import HashingEncoder
+from zsg_jax.training.trainer import Trainer
 from zsg_jax.workflows import study
 
 METHODS = ("tmta-nft", "random")
@@ -20,6 +21,10 @@ WORDS = [f"{one}{two}" for one in "bcdfgklmnprst" for two in ("ako", "ilu", "ema
 
 def run(config, workdir):
     return study.run(config, workdir, command="test")
+
+
+def stop(*_):
+    raise KeyboardInterrupt
 
 
 def write(path, rows):
@@ -193,10 +198,16 @@ def test_what_cannot_be_done_is_refused(rows, files, small_config, tmp_path):
 
 @pytest.mark.ci
 @pytest.mark.slow
-def test_orders_by_numbers_that_have_changed_are_not_compared(small_config, tmp_path):
-    def with_numbers(shift):
+def test_orders_by_numbers_that_have_changed_are_not_compared(small_config, tmp_path, monkeypatch):
+    def with_numbers(shift, better=0):
         rows = [
-            {"prompt": f"say {i}", "completion": "a", "quality": (i + shift) % 5} for i in range(8)
+            {
+                "prompt": f"say {i}",
+                "completion": "a",
+                "quality": (i + shift) % 5,
+                "better": (i + better) % 3,
+            }
+            for i in range(8)
         ]
         (tmp_path / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
 
@@ -214,6 +225,42 @@ def test_orders_by_numbers_that_have_changed_are_not_compared(small_config, tmp_
     assert not (tmp_path / "w" / "arrangements" / "score-descending:quality").exists()
     with_numbers(0)
     again("score-ascending:quality", "score-descending:quality")
+    # A growth that was stopped after its order was made binds nobody, but neither is that order
+    # taken for one of numbers that were corrected.
+    methods = ("score-ascending:quality", "score-descending:quality", "score-descending:better")
+    with monkeypatch.context() as patch:
+        patch.setattr(study, "_train_run", stop)
+        with pytest.raises(KeyboardInterrupt):
+            again(*methods)
+    with_numbers(0, better=1)
+    with pytest.raises(UserError, match=r"was made with other numbers 'better'; delete it"):
+        again(*methods)
+    shutil.rmtree(tmp_path / "w" / "arrangements" / "score-descending:better")
+    again(*methods)
+
+
+def test_an_order_that_other_settings_have_made_is_refused(small_config, finished, tmp_path):
+    given = {"arrangement.methods": ("random",), "arrangement.seed": 7}
+    run(small_config(**given), tmp_path / "other")
+    shutil.copytree(finished, workdir := tmp_path / "w")
+    made = Path("arrangements") / "random"
+    shutil.copytree(tmp_path / "other" / made, workdir / made)
+    known = json.loads((workdir / "config.json").read_text())["arrangement.methods"]
+    with pytest.raises(UserError, match=r"was made with arrangement\.seed=7, the study has 0"):
+        run(small_config(**{"arrangement.methods": (*known, "random")}), workdir)
+
+
+def test_a_run_binds_nobody_before_its_first_state_is_made(
+    small_config, finished, tmp_path, monkeypatch
+):
+    shutil.copytree(finished, workdir := tmp_path / "w")
+    before = (workdir / "config.json").read_bytes()
+    with monkeypatch.context() as patch:
+        patch.setattr(Trainer, "initial_state", stop)
+        with pytest.raises(KeyboardInterrupt):
+            run(small_config(seeds=(0, 11)), workdir)
+    assert (workdir / "config.json").read_bytes() == before
+    run(small_config(), workdir)
 
 
 @pytest.mark.parametrize("lost", ["leakage.json", "leakage.jsonl"])

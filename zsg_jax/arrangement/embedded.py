@@ -168,7 +168,8 @@ class _Cost:
 
     def __init__(self, folder: Path) -> None:
         self._folder, self._started = folder, time.perf_counter()
-        self.before = (read_json(folder / COST) or {}).get("seconds", 0.0)
+        known = read_json(folder / COST) or {}
+        self.before, self._bytes = known.get("seconds", 0.0), known.get("bytes")
 
     @property
     def seconds(self) -> float:
@@ -176,12 +177,16 @@ class _Cost:
         return time.perf_counter() - self._started
 
     def note(self) -> None:
-        """Writes the seconds of all starts, and the bytes that are there, on the first process."""
+        """Writes the seconds of all starts, and the bytes that are there, on the first process.
+
+        Where nothing is new, the file of whoever embedded them stays as it is.
+        """
         if is_first():
             sides = (self._folder / side for side in ("train", "test"))
-            sizes = [one.stat().st_size for side in sides for one in side.rglob("*.npy")]
-            told = {"seconds": round(self.before + self.seconds, 3), "bytes": sum(sizes)}
-            write_json(self._folder / COST, told)
+            size = sum(one.stat().st_size for side in sides for one in side.rglob("*.npy"))
+            if size != self._bytes:
+                seconds = round(self.before + self.seconds, 3)
+                write_json(self._folder / COST, {"seconds": seconds, "bytes": size})
 
 
 def _texts(dataset: Dataset, text: str, prompt: str, encoder: Encoder) -> Texts:

@@ -12,6 +12,7 @@ import numpy as np
 from zsg_jax.arrangement.arrangement import Arrangement, load_arrangement, save_arrangement
 from zsg_jax.arrangement.epochs import ORDERED, epochs, read_anew
 from zsg_jax.arrangement.make import Compared, Made, MethodOptions, make
+from zsg_jax.arrangement.methods import columns
 from zsg_jax.runtime.errors import check
 from zsg_jax.runtime.files import write_bytes
 from zsg_jax.runtime.order_digest import OrderDigest
@@ -23,6 +24,8 @@ from zsg_jax.similarity.trajectory import Trajectory, load_trajectory, save_traj
 from zsg_jax.workdir.layout import rearranged_folder
 
 IDS = "ids.txt"
+# What decides an order besides its rows and its encoder; those of earlier versions do not tell.
+SETTINGS, SCORES = "settings", "scores_digests"
 # What arrangements embedded that do not say it.
 _PLAIN = {"text": "both", "train_prompt": "", "test_prompt": ""}
 
@@ -140,6 +143,7 @@ def load_all(
     Raises:
         UserError: an arrangement is damaged, or was made from other data or with another encoder.
     """
+    data = {k: value for k, value in provenance.items() if k not in (SETTINGS, SCORES)}
     arrangements: dict[str, Arrangement] = {}
     made: dict[str, Mapping[str, Any]] = {}
     for name, folder in folders.items():
@@ -150,13 +154,33 @@ def load_all(
             f"{folder}: holds the order {found.get('name')!r}; {again}",
         )
         check(
-            all(found.get(key) == value for key, value in provenance.items()),
+            all(found.get(key) == value for key, value in data.items()),
             f"{folder}: was made from other instances; {again}",
         )
+        _check_settings(found, provenance, folder, again)
         made[name] = found
         once(f"ids of {name}", partial(_list_ids, folder, ids, arrangements[name].order))
     _check_alike(made, folder.parent)
     return arrangements
+
+
+def _check_settings(
+    found: Mapping[str, Any], wanted: Mapping[str, Any], folder: Path, again: str
+) -> None:
+    """Refuses an arrangement that other settings, or other numbers of the same rows, have made."""
+    given = wanted.get(SETTINGS, {})
+    for key, value in found.get(SETTINGS, {}).items():
+        check(
+            given.get(key, value) == value,
+            f"{folder}: was made with {key}={value!r}, the study has {given.get(key)!r}; {again}",
+        )
+    scores = wanted.get(SCORES, {})
+    for column in columns([folder.name]):
+        digest = found.get(SCORES, {}).get(column)
+        check(
+            digest is None or scores.get(column, digest) == digest,
+            f"{folder}: was made with other numbers {column!r}; {again}",
+        )
 
 
 def check_encoder(folders: Iterable[Path], facts: Mapping[str, Any]) -> None:

@@ -179,10 +179,10 @@ class _Loop:
         if restored is None:
             _check_new(run, records, self._recipe.checkpoint_every)
             self._mend({})
-            self._log = self._open_log(-1)
             self._batches.start()
             with working(f"{self._name}: making the first state"):
                 self._state = trainer.initial_state(run.seed)
+            self._log = self._open_log(-1)  # until now the run binds nothing
             if records:
                 say(f"{self._name}: starts at step 0, since no checkpoint was kept")
             self._evaluate(0)

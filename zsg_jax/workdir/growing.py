@@ -1,10 +1,12 @@
 """A config that a workdir grows to: until it has trained something, the one before is kept."""
 
 import hashlib
+import json
 from pathlib import Path
 from typing import Any
 
-from zsg_jax.runtime.files import json_bytes, read_json, remove, write_json
+from zsg_jax.runtime.errors import check
+from zsg_jax.runtime.files import PARTIAL, read_json, remove, write_json
 from zsg_jax.workdir import layout
 
 # What is trained; from then on a workdir is bound to its config.
@@ -17,7 +19,7 @@ def keep_before(workdir: Path, config: dict[str, Any]) -> None:
     if before not in (None, config):
         data = read_json(workdir / layout.DATA)
         kept = {"config": before, "data": data, "trained": _state(workdir)}
-        write_json(workdir / layout.GROWS, kept)
+        write_json(workdir / layout.GROWS, kept | {"sha256": _digest(kept)})
 
 
 def step_back(workdir: Path) -> None:
@@ -28,7 +30,13 @@ def step_back(workdir: Path) -> None:
     Raises:
         UserError: what was kept is damaged.
     """
-    kept = read_json(workdir / layout.GROWS, ("config", "data", "trained"))
+    kept = read_json(workdir / layout.GROWS, ("config", "data", "trained", "sha256"))
+    if kept is not None:
+        check(
+            kept.pop("sha256") == _digest(kept),
+            f"{workdir / layout.GROWS}: is damaged; put it back, or delete it: the workdir is then "
+            f"of the config and the inputs that {layout.CONFIG} and {layout.DATA} tell of",
+        )
     if kept is not None and kept["trained"] == _state(workdir):
         for name, content in ((layout.DATA, kept["data"]), (layout.CONFIG, kept["config"])):
             if content is not None:
@@ -58,9 +66,13 @@ def _trained(workdir: Path) -> dict[str, int]:
         for study in studies(workdir)
         for part in TRAINED
         for path in (study / part).rglob("*")
-        if path.is_file()
+        if path.is_file() and not path.name.endswith(PARTIAL)
     }
 
 
 def _state(workdir: Path) -> str:
-    return hashlib.sha256(json_bytes(dict(sorted(_trained(workdir).items())))).hexdigest()
+    return _digest(_trained(workdir))
+
+
+def _digest(content: dict[str, Any]) -> str:
+    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()

@@ -123,6 +123,8 @@ def claimed(workdir: Path, config: dict[str, Any]) -> Iterator[bool]:
     Raises:
         UserError: as `claims.claim` and `Manifest`.
     """
+    if files.read_json(workdir / layout.CONFIG) not in (None, config):
+        check_whole(workdir, but=layout.CONFIG)  # what would be kept beside a new config
     with files.recording(partial(_expecting, workdir)):
         new = claims.claim(workdir, config)
     try:
@@ -143,16 +145,20 @@ def claimed(workdir: Path, config: dict[str, Any]) -> Iterator[bool]:
     growing.end(workdir)
 
 
-def check_whole(workdir: Path) -> None:
+def check_whole(workdir: Path, *, but: str = "") -> None:
     """Refuses a workdir of which a guarded file has changed, writing nothing.
 
     What is not there is not missed: of a bucket, only what is read is fetched.
+
+    Args:
+        workdir: of a study.
+        but: a file that is not looked at.
 
     Raises:
         UserError: as `Manifest`.
     """
     for name, digests in (_read(workdir) or {}).items():
-        if (workdir / name).exists():
+        if name != but and (workdir / name).exists():
             _problem(workdir, name, digests)
 
 

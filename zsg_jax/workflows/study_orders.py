@@ -13,6 +13,7 @@ from zsg_jax.arrangement import make, written
 from zsg_jax.arrangement.arrangement import Arrangement
 from zsg_jax.arrangement.embedded import Embedded, EmbeddedPair, embed_pair
 from zsg_jax.arrangement.epochs import read_anew
+from zsg_jax.config import flatten
 from zsg_jax.data.pool import Pool
 from zsg_jax.leakage.find import FILE as PAIRS
 from zsg_jax.leakage.options import LeakageOptions, near_in
@@ -20,12 +21,19 @@ from zsg_jax.runtime.files import need_json, write_json
 from zsg_jax.runtime.processes import by_first, once
 from zsg_jax.runtime.progress import bar, passes
 from zsg_jax.similarity.search.options import Search
-from zsg_jax.workdir import layout
+from zsg_jax.workdir import claims, layout
 from zsg_jax.workflows.explained import explainer
 from zsg_jax.workflows.rearranged import method_options
 
 # In leakage.json, the numbers of the training rows that are left out, of all that were read.
 LEFT_OUT = "left_out"
+
+# What decides an order of given rows, and what is told of its similarity.
+_DECIDE = (
+    *("arrangement.budget", "arrangement.seed", "arrangement.deduplicate", "similarity.distance"),
+    *("arrangement.w_min", "arrangement.w_avg", "similarity.trajectory"),
+    *("evaluation.every", "training.batch_size", "training.epochs"),
+)
 
 
 class Orders(NamedTuple):
@@ -202,6 +210,8 @@ def _provenance(config: ConfigDict, workdir: Path, pool: Pool) -> dict[str, Any]
     sets = [f"{one.name}: {one.share}, {one.budget}" for one in pool.test.sets]
     facts = {key: pool.facts[key] for key in ("train_digest", "test_digest")}
     facts["sets"] = sets or None
+    facts[written.SETTINGS] = {key: flatten(config)[key] for key in _DECIDE}
+    facts[written.SCORES] = need_json(workdir / layout.DATA).get(claims.SCORES_DIGESTS, {})
     if config.arrangement.drop_leaks is not None:
         out = _left_out(config, workdir)
         facts["rows_left_out_as_leaks"] = len(out)

@@ -57,7 +57,10 @@ def test_another_arrangement_takes_the_place_but_keeps_the_embeddings(run, tmp_p
     rows, facts = run(method="random", seed=1)
     assert facts["provenance"]["method"] == "random"
     assert len(rows) == 60
-    assert {path.name for path in out.iterdir()} == WRITTEN | {"embeddings", "arranged.jsonl"}
+    names = {path.name for path in out.iterdir()}
+    assert names == WRITTEN | {"embeddings", "arranged.jsonl"}
+    told = {*facts["provenance"]["files"], "arrangement.json"}
+    assert told == names - {".lock", "embeddings"}
     run(embeddings=str(tmp_path / "kept"), output=tmp_path / "third")
 
 

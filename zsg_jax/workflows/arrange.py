@@ -37,7 +37,15 @@ from zsg_jax.runtime.settings import named_by
 from zsg_jax.similarity.search.options import Search
 from zsg_jax.workdir.lock import locked
 from zsg_jax.workflows.arrange_options import FLAGS, ArrangeOptions, check_options
-from zsg_jax.workflows.arrange_output import AIMED, LINES, PAGE, SCORED, OutFolder, claimed
+from zsg_jax.workflows.arrange_output import (
+    AIMED,
+    ARRAYS,
+    LINES,
+    PAGE,
+    SCORED,
+    OutFolder,
+    claimed,
+)
 
 
 @named_by(FLAGS)
@@ -91,7 +99,7 @@ def run(options: ArrangeOptions) -> Path:
         if options.explain:
             with timed(seconds, "explaining"):
                 _explain(options, pair, compared, made, facts, search, folder.new / PAGE)
-        names = sorted(path.name for path in folder.new.iterdir())
+        names = sorted({path.name for path in folder.new.iterdir()} | {*ARRAYS})
         provenance = {**facts, "files": names, "seconds": seconds}
         save_arrangement(made.arrangement, folder.new, provenance)
         folder.publish()

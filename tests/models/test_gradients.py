@@ -57,7 +57,7 @@ def test_each_is_that_of_the_example_alone(tiny, family, lora, pattern):
         assert set(found) == set(expected)
         for name, leaf in expected.items():
             size = max(1.0, float(jnp.linalg.norm(leaf)))
-            np.testing.assert_allclose(found[name][number], leaf, atol=1e-5 * size, err_msg=name)
+            np.testing.assert_allclose(found[name][number], leaf, atol=3e-5 * size, err_msg=name)
     rows = np.asarray(flat(found))
     assert rows.shape == (5, sum(leaf.size for leaf in chosen.values()))
     assert (rows[2:4] == 0).all()

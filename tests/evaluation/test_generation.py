@@ -190,7 +190,7 @@ def test_texts_end_at_any_end_and_the_reason_is_told():
         if stop in pairs and pairs.index(stop) + 1 < min(ends, default=99):
             ends = {pairs.index(stop): "stop"}
         ((end, why),) = ends.items() if ends else [(12, "length")]
-        assert written == Written(tokens[:end], why)
+        assert written == Written(tokens[:end], why, [*stop] if why == "stop" else ())
     later = generator(*made, free._replace(min_new_tokens=5), eos=(second[0],))
     assert all(len(text.tokens) >= 5 for text in later(params, PROMPTS[:5], IDS[:5]))
 

@@ -54,10 +54,12 @@ class Written(NamedTuple):
     Attributes:
         tokens: those generated, without what ended it.
         ended: why: "eos", "stop" or "length".
+        end: the tokens of the stop that ended it.
     """
 
     tokens: list[int]
     ended: str
+    end: Sequence[int] = ()
 
 
 class _State(NamedTuple):
@@ -202,10 +204,10 @@ class Generator:
     def _text(self, tokens: np.ndarray, ended: Any) -> Written:
         kept = tokens[tokens >= 0].tolist()
         if ENDED[ended] == "eos":
-            kept = kept[:-1]
-        elif ENDED[ended] == "stop":
+            return Written(kept[:-1], "eos")
+        if ENDED[ended] == "stop":
             longest = max(len(stop) for stop in self._stops if tuple(kept[-len(stop) :]) == stop)
-            kept = kept[:-longest]
+            return Written(kept[:-longest], "stop", kept[-longest:])
         return Written(kept, ENDED[ended])
 
     def _compile_prompts(self, length: int) -> Callable[..., _State]:

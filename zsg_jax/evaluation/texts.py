@@ -21,6 +21,7 @@ from zsg_jax.evaluation.records import (
     read,
 )
 from zsg_jax.evaluation.scores import METRICS, score
+from zsg_jax.evaluation.stops import NONE, Stops
 from zsg_jax.models.placement import Params
 from zsg_jax.runtime.errors import UserError
 from zsg_jax.runtime.progress import bar
@@ -47,6 +48,7 @@ class TextEvaluator:
         reward: Reward | None = None,
         seed: int = 0,
         samples: int = 1,
+        stops: Stops = NONE,
     ) -> None:
         """Takes what is asked of every set of parameters.
 
@@ -58,8 +60,10 @@ class TextEvaluator:
             reward: what a reward model makes of texts.
             seed: of what is drawn.
             samples: texts of each instance, whose scores are averaged first.
+            stops: words at which a text ends.
         """
         self._generator, self._decode, self._reward = generator, decode, reward
+        self._stops = stops
         self._instances, self._tokenizer = list(instances), rouge_tokenizer
         self._scores = {name: METRICS[name].fields for name in metrics}
         self._prompts = [
@@ -152,8 +156,12 @@ class TextEvaluator:
         except UserError as error:
             raise UserError(f"generation at step {step}: {error}") from None
         places = [i % len(self._instances) for i in batch]
-        texts = [self._decode(one.tokens) for one in written]
-        records = [self._record(*one) for one in zip(prompts, places, written, texts, strict=True)]
+        cut = [self._stops.cut(one, self._decode) for one in written]
+        texts = [text for text, _ in cut]
+        records = [
+            self._record(prompt, place, one, text)
+            for prompt, place, (text, one) in zip(prompts, places, cut, strict=True)
+        ]
         if self._reward is not None:
             for record, reward in zip(records, self._reward(places, texts), strict=True):
                 record["reward"] = float(reward)

@@ -19,6 +19,7 @@ from zsg_jax.evaluation.loss import LossEvaluator
 from zsg_jax.evaluation.metrics import need_texts
 from zsg_jax.evaluation.rewards import RewardModel
 from zsg_jax.evaluation.scores import METRICS as SCORES
+from zsg_jax.evaluation.stops import Stops, forms
 from zsg_jax.evaluation.texts import TextEvaluator
 from zsg_jax.models import huggingface
 from zsg_jax.models.placement import Compute
@@ -145,9 +146,13 @@ def _texts(
 ) -> TextEvaluator:
     evaluation, texts, tokenizer = config.evaluation, config.evaluation.texts, reading.tokenizer
     sampling = decoding.parse(texts.decoding)
+
+    def encoded(words: str) -> list[int]:
+        return tokenizer.encode([words])[0].ids.tolist()
+
     closing = encode.closing_tokens(tokenizer, reading.form)
     ends = {tokenizer.eos_id, *origin.ends}
-    stops = [tokenizer.encode([words])[0].ids.tolist() for words in texts.stops]
+    stops = [form for words in texts.stops for form in forms(words, encoded)]
     generator = Generator(
         trainer.graphdef,
         trainer.model,
@@ -184,4 +189,5 @@ def _texts(
         reward=reward,
         seed=sampling.seed,
         samples=sampling.samples,
+        stops=Stops(tuple(texts.stops), sampling.min_new_tokens),
     )

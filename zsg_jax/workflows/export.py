@@ -57,6 +57,10 @@ def _run(options: ExportOptions) -> Path:
     )
     gigabytes = options.file_gb
     check(0 < gigabytes < math.inf, f"--file-gb {gigabytes} must be a number above 0")
+    check(
+        not options.adapters or gigabytes == ExportOptions.file_gb,
+        f"--file-gb {gigabytes:g}: PEFT reads adapters of one file alone; leave it out",
+    )
     workdir = Path(options.workdir)
     study = trained.read_study(workdir, "give the --workdir of a study that has trained")
     run = trained.TrainedRun(workdir, options.run, options.step)
@@ -140,7 +144,7 @@ def _write_adapters(options: ExportOptions, study: trained.TrainedStudy, adapter
     # As PEFT finds it: the hub's name without ours before it.
     base = study.config["model.init_from"].removeprefix(hub.HUB).partition("@")[0]
     with _writing(Path(options.output)) as partial:
-        write_adapters(partial, study.model, adapters, study.lora, base=base)
+        write_adapters(partial, study.model, adapters, study.lora, base=base, dtype=options.dtype)
         _write_tokenizer(partial, study.tokenizer_name, study.tokenizer)
 
 

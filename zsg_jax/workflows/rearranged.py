@@ -36,6 +36,7 @@ from zsg_jax.runtime.progress import bar, passes, say
 from zsg_jax.runtime.settings import setting
 from zsg_jax.similarity.encoders.address import States, read_encoder
 from zsg_jax.similarity.encoders.conversations import Conversations, needed
+from zsg_jax.similarity.encoders.registry import NAMED
 from zsg_jax.similarity.encoders.states import read_layer
 from zsg_jax.similarity.search.options import Search
 from zsg_jax.training.checkpoint import Checkpoints
@@ -143,6 +144,17 @@ def check_anew_encoder(
         raise UserError(f"{setting('training.epochs')}: {error}") from None
 
 
+def embedded_options(config: ConfigDict, *, named: bool = True) -> Embedded:
+    """What of an example is embedded, as a study's config says.
+
+    Args:
+        named: whether prompts by name count, which are those of the config's encoder alone.
+    """
+    prompts = config.similarity.train_prompt, config.similarity.test_prompt
+    own = (one if named or not (one or "").startswith(NAMED) else None for one in prompts)
+    return Embedded(config.similarity.text, *own)
+
+
 def method_options(config: ConfigDict, methods: Iterable[str]) -> make.MethodOptions:
     """How a study's config says that `methods` are to be arranged by."""
     return make.MethodOptions(
@@ -191,7 +203,7 @@ def _arrange_rest(run: TrainingRun, used: np.ndarray, end: int, folder: Path, ag
         pool.test,
         again.anew.encoder(str(run.folder), end),
         folder / "embeddings",
-        embedded=Embedded(config.similarity.text),
+        embedded=embedded_options(config, named=False),
         dtype=config.similarity.dtype,
         train_indices=left,
         test_indices=pool.answered,

@@ -15,7 +15,7 @@ from zsg_jax.arrangement.arrangement import load_arrangement
 from zsg_jax.arrangement.epochs import ORDERED, epochs, read_anew
 from zsg_jax.runtime.cli import no_config, not_loaded, packaged_configs, study_name
 from zsg_jax.runtime.errors import UserError, check, did_you_mean
-from zsg_jax.runtime.files import need_json
+from zsg_jax.runtime.files import at_home, need_json
 from zsg_jax.training.finished import finished
 from zsg_jax.training.metrics import read_run
 from zsg_jax.workdir.layout import CONFIG, arrangement_folder, run_folder
@@ -128,7 +128,7 @@ def run_study(
     config = ConfigDict(config.to_dict())
     _change(config, settings)
     check("seeds" in config, f"{name}: is no study of arrangements; run it by zsg_jax.main")
-    folder = Path(workdir or Path("workdir") / name)
+    folder = at_home(Path(workdir or Path("workdir") / name))
     page = study.run(config, folder, command=f"zsg_jax.run_study({name!r}, {str(folder)!r})")
     return StudyResult(folder, page, need_json(page.parent / "summary.json"))
 

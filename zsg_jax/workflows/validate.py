@@ -189,7 +189,7 @@ def _check_runs(
         f"{setting('seeds', tuple(seeds))} would train the same run {len(seeds)} times, since the "
         f"weights come from {setting('model.init_from')}; pass {setting('seeds', _QUOTED)}",
     )
-    for key in ("alpha", "targets", "dropout"):
+    for key in ("alpha", "targets", "dropout", "base"):
         name = f"model.lora.{key}"
         check(
             bool(given["model.lora.rank"]) or given[name] == known[name],

@@ -8,10 +8,11 @@ import numpy as np
 from flax import traverse_util
 from safetensors.numpy import save_file
 
+from zsg_jax.models.dtypes import DTYPES, SAME
 from zsg_jax.models.families import ModelConfig
 from zsg_jax.models.huggingface import unpadded
 from zsg_jax.models.huggingface.layouts import LAYOUTS, Place, places
-from zsg_jax.models.huggingface.write import as_readable_as
+from zsg_jax.models.huggingface.write import as_readable_as, in_dtype
 from zsg_jax.models.lora import A, B, LoRA
 from zsg_jax.models.placement import Params
 from zsg_jax.runtime.files import write_json
@@ -29,7 +30,13 @@ class _Piece(NamedTuple):
 
 
 def write_adapters(
-    folder: Path, model: ModelConfig, adapters: Params, lora: LoRA, *, base: str
+    folder: Path,
+    model: ModelConfig,
+    adapters: Params,
+    lora: LoRA,
+    *,
+    base: str,
+    dtype: str = SAME,
 ) -> None:
     """Writes adapters for `peft.PeftModel.from_pretrained` to `folder`, which exists.
 
@@ -39,6 +46,7 @@ def write_adapters(
     Args:
         adapters: as `lora.split` gives them, float32 or bfloat16.
         base: the model that they adapt, as PEFT is to find it.
+        dtype: one of `DTYPES`, or `SAME`: float32, as they are trained.
     """
     layout = LAYOUTS[model.family]
     kernels = places(layout, unpadded(model))
@@ -61,6 +69,8 @@ def write_adapters(
         tensors[f"{BEFORE}{name}.lora_A.weight"] = a
         tensors[f"{BEFORE}{name}.lora_B.weight"] = _blocks(parts)
         ranks[_target(name)] = lora.rank * len(parts)
+    if dtype != SAME:
+        tensors = {name: in_dtype(name, one, DTYPES[dtype]) for name, one in tensors.items()}
     save_file(tensors, folder / WEIGHTS, metadata={"format": "pt"})
     config = folder / CONFIG
     write_json(config, _config(lora, ranks, base=base, fan_in_fan_out=not layout.transposed))

@@ -155,6 +155,15 @@ def _tensor(name: str, pieces: list[_Piece], arrays: dict[str, Any], dtype: np.d
     else:
         whole = parts[0] if len(parts) == 1 else np.concatenate(parts, axis=-1)
     whole = whole.T if pieces[0].place.transposed else whole
+    return in_dtype(name, whole, dtype)
+
+
+def in_dtype(name: str, whole: np.ndarray, dtype: np.dtype) -> np.ndarray:
+    """A tensor as it lies in a file.
+
+    Raises:
+        UserError: it holds numbers that are too large for the dtype.
+    """
     with np.errstate(over="ignore"):  # told below, by name
         tensor = np.ascontiguousarray(whole, dtype)
     check(

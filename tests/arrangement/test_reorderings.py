@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from zsg_jax.arrangement import reorderings
 from zsg_jax.arrangement.comparison import Comparison
-from zsg_jax.arrangement.methods import arrange, needs, parse
+from zsg_jax.arrangement.methods import arrange, made_with, needs, parse
 from zsg_jax.report.words import plain_name
 from zsg_jax.runtime.errors import UserError
 
@@ -111,3 +111,14 @@ def test_plain_names():
     )
     assert plain_name("avg-nft+stages-3").endswith("in 3 stages, half of each from the whole")
     assert plain_name("nothing+folds-4") == ""
+
+
+@pytest.mark.parametrize("base", ["mmr-70", "coverage", "diverse-20"])
+def test_what_is_told_of_the_chosen_is_told_of_all_of_them_alone(base):
+    rng = np.random.default_rng(0)
+    train, test = (rng.normal(size=(n, 8)).astype(np.float32) for n in (37, 5))
+    given = Comparison(train, test, np.zeros(37, int), budget=None, needs=needs([base]))
+    told = made_with(base, given)
+    assert len(told) > 1
+    assert made_with(f"{base}+folds-4", given) == told
+    assert made_with(f"{base}+folds-4+first-5", given) == {"metric": told["metric"]}

@@ -24,6 +24,7 @@ def diverse(number: int) -> Method:
     return Method(
         lambda c, seed: c.within_budget(c.neighbourhoods.first(wanted(c))),
         facts=lambda c: c.neighbourhoods.facts(wanted(c)),
+        of_chosen=True,
         least=number,
     )
 
@@ -42,6 +43,7 @@ def marginal(weight: int) -> Method | None:
         lambda c, seed: c.within_budget(c.marginal(weight).order),
         Needs.STATISTICS,
         facts=facts,
+        of_chosen=True,
         chosen_by=(f"mmr-{weight}",),
     )
 
@@ -66,4 +68,6 @@ def _covered(comparison: Comparison) -> dict[str, Any]:
     }
 
 
-COVERAGE = Method(_covering, Needs.NEAREST | Needs.STATISTICS, facts=_covered, weighed=True)
+COVERAGE = Method(
+    _covering, Needs.NEAREST | Needs.STATISTICS, facts=_covered, of_chosen=True, weighed=True
+)

@@ -43,6 +43,7 @@ class Method(NamedTuple):
         shuffles: whether the seed matters, so that NAME@SEED has a meaning.
         by_task: whether the tasks of the training examples matter.
         facts: gives what else is to be told of it, as JSON values.
+        of_chosen: whether these are of the very examples that are chosen.
         column: the field of the training examples whose numbers it goes by, or "".
         embedded: whether embeddings decide it at all.
         chosen_by: under which names a comparison tells what each set of test examples has chosen
@@ -59,6 +60,7 @@ class Method(NamedTuple):
     shuffles: bool = False
     by_task: bool = False
     facts: Callable[[Comparison], dict[str, Any]] = lambda comparison: {}
+    of_chosen: bool = False
     column: str = ""
     embedded: bool = True
     chosen_by: tuple[str, ...] = ()

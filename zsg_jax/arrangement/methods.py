@@ -324,6 +324,7 @@ def _reordered(method: Method, reordering: reorderings.Reordering, number: int) 
     return method._replace(
         arrange=lambda c, seed: reordering(method.arrange(c, seed), number, seed),
         shuffles=method.shuffles or reordering.shuffles,
+        facts=(lambda c: {}) if method.of_chosen and reordering.cuts else method.facts,
     )
 
 
@@ -377,7 +378,8 @@ def made_with(name: str, comparison: Comparison) -> dict[str, Any]:
     The distance; of an order by distance what the distance is, with WSD's weights or the transport
     plan (whether it is exact, else its entropy, iterations and error), unless sets of test examples
     have their own, which `target_sets.of_sets` tells; of `diverse-N` and `coverage`
-    F and the share of the whole pool's; of `mmr-N` the mean relevance and redundancy of the chosen.
+    F and the share of the whole pool's; of `mmr-N` the mean relevance and redundancy of the chosen;
+    of these nothing where a reordering leaves some of the chosen out.
     """
     method = parse(name, 0)[0]
     facts: dict[str, Any] = {"metric": comparison.distance, **method.facts(comparison)}

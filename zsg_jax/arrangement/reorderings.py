@@ -57,11 +57,13 @@ class Reordering(NamedTuple):
         places: gives it of how many there are, the number in its name, and a seed.
         shuffles: whether the seed matters.
         usage: what to write.
+        cuts: whether it leaves some out.
     """
 
     places: Callable[[int, int, int], np.ndarray]
     shuffles: bool
     usage: str
+    cuts: bool = False
 
     def __call__(self, arrangement: Arrangement, number: int, seed: int) -> Arrangement:
         """The examples in this order, each with its turn."""
@@ -79,7 +81,10 @@ REORDERINGS = {
         "+zigzag-K goes K times through the order, every other time backward",
     ),
     "first": Reordering(
-        lambda n, size, seed: np.arange(min(n, size)), False, "+first-K keeps the first K rows"
+        lambda n, size, seed: np.arange(min(n, size)),
+        False,
+        "+first-K keeps the first K rows",
+        cuts=True,
     ),
     "window": Reordering(window, True, "+window-K shuffles every K rows among themselves"),
     "stages": Reordering(

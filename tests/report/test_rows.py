@@ -56,6 +56,13 @@ def test_of_what_is_kept_an_order_has_some_and_some_of_these_are_trained_on():
     assert numbers(used("x", 48, 2, 48, 3).popitem()[1]) == [48, 2, 3]
 
 
+def test_an_order_that_was_followed_until_rows_were_arranged_anew_is_not_said_to_be_used_up():
+    told = used("x", 122, 4, 48, 16, (6, 10)).popitem()[1]
+    assert "all of them" not in told
+    assert numbers(told) == [122, 4, 48, 6, 10, 10]  # 6 steps, 10 after them; rearranged/10
+    assert "rearranged/10" in told
+
+
 def test_rows_to_score_that_have_steered_or_are_copies_are_told():
     assert but_alike({}) == but_alike({"scored_alike": 0}) == ""
     assert numbers(but_alike({"scored_alike": 2345})) == [2345]
@@ -90,8 +97,10 @@ def test_names_alone_tell_which_tasks_are_in_both():
     assert "by data.split, " in told["Test data, read"]
 
 
-def test_only_a_first_epoch_in_another_order_is_told():
-    for rules in (["ordered"], ["ordered", "backward"], ["anew@3"]):
+def test_only_a_first_epoch_in_another_order_or_rows_arranged_anew_are_told():
+    for rules in (["ordered"], ["ordered", "backward"]):
         assert taken(rules) == []
+    [told] = taken(["anew@3+6"], " of one")
+    assert "After step 3 and 6 each run of one" in told
     assert "of one" in taken(["backward"], " of one")[0]
     assert taken(["backward"]) != taken(["shuffled", "ordered"]) != []

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import re
 import shutil
 
 import numpy as np
@@ -82,6 +83,22 @@ def test_each_part_is_tmta_of_what_was_left(whole, read_metrics):
     # The similarity of an order that is not gone on with is not told.
     told = json.loads((whole / "arrangements" / "tmta-nft" / "similarity.json").read_text())
     assert told["step"][-1] == 3
+
+
+def test_the_page_and_the_run_tell_what_was_trained_on(whole):
+    page = " ".join((whole / "report" / "index.html").read_text().split())
+    assert "the first 24 of them trained on, in 3 steps, and then, in 5 steps, rows that" in page
+    assert "(ids.txt in its rearranged/6 has" in page
+    assert "all of them trained on" not in page
+    one = whole / "runs" / "tmta-nft-seed0"
+    told = json.loads((one / "finished.json").read_text())["facts"]["Sequences of a step"]
+    length = int(re.search(r"of (\d+) tokens", told)[1])
+    rows = [json.loads(line) for line in (one / "metrics.jsonl").read_text().splitlines()]
+    steps = [row for row in rows if row["kind"] == "train"]
+    tokens = [round(row["tokens_per_second"] * row["seconds"]) for row in steps]
+    each = zip(tokens, steps, strict=True)
+    computed = [round(real / row["fill"] / length) * length for real, row in each]
+    assert f"{sum(tokens) / sum(computed):.1%} of them real tokens" in told
 
 
 def test_a_run_killed_at_any_point_goes_on_to_the_same_numbers(

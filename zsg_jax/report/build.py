@@ -8,7 +8,7 @@ from urllib.parse import quote
 import numpy as np
 
 from zsg_jax.arrangement.arrangement import load_arrangement
-from zsg_jax.arrangement.epochs import ORDERED
+from zsg_jax.arrangement.epochs import ORDERED, read_anew
 from zsg_jax.evaluation.metrics import FIELDS
 from zsg_jax.evaluation.records import read
 from zsg_jax.report.page import PROTOCOL, write_report
@@ -55,15 +55,18 @@ def build(workdir: Path, *, title: str, command: str, runs: Sequence[tuple[str, 
     facts: dict[str, str] = {}
     trajectories: dict[str, Trajectory] = {}
     turns: dict[str, int] = {}
+    rules = config.get("training.epochs", [ORDERED])
+    anew = read_anew(rules).steps
     for name, by_seed in records.items():
         folder = arrangement_folder(workdir, name)
         arrangement, made = load_arrangement(folder)
         turns[name] = int((arrangement.turn_sizes > 0).sum())
         trajectories[name] = load_trajectory(folder / TRAJECTORY)
         trained = max(one["step"] for seed in by_seed.values() for one in seed)
-        consumed = min(len(arrangement), trained * config["training.batch_size"])
+        followed = min((trained, *anew))
+        consumed = min(len(arrangement), followed * config["training.batch_size"])
         facts = facts or read_and_kept(data, config, made)
-        facts |= used(name, len(arrangement), turns[name], consumed, trained)
+        facts |= used(name, len(arrangement), turns[name], consumed, trained, anew)
         if "w_avg" in made:
             ends = sorted({np.min(made["w_avg"]), np.max(made["w_avg"])})
             average = " to ".join(f"{weight:.4g}" for weight in ends)  # a task may have its own
@@ -71,7 +74,6 @@ def build(workdir: Path, *, title: str, command: str, runs: Sequence[tuple[str, 
             facts[f"Weights of distances in {name}"] = weights
     facts |= _settings(config)
     facts |= put_together({name: list(by_seed.values()) for name, by_seed in found.facts.items()})
-    rules = config.get("training.epochs", [ORDERED])
     if rules != [ORDERED]:
         facts["Epochs"] = ", then ".join(rules)
     facts |= _speed(every_record(records), len(runs))

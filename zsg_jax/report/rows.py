@@ -3,7 +3,8 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from zsg_jax.report.words import named
+from zsg_jax.arrangement.epochs import read_anew
+from zsg_jax.report.words import listed, named
 from zsg_jax.runtime.progress import count
 
 _LIMITS = {"train": "data.max_length", "test": "evaluation.max_length"}
@@ -67,7 +68,7 @@ def copies(data: Mapping[str, Any]) -> str:
 
 
 def taken(rules: Sequence[str], of: str = "") -> list[str]:
-    """What a reader of methods' names must know where the first epoch is not in their order.
+    """What a reader of methods' names must know where not all was taken in their order.
 
     Args:
         rules: `training.epochs` of a study.
@@ -78,17 +79,37 @@ def taken(rules: Sequence[str], of: str = "") -> list[str]:
         "shuffled": "shuffled in the first epoch: a method's name tells which rows were taken, "
         "not in which order",
     }
+    if anew := read_anew(rules).steps:
+        return [
+            f"After step {listed([*map(str, anew)])} each run{of} arranged anew what it had not "
+            "met: turns, distances and the pages of orders are of what it began with."
+        ]
     return [f"The runs{of} took their rows {meant[rules[0]]}."] if rules[0] in meant else []
 
 
-def used(name: str, chosen: int, turns: int, trained: int, steps: int) -> dict[str, str]:
-    """Label → text: of the rows kept, how many an arrangement has and how many were trained on."""
-    all_of = "all" if trained == chosen else f"{trained:,}"
-    rows = f"{count(chosen, 'row')} in {count(turns, 'turn')}"
-    return {
-        f"Training data, used by {named(name)}": f"{rows}; {all_of} of them trained on, in "
-        f"{count(steps, 'step')}"
-    }
+def used(
+    name: str, chosen: int, turns: int, trained: int, steps: int, anew: Sequence[int] = ()
+) -> dict[str, str]:
+    """Label → text: of the rows kept, how many an arrangement has and how many were trained on.
+
+    Args:
+        name: of the arrangement, of `chosen` rows in `turns` turns.
+        trained: how many of its rows were trained on.
+        steps: that were taken in all.
+        anew: after which of these each run arranged anew what it had not met; the arrangement was
+            followed up to the first.
+    """
+    rows, followed = f"{count(chosen, 'row')} in {count(turns, 'turn')}", min(anew, default=steps)
+    if anew:
+        told = (
+            f"the first {trained:,} of them trained on, in {count(followed, 'step')}, and then, in "
+            f"{count(steps - followed, 'step')}, rows that each run arranged anew of all that it "
+            f"had not met (ids.txt in its rearranged/{anew[-1]} has the order of the whole run)"
+        )
+    else:
+        all_of = "all" if trained == chosen else f"{trained:,}"
+        told = f"{all_of} of them trained on, in {count(steps, 'step')}"
+    return {f"Training data, used by {named(name)}": f"{rows}; {told}"}
 
 
 def _chosen(side: str, config: Mapping[str, Any]) -> str:

@@ -316,10 +316,11 @@ def _train_run(
     facts = {
         "Model": model_name(config, recipe.trainer),
         loop.DEVICES: f"{recipe.trainer.mesh.size} × {jax.devices()[0].device_kind}",
-        "Sequences of a step": _sequences_of_a_step(config, run.steps, run.total),
     }
     for part in [run] if again is None else parts(run, again):
-        loop.train(part, recipe, facts=facts)
+        run = part  # what was arranged anew has other steps, of which the last part has all
+        sequences = _sequences_of_a_step(config, run.steps, run.total)
+        loop.train(run, recipe, facts=facts | {"Sequences of a step": sequences})
     records = metrics.read_records(run.folder)
     say(
         f"{run.folder.name}: {run.total} steps, rows {percent(run.steps.fill(run.total))} full, "

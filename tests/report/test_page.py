@@ -1,5 +1,6 @@
 """The report's page: its numbers, what it draws, and that names are text in it."""
 
+import json
 import os
 import re
 import xml.etree.ElementTree as ET
@@ -16,6 +17,7 @@ from zsg_jax.report.metrics import metric_of
 from zsg_jax.report.page import write_report
 from zsg_jax.report.words import plain_name
 from zsg_jax.runtime.errors import UserError
+from zsg_jax.statistics.paired import Difference, paired_differences
 
 COMMAND = "python -m zsg_jax.main --config.x='<a & b>'"
 FACTS = {"Train rows": "28,751", "Encoder": "hashed <n-grams>"}
@@ -129,6 +131,45 @@ def test_where_whole_tasks_are_compared_the_page_says_so(read_page, tmp_path, un
         given = [f"t{i % tasks}" for i in range(24)]
         said = read_page(write_report(tmp_path / units, runs, {}, {}, test_tasks=given)).said()
         assert f"by Student's t over {units};" in said
+
+
+def test_where_some_measures_are_over_tasks_and_others_over_instances_each_says_so(
+    read_page, tmp_path, undrawn
+):
+    tasks = [f"t{i % 12}" for i in range(36)]  # of which three alone have choices
+
+    def run(seed):
+        drawn = np.random.default_rng(seed)
+        losses = [drawn.normal(1, 0.2, 36).tolist() for _ in range(2)]
+        accuracy = {i: 100.0 * bool(drawn.random() < 0.5) for i in range(36) if i % 12 < 3}
+        head = {"kind": "test", "loss": 1.0, "accuracy": float(np.mean([*accuracy.values()]))}
+        tests = [{"step": s, "losses": one} | head for s, one in zip((0, 10), losses, strict=True)]
+        scores = [
+            {"step": s, "id": f"i{i}", "task": tasks[i], "accuracy": one}
+            for s in (0, 10)
+            for i, one in accuracy.items()
+        ]
+        return tests, scores
+
+    made = {name: run(seed) for seed, name in enumerate("ab")}
+    runs, scored = ({name: {0: one[side]} for name, one in made.items()} for side in (0, 1))
+    page = write_report(tmp_path, runs, {}, {}, test_tasks=tasks, scored=scored)
+    said = read_page(page).said()
+    assert "Student's t over what is told above each table (whole tasks, from ten on);" in said
+    loss, accuracy = said.split("Intervals and p over ")[1:]
+    assert loss.startswith("tasks of instances.")
+    assert accuracy.startswith("instances.")
+    # What is told is what was computed.
+    kept = json.loads((tmp_path / "summary.json").read_text())["differences"]
+    assert {name: set(one["10"][0]) for name, one in kept.items()} == {
+        "loss": {*Difference._fields},
+        "accuracy": {*Difference._fields, "mcnemar"},
+    }
+    values = {
+        name: [one["accuracy"] for one in of if one["step"] == 10] for name, (_, of) in made.items()
+    }
+    [single] = paired_differences({name: np.array(one) for name, one in values.items()})
+    assert kept["accuracy"]["10"][0]["p"] == pytest.approx(single.p)
 
 
 def test_a_score_that_was_last_taken_earlier_is_told_with_its_step(

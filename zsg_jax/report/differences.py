@@ -21,10 +21,15 @@ KEYS = (
 
 
 class Compared(NamedTuple):
-    """A paired difference, and McNemar's p where examples are right or wrong."""
+    """A paired difference, and McNemar's p where examples are right or wrong.
+
+    Attributes:
+        by_task: whether whole tasks were the units, not single examples.
+    """
 
     difference: Difference
     mcnemar: float | None
+    by_task: bool = False
 
 
 def differences(
@@ -46,7 +51,9 @@ def differences(
         clusters = units(tasks)
         found[step] = [
             Compared(
-                one, mcnemar(values[one.first], values[one.second]) if right_or_wrong else None
+                one,
+                mcnemar(values[one.first], values[one.second]) if right_or_wrong else None,
+                clusters is not None,
             )
             for one in paired_differences(values, of_step, clusters=clusters)
         ]
@@ -56,6 +63,14 @@ def differences(
 def units(tasks: Sequence[str] | None) -> Sequence[str] | None:
     """The task of every example, where whole tasks stand for others; None: examples do."""
     return tasks if len(set(tasks or ())) >= _MIN_TASKS else None
+
+
+def unit(found: Mapping[int, Iterable[Compared]]) -> str:
+    """What stands for others in the differences of a measure, as a sentence has it."""
+    by_task = {one.by_task for compared in found.values() for one in compared}
+    if len(by_task) == 2:
+        return "tasks of instances at some steps, instances at others"
+    return "tasks of instances" if by_task == {True} else "instances"
 
 
 def told_apart(one: Difference) -> bool:
@@ -98,7 +113,7 @@ def sentences(
     """
     pairs: dict[tuple[str, str], dict[int, Difference]] = {}
     for step, compared in found.items():
-        for one, _ in compared:
+        for one in (each.difference for each in compared):
             pairs.setdefault((one.first, one.second), {})[step] = one
     if len(pairs) > 1 and all(same(one) for by_step in pairs.values() for one in by_step.values()):
         which = "that end at the same step " if len(set(ends.values())) > 1 else ""
@@ -114,7 +129,7 @@ def luck(found: Mapping[int, Iterable[Compared]], digits: int) -> list[str]:
     told = []
     for step, compared in found.items():
         draws: dict[str, list[Difference]] = {}
-        for one, _ in compared:
+        for one in (each.difference for each in compared):
             base = _DRAW.sub("", one.first)
             if base == _DRAW.sub("", one.second):
                 draws.setdefault(base, []).append(one)
@@ -152,6 +167,6 @@ def _sentence(by_step: Mapping[int, Difference], digits: int, end: int | None) -
 def as_json(found: Mapping[int, Iterable[Compared]]) -> dict[str, list[dict[str, Any]]]:
     """Step → what `Difference` holds, for every pair, and McNemar's p where there is one."""
     return {
-        str(step): [one._asdict() | ({} if p is None else {"mcnemar": p}) for one, p in compared]
+        str(step): [one._asdict() | ({} if p is None else {"mcnemar": p}) for one, p, _ in compared]
         for step, compared in found.items()
     }

@@ -15,7 +15,7 @@ from zsg_jax.report import figures, tables
 from zsg_jax.report.correlation import correlations
 from zsg_jax.report.curves import json_ready
 from zsg_jax.report.differences import KEYS as DIFFERENCES
-from zsg_jax.report.differences import Compared, as_json, differences, luck, sentences, units
+from zsg_jax.report.differences import Compared, as_json, differences, luck, sentences, unit
 from zsg_jax.report.distributions import rewards_figure
 from zsg_jax.report.examples import values_of, with_sets
 from zsg_jax.report.metrics import METRICS, metric_of
@@ -132,7 +132,7 @@ def write_report(
         settings=settings,
         figures=_draw(folder, summary, runs, scored or {}, trajectories),
         differences=measures,
-        by_task=units(test_tasks) is not None,
+        units=list(dict.fromkeys(one["unit"] for one in measures)),
         compared_seeds=sorted({count for one in measures for count in one["seeds"]}),
         steadiness=tables.steadiness(summary),
         correlations=tables.correlations(found),
@@ -214,6 +214,7 @@ def _difference(
         "sentences": [*sentences(by_step, metric, ends), *luck(by_step, metric.digits)],
         "table": tables.differences(by_step, metric.digits),
         "right_or_wrong": metric.right_or_wrong,
+        "unit": unit(by_step),
         "seeds": {one.difference.seeds for pairs in by_step.values() for one in pairs},
         "most_seeds": max(len(entry["seeds"]) for entry in entries.values()),
     }

@@ -156,7 +156,7 @@ def differences(found: Mapping[int, Iterable[Compared]], digits: int) -> Table:
     """A line for every step and pair: its numbers."""
     rows, mcnemar = [], False
     for step, compared in found.items():
-        for one, p in compared:
+        for one, p, _ in compared:
             cells = [
                 str(step),
                 f"{one.mean:+.{digits}f}",

@@ -207,8 +207,11 @@ def test_an_example_of_which_a_choice_is_cut_is_left_out_and_counted(tmp_path):
     # Where the prompt is cut instead, each choice stands behind what its own length leaves.
     head = evaluator(model, params, rows, form=Form(truncation="head"))
     assert head(params, 1)["choice_examples"] == 4
-    with pytest.raises(UserError, match=r"each of the 1 test rows .* cut at 128 tokens"):
+    with pytest.raises(UserError, match=r"each of the 1 test rows .*max_length=128; raise"):
         evaluator(model, params, rows[2:3])
+    short = Form(max_answer=1)
+    with pytest.raises(UserError, match=r"cut by .*data\.max_answer=1 or .*max_length=128; raise"):
+        evaluator(model, params, rows[2:3], form=short)
     with pytest.raises(UserError, match="no test row has choices"):
         evaluator(model, params, ROWS[5:])
 

@@ -263,12 +263,15 @@ def test_settings_that_mean_nothing_are_refused(changes, message):
 
 def test_settings_are_read_from_text():
     assert parse("study, max_new_tokens=64") == STUDY._replace(max_new_tokens=64)
+    assert parse("study,temperature=0") == STUDY._replace(temperature=0)
     assert parse("temperature=0.5,penalty_on=all") == Sampling(temperature=0.5, penalty_on="all")
     for text, message in {
         "greddy": "did you mean greedy",
         "top_p=much": "must be a number",
         "top_k=1.5": "must be a whole number",
         "study,top_p=2": "give a share",
+        "greedy,samples=4": "samples=4 changes nothing at temperature 0",
+        "study,temperature=0,top_k=3": "top_k=3 changes nothing at temperature 0",
     }.items():
         with pytest.raises(UserError, match=message):
             parse(text)

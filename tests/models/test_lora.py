@@ -6,7 +6,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from flax import nnx, traverse_util
-from safetensors.numpy import save_file
+from safetensors.numpy import load_file, save_file
 
 from zsg_jax.models import lora
 from zsg_jax.models.families import FAMILIES
@@ -158,6 +158,9 @@ def test_transformers_and_peft_give_the_same_logits(tmp_path, family, targets, t
     assert theirs.active_peft_config.lora_dropout == 0.1
     merged = add_adapters(base, model, adapted)
     assert np.abs(forward(abstract(model)[0], merged, *WHERE) - expected).max() < 1e-4
+    write_adapters(adapted, model, own, adapters, base=str(folder), dtype="bfloat16")
+    halves = load_file(adapted / "adapter_model.safetensors")
+    assert {str(one.dtype) for one in halves.values()} == {"bfloat16"}
 
 
 def test_adapters_of_peft_with_settings_of_their_own_are_added(tmp_path, tiny, forward):

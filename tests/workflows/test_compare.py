@@ -158,6 +158,19 @@ def test_scores_of_texts_are_compared_where_both_have_them_alike(studies, tmp_pa
     assert "Not measured in every study: rouge." in page.read_text()
     with pytest.raises(UserError, match=r"evaluation\.texts\.decoding"):
         compare.run(CompareOptions((both, greedy), tmp_path / "x"))
+    named = texts | {"evaluation.texts.rouge_tokenizer": "a"}
+    told = {"data.json": {"rouge_tokenizer_digest": "1"}}
+    elsewhere = named | {"evaluation.texts.rouge_tokenizer": "b"}
+    match_alone = texts | {"evaluation.metrics": ["loss", "exact_match"]}
+    spelled = match_alone | {"evaluation.texts.decoding": "study,seed=0"}
+    here, there, alone, respelled = studies(
+        here={"config.json": named} | told,
+        there={"config.json": elsewhere} | told,
+        alone={"config.json": match_alone},
+        respelled={"config.json": spelled | {"evaluation.texts.rouge_tokenizer": "c"}},
+    )
+    for number, pair in enumerate(((here, there), (alone, respelled), (alone, here))):
+        compare.run(CompareOptions(pair, tmp_path / f"same{number}"))
     words = {"data.json": {"rouge_tokenizer_digest": "other"}}
     given = studies(**{"other": {"config.json": texts} | words, "earlier": {"config.json": texts}})
     compare.run(CompareOptions(tuple(given), tmp_path / "y"))

@@ -299,6 +299,7 @@ def test_each_answer_is_measured_as_the_last_of_its_own_row(write_llama, tmp_pat
         ({"checkpoint": ("c",), "max_length": 9}, "--max-length: the test rows of a study"),
         ({"checkpoint": ("c",), "dtype": "float32"}, "--dtype is of --model"),
         ({"predictions": "p", "test": "t", "adapters": "a"}, "--adapters are of --model"),
+        ({"predictions": "p", "test": "t", "stops": (".",)}, "--stops: --predictions has its"),
         ({"baseline": "copy", "test": "t"}, "--baseline copy: choose one of copy_input"),
     ],
 )

@@ -178,6 +178,8 @@ def test_arrays_without_rows_are_refused():
         (rows(3, "a"), {"method": "tmta-mim"}, "tmta-min"),
         (rows(3, "a"), {"encoder": 3}, "encode"),
         (np.zeros((3, 2)), {}, "array"),
+        (np.ones((3, 2)), {"encoder": "e", "test": np.ones((1, 2))}, "encoder and cache are for"),
+        (np.ones((3, 2)), {"data_fields": "a=b", "test": np.ones((1, 2))}, "are of rows"),
         (5, {}, "train=5: give rows"),
         ([], {}, "train.*no instance"),
         (["a"], {}, "mend it, or leave it out$"),
@@ -199,7 +201,7 @@ def test_arrays_without_rows_are_refused():
 )
 def test_a_mistake_is_told_in_a_line(train, options, match):
     with pytest.raises(UserError, match=match):
-        zsg_jax.arrange_data(train, rows(2, "b"), **options)
+        zsg_jax.arrange_data(train, **{"test": rows(2, "b")} | options)
 
 
 def test_rows_are_ordered_by_a_number_of_their_own():

@@ -340,6 +340,7 @@ def test_what_was_prepared_is_arranged_alike(make, tmp_path):
         ({"shard_rows": 0}, "--shard-rows 0"),
         ({"train": "rewrites"}, "--train rewrites"),
         ({"test": "", "split": "held-out:1"}, "give --test too"),
+        ({"test": "", "test_per_task": 3}, "--test-per-task 3: there are no test rows"),
         ({"split": "held-out:x"}, "--split='held-out:x': 'x' is neither a number"),
         ({"data_fields": "a"}, "--data-fields='a'"),
         ({"data_format": "alpace"}, "--data-format='alpace' is unknown.*alpaca"),

@@ -11,6 +11,8 @@ import pytest
 from zsg_jax.arrangement import tmta
 from zsg_jax.arrangement.spaces import open_encoder
 from zsg_jax.runtime.errors import UserError
+from zsg_jax.similarity.encoders.hashing import HashingEncoder
+from zsg_jax.similarity.encoders.registry import ENCODERS
 from zsg_jax.training import loop
 from zsg_jax.workflows import rearranged, study
 from zsg_jax.workflows.results import StudyResult
@@ -148,6 +150,29 @@ def test_what_a_run_has_gone_on_with_is_arranged_again(
     shutil.rmtree(mine / "rearranged" / "3")
     run(config, tmp_path / "w")
     assert read_metrics(mine) == read_metrics(whole / "runs" / "tmta-nft-seed0")
+
+
+@pytest.mark.parametrize(
+    ("text", "kept"), [("answer", ["a b c: ", ""]), ("both", ["", ""])], ids=["answer", "both"]
+)
+def test_prompts_stand_where_they_have_a_place(small_config, tmp_path, monkeypatch, text, kept):
+    prompts = {"similarity.train_prompt": "a b c: ", "similarity.test_prompt": "name:query"}
+
+    def encoder():
+        made = HashingEncoder()
+        made.prompts = {"query": "q: "}
+        return made
+
+    monkeypatch.setitem(ENCODERS, "hashing", encoder)
+    config = small_config(**ANEW, **prompts, **{"similarity.text": text})
+    run(config, tmp_path / "w")
+    facts = [
+        json.loads(path.read_text())["provenance"]["embedded"]
+        for path in (tmp_path / "w").glob("runs/*/rearranged/*/arrangement.json")
+    ]
+    assert [[one["train_prompt"], one["test_prompt"]] for one in facts] == [kept] * 2
+    (first,) = (tmp_path / "w").glob("arrangements/*/arrangement.json")
+    assert json.loads(first.read_text())["provenance"]["embedded"]["test_prompt"] == "q: "
 
 
 def test_the_order_that_it_began_with_is_not_given_for_that_of_a_run(whole):

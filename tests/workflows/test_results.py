@@ -72,6 +72,20 @@ def test_a_wrong_name_is_told(result, tmp_path):
         result.records("tmta-nft", 7)
 
 
+def test_a_path_from_home_and_a_config_without_presets_are_taken(result, tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(result.workdir.parent))
+    file = tmp_path / "mine.py"
+    known = json.loads((result.workdir / "config.json").read_text())
+    given = {key: tuple(one) if isinstance(one, list) else one for key, one in known.items()}
+    file.write_text(
+        "from zsg_jax.config import default_config\n\ndef get_config():\n"
+        f"    config = default_config()\n    config.update_from_flattened_dict({given!r})\n"
+        "    return config\n"
+    )
+    again = zsg_jax.run_study(str(file), f"~/{result.workdir.name}")
+    assert again.records("tmta-nft", 0) == result.records("tmta-nft", 0) != []
+
+
 @pytest.mark.parametrize(
     ("content", "told"),
     [

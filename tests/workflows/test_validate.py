@@ -128,6 +128,7 @@ def test_the_config_is_small_enough_to_know():
         ("data.train_per_task", 0, "at least 1"),
         ("data.test_per_task", 5, "is for files"),
         ("data.seed", -1, "at least 0"),
+        ("model.lora.base", "nf4", "is of adapters; give model.lora.rank too"),
         ("data.natural_instructions.schema", "randm", "did you mean random"),
         ("data.natural_instructions.reference", "last", "choose one of drawn, first"),
         ("data.natural_instructions.positive_examples", -1, "at least 0"),

@@ -103,8 +103,8 @@ class ChoicesEvaluator:
         self.dropped = [instances[n].id for n in having if instances[n].id not in whole]
         check(
             bool(kept),
-            f"of each of the {len(having)} test rows with choices, one is cut at {max_length} "
-            f"tokens; raise {setting('evaluation.max_length')}, or cut prompts by "
+            f"of each of the {len(having)} test rows with choices, one is cut by "
+            f"{limits(max_length, form)}; raise it, or cut prompts by "
             f"{setting('data.truncation', 'head')}",
         )
         self._examples = [one for one, _ in kept]
@@ -217,6 +217,14 @@ class ChoicesEvaluator:
             parts[-1].append(number)
             room -= int(sizes[number])
         return parts
+
+
+def limits(max_length: int, form: Form) -> str:
+    """What may have cut a choice, as messages name it."""
+    length = setting("evaluation.max_length", max_length)
+    if form.max_answer is None:
+        return length
+    return f"{setting('data.max_answer', form.max_answer)} or {length}"
 
 
 def _alone(

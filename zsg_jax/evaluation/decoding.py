@@ -87,6 +87,14 @@ def parse(text: str) -> Sampling:
             what = "a whole number" if wanted is int else "a number"
             raise UserError(f"decoding: {name}={value!r} must be {what}") from None
     sampling.refuse_none()
+    for change in changes if not sampling.temperature else ():
+        name = change.partition("=")[0]
+        check(
+            name not in ("top_k", "top_p", "samples")
+            or getattr(sampling, name) == Sampling._field_defaults[name],
+            f"decoding: {change} changes nothing at temperature 0, which always takes the "
+            "likeliest token; give a temperature above 0 too, or leave it out",
+        )
     return sampling
 
 

@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 
 from zsg_jax.arrangement.arrangement import load_arrangement
 from zsg_jax.config import default_config, flatten
+from zsg_jax.evaluation import decoding
 from zsg_jax.evaluation.metrics import TEXTS
 from zsg_jax.evaluation.records import read
 from zsg_jax.report.build import leakage, not_kept, protocol, test_sets
@@ -26,11 +27,12 @@ from zsg_jax.workdir.claims import (
     CATEGORIES,
     DIGESTS,
     MORE_DIGESTS,
+    REWARD_DIGEST,
     TEXT_ENDS,
     check_output,
     digests,
 )
-from zsg_jax.workdir.growth import MAY_CHANGE
+from zsg_jax.workdir.growth import MAY_CHANGE, is_read
 from zsg_jax.workdir.layout import CONFIG, DATA, SHOWN, arrangement_folder
 from zsg_jax.workdir.lock import locked
 from zsg_jax.workflows.compare_options import CompareOptions
@@ -46,6 +48,13 @@ _MEASURED_BY = (
     *("data.max_answer", "data.truncation", "evaluation.max_length"),
 )
 _TEXTS_BY = "evaluation.texts."
+_DECODING = "evaluation.texts.decoding"
+# Folders and files, of which data.json tells the digest of what they hold.
+_TOLD = {
+    "evaluation.texts.rouge_tokenizer": "rouge_tokenizer_digest",
+    "evaluation.texts.reward_model": REWARD_DIGEST,
+    "evaluation.texts.reward_template": "reward_words_digest",
+}
 # Of a workdir, what a comparison does not read.
 _UNREAD = ("embeddings", "tokens", "tokenizer", "pretraining", "report", "scratch")
 _WRITTEN = ("index.html", "summary.json", "*.svg")
@@ -165,8 +174,12 @@ def _check_comparable(one: _Study, other: _Study) -> None:
     shared = set(one.config["evaluation.metrics"]) & set(other.config["evaluation.metrics"])
     keys = [*_MEASURED_BY]
     if shared & set(TEXTS):
-        keys += [key for key in one.config if key.startswith(_TEXTS_BY)]
+        keys += [key for key in one.config if key.startswith(_TEXTS_BY) and is_read(key, shared)]
     for key in keys:
+        if _TOLD.get(key) in one.data.keys() & other.data.keys():
+            continue  # where it lies makes no difference
+        if key == _DECODING and _decoded(one, key) == _decoded(other, key):
+            continue
         check(
             one.config[key] == other.config[key],
             f"{both} {key} is {one.config[key]!r} in one and {other.config[key]!r} in the other, "
@@ -181,6 +194,10 @@ def _check_comparable(one: _Study, other: _Study) -> None:
             len(told) <= 1 or not matters,
             f"{both} {what} of one is not that of the other",
         )
+
+
+def _decoded(study: _Study, key: str) -> decoding.Sampling:
+    return decoding.parse(study.config[key])
 
 
 def _settings(studies: Sequence[_Study], told: Sequence[Mapping[str, str]]) -> Table:

@@ -76,6 +76,14 @@ def read(config: ConfigDict) -> tuple[list[Cell], Settings]:
         f"{setting('training.checkpoint_every', keep_every)} must be a multiple of evaluation."
         f"every={every}",
     )
+    check(
+        training.warmup_steps < training.steps,
+        f"{setting('training.warmup_steps', training.warmup_steps)} must be under the "
+        f"{training.steps:,} steps, or the rate never comes to its peak",
+    )
+    check(training.b2 < 1, f"{setting('training.b2', training.b2)} must be under 1")
+    share = training.final_share
+    check(share <= 1, f"{setting('training.final_share', share)} must be at most 1")
     recipe = {key: value for key, value in training.items() if key != "checkpoint_every"}
     scoring = {key: value for key, value in evaluation.items() if key != "every"}
     settings = Settings(

@@ -120,6 +120,11 @@ def check_options(options: EvaluateOptions) -> None:
             getattr(options, name) is None or bool(options.model),
             f"{flag(name)} is of --model; leave it out",
         )
+    for name in ("decoding", "stops"):
+        check(
+            getattr(options, name) is None or bool(options.model or options.checkpoint),
+            f"{flag(name)}: {given[0]} has its texts, and none is generated; leave it out",
+        )
     for name in (*OF_TESTS, "natural_instructions"):
         check(
             getattr(options, name) is None or options.test is not None,

@@ -12,7 +12,7 @@ from zsg_jax.data.tokenize import encode
 from zsg_jax.data.tokenize.examples import TokenizedExamples
 from zsg_jax.data.tokenize.tokenizer import from_folder
 from zsg_jax.evaluation import decoding
-from zsg_jax.evaluation.choices import ChoicesEvaluator
+from zsg_jax.evaluation.choices import ChoicesEvaluator, limits
 from zsg_jax.evaluation.evaluator import Evaluator
 from zsg_jax.evaluation.generation import Generator
 from zsg_jax.evaluation.loss import LossEvaluator
@@ -115,8 +115,8 @@ def _choices(
     if evaluator.dropped:
         say(
             f"choices: {len(evaluator.dropped):,} test rows have one that "
-            f"{setting('evaluation.max_length')} cuts, such as {evaluator.dropped[0]}, and are "
-            "left out of the accuracy"
+            f"{limits(config.evaluation.max_length, reading.form)} cuts, such as "
+            f"{evaluator.dropped[0]}, and are left out of the accuracy"
         )
     return evaluator
 

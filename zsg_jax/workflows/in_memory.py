@@ -248,6 +248,15 @@ def arrange_data(
         folder = tempfile.TemporaryDirectory(prefix="zsg_jax-")
         if isinstance(train, np.ndarray) and isinstance(test, np.ndarray):
             check(not drop_leaks, "drop_leaks: embeddings alone do not tell leaks; give rows")
+            check(
+                isinstance(encoder, str) and encoder == "hashing" and cache is None,
+                "encoder and cache are for rows that are embedded here; leave them out beside "
+                "embeddings",
+            )
+            check(
+                data_format == "auto" and not data_fields,
+                "data_format and data_fields are of rows; leave them out beside embeddings",
+            )
             pair, leaks = _of_arrays(train, test), None
         else:
             fields = parse_fields(data_fields)

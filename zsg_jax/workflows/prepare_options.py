@@ -73,6 +73,10 @@ def check_options(options: PrepareOptions) -> None:
         f"--split {options.split}: parts the tasks of two sides; give --test too, which may be the "
         "same source",
     )
+    check(
+        bool(options.test) or options.test_per_task is None,
+        f"--test-per-task {options.test_per_task}: there are no test rows; give --test too",
+    )
     check_split(options.split)
     check_schema(options.data_format)
     parse_fields(options.data_fields)

@@ -27,7 +27,7 @@ from zsg_jax.data.batches.steps import Steps
 from zsg_jax.data.dataset import Texts
 from zsg_jax.data.pool import Pool
 from zsg_jax.data.tokenize.tokenizer import Tokenizer
-from zsg_jax.data.views import conversations
+from zsg_jax.data.views import BOTH, PROMPT, conversations
 from zsg_jax.models.gradients import select
 from zsg_jax.runtime.errors import UserError, check
 from zsg_jax.runtime.files import write_bytes
@@ -144,15 +144,16 @@ def check_anew_encoder(
         raise UserError(f"{setting('training.epochs')}: {error}") from None
 
 
-def embedded_options(config: ConfigDict, *, named: bool = True) -> Embedded:
-    """What of an example is embedded, as a study's config says.
+def _embedded(config: ConfigDict) -> Embedded:
+    """What of an example a run embeds: as the study, with the prompts that have a place there.
 
-    Args:
-        named: whether prompts by name count, which are those of the config's encoder alone.
+    Turns in a model's form have none, and a prompt by name is the encoder's of the study.
     """
-    prompts = config.similarity.train_prompt, config.similarity.test_prompt
-    own = (one if named or not (one or "").startswith(NAMED) else None for one in prompts)
-    return Embedded(config.similarity.text, *own)
+    text, prompts = config.similarity.text, ("train_prompt", "test_prompt")
+    if text in (BOTH, PROMPT):
+        return Embedded(text)
+    own = (config.similarity[one] or "" for one in prompts)
+    return Embedded(text, *(None if one.startswith(NAMED) else one for one in own))
 
 
 def method_options(config: ConfigDict, methods: Iterable[str]) -> make.MethodOptions:
@@ -203,7 +204,7 @@ def _arrange_rest(run: TrainingRun, used: np.ndarray, end: int, folder: Path, ag
         pool.test,
         again.anew.encoder(str(run.folder), end),
         folder / "embeddings",
-        embedded=embedded_options(config, named=False),
+        embedded=_embedded(config),
         dtype=config.similarity.dtype,
         train_indices=left,
         test_indices=pool.answered,

@@ -1,5 +1,6 @@
 """Studies from Python: run by a name and settings, their curves as arrays."""
 
+import inspect
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -63,7 +64,10 @@ class StudyResult:
             str(seed) in map(str, seeds), f"seed={seed!r} is none of {', '.join(map(str, seeds))}"
         )
         folder = run_folder(self.workdir, arrangement, seed)
-        finished(folder)
+        check(
+            finished(folder) is not None,
+            f"{folder}: holds no finished run; run the study again, which goes on with it",
+        )
         return read_run(folder)
 
     def order(self, arrangement: str) -> np.ndarray:
@@ -143,7 +147,8 @@ def _loaded(file: str, preset: str) -> ConfigDict:
     module = module_from_spec(spec)
     try:
         loader.exec_module(module)
-        return module.get_config(preset)
+        takes_one = preset or inspect.signature(module.get_config).parameters
+        return module.get_config(*([preset] if takes_one else []))
     except Exception as error:  # anything may come out of a user's file
         raise UserError(not_loaded(f"config {file!r}", error)) from error
 

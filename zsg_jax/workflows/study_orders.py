@@ -11,7 +11,7 @@ from ml_collections import ConfigDict
 
 from zsg_jax.arrangement import make, written
 from zsg_jax.arrangement.arrangement import Arrangement
-from zsg_jax.arrangement.embedded import EmbeddedPair, embed_pair
+from zsg_jax.arrangement.embedded import Embedded, EmbeddedPair, embed_pair
 from zsg_jax.arrangement.epochs import read_anew
 from zsg_jax.config import flatten
 from zsg_jax.data.pool import Pool
@@ -23,7 +23,7 @@ from zsg_jax.runtime.progress import bar, passes
 from zsg_jax.similarity.search.options import Search
 from zsg_jax.workdir import claims, layout
 from zsg_jax.workflows.explained import explainer
-from zsg_jax.workflows.rearranged import embedded_options, method_options
+from zsg_jax.workflows.rearranged import method_options
 
 # In leakage.json, the numbers of the training rows that are left out, of all that were read.
 LEFT_OUT = "left_out"
@@ -134,7 +134,11 @@ def _make(
         pool.test,
         encoder or config.similarity.encoder,
         workdir / "embeddings",
-        embedded=embedded_options(config),
+        embedded=Embedded(
+            config.similarity.text,
+            config.similarity.train_prompt,
+            config.similarity.test_prompt,
+        ),
         dtype=config.similarity.dtype,
         cache=config.similarity.cache,
         train_indices=pool.usable,

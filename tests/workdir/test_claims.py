@@ -241,6 +241,9 @@ def test_a_growth_that_is_killed_before_it_made_anything_binds_nobody(tmp_path, 
     def grow(folder):
         with claimed(folder, grown):
             claim_data(folder, made | {"reward_digest": "b"})
+            for run in ("a-seed0", "a-seed2"):
+                (folder / "runs" / run).mkdir(exist_ok=True)
+                claims.of_runs(folder).begin(folder / "runs" / run)
             write_json(folder / "shown.jsonl", {})
             os.kill(os.getpid(), signal.SIGKILL)
 
@@ -250,6 +253,8 @@ def test_a_growth_that_is_killed_before_it_made_anything_binds_nobody(tmp_path, 
             claim_data(folder, made)
             (folder / "runs" / "a-seed0").mkdir(parents=True)
             (folder / "runs" / "a-seed0" / "metrics.jsonl").write_text("{}\n")
+            claims.of_runs(folder).begin(folder / "runs" / "a-seed0")
+        told = (folder / "runs" / "a-seed0" / "belongs.json").read_bytes()
         killed_at(number, lambda folder=folder: grow(folder))
         told_of_growth = json.loads((folder / "data.json").read_text()) != made
         check_whole(folder)
@@ -257,6 +262,7 @@ def test_a_growth_that_is_killed_before_it_made_anything_binds_nobody(tmp_path, 
             with claimed(folder, config):
                 if config is not grown:
                     claim_data(folder, made)
+                assert [one.read_bytes() for one in folder.glob("runs/*/belongs.json")] == [told]
             check_whole(folder)
             assert not (folder / "grows.json").exists()
         with pytest.raises(UserError, match="belongs to another config"):

@@ -243,8 +243,9 @@ def check_data(workdir: Path, facts: Mapping[str, Any]) -> None:
     ]
     if "test_ids" in known and known["test_ids"] != facts.get("test_ids"):
         changed.append("which test rows are scored")
+    free = "" if growing.has_trained(workdir) else ", or delete it: nothing was trained in it"
     check(
         not changed,
         f"{setting('workdir')} {workdir}: {', '.join(changed)} changed since it was made; give "
-        f"another {setting('workdir')}, or the inputs it was made with",
+        f"another {setting('workdir')}, or the inputs it was made with{free}",
     )

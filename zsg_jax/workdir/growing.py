@@ -7,6 +7,7 @@ from typing import Any
 
 from zsg_jax.runtime.errors import check
 from zsg_jax.runtime.files import PARTIAL, read_json, remove, write_json
+from zsg_jax.training.belongs import FILE as BELONGS
 from zsg_jax.workdir import layout
 
 # What is trained; from then on a workdir is bound to its config.
@@ -17,20 +18,27 @@ def keep_before(workdir: Path, config: dict[str, Any]) -> None:
     """Keeps the config that is about to become `config`, if it is another."""
     before = read_json(workdir / layout.CONFIG)
     if before not in (None, config):
-        data = read_json(workdir / layout.DATA)
-        kept = {"config": before, "data": data, "trained": _state(workdir)}
+        data, told = read_json(workdir / layout.DATA), _belongs(workdir)
+        kept = {
+            "config": before,
+            "data": data,
+            "belongs": {one.relative_to(workdir).as_posix(): read_json(one) for one in told},
+            "trained": _state(workdir),
+        }
         write_json(workdir / layout.GROWS, kept | {"sha256": _digest(kept)})
 
 
 def step_back(workdir: Path) -> None:
     """Ends a growth: the config before takes its place again if nothing was trained since.
 
-    With it goes what `data.json` told then. For the start after a kill, and for a study that fails.
+    With it goes what `data.json` and the runs told then. For the start after a kill, and for a
+    study that fails.
 
     Raises:
         UserError: what was kept is damaged.
     """
-    kept = read_json(workdir / layout.GROWS, ("config", "data", "trained", "sha256"))
+    parts = ("config", "data", "belongs", "trained", "sha256")
+    kept = read_json(workdir / layout.GROWS, parts)
     if kept is not None:
         check(
             kept.pop("sha256") == _digest(kept),
@@ -38,6 +46,12 @@ def step_back(workdir: Path) -> None:
             f"of the config and the inputs that {layout.CONFIG} and {layout.DATA} tell of",
         )
     if kept is not None and kept["trained"] == _state(workdir):
+        for path in _belongs(workdir):
+            before = kept["belongs"].get(path.relative_to(workdir).as_posix())
+            if before is None:
+                remove(path)
+            elif before != read_json(path):
+                write_json(path, before)
         for name, content in ((layout.DATA, kept["data"]), (layout.CONFIG, kept["config"])):
             if content is not None:
                 write_json(workdir / name, content)
@@ -60,14 +74,25 @@ def studies(workdir: Path) -> list[Path]:
 
 
 def _trained(workdir: Path) -> dict[str, int]:
-    """The files of all runs, and their bytes."""
+    """The files of all runs that hold what was trained, and their bytes."""
     return {
         path.relative_to(workdir).as_posix(): path.stat().st_size
         for study in studies(workdir)
         for part in TRAINED
         for path in (study / part).rglob("*")
         if path.is_file() and not path.name.endswith(PARTIAL)
+        if path.name != BELONGS and path.parent.name != "tensorboard"
     }
+
+
+def _belongs(workdir: Path) -> list[Path]:
+    """What runs tell of what they belong to."""
+    return [
+        path
+        for study in studies(workdir)
+        for part in TRAINED
+        for path in sorted((study / part).glob(f"*/{BELONGS}"))
+    ]
 
 
 def _state(workdir: Path) -> str:

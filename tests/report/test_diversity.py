@@ -10,7 +10,8 @@ from zsg_jax.config_diversity import diversity_config
 from zsg_jax.diversity import sweep
 from zsg_jax.models.decoder import DecoderConfig
 from zsg_jax.report.diversity import figures
-from zsg_jax.report.diversity.results import Group
+from zsg_jax.report.diversity.build import transitions
+from zsg_jax.report.diversity.results import Group, rising
 from zsg_jax.runtime.cli import packaged_configs
 from zsg_jax.runtime.errors import UserError
 from zsg_jax.workflows import diversity
@@ -159,3 +160,23 @@ def test_few_rules_are_memorized_and_many_generalize(tmp_path, monkeypatch, read
     assert float(few["trained rules"]) > 0.6
     assert float(few["unseen rules"]) < 0.05
     assert float(many["unseen rules"]) > 0.5
+
+
+def test_a_rise_of_which_rows_without_an_application_hide_the_foot_is_told():
+    shares = {64: 0.0, 256: 0.02, 512: 0.4, 1024: 0.9, 4096: 0.97}
+
+    def group(no_ops):
+        def records(share):
+            head = {"step": 0, "unseen_exact_applied": share, "seen_exact": 1.0}
+            whole = {"unseen_exact": (1 - no_ops) * share + no_ops}
+            return [head | whole | {"unseen_exact_no_op": 1.0 if no_ops else None}]
+
+        return Group(f"{no_ops}", {}, {n: {0: records(one)} for n, one in shares.items()})
+
+    with_some, without = group(0.4), group(0.0)
+    assert rising([without]) == "unseen_exact"
+    [hidden] = transitions([with_some]).rows
+    [plain] = transitions([without]).rows
+    assert hidden.cells == plain.cells != ["–"] * 4
+    assert "of rows with an application" in figures.by_rules([with_some, without]).caption
+    assert "application" not in figures.by_rules([without]).caption

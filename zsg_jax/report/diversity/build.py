@@ -8,7 +8,7 @@ from zsg_jax.diversity.cells import Cell
 from zsg_jax.diversity.runs import ended, folder_of
 from zsg_jax.report.diversity import figures
 from zsg_jax.report.diversity.published import CLAIMS, OCCURRENCES
-from zsg_jax.report.diversity.results import MEASURES, Group, read
+from zsg_jax.report.diversity.results import MEASURES, Group, read, rising
 from zsg_jax.report.page import write_page
 from zsg_jax.report.runs import put_together
 from zsg_jax.report.svg import all_embedded
@@ -62,6 +62,7 @@ def build(workdir: Path, cells: Sequence[Cell], *, title: str, command: str) -> 
         one_seed=any(len(seeds) == 1 for group in groups for seeds in group.records.values()),
         occurrences=_published() if "occurrences" in varied else None,
         facts=_facts(workdir, cells) | told[1],
+        applied=rising(groups) == "unseen_exact_applied",
         **tables,
     )
 
@@ -88,9 +89,9 @@ def results(groups: Sequence[Group]) -> Table:
 
 def transitions(groups: Sequence[Group]) -> Table:
     """A line for each group: the fitted transition."""
-    rows = []
+    rows, measure = [], rising(groups)
     for group in groups:
-        found = group.transition()
+        found = group.transition(measure)
         cells = [NONE] * 4
         if found is not None:
             interval = NONE if found.low is None else f"{found.low:,.0f} to {found.high:,.0f}"

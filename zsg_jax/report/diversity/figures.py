@@ -10,7 +10,7 @@ from matplotlib.figure import Figure
 
 from zsg_jax.report.curves import even_places
 from zsg_jax.report.diversity.published import TRANSITION
-from zsg_jax.report.diversity.results import MASTERED, MEASURES, PHASES, Group
+from zsg_jax.report.diversity.results import MASTERED, MEASURES, PHASES, Group, rising
 from zsg_jax.report.drawing import STYLE, Captioned, Line, Panel, draw, looks, panels_of
 from zsg_jax.report.hover import tell_boxes, tell_points
 from zsg_jax.statistics.transition import logistic
@@ -32,10 +32,12 @@ def _rules_axis(ax: Axes, rules: Sequence[int]) -> None:
 def by_rules(groups: Sequence[Group]) -> Captioned:
     """Exact match on unseen rules against I: seeds, means, and the fitted transition."""
     figure, (ax,) = panels_of(3.4)
+    measure = rising(groups)
+    which = "" if measure == "unseen_exact" else ", of rows with an application"
     style = looks(group.title for group in groups)
     every = sorted({rules for group in groups for rules in group.records})
     for group, (name, look) in zip(groups, style.items(), strict=True):
-        last = group.last("unseen_exact")
+        last = group.last(measure)
         n = sorted(last)
         for one in n:
             seeds = list(last[one].values())
@@ -43,7 +45,7 @@ def by_rules(groups: Sequence[Group]) -> Captioned:
         means = [np.mean(list(last[one].values())) for one in n]
         told = zip(n, means, strict=True)
         tell_points(ax, n, means, [f"{name}, {one:,} rules: {mean:.3f}" for one, mean in told])
-        fitted = group.transition()
+        fitted = group.transition(measure)
         ax.plot(
             n, means, marker="o", ms=5, color=look.color, ls="" if fitted else look.dash, label=name
         )
@@ -55,14 +57,14 @@ def by_rules(groups: Sequence[Group]) -> Captioned:
     ax.axvspan(*TRANSITION, color="#777777", alpha=0.18, lw=0, label="the paper's transition")
     _rules_axis(ax, every)
     ax.set_ylim(-0.03, 1.03)
-    ax.set_ylabel("exact match on unseen rules")
+    ax.set_ylabel("exact match on unseen rules" + which.replace(", ", ",\n"))
     ax.legend(fontsize=8, loc="upper left")
     return Captioned(
         figure,
         "Accuracy on unseen rules",
-        "Share of whole answers that are right, at the last step. Large points: means over seeds; "
-        "small ones: seeds. Lines: the fitted transition where there is one. Grey: where the paper "
-        "found its transition, for its own model and lengths."
+        f"Share of whole answers that are right{which}, at the last step. Large points: means "
+        "over seeds; small ones: seeds. Lines: the fitted transition where there is one. Grey: "
+        "where the paper found its transition, for its own model and lengths."
         + (" Shaded: where the midpoint may be (95 % over seeds)." if len(groups) == 1 else ""),
         "Accuracy on unseen rules rises with the number of rules trained on, from left to right.",
     )

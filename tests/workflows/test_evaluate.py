@@ -317,3 +317,46 @@ def test_rows_longer_than_the_models_positions_are_refused(finished, uneven, tmp
             test=uneven["data.test"],
             max_length=4000,
         )
+
+
+@pytest.fixture
+def rewarded(write_reward, tmp_path):
+    """Gives the records that a reward model of so many positions makes of (id, prompt, text)."""
+
+    def make(positions, *given):
+        model = write_reward(tmp_path / str(positions))
+        config = json.loads((model / "config.json").read_text())
+        config["max_position_embeddings"] = positions
+        (model / "config.json").write_text(json.dumps(config))
+        test, texts = tmp_path / "test.jsonl", tmp_path / "texts.jsonl"
+        rows = [{"id": i, "task": "t", "prompt": p, "completion": "word"} for i, p, _ in given]
+        test.write_text("".join(json.dumps(row) + "\n" for row in rows))
+        texts.write_text("".join(json.dumps({"id": i, "text": t}) + "\n" for i, _, t in given))
+        out = tmp_path / f"out{positions}-{len(given)}"
+        files = {"test": str(test), "predictions": str(texts), "reward_model": str(model)}
+        (told,) = records(run(out, metrics="reward", **files))
+        return told, {one["id"]: one["reward"] for one in records(out / GENERATIONS)}
+
+    return make
+
+
+def test_prompts_that_are_cut_for_a_reward_model_are_told(rewarded, capfd):
+    short, long = ("short", "Say a word.", "word"), ("long", "Why? " * 200, "word")
+    told, _ = rewarded(256, short, long)
+    assert told["reward_cut"] == 1
+    assert "rewards: 1 of 2 prompts were cut to fit" in capfd.readouterr().err
+    told, _ = rewarded(256, short)
+    assert "reward_cut" not in told
+    assert "were cut" not in capfd.readouterr().err
+
+
+def test_a_text_is_rewarded_as_far_as_the_model_has_positions(rewarded):
+    texts = [(f"row{n}", "Tell a story.", "word") for n in range(5)]
+    long = ("long", "Tell a story.", "once upon a time " * 130)
+    told, every = rewarded(4096, *texts, long)
+    assert "reward_cut" not in told
+    for given in ([long], texts):
+        alone = rewarded(4096, *given)[1]
+        assert alone == pytest.approx({one: every[one] for one in alone}, abs=1e-5)
+    with pytest.raises(UserError, match=r"row long: the text 'once upon .* than the 2,048 tokens"):
+        rewarded(2048, *texts, long)

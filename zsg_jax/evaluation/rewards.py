@@ -28,6 +28,7 @@ from zsg_jax.models import huggingface
 from zsg_jax.models.model import abstract, hidden
 from zsg_jax.models.placement import Compute, Params
 from zsg_jax.runtime.errors import UserError, check
+from zsg_jax.runtime.progress import say
 from zsg_jax.runtime.settings import setting
 from zsg_jax.training.sharding import (
     compile_by_rows,
@@ -48,6 +49,8 @@ STUDY = (
 REWARD_TEMPLATE = "evaluation.texts.reward_template"
 # Tokens of a sequence at least; more is rounded up to a power of two, so that little is compiled.
 SHORTEST = 256
+# Sequences of more tokens are fewer at once, so that memory follows the longest alone.
+LONG = 2048
 
 
 class RewardModel:
@@ -63,7 +66,7 @@ class RewardModel:
         mesh: Mesh,
         *,
         template: str = jinja.STUDY,
-        max_length: int = 2048,
+        max_length: int | None = None,
         batch_size: int = 8,
         compute: Compute | None = None,
     ) -> None:
@@ -74,9 +77,10 @@ class RewardModel:
                 computed here, or UltraRM's layout; and its tokenizer.
             template: how prompt and text become one: "study", which is `STUDY`, "chat" for the
                 folder's own chat template, or a Jinja file. Each writes its bos itself.
-            max_length: tokens at most; what is over is taken from the words of the prompt, the
-                oldest first, and never from the text.
-            batch_size: sequences at once, rounded up to a multiple of `sharding.row_devices`.
+            max_length: tokens at most, None: the model's positions; what is over is taken from the
+                words of the prompt, the oldest first, and never from the text.
+            batch_size: sequences at once, rounded up to a multiple of `sharding.row_devices`;
+                fewer of those that are longer than `LONG`.
             compute: how it is computed, its dtype being that of the parameters too; None: float32.
 
         Raises:
@@ -85,6 +89,7 @@ class RewardModel:
         """
         model, compute = huggingface.read_reward_config(folder), compute or Compute()
         heads_fit(mesh, model.num_kv_heads)
+        max_length = model.max_positions if max_length is None else max_length
         check(
             0 < max_length <= model.max_positions,
             f"{folder}: texts of {max_length} tokens do not fit the model's {model.max_positions} "
@@ -110,24 +115,40 @@ class RewardModel:
         given = jinja.load(template, folder, special, key=REWARD_TEMPLATE)
         self._study = given is None
         self._template = given or ChatTemplate(STUDY, "the study's form of rewards", special)
-        unit = row_devices(mesh)
+        self._unit = row_devices(mesh)
         self._folder, self._mesh, self._longest = folder, mesh, max_length
-        self._batch_size = -(-batch_size // unit) * unit
+        self._batch_size = -(-batch_size // self._unit) * self._unit
         self._step = cache(self._compile)
         self.cut = 0
+        self._scored, self._told = 0, (0, 0)
 
-    def score(self, prompts: Sequence[Sequence[Turn]], texts: Sequence[str]) -> np.ndarray:
+    def tell(self) -> int:
+        """Says how many prompts were cut of the texts scored since it was last asked; gives it."""
+        cut, scored = self.cut - self._told[0], self._scored - self._told[1]
+        self._told = self.cut, self._scored
+        if cut:
+            say(
+                f"rewards: {cut:,} of {scored:,} prompts were cut to fit, with their texts, "
+                f"{self._longest:,} tokens of the reward model"
+            )
+        return cut
+
+    def score(
+        self, prompts: Sequence[Sequence[Turn]], texts: Sequence[str], ids: Sequence[str] = ()
+    ) -> np.ndarray:
         """The reward of each text after its prompt, (n,) float64.
 
         Args:
             prompts: the turns before each text, the last a user's; of "study" a system turn goes
                 before the first user's words, with a blank line.
+            ids: of the rows, for messages.
 
         Raises:
             UserError: a text does not fit by itself, the template does not fit, or a reward is not
                 finite.
         """
-        examples = self._tokenized(prompts, texts)
+        examples = self._tokenized(prompts, texts, ids)
+        self._scored += len(texts)
         longest = int(examples.lengths.max(initial=0))
         length = min(self._longest, max(SHORTEST, 1 << max(longest - 1, 0).bit_length()))
         sequences = pack(examples.lengths, length)
@@ -138,9 +159,10 @@ class RewardModel:
             scores_RxL, slots, ends = under_way.pop(0)
             rewards[slots] = np.asarray(jax.device_get(scores_RxL), np.float64)[ends]
 
-        for start in range(0, len(sequences), self._batch_size):
-            part = sequences[start : start + self._batch_size]
-            filled = [*part, *[[]] * (self._batch_size - len(part))]
+        rows = self._rows(length)
+        for start in range(0, len(sequences), rows):
+            part = sequences[start : start + rows]
+            filled = [*part, *[[]] * (rows - len(part))]
             most = max(map(len, part))
             batch = lay_packed(examples, index, filled, length=length, segments=most)
             ends = [
@@ -165,9 +187,18 @@ class RewardModel:
         self, instances: Sequence[Instance]
     ) -> Callable[[Sequence[int], Sequence[str]], np.ndarray]:
         """What `texts.TextEvaluator` takes: rewards of texts, by the places of their instances."""
-        return lambda places, texts: self.score([instances[i].turns[:-1] for i in places], texts)
+        return lambda places, texts: self.score(
+            [instances[i].turns[:-1] for i in places], texts, [instances[i].id for i in places]
+        )
 
-    def _tokenized(self, prompts: Sequence[Sequence[Turn]], texts: Sequence[str]) -> Examples:
+    def _rows(self, length: int) -> int:
+        """Sequences at once, of so many tokens."""
+        fewer = self._batch_size * LONG // max(length, LONG) // self._unit * self._unit
+        return max(fewer, self._unit)
+
+    def _tokenized(
+        self, prompts: Sequence[Sequence[Turn]], texts: Sequence[str], ids: Sequence[str]
+    ) -> Examples:
         for turns in prompts if self._study else ():
             check(
                 not has_tools(turns),
@@ -180,21 +211,22 @@ class RewardModel:
         ]
         tokenized = tokenized_whole(told, self._tokenizer, self._template)
         made = []
-        for turns, one in zip(told, tokenized, strict=True):
+        for place, (turns, one) in enumerate(zip(told, tokenized, strict=True)):
             if isinstance(one, Unfit):
                 raise UserError(f"{self._template.name}: does not fit a text to be rewarded: {one}")
             fitted = fit(one, turns, self._longest, "head")
             check(
                 not fitted.answer_cut,
-                f"{self._folder}: the text {turns[-1].content[:40]!r} alone has more than "
-                f"{self._longest} tokens; allow more",
+                f"{self._folder}: {f'row {ids[place]}: ' if ids else ''}the text "
+                f"{turns[-1].content[:40]!r} alone has more than the {self._longest:,} tokens that "
+                "the reward model takes; shorten it, or leave its row out",
             )
             self.cut += fitted.prompt_cut > 0
             made.append((fitted.ids, fitted.loss_mask))
         return Examples(made)
 
     def _compile(self, length: int) -> jax.stages.Compiled:
-        one = jax.ShapeDtypeStruct((self._batch_size, length), np.int32)
+        one = jax.ShapeDtypeStruct((self._rows(length), length), np.int32)
         batch = dict.fromkeys(("tokens", "positions", "segment_ids"), one)
         return compile_by_rows(self._scores, self._abstract, batch, self._mesh)
 

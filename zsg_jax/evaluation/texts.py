@@ -46,6 +46,7 @@ class TextEvaluator:
         metrics: Sequence[str] = (),
         rouge_tokenizer: Tokenizer | None = None,
         reward: Reward | None = None,
+        rewarded: Callable[[], object] | None = None,
         seed: int = 0,
         samples: int = 1,
         stops: Stops = NONE,
@@ -58,11 +59,13 @@ class TextEvaluator:
             decode: tokens to text.
             metrics, rouge_tokenizer: as `scores.score` takes them; none keeps the texts alone.
             reward: what a reward model makes of texts.
+            rewarded: called when all texts of a measurement have their rewards.
             seed: of what is drawn.
             samples: texts of each instance, whose scores are averaged first.
             stops: words at which a text ends.
         """
         self._generator, self._decode, self._reward = generator, decode, reward
+        self._rewarded = rewarded
         self._stops = stops
         self._instances, self._tokenizer = list(instances), rouge_tokenizer
         self._scores = {name: METRICS[name].fields for name in metrics}
@@ -94,6 +97,8 @@ class TextEvaluator:
                 return records
 
             records = measured(path, head, self._batches, measure, self._names())
+        if self._rewarded is not None:
+            self._rewarded()
         return self._fields(records)
 
     def score_kept(self, step: int, folder: Path, metrics: Sequence[str]) -> dict[str, Any] | None:
@@ -132,6 +137,8 @@ class TextEvaluator:
 
         head = {"step": step, "measure": ",".join(names), "params": kept[0]["params"]}
         found = measured(folder / SCORES, head, self._batches, measure)
+        if reward is not None and self._rewarded is not None:
+            self._rewarded()
         whole = [of[one["id"], one["sample"]] | one for one in found]
         return aggregate_records(whole, names)
 

@@ -315,11 +315,12 @@ def _texts(options: EvaluateOptions, stack: ExitStack) -> Subject:
             Path(options.predictions), tests.ids
         )
         texts = [text or "" for text in given]
-        rewards = None
+        rewards, cut = None, 0
         if "reward" in metrics:
             mesh = sharding.make_mesh(*options.mesh)
             model = reward_model(config.evaluation.texts, mesh)
-            rewards = model.score([one.turns[:-1] for one in tests], texts)
+            rewards = model.score([one.turns[:-1] for one in tests], texts, tests.ids)
+            cut = model.tell()
         scored = predictions.score_texts(
             tests,
             texts,
@@ -330,7 +331,8 @@ def _texts(options: EvaluateOptions, stack: ExitStack) -> Subject:
         write_bytes(options.output / GENERATIONS, b"".join(map(json_line, scored.records)))
         missing = sum(text is None for text in given)
         empty = sum(not text.strip() for text in texts) - missing
-        return {"instances": len(texts), "empty": empty, "missing": missing, **scored.fields}
+        told = {"instances": len(texts), "empty": empty, "missing": missing}
+        return told | ({"reward_cut": cut} if cut else {}) | scored.fields
 
     facts = {"predictions": options.predictions} if options.predictions else {}
     facts = facts or {"baseline": options.baseline}

@@ -21,7 +21,6 @@ from zsg_jax.evaluation.rewards import RewardModel
 from zsg_jax.evaluation.scores import METRICS as SCORES
 from zsg_jax.evaluation.stops import Stops, forms
 from zsg_jax.evaluation.texts import TextEvaluator
-from zsg_jax.models import huggingface
 from zsg_jax.models.placement import Compute
 from zsg_jax.runtime.errors import check
 from zsg_jax.runtime.progress import say
@@ -30,8 +29,6 @@ from zsg_jax.training.trainer import Trainer
 from zsg_jax.workdir import hub
 from zsg_jax.workflows.study_data import Reading
 from zsg_jax.workflows.study_model import Origin
-
-REWARD_LENGTH = 2048  # tokens at most of a prompt with its text, for a reward model
 
 
 def make_evaluators(
@@ -131,12 +128,10 @@ def with_folders(config: ConfigDict, workdir: Path) -> ConfigDict:
 
 def reward_model(texts: ConfigDict, mesh: Mesh) -> RewardModel:
     """The reward model that a config's evaluation.texts names, on a mesh."""
-    positions = huggingface.read_reward_config(texts.reward_model).max_positions
     return RewardModel(
         texts.reward_model,
         mesh,
         template=texts.reward_template,
-        max_length=min(REWARD_LENGTH, positions),
         compute=Compute(jnp.dtype(texts.reward_dtype)),
     )
 
@@ -176,9 +171,9 @@ def _texts(
             f"generation: {count:,} of {len(prompts.ids):,} prompts were cut to {limit} tokens, by "
             f"{int(prompts.cut.sum()):,} in all{why}"
         )
-    reward, words = None, texts.rouge_tokenizer
+    judge, words = None, texts.rouge_tokenizer
     if "reward" in evaluation.metrics:
-        reward = reward_model(texts, trainer.mesh).of(instances)
+        judge = reward_model(texts, trainer.mesh)
     return TextEvaluator(
         generator,
         instances,
@@ -186,7 +181,8 @@ def _texts(
         decode=tokenizer.decode,
         metrics=[name for name in evaluation.metrics if name in SCORES],
         rouge_tokenizer=from_folder(words) if words else None,
-        reward=reward,
+        reward=None if judge is None else judge.of(instances),
+        rewarded=None if judge is None else judge.tell,
         seed=sampling.seed,
         samples=sampling.samples,
         stops=Stops(tuple(texts.stops), sampling.min_new_tokens),

@@ -97,6 +97,50 @@ def test_what_a_user_got_wrong_about_a_source_is_said_before_its_records(tmp_pat
     assert loaded(tmp_path / "rows.jsonl", "", fields=fields)[0][0].text == "a b"
 
 
+def test_a_source_may_lack_an_old_name_that_another_has(tmp_path, loaded, capsys):
+    tools = {"prompt": "a", "completion": "b", "tools": ["saw"]}
+    (tmp_path / "train.jsonl").write_text(f"{json.dumps(tools)}\n" * 3)
+    (tmp_path / "test.jsonl").write_text('{"prompt": "c", "completion": "d"}\n')
+    (tmp_path / "both.mix.json").write_text(
+        '{"sources": [{"path": "test.jsonl"}, {"path": "train.jsonl"}]}'
+    )
+    names = "train.jsonl", "test.jsonl", "both.mix.json"
+    one, other, mixture = (tmp_path / name for name in names)
+    told = f"{other}: none of its first rows has 'tools', which"
+    for train, test in ((one, other), (other, one), (mixture, other)):
+        train_set, test_set = loaded(train, test, fields={"other": "tools"})
+        assert {row.text for row in (*train_set, *test_set)} == {"a b", "c d"}
+        assert capsys.readouterr().err.count(told) == 1
+    with open_source(mixture, ReadOptions(tmp_path, fields={"other": "tools"})) as mixed:
+        assert len(mixed) == 4
+    for train, test in ((one, other), (other, one), (mixture, mixture)):
+        with pytest.raises(UserError, match="has no field 'tolls' that could be renamed"):
+            loaded(train, test, fields={"more": "tolls", "other": "tools"})
+    with pytest.raises(UserError, match="has no field 'tools'"):
+        loaded(other, "", fields={"other": "tools"})
+
+
+def test_a_list_of_tasks_stands_beside_rows_with_names_of_their_own(tmp_path, loaded):
+    listed = tmp_path / "splits" / "own" / "test_tasks.txt"
+    for folder in (listed.parent, tmp_path / "tasks"):
+        folder.mkdir(parents=True)
+    listed.write_text("task1_x\n")
+    task = {
+        "Definition": ["do"],
+        "Positive Examples": [],
+        "Negative Examples": [],
+        "Categories": ["c"],
+        "Instances": [{"id": "task1-0", "input": "x", "output": ["y"]}],
+    }
+    (tmp_path / "tasks" / "task1_x.json").write_text(json.dumps(task))
+    (tmp_path / "rows.jsonl").write_text('{"ask": "a", "completion": "b"}\n')
+    train, test = loaded(tmp_path / "rows.jsonl", listed, fields={"prompt": "ask"})
+    assert train[0].text == "a b"
+    assert len(test) > 0
+    with pytest.raises(UserError, match="form of their own"):
+        loaded(listed, listed, fields={"prompt": "ask"})
+
+
 @pytest.fixture
 def mixed(tmp_path):
     """Opens a mixture of two files that share their ids and a task."""

@@ -10,6 +10,7 @@ import numpy as np
 
 from zsg_jax.data.dataset import Dataset, Part
 from zsg_jax.data.formats import natural_instructions
+from zsg_jax.data.formats.fields import OldNames, refuse
 from zsg_jax.data.formats.jsonl import MAX_ROW_BYTES
 from zsg_jax.data.formats.registry import TASKS, detect
 from zsg_jax.data.instance import InstancesDigest
@@ -17,6 +18,7 @@ from zsg_jax.data.schemas.read import BadRow, check_records, open_records
 from zsg_jax.data.schemas.registry import AUTO
 from zsg_jax.data.storage import Storage
 from zsg_jax.data.tokenize.tokenizer import Tokenizer
+from zsg_jax.runtime.errors import UserError
 from zsg_jax.runtime.progress import say
 
 SKIPPED_KEPT = 1000
@@ -37,6 +39,8 @@ class ReadOptions:
         keep_all: whether ids, and all skipped records, stay in memory.
         answers: whether every record must hold an answer, to be learned or scored.
         max_row_bytes: bytes that a row may take as JSON.
+        old_names: takes note of the old names of fields, of which one source may lack what another
+            has; None: each must have all.
     """
 
     scratch: Path
@@ -48,6 +52,7 @@ class ReadOptions:
     keep_all: bool = False
     answers: bool = True
     max_row_bytes: int = MAX_ROW_BYTES
+    old_names: OldNames | None = None
 
 
 def open_dataset(path: str | Path, options: ReadOptions, side: str = "train") -> Dataset:
@@ -89,12 +94,19 @@ def _scan(path: Path, storage: Storage, options: ReadOptions, side: str) -> Data
         side=side,
         tokenizer=options.tokenizer,
     )
-    schema, found = open_records(
-        path, options.format, read_tasks, options.fields, options.max_row_bytes
-    )
+    here = path.is_relative_to(options.scratch)  # rows that were in memory
+    told, names = side if here else str(path), options.old_names
+    note = refuse if names is None else partial(names.note, told)
+    try:
+        schema, found = open_records(
+            path, options.format, read_tasks, options.fields, options.max_row_bytes, note
+        )
+    except UserError as error:
+        if names is not None:
+            error.args = ("; ".join((str(error), *names.refusals(told))),)
+        raise
     if options.format == AUTO and detect(path) != TASKS:
-        here = path.is_relative_to(options.scratch)  # rows that were in memory
-        say(f"{side if here else path}: read as rows of {schema}")
+        say(f"{told}: read as rows of {schema}")
     skipped: list[BadRow] = []
     skipped_count = 0
 

@@ -1,12 +1,13 @@
 """From what the config names to datasets: read from files as needed, or made on the spot."""
 
 import dataclasses
-from collections.abc import Mapping
-from contextlib import ExitStack, suppress
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
 from zsg_jax.data.dataset import Dataset, from_list, join
+from zsg_jax.data.formats.fields import OldNames
 from zsg_jax.data.mixture import is_mixture, mix, read_mixture, target_sets
 from zsg_jax.data.reading import ReadOptions, open_dataset
 from zsg_jax.data.rewrites import rewrites
@@ -40,19 +41,35 @@ def load(
         selection: which examples are used.
     """
     stack.callback(_remove_empty, options.scratch)
-    if train == REWRITES:
-        train_set = _rewrites("train", "", rewrites_options)
-    else:
-        train_set = stack.enter_context(open_source(train, options, "train"))
-    if test == REWRITES:
-        # Only made examples have rules that could come again.
-        unlike = train_set if train == REWRITES else from_list([])
-        test_set = _rewrites("test", "test_", rewrites_options, unlike)
-    elif test:
-        test_set = stack.enter_context(open_source(test, options, "test"))
-    else:
-        test_set = from_list([])
+    with together(options) as read:
+        if train == REWRITES:
+            train_set = _rewrites("train", "", rewrites_options)
+        else:
+            train_set = stack.enter_context(open_source(train, read, "train"))
+        if test == REWRITES:
+            # Only made examples have rules that could come again.
+            unlike = train_set if train == REWRITES else from_list([])
+            test_set = _rewrites("test", "test_", rewrites_options, unlike)
+        elif test:
+            test_set = stack.enter_context(open_source(test, read, "test"))
+        else:
+            test_set = from_list([])
     return select_sides(train_set, test_set, selection)
+
+
+@contextmanager
+def together(options: ReadOptions) -> Iterator[ReadOptions]:
+    """Options by which several sources are read, of which each may lack fields that another has.
+
+    Raises:
+        UserError: at the end, for the old name of a field that none of them has.
+    """
+    if options.old_names is not None or not options.fields:
+        yield options
+        return
+    names = OldNames()
+    yield dataclasses.replace(options, old_names=names)
+    names.check()
 
 
 def open_source(path: str | Path, options: ReadOptions, side: str = "train") -> Dataset:
@@ -80,15 +97,16 @@ def open_mixture(path: str | Path, options: ReadOptions, side: str = "train") ->
     )
     datasets: dict[str, Dataset] = {}
     with ExitStack() as stack:
-        for entry in mixture.entries:
-            own = options
-            if entry.format != AUTO:
-                own = dataclasses.replace(options, format=entry.format)
-            try:
-                dataset = open_dataset(entry.path, own, side)
-            except UserError as error:
-                raise UserError(f"{entry.label}: {error}") from None
-            datasets[entry.name] = stack.enter_context(dataset)
+        with together(options) as read:
+            for entry in mixture.entries:
+                own = read
+                if entry.format != AUTO:
+                    own = dataclasses.replace(read, format=entry.format)
+                try:
+                    dataset = open_dataset(entry.path, own, side)
+                except UserError as error:
+                    raise UserError(f"{entry.label}: {error}") from None
+                datasets[entry.name] = stack.enter_context(dataset)
         _check_alike(mixture.path, [dataset.schema for dataset in datasets.values()])
         source, index = mix(mixture, [len(dataset) for dataset in datasets.values()])
         joined = join(mixture.path, datasets, source, index)

@@ -145,9 +145,11 @@ def view_words(name: str, dataset: Dataset) -> str:
     whole = schema.whole
     if name != BOTH:
         return "chosen answer" if name == "answer" and "chosen" in whole else name
-    if schema.answer_by is None and dataset.unanswered:
-        rest = f", of {dataset.unanswered:,} rows without an answer the prompt"
-        return "prompt" if dataset.unanswered == len(dataset) else whole + rest
+    # A preference without a prompt is a text that holds both.
+    alone, lacked = ("chosen text", "a prompt") if "chosen" in whole else ("prompt", "an answer")
+    if (schema.answer_by is None or "chosen" in whole) and dataset.unanswered:
+        rest = f", of {dataset.unanswered:,} rows without {lacked} the {alone}"
+        return alone if dataset.unanswered == len(dataset) else whole + rest
     return whole
 
 

@@ -27,7 +27,7 @@ from zsg_jax.data.formats.fields import parse_fields
 from zsg_jax.data.formats.natural_instructions.options import from_text
 from zsg_jax.data.reading import ReadOptions
 from zsg_jax.data.schemas.read import NO_TASK, tell_skipped
-from zsg_jax.data.sources import open_source
+from zsg_jax.data.sources import open_source, together
 from zsg_jax.data.splits import report_split
 from zsg_jax.data.views import view_words
 from zsg_jax.leakage.options import LeakageOptions, near_in
@@ -68,10 +68,11 @@ def run(options: ArrangeOptions) -> Path:
     with ExitStack() as stack:
         folder = stack.enter_context(claimed(options.output))
         with timed(seconds, "reading"):
-            train, test = (
-                stack.enter_context(open_source(path, _read_options(options, folder), side))
-                for side, path in (("train", options.train), ("test", options.test))
-            )
+            with together(_read_options(options, folder)) as read:
+                train, test = (
+                    stack.enter_context(open_source(path, read, side))
+                    for side, path in (("train", options.train), ("test", options.test))
+                )
             _tell(options, train, test)
             check_scores((options.method,), train)
         with timed(seconds, "embedding"):

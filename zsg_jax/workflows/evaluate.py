@@ -193,7 +193,8 @@ def _checkpoints(
         form = make_form(config, known.tokenizer, known.tokenizer_name)
         reading = Reading(known.tokenizer, form)
         origin = find_origin(study, reading.tokenizer, workdir)
-        tests = _tests(config, reading, options.output, stack)
+        lenient = options.data_fields is None
+        tests = _tests(config, reading, options.output, stack, lenient=lenient)
     trainer = make_trainer(_untrained(study, mesh), reading.tokenizer, mesh, origin)
     scheduled = make_evaluators(config, tests, reading, trainer, origin)
     read = _read(config, tests.instances, reading, origin)
@@ -254,8 +255,11 @@ def _measure(
     return measure(evaluators, names, step, folder, params, generated=generated)
 
 
-def _tests(config: ConfigDict, reading: Reading, output: Path, stack: ExitStack) -> TestSet:
-    dataset = open_tests(config, reading.tokenizer, output / layout.SCRATCH, stack)
+def _tests(
+    config: ConfigDict, reading: Reading, output: Path, stack: ExitStack, *, lenient: bool = False
+) -> TestSet:
+    scratch = output / layout.SCRATCH
+    dataset = open_tests(config, reading.tokenizer, scratch, stack, lenient=lenient)
     length = config.evaluation.max_length
     return make_tests(dataset, reading.tokenizer, length, reading.form, config.data.bad_rows)
 

@@ -27,7 +27,7 @@ from zsg_jax.data.formats.jsonl import MAX_ROW_BYTES
 from zsg_jax.data.instance import Instance, Turn
 from zsg_jax.data.reading import ReadOptions
 from zsg_jax.data.schemas.read import NO_TASK, way_out
-from zsg_jax.data.sources import open_source
+from zsg_jax.data.sources import open_source, together
 from zsg_jax.data.views import BOTH, view_words
 from zsg_jax.leakage.options import LeakageOptions, near_in
 from zsg_jax.runtime.errors import UserError, check
@@ -372,7 +372,8 @@ def _embedded(
 def _of_rows(
     train: Rows, test: Rows, read: ReadOptions, method: str, encoder: Any, cache: Any
 ) -> EmbeddedPair:
-    sides = {"train": _opened(train, "train", read), "test": _opened(test, "test", read)}
+    with _named("train", read), _named("test", read), together(read) as both:
+        sides = {"train": _opened(train, "train", both), "test": _opened(test, "test", both)}
     with _named("train", read):
         check_scores((method,), sides["train"])
     pair = _embedded(sides["train"], sides["test"], encoder, read.scratch, cache)

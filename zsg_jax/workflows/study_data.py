@@ -1,5 +1,6 @@
 """A study's examples: read, tokenized, and checked against what the workdir was made from."""
 
+import dataclasses
 import hashlib
 import json
 from contextlib import ExitStack
@@ -17,7 +18,7 @@ from zsg_jax.data import sources
 from zsg_jax.data.batches.steps import SequencesAtOnce, Steps, sequence_length
 from zsg_jax.data.by_answer import by_answer
 from zsg_jax.data.dataset import Dataset
-from zsg_jax.data.formats.fields import parse_fields
+from zsg_jax.data.formats.fields import OldNames, parse_fields
 from zsg_jax.data.formats.natural_instructions import Options
 from zsg_jax.data.instance import texts_digest
 from zsg_jax.data.pool import Pool, choose_tokenizer, keep_trained, make_pool
@@ -110,11 +111,23 @@ def make_form(config: ConfigDict, tokenizer: Tokenizer, folder: str) -> prompts.
 
 
 def open_tests(
-    config: ConfigDict, tokenizer: Tokenizer | None, scratch: Path, stack: ExitStack
+    config: ConfigDict,
+    tokenizer: Tokenizer | None,
+    scratch: Path,
+    stack: ExitStack,
+    *,
+    lenient: bool = False,
 ) -> Dataset:
-    """The test side alone, of a source that is no part of the study."""
+    """The test side alone, of a source that is no part of the study.
+
+    `lenient`: it may lack old names of fields, which its training rows had alone.
+    """
     options = read_options(config, scratch, tokenizer)
+    names = OldNames() if lenient else None
+    options = dataclasses.replace(options, old_names=names)
     dataset = stack.enter_context(sources.open_source(config.data.test, options, "test"))
+    if names is not None:
+        names.tell()
     tell_skipped(dataset.skipped, len(dataset.skipped), "")
     return _by_answer(config, dataset, "test")
 

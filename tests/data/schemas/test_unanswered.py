@@ -3,6 +3,7 @@ import json
 import pytest
 
 from zsg_jax.data.dataset import from_list
+from zsg_jax.data.formats.fields import parse_fields
 from zsg_jax.data.formats.jsonl import Refused
 from zsg_jax.data.instance import Turn
 from zsg_jax.data.reading import ReadOptions, open_dataset
@@ -41,6 +42,63 @@ def test_a_chosen_text_without_a_prompt_is_a_plain_text():
     assert preference({"chosen": "Q a A b", "rejected": "Q a A c"}) == plain_text(
         {"text": "Q a A b"}
     )
+
+
+@pytest.mark.parametrize("name", ["question", "instruction", "input", "inputs"])
+@pytest.mark.parametrize("asked", ["a", [ASKED]])
+def test_the_prompt_of_a_preference_goes_by_other_names(name, asked):
+    texts = {"chosen": "b", "rejected": "c"}
+    assert preference({name: asked, **texts}) == TURNS
+    assert preference({name: asked, "prompt": "", "system": "s", **texts}) == (
+        Turn("system", "s"),
+        *TURNS,
+    )
+    assert preference({name: asked, "chosen": [GOOD], "rejected": [POOR]}) == TURNS
+    assert preference({name: "x", "prompt": "a", **texts}) == TURNS
+    assert preference({name: " ", **texts}) == (Turn("text", "b"),)
+    tools = preference({name: asked, "tools": [{"name": "f"}], **texts})
+    assert tools[0].role == "tools"
+    assert tools[1:] == TURNS
+
+
+def test_an_instruction_of_a_preference_may_have_an_input():
+    row = {"instruction": "a", "input": "i", "chosen": "b", "rejected": "c"}
+    assert preference(row) == (Turn("user", "a\n\ni"), TURNS[1])
+
+
+@pytest.mark.parametrize(
+    ("more", "reason", "fields"),
+    [
+        ({"system": "s"}, 'no prompt behind "system"', "other_system=system"),
+        (
+            {"system": "s", "tools": [{"name": "f"}], "history": [["hi", "ho"]]},
+            'no prompt behind "system" and "tools" and "history"',
+            "other_system=system,other_tools=tools,other_history=history",
+        ),
+        ({"question": "a", "instruction": "a"}, "could each be the prompt", "prompt=question"),
+        ({"question": {"a": 1}}, '"question" is a JSON object', "other=question"),
+        ({"question": "a", "history": [["x", "y"]]}, '"history" is not read', "other=history"),
+    ],
+)
+def test_what_a_preference_would_lose_is_refused_with_a_way_out(tmp_path, more, reason, fields):
+    path = tmp_path / "rows.jsonl"
+    path.write_text(json.dumps({"chosen": "b", "rejected": "c", **more}) + "\n")
+    with pytest.raises(UserError, match=reason) as told:
+        open_dataset(path, ReadOptions(tmp_path, answers=False))
+    assert f"--config.data.fields={fields}" in str(told.value)
+    options = ReadOptions(tmp_path, answers=False, fields=parse_fields(fields))
+    with open_dataset(path, options) as dataset:
+        assert dataset[0].text in ("b", "a b")
+
+
+def test_preferences_without_a_prompt_are_told_as_what_they_are(tmp_path):
+    rows = [{"prompt": "a", "chosen": "b", "rejected": "c"}, {"chosen": "ab", "rejected": "ac"}]
+    (tmp_path / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    with open_dataset(tmp_path / "rows.jsonl", ReadOptions(tmp_path, answers=False)) as dataset:
+        both = "prompt and chosen answer, of 1 rows without a prompt the chosen text"
+        assert view_words("both", dataset) == both
+        assert view_words("both", dataset.select([1])) == "chosen text"
+        assert view_words("both", dataset.select([0])) == "prompt and chosen answer"
 
 
 def test_a_prompt_is_a_text_or_messages():

@@ -1,12 +1,13 @@
 """Fields of records under the names that a schema knows."""
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from itertools import chain, islice
 from typing import Any
 
 from zsg_jax.data.formats.jsonl import Record, Refused, json_object, readable
-from zsg_jax.runtime.errors import check
+from zsg_jax.runtime.errors import UserError, check
+from zsg_jax.runtime.progress import say
 from zsg_jax.runtime.settings import setting
 
 FIRST = 32  # records that are looked at for the names
@@ -52,20 +53,67 @@ def rename(raw: bytes, fields: Mapping[str, str]) -> bytes:
     return json.dumps(renamed | others).encode()
 
 
-def rename_records(records: Iterator[Record], fields: Mapping[str, str]) -> Iterator[Record]:
+# Takes an old name, and why it is refused where no other source has it, or "" where this one does.
+Note = Callable[[str, str], None]
+
+
+class OldNames:
+    """Which sources have the old names, of those that are read by the same new ones."""
+
+    def __init__(self) -> None:
+        self._there: set[str] = set()
+        self._lacking: list[tuple[str, str, str]] = []
+
+    def note(self, source: str, old: str, refusal: str) -> None:
+        """As `Note`, of a source, which messages call by this name."""
+        if refusal:
+            self._lacking.append((source, old, refusal))
+        else:
+            self._there.add(old)
+
+    def refusals(self, source: str) -> list[str]:
+        """Of the old names that a source does not have, nor any before it."""
+        return [why for one, old, why in self._lacking if one == source and old not in self._there]
+
+    def tell(self) -> None:
+        """Says which sources are taken as they are."""
+        lacking = dict.fromkeys((source, old) for source, old, _ in self._lacking)
+        for source in dict.fromkeys(source for source, _ in lacking):
+            names = " or ".join(repr(old) for one, old in lacking if one == source)
+            say(
+                f"{source}: none of its first rows has {names}, which "
+                f"{setting('data.fields')} renames; rows without it are taken as they are"
+            )
+
+    def check(self) -> None:
+        """Refuses an old name that no source has, and tells the others."""
+        for _, old, refusal in self._lacking:
+            check(old in self._there, refusal)
+        self.tell()
+
+
+def refuse(old: str, refusal: str) -> None:
+    """Refuses an old name that a source does not have; `Note` of one that is read alone."""
+    if refusal:
+        raise UserError(refusal)
+
+
+def rename_records(
+    records: Iterator[Record], fields: Mapping[str, str], note: Note = refuse
+) -> Iterator[Record]:
     """`records` with their fields renamed; those that hold no object stay as they are.
 
-    Raises:
-        UserError: for an old name that none of the first records has.
+    `note` is told of every old name whether one of the first records has it.
     """
     head = list(islice(records, FIRST))
     known = [found for record in head if (found := readable(record)) is not None]
     for old in fields.values() if known else ():
-        check(
-            any(value_at(found, old) for found in known),
+        there = any(value_at(found, old) for found in known)
+        refusal = (
             f"{head[0].location}: has no field {old!r} that could be renamed, nor have the rows "
-            f"after it (there are: {', '.join(map(repr, known[0]))})",
+            f"after it (there are: {', '.join(map(repr, known[0]))})"
         )
+        note(old, "" if there else refusal)
     for record in chain(head, records):
         try:
             yield record if record.refusal else record._replace(raw=rename(record.raw, fields))

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from zsg_jax.data.formats import natural_instructions
-from zsg_jax.data.formats.fields import rename_records
+from zsg_jax.data.formats.fields import Note, refuse, rename_records
 from zsg_jax.data.formats.jsonl import (
     MAX_ROW_BYTES,
     Record,
@@ -66,6 +66,7 @@ def open_records(
     read_tasks: ReadTasks = natural_instructions.records,
     fields: Mapping[str, str] | None = None,
     max_row_bytes: int = MAX_ROW_BYTES,
+    note: Note = refuse,
 ) -> tuple[str, Iterator[Record]]:
     """The schema of a source, and its records, of which none is checked yet.
 
@@ -75,21 +76,21 @@ def open_records(
         read_tasks: reads a list of Natural Instructions tasks, whose fields have their names.
         fields: new names of fields and their old ones, as `fields.parse_fields` reads them.
         max_row_bytes: bytes that a row may take as JSON; what is longer is refused.
+        note: takes the old names that the source has, and those that it has not.
 
     Raises:
         UserError: as `recognize` does, and for a source whose beginning cannot be read.
     """
     check_schema(format)
     if detect(path) == TASKS:
-        check(
-            format in (AUTO, "messages") and not fields,
-            f"{path}: lists tasks of Natural Instructions, which have a form of their own; leave "
-            f"{setting('data.format')} and new names of fields out",
-        )
+        own = f"{path}: lists tasks of Natural Instructions, which have a form of their own; leave "
+        check(format in (AUTO, "messages"), f"{own}{setting('data.format')} out")
+        for old in (fields or {}).values():
+            note(old, f"{own}new names of fields out ({setting('data.fields')})")
         return "messages", read_tasks(path)
     found = records(path, max_row_bytes)
     if fields:
-        found = rename_records(found, fields)
+        found = rename_records(found, fields, note)
     if format != AUTO:
         return format, found
     return recognize(found)

@@ -121,7 +121,7 @@ def recognize(records: Iterable[Record]) -> tuple[str, Iterator[Record]]:
     if len(schemas) > 1:
         raise UserError(
             f"{first.location}: could be a row of {' or '.join(schemas)} (its fields are "
-            f"{_listed(first_fields)}); say which by {setting('data.format', 'SCHEMA')}"
+            f"{_listed(first_fields)}); say which by {_format('SCHEMA')}"
         )
     if SCHEMAS[schemas[0]].answer_by is not None:
         rest = _refusing_others(rest, schemas[0], first)
@@ -133,7 +133,7 @@ def _refusing_others(records: Iterator[Record], schema: str, first: Record) -> I
         fields = readable(record) or {}
         names = fitting({key: one for key, one in fields.items() if one is not None})
         if names and schema not in names:
-            way_out = f"to read all as such, pass {setting('data.format', schema)}"
+            way_out = f"to read all as such, pass {_format(schema)}"
             why = f"{_other(names, [schema], first)}; give them apart; {way_out}"
             record = record._replace(raw=b"", refusal=why)
         yield record
@@ -153,7 +153,15 @@ def _unknown(record: Record, fields: Mapping[str, Any]) -> UserError:
 def _different(record: Record, names: list[str], schemas: list[str], first: Record) -> UserError:
     return UserError(
         f"{record.location}: {_other(names, schemas, first)}; give them apart, or pass "
-        f"{setting('data.format', 'SCHEMA')} and leave the others out as bad rows"
+        f"{_format('SCHEMA')} and leave the others out as bad rows"
+    )
+
+
+def _format(schema: str) -> str:
+    """How a schema is given, of both sides or of one."""
+    return (
+        f"{setting('data.format', schema)} (of one side alone: "
+        f'"format": "{schema}" beside its "path" in a .mix.json)'
     )
 
 

@@ -1,6 +1,8 @@
 import numpy as np
 import pytest
 
+from zsg_jax.data.pool import make_pool
+from zsg_jax.data.tokenize.tokenizer import ByteTokenizer
 from zsg_jax.runtime.errors import UserError
 from zsg_jax.similarity.encoders.hashing import HashingEncoder
 from zsg_jax.workflows import arrange as command
@@ -127,3 +129,16 @@ def test_seconds_of_embeddings_that_were_kept_are_those_of_this_start(run, capsy
     assert "of this start" not in capsys.readouterr().err
     run()
     assert " s of this start" in capsys.readouterr().err
+
+
+def test_the_rows_to_score_are_those_that_a_study_draws(run, sides, tmp_path, read_source):
+    given = [json.loads(line) for line in Path(sides["test"]).read_text().splitlines()]
+    given.sort(key=lambda row: row["task"], reverse=True)
+    file = tmp_path / "turned.jsonl"
+    file.write_text("".join(json.dumps(row) + "\n" for row in given))
+    run(test=str(file), report_split=0.4, seed=3)
+    lines = (tmp_path / "out" / "test_scored.jsonl").read_text().splitlines()
+    train, test = (read_source(path)[0] for path in (sides["train"], file))
+    limits = {"train_length": 999, "test_length": 999}
+    pool = make_pool(train, test, ByteTokenizer(), **limits, report_fraction=0.4, seed=3)
+    assert [json.loads(line)["id"] for line in lines] == pool.facts["test_ids"]

@@ -175,6 +175,19 @@ def test_prompts_stand_where_they_have_a_place(small_config, tmp_path, monkeypat
     assert json.loads(first.read_text())["provenance"]["embedded"]["test_prompt"] == "q: "
 
 
+def test_metrics_that_are_added_are_measured_where_it_was_arranged_anew(small_config, tmp_path):
+    texts = {"evaluation.texts.decoding": "greedy,max_new_tokens=2", "evaluation.scores_every": 2}
+    given = ANEW | texts | {"arrangement.budget": 32, "evaluation.every": 1, "training.steps": 4}
+    given["training.epochs"] = ("anew@3",)
+    run(small_config(**given), tmp_path / "w")
+    added = {"evaluation.metrics": ("loss", "exact_match")}
+    run(small_config(**given, **added), tmp_path / "w")
+    (later,) = (tmp_path / "w").glob("runs/*/later.jsonl")
+    measured = [json.loads(line) for line in later.read_text().splitlines()]
+    assert [one["step"] for one in measured] == [0, 2, 3, 4]
+    assert ["exact_match" in one for one in measured] == [True, False, True, True]
+
+
 def test_the_order_that_it_began_with_is_not_given_for_that_of_a_run(whole):
     page = whole / "report" / "index.html"
     result = StudyResult(whole, page, json.loads((page.parent / "summary.json").read_text()))

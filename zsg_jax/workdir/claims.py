@@ -231,7 +231,7 @@ def check_data(workdir: Path, facts: Mapping[str, Any]) -> None:
     """Refuses other inputs than those that `claim_data` has recorded, if it has."""
     known = read_json(workdir / layout.DATA, required=DIGESTS) or {}
     changed = [
-        what
+        what.rstrip(",")
         for key, what in (DIGESTS | MORE_DIGESTS).items()
         if key in known and known[key] != facts.get(key)
     ]

@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 
 from ml_collections import ConfigDict
 
+from zsg_jax.arrangement.epochs import read_anew
 from zsg_jax.evaluation import records
 from zsg_jax.evaluation.choices import ChoicesEvaluator
 from zsg_jax.evaluation.loss import LossEvaluator
@@ -42,9 +43,10 @@ def missing(config: ConfigDict, folder: Path, last: int | None = None) -> dict[i
     if not wanted:
         return {}
     every, ended = scores_every(config), finished(folder)
+    besides = {*read_anew(config.training.epochs).steps, *([ended["steps"]] if ended else [])}
     found = {}
     for step, record in _tests(folder).items():
-        due = step % every == 0 or (ended is not None and step == ended["steps"])
+        due = step % every == 0 or step in besides
         if due and (last is None or step <= last):
             gone = record.get(metrics.NOT_KEPT, ())
             found[step] = [n for n in wanted if FIELDS[n] not in record and n not in gone]

@@ -191,9 +191,9 @@ def _scored(options: ArrangeOptions, test: Dataset) -> np.ndarray:
     """(T,) bool, test examples that nothing is arranged toward."""
     if not options.report_split:
         return np.zeros(len(test), bool)
-    scored = report_split(
-        test.task_index, options.report_split, options.seed, set_index=test.set_index
-    )
+    # By name, as a study's data.report_fraction draws them.
+    tasks = np.unique(test.task_names, return_inverse=True)[1]
+    scored = report_split(tasks, options.report_split, options.seed, set_index=test.set_index)
     say(f"test rows: {(~scored).sum():,} to arrange toward, {scored.sum():,} to score on")
     return scored
 

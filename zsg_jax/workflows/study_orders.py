@@ -32,7 +32,7 @@ LEFT_OUT = "left_out"
 _DECIDE = (
     *("arrangement.budget", "arrangement.seed", "arrangement.deduplicate", "similarity.distance"),
     *("arrangement.w_min", "arrangement.w_avg", "similarity.trajectory"),
-    *("evaluation.every", "training.batch_size", "training.epochs"),
+    *("evaluation.every", "training.batch_size", "training.epochs", "data.report_fraction"),
 )
 
 

@@ -177,8 +177,8 @@ def _look_over(instances: Iterable[Instance]) -> tuple[str, int, tuple[str, ...]
         digest.update(instance)
         check(
             all(turn[2:] == ("", True) and turn.role != TOOLS for turn in instance.turns),
-            f"{instance.id}: has tools, calls or a turn of weight 0, which a data set of TFDS does "
-            "not keep here; train on the file itself",
+            f"{instance.id}: has tools, calls, a thought or a turn of weight 0, which a data set "
+            "of TFDS does not keep here; train on the file itself",
         )
         more |= {name for name in MORE if getattr(instance, name)}
         categories.append(instance.category)

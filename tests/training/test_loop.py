@@ -76,5 +76,7 @@ def test_what_a_step_waits_for_its_batch_is_told(small_config, tmp_path, monkeyp
     assert all(row["data_wait"] >= seconds for row in rows)
     waited, whole = (sum(row[name] for row in rows) for name in ("data_wait", "seconds"))
     assert whole > waited
-    assert f"{waited / whole:.1%} of the steps waiting for data, " in capsys.readouterr().err
+    assert (
+        f"{waited / whole:.1%} of the steps' seconds waiting for data, " in capsys.readouterr().err
+    )
     assert f"{waited / whole:.2%} of the seconds in training steps" in page.read_text()

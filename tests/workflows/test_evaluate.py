@@ -293,6 +293,7 @@ def test_each_answer_is_measured_as_the_last_of_its_own_row(write_llama, tmp_pat
         ({"model": "m"}, "--model: measured on what"),
         ({"predictions": "p", "test": "t", "metrics": "loss"}, "--metrics loss: choose of rouge"),
         ({"model": "m", "test": "t", "metrics": "ruge"}, "did you mean rouge"),
+        ({"model": "m", "test": "rewrites"}, "--test rewrites: .* as rewrites:rules=1024"),
         ({"model": "m", "test": "t", "decoding": "gredy"}, "did you mean greedy"),
         ({"model": "m", "test": "t", "batch_size": 0}, "--batch-size=0 must be at least 1"),
         ({"model": "m", "test": "t", "decoding": "samples=0"}, "samples=0; give a whole number"),

@@ -241,7 +241,7 @@ def _draw_panel(ax: Axes, panel: Panel, style: Mapping[str, Look], *, small: boo
         ax.plot(steps, values, color=color, ls=dash, lw=width, marker=marker, ms=dot)
         about = [f" ± {one:.2g}" for one in spread[there]] if spread.size else [""] * len(steps)
         told = zip(steps.tolist(), values.tolist(), about, strict=True)
-        texts = [f"{name}, step {step:,.0f}: {value:.4g}{more}" for step, value, more in told]
+        texts = [f"{name}, step {step:,.8g}: {value:.4g}{more}" for step, value, more in told]
         tell_points(ax, steps, values, texts, name)
         if spread.size:
             low, high = values - spread[there], values + spread[there]

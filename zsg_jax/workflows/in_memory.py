@@ -81,6 +81,8 @@ class Arranged:
             **made.facts,
             "leakage": None if leaks is None else leaks.summary(),
         }
+        if len(compared.dropped):
+            self.facts["rows_left_out_as_leaks"] = len(compared.dropped)
         if twins := compared.deduplicated:
             self.facts |= {**twins.facts, "duplicates": list(twins.pairs())}
         self._arrangement = made.arrangement

@@ -324,7 +324,7 @@ def _train_run(
     records = metrics.read_records(run.folder)
     say(
         f"{run.folder.name}: {run.total} steps, rows {percent(run.steps.fill(run.total))} full, "
-        f"{metrics.data_wait(records):.1%} of the steps waiting for data, test loss "
+        f"{metrics.data_wait(records):.1%} of the steps' seconds waiting for data, test loss "
         f"{records[-1]['loss']:.4f}, {duration(time.perf_counter() - started)}"
         f"{' of this start' if begun else ''}"
     )

@@ -143,6 +143,21 @@ def test_tools_and_calls_come_back_without_the_keys_of_others(tmp_path, format):
         assert now.digest == before.digest
 
 
+@pytest.mark.parametrize("format", READERS)
+@pytest.mark.parametrize(
+    ("tools", "empty"),
+    [(["saw", "axe"], []), ([{"name": "f"}], "[]"), ('[{"name": "f"}]', "[]"), ([], "[]")],
+)
+def test_an_empty_list_of_tools_is_what_the_other_rows_make_of_theirs(
+    tmp_path, monkeypatch, format, tools, empty
+):
+    monkeypatch.setattr(tables, "BATCH_ROWS", 2)
+    rows = [{"id": str(k), "tools": [] if k in (0, 1, 3) else tools} for k in range(6)]
+    got = [one["tools"] for one in round_trip(tmp_path, rows, format)]
+    text = tools and (json.dumps(tools) if empty == "[]" and isinstance(tools, list) else tools)
+    assert got == [empty if k in (0, 1, 3) else text or empty for k in range(6)]
+
+
 EDGES = [0, 2**53, 2**63 - 1, 2**63, 10**76]
 
 

@@ -71,12 +71,16 @@ def _table(
     """
     inferred, wide, order = pa.schema([]), set[str](), list[str]()
     for first, text in _chunks(track(records(), f"types for {path.name}", total)):
-        parsed = _records(text, order)
+        parsed = _records(text, order, None)
         inferred = _attempt(_widened, inferred, parsed, first, format)
         if _PERHAPS_WIDE in text.translate(_NINES):
             wide.update(
                 key for record in parsed for key, value in record.items() if _is_wide(value)
             )
+    at = inferred.get_field_index("tools")
+    if at >= 0 and pa.types.is_null(inferred.field(at).type):
+        inferred = inferred.set(at, pa.field("tools", pa.string()))
+    no_tools = [] if at >= 0 and pa.types.is_list(inferred.field(at).type) else "[]"
     for key in sorted(wide):
         say(f"{format}: integers in field {key!a} become text, for some do not fit 64 bits")
     try:
@@ -95,21 +99,25 @@ def _table(
 
     def batches() -> Iterator[pa.RecordBatch]:
         for first, text in _chunks(track(records(), f"writing {path.name}", total)):
-            yield _attempt(to_batch, schema, _records(text, order), first, format)
+            yield _attempt(to_batch, schema, _records(text, order, no_tools), first, format)
 
     return schema, batches()
 
 
-def _records(text: bytes, order: list[str]) -> list[dict[str, Any]]:
+def _records(text: bytes, order: list[str], no_tools: Any) -> list[dict[str, Any]]:
     """The records of a JSON array, what each tool has keys of its own for as JSON text.
 
     As objects of one column all tools would have the parameters, and all calls the arguments, of
     all others, as null. `order` takes the keys of calls, so that each comes back with its own in
-    its own order.
+    its own order. An empty list of tools becomes `no_tools`, as it is told by the others whether
+    tools are objects.
     """
     records: list[dict[str, Any]] = json.loads(text)
     for record in records:
-        if _is_objects(tools := record.get("tools")):
+        tools = record.get("tools")
+        if tools == []:
+            record["tools"] = no_tools
+        elif _is_objects(tools):
             record["tools"] = json.dumps(tools, ensure_ascii=False)
         for messages in filter(_is_objects, record.values()):
             for calls in filter(_is_objects, (one.get("tool_calls") for one in messages)):

@@ -26,6 +26,8 @@ def test_speakers_become_roles(keys):
     assert turns(field) == turns(record)
     assert left_out(record, turns(record)) == left_out(field, turns(field)) == 0
     assert turns(field | {"system": ""}) == turns(record)[1:]
+    assert turns(record | {"system": " s"}) == tuple(expected)
+    assert left_out(record | {"system": "s"}, turns(record)) == 0
 
 
 @given(st.booleans(), st.integers(0, 3), st.integers(1, 3), st.integers(0, 3))
@@ -57,7 +59,10 @@ BAD = {
     "two questions alone": (said(("human", "x"), ("human", "y")), "'user' where 'assistant'"),
     "system later": (said(*GOOD, ("system", "y"), *GOOD), "'system' where 'user'"),
     "system a number": (said(*GOOD) | {"system": 3}, '"system" is a JSON number'),
-    "system twice": (said(("system", "t"), *GOOD) | {"system": "s"}, "beside a system turn"),
+    "system twice": (
+        said(("system", "t"), *GOOD) | {"system": "s"},
+        "of different texts; leave one",
+    ),
 }
 
 

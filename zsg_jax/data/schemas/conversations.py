@@ -179,10 +179,8 @@ def sharegpt(record: Mapping[str, Any]) -> tuple[Turn, ...]:
         raise Refused("no turn answers another: there is no answer to learn")
     for name, one in head + rest:
         check_text(name, one.content)
-    system = system_turn(record)
-    if system and head:
-        raise Refused('"system" stands beside a system turn in "conversations"; leave one out')
-    return (*tools_turn(record), *system, *conversation([one for _, one in head + rest]))
+    said = with_system(record, [one for _, one in head + rest])
+    return (*tools_turn(record), *conversation(said))
 
 
 def _answers(found: tuple[str, Message]) -> bool:
@@ -192,4 +190,6 @@ def _answers(found: tuple[str, Message]) -> bool:
 def sharegpt_left_out(record: Mapping[str, Any], turns: tuple[Turn, ...]) -> int:
     """How many turns of a record `sharegpt` leaves out."""
     said = sum(turn.role != TOOLS for turn in turns)
-    return len(record["conversations"]) + len(system_turn(record)) - said
+    first = record["conversations"][0]
+    own = ROLES[first.get("from", first.get("role"))] == "system"
+    return len(record["conversations"]) + (0 if own else len(system_turn(record))) - said

@@ -39,6 +39,32 @@ def test_the_cost_of_embeddings_outlives_a_kill(tmp_path, monkeypatch):
     now[0] += 10
     embedded.embed_pair(rows(4), rows(3), "hashing", tmp_path)  # nothing is left to embed
     assert json.loads((tmp_path / embedded.COST).read_text()) == told
+    # Made again, by the same name and of other texts, which take as many bytes.
+    for path in tmp_path.rglob("*.npy"):
+        path.unlink()
+    embedded.embed_pair(rows(4), rows(3), "hashing", tmp_path)
+    again = {"seconds": 40.0, "bytes": sum(sizes)}
+    assert json.loads((tmp_path / embedded.COST).read_text()) == again
+    prompts = embedded.Embedded("prompt")
+    embedded.embed_pair(rows(4), rows(3), "hashing", tmp_path, embedded=prompts)
+    assert json.loads((tmp_path / embedded.COST).read_text()) == {**again, "seconds": 60.0}
+
+
+def test_a_plain_text_is_a_conversation_that_is_all_prompt(tmp_path, monkeypatch, capsys):
+    text = from_list([Instance(str(n), "t", (Turn("text", "abc"),), ()) for n in range(3)])
+    prompts = embedded.Embedded("prompt")
+    with pytest.raises(UserError, match="plain text without a prompt"):
+        embedded.embed_pair(rows(4), text, "hashing", tmp_path / "hashing", embedded=prompts)
+
+    encoder = HashingEncoder()
+    encoder.conversations = True
+    monkeypatch.setattr(embedded, "open_encoder", lambda *given, **more: encoder)
+    for name in ("prompt", "both"):
+        what = embedded.Embedded(name)
+        embedded.embed_pair(rows(4), text, "hashing", tmp_path / name, embedded=what)
+    both, prompt = ((tmp_path / one / "test/00000.npy").read_bytes() for one in ("both", "prompt"))
+    assert both == prompt
+    assert "makes the same text of all 3 test rows, 'abc'" in capsys.readouterr().err
 
 
 def test_a_template_that_makes_no_text_is_refused_and_empty_or_equal_ones_are_told(

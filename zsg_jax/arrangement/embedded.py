@@ -12,7 +12,7 @@ from zsg_jax.data.dataset import Dataset, Texts
 from zsg_jax.data.views import BOTH, check_texts, choose_view, conversations, view_facts
 from zsg_jax.runtime.errors import check
 from zsg_jax.runtime.files import file_digest, read_json, write_json
-from zsg_jax.runtime.processes import is_first, once, same_everywhere, same_files
+from zsg_jax.runtime.processes import is_first, of_all, once, same_everywhere, same_files
 from zsg_jax.runtime.progress import count, say
 from zsg_jax.runtime.settings import setting
 from zsg_jax.similarity.embeddings import (
@@ -124,7 +124,7 @@ def embed_pair(
     encoders = zip(("the encoder", "the encoder of test rows"), sides, strict=True)
     same_files({what: one.fingerprint for what, one in encoders})
     for side, dataset in (("training", train), ("test", test)):
-        check_texts(what.text, dataset, side)
+        check_texts(what.text, dataset, side, conversations=chosen.conversations)
     cost = _Cost(folder)
     train_embeddings, test_embeddings = (
         embed(
@@ -133,13 +133,14 @@ def embed_pair(
             folder / side,
             dtype=dtype,
             description=f"embedding {side}",
-            on_shard=cost.note,
+            on_shard=cost.on_shard,
         )
         for side, dataset, prompt, own in zip(
             ("train", "test"), (train, test), prompts, sides, strict=True
         )
     )
-    once("cost of embeddings", cost.note)
+    new = any(of_all(cost.new))
+    once("cost of embeddings", lambda: cost.note(new=new))
     told = f" behind the prompts {' and '.join(map(repr, prompts))}" if any(prompts) else ""
     rows = f"{len(train) + len(test):,} rows by {chosen.name}{told}"
     say(f"embeddings: {rows}, {cost.seconds:.1f} s{' of this start' if cost.before else ''}")
@@ -164,27 +165,35 @@ class _Cost:
 
     Attributes:
         before: seconds of earlier starts.
+        new: whether this process has embedded anything in this start.
     """
 
     def __init__(self, folder: Path) -> None:
         self._folder, self._started = folder, time.perf_counter()
         known = read_json(folder / COST) or {}
         self.before, self._bytes = known.get("seconds", 0.0), known.get("bytes")
+        self.new = False
 
     @property
     def seconds(self) -> float:
         """Since this start."""
         return time.perf_counter() - self._started
 
-    def note(self) -> None:
+    def on_shard(self) -> None:
+        """Notes a shard that this process has written."""
+        self.new = True
+        self.note(new=True)
+
+    def note(self, *, new: bool) -> None:
         """Writes the seconds of all starts, and the bytes that are there, on the first process.
 
-        Where nothing is new, the file of whoever embedded them stays as it is.
+        Where nothing is new, the file of whoever embedded them stays as it is, but for a shard
+        that a kill has left untold.
         """
         if is_first():
             sides = (self._folder / side for side in ("train", "test"))
             size = sum(one.stat().st_size for side in sides for one in side.rglob("*.npy"))
-            if size != self._bytes:
+            if new or size != self._bytes:
                 seconds = round(self.before + self.seconds, 3)
                 write_json(self._folder / COST, {"seconds": seconds, "bytes": size})
 

@@ -21,13 +21,16 @@ _NO_MARKS = str.maketrans("", "", MARK + MARK_END)
 
 
 def _prompt(instance: Instance) -> str:
-    turns = instance.turns
     check(
-        turns[0].role != TEXT,
+        instance.turns[0].role != TEXT,
         f"{instance.id}: is a plain text without a prompt, of which its embedding was to be made; "
         "choose another text",
     )
-    return " ".join(turn.text for turn in turns[: -1 if instance.answered else None])
+    return _asked(instance)
+
+
+def _asked(instance: Instance) -> str:
+    return " ".join(turn.text for turn in instance.turns[: -1 if instance.answered else None])
 
 
 def _answer(instance: Instance) -> str:
@@ -72,7 +75,7 @@ def choose_view(name: str) -> View:
     return view
 
 
-def check_texts(name: str, dataset: Dataset, side: str) -> None:
+def check_texts(name: str, dataset: Dataset, side: str, *, conversations: bool = False) -> None:
     """Refuses a view that makes no text of any example of a side; tells what it leaves empty.
 
     Args:
@@ -80,13 +83,14 @@ def check_texts(name: str, dataset: Dataset, side: str) -> None:
         dataset: as many of its examples are read as tell two texts apart, and `_LOOKED` at least;
             none for "both", which leaves nothing out.
         side: for messages.
+        conversations: whether conversations are embedded, of which a plain text is one, whole.
 
     Raises:
         UserError: all texts are empty; or as the view does.
     """
     if name == BOTH or not len(dataset):
         return
-    view = choose_view(name)
+    view = _asked if conversations and name == PROMPT else choose_view(name)
     first, alike, empty, seen = view(dataset[0]).strip(), True, 0, 0
     for one in dataset:
         if seen >= _LOOKED and not alike:
@@ -143,6 +147,8 @@ def view_words(name: str, dataset: Dataset) -> str:
         return f"what {name} makes of it"
     schema = SCHEMAS[dataset.schema]
     whole = schema.whole
+    if name == PROMPT and whole == "text":
+        return whole  # taken by what embeds conversations
     if name != BOTH:
         return "chosen answer" if name == "answer" and "chosen" in whole else name
     # A preference without a prompt is a text that holds both.

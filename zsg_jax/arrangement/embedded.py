@@ -9,6 +9,7 @@ import numpy as np
 
 from zsg_jax.arrangement.spaces import fetched, of_targets, open_encoder
 from zsg_jax.data.dataset import Dataset, Texts
+from zsg_jax.data.tokenize.encode import ALL
 from zsg_jax.data.views import BOTH, check_texts, choose_view, conversations, view_facts
 from zsg_jax.runtime.errors import check
 from zsg_jax.runtime.files import file_digest, read_json, write_json
@@ -71,11 +72,13 @@ class Embedded:
     Attributes:
         text: as `views.choose_view` takes it.
         train_prompt, test_prompt: what stands before, as `registry.prompt_text` takes it.
+        answers: as `spaces.open_encoder` takes it.
     """
 
     text: str = BOTH
     train_prompt: str | None = None
     test_prompt: str | None = None
+    answers: str = ALL
 
 
 def embed_pair(
@@ -109,7 +112,7 @@ def embed_pair(
     """
     what, home = embedded or Embedded(), home or folder
     hub.fetch(home, **fetched(encoder))
-    chosen = open_encoder(encoder, home)
+    chosen = open_encoder(encoder, home, what.answers)
     sides = chosen, of_targets(chosen)
     if cache:
         kept = CachedEncoder(chosen, cache)

@@ -153,7 +153,8 @@ def _embedded(config: ConfigDict) -> Embedded:
     if text in (BOTH, PROMPT):
         return Embedded(text)
     own = (config.similarity[one] or "" for one in prompts)
-    return Embedded(text, *(None if one.startswith(NAMED) else one for one in own))
+    train, test = (None if one.startswith(NAMED) else one for one in own)
+    return Embedded(text, train, test)
 
 
 def method_options(config: ConfigDict, methods: Iterable[str]) -> make.MethodOptions:

@@ -138,6 +138,7 @@ def _make(
             config.similarity.text,
             config.similarity.train_prompt,
             config.similarity.test_prompt,
+            config.data.answers,
         ),
         dtype=config.similarity.dtype,
         cache=config.similarity.cache,

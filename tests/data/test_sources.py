@@ -84,12 +84,14 @@ def test_files_are_open_until_the_stack_is_left_and_leave_nothing(tmp_path):
 def test_what_a_user_got_wrong_about_a_source_is_said_before_its_records(tmp_path, loaded):
     (tmp_path / "rows.jsonl").write_text('{"ask": "a", "reply": "b"}\n' * 3)
     (tmp_path / "rows.csv").write_text("ask,reply\na,b\n")
+    (tmp_path / "rows.array_record").write_bytes(b"\x80")
     (tmp_path / "task.json").write_text('{\n "Definition": ["do"]\n}')
     fields = {"question": "ask", "answer": "reply"}
     for name, options, message in (
         ("rows.jsonl", {}, "say which they are by --config"),
         ("rows.jsonl", {"fields": fields | {"answer": "no"}}, r"rows\.jsonl:1: has no field 'no'"),
         ("rows.csv", {}, "tables of text are not read"),
+        ("rows.array_record", {}, "ArrayRecord files are not read one by one"),
         ("task.json", {}, "give the list that names the tasks"),
     ):
         with pytest.raises(UserError, match=message):

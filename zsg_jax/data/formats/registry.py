@@ -67,6 +67,13 @@ def _refuse_text_table(path: Path, most: int) -> Iterator[Record]:
     raise UserError(f"{path}: tables of text are not read; write it as JSON lines or Parquet")
 
 
+def _refuse_array_record(path: Path, most: int) -> Iterator[Record]:
+    raise UserError(
+        f"{path}: ArrayRecord files are not read one by one; give the rows as JSON lines or "
+        "Parquet, or a data set of python -m zsg_jax.prepare as DIR:SPLIT"
+    )
+
+
 LINES, TASKS, TFDS = "lines", "tasks", "tfds"
 # The first that applies is the source's.
 FORMATS = {
@@ -79,6 +86,7 @@ FORMATS = {
     "parquet": Format(_named(".parquet"), tables.parquet_records, (".parquet",)),
     "arrow": Format(_named(".arrow"), tables.arrow_records, (".arrow",)),
     "text table": Format(_named(".csv", ".tsv", ".csv.gz", ".tsv.gz"), _refuse_text_table),
+    "array record": Format(_named(".array_record"), _refuse_array_record),
     "array": Format(_is_array, array_records),
     LINES: Format(lambda path: True, lines, (".jsonl", ".jsonl.gz", ".json", ".json.gz")),
 }

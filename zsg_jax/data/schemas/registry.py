@@ -56,7 +56,8 @@ SCHEMAS = {
     "preference": Schema(
         unanswered.preference,
         (("chosen", "rejected"),),
-        answer_by="completion=chosen (or messages=chosen, of conversations)",
+        answer_by="completion=chosen (and prompt=OLD where the prompt has another name; or "
+        "messages=chosen, of conversations)",
         whole="prompt and chosen answer",
     ),
     "prompt": Schema(unanswered.prompt, (("prompt",),), answer_by="completion=OLD", whole="prompt"),

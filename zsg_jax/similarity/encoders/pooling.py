@@ -67,7 +67,8 @@ def _pool(mode: str, hidden_BxLxD: jax.Array, counted: _Counted) -> jax.Array:
     if mode == "cls":
         return hidden_BxLxD[:, 0]
     if mode == "lasttoken":
-        return jnp.take_along_axis(hidden_BxLxD, counted.last_B[:, None, None], axis=1)[:, 0]
+        last_BxD = jnp.take_along_axis(hidden_BxLxD, counted.last_B[:, None, None], axis=1)[:, 0]
+        return jnp.where(counted.count_B[:, None] > 0, last_BxD, 0)
     if mode == "max":
         lowest = jnp.finfo(hidden_BxLxD.dtype).min
         return jnp.max(jnp.where(mask_BxL[..., None], hidden_BxLxD, lowest), axis=1)

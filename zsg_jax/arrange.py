@@ -65,7 +65,7 @@ def _add_embeddings(add: Callable[..., None]) -> None:
     add("--test-prompt", text.format("test"), metavar="TEXT")
     add("--dtype", "what embeddings are kept in", choices=DTYPES)
     text = "folder that keeps the embeddings of these two files, DIR/embeddings without it"
-    add("--embeddings", text, metavar="FOLDER", type=at_home)
+    add("--embeddings", text, metavar="FOLDER")
     text = "folder of embeddings by content, shared by all that is arranged; none without it"
     add("--cache", text, metavar="FOLDER")
     add("--train-embeddings", "ready (N, D) embeddings of the training rows", metavar="A.npy")

@@ -136,7 +136,7 @@ def test_rows_of_any_source_come_out_in_any_format(sides, tmp_path, container, f
 def test_the_format_of_the_rows_can_be_given(run, sides, tmp_path):
     both = [row | {"question": "q?", "answer": "a"} for row in as_alpaca(sides["train"])]
     train = write_rows(both, tmp_path, "json")
-    with pytest.raises(UserError, match=r"row 1: could be a row of .*--data-format=SCHEMA$"):
+    with pytest.raises(UserError, match=r"row 1: could be a row of .*--data-format=SCHEMA "):
         run(train=train)
     test = write_rows(as_alpaca(sides["test"]), tmp_path, "parquet")
     rows, facts = run(train=train, test=test, data_format="alpaca")
@@ -351,14 +351,18 @@ def test_the_command(sides, tmp_path):
         [
             *(sys.executable, "-m", "zsg_jax.arrange", "--method", "tmta-nft", "--budget", "9"),
             *("--train", sides["train"], "--test", sides["test"], "--output", tmp_path / "out"),
+            *("--embeddings", "~/kept"),
         ],
         capture_output=True,
         text=True,
-        env={**os.environ, "JAX_PLATFORMS": "cpu"},
+        env={**os.environ, "JAX_PLATFORMS": "cpu", "HOME": str(tmp_path)},
     )
     assert done.returncode == 0, done.stderr
     assert done.stdout == f"arranged: {os.path.relpath(tmp_path / 'out' / 'arranged.jsonl')}\n"
     assert "tmta-nft: " in done.stderr
+    assert (tmp_path / "kept" / "train" / "manifest.json").is_file()
+    arguments = load_arrangement(tmp_path / "out")[1]["arguments"]
+    assert [arguments[one] for one in ("output", "embeddings")] == [str(tmp_path / "out"), "~/kept"]
 
 
 def test_what_is_arranged_from_a_table_with_gaps_is_read_again(run, tmp_path):

@@ -31,7 +31,7 @@ from zsg_jax.data.sources import open_source, together
 from zsg_jax.data.splits import report_split
 from zsg_jax.data.views import view_words
 from zsg_jax.leakage.options import LeakageOptions, near_in
-from zsg_jax.runtime.files import npy_bytes, replacing, write_bytes
+from zsg_jax.runtime.files import at_home, npy_bytes, replacing, write_bytes
 from zsg_jax.runtime.progress import bar, count, passes, say
 from zsg_jax.runtime.settings import named_by
 from zsg_jax.similarity.search.options import Search
@@ -166,7 +166,7 @@ def _embedded(
     if options.train_embeddings and options.test_embeddings:
         return open_pair(train, test, options.train_embeddings, options.test_embeddings)
     say(f"embedded: {_embedded_words(options, train, test)}")
-    kept = Path(options.embeddings) if options.embeddings else folder.embeddings
+    kept = at_home(options.embeddings) if options.embeddings else folder.embeddings
     with locked(kept, flag="--embeddings") if options.embeddings else nullcontext():
         embedded = Embedded(options.text, options.train_prompt, options.test_prompt)
         return embed_pair(

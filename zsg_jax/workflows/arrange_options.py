@@ -15,6 +15,7 @@ from zsg_jax.data.schemas.registry import AUTO, check_schema
 from zsg_jax.data.views import BOTH, choose_view
 from zsg_jax.leakage.options import MOST_WORDS
 from zsg_jax.runtime.errors import UserError, check
+from zsg_jax.runtime.files import at_home
 from zsg_jax.runtime.settings import READING, check_least, flag
 from zsg_jax.similarity.encoders.address import read_encoder
 from zsg_jax.similarity.names import check_cosine
@@ -110,7 +111,7 @@ def check_options(options: ArrangeOptions) -> None:
     choose_view(options.text)
     output = Path(options.output).resolve()
     check(
-        not options.embeddings or Path(options.embeddings).resolve() != output,
+        not options.embeddings or at_home(options.embeddings).resolve() != output,
         f"--embeddings {options.embeddings}: is the --output too; give it a folder of its own",
     )
     for name in ("train", "test", "train_embeddings", "test_embeddings"):

@@ -160,6 +160,10 @@ def test_a_prompt_is_cut_and_counted_and_a_text_never(classifier):
     assert cut.cut == 1
     kept = whole.score([(Turn("user", words[-10:]),)], ["all of it"])
     np.testing.assert_allclose(told[0], kept[0], atol=1e-5)
+    nothing = cut.score([(Turn("user", words),)], [""])
+    assert cut.cut == 2
+    kept = [whole.score([(Turn("user", words[-n:]),)], [""])[0] for n in range(10, 22)]
+    assert np.isclose(nothing[0], kept, atol=1e-5).any()
     with pytest.raises(UserError, match="alone has more than the 40 tokens"):
         cut.score(PROMPTS[:1], ["y" * 50])
 

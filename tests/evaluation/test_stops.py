@@ -3,7 +3,7 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from zsg_jax.data.tokenize.tokenizer import from_folder
+from zsg_jax.data.tokenize.tokenizer import ByteTokenizer, from_folder
 from zsg_jax.evaluation.generation import Written
 from zsg_jax.evaluation.stops import Stops, forms
 
@@ -40,6 +40,13 @@ def test_none_ends_it_among_its_least_tokens(tokens, least):
 
 def test_a_stop_has_tokens_by_itself_and_behind_a_letter(assets):
     tokenizer = from_folder(assets / "models" / "stories260k")
-    found = forms(".", lambda text: tokenizer.encode([text])[0].ids.tolist())
+    found = forms(".", tokenizer)
     assert len(found) == 2
     assert [tokenizer.decode([1, *form]).strip() for form in found] == [".", "."]
+
+
+def test_a_special_token_that_is_spelled_is_that_one():
+    tokenizer = ByteTokenizer()
+    (bos, *_) = tokenizer.special_texts
+    assert forms(bos, tokenizer) == [(tokenizer.bos_id,)]
+    assert forms("a", tokenizer) == [tuple(tokenizer.encode(["a"])[0].ids.tolist())]

@@ -8,6 +8,7 @@ surely make the words only end it early, see `forms`.
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
+from zsg_jax.data.tokenize.tokenizer import Tokenizer
 from zsg_jax.evaluation.generation import Written
 from zsg_jax.runtime.errors import check
 
@@ -44,14 +45,19 @@ class Stops(NamedTuple):
 NONE = Stops()
 
 
-def forms(words: str, encode: Callable[[str], Sequence[int]]) -> list[tuple[int, ...]]:
+def forms(words: str, tokenizer: Tokenizer) -> list[tuple[int, ...]]:
     """The tokens of some words by themselves, and of those behind a letter where they stay apart.
+
+    Special tokens that they spell are those, which no decoded text shows.
 
     Raises:
         UserError: words without a token.
     """
-    alone = tuple(encode(words))
+    alone, letter, behind = (
+        tuple(one.ids.tolist()) for one in tokenizer.encode([words, "a", f"a{words}"])
+    )
     check(bool(words and alone), f"generation: a stop of no tokens, {words!r}; leave it out")
-    letter, behind = tuple(encode("a")), tuple(encode(f"a{words}"))
+    if any(special in words for special in tokenizer.special_texts):
+        return [tuple(tokenizer.encode_rendered([words], [[]])[0].ids.tolist())]
     apart = behind[len(letter) :] if behind[: len(letter)] == letter else ()
     return list(dict.fromkeys(form for form in (alone, apart) if form))

@@ -142,12 +142,9 @@ def _texts(
     evaluation, texts, tokenizer = config.evaluation, config.evaluation.texts, reading.tokenizer
     sampling = decoding.parse(texts.decoding)
 
-    def encoded(words: str) -> list[int]:
-        return tokenizer.encode([words])[0].ids.tolist()
-
     closing = encode.closing_tokens(tokenizer, reading.form)
     ends = {tokenizer.eos_id, *origin.ends}
-    stops = [form for words in texts.stops for form in forms(words, encoded)]
+    stops = [form for words in texts.stops for form in forms(words, tokenizer)]
     generator = Generator(
         trainer.graphdef,
         trainer.model,

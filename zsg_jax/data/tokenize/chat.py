@@ -385,7 +385,10 @@ def tokenized_whole(
             examples.append(maybe)
             continue
         whole = next(encodings)
-        starts = [start for turn, start, _ in maybe.words or () if turn == len(turns) - 1]
+        found = maybe.words or []
+        starts = [start for turn, start, _ in found if turn == len(turns) - 1]
+        if not turns[-1].content.strip():  # what stands behind all others then
+            starts = [max((end for *_, end in found), default=0)]
         answer = np.where(whole.spans[:, 1] > min(starts, default=0), 0, -1).astype(np.int32)
         examples.append(TokenizedExample(whole.ids, answer, _turns(maybe, whole.spans)))
     return examples

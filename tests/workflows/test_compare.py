@@ -156,8 +156,9 @@ def test_scores_of_texts_are_compared_where_both_have_them_alike(studies, tmp_pa
     )
     page = compare.run(CompareOptions((loss_alone, both), tmp_path / "out"))
     assert "Not measured in every study: rouge." in page.read_text()
-    with pytest.raises(UserError, match=r"evaluation\.texts\.decoding"):
-        compare.run(CompareOptions((both, greedy), tmp_path / "x"))
+    for given in ((both, greedy), (loss_alone, both, greedy)):
+        with pytest.raises(UserError, match=r"evaluation\.texts\.decoding"):
+            compare.run(CompareOptions(given, tmp_path / "x"))
     named = texts | {"evaluation.texts.rouge_tokenizer": "a"}
     told = {"data.json": {"rouge_tokenizer_digest": "1"}}
     elsewhere = named | {"evaluation.texts.rouge_tokenizer": "b"}

@@ -4,6 +4,7 @@ import hashlib
 import json
 from collections.abc import Collection, Mapping, Sequence
 from contextlib import ExitStack
+from itertools import combinations
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -87,8 +88,9 @@ def run(options: CompareOptions) -> Path:
         names = _names(options.workdirs)
         pairs = zip(names, options.workdirs, strict=True)
         studies = [_open(name, given, stack) for name, given in pairs]
-        for other in studies[1:]:
-            _check_comparable(studies[0], other)
+        # Each pair: two may share a metric that a third has not.
+        for one, other in combinations(studies, 2):
+            _check_comparable(one, other)
         runs: dict[str, Mapping[int, Sequence[Record]]] = {}
         scored: dict[str, Mapping[int, Sequence[Record]]] = {}
         told: list[dict[str, str]] = []

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from zsg_jax.evaluation.decoding import PRESETS, Sampling, choose, kept, parse
+from zsg_jax.evaluation.decoding import PRESETS, Sampling, choose, idle, kept, parse
 from zsg_jax.evaluation.generation import Generator, Prompt, Written
 from zsg_jax.models.families import FAMILIES
 from zsg_jax.models.huggingface.write import write
@@ -270,11 +270,13 @@ def test_settings_are_read_from_text():
         "top_p=much": "must be a number",
         "top_k=1.5": "must be a whole number",
         "study,top_p=2": "give a share",
-        "greedy,samples=4": "samples=4 changes nothing at temperature 0",
-        "study,temperature=0,top_k=3": "top_k=3 changes nothing at temperature 0",
     }.items():
         with pytest.raises(UserError, match=message):
             parse(text)
+    for text in ("greedy,samples=4", "study,temperature=0,samples=4"):
+        assert "samples without effect" in idle(text)
+    for text in ("study", "study,temperature=0", "greedy,samples=1", "study,samples=4"):
+        assert not idle(text)
 
 
 def test_weights_that_give_no_number_are_told_with_the_example():

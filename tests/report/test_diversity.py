@@ -105,7 +105,6 @@ def test_what_is_not_drawn_is_told(many):
         ({"training.batch_size": 0}, "config.training.batch_size=0 must be at least 1"),
         ({"training.loss": "answer"}, "choose one of all, answers"),
         ({"training.checkpoint_every": 3}, "must be a multiple of evaluation.every=2"),
-        ({"training.steps": 100, "training.warmup_steps": 100}, "must be under the 100 steps"),
         ({"training.b2": 1.5}, "training.b2=1.5 must be under 1"),
         ({"training.final_share": 3.0}, "must be at most 1"),
         ({"data.form": "compct"}, "did you mean compact"),
@@ -122,6 +121,12 @@ def test_mistakes_are_told_before_anything_is_trained(changes, message, tmp_path
     with pytest.raises(UserError, match=message):
         diversity.run(make(**changes), tmp_path / "w", command="")
     assert not (tmp_path / "w" / "report").exists()
+
+
+@pytest.mark.parametrize(("warmup", "told"), [(7, False), (8, True)])
+def test_a_rate_that_never_falls_is_told(warmup, told, capsys):
+    diversity.read(make(**{"training.steps": 8, "training.warmup_steps": warmup}))
+    assert ("learning rate never falls" in capsys.readouterr().err) == told
 
 
 def test_an_unknown_key_is_refused(tmp_path):

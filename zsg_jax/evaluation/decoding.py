@@ -87,15 +87,24 @@ def parse(text: str) -> Sampling:
             what = "a whole number" if wanted is int else "a number"
             raise UserError(f"decoding: {name}={value!r} must be {what}") from None
     sampling.refuse_none()
-    for change in changes if not sampling.temperature else ():
-        name = change.partition("=")[0]
-        check(
-            name not in ("top_k", "top_p", "samples")
-            or getattr(sampling, name) == Sampling._field_defaults[name],
-            f"decoding: {change} changes nothing at temperature 0, which always takes the "
-            "likeliest token; give a temperature above 0 too, or leave it out",
-        )
     return sampling
+
+
+def idle(text: str) -> str:
+    """What settings that `parse` takes name without effect, as a line for the user, or ""."""
+    sampling = parse(text)
+    named = {change.partition("=")[0] for change in text.replace(" ", "").split(",")}
+    named = {
+        name
+        for name in named & {"top_k", "top_p", "samples"}
+        if getattr(sampling, name) != Sampling._field_defaults[name]
+    }
+    if sampling.temperature or not named:
+        return ""
+    return (
+        f"decoding: {' and '.join(sorted(named))} without effect at temperature 0, which always "
+        "takes the likeliest token; give a temperature above 0 too"
+    )
 
 
 def penalized(logits_BxV: jax.Array, there_BxV: jax.Array, penalty: float) -> jax.Array:

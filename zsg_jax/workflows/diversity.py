@@ -13,6 +13,7 @@ from zsg_jax.diversity.program import LOSSES, Recipe, model_config
 from zsg_jax.diversity.runs import Settings
 from zsg_jax.models.dtypes import COMPUTED
 from zsg_jax.runtime.errors import check
+from zsg_jax.runtime.progress import say
 from zsg_jax.runtime.settings import setting
 from zsg_jax.workflows.alone import claimed_alone
 from zsg_jax.workflows.validate import check_keys, check_values
@@ -76,11 +77,11 @@ def read(config: ConfigDict) -> tuple[list[Cell], Settings]:
         f"{setting('training.checkpoint_every', keep_every)} must be a multiple of evaluation."
         f"every={every}",
     )
-    check(
-        training.warmup_steps < training.steps,
-        f"{setting('training.warmup_steps', training.warmup_steps)} must be under the "
-        f"{training.steps:,} steps, or the rate never comes to its peak",
-    )
+    if training.warmup_steps >= training.steps:
+        say(
+            f"{setting('training.warmup_steps', training.warmup_steps)}: in "
+            f"{training.steps:,} steps the learning rate never falls; give fewer"
+        )
     check(training.b2 < 1, f"{setting('training.b2', training.b2)} must be under 1")
     share = training.final_share
     check(share <= 1, f"{setting('training.final_share', share)} must be at most 1")

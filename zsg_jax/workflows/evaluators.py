@@ -141,6 +141,8 @@ def _texts(
 ) -> TextEvaluator:
     evaluation, texts, tokenizer = config.evaluation, config.evaluation.texts, reading.tokenizer
     sampling = decoding.parse(texts.decoding)
+    if line := decoding.idle(texts.decoding):
+        say(line)
 
     closing = encode.closing_tokens(tokenizer, reading.form)
     ends = {tokenizer.eos_id, *origin.ends}

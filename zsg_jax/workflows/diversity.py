@@ -98,4 +98,16 @@ def read(config: ConfigDict) -> tuple[list[Cell], Settings]:
         stack=config.mesh.stack,
     )
     model_config(settings.model, 2, 2)
-    return grid({axis: config.grid[axis] for axis in AXES}), settings
+    cells = grid({axis: config.grid[axis] for axis in AXES})
+    _tell_cut(cells, training.steps * training.batch_size)
+    return cells, settings
+
+
+def _tell_cut(cells: list[Cell], total: int) -> None:
+    cut = [cell for cell in cells if cell.different > total]
+    if cut:
+        say(
+            f"{len(cut):,} of {len(cells):,} cells ask for more rows than the {total:,} of a run, "
+            f"as {cut[0].name} for {cut[0].different:,}: each meets {total:,}, all of them fresh; "
+            "give fewer rows or more steps"
+        )

@@ -74,6 +74,19 @@ MESSAGES = [
 ]
 
 
+# In the manner of GLM-4.5, which closes nothing: what a turn begins with closes the one before.
+UNCLOSED = """
+{%- for m in messages -%}
+{%- if m.role == 'user' -%}{{- '<|user|>\n' + m.content -}}
+{%- elif m.role == 'assistant' -%}{{- '<|assistant|>\n' + m.content -}}
+{%- for call in m.tool_calls or [] -%}
+{%- if call.function -%}{%- set call = call.function -%}{%- endif -%}CALL{%- endfor -%}
+{%- elif m.role == 'tool' -%}{{- '<|observation|>\n' + m.content -}}{%- endif -%}
+{%- endfor -%}
+{%- if add_generation_prompt -%}{{- '<|assistant|>\n' -}}{%- endif -%}
+"""
+
+
 def inner():
     alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
     made = tokenizers.Tokenizer(models.BPE({one: i for i, one in enumerate(alphabet)}, []))
@@ -110,6 +123,23 @@ def learned(ids, mask):
     borders = [0, *(np.flatnonzero(np.diff(mask)) + 1), len(ids)]
     runs = [ids[a:b] for a, b in itertools.pairwise(borders) if mask[a]]
     return [inner().decode(run.tolist(), skip_special_tokens=False) for run in runs]
+
+
+@pytest.mark.parametrize("turns", [4, 2], ids=["whole", "call"])
+def test_a_call_that_nothing_closes_is_closed_by_what_the_tools_turn_begins_with(turns):
+    messages = [MESSAGES[1], MESSAGES[2], {"role": "tool", "content": "3"}, MESSAGES[7]][:turns]
+    made = inner()
+    made.add_special_tokens(["<|user|>", "<|assistant|>", "<|observation|>"])
+    known = Tokenizer(made, *map(made.token_to_id, NAMES.values()), NAMES)
+    examples = encode([read(messages)], known, 9999, form=form(UNCLOSED))
+    assert not examples.refused
+    ids, mask = examples[0]
+    borders = [0, *(np.flatnonzero(np.diff(mask)) + 1), len(ids)]
+    runs = [ids[a:b].tolist() for a, b in itertools.pairwise(borders) if mask[a]]
+    found = [made.decode(run, skip_special_tokens=False) for run in runs]
+    calls = '<call>look {"at": "日本"}</call>\n<call>add {"a": 1, "b": [2]}</call>'
+    expected = [f"I look.\n{calls}<|observation|>", "Seven.<|user|>"]
+    assert found == expected[: turns // 2]
 
 
 @pytest.mark.parametrize("template", [TEMPLATE, UNMARKED], ids=["marked", "unmarked"])
@@ -187,6 +217,9 @@ def test_a_turn_that_is_left_out_and_a_spelled_special_token_are_refused():
 def test_a_call_that_nothing_closes_is_refused():
     open_ended = UNMARKED.replace("{{- '<|im_end|>' -}}{{- '\n' -}}", "{{- '\n' -}}", 1)
     assert open_ended != UNMARKED
+    begins = "{{- '<|im_start|>user' -}}{%- endif -%}"
+    assert begins in open_ended
+    open_ended = open_ended.replace(begins, "{%- endif -%}")
     refused = encode([read(MESSAGES[:3])], tokenizer(), 9999, form=form(open_ended)).refused
     assert "no token to stop at" in refused[0]
 

@@ -204,7 +204,7 @@ def _find_answer(
     # Calls stand behind the words; what closes them is what generation stops at.
     if behind and not (messages[turn].get("tool_calls") and not behind.endswith(closes)):
         return (begin, len(prompt) + len(rest.rstrip())), ""
-    closing = "" if behind else _closing(messages[: turn + 1], template, special_texts)
+    closing = _closing(messages[: turn + 1], template, special_texts)
     if not closing or not (last or text.startswith(closing, len(whole))):
         raise Unfit(f"it closes {which} with no token to stop at; write {{{{ eos_token }}}} there")
     return (begin, len(whole) + len(closing)), closing if last else ""
@@ -256,8 +256,13 @@ def _before_words(prompt: str, rest: str, held: str) -> tuple[int, int]:
 def _closing(messages: Messages, template: ChatTemplate, special_texts: Sequence[str]) -> str:
     """The special token, and white space before it, that a turn after the last would begin with."""
     last = {**messages[-1], "content": messages[-1]["content"] + _CLOSE}
-    signed = template.render([*messages[:-1], last, {"role": "user", "content": "a"}])
-    after = signed.rpartition(_CLOSE)[2]
+    if last.get("tool_calls"):  # a tool's turn follows
+        whole = template.render(messages)
+        signed = template.render([*messages, {"role": "tool", "content": "a"}])
+        after = signed[len(whole) :] if signed.startswith(whole) else ""
+    else:
+        signed = template.render([*messages[:-1], last, {"role": "user", "content": "a"}])
+        after = signed.rpartition(_CLOSE)[2]
     begins = [one for one in special_texts if after.lstrip().startswith(one)]
     return after[: len(after) - len(after.lstrip()) + len(max(begins, key=len))] if begins else ""
 

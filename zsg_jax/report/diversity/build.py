@@ -150,8 +150,20 @@ def _facts(workdir: Path, cells: Sequence[Cell]) -> dict[str, str]:
         "Scored on": f"{config['evaluation.rows']:,} rows of {config['evaluation.rules']:,} rules "
         "of which neither x nor y was trained on, and as many rows of trained rules",
         "Cells": str(len(cells)),
+        **_cut(cells, steps * batch),
         **_seconds(ends),
         **put_together({"": [_of_cell(one) for one in ends]}),
+    }
+
+
+def _cut(cells: Sequence[Cell], total: int) -> dict[str, str]:
+    asked = sorted({cell.different for cell in cells if cell.different > total})
+    if not asked:
+        return {}
+    told = ", ".join(f"{one:,}" for one in asked)
+    return {
+        "Fewer rows than were asked for": f"{told} different rows were asked for, of which a cell "
+        f"meets {total:,}, each once, as one of fresh rows does"
     }
 
 

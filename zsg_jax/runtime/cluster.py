@@ -119,7 +119,11 @@ def join(
     several = jax.process_count() > 1
     if several:
         shorten(f"zsg_jax: process {jax.process_index()}")
-        _check_alike([device.process_index for device in jax.devices()])
+        try:
+            _check_alike([device.process_index for device in jax.devices()])
+        except UserError:
+            leave()  # all are told the same; the first to go would take the others along
+            raise
     return several
 
 

@@ -57,6 +57,16 @@ def load(
     return select_sides(train_set, test_set, selection)
 
 
+def refuse_rewrites(side: str, given: str | None) -> None:
+    """Refuses "rewrites" alone for --train or --test, where no config says which rows are meant."""
+    of_side = ",side=test" if side == "test" else ""
+    check(
+        given != REWRITES,
+        f"--{side} {REWRITES}: is made on the spot by every study; give a file, or say which rows, "
+        f"as {REWRITES}:rules=1024,samples=10{of_side}",
+    )
+
+
 @contextmanager
 def together(options: ReadOptions) -> Iterator[ReadOptions]:
     """Options by which several sources are read, of which each may lack fields that another has.

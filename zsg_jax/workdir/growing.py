@@ -8,6 +8,7 @@ from typing import Any
 from zsg_jax.runtime.errors import check
 from zsg_jax.runtime.files import PARTIAL, read_json, remove, write_json
 from zsg_jax.training.belongs import FILE as BELONGS
+from zsg_jax.training.loggers import TENSORBOARD
 from zsg_jax.workdir import layout
 
 # What is trained; from then on a workdir is bound to its config.
@@ -77,21 +78,23 @@ def _trained(workdir: Path) -> dict[str, int]:
     """The files of all runs that hold what was trained, and their bytes."""
     return {
         path.relative_to(workdir).as_posix(): path.stat().st_size
-        for study in studies(workdir)
-        for part in TRAINED
-        for path in (study / part).rglob("*")
-        if path.is_file() and not path.name.endswith(PARTIAL)
-        if path.name != BELONGS and path.parent.name != "tensorboard"
+        for path in _files(workdir)
+        if path.name != BELONGS and path.parent.name != TENSORBOARD
     }
 
 
 def _belongs(workdir: Path) -> list[Path]:
     """What runs tell of what they belong to."""
+    return [path for path in _files(workdir) if path.name == BELONGS]
+
+
+def _files(workdir: Path) -> list[Path]:
     return [
         path
         for study in studies(workdir)
         for part in TRAINED
-        for path in sorted((study / part).glob(f"*/{BELONGS}"))
+        for path in (study / part).rglob("*")
+        if path.is_file() and not path.name.endswith(PARTIAL)
     ]
 
 

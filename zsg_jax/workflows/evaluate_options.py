@@ -178,14 +178,10 @@ def configured(options: EvaluateOptions, study: ConfigDict | None = None) -> Con
 
 def _check_config(config: ConfigDict, test: str | None) -> None:
     # Imported here: the command's --help needs the options alone.
-    from zsg_jax.data.sources import REWRITES
+    from zsg_jax.data.sources import REWRITES, refuse_rewrites
     from zsg_jax.workflows.validate import validate
 
-    check(
-        test != REWRITES,
-        f"--test {REWRITES}: is made on the spot by every study; give a file, or say which rows, "
-        f"as {REWRITES}:rules=1024,samples=10,side=test",
-    )
+    refuse_rewrites("test", test)
     tried = config.copy_and_resolve_references()
     # What a study has besides.
     tried.evaluation.metrics = ("loss", *config.evaluation.metrics)

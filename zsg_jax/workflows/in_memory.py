@@ -236,36 +236,24 @@ def arrange_data(
             "data_format": data_format,
             "data_fields": data_fields,
         }
-        for name, text in texts.items():
-            check(isinstance(text, str), f"{name}={text!r}: give a text")
+        numbers = {"w_min": w_min, "w_avg": w_avg, "deduplicate": deduplicate}
+        _check_types(texts, numbers)
         _check_whole("budget", budget, 1, optional=True)
         _check_whole("seed", seed, 0)
         _check_whole("max_row_bytes", max_row_bytes, 1)
-        numbers = {"w_min": w_min, "w_avg": w_avg, "deduplicate": deduplicate}
-        for name, number in numbers.items():
-            check(number is None or isinstance(number, Real), f"{name}={number!r}: give a number")
         check_cosine(f"deduplicate={deduplicate}", deduplicate)
         parse(method, seed)
         # What is read and embedded lies here as long as the result.
         folder = tempfile.TemporaryDirectory(prefix="zsg_jax-")
         if isinstance(train, np.ndarray) and isinstance(test, np.ndarray):
             check(not drop_leaks, "drop_leaks: embeddings alone do not tell leaks; give rows")
-            check(
-                isinstance(encoder, str) and encoder == "hashing" and cache is None,
-                "encoder and cache are for rows that are embedded here; leave them out beside "
-                "embeddings",
-            )
-            check(
-                data_format == "auto" and not data_fields,
-                "data_format and data_fields are of rows; leave them out beside embeddings",
-            )
+            _refuse_beside_embeddings(encoder, cache, data_format, data_fields)
             pair, leaks = _of_arrays(train, test), None
         else:
-            fields = parse_fields(data_fields)
             read = ReadOptions(
                 Path(folder.name),
                 format=data_format,
-                fields=fields,
+                fields=parse_fields(data_fields),
                 answers=False,
                 max_row_bytes=max_row_bytes,
             )
@@ -277,6 +265,24 @@ def arrange_data(
         options = MethodOptions((method,), seed, budget, distance, w_min, w_avg, deduplicate)
         compared = compare(pair, options, leaks=leaks, search=search)
         return Arranged(pair, compared, make(method, compared, seed), method, folder)
+
+
+def _check_types(texts: Mapping[str, Any], numbers: Mapping[str, Any]) -> None:
+    for name, text in texts.items():
+        check(isinstance(text, str), f"{name}={text!r}: give a text")
+    for name, number in numbers.items():
+        check(number is None or isinstance(number, Real), f"{name}={number!r}: give a number")
+
+
+def _refuse_beside_embeddings(encoder: Any, cache: Any, data_format: str, data_fields: str) -> None:
+    check(
+        isinstance(encoder, str) and encoder == "hashing" and cache is None,
+        "encoder and cache are for rows that are embedded here; leave them out beside embeddings",
+    )
+    check(
+        data_format == "auto" and not data_fields,
+        "data_format and data_fields are of rows; leave them out beside embeddings",
+    )
 
 
 def _check_whole(name: str, value: Any, least: int, *, optional: bool = False) -> None:

@@ -8,7 +8,7 @@ from zsg_jax.data.formats.jsonl import MAX_ROW_BYTES
 from zsg_jax.data.formats.natural_instructions.options import check_untokenized, from_text
 from zsg_jax.data.formats.tfds.layout import NAME, VERSION
 from zsg_jax.data.schemas.registry import AUTO, check_schema
-from zsg_jax.data.sources import REWRITES
+from zsg_jax.data.sources import refuse_rewrites
 from zsg_jax.data.splits import check_split
 from zsg_jax.runtime.errors import check
 from zsg_jax.runtime.settings import READING, check_least
@@ -63,11 +63,7 @@ def check_options(options: PrepareOptions) -> None:
     check(options.shard_mb > 0, f"--shard-mb {options.shard_mb}: it must be above 0")
     check_least(options, shard_rows=1, max_row_bytes=1, train_per_task=1, test_per_task=1, seed=0)
     for side in ("train", "test"):
-        check(
-            getattr(options, side) != REWRITES,
-            f"--{side} {REWRITES}: is made on the spot by every study; give a file, or say which "
-            f"rows, as {REWRITES}:rules=1024,samples=10",
-        )
+        refuse_rewrites(side, getattr(options, side))
     check(
         bool(options.test) or not options.split,
         f"--split {options.split}: parts the tasks of two sides; give --test too, which may be the "
